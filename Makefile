@@ -1,0 +1,75 @@
+# Two commands do everything on a fresh Linux machine: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+PY := .venv/bin/python
+PROFILE ?= api
+NAME ?= rfuav
+UV_VERSION := 0.13.9
+
+.DEFAULT_GOAL := help
+.PHONY: help venv lock check lint types contracts drift generate test test-unit test-contract test-trainer test-cluster \
+	cluster-up cluster-down kubeconfig demo demo-clean
+
+help:  ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.venv/.done: requirements/dev.txt $(wildcard */pyproject.toml)
+	python3 -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	test -x $(PY) || python3 -m venv .venv
+	.venv/bin/pip install --quiet uv==$(UV_VERSION)
+	VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/uv pip sync --quiet --require-hashes requirements/dev.txt
+	VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/uv pip install --quiet --no-deps -e crds -e operator -e trainer_image -e localcluster
+	touch $@
+
+venv: .venv/.done  ## The Python environment, versions and hashes as locked
+
+lock: venv  ## Lock the versions anew (requirements/*.txt)
+	bash requirements/lock.sh
+
+generate: venv  ## Write crds/*.yaml (and the chart's copy) from the models
+	$(PY) -m rfuav_crds
+
+check: venv lint types contracts drift test-unit  ## Lint, types, import contracts, drift, unit and property tests
+
+lint: venv
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: venv
+	.venv/bin/mypy crds/src operator/src trainer_image/src localcluster/src
+
+contracts: venv
+	.venv/bin/lint-imports
+
+drift: venv
+	$(PY) -m rfuav_crds --check
+
+test-unit: venv
+	.venv/bin/pytest -q tests/unit tests/property tests/crds tests/localcluster -m "not contract and not cluster"
+
+test-contract: venv  ## The API and the operator against a real API server
+	.venv/bin/pytest -q tests -m contract
+
+test-trainer: venv  ## The trainer on the CPU
+	.venv/bin/pytest -q tests/trainer -m "not contract and not cluster"
+
+test-cluster: venv  ## End to end through real pods (root)
+	.venv/bin/pytest -q tests -m cluster
+
+test: lint types contracts drift  ## Everything, with the real clusters
+	.venv/bin/pytest -q tests
+
+cluster-up: venv  ## A real Kubernetes on this machine: PROFILE=api|full NAME=rfuav
+	$(PY) -m localcluster up --profile $(PROFILE) --name $(NAME)
+
+cluster-down: venv  ## Take it down, leaving nothing behind
+	$(PY) -m localcluster down --name $(NAME)
+
+kubeconfig:  ## Print the path of the running cluster's kubeconfig
+	@$(PY) -m localcluster kubeconfig --name $(NAME)
+
+demo: venv  ## The whole way on a real cluster that it brings itself
+	$(PY) -m demo up
+
+demo-clean: venv  ## Remove what the demo made
+	$(PY) -m demo clean

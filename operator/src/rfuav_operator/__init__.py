@@ -1,0 +1,1 @@
+"""Queues, admits and runs drone-signal training and inference jobs on Kubernetes."""

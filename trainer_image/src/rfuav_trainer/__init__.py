@@ -1,0 +1,1 @@
+"""Trains, evaluates and runs drone-signal classifiers, on a laptop as in a pod."""
