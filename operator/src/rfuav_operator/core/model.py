@@ -1,0 +1,465 @@
+"""The values the core works on: jobs, pods, nodes and pools, frozen.
+
+The shell decodes API objects into them; `admission` and `lifecycle` read them and answer with a new `JobStatus` and
+actions. Field names are snake_case here and camelCase on the wire; instants are aware UTC `datetime`, whole seconds in
+status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NewType
+
+import msgspec
+
+Uid = NewType("Uid", str)
+NodeName = NewType("NodeName", str)
+
+
+class Kind(StrEnum):
+    """The two kinds of job."""
+
+    TRAINING = "TrainingJob"
+    INFERENCE = "InferenceJob"
+
+
+class Phase(StrEnum):
+    """One word for people; machines read the conditions."""
+
+    QUEUED = "Queued"
+    ADMITTED = "Admitted"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a job in this phase never moves again."""
+        return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
+
+
+class Wire(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+    """A frozen value with camelCase names on the wire; unknown fields are ignored, defaults are left out."""
+
+
+# --- status
+
+
+class Condition(Wire, frozen=True, kw_only=True, omit_defaults=False):
+    """A condition as Kubernetes writes it."""
+
+    type: str
+    status: str  # "True" | "False" | "Unknown"
+    reason: str
+    message: str = ""
+    last_transition_time: datetime
+    observed_generation: int = 0
+
+
+class Assignment(Wire, frozen=True, kw_only=True):
+    """Where one pod of the job runs or will run; held from the plan until no pod of the attempt can live."""
+
+    pod: str
+    node: str = ""  # empty: the scheduler chooses (a pool that scales up)
+    gpus: int = 0
+    shard: int | None = None  # InferenceJob
+    rank: int | None = None  # TrainingJob of several nodes
+
+
+class Queue(Wire, frozen=True, kw_only=True):
+    """Place in the queue of the pool, from 1."""
+
+    position: int
+    of: int
+    estimated_start: datetime | None = None
+
+
+class Progress(Wire, frozen=True, kw_only=True):
+    """What the pods last reported. TrainingJob uses epochs and steps, InferenceJob processed / failed / total."""
+
+    percent: int | None = None
+    epoch: int | None = None
+    total_epochs: int | None = None
+    step: int | None = None
+    total_steps: int | None = None
+    processed: int | None = None
+    failed: int | None = None
+    total: int | None = None
+    samples_per_second: float | None = None
+    remaining_seconds: int | None = None
+    sequence: int | None = None
+    updated_at: datetime | None = None
+
+
+class Checkpoint(Wire, frozen=True, kw_only=True):
+    """The newest checkpoint that the trainer reported."""
+
+    uri: str
+    epoch: int | None = None
+    saved_at: datetime | None = None
+
+
+class Failure(Wire, frozen=True, kw_only=True):
+    """Why one pod did not succeed; the last five are kept."""
+
+    attempt: int
+    pod: str
+    node: str = ""
+    reason: str
+    exit_code: int | None = None
+    message: str = ""
+    finished_at: datetime
+    counted: bool = False
+    shard: int | None = None
+
+
+class ShardCounts(Wire, frozen=True, kw_only=True):
+    """Per-shard numbers of an InferenceJob. Map keys are shard indices as strings; sets are ranges like `0-3,7`."""
+
+    total: int = 1
+    completed: str = ""
+    attempts: dict[str, int] = {}
+    retries: dict[str, int] = {}
+    counted_failures: dict[str, int] = {}
+    not_before: dict[str, datetime] = {}
+    progress: dict[str, Progress] = {}
+
+
+class Source(Wire, frozen=True, kw_only=True):
+    """The TrainingJob an InferenceJob takes its weights from, as resolved when it completed."""
+
+    name: str
+    uid: str
+    weights: str
+
+
+class CustomMetric(Wire, frozen=True, kw_only=True):
+    """A metric that other frameworks report under a name of their own."""
+
+    name: str
+    value: str
+
+
+class JobStatus(Wire, frozen=True, kw_only=True):
+    """The whole status of a job, both kinds."""
+
+    observed_generation: int = 0
+    phase: Phase | None = None
+    reason: str = ""
+    message: str = ""
+    conditions: tuple[Condition, ...] = ()
+    attempt: int = 0
+    assignments: tuple[Assignment, ...] = ()
+    queue: Queue | None = None
+    progress: Progress | None = None
+    metrics: dict[str, float] = {}
+    custom_metrics: tuple[CustomMetric, ...] = ()
+    checkpoint: Checkpoint | None = None
+    outputs: dict[str, str] = {}
+    failures: tuple[Failure, ...] = ()
+    counted_failures: int = 0
+    uncounted_failures: int = 0  # evictions, lost nodes and vanished pods; bounded, so that nothing loops for ever
+    not_before: datetime | None = None  # end of the backoff
+    avoided_nodes: dict[str, datetime] = {}
+    running_seconds: int = 0  # of finished attempts
+    shards: ShardCounts | None = None
+    source: Source | None = None
+    queued_at: datetime | None = None
+    admitted_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+# --- spec: what the rules read; the whole spec travels beside it for the pod
+
+
+class Resources(Wire, frozen=True, kw_only=True):
+    """What one pod asks for. Quantities stay strings as the user wrote them; `quantity` reads them."""
+
+    gpus: int = 1
+    gpu_memory: str | None = None
+    cpu: str | int | float | None = None
+    memory: str | int | None = None
+    shared_memory: str | int | None = None
+
+
+class PodTemplate(Wire, frozen=True, kw_only=True):
+    """The part of podTemplate that placement reads."""
+
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[dict[str, Any], ...] = ()
+
+
+class ModelSource(Wire, frozen=True, kw_only=True):
+    """The part of spec.model that the rules read."""
+
+    from_training_job: str = ""
+    weights: str = ""
+
+
+class JobSpec(Wire, frozen=True, kw_only=True):
+    """The scheduling part of both kinds' spec. The API server has filled in the defaults."""
+
+    model: ModelSource = ModelSource()
+    resources: Resources = Resources()
+    pool: str = "default"
+    priority_class_name: str = ""
+    suspend: bool = False
+    cancel: bool = False
+    backoff_limit: int = 3
+    active_deadline_seconds: int | None = None
+    ttl_seconds_after_finished: int | None = None
+    termination_grace_period_seconds: int = 120
+    image: str = ""
+    nodes: int = 1
+    shards: int = 1
+    parallelism: int = 1
+    pod_template: PodTemplate = PodTemplate()
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A TrainingJob or InferenceJob as last read, with the status that was planned for it if that is newer."""
+
+    kind: Kind
+    namespace: str
+    name: str
+    uid: Uid
+    resource_version: str
+    generation: int
+    created: datetime
+    deleting: bool
+    spec: JobSpec
+    raw_spec: Mapping[str, Any]
+    status: JobStatus
+    problems: tuple[
+        str, ...
+    ] = ()  # spec fields that cannot run (rfuav_crds.unsupported, undecodable spec): Misconfigured
+
+
+# --- cluster
+
+
+class PodPhase(StrEnum):
+    """status.phase of a pod."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+class Pod(msgspec.Struct, frozen=True, kw_only=True):
+    """A pod, ours or foreign, reduced to what the rules read. Requests are effective (init containers counted)."""
+
+    namespace: str
+    name: str
+    uid: Uid
+    job_uid: Uid | None = None  # controller ownerReference to one of our kinds; None: a foreign pod
+    attempt: int = 0
+    index: int = 0  # rank or shard
+    node: NodeName | None = None  # spec.nodeName: bound
+    wanted_node: NodeName | None = None  # the node its required affinity names
+    phase: PodPhase = PodPhase.PENDING
+    deleting: bool = False
+    created: datetime
+    bound_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    ready: bool = False
+    reason: str = ""  # status.reason: Evicted, NodeLost, UnexpectedAdmissionError, ...
+    message: str = ""
+    disrupted: bool = False  # condition DisruptionTarget=True
+    unschedulable: str = ""  # message of PodScheduled=False
+    waiting_reason: str = ""  # ErrImagePull, ImagePullBackOff, CreateContainerConfigError, ...
+    waiting_message: str = ""
+    exit_code: int | None = None
+    terminated_reason: str = ""  # OOMKilled, Error, ...
+    termination_message: str = ""
+    gpus: int = 0
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+
+    @property
+    def live(self) -> bool:
+        """Whether its containers may still run, or start."""
+        return self.phase not in (PodPhase.SUCCEEDED, PodPhase.FAILED)
+
+
+class Taint(Wire, frozen=True, kw_only=True):
+    """A taint of a node."""
+
+    key: str
+    effect: str
+    value: str = ""
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A node, its GPUs as the device plugin and feature discovery describe them."""
+
+    name: NodeName
+    labels: Mapping[str, str]
+    ready: bool = True
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] = ()
+    gpu_slots: int = 0  # allocatable nvidia.com/gpu
+    gpus: int = 0  # physical: label nvidia.com/gpu.count, else gpu_slots
+    gpu_memory_mib: int | None = None  # of one physical GPU: label nvidia.com/gpu.memory
+    gpu_problem: str = ""  # renamed or MIG resources: why its GPUs cannot be used
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    pods: int = 110
+
+
+class GpuTier(Wire, frozen=True, kw_only=True):
+    """How many jobs of each kind one physical GPU of at least this memory takes."""
+
+    min_memory: str | int = 0
+    training: int = 1
+    inference: int = 1
+
+
+class PerNodeCpu(Wire, frozen=True, kw_only=True):
+    """How many CPU jobs (gpus: 0) a node takes."""
+
+    training: int = 2
+    inference: int = 4
+
+
+class PoolSpec(Wire, frozen=True, kw_only=True):
+    """GPUPool.spec; behaviour that comes later is reported by `problems` of the pool."""
+
+    node_selector: dict[str, str] = {}
+    per_gpu: tuple[GpuTier, ...] = ()
+    per_node_cpu: PerNodeCpu = PerNodeCpu()
+    queueing: str = "BestEffortFIFO"
+    placement: str = "Pack"
+    schedule_timeout_seconds: int = 300
+    start_timeout_seconds: int = 1800
+    stop_policy: str = "None"
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """A GPUPool."""
+
+    name: str
+    uid: Uid
+    resource_version: str
+    generation: int
+    spec: PoolSpec
+    status: Mapping[str, Any] = {}
+    problems: tuple[str, ...] = ()
+
+
+class PriorityClass(msgspec.Struct, frozen=True, kw_only=True):
+    """A scheduling.k8s.io PriorityClass."""
+
+    name: str
+    value: int
+
+
+class Defaults(msgspec.Struct, frozen=True, kw_only=True):
+    """The operator's settings that the rules read."""
+
+    image: str = ""
+    training_priority_class: str = "rfuav-training"
+    inference_priority_class: str = "rfuav-inference"
+    training_priority: int = 1000  # when the class does not exist
+    inference_priority: int = 2000
+    allow_cpu: bool = False  # RFUAV_ALLOW_CPU=1 in every pod: demo and tests alone
+    progress_url: str = ""  # KUBEFLOW_TRAINER_SERVER_URL base; empty: no progress server
+    progress_ca: str = ""  # PEM bundle for the pod annotation
+    backoff_base_seconds: int = 10
+    backoff_cap_seconds: int = 600
+    uncounted_limit: int = 20
+    node_avoid_seconds: int = 600
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the core may know, at one instant. The maps are not changed while the core reads them."""
+
+    jobs: Mapping[Uid, Job]
+    pods_of: Mapping[Uid, Mapping[str, Pod]]  # our pods: job UID -> pod name -> pod
+    foreign: Mapping[NodeName, tuple[Pod, ...]]  # live pods of others, by bound node
+    creating: Mapping[Uid, frozenset[str]]  # pod names whose create was handed over and whose outcome is not known yet
+    nodes: Mapping[NodeName, Node]
+    pools: Mapping[str, Pool]
+    priority_classes: Mapping[str, PriorityClass]
+    defaults: Defaults
+
+
+# --- actions: what the core answers
+
+
+class PatchStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Write this status over the one that was read (optimistic lock on `job.resource_version`)."""
+
+    job: Job  # as read
+    status: JobStatus
+    urgent: bool = True  # a transition; False: progress or queue position, written under the budget
+
+
+class CreatePod(msgspec.Struct, frozen=True, kw_only=True):
+    """Create the pod; only after every status write of the same job handed over before it has succeeded."""
+
+    job_uid: Uid
+    namespace: str
+    name: str
+    manifest: Mapping[str, Any]
+
+
+class DeletePod(msgspec.Struct, frozen=True, kw_only=True):
+    """Delete one pod, by name and UID, with its own grace period."""
+
+    job_uid: Uid
+    namespace: str
+    name: str
+    uid: Uid
+
+
+class DeleteJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Delete a finished job whose TTL is over; its pods go with it (ownerReference)."""
+
+    job: Job
+
+
+class RecordEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An events.k8s.io Event on the job."""
+
+    job: Job
+    type: str  # Normal | Warning
+    reason: str
+    action: str
+    note: str
+
+
+class PatchPoolStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Write the status of a GPUPool; under the budget."""
+
+    pool: Pool
+    status: Mapping[str, Any]
+
+
+Action = PatchStatus | CreatePod | DeletePod | DeleteJob | RecordEvent | PatchPoolStatus
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """One progress report, already authenticated: it came from this live pod."""
+
+    job_uid: Uid
+    pod: str
+    attempt: int
+    index: int
+    sequence: int
+    progress: Progress
+    metrics: Mapping[str, float] = {}
+    custom_metrics: tuple[CustomMetric, ...] = ()
+    checkpoint: Checkpoint | None = None
+    outputs: Mapping[str, str] = {}
+    gpu_uuid: str = ""
+    final: bool = False
+    received_at: datetime
