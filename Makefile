@@ -29,7 +29,7 @@ lock: venv  ## Lock the versions anew (requirements/*.txt)
 generate: venv  ## Write crds/*.yaml (and the chart's copy) from the models
 	$(PY) -m rfuav_crds
 
-check: venv lint types contracts drift test-unit  ## Lint, types, import contracts, drift, unit and property tests
+check: lint types contracts drift test-unit  ## Lint, types, import contracts, drift, unit and property tests
 
 lint: venv
 	.venv/bin/ruff check .
@@ -45,9 +45,9 @@ drift: venv
 	$(PY) -m rfuav_crds --check
 
 test-unit: venv
-	.venv/bin/pytest -q tests/unit tests/property tests/crds tests/localcluster -m "not contract and not cluster"
+	.venv/bin/pytest -q tests --ignore tests/trainer -m "not contract and not cluster"
 
-test-contract: venv  ## The API and the operator against a real API server
+test-contract: venv  ## The API and the operator against a real API server (no root)
 	.venv/bin/pytest -q tests -m contract
 
 test-trainer: venv  ## The trainer on the CPU
@@ -56,8 +56,11 @@ test-trainer: venv  ## The trainer on the CPU
 test-cluster: venv  ## End to end through real pods (root)
 	.venv/bin/pytest -q tests -m cluster
 
-test: lint types contracts drift  ## Everything, with the real clusters
-	.venv/bin/pytest -q tests
+# One suite at a time: two cores are shared by the tests and the clusters they bring.
+test: check  ## Everything, with the real clusters
+	$(MAKE) --no-print-directory test-trainer
+	$(MAKE) --no-print-directory test-contract
+	$(MAKE) --no-print-directory test-cluster
 
 cluster-up: venv  ## A real Kubernetes on this machine: PROFILE=api|full NAME=rfuav
 	$(PY) -m localcluster up --profile $(PROFILE) --name $(NAME)
