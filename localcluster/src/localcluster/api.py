@@ -1,0 +1,103 @@
+"""The tool from Python: what fixtures, the demo and the command line call.
+
+In: a name and a profile. Out: a `Cluster`: its kubeconfig, its registry, its programs.
+"""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from localcluster import binaries, cleanup, controlplane, links, selection, simulation, state
+from localcluster.errors import LocalClusterError
+from localcluster.state import Layout, Profile, Settings
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster."""
+
+    name: str
+    kubeconfig: Path
+    registry: str | None = (
+        None  # host:port for images, plain HTTP; None where there are no real nodes or they are not ours
+    )
+    audit_log: Path | None = None  # one JSON object a request; None where the API server is not ours
+    programs: dict[str, Path] = field(default_factory=dict)  # kubectl, helm, ...
+
+
+def _console() -> Console:
+    return Console(stderr=True)  # stdout is for answers alone
+
+
+def up(
+    name: str,
+    profile: Profile = "api",
+    *,
+    nodes: int = 1,
+    use_kubeconfig: bool | None = None,
+    console: Console | None = None,
+) -> Cluster:
+    """Bring a cluster up, or what is missing of it; returns at once when all of it runs.
+
+    `nodes`: real nodes of the full profile. `use_kubeconfig`: take the cluster of $KUBECONFIG instead (None: as
+    $RFUAV_USE_KUBECONFIG says).
+    Raises LocalClusterError with the remedy in its message.
+    """
+    console = console or _console()
+    started = time.monotonic()
+    choice = selection.choose(profile, use_kubeconfig=use_kubeconfig)
+    console.print(choice.reason)
+    if choice.kubeconfig is not None:
+        return Cluster(name, choice.kubeconfig)
+    layout = Layout.of(name)
+    with state.locked(name):
+        settings = _settings(layout, profile, nodes)
+        names = binaries.API_PROFILE if settings.profile == "api" else binaries.FULL_PROFILE
+        programs = binaries.ensure(names, console)
+        if settings.profile == "full":
+            raise LocalClusterError("The full profile is not there yet.")
+        controlplane.start(layout, settings, programs)
+        if settings.profile == "api":
+            simulation.start(layout, settings, programs)
+    console.print(f"cluster {name} ({settings.profile}) is up after {time.monotonic() - started:.1f} s")
+    return _cluster(layout, settings, programs)
+
+
+def down(name: str) -> None:
+    """Take the cluster down and leave nothing of it; a given cluster (of $KUBECONFIG) is never touched.
+
+    Safe to repeat.
+    """
+    with state.locked(name):
+        cleanup.destroy(Layout.of(name))
+
+
+def get(name: str) -> Cluster | None:
+    """The cluster of that name if its API server answers."""
+    layout = Layout.of(name)
+    settings = state.load(layout)
+    if settings is None or not controlplane.is_ready(layout, settings):
+        return None
+    names = binaries.API_PROFILE if settings.profile == "api" else binaries.FULL_PROFILE
+    return _cluster(layout, settings, {n: path for n in names if (path := binaries.locate(n)) is not None})
+
+
+def _settings(layout: Layout, profile: Profile, nodes: int) -> Settings:
+    """Those of the first `up`; asking for another shape of a cluster that exists is an error, not a surprise."""
+    known = state.load(layout)
+    if known is None:
+        return state.choose(layout, profile, nodes, links.used_networks())
+    if (known.profile, known.nodes) != (profile, nodes):
+        message = (
+            f"Cluster {layout.name} is up with profile {known.profile} and {known.nodes} node(s), asked for were"
+            f" {profile} and {nodes}:"
+            f" take it down first (`localcluster down --name {layout.name}`) or choose another --name."
+        )
+        raise LocalClusterError(message)
+    return known
+
+
+def _cluster(layout: Layout, settings: Settings, programs: dict[str, Path]) -> Cluster:
+    return Cluster(layout.name, layout.kubeconfig, settings.registry, layout.audit_log, programs)

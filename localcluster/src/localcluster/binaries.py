@@ -1,0 +1,202 @@
+"""Where every program of the cluster comes from.
+
+Built by Go from the pinned modules in tools/, once, into a cache outside the checkout.
+
+In: names of programs. Out: paths of executables. KUBEBUILDER_ASSETS is searched first for the programs it may hold.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from localcluster.errors import LocalClusterError
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+KUBERNETES_VERSION = "1.35.4"
+BUILD_SPACE = 6 * 1024**3  # what Go's own caches grow by when all programs are built from nothing, bytes
+FROM_ASSETS = frozenset({"kube-apiserver", "etcd", "kubectl"})  # what setup-envtest puts into KUBEBUILDER_ASSETS
+
+_MAJOR, _MINOR, _ = KUBERNETES_VERSION.split(".")
+_VERSION = "k8s.io/component-base/version"
+# Without its version the API server calls itself v0.0.0-master+$Format, which Helm and others refuse.
+_KUBERNETES_LDFLAGS = (
+    f"-s -w -X {_VERSION}.gitVersion=v{KUBERNETES_VERSION} -X {_VERSION}.gitMajor={_MAJOR} -X"
+    f" {_VERSION}.gitMinor={_MINOR}"
+    f" -X {_VERSION}.gitTreeState=clean"
+)
+
+
+@dataclass(frozen=True)
+class Program:
+    """One executable: the folder under tools/ whose go.mod pins it, its package, and the linker's flags."""
+
+    module: str
+    package: str
+    ldflags: str = "-s -w"
+
+
+PROGRAMS: dict[str, Program] = {
+    **{
+        name: Program("kubernetes", f"k8s.io/kubernetes/cmd/{name}", _KUBERNETES_LDFLAGS)
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet", "kube-proxy")
+    },
+    "etcd": Program("etcd", "go.etcd.io/etcd/server/v3"),
+    "kwok": Program("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+    "helm": Program("helm", "helm.sh/helm/v3/cmd/helm"),
+    "coredns": Program("coredns", "github.com/coredns/coredns"),
+    "registry": Program("registry", "github.com/distribution/distribution/v3/cmd/registry"),
+    "kind": Program("kind", "sigs.k8s.io/kind"),
+    "pause": Program("pause", "."),
+}
+CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd")
+API_PROFILE = (*CONTROL_PLANE, "kwok")
+FULL_PROFILE = (*CONTROL_PLANE, "kubelet", "kube-proxy", "coredns", "registry", "pause", "helm")
+
+
+def cache_root() -> Path:
+    """The folder that outlives clusters: programs, base images and image layers."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "rfuav-localcluster"
+
+
+def cached_path(name: str) -> Path:
+    """Where the built program lies or will lie.
+
+    Keyed by all that goes into it (go.mod, go.sum, own sources, package, flags).
+    """
+    program = PROGRAMS[name]
+    folder = TOOLS / program.module
+    digest = hashlib.sha256()
+    for source in sorted(folder.iterdir()):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    digest.update(f"{program.package}\0{program.ldflags}".encode())
+    return cache_root() / digest.hexdigest()[:16] / name
+
+
+def locate(name: str) -> Path | None:
+    """The program if it is there: in KUBEBUILDER_ASSETS (only what envtest ships), else in the cache."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if assets and name in FROM_ASSETS:
+        given = Path(assets) / name
+        if os.access(given, os.X_OK):
+            return given
+    built = cached_path(name)
+    return built if built.exists() else None
+
+
+def ensure(names: tuple[str, ...], console: Console) -> dict[str, Path]:
+    """Paths of all the named programs, building what is missing.
+
+    Raises LocalClusterError when Go is not there, the disk is too full, or a build fails.
+    """
+    missing = [name for name in names if locate(name) is None]
+    if missing:
+        _check_can_build(missing)
+        cache_root().mkdir(parents=True, exist_ok=True)
+        with _only_one_builder(console):
+            # programs of one module share their compiled packages, so they are built together
+            for module in dict.fromkeys(PROGRAMS[name].module for name in missing):
+                todo = [n for n in missing if PROGRAMS[n].module == module and locate(n) is None]
+                if todo:
+                    _build(todo, console)
+    return {name: _located(name) for name in names}
+
+
+def _located(name: str) -> Path:
+    path = locate(name)
+    if path is None:
+        message = f"{name} was built, yet {cached_path(name)} is gone: is something else cleaning {cache_root()}?"
+        raise LocalClusterError(message)
+    return path
+
+
+def _check_can_build(missing: list[str]) -> None:
+    if shutil.which("go") is None:
+        message = (
+            f"Go is needed to build {', '.join(missing)}, and there is no `go` in PATH. Install Go 1.24 or later"
+            f" (https://go.dev/dl/),"
+            " or set KUBEBUILDER_ASSETS to a folder with kube-apiserver, etcd and kubectl for those three."
+        )
+        raise LocalClusterError(message)
+    place = next(p for p in (cache_root(), *cache_root().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    if free < BUILD_SPACE:
+        message = (
+            f"Building {', '.join(missing)} needs about {BUILD_SPACE / 1024**3:.0f} GiB and {place} has"
+            f" {free / 1024**3:.1f} GiB free."
+            " Make room, or set XDG_CACHE_HOME and GOCACHE to a larger disk."
+        )
+        raise LocalClusterError(message)
+
+
+@contextmanager
+def _only_one_builder(console: Console) -> Iterator[None]:
+    with (cache_root() / "build.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print("another caller is building the cluster's programs: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(names: list[str], console: Console) -> None:
+    """Build programs of one module, moving each into place whole: a killed build leaves nothing half-written."""
+    folder = TOOLS / PROGRAMS[names[0]].module
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
+    started = time.monotonic()
+    with console.status("") as status:
+        for name in names:
+            program, target = PROGRAMS[name], cached_path(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_suffix(".partial")
+            command = [
+                "go",
+                "build",
+                "-trimpath",
+                "-buildvcs=false",
+                "-mod=readonly",
+                "-ldflags",
+                program.ldflags,
+                "-o",
+                str(partial),
+            ]
+            begun = time.monotonic()
+            with subprocess.Popen(
+                [*command, program.package],
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            ) as process:
+                tail: deque[str] = deque(maxlen=30)
+                reader = threading.Thread(target=_drain, args=(process, tail), daemon=True)
+                reader.start()
+                while process.poll() is None:
+                    now = time.monotonic()
+                    status.update(
+                        f"building {name} ({now - begun:.0f} s, {now - started:.0f} s in all; only the first time)"
+                    )
+                    time.sleep(0.5)
+                reader.join()
+            if process.returncode != 0:
+                raise LocalClusterError(f"Building {name} in {folder} failed:\n{''.join(tail)}")
+            partial.rename(target)
+            console.print(f"built {name} in {time.monotonic() - begun:.0f} s")
+
+
+def _drain(process: subprocess.Popen[str], tail: deque[str]) -> None:
+    if process.stdout is not None:
+        tail.extend(process.stdout)

@@ -1,0 +1,3 @@
+module rfuav.io/localcluster/tools/pause
+
+go 1.24.0
