@@ -1,0 +1,128 @@
+"""InferenceJob: which weights, on which recordings, and where the predictions go."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from rfuav_crds.common import Architecture, DataUri, Format, JobName, OutputUri, Precision, Spec, WeightsUri
+from rfuav_crds.iq import Iq
+from rfuav_crds.quantity import IntOrString, auto_or_count
+from rfuav_crds.rules import IMMUTABLE, SET, Rule, keeps
+from rfuav_crds.running import Running
+
+
+class InferenceModel(Spec):
+    """The trained network."""
+
+    rules = (
+        Rule(
+            cel="has(self.fromTrainingJob) != has(self.weights)",
+            message="write exactly one of fromTrainingJob (a TrainingJob of this namespace) and weights (the URI of a weights file)",
+            check=lambda m: (m.from_training_job is None) != (m.weights is None),
+        ),
+        Rule(
+            cel="!has(self.fromTrainingJob) || (!has(self.architecture) && size(self.classes) == 0)",
+            message="the weights of a TrainingJob carry their architecture and classes: remove both",
+            field=".fromTrainingJob",
+            check=lambda m: m.from_training_job is None or (m.architecture is None and not m.classes),
+        ),
+    )
+
+    from_training_job: JobName | None = Field(
+        None,
+        description="TrainingJob of the same namespace whose best weights are used; the job waits until it has completed. "
+        "Default: none.",
+    )
+    weights: WeightsUri | None = Field(
+        None, description="URI of a weights file, as in pvc://models/best.safetensors. Default: none."
+    )
+    architecture: Architecture | None = Field(
+        None, description="Architecture, for weights files that do not carry it. Default: as the file says."
+    )
+    classes: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=1000), SET] = Field(
+        default_factory=list,
+        description="Class names in order, for weights files that do not carry them. Default: as the file says.",
+    )
+
+
+class InferenceInput(Spec):
+    """The recordings or pictures to classify."""
+
+    uri: DataUri = Field(
+        description="Folder or file: pvc://CLAIM/path, s3://bucket/prefix, hf://datasets/owner/name or file:///path."
+    )
+    pattern: Annotated[
+        str,
+        Field(min_length=1, max_length=256),
+        Rule(
+            cel="!self.startsWith('/') && !self.matches(r'(^|/)[.][.](/|$)')",
+            message='write a pattern relative to uri, without "..", such as "**/*.iq"',
+            check=lambda v: not v.startswith("/") and ".." not in v.split("/"),
+        ),
+    ] = Field("**/*", description="Which files below uri, as a glob; files of other kinds are skipped. Default: **/*.")
+    format: Format = Field("auto", description="image, iq (raw recordings), or auto: by the file names. Default: auto.")
+
+
+class InferenceOutput(Spec):
+    """Where predictions and annotated pictures go."""
+
+    uri: OutputUri = Field(description="Folder: pvc://CLAIM/path, s3://bucket/prefix or file:///path.")
+    annotate: bool = Field(
+        True, description="Whether annotated pictures are written beside the predictions. Default: true."
+    )
+    overwrite: bool = Field(
+        False,
+        description="Whether results of another job in the folder may be replaced; otherwise they are an error. Default: false.",
+    )
+
+
+class Evaluation(Spec):
+    """Present: the inputs lie in folders named after their class; metrics and a confusion matrix are written."""
+
+
+class InferenceJobSpec(Running):
+    """What to classify. Everything but suspend, cancel, parallelism, the deadline and the TTL is fixed once the job exists."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *Running.rules,
+        keeps("iq"),
+        keeps("evaluation"),
+        Rule(
+            cel="self.parallelism <= self.shards",
+            message="parallelism is the number of shards that run at a time: write at most as many as shards, or raise shards",
+            field=".parallelism",
+            check=lambda s: s.parallelism <= s.shards,
+        ),
+    )
+
+    model: Annotated[InferenceModel, IMMUTABLE] = Field(description="The trained network. Required; cannot change.")
+    input: Annotated[InferenceInput, IMMUTABLE] = Field(description="What is classified. Required; cannot change.")
+    iq: Iq | None = Field(
+        None,
+        description="How raw recordings are read. Cannot change. Default: as the weights say, else the defaults below.",
+    )
+    output: Annotated[InferenceOutput, IMMUTABLE] = Field(description="Where the results go. Required; cannot change.")
+    evaluation: Evaluation | None = Field(
+        None,
+        description="{}: the inputs are labelled by folder, metrics are computed. Cannot change. Default: no evaluation.",
+    )
+    batch_size: Annotated[IntOrString, auto_or_count(1, 65_536), IMMUTABLE] = Field(
+        "auto", description="Pictures a step, from 1, or auto: by the memory. Cannot change. Default: auto."
+    )
+    precision: Annotated[Precision, IMMUTABLE] = Field(
+        "auto", description="Number format of the forward pass. Cannot change. Default: auto."
+    )
+    shards: Annotated[int, Field(ge=1, le=1000), IMMUTABLE] = Field(
+        1,
+        description="Parts that the input is split into by a stable rule, one pod each, 1 to 1000. Cannot change. Default: 1.",
+    )
+    parallelism: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="Most shards that run at a time, 1 to shards. May change. Default: 1."
+    )
+    error_threshold: Annotated[float, Field(ge=0, le=1), IMMUTABLE] = Field(
+        0.05,
+        description="Share of unreadable inputs, 0 to 1, above which the job fails; they are listed either way. Cannot change. "
+        "Default: 0.05.",
+    )

@@ -1,0 +1,103 @@
+"""Reading a job from a YAML file or a dict, with errors that name the field and say what to write instead."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from rfuav_crds.jobs import KINDS, InferenceJob, Resource, TrainingJob
+
+_JOBS = ("TrainingJob", "InferenceJob")
+
+
+class JobError(ValueError):
+    """The job file is wrong; the message has one line for each field."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Kubernetes reads it: 1e-4 is a number there, too."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_job(source: str | Path | Mapping[str, Any]) -> TrainingJob | InferenceJob:
+    """The TrainingJob or InferenceJob that `source`, a YAML file or the decoded object, holds.
+
+    A file may hold other objects beside the one job.
+
+    Raises:
+        JobError: when the file cannot be read or a field is wrong; the message names each and says what to write.
+    """
+    value = source if isinstance(source, Mapping) else _read(Path(source))
+    if value.get("kind") not in _JOBS:
+        raise JobError(f"kind: {value.get('kind')!r} is no job: write TrainingJob or InferenceJob")
+    job = load_object(value)
+    assert isinstance(job, TrainingJob | InferenceJob)  # noqa: S101 - for the type checker; kind was checked above
+    return job
+
+
+def load_object(value: Mapping[str, Any]) -> Resource:
+    """The object of one of the four kinds that `value` describes.
+
+    Raises:
+        JobError: when a field is wrong.
+    """
+    model = KINDS.get(str(value.get("kind")))
+    if model is None:
+        raise JobError(f"kind: {value.get('kind')!r} is not one of {', '.join(KINDS)}")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise JobError("\n".join(_line(model, one) for one in error.errors())) from None
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        documents = [document for document in yaml.load_all(path.read_text(), _Loader) if document is not None]  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read ({error.strerror}): name a YAML file with a job") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise JobError(f"{path}: is not YAML: {error}") from error
+    jobs = [document for document in documents if isinstance(document, Mapping) and document.get("kind") in _JOBS]
+    if len(jobs) != 1:
+        raise JobError(f"{path}: holds {len(jobs)} jobs: write exactly one TrainingJob or InferenceJob")
+    return jobs[0]
+
+
+def _line(model: type[BaseModel], error: Any) -> str:
+    path = ".".join(str(step) for step in error["loc"]) or "the object"
+    path = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", path)
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(error["loc"][-1]), _fields_at(model, error["loc"][:-1]), n=1, cutoff=0.5)
+        return f"{path}: unknown field" + (f": did you mean {near[0]}?" if near else ": remove it")
+    if error["type"] == "missing":
+        return f"{path}: is required: add it"
+    text = error["msg"][0].lower() + error["msg"][1:]
+    return f"{path}: {text}" + (
+        "" if isinstance(error["input"], Mapping | BaseModel) else f" (found {error['input']!r})"
+    )
+
+
+def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """The fields of the object at `location`."""
+    current: Any = model
+    for step in location:
+        if isinstance(step, int):
+            continue
+        field = next(f for f in current.model_fields.values() if f.alias == step)
+        current = next(t for t in _unwrapped(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel))
+    return [str(field.alias) for field in current.model_fields.values()]
+
+
+def _unwrapped(annotation: Any) -> list[Any]:
+    inner = [found for argument in get_args(annotation) for found in _unwrapped(argument)]
+    return inner or [annotation]

@@ -1,0 +1,143 @@
+"""GPUPool: which nodes belong together, and how many jobs may share their GPUs."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from rfuav_crds.common import Model, Spec
+from rfuav_crds.pod import LabelMap
+from rfuav_crds.quantity import MemoryOrZero, cel_quantity, parse_quantity
+from rfuav_crds.rules import Rule
+from rfuav_crds.status import Conditions, Count
+
+Jobs = Annotated[int, Field(ge=0, le=1000)]
+Policy = Literal["Never", "LowerPriority"]
+
+
+class GpuTier(Spec):
+    """The limits of one physical GPU with at least this memory."""
+
+    min_memory: MemoryOrZero = Field(
+        0,
+        description='Memory of one physical GPU, bytes as a quantity; a "24 GB" card reports 23-24 thousand MiB: write 22Gi. Default: 0.',
+    )
+    training: Jobs = Field(1, description="TrainingJobs at a time, 0 to 1000. Default: 1.")
+    inference: Jobs = Field(1, description="InferenceJob shards at a time, 0 to 1000. Default: 1.")
+
+
+class PerNodeCpu(Spec):
+    """The limits of one node for jobs with gpus: 0."""
+
+    training: Jobs = Field(2, description="TrainingJobs at a time, 0 to 1000. Default: 2.")
+    inference: Jobs = Field(4, description="InferenceJob shards at a time, 0 to 1000. Default: 4.")
+
+
+class Preemption(Spec):
+    """When running jobs make room for others."""
+
+    within_pool: Policy = Field(
+        "Never", description="Whether jobs of higher priority stop those of lower (LowerPriority). Default: Never."
+    )
+    reclaim_borrowed: Policy = Field(
+        "Never",
+        description="Whether a namespace takes back its nominal share from borrowers (LowerPriority). Default: Never.",
+    )
+    min_runtime_seconds: Annotated[int, Field(ge=0, le=604_800)] = Field(
+        300, description="A job that has run less than this, in seconds, is not stopped. Default: 300."
+    )
+
+
+class ScaleUp(Spec):
+    """Jobs admitted without a node, so that their pending pods make an autoscaler add one."""
+
+    max_jobs: Annotated[int, Field(ge=0, le=1000)] = Field(
+        0, description="At most this many at a time; 0: none. Default: 0."
+    )
+    timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
+        900, description="How long such a job waits for its node, in seconds, before it queues again. Default: 900."
+    )
+
+
+def _tiers() -> list[GpuTier]:
+    return [
+        GpuTier(min_memory="22Gi", training=1, inference=3),
+        GpuTier(min_memory="11Gi", training=1, inference=2),
+        GpuTier(min_memory=0, training=1, inference=1),
+    ]
+
+
+class GPUPoolSpec(Spec):
+    """Nodes and limits. Everything may change; running jobs are not stopped by a lower limit."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=f"self.perGPU.map(t, isQuantity(string(t.minMemory)) ? -{cel_quantity('t.minMemory')}.asApproximateFloat() : 0.0).isSorted()",
+            message="the first tier whose minMemory a GPU reaches applies: write the tiers from the largest minMemory to the smallest",
+            field=".perGPU",
+            check=lambda s: (sizes := [parse_quantity(t.min_memory) for t in s.per_gpu]) == sorted(sizes, reverse=True),
+        ),
+    )
+
+    node_selector: LabelMap = Field(
+        default_factory=dict,
+        description="Labels of the pool's nodes. A node belongs to one pool: the one with the most labels here, then by name. "
+        "Default: every node.",
+    )
+    per_gpu: Annotated[list[GpuTier], Field(min_length=1, max_length=16)] = Field(
+        default_factory=_tiers,
+        alias="perGPU",
+        description="How many jobs one physical GPU takes, by its memory, from the largest minMemory to the smallest. "
+        "Default: 22Gi 1/3, 11Gi 1/2, 0 1/1 (training/inference).",
+    )
+    per_node_cpu: PerNodeCpu = Field(
+        default_factory=PerNodeCpu, alias="perNodeCPU", description="How many CPU jobs (gpus: 0) one node takes."
+    )
+    queueing: Literal["BestEffortFIFO", "StrictFIFO"] = Field(
+        "BestEffortFIFO",
+        description="BestEffortFIFO: jobs that fit pass a head that does not; StrictFIFO: nobody passes. Default: BestEffortFIFO.",
+    )
+    placement: Literal["Pack", "Spread"] = Field(
+        "Pack", description="Pack: fill nodes one after the other; Spread: the emptiest first. Default: Pack."
+    )
+    preemption: Preemption = Field(default_factory=Preemption, description="When running jobs make room for others.")
+    starvation_seconds: Annotated[int, Field(ge=0, le=604_800)] = Field(
+        1800,
+        description="A blocked head older than this, in seconds, reserves the next room that would fit it. Default: 1800.",
+    )
+    schedule_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
+        300,
+        description="An admitted pod not bound in this time, in seconds, gives its room back and tries another node. Default: 300.",
+    )
+    start_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
+        1800, description="A bound pod not running in this time, in seconds (image, volume): the same. Default: 1800."
+    )
+    scale_up: ScaleUp = Field(default_factory=ScaleUp, description="Letting an autoscaler add nodes.")
+    stop_policy: Literal["None", "Hold", "HoldAndDrain"] = Field(
+        "None", description="Hold: admit nothing new; HoldAndDrain: also stop what runs. Default: None."
+    )
+
+
+class ByKind(Model):
+    """A number for each kind of job."""
+
+    training: Count = Field(0, description="TrainingJobs.")
+    inference: Count = Field(0, description="InferenceJob shards.")
+
+
+class GPUPoolStatus(Model):
+    """What the operator last saw of the pool."""
+
+    observed_generation: Count = Field(0, description="Generation of the spec that this status is about.")
+    nodes: Count = Field(0, description="Nodes of the pool.")
+    gpus: Count = Field(0, description="Physical GPUs of those nodes.")
+    slots: Count = Field(0, description="Allocatable nvidia.com/gpu of those nodes.")
+    slots_in_use: ByKind = Field(default_factory=ByKind, description="GPU slots held, by kind of job.")
+    foreign_slots: Count = Field(0, description="GPU slots that pods of other workloads request.")
+    pending: ByKind = Field(default_factory=ByKind, description="Queued jobs.")
+    running: ByKind = Field(default_factory=ByKind, description="Admitted or running jobs.")
+    borrowed: Count = Field(0, description="GPU slots held beyond the nominal share of their namespace.")
+    conditions: Conditions = Field(
+        default_factory=list, description="Ready: whether the pool takes part in admission, and why not."
+    )

@@ -1,0 +1,107 @@
+"""Kubernetes quantities (`500m`, `16Gi`, `100M`, 4) as numbers, and the field types that hold them."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from rfuav_crds.rules import Rule
+
+_FORM = re.compile(
+    r"(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?", re.ASCII
+)
+_FACTOR = {
+    **{
+        suffix: Decimal(1000) ** power
+        for power, suffix in enumerate(["n", "u", "m", "", "k", "M", "G", "T", "P", "E"], -3)
+    },
+    **{f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", 1)},
+}
+_LONGEST = 32  # characters
+
+
+def parse_quantity(value: str | float) -> Decimal:
+    """The number that a Kubernetes quantity stands for, in its base unit (cores, bytes, samples per second).
+
+    Raises:
+        ValueError: when `value` is no quantity, for example `16GB`.
+    """
+    found = _FORM.fullmatch(str(value))
+    if found is None or len(str(value)) > _LONGEST:
+        raise ValueError(
+            f"{value!r} is not a quantity: write a number with an optional suffix, as in 500m, 16Gi or 100M"
+        )
+    suffix = found["suffix"] or ""
+    if suffix not in _FACTOR:
+        return Decimal(found["number"] + suffix)
+    return Decimal(found["number"]) * _FACTOR[suffix]
+
+
+def _int_or_string(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise PydanticCustomError("int_or_string", 'must be a whole number or a string in quotes, as in "500m"')
+    return value
+
+
+INT_OR_STRING = WithJsonSchema({"x-kubernetes-int-or-string": True})
+IntOrString = Annotated[int | str, BeforeValidator(_int_or_string), INT_OR_STRING]
+
+
+def quantity_rule(low: str, high: str, message: str) -> Rule:
+    """A rule that an int-or-string is a quantity of at least `low` and at most `high`."""
+    bottom, top = parse_quantity(low), parse_quantity(high)
+
+    def check(value: str | int) -> bool:
+        try:
+            number = parse_quantity(value)
+        except ValueError:
+            return False
+        return bottom <= number <= top
+
+    as_quantity = cel_quantity("self")
+    return Rule(
+        cel=f"isQuantity(string(self)) && {as_quantity}.compareTo(quantity('{low}')) >= 0"
+        f" && {as_quantity}.compareTo(quantity('{high}')) <= 0",
+        message=message,
+        check=check,
+    )
+
+
+def cel_quantity(path: str) -> str:
+    """The CEL expression that reads the int-or-string at `path` as a quantity."""
+    return f"quantity(string({path}))"
+
+
+Cpu = Annotated[
+    IntOrString,
+    quantity_rule("1m", "1024", 'write cpu in cores, as in "4", or in thousandths, as in 500m; from 1m to 1024'),
+]
+Memory = Annotated[
+    IntOrString,
+    quantity_rule(
+        "1Mi", "64Ti", "write memory with a binary suffix, as in 16Gi or 512Mi (not 16GB, 16 or 512m); from 1Mi to 64Ti"
+    ),
+]
+MemoryOrZero = Annotated[
+    IntOrString,
+    quantity_rule("0", "64Ti", "write memory with a binary suffix, as in 22Gi or 512Mi (not 22GB), or 0; at most 64Ti"),
+]
+Frequency = Annotated[
+    IntOrString,
+    quantity_rule(
+        "1", "100G", 'write a rate in samples per second, as in 100M, "2500k" or 100000000 (not 100MHz or 100 MS/s)'
+    ),
+]
+
+
+def auto_or_count(low: int, high: int) -> Rule:
+    """A rule that an int-or-string is the word `auto` or a whole number from `low` to `high`."""
+    return Rule(
+        cel=f"self == 'auto' || (type(self) == int && self >= {low} && self <= {high})",
+        message=f"write auto or a whole number from {low} to {high}, without quotes",
+        check=lambda value: value == "auto" or (isinstance(value, int) and low <= value <= high),
+    )

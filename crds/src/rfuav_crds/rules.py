@@ -1,0 +1,142 @@
+"""A rule of the API, written once: a CEL expression for the API server and a Python check for everybody else.
+
+A `Rule` in the `Annotated[...]` of a field, or in the `rules` of a model, becomes an entry of
+`x-kubernetes-validations` in the generated schema and a pydantic validator in this process. A rule that compares with
+the stored object (`oldSelf`) has no Python side: a file on a laptop has no past.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+Reason = Literal["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What must hold for a value, and what to write instead when it does not.
+
+    Attributes:
+        cel: the expression over `self` (and `oldSelf`), true when the value is good.
+        message: what is wrong and what to write instead, shown to the user.
+        check: the same in Python over the validated value; None for rules that compare with the stored object.
+        field: path below the value that the message is about, as in `.weights`.
+        reason: the machine-readable reason of the rejection.
+    """
+
+    cel: str
+    message: str
+    check: Callable[[Any], bool] | None = None
+    field: str = ""
+    reason: Reason = "FieldValueInvalid"
+
+    def as_schema(self) -> dict[str, str]:
+        """The entry of `x-kubernetes-validations`."""
+        entry = {"rule": self.cel, "message": self.message}
+        if self.field:
+            entry["fieldPath"] = self.field
+        if self.reason != "FieldValueInvalid":
+            entry["reason"] = self.reason
+        return entry
+
+    def broken_by(self, value: Any) -> bool:
+        """Whether the Python side of the rule refuses `value`."""
+        return self.check is not None and not self.check(value)
+
+    def _validate(self, value: Any) -> Any:
+        if value is not None and self.broken_by(value):
+            raise broken([self])
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate after the type itself was checked."""
+        inner = handler(source)
+        return inner if self.check is None else core_schema.no_info_after_validator_function(self._validate, inner)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Add the CEL side to the schema of the annotated type."""
+        out = dict(handler(schema))
+        out["x-kubernetes-validations"] = [*out.get("x-kubernetes-validations", []), self.as_schema()]
+        return out
+
+
+def broken(rules: list[Rule]) -> PydanticCustomError:
+    """The validation error for `rules`, which one value breaks together."""
+    text = "; ".join(f"{rule.field.lstrip('.')}: {rule.message}" if rule.field else rule.message for rule in rules)
+    return PydanticCustomError("rule", "{text}", {"text": text})
+
+
+def matches(pattern: str, message: str, *, optional: bool = False) -> Rule:
+    """A rule that the whole string matches `pattern` (the common subset of RE2 and Python's `re`).
+
+    With `optional`, the empty string is good too.
+    """
+    compiled = re.compile(pattern, re.ASCII)
+    cel = f"self.matches(r'^(?:{pattern})$')"
+    return Rule(
+        cel=f"self == '' || {cel}" if optional else cel,
+        message=message,
+        check=lambda value: (optional and value == "") or compiled.fullmatch(value) is not None,
+    )
+
+
+IMMUTABLE = Rule(
+    cel="self == oldSelf",
+    message="cannot change once the job exists: create a job with a new name, or delete this one and create it anew",
+    reason="FieldValueForbidden",
+)
+
+
+def keeps(field: str, *, owner: str = "the job") -> Rule:
+    """A rule of the parent for an optional field: neither added, changed nor removed once `owner` exists."""
+    return Rule(
+        cel=f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+        message=IMMUTABLE.message.replace("the job", owner),
+        field=f".{field}",
+        reason="FieldValueForbidden",
+    )
+
+
+@dataclass(frozen=True)
+class ListType:
+    """How Kubernetes merges a list: by the values of its items, or by one field of them that must not repeat."""
+
+    kind: Literal["set", "map"]
+    key: str = ""
+
+    def _validate(self, value: list[Any]) -> list[Any]:
+        seen: list[Any] = []
+        for item in value:
+            mark = item.model_dump(by_alias=True)[self.key] if self.kind == "map" else item
+            if mark in seen:
+                of = f" {self.key}" if self.key else ""
+                raise PydanticCustomError(
+                    "duplicate", "duplicate{of} {mark}: write it once", {"of": of, "mark": repr(mark)}
+                )
+            seen.append(mark)
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Refuse duplicates, as the API server does."""
+        return core_schema.no_info_after_validator_function(self._validate, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Say it in the generated schema."""
+        out = {**handler(schema), "x-kubernetes-list-type": self.kind}
+        if self.kind == "map":
+            out["x-kubernetes-list-map-keys"] = [self.key]
+        return out
+
+
+SET = ListType("set")
+
+
+def listed_by(key: str) -> ListType:
+    """A list whose items are told apart by the field `key`."""
+    return ListType("map", key)

@@ -1,0 +1,113 @@
+"""From a pydantic model to the structural schema that a CRD carries.
+
+In: pydantic's JSON schema, with $refs, anyOf null and titles. Out: one nested object without references. What
+Kubernetes cannot express, and every list, map or string without a bound (the cost of CEL rules depends on them), is an
+error here rather than a rejection by the API server.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
+
+_KEPT = {
+    "type",
+    "description",
+    "default",
+    "enum",
+    "format",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "maxProperties",
+    "required",
+}
+_DROPPED = {"title", "$defs"}
+
+
+class SchemaError(ValueError):
+    """A model says something that a structural schema cannot."""
+
+
+class _Generator(GenerateJsonSchema):
+    """pydantic's generator, with the defaults that factories make."""
+
+    def get_default_value(self, schema: core_schema.WithDefaultSchema) -> Any:
+        factory = schema.get("default_factory")
+        value = factory() if factory is not None else super().get_default_value(schema)  # type: ignore[call-arg]
+        if isinstance(value, BaseModel):  # the API server fills in the inner defaults by itself
+            return value.model_dump(by_alias=True, exclude_unset=True)
+        if isinstance(value, list):
+            return [v.model_dump(by_alias=True, exclude_unset=True) if isinstance(v, BaseModel) else v for v in value]
+        return value
+
+
+def structural(model: type[BaseModel]) -> dict[str, Any]:
+    """The structural schema of `model`.
+
+    Raises:
+        SchemaError: when the model uses what Kubernetes cannot express, or leaves something unbounded.
+    """
+    raw = model.model_json_schema(by_alias=True, schema_generator=_Generator)
+    return _convert(raw, raw.get("$defs", {}), model.__name__)
+
+
+def _convert(node: dict[str, Any], definitions: dict[str, Any], path: str) -> dict[str, Any]:
+    node = _resolve(node, definitions, path)
+    out: dict[str, Any] = {}
+    for key, value in node.items():
+        if key in _DROPPED or (key == "default" and value is None):
+            continue
+        if key in _KEPT or key.startswith("x-kubernetes-"):
+            out[key] = value
+        elif key in {"exclusiveMinimum", "exclusiveMaximum"}:
+            out[key.replace("exclusiveM", "m")] = value
+            out[key] = True
+        elif key == "const":
+            out["enum"] = [value]
+        elif key == "properties":
+            out[key] = {name: _convert(inner, definitions, f"{path}.{name}") for name, inner in value.items()}
+        elif key == "items":
+            out[key] = _convert(value, definitions, f"{path}[]")
+        elif key == "additionalProperties":
+            if isinstance(value, dict):
+                out[key] = _convert(value, definitions, f"{path}.*")
+        else:
+            raise SchemaError(f"{path}: {key} has no place in a structural schema")
+    _check_bounds(out, path)
+    return out
+
+
+def _resolve(node: dict[str, Any], definitions: dict[str, Any], path: str) -> dict[str, Any]:
+    """Put the target of a $ref, or the one real branch of an optional, in the place of the node."""
+    node = dict(node)
+    while "$ref" in node or "anyOf" in node:
+        if "$ref" in node:
+            target = definitions[node.pop("$ref").removeprefix("#/$defs/")]
+        else:
+            branches = [branch for branch in node.pop("anyOf") if branch.get("type") != "null"]
+            if len(branches) != 1:
+                raise SchemaError(f"{path}: a field has one type; use IntOrString for numbers that may be strings")
+            target = branches[0]
+        rules = [*target.get("x-kubernetes-validations", []), *node.get("x-kubernetes-validations", [])]
+        node = {**target, **node}
+        if rules:
+            node["x-kubernetes-validations"] = rules
+    return node
+
+
+def _check_bounds(node: dict[str, Any], path: str) -> None:
+    kind = node.get("type")
+    missing = (
+        (kind == "string" and "maxLength" not in node and "enum" not in node and "format" not in node)
+        or (kind == "array" and "maxItems" not in node)
+        or (kind == "object" and "additionalProperties" in node and "maxProperties" not in node)
+    )
+    if missing:
+        raise SchemaError(f"{path}: a {kind} needs an upper bound (Field(max_length=...))")

@@ -1,0 +1,206 @@
+"""The status of a job: what the operator writes and people and tools read back.
+
+The operator's core has its own structs for speed; a test keeps their field names the same as these.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, create_model
+
+from rfuav_crds.common import Model
+from rfuav_crds.rules import listed_by
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Name = Annotated[str, Field(max_length=253)]
+Message = Annotated[str, Field(max_length=32_768)]
+Uri = Annotated[str, Field(max_length=2048)]
+_SHARDS = 1000
+
+PHASES = ("Queued", "Admitted", "Running", "Suspended", "Succeeded", "Failed", "Cancelled")
+
+METRICS = {
+    "trainLoss": "Loss over the training data in the last epoch.",
+    "trainAccuracy": "Accuracy over the training data in the last epoch, 0 to 1.",
+    "valLoss": "Loss over the validation data.",
+    "valAccuracy": "Accuracy over the validation data, 0 to 1.",
+    "bestValAccuracy": "Best validation accuracy of any epoch so far, 0 to 1.",
+    "macroF1": "F1 averaged over the classes, 0 to 1.",
+    "microF1": "F1 over all samples, 0 to 1.",
+    "meanAveragePrecision": "Mean over the classes of the average precision, 0 to 1.",
+    "top1": "Share of samples whose class is the first guess, 0 to 1.",
+    "top3": "Share of samples whose class is among the first three guesses, 0 to 1.",
+    "top5": "Share of samples whose class is among the first five guesses, 0 to 1.",
+    "macroPrecision": "Precision averaged over the classes, 0 to 1.",
+    "macroRecall": "Recall averaged over the classes, 0 to 1.",
+    "microPrecision": "Precision over all samples, 0 to 1.",
+    "microRecall": "Recall over all samples, 0 to 1.",
+    "learningRate": "Learning rate of the last step.",
+}
+"""The named metrics of `status.metrics`; every other one goes to `customMetrics`."""
+
+
+class KubeCondition(Model):
+    """One aspect of the object's state, as Kubernetes writes it."""
+
+    type: Annotated[str, Field(max_length=316)] = Field(description="Name of the aspect, such as Admitted or Complete.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds: True, False or Unknown.")
+    reason: Annotated[str, Field(max_length=1024)] = Field(description="Why, in one CamelCase word.")
+    message: Message = Field("", description="Why, in a sentence for people.")
+    last_transition_time: datetime = Field(description="When status last changed.")
+    observed_generation: Count = Field(0, description="Generation of the spec that this condition is about.")
+
+
+Conditions = Annotated[list[KubeCondition], Field(max_length=16), listed_by("type")]
+
+
+class Assignment(Model):
+    """Where one pod of the job runs or will run; its room is held until it cannot live any more."""
+
+    pod: Name = Field(description="Name of the pod.")
+    node: Name = Field("", description="Node chosen for it; empty: the scheduler chooses.")
+    gpus: Count = Field(0, description="GPU slots it holds.")
+    shard: Count | None = Field(None, description="Shard that it works on (InferenceJob).")
+    rank: Count | None = Field(None, description="Its rank (TrainingJob of several nodes).")
+
+
+class Queue(Model):
+    """Place in the queue of the pool."""
+
+    position: Count = Field(description="Place, from 1.")
+    of: Count = Field(description="How many jobs wait.")
+    estimated_start: datetime | None = Field(None, description="When it may start, as far as can be told.")
+
+
+class Progress(Model):
+    """What the pods last reported; shards are summed."""
+
+    percent: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="Share done, 0 to 100.")
+    epoch: Count | None = Field(None, description="Epochs done (TrainingJob).")
+    total_epochs: Count | None = Field(None, description="Epochs in all (TrainingJob).")
+    step: Count | None = Field(None, description="Steps done in this epoch (TrainingJob).")
+    total_steps: Count | None = Field(None, description="Steps of an epoch (TrainingJob).")
+    processed: Count | None = Field(None, description="Inputs classified (InferenceJob).")
+    failed: Count | None = Field(None, description="Inputs that could not be read (InferenceJob).")
+    total: Count | None = Field(None, description="Inputs in all (InferenceJob).")
+    samples_per_second: Annotated[float, Field(ge=0)] | None = Field(None, description="Speed, samples a second.")
+    remaining_seconds: Count | None = Field(None, description="Estimated time left, seconds.")
+    sequence: Count | None = Field(None, description="Number of the report that this came from.")
+    updated_at: datetime | None = Field(None, description="When the operator received it.")
+
+
+class CustomMetric(Model):
+    """A metric that a framework reports under a name of its own."""
+
+    name: Name = Field(description="Name.")
+    value: Name = Field(description="Value, as reported.")
+
+
+class Checkpoint(Model):
+    """The newest checkpoint that the trainer reported."""
+
+    uri: Uri = Field(description="Where it is.")
+    epoch: Count | None = Field(None, description="Epochs done when it was saved.")
+    saved_at: datetime | None = Field(None, description="When it was saved.")
+
+
+class Failure(Model):
+    """Why one pod did not succeed."""
+
+    attempt: Count = Field(description="Attempt of the job or shard, from 1.")
+    pod: Name = Field(description="Name of the pod.")
+    node: Name = Field("", description="Node it ran on; empty: none.")
+    reason: Annotated[str, Field(max_length=1024)] = Field(description="Why, in one CamelCase word.")
+    exit_code: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] | None = Field(
+        None, description="Exit code of the container."
+    )
+    message: Message = Field("", description="Why, for people.")
+    finished_at: datetime = Field(description="When it ended.")
+    counted: bool = Field(False, description="Whether it counts against backoffLimit.")
+    shard: Count | None = Field(None, description="Shard that it worked on (InferenceJob).")
+
+
+_PerShard = Annotated[dict[str, Count], Field(max_length=_SHARDS)]
+
+
+class ShardCounts(Model):
+    """Numbers for each shard of an InferenceJob. Keys are shard indices as strings; sets are ranges like `0-3,7`."""
+
+    total: Count = Field(1, description="Number of shards.")
+    completed: Annotated[str, Field(max_length=8192)] = Field("", description="Shards that are done, as ranges: 0-3,7.")
+    attempts: _PerShard = Field(default_factory=dict, description="Attempts begun, by shard.")
+    retries: _PerShard = Field(default_factory=dict, description="Attempts after the first, by shard.")
+    counted_failures: _PerShard = Field(
+        default_factory=dict, description="Failures counted against backoffLimit, by shard."
+    )
+    not_before: Annotated[dict[str, datetime], Field(max_length=_SHARDS)] = Field(
+        default_factory=dict, description="End of the backoff, by shard."
+    )
+    progress: Annotated[dict[str, Progress], Field(max_length=_SHARDS)] = Field(
+        default_factory=dict, description="What each shard last reported."
+    )
+
+
+class Source(Model):
+    """The TrainingJob that an InferenceJob takes its weights from, as resolved when it completed."""
+
+    name: Name = Field(description="Name of the TrainingJob.")
+    uid: Name = Field(description="Its UID.")
+    weights: Uri = Field(description="URI of its best weights.")
+
+
+Metrics = create_model(
+    "Metrics",
+    __base__=Model,
+    __doc__="Numbers of four significant digits, as last reported.",
+    **{name: (float | None, Field(None, alias=name, description=text)) for name, text in METRICS.items()},
+)
+
+
+class JobStatus(Model):
+    """What the operator writes about a job; `phase` is for people, machines read the conditions."""
+
+    observed_generation: Count = Field(0, description="Generation of the spec that this status is about.")
+    phase: Literal["Queued", "Admitted", "Running", "Suspended", "Succeeded", "Failed", "Cancelled"] | None = Field(
+        None, description="Queued, Admitted, Running, Suspended, Succeeded, Failed or Cancelled."
+    )
+    reason: Annotated[str, Field(max_length=1024)] = Field(
+        "", description="Why it is in this phase, in one CamelCase word."
+    )
+    message: Message = Field("", description="Why, with the numbers, in a sentence for people.")
+    conditions: Conditions = Field(
+        default_factory=list,
+        description="Admitted, PodsReady, Evicted, Suspended, Complete, Failed, and kstatus' Reconciling and Stalled.",
+    )
+    attempt: Count = Field(0, description="Attempts begun, from 1.")
+    assignments: Annotated[list[Assignment], Field(max_length=_SHARDS)] = Field(
+        default_factory=list, description="Pods of the job and their nodes."
+    )
+    queue: Queue | None = Field(None, description="Place in the queue, while it waits.")
+    progress: Progress | None = Field(None, description="What the pods last reported.")
+    metrics: Metrics | None = Field(None, description="Metrics last reported.")
+    custom_metrics: Annotated[list[CustomMetric], Field(max_length=32)] = Field(
+        default_factory=list, description="Metrics under other names, at most 32."
+    )
+    checkpoint: Checkpoint | None = Field(None, description="The newest checkpoint.")
+    outputs: Annotated[dict[str, Uri], Field(max_length=32)] = Field(
+        default_factory=dict, description="URIs of results by name: bestWeights, lastWeights, report, predictions, ..."
+    )
+    failures: Annotated[list[Failure], Field(max_length=16)] = Field(
+        default_factory=list, description="The last five failures of pods."
+    )
+    counted_failures: Count = Field(0, description="Failures counted against backoffLimit.")
+    uncounted_failures: Count = Field(0, description="Evictions, lost nodes and vanished pods.")
+    not_before: datetime | None = Field(None, description="End of the backoff.")
+    avoided_nodes: Annotated[dict[str, datetime], Field(max_length=256)] = Field(
+        default_factory=dict, description="Nodes that are not tried again before the given time."
+    )
+    running_seconds: Count = Field(0, description="Running time of finished attempts, seconds.")
+    shards: ShardCounts | None = Field(None, description="Numbers for each shard (InferenceJob).")
+    source: Source | None = Field(None, description="Where the weights come from (InferenceJob with fromTrainingJob).")
+    queued_at: datetime | None = Field(None, description="When it first queued; kept over suspension.")
+    admitted_at: datetime | None = Field(None, description="When it was last admitted.")
+    started_at: datetime | None = Field(None, description="When its first pod ran.")
+    finished_at: datetime | None = Field(None, description="When it ended.")

@@ -1,0 +1,209 @@
+"""TrainingJob: what to train, on what, how, and where the weights go."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from rfuav_crds.common import Architecture, DataUri, Format, InitialWeights, OutputUri, Precision, Spec
+from rfuav_crds.iq import Iq
+from rfuav_crds.quantity import IntOrString, auto_or_count
+from rfuav_crds.rules import IMMUTABLE, SET, Rule
+from rfuav_crds.running import KEEPS_WEIGHTS_CACHE, Running, WeightsCache
+
+PATCH = {"vit_b_16": 16, "vit_l_16": 16, "vit_b_32": 32, "vit_l_32": 32, "vit_h_14": 14}  # pixels
+
+
+class TrainingModel(Spec):
+    """The network."""
+
+    architecture: Architecture = Field(description="torchvision architecture to train. Required.")
+    weights: InitialWeights = Field(
+        "none",
+        description="Where to start from: none (random), pretrained (ImageNet, from weightsCache), or the URI of a weights file. "
+        "Default: none.",
+    )
+    num_classes: Annotated[int, Field(ge=2, le=10_000)] | None = Field(
+        None,
+        description="Number of classes, 2 to 10000. Default: as many as the dataset has folders; an error if the two disagree.",
+    )
+
+
+class TrainingData(Spec):
+    """Folder of the training data: one folder a class."""
+
+    uri: DataUri = Field(
+        description="pvc://CLAIM/path, s3://bucket/prefix, hf://datasets/owner/name or file:///path in the image."
+    )
+
+
+class Validation(Spec):
+    """The validation data: a folder of their own, or a share of the training data."""
+
+    rules = (
+        Rule(
+            cel="has(self.uri) != has(self.fraction)",
+            message="write exactly one of uri and fraction",
+            check=lambda v: (v.uri is None) != (v.fraction is None),
+        ),
+    )
+
+    uri: DataUri | None = Field(None, description="Folder of the validation data, with the same classes as train.")
+    fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Share of the training data that is set apart, stratified and seeded, between 0 and 1."
+    )
+
+
+class Dataset(Spec):
+    """The labelled recordings: folders named after the classes."""
+
+    train: TrainingData = Field(description="The training data. Required.")
+    validation: Validation = Field(
+        default_factory=lambda: Validation(fraction=0.2),
+        description="The validation data: uri, or fraction of the training data. Default: {fraction: 0.2}.",
+    )
+    image_size: Annotated[int, Field(ge=16, le=2048)] = Field(
+        224, description="Side of the square pictures that the network sees, pixels, 16 to 2048. Default: 224."
+    )
+    format: Format = Field("auto", description="image, iq (raw recordings), or auto: by the file names. Default: auto.")
+    iq: Iq = Field(default_factory=Iq, description="How raw recordings are read; images need none of it.")
+
+
+class Optimizer(Spec):
+    """The optimizer and its two numbers."""
+
+    name: Literal["adam", "adamw", "sgd"] = Field("adam", description="Optimizer. Default: adam.")
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.0001, description="Learning rate, more than 0 and at most 1. Default: 0.0001."
+    )
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="Weight decay, 0 to 1. Default: 0.")
+
+
+class Schedule(Spec):
+    """How the learning rate goes over the epochs."""
+
+    name: Literal["constant", "cosine", "step"] = Field(
+        "constant", description="Shape of the schedule. Default: constant."
+    )
+    warmup_epochs: Annotated[int, Field(ge=0, le=1000)] = Field(
+        0, description="Epochs of linear warm-up before it, fewer than epochs. Default: 0."
+    )
+
+
+class EarlyStopping(Spec):
+    """When to stop before the last epoch."""
+
+    patience: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        10, description="Epochs without a better value before training stops, from 1. Default: 10."
+    )
+    metric: Literal["valLoss", "valAccuracy", "macroF1"] = Field(
+        "valLoss", description="The value that is watched. Default: valLoss."
+    )
+
+
+class TrainingLoop(Spec):
+    """The training itself; the defaults are those of the RFUAV reference service."""
+
+    rules = (
+        Rule(
+            cel="self.schedule.warmupEpochs < self.epochs",
+            message="the warm-up ends before training does: write fewer warmupEpochs than epochs",
+            field=".schedule.warmupEpochs",
+            check=lambda t: t.schedule.warmup_epochs < t.epochs,
+        ),
+    )
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        100, description="Passes over the training data, from 1. Default: 100."
+    )
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(8, description="Samples a step, from 1. Default: 8.")
+    optimizer: Optimizer = Field(default_factory=Optimizer, description="The optimizer.")
+    schedule: Schedule = Field(default_factory=Schedule, description="How the learning rate goes over the epochs.")
+    precision: Precision = Field(
+        "auto",
+        description="Number format of the forward pass; auto is resolved once and kept in the checkpoint. Default: auto.",
+    )
+    early_stopping: EarlyStopping | None = Field(
+        None, description="Stop when the validation does not get better. Default: train all epochs."
+    )
+    augment: Annotated[
+        list[Literal["AdvancedBlur", "CLAHE", "ColorJitter", "GaussNoise", "ISONoise", "Sharpen"]],
+        Field(max_length=6),
+        SET,
+    ] = Field(default_factory=list, description="Random changes made to the training pictures. Default: none.")
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+        0, description="Seed of the split, the order, the initial weights and the augmentation. Default: 0."
+    )
+    workers: Annotated[IntOrString, auto_or_count(0, 64)] = Field(
+        "auto", description="Processes that load data, 0 to 64, or auto: by the CPUs of the pod. Default: auto."
+    )
+
+
+class Checkpointing(Spec):
+    """Checkpoints under the output, in a folder of the job's UID: a job created anew never takes an older job's state."""
+
+    every_epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        1, description="Epochs between two checkpoints, from 1. Default: 1."
+    )
+    keep: Annotated[int, Field(ge=1, le=100)] = Field(
+        2, description="How many of the newest are kept, 1 to 100. Default: 2."
+    )
+    resume: bool = Field(True, description="Whether a new attempt goes on from the newest. Default: true.")
+
+
+class TrainingOutput(Spec):
+    """Where the weights, the checkpoints and the report go."""
+
+    uri: OutputUri = Field(description="Folder: pvc://CLAIM/path, s3://bucket/prefix or file:///path.")
+
+
+def _patch_rules() -> tuple[Rule, ...]:
+    by_patch: dict[int, list[str]] = {}
+    for name, patch in PATCH.items():
+        by_patch.setdefault(patch, []).append(name)
+    return tuple(
+        Rule(
+            cel=f"!(self.model.architecture in [{', '.join(repr(name) for name in names)}]) || "
+            f"self.dataset.imageSize % {patch} == 0",
+            message=f"{' and '.join(names)} cut pictures into patches of {patch} pixels: write a multiple of {patch}, such as 224",
+            field=".dataset.imageSize",
+            check=lambda s, names=tuple(names), patch=patch: (
+                s.model.architecture not in names or s.dataset.image_size % patch == 0
+            ),
+        )
+        for patch, names in by_patch.items()
+    )
+
+
+class TrainingJobSpec(Running):
+    """What to train. Everything but suspend, cancel, the deadline and the TTL is fixed once the job exists."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *Running.rules,
+        KEEPS_WEIGHTS_CACHE,
+        Rule(
+            cel="self.model.weights != 'pretrained' || has(self.weightsCache)",
+            message="pretrained weights are looked up in weightsCache and never downloaded: write weightsCache.uri, or weights: none",
+            field=".model.weights",
+            reason="FieldValueRequired",
+            check=lambda s: s.model.weights != "pretrained" or s.weights_cache is not None,
+        ),
+        *_patch_rules(),
+    )
+
+    model: Annotated[TrainingModel, IMMUTABLE] = Field(description="The network. Required; cannot change.")
+    dataset: Annotated[Dataset, IMMUTABLE] = Field(description="The labelled recordings. Required; cannot change.")
+    training: Annotated[TrainingLoop, IMMUTABLE] = Field(
+        default_factory=TrainingLoop, description="Epochs, optimizer and the like. Cannot change."
+    )
+    checkpoint: Annotated[Checkpointing, IMMUTABLE] = Field(
+        default_factory=Checkpointing, description="When checkpoints are written and kept. Cannot change."
+    )
+    output: Annotated[TrainingOutput, IMMUTABLE] = Field(description="Where the results go. Required; cannot change.")
+    weights_cache: WeightsCache | None = Field(
+        None, description="Where pretrained weights are looked up. Cannot change. Default: none."
+    )
+    nodes: Annotated[int, Field(ge=1, le=64), IMMUTABLE] = Field(
+        1, description="Pods, one a node, all admitted together or not at all, 1 to 64. Cannot change. Default: 1."
+    )

@@ -1,0 +1,123 @@
+"""What the schema offers and this version does not do yet: one table, so that nothing is silently ignored.
+
+The operator makes a job (or pool) with such a field wait as `Misconfigured` with these messages. Building a feature
+removes its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Spec = Mapping[str, Any]
+Predicate = Callable[[Any, Spec], bool]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """One thing that is not built yet.
+
+    Attributes:
+        path: dotted path of the field below spec; the row is skipped when the field is absent.
+        when: whether the field's value (first argument, the whole spec second) asks for it.
+        message: what is missing and what to write instead; the path is put in front.
+    """
+
+    path: str
+    when: Predicate
+    message: str
+
+
+def _at(spec: Any, path: str) -> Any:
+    for step in path.split("."):
+        if not isinstance(spec, Mapping) or step not in spec:
+            return None
+        spec = spec[step]
+    return spec
+
+
+def _remote(value: Any, _: Spec) -> bool:
+    return str(value).startswith(("s3://", "hf://"))
+
+
+def _file_without_mount(value: Any, spec: Spec) -> bool:
+    if not str(value).startswith("file://"):
+        return False
+    path = str(value).removeprefix("file://").rstrip("/") + "/"
+    mounts = _at(spec, "podTemplate.volumeMounts") or []
+    return not any(
+        path.startswith(str(mount["mountPath"]).rstrip("/") + "/") for mount in mounts if not mount.get("readOnly")
+    )
+
+
+def _is(*values: Any) -> Predicate:
+    return lambda value, _: value in values
+
+
+def _is_not(*values: Any) -> Predicate:
+    return lambda value, _: value not in values
+
+
+_VIDEO = (".mp4", ".avi", ".mov", ".mkv")
+_REMOTE = "s3:// and hf:// are not built yet: copy the data to a claim and write pvc://CLAIM/path"
+_LOST = "a file:/// folder is lost with the pod: write pvc://CLAIM/path, or mount a volume there with podTemplate"
+
+_JOB = (
+    Missing("output.uri", _remote, _REMOTE),
+    Missing("output.uri", _file_without_mount, _LOST),
+    Missing("precision", _is("bf16", "fp16"), "bf16 and fp16 are not built yet: write auto or fp32"),
+)
+
+TABLE: dict[str, tuple[Missing, ...]] = {
+    "TrainingJob": (
+        *_JOB,
+        Missing("nodes", lambda value, _: value > 1, "training on several nodes is not built yet: write 1"),
+        Missing("model.weights", _remote, _REMOTE),
+        Missing("weightsCache.uri", _remote, _REMOTE),
+        Missing("dataset.train.uri", _remote, _REMOTE),
+        Missing("dataset.validation.uri", _remote, _REMOTE),
+        Missing("training.precision", _is("bf16", "fp16"), "bf16 and fp16 are not built yet: write auto or fp32"),
+        Missing("training.schedule.name", _is_not("constant"), "only constant is built yet: write constant"),
+        Missing("training.schedule.warmupEpochs", lambda value, _: value > 0, "the warm-up is not built yet: write 0"),
+        Missing("training.optimizer.name", _is_not("adam"), "only adam is built yet: write adam"),
+        Missing("training.augment", lambda value, _: bool(value), "augmentation is not built yet: write []"),
+    ),
+    "InferenceJob": (
+        *_JOB,
+        Missing("model.weights", _remote, _REMOTE),
+        Missing("input.uri", _remote, _REMOTE),
+        Missing(
+            "input.pattern",
+            lambda value, _: str(value).lower().endswith(_VIDEO),
+            "videos cannot be read yet: name pictures or raw recordings",
+        ),
+    ),
+    "GPUPool": (
+        Missing("queueing", _is_not("BestEffortFIFO"), "StrictFIFO is not built yet: write BestEffortFIFO"),
+        Missing("preemption.withinPool", _is_not("Never"), "preemption is not built yet: write Never"),
+        Missing("preemption.reclaimBorrowed", _is_not("Never"), "preemption is not built yet: write Never"),
+        Missing(
+            "starvationSeconds", _is_not(1800), "reserving room for a blocked head is not built yet: leave it at 1800"
+        ),
+        Missing("scaleUp.maxJobs", lambda value, _: value > 0, "scale-up is not built yet: write 0"),
+        Missing("stopPolicy", _is_not("None"), "holding a pool is not built yet: write None"),
+    ),
+    "GPUQuota": (
+        Missing(
+            "pools",
+            lambda value, _: bool(value),
+            "quotas are not built yet: limit jobs with a ResourceQuota on count/trainingjobs.rfuav.io",
+        ),
+    ),
+}
+
+
+def unsupported(spec: Spec, kind: str) -> list[str]:
+    """What `spec` (as stored, defaults filled in) asks for that is not built yet; empty when all of it is.
+
+    Raises:
+        KeyError: when `kind` is not one of the four.
+    """
+    found = ((row, _at(spec, row.path)) for row in TABLE[kind])
+    return [f"spec.{row.path}: {row.message}" for row, value in found if value is not None and row.when(value, spec)]
