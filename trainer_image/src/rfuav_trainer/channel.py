@@ -1,0 +1,151 @@
+"""From a transmitter's baseband to what a receiver writes down: echoes, frequency offset, a passer-by, noise, and gain.
+
+Stands between the emitter classes and the files of `synthesize`: an Emission in, a Recording (complex64) and all that
+was drawn out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rfuav_trainer.emitters.ofdm import packets
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rfuav_trainer.emitters.emission import Emission, Mask, Samples
+
+RECEIVER_SHARE = 0.92  # share of the sample rate a signal may use: receivers roll off at the edges
+_MAX_OFFSET_HZ = 4e6
+_PASSER_BY_HZ = 16.6e6  # of a wireless LAN packet
+_RECEIVER_RMS = 0.05  # of full scale 1.0: twenty times below clipping, as gain control leaves it
+_GAIN_DB = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What the receiver stores.
+
+    Attributes:
+        samples: shape (n,), complex64, full scale 1.0.
+        drawn: offset, taps, interference and gain, for the file of parameters.
+    """
+
+    samples: NDArray[np.complex64]
+    drawn: dict[str, object]
+
+
+def receive(
+    rng: np.random.Generator,
+    emission: Emission,
+    *,
+    sample_rate: float,
+    span_hz: float,
+    snr_db: float,
+    interference: float,
+) -> Recording:
+    """Pass one emission through a channel drawn from `rng`.
+
+    The SNR is the mean power of the signal while it is on the air, after the echoes, over the power of the noise in the
+    whole sampled band. Without a signal there is noise alone. Echoes stand still during the recording: at 2.4 GHz and
+    15 m/s the channel holds for about 8 ms.
+
+    Args:
+        rng: where everything is drawn from.
+        emission: what is sent, centred on 0 Hz.
+        sample_rate: in Hz.
+        span_hz: what the emitter uses; the offset keeps this inside the receiver's band.
+        snr_db: as defined above.
+        interference: chance that someone else's short packets fall into the recording, the same for every class.
+    """
+    offset = float(rng.uniform(-1, 1) * offset_room(sample_rate, span_hz))
+    delays, gains = draw_taps(rng)
+    faded = fade(emission.samples, delays, gains, sample_rate)
+    on_air = np.count_nonzero(emission.active)
+    power = float(np.sum(np.abs(faded[emission.active]) ** 2)) / on_air if on_air else 1.0
+    signal = faded * np.sqrt(10 ** (snr_db / 10) / power) * carrier(len(faded), offset, sample_rate)
+    noise = np.sqrt(0.5) * (rng.standard_normal(len(faded)) + 1j * rng.standard_normal(len(faded)))
+    other, other_drawn = passer_by(rng, len(faded), sample_rate, interference)
+    total = signal + noise + other
+    gain_db = float(rng.uniform(-_GAIN_DB, _GAIN_DB))
+    total *= _RECEIVER_RMS * 10 ** (gain_db / 20) / np.sqrt(np.mean(np.abs(total) ** 2))
+    drawn: dict[str, object] = {
+        "centerOffsetHz": offset if on_air else 0.0,
+        "fadingTaps": [
+            {"delaySeconds": float(d), "gain": float(abs(g)), "phaseRadians": float(np.angle(g))}
+            for d, g in zip(delays, gains, strict=True)
+        ]
+        if on_air
+        else [],
+        "interference": other_drawn,
+        "receiverGainDb": gain_db,
+    }
+    return Recording(total.astype(np.complex64), drawn)
+
+
+def offset_room(sample_rate: float, span_hz: float) -> float:
+    """Return by how many Hz a signal may lie off centre and still be received whole; negative: not at all."""
+    return min(_MAX_OFFSET_HZ, (RECEIVER_SHARE * sample_rate - span_hz) / 2)
+
+
+def draw_taps(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.complex128]]:
+    """Draw delays in seconds and complex gains of one channel.
+
+    A first path with Rician fading (K 0 to 12 dB) and up to four Rayleigh echoes whose mean power decays exponentially
+    with delay (constant 50 to 300 ns, 3GPP TR 38.901 has about 93 ns for urban macro cells in line of sight at 6 GHz).
+    """
+    constant = rng.uniform(50e-9, 300e-9)
+    echoes = int(rng.integers(0, 5))
+    delays = np.concatenate([[0.0], np.sort(rng.uniform(0, 4 * constant, size=echoes))])
+    rician = 10 ** (rng.uniform(0, 12) / 10)
+    steady = np.zeros(len(delays))
+    steady[0] = rician
+    scattered = np.exp(-delays / constant)
+    gaussian = rng.standard_normal(len(delays)) + 1j * rng.standard_normal(len(delays))
+    gains = np.sqrt(steady) * np.exp(2j * np.pi * rng.uniform()) + np.sqrt(scattered / 2) * gaussian
+    return delays, np.asarray(gains / np.sqrt(rician + scattered.sum()), dtype=np.complex128)
+
+
+def fade(samples: Samples, delays: NDArray[np.float64], gains: NDArray[np.complex128], sample_rate: float) -> Samples:
+    """Sum the echoes, each delayed to the nearest sample."""
+    faded = np.zeros_like(samples)
+    for delay, gain in zip(np.rint(delays * sample_rate).astype(int), gains, strict=True):
+        faded[delay:] += gain * samples[: len(samples) - delay]
+    return faded
+
+
+def carrier(count: int, frequency: float, sample_rate: float) -> Samples:
+    """Return exp(j 2 pi frequency t) for `count` samples."""
+    return np.asarray(np.exp(2j * np.pi * frequency / sample_rate * np.arange(count)), dtype=np.complex128)
+
+
+def passer_by(
+    rng: np.random.Generator, count: int, sample_rate: float, chance: float
+) -> tuple[Samples, list[dict[str, float]]]:
+    """Draw a few short wireless LAN packets of somebody else.
+
+    Beacons and their like: 60 to 250 us, 0 to 12 dB above the noise.
+    All its numbers are drawn whether it comes or not, so that a recording is the same but for the interference at any
+    `chance`.
+    """
+    comes = rng.random() < chance
+    how_many = int(rng.integers(1, 4))
+    duration = count / sample_rate
+    starts = rng.uniform(0, duration, size=how_many)
+    lengths = rng.uniform(60e-6, 250e-6, size=how_many)
+    snr_db, offset = rng.uniform(0, 12), rng.uniform(-1, 1) * offset_room(sample_rate, _PASSER_BY_HZ)
+    seed = int(rng.integers(2**63))
+    if not comes:
+        return np.zeros(count, dtype=np.complex128), []
+    since = np.arange(count) / sample_rate - starts[:, None]
+    inside = (since >= 0) & (since < lengths[:, None])
+    on_air: Mask = np.any(inside, axis=0)
+    sent = packets(np.random.default_rng(seed), on_air, np.where(inside, since, 0).sum(axis=0), sample_rate)
+    drawn = [
+        {"startSeconds": float(s), "seconds": float(d), "snrDb": float(snr_db), "centerOffsetHz": float(offset)}
+        for s, d in zip(starts, lengths, strict=True)
+    ]
+    return sent.samples * 10 ** (snr_db / 20) * carrier(count, offset, sample_rate), drawn

@@ -1,0 +1,65 @@
+"""What every emitter class gives: samples, when it was on the air, and the numbers that were drawn.
+
+Stands between the emitter classes and the channel; a stretch of time and a sample rate in, an Emission out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Samples = NDArray[np.complex128]
+Real = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """One stretch of an emitter's complex baseband, centred on 0 Hz.
+
+    Attributes:
+        samples: shape (n,), mean power 1 where `active`, exactly 0 elsewhere.
+        active: shape (n,), true while the emitter transmits.
+        drawn: what was drawn at random, for the file of parameters; times in seconds, frequencies in Hz.
+    """
+
+    samples: Samples
+    active: Mask
+    drawn: Mapping[str, object] = field(default_factory=dict)
+
+
+class Emitter(Protocol):
+    """A class of transmitter."""
+
+    @property
+    def name(self) -> str:
+        """The class name: lower case, fit for a folder."""
+
+    @property
+    def summary(self) -> str:
+        """One line: what it is and where its numbers come from."""
+
+    @property
+    def occupied_hz(self) -> float:
+        """Width in Hz that holds 99 % of the power of one burst; 0 for silence."""
+
+    @property
+    def span_hz(self) -> float:
+        """Width in Hz of all that it ever uses; more than `occupied_hz` for a hopping link."""
+
+    def emit(self, rng: np.random.Generator, count: int, sample_rate: float) -> Emission:
+        """Draw `count` samples at `sample_rate` Hz, starting anywhere in its cycle."""
+
+
+def unit_power(samples: Samples, active: Mask, drawn: Mapping[str, object]) -> Emission:
+    """Silence `samples` outside `active` and scale them to mean power 1 inside."""
+    gated = np.where(active, samples, 0)
+    on_air = np.count_nonzero(active)
+    power = float(np.sum(np.abs(gated) ** 2)) / on_air if on_air else 0.0
+    return Emission(gated / np.sqrt(power) if power else gated, active, drawn)
