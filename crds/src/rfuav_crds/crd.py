@@ -132,10 +132,8 @@ def manifest(crd: Crd) -> dict[str, Any]:
         "properties": {
             "apiVersion": {"type": "string", "description": f"Always {GROUP}/{VERSION}."},
             "kind": {"type": "string", "description": f"Always {crd.kind}."},
-            "metadata": {
-                "type": "object",
-                "description": "Kubernetes' object metadata: name, namespace, labels, annotations.",
-            },
+            # All that Kubernetes lets a CRD say about metadata; it gives the rules on the name a field to point at.
+            "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
             "spec": structural(spec_type),  # type: ignore[arg-type]
             "status": structural(status_type.__args__[0]),  # type: ignore[union-attr]
         },

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rfuav_crds.common import Label, ObjectName, OptionalObjectName, Spec
-from rfuav_crds.quantity import MemoryOrZero
+from rfuav_crds.quantity import MemoryText
 from rfuav_crds.rules import Rule, listed_by, matches
 
 Text = Annotated[str, Field(max_length=4096)]
@@ -220,7 +220,7 @@ class EmptyDirVolume(Spec):
     """A scratch folder that lives as long as the pod."""
 
     medium: Literal["", "Memory"] = Field("", description="Memory: in RAM, counted as the pod's memory. Default: disk.")
-    size_limit: MemoryOrZero | None = Field(
+    size_limit: MemoryText | None = Field(
         None, description="Most it may hold, bytes as a quantity. Default: no limit."
     )
 

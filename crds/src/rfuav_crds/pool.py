@@ -85,7 +85,7 @@ class GPUPoolSpec(Spec):
         description="Labels of the pool's nodes. A node belongs to one pool: the one with the most labels here, then by name. "
         "Default: every node.",
     )
-    per_gpu: Annotated[list[GpuTier], Field(min_length=1, max_length=16)] = Field(
+    per_gpu: Annotated[list[GpuTier], Field(min_length=1, max_length=6)] = Field(
         default_factory=_tiers,
         alias="perGPU",
         description="How many jobs one physical GPU takes, by its memory, from the largest minMemory to the smallest. "

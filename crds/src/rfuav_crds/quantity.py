@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from rfuav_crds.rules import Rule
@@ -51,9 +51,14 @@ INT_OR_STRING = WithJsonSchema({"x-kubernetes-int-or-string": True})
 IntOrString = Annotated[int | str, BeforeValidator(_int_or_string), INT_OR_STRING]
 
 
-def quantity_rule(low: str, high: str, message: str) -> Rule:
-    """A rule that an int-or-string is a quantity of at least `low` and at most `high`."""
-    bottom, top = parse_quantity(low), parse_quantity(high)
+def quantity_rule(low: str, high: str, message: str, *, text: str = "string(self)") -> Rule:
+    """A rule that an int-or-string is a quantity of at least `low` and at most `high`.
+
+    An empty `high` is no bound: inside a list, a second comparison costs more than the API server allows. `text` is the
+    value as a string; `self` where it is one, whose known length keeps the rule cheap.
+    """
+    bottom = parse_quantity(low)
+    top = parse_quantity(high) if high else Decimal("Infinity")
 
     def check(value: str | int) -> bool:
         try:
@@ -62,10 +67,9 @@ def quantity_rule(low: str, high: str, message: str) -> Rule:
             return False
         return bottom <= number <= top
 
-    as_quantity = cel_quantity("self")
+    cel = f"isQuantity({text}) && quantity({text}).compareTo(quantity('{low}')) >= 0"
     return Rule(
-        cel=f"isQuantity(string(self)) && {as_quantity}.compareTo(quantity('{low}')) >= 0"
-        f" && {as_quantity}.compareTo(quantity('{high}')) <= 0",
+        cel=f"{cel} && quantity({text}).compareTo(quantity('{high}')) <= 0" if high else cel,
         message=message,
         check=check,
     )
@@ -88,7 +92,12 @@ Memory = Annotated[
 ]
 MemoryOrZero = Annotated[
     IntOrString,
-    quantity_rule("0", "64Ti", "write memory with a binary suffix, as in 22Gi or 512Mi (not 22GB), or 0; at most 64Ti"),
+    quantity_rule("0", "", "write memory with a binary suffix, as in 22Gi or 512Mi (not 22GB), or 0"),
+]
+MemoryText = Annotated[
+    str,
+    Field(max_length=_LONGEST),
+    quantity_rule("1Mi", "64Ti", "write memory with a binary suffix, as in 2Gi or 512Mi (not 2GB); from 1Mi to 64Ti", text="self"),
 ]
 Frequency = Annotated[
     IntOrString,

@@ -41,11 +41,14 @@ class _Generator(GenerateJsonSchema):
     def get_default_value(self, schema: core_schema.WithDefaultSchema) -> Any:
         factory = schema.get("default_factory")
         value = factory() if factory is not None else super().get_default_value(schema)  # type: ignore[call-arg]
-        if isinstance(value, BaseModel):  # the API server fills in the inner defaults by itself
-            return value.model_dump(by_alias=True, exclude_unset=True)
-        if isinstance(value, list):
-            return [v.model_dump(by_alias=True, exclude_unset=True) if isinstance(v, BaseModel) else v for v in value]
-        return value
+        return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """A default as JSON. Whole, inner defaults too: the API server checks the rules on the default as it stands."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(by_alias=True, exclude_none=True)
+    return [_plain(one) for one in value] if isinstance(value, list) else value
 
 
 def structural(model: type[BaseModel]) -> dict[str, Any]:
