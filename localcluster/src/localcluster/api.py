@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from localcluster import binaries, cleanup, controlplane, links, selection, simulation, state
+from localcluster import addons, binaries, cleanup, controlplane, fullnode, hostcheck, kwok, links, selection, state
 from localcluster.errors import LocalClusterError
 from localcluster.state import Layout, Profile, Settings
 
@@ -53,16 +53,34 @@ def up(
         return Cluster(name, choice.kubeconfig)
     layout = Layout.of(name)
     with state.locked(name):
+        if profile == "full":
+            hostcheck.require_root()
+            hostcheck.require_cgroups()
+            hostcheck.require_space(layout.root)
         settings = _settings(layout, profile, nodes)
         names = binaries.API_PROFILE if settings.profile == "api" else binaries.FULL_PROFILE
         programs = binaries.ensure(names, console)
         if settings.profile == "full":
-            raise LocalClusterError("The full profile is not there yet.")
+            hostcheck.require_packages(hostcheck.NODE_COMMANDS, console, plugins=True)
+            links.ensure_bridge(layout, settings)
         controlplane.start(layout, settings, programs)
         if settings.profile == "api":
-            simulation.start(layout, settings, programs)
+            kwok.start(layout, settings, programs)
+        else:
+            _start_nodes(layout, settings, programs)
     console.print(f"cluster {name} ({settings.profile}) is up after {time.monotonic() - started:.1f} s")
     return _cluster(layout, settings, programs)
+
+
+def _start_nodes(layout: Layout, settings: Settings, programs: dict[str, Path]) -> None:
+    addons.start_registry(layout, settings, programs)
+    for index in range(settings.nodes):
+        fullnode.start(layout, settings, programs, index)
+        addons.start_gpus(layout, index)
+    addons.start_dns(layout, settings, programs)
+    addons.start_volumes(layout, programs)
+    for index in range(settings.nodes):
+        addons.wait_for_node(layout, programs, index)
 
 
 def down(name: str) -> None:

@@ -1,51 +1,17 @@
-"""Simulated nodes.
+"""Simulated nodes by the thousand, for tests and benchmarks on the api profile.
 
-KWOK answers for them, so a thousand cost nothing, and their pods end when an annotation says (kwok-stages.yaml).
-
-In: how many nodes, with which GPUs. Out: Ready nodes that look to the scheduler like machines with NVIDIA's device
-plugin and labels.
+In: how many nodes, with which GPUs. Out: nodes that KWOK makes Ready, and that the scheduler takes for machines.
 """
 
 from pathlib import Path
 
 from kubernetes import client, config
 
-from localcluster import controlplane
-from localcluster.state import Layout, Settings
+from localcluster.gpus import RESOURCE, Gpus
+from localcluster.kwok import MANAGED
 
+# Put these before a pod's annotations that say how it runs; kwok-stages.yaml lists them.
 ANNOTATION_PREFIX = "localcluster.rfuav.io/"
-_MANAGED = {"kwok.x-k8s.io/node": "fake"}  # the mark of a simulated node: KWOK leaves all others alone
-STAGES = Path(__file__).with_name("kwok-stages.yaml")
-
-
-def start(layout: Layout, settings: Settings, programs: dict[str, Path]) -> None:
-    """Start KWOK against the cluster's API server."""
-    command = [
-        str(programs["kwok"]),
-        f"--kubeconfig={layout.kubeconfig}",
-        f"--config={STAGES}",
-        f"--server-address=127.0.0.1:{settings.ports['kwok']}",
-        f"--manage-nodes-with-annotation-selector={'='.join(next(iter(_MANAGED.items())))}",
-        "--node-lease-duration-seconds=40",
-        "--node-ip=10.0.0.1",
-        "--cidr=10.0.0.0/12",
-    ]
-    controlplane.launch(layout, settings, "kwok", command)
-
-
-def gpu_labels(gpus: int, replicas: int, memory_mib: int, product: str) -> dict[str, str]:
-    """The labels GPU feature discovery sets on a node.
-
-    `gpus`: physical ones; `replicas`: into how many slots each is time-sliced; `memory_mib`: of one GPU.
-    """
-    return {
-        "nvidia.com/gpu.present": "true",
-        "nvidia.com/gpu.count": str(gpus),
-        "nvidia.com/gpu.replicas": str(replicas),
-        "nvidia.com/gpu.memory": str(memory_mib),
-        "nvidia.com/gpu.product": f"{product}-SHARED" if replicas > 1 else product,
-        "nvidia.com/gpu.sharing-strategy": "time-slicing" if replicas > 1 else "none",
-    }
 
 
 def create_nodes(
@@ -53,29 +19,24 @@ def create_nodes(
     count: int,
     *,
     prefix: str = "gpu",
-    gpus: int = 2,
-    replicas: int = 4,
-    memory_mib: int = 24576,
-    product: str = "NVIDIA-GeForce-RTX-4090",
+    gpus: Gpus = Gpus(),  # noqa: B008 - frozen
     cpu: str = "32",
     memory: str = "128Gi",
     labels: dict[str, str] | None = None,
 ) -> list[str]:
     """Create simulated nodes `<prefix>-0` ... and return their names; they are Ready within a second or two.
 
-    `gpus=0` makes CPU nodes: no GPU labels, no `nvidia.com/gpu`. Allocatable is `gpus * replicas`.
+    `gpus=Gpus(0)` makes CPU nodes: no GPU labels, no `nvidia.com/gpu`. `cpu`, `memory`: allocatable quantities.
     """
-    core = client.CoreV1Api(config.new_client_from_config(str(kubeconfig)))  # type: ignore[no-untyped-call]
+    api_client = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]
+    core = client.CoreV1Api(api_client)
     resources = {"cpu": cpu, "memory": memory, "pods": "110", "ephemeral-storage": "1Ti"}
-    own_labels = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", **(labels or {})}
-    if gpus:
-        resources["nvidia.com/gpu"] = str(gpus * replicas)
-        own_labels |= gpu_labels(gpus, replicas, memory_mib, product)
+    if gpus.slots:
+        resources[RESOURCE] = str(gpus.slots)
+    base = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", **gpus.labels(), **(labels or {})}
     names = [f"{prefix}-{index}" for index in range(count)]
     for name in names:
-        metadata = client.V1ObjectMeta(
-            name=name, annotations=_MANAGED, labels={**own_labels, "kubernetes.io/hostname": name}
-        )
+        metadata = client.V1ObjectMeta(name=name, annotations=MANAGED, labels={**base, "kubernetes.io/hostname": name})
         status = client.V1NodeStatus(capacity=resources, allocatable=resources)
         core.create_node(client.V1Node(metadata=metadata, status=status))
     return names
