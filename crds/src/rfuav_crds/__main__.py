@@ -3,8 +3,6 @@
 In: the models. Out: crds/*.yaml, the chart's copies of them, and docs/api.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import sys
@@ -22,7 +20,7 @@ CHART = Path("helm/rfuav-operator/files/crds")
 class _Dumper(yaml.SafeDumper):
     """Plain YAML without anchors."""
 
-    def ignore_aliases(self, data: object) -> bool:
+    def ignore_aliases(self, _data: object) -> bool:
         return True
 
 

@@ -1,13 +1,10 @@
 """What every part of the API builds on: the base of the models, names, and URIs of data."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema
-from typing_extensions import Self
 
 from rfuav_crds.rules import Rule, broken, matches
 
@@ -68,7 +65,8 @@ JobName = Annotated[
 
 JOB_NAME_RULE = Rule(
     cel=f"self.metadata.name.matches(r'^(?:{JOB_NAME})$')",
-    message="a job's name has at most 40 characters: lower-case letters, digits and '-', starting and ending with a letter "
+    message="a job's name has at most 40 characters: lower-case letters, digits and '-', starting and ending "
+    "with a letter "
     "or digit (pod names are made from it)",
     field=".metadata.name",
 )
@@ -100,7 +98,10 @@ _PVC = f"pvc://{DNS_LABEL}(/{_STEP})*/?"
 _S3 = f"s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9](/{_STEP})*/?"
 _HF = "hf://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+"
 _FILE = f"file://(/{_STEP})+/?"
-_HINT = "write pvc://CLAIM/path (the claim's name in lower case), s3://bucket/prefix, hf://datasets/owner/name or file:///path"
+_HINT = (
+    "write pvc://CLAIM/path (the claim's name in lower case), s3://bucket/prefix, hf://datasets/owner/name or "
+    "file:///path"
+)
 
 _NO_PARENT = Rule(
     cel="!self.matches(r'(^|/)[.][.]?(/|$)')",
@@ -109,11 +110,11 @@ _NO_PARENT = Rule(
 )
 _URI = Annotated[str, Field(max_length=512)]
 
-DataUri = Annotated[_URI, matches("|".join([_PVC, _S3, _HF, _FILE]), _HINT), _NO_PARENT]
+DataUri = Annotated[_URI, matches(f"{_PVC}|{_S3}|{_HF}|{_FILE}", _HINT), _NO_PARENT]
 OutputUri = Annotated[
     _URI,
     matches(
-        "|".join([_PVC, _S3, _FILE]),
+        f"{_PVC}|{_S3}|{_FILE}",
         "write pvc://CLAIM/path, s3://bucket/prefix or file:///path (hf:// cannot be written to)",
     ),
     _NO_PARENT,
@@ -121,15 +122,16 @@ OutputUri = Annotated[
 WeightsUri = Annotated[
     _URI,
     matches(
-        "|".join([_PVC, _S3, _HF, _FILE]),
-        "write the URI of a weights file: pvc://CLAIM/path/best.safetensors, s3://bucket/key, hf://owner/name/file or file:///path",
+        f"{_PVC}|{_S3}|{_HF}|{_FILE}",
+        "write the URI of a weights file: pvc://CLAIM/path/best.safetensors, s3://bucket/key, "
+        "hf://owner/name/file or file:///path",
     ),
     _NO_PARENT,
 ]
 InitialWeights = Annotated[
     _URI,
     matches(
-        "|".join(["none", "pretrained", _PVC, _S3, _HF, _FILE]),
+        f"none|pretrained|{_PVC}|{_S3}|{_HF}|{_FILE}",
         "write none, pretrained, or the URI of a weights file such as pvc://CLAIM/path/best.safetensors",
     ),
     _NO_PARENT,

@@ -1,7 +1,5 @@
 """The CustomResourceDefinitions: names, printed columns and the schema of each kind."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """InferenceJob: which weights, on which recordings, and where the predictions go."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -19,7 +17,8 @@ class InferenceModel(Spec):
     rules = (
         Rule(
             cel="has(self.fromTrainingJob) != has(self.weights)",
-            message="write exactly one of fromTrainingJob (a TrainingJob of this namespace) and weights (the URI of a weights file)",
+            message="write exactly one of fromTrainingJob (a TrainingJob of this namespace) and weights (the "
+            "URI of a weights file)",
             check=lambda m: (m.from_training_job is None) != (m.weights is None),
         ),
         Rule(
@@ -32,7 +31,8 @@ class InferenceModel(Spec):
 
     from_training_job: JobName | None = Field(
         None,
-        description="TrainingJob of the same namespace whose best weights are used; the job waits until it has completed. "
+        description="TrainingJob of the same namespace whose best weights are used; the job waits until it has "
+        "completed. "
         "Default: none.",
     )
     weights: WeightsUri | None = Field(
@@ -74,7 +74,8 @@ class InferenceOutput(Spec):
     )
     overwrite: bool = Field(
         False,
-        description="Whether results of another job in the folder may be replaced; otherwise they are an error. Default: false.",
+        description="Whether results of another job in the folder may be replaced; otherwise they are an error. "
+        "Default: false.",
     )
 
 
@@ -83,7 +84,7 @@ class Evaluation(Spec):
 
 
 class InferenceJobSpec(Running):
-    """What to classify. Everything but suspend, cancel, parallelism, the deadline and the TTL is fixed once the job exists."""
+    """What to classify. All but suspend, cancel, parallelism, the deadline and the TTL is fixed once the job exists."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *Running.rules,
@@ -91,7 +92,8 @@ class InferenceJobSpec(Running):
         keeps("evaluation"),
         Rule(
             cel="self.parallelism <= self.shards",
-            message="parallelism is the number of shards that run at a time: write at most as many as shards, or raise shards",
+            message="parallelism is the number of shards that run at a time: write at most as many as shards, "
+            "or raise shards",
             field=".parallelism",
             check=lambda s: s.parallelism <= s.shards,
         ),
@@ -106,7 +108,8 @@ class InferenceJobSpec(Running):
     output: Annotated[InferenceOutput, IMMUTABLE] = Field(description="Where the results go. Required; cannot change.")
     evaluation: Evaluation | None = Field(
         None,
-        description="{}: the inputs are labelled by folder, metrics are computed. Cannot change. Default: no evaluation.",
+        description="{}: the inputs are labelled by folder, metrics are computed. Cannot change. Default: no "
+        "evaluation.",
     )
     batch_size: Annotated[IntOrString, auto_or_count(1, 65_536), IMMUTABLE] = Field(
         "auto", description="Pictures a step, from 1, or auto: by the memory. Cannot change. Default: auto."
@@ -116,13 +119,15 @@ class InferenceJobSpec(Running):
     )
     shards: Annotated[int, Field(ge=1, le=1000), IMMUTABLE] = Field(
         1,
-        description="Parts that the input is split into by a stable rule, one pod each, 1 to 1000. Cannot change. Default: 1.",
+        description="Parts that the input is split into by a stable rule, one pod each, 1 to 1000. Cannot "
+        "change. Default: 1.",
     )
     parallelism: Annotated[int, Field(ge=1, le=1000)] = Field(
         1, description="Most shards that run at a time, 1 to shards. May change. Default: 1."
     )
     error_threshold: Annotated[float, Field(ge=0, le=1), IMMUTABLE] = Field(
         0.05,
-        description="Share of unreadable inputs, 0 to 1, above which the job fails; they are listed either way. Cannot change. "
+        description="Share of unreadable inputs, 0 to 1, above which the job fails; they are listed either way. "
+        "Cannot change. "
         "Default: 0.05.",
     )

@@ -1,7 +1,5 @@
 """How raw IQ recordings are read and turned into spectrograms."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -24,7 +22,8 @@ class Iq(Spec):
         Rule(
             cel="!isQuantity(string(self.sampleRate)) || "
             f"{cel_quantity('self.sampleRate')}.asApproximateFloat() * self.frameSeconds >= double(self.fftSize)",
-            message="a frame of frameSeconds x sampleRate samples is shorter than fftSize: raise frameSeconds or lower fftSize",
+            message="a frame of frameSeconds x sampleRate samples is shorter than fftSize: raise frameSeconds "
+            "or lower fftSize",
             field=".frameSeconds",
             check=lambda iq: float(parse_quantity(iq.sample_rate)) * iq.frame_seconds >= iq.fft_size,
         ),

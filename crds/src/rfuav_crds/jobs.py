@@ -1,12 +1,10 @@
 """The four kinds as whole objects, and reading a job from a file: the same check on a laptop as on the cluster."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from rfuav_crds.common import API_VERSION, JOB_NAME, JOB_NAME_RULE, Model
+from rfuav_crds.common import JOB_NAME, JOB_NAME_RULE, Model
 from rfuav_crds.inference import InferenceJobSpec
 from rfuav_crds.pool import GPUPoolSpec, GPUPoolStatus
 from rfuav_crds.quota import QUOTA_NAME_RULE, GPUQuotaSpec, GPUQuotaStatus
@@ -16,7 +14,6 @@ from rfuav_crds.status import JobStatus
 from rfuav_crds.training import TrainingJobSpec
 
 _ApiVersion = Literal["rfuav.io/v1alpha1"]
-assert API_VERSION == "rfuav.io/v1alpha1"
 
 
 class Metadata(Model):

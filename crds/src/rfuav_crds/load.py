@@ -1,7 +1,5 @@
 """Reading a job from a YAML file or a dict, with errors that name the field and say what to write instead."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Mapping
@@ -57,12 +55,12 @@ def load_object(value: Mapping[str, Any]) -> Resource:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise JobError("\n".join(_line(model, one) for one in error.errors())) from None
+        raise JobError("\n".join(line for one in error.errors() for line in _lines(model, one))) from None
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        documents = [document for document in yaml.load_all(path.read_text(), _Loader) if document is not None]  # noqa: S506 - a SafeLoader
+        documents = [document for document in yaml.load_all(path.read_text(), _Loader) if document is not None]
     except OSError as error:
         raise JobError(f"{path}: cannot be read ({error.strerror}): name a YAML file with a job") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -73,18 +71,20 @@ def _read(path: Path) -> Mapping[str, Any]:
     return jobs[0]
 
 
-def _line(model: type[BaseModel], error: Any) -> str:
+def _lines(model: type[BaseModel], error: Any) -> list[str]:
+    """One line for each thing that is wrong; the rules that an object breaks together come as one error."""
     path = ".".join(str(step) for step in error["loc"]) or "the object"
     path = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", path)
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(error["loc"][-1]), _fields_at(model, error["loc"][:-1]), n=1, cutoff=0.5)
-        return f"{path}: unknown field" + (f": did you mean {near[0]}?" if near else ": remove it")
+        return [f"{path}: unknown field" + (f": did you mean {near[0]}?" if near else ": remove it")]
     if error["type"] == "missing":
-        return f"{path}: is required: add it"
+        return [f"{path}: is required: add it"]
+    found = "" if isinstance(error["input"], Mapping | BaseModel) else f" (found {error['input']!r})"
+    if error["type"] == "rule":
+        return [f"{path}{field}: {message}{found}" for field, message in error["ctx"]["lines"]]
     text = error["msg"][0].lower() + error["msg"][1:]
-    return f"{path}: {text}" + (
-        "" if isinstance(error["input"], Mapping | BaseModel) else f" (found {error['input']!r})"
-    )
+    return [f"{path}: {text}{found}"]
 
 
 def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

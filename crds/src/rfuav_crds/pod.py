@@ -1,7 +1,5 @@
 """`podTemplate`: the closed list of what a user may say about the pods. What is not here cannot be asked for."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -220,9 +218,7 @@ class EmptyDirVolume(Spec):
     """A scratch folder that lives as long as the pod."""
 
     medium: Literal["", "Memory"] = Field("", description="Memory: in RAM, counted as the pod's memory. Default: disk.")
-    size_limit: MemoryText | None = Field(
-        None, description="Most it may hold, bytes as a quantity. Default: no limit."
-    )
+    size_limit: MemoryText | None = Field(None, description="Most it may hold, bytes as a quantity. Default: no limit.")
 
 
 class CsiVolume(Spec):

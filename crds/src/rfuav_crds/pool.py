@@ -1,7 +1,5 @@
 """GPUPool: which nodes belong together, and how many jobs may share their GPUs."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -21,7 +19,8 @@ class GpuTier(Spec):
 
     min_memory: MemoryOrZero = Field(
         0,
-        description='Memory of one physical GPU, bytes as a quantity; a "24 GB" card reports 23-24 thousand MiB: write 22Gi. Default: 0.',
+        description='Memory of one physical GPU, bytes as a quantity; a "24 GB" card reports 23-24 thousand '
+        "MiB: write 22Gi. Default: 0.",
     )
     training: Jobs = Field(1, description="TrainingJobs at a time, 0 to 1000. Default: 1.")
     inference: Jobs = Field(1, description="InferenceJob shards at a time, 0 to 1000. Default: 1.")
@@ -73,8 +72,10 @@ class GPUPoolSpec(Spec):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel=f"self.perGPU.map(t, isQuantity(string(t.minMemory)) ? -{cel_quantity('t.minMemory')}.asApproximateFloat() : 0.0).isSorted()",
-            message="the first tier whose minMemory a GPU reaches applies: write the tiers from the largest minMemory to the smallest",
+            cel=f"self.perGPU.map(t, isQuantity(string(t.minMemory)) ? "
+            f"-{cel_quantity('t.minMemory')}.asApproximateFloat() : 0.0).isSorted()",
+            message="the first tier whose minMemory a GPU reaches applies: write the tiers from the largest "
+            "minMemory to the smallest",
             field=".perGPU",
             check=lambda s: (sizes := [parse_quantity(t.min_memory) for t in s.per_gpu]) == sorted(sizes, reverse=True),
         ),
@@ -82,7 +83,8 @@ class GPUPoolSpec(Spec):
 
     node_selector: LabelMap = Field(
         default_factory=dict,
-        description="Labels of the pool's nodes. A node belongs to one pool: the one with the most labels here, then by name. "
+        description="Labels of the pool's nodes. A node belongs to one pool: the one with the most labels here, "
+        "then by name. "
         "Default: every node.",
     )
     per_gpu: Annotated[list[GpuTier], Field(min_length=1, max_length=6)] = Field(
@@ -96,7 +98,8 @@ class GPUPoolSpec(Spec):
     )
     queueing: Literal["BestEffortFIFO", "StrictFIFO"] = Field(
         "BestEffortFIFO",
-        description="BestEffortFIFO: jobs that fit pass a head that does not; StrictFIFO: nobody passes. Default: BestEffortFIFO.",
+        description="BestEffortFIFO: jobs that fit pass a head that does not; StrictFIFO: nobody passes. "
+        "Default: BestEffortFIFO.",
     )
     placement: Literal["Pack", "Spread"] = Field(
         "Pack", description="Pack: fill nodes one after the other; Spread: the emptiest first. Default: Pack."
@@ -104,11 +107,13 @@ class GPUPoolSpec(Spec):
     preemption: Preemption = Field(default_factory=Preemption, description="When running jobs make room for others.")
     starvation_seconds: Annotated[int, Field(ge=0, le=604_800)] = Field(
         1800,
-        description="A blocked head older than this, in seconds, reserves the next room that would fit it. Default: 1800.",
+        description="A blocked head older than this, in seconds, reserves the next room that would fit it. "
+        "Default: 1800.",
     )
     schedule_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
         300,
-        description="An admitted pod not bound in this time, in seconds, gives its room back and tries another node. Default: 300.",
+        description="An admitted pod not bound in this time, in seconds, gives its room back and tries another "
+        "node. Default: 300.",
     )
     start_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
         1800, description="A bound pod not running in this time, in seconds (image, volume): the same. Default: 1800."

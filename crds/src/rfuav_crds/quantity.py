@@ -1,7 +1,5 @@
 """Kubernetes quantities (`500m`, `16Gi`, `100M`, 4) as numbers, and the field types that hold them."""
 
-from __future__ import annotations
-
 import re
 from decimal import Decimal
 from typing import Annotated, Any
@@ -97,7 +95,9 @@ MemoryOrZero = Annotated[
 MemoryText = Annotated[
     str,
     Field(max_length=_LONGEST),
-    quantity_rule("1Mi", "64Ti", "write memory with a binary suffix, as in 2Gi or 512Mi (not 2GB); from 1Mi to 64Ti", text="self"),
+    quantity_rule(
+        "1Mi", "64Ti", "write memory with a binary suffix, as in 2Gi or 512Mi (not 2GB); from 1Mi to 64Ti", text="self"
+    ),
 ]
 Frequency = Annotated[
     IntOrString,

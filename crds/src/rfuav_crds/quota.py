@@ -1,7 +1,5 @@
 """GPUQuota: what a team, that is a namespace, may use."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -5,8 +5,6 @@ A `Rule` in the `Annotated[...]` of a field, or in the `rules` of a model, becom
 the stored object (`oldSelf`) has no Python side: a file on a laptop has no past.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,7 +67,8 @@ class Rule:
 def broken(rules: list[Rule]) -> PydanticCustomError:
     """The validation error for `rules`, which one value breaks together."""
     text = "; ".join(f"{rule.field.lstrip('.')}: {rule.message}" if rule.field else rule.message for rule in rules)
-    return PydanticCustomError("rule", "{text}", {"text": text})
+    lines = [(rule.field, rule.message) for rule in rules]
+    return PydanticCustomError("rule", "{text}", {"text": text, "lines": lines})
 
 
 def matches(pattern: str, message: str, *, optional: bool = False) -> Rule:

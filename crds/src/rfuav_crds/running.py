@@ -1,8 +1,6 @@
 """How a job is scheduled and run: the fields that both kinds of job share."""
 
-from __future__ import annotations
-
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -38,11 +36,13 @@ class Resources(Spec):
 
     gpus: Annotated[int, Field(ge=0, le=64)] = Field(
         1,
-        description="GPUs for each pod (nvidia.com/gpu), 0 to 64. 0: a CPU job. More than 1 goes to nodes that do not share GPUs. Default: 1.",
+        description="GPUs for each pod (nvidia.com/gpu), 0 to 64. 0: a CPU job. More than 1 goes to nodes that "
+        "do not share GPUs. Default: 1.",
     )
     gpu_memory: Memory | None = Field(
         None,
-        description="GPU memory one process needs, bytes as a quantity (12Gi); only nodes whose GPUs have as much are chosen. Default: any GPU.",
+        description="GPU memory one process needs, bytes as a quantity (12Gi); only nodes whose GPUs have as "
+        "much are chosen. Default: any GPU.",
     )
     cpu: Cpu = Field("4", description='CPU cores for each pod, as a quantity ("4", 500m). Default: 4.')
     memory: Memory = Field("16Gi", description="Memory for each pod, bytes as a quantity (16Gi). Default: 16Gi.")
@@ -55,14 +55,15 @@ class WeightsCache(Spec):
     """The folder where `pretrained` weights are looked up; nothing is downloaded."""
 
     uri: DataUri = Field(
-        description="Folder with the ImageNet weights files under their torchvision names: pvc://CLAIM/path or file:///path."
+        description="Folder with the ImageNet weights files under their torchvision names: pvc://CLAIM/path or "
+        "file:///path."
     )
 
 
 class Running(Spec):
     """Scheduling and running, the same in both kinds of job."""
 
-    rules = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             cel="!oldSelf.cancel || self.cancel",
             message="cancel is one-way: create the job anew to run it again",
@@ -80,16 +81,19 @@ class Running(Spec):
     )
     priority_class_name: OptionalObjectName = Field(
         "",
-        description="PriorityClass whose value orders the queue, higher first; the pods do not carry it. May change while the job is "
+        description="PriorityClass whose value orders the queue, higher first; the pods do not carry it. May "
+        "change while the job is "
         "queued. Default: empty, the default of the kind (inference above training).",
     )
     suspend: bool = Field(
         False,
-        description="true: running pods stop after a checkpoint and the job waits; it keeps its place by age. May change. Default: false.",
+        description="true: running pods stop after a checkpoint and the job waits; it keeps its place by age. "
+        "May change. Default: false.",
     )
     cancel: bool = Field(
         False,
-        description="true: ends the job for good; the record stays. May change from false to true alone. Default: false.",
+        description="true: ends the job for good; the record stays. May change from false to true alone. "
+        "Default: false.",
     )
     backoff_limit: Annotated[int, Field(ge=0, le=100), IMMUTABLE] = Field(
         3, description="Counted failures (of each shard) before the job fails, 0 to 100. Cannot change. Default: 3."
@@ -114,7 +118,8 @@ class Running(Spec):
         IMMUTABLE,
     ] = Field(
         "",
-        description="Container image that keeps the pod contract. Cannot change. Default: empty, the operator's trainer image.",
+        description="Container image that keeps the pod contract. Cannot change. Default: empty, the operator's "
+        "trainer image.",
     )
     pod_template: Annotated[PodTemplate, IMMUTABLE] = Field(
         default_factory=PodTemplate, description="What the pods get beside what the operator sets. Cannot change."
@@ -127,7 +132,8 @@ POOL_RULES = tuple(
     Rule(
         cel=f"self.spec.{field} == oldSelf.spec.{field} || !has(oldSelf.status) || !has(oldSelf.status.phase) || "
         "oldSelf.status.phase == 'Queued'",
-        message=f"{field} may change only while the job is queued: suspend does not queue it again, so create a new job",
+        message=f"{field} may change only while the job is queued: suspend does not queue it again, so create a "
+        f"new job",
         field=f".spec.{field}",
         reason="FieldValueForbidden",
     )

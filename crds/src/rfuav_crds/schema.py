@@ -5,8 +5,6 @@ Kubernetes cannot express, and every list, map or string without a bound (the co
 error here rather than a rejection by the API server.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import BaseModel

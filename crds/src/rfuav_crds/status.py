@@ -3,12 +3,10 @@
 The operator's core has its own structs for speed; a test keeps their field names the same as these.
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, create_model
+from pydantic import Field
 
 from rfuav_crds.common import Model
 from rfuav_crds.rules import listed_by
@@ -18,28 +16,6 @@ Name = Annotated[str, Field(max_length=253)]
 Message = Annotated[str, Field(max_length=32_768)]
 Uri = Annotated[str, Field(max_length=2048)]
 _SHARDS = 1000
-
-PHASES = ("Queued", "Admitted", "Running", "Suspended", "Succeeded", "Failed", "Cancelled")
-
-METRICS = {
-    "trainLoss": "Loss over the training data in the last epoch.",
-    "trainAccuracy": "Accuracy over the training data in the last epoch, 0 to 1.",
-    "valLoss": "Loss over the validation data.",
-    "valAccuracy": "Accuracy over the validation data, 0 to 1.",
-    "bestValAccuracy": "Best validation accuracy of any epoch so far, 0 to 1.",
-    "macroF1": "F1 averaged over the classes, 0 to 1.",
-    "microF1": "F1 over all samples, 0 to 1.",
-    "meanAveragePrecision": "Mean over the classes of the average precision, 0 to 1.",
-    "top1": "Share of samples whose class is the first guess, 0 to 1.",
-    "top3": "Share of samples whose class is among the first three guesses, 0 to 1.",
-    "top5": "Share of samples whose class is among the first five guesses, 0 to 1.",
-    "macroPrecision": "Precision averaged over the classes, 0 to 1.",
-    "macroRecall": "Recall averaged over the classes, 0 to 1.",
-    "microPrecision": "Precision over all samples, 0 to 1.",
-    "microRecall": "Recall over all samples, 0 to 1.",
-    "learningRate": "Learning rate of the last step.",
-}
-"""The named metrics of `status.metrics`; every other one goes to `customMetrics`."""
 
 
 class KubeCondition(Model):
@@ -151,12 +127,37 @@ class Source(Model):
     weights: Uri = Field(description="URI of its best weights.")
 
 
-Metrics = create_model(
-    "Metrics",
-    __base__=Model,
-    __doc__="Numbers of four significant digits, as last reported.",
-    **{name: (float | None, Field(None, alias=name, description=text)) for name, text in METRICS.items()},
-)
+class Metrics(Model):
+    """Numbers of four significant digits, as last reported."""
+
+    train_loss: float | None = Field(None, description="Loss over the training data in the last epoch.")
+    train_accuracy: float | None = Field(None, description="Accuracy over the training data in the last epoch, 0 to 1.")
+    val_loss: float | None = Field(None, description="Loss over the validation data.")
+    val_accuracy: float | None = Field(None, description="Accuracy over the validation data, 0 to 1.")
+    best_val_accuracy: float | None = Field(None, description="Best validation accuracy of any epoch so far, 0 to 1.")
+    macro_f1: float | None = Field(None, alias="macroF1", description="F1 averaged over the classes, 0 to 1.")
+    micro_f1: float | None = Field(None, alias="microF1", description="F1 over all samples, 0 to 1.")
+    mean_average_precision: float | None = Field(
+        None, description="Mean over the classes of the average precision, 0 to 1."
+    )
+    top1: float | None = Field(
+        None, alias="top1", description="Share of samples whose class is the first guess, 0 to 1."
+    )
+    top3: float | None = Field(
+        None, alias="top3", description="Share of samples whose class is among the first three guesses, 0 to 1."
+    )
+    top5: float | None = Field(
+        None, alias="top5", description="Share of samples whose class is among the first five guesses, 0 to 1."
+    )
+    macro_precision: float | None = Field(None, description="Precision averaged over the classes, 0 to 1.")
+    macro_recall: float | None = Field(None, description="Recall averaged over the classes, 0 to 1.")
+    micro_precision: float | None = Field(None, description="Precision over all samples, 0 to 1.")
+    micro_recall: float | None = Field(None, description="Recall over all samples, 0 to 1.")
+    learning_rate: float | None = Field(None, description="Learning rate of the last step.")
+
+
+METRICS = tuple(str(field.alias) for field in Metrics.model_fields.values())
+"""The named metrics of `status.metrics`; every other one goes to `customMetrics`."""
 
 
 class JobStatus(Model):

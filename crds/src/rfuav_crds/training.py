@@ -1,7 +1,5 @@
 """TrainingJob: what to train, on what, how, and where the weights go."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -21,12 +19,14 @@ class TrainingModel(Spec):
     architecture: Architecture = Field(description="torchvision architecture to train. Required.")
     weights: InitialWeights = Field(
         "none",
-        description="Where to start from: none (random), pretrained (ImageNet, from weightsCache), or the URI of a weights file. "
+        description="Where to start from: none (random), pretrained (ImageNet, from weightsCache), or the URI "
+        "of a weights file. "
         "Default: none.",
     )
     num_classes: Annotated[int, Field(ge=2, le=10_000)] | None = Field(
         None,
-        description="Number of classes, 2 to 10000. Default: as many as the dataset has folders; an error if the two disagree.",
+        description="Number of classes, 2 to 10000. Default: as many as the dataset has folders; an error if "
+        "the two disagree.",
     )
 
 
@@ -122,7 +122,8 @@ class TrainingLoop(Spec):
     schedule: Schedule = Field(default_factory=Schedule, description="How the learning rate goes over the epochs.")
     precision: Precision = Field(
         "auto",
-        description="Number format of the forward pass; auto is resolved once and kept in the checkpoint. Default: auto.",
+        description="Number format of the forward pass; auto is resolved once and kept in the checkpoint. "
+        "Default: auto.",
     )
     early_stopping: EarlyStopping | None = Field(
         None, description="Stop when the validation does not get better. Default: train all epochs."
@@ -141,7 +142,7 @@ class TrainingLoop(Spec):
 
 
 class Checkpointing(Spec):
-    """Checkpoints under the output, in a folder of the job's UID: a job created anew never takes an older job's state."""
+    """Checkpoints, in a folder of the job's UID under the output: a new job never takes an older job's state."""
 
     every_epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(
         1, description="Epochs between two checkpoints, from 1. Default: 1."
@@ -158,21 +159,15 @@ class TrainingOutput(Spec):
     uri: OutputUri = Field(description="Folder: pvc://CLAIM/path, s3://bucket/prefix or file:///path.")
 
 
-def _patch_rules() -> tuple[Rule, ...]:
-    by_patch: dict[int, list[str]] = {}
-    for name, patch in PATCH.items():
-        by_patch.setdefault(patch, []).append(name)
-    return tuple(
-        Rule(
-            cel=f"!(self.model.architecture in [{', '.join(repr(name) for name in names)}]) || "
-            f"self.dataset.imageSize % {patch} == 0",
-            message=f"{' and '.join(names)} cut pictures into patches of {patch} pixels: write a multiple of {patch}, such as 224",
-            field=".dataset.imageSize",
-            check=lambda s, names=tuple(names), patch=patch: (
-                s.model.architecture not in names or s.dataset.image_size % patch == 0
-            ),
-        )
-        for patch, names in by_patch.items()
+def _patch_rule(patch: int) -> Rule:
+    names = [name for name, side in PATCH.items() if side == patch]
+    return Rule(
+        cel=f"!(self.model.architecture in [{', '.join(repr(name) for name in names)}]) || "
+        f"self.dataset.imageSize % {patch} == 0",
+        message=f"{' and '.join(names)} cut pictures into patches of {patch} pixels: write a multiple of {patch}, "
+        "such as 224",
+        field=".dataset.imageSize",
+        check=lambda s: s.model.architecture not in names or s.dataset.image_size % patch == 0,
     )
 
 
@@ -184,12 +179,13 @@ class TrainingJobSpec(Running):
         KEEPS_WEIGHTS_CACHE,
         Rule(
             cel="self.model.weights != 'pretrained' || has(self.weightsCache)",
-            message="pretrained weights are looked up in weightsCache and never downloaded: write weightsCache.uri, or weights: none",
+            message="pretrained weights are looked up in weightsCache and never downloaded: write "
+            "weightsCache.uri, or weights: none",
             field=".model.weights",
             reason="FieldValueRequired",
             check=lambda s: s.model.weights != "pretrained" or s.weights_cache is not None,
         ),
-        *_patch_rules(),
+        *(_patch_rule(patch) for patch in sorted(set(PATCH.values()))),
     )
 
     model: Annotated[TrainingModel, IMMUTABLE] = Field(description="The network. Required; cannot change.")

@@ -4,8 +4,6 @@ The operator makes a job (or pool) with such a field wait as `Misconfigured` wit
 removes its row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
