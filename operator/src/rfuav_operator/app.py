@@ -1,0 +1,222 @@
+"""Wires the parts and runs them: reflectors, kopf and servers first, then, as the leader, loop and writer.
+
+What it asks of the API server (the chart grants exactly this):
+
+| resource | verbs | by |
+|---|---|---|
+| trainingjobs, inferencejobs | list, watch, get, delete | kopf, resync, writer (409, TTL) |
+| gpupools | list, watch, get | kopf, resync, writer |
+| gpuquotas | list, watch | kopf |
+| trainingjobs/status, inferencejobs/status, gpupools/status | patch | writer |
+| pods | list, watch, get, create, delete | reflector, writer |
+| nodes, priorityclasses.scheduling.k8s.io | list, watch | reflectors |
+| events.events.k8s.io | create, patch | events |
+| own namespace: leases | get, create, update | leader |
+| own namespace: secrets | get, create | tls |
+| own namespace: pods | patch | leader (label on the own pod) |
+| /.well-known/openid-configuration, /openid/v1/jwks | get | tokens |
+"""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import structlog
+from aiohttp import web
+
+from rfuav_operator.core.model import Pod
+from rfuav_operator.settings import Settings
+from rfuav_operator.shell import decode, health, kopf_app, metrics, paths, resync, tls
+from rfuav_operator.shell.connection import Connection
+from rfuav_operator.shell.events import Events
+from rfuav_operator.shell.intake import Intake
+from rfuav_operator.shell.leader import Leader
+from rfuav_operator.shell.loop import Loop
+from rfuav_operator.shell.reflector import Reflector
+from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.tokens import Tokens
+from rfuav_operator.shell.writer import Writer
+
+log = structlog.get_logger()
+
+DRAIN = 3.0  # seconds for writes under way at a clean stop
+GC_THRESHOLDS = (50_000, 50, 100)
+
+
+class Operator:
+    """The process.
+
+    Args:
+        settings: as validated.
+        connection: open, for the whole life.
+    """
+
+    def __init__(self, settings: Settings, connection: Connection) -> None:
+        self._settings = settings
+        self._connection = connection
+        self.stop = asyncio.Event()
+        self._kopf_stop = asyncio.Event()
+        self._synced = False
+        self.state = ClusterState(settings.defaults(""), on_dirt=self._nudge, on_pod=self._pod_changed)
+        self.leader = Leader(connection, settings.namespace, settings.leader, pod=os.environ.get("POD_NAME", ""))
+        self.events = Events(connection, settings.leader.identity)
+        self.writer = Writer(connection, self.state, self.events, settings.writes, self.leader.left)
+        self.intake = Intake(
+            self.state,
+            Tokens(connection, settings.progress.audience),
+            leading=lambda: self.leader.leading and self._synced,
+            on_report=self._nudge,
+            per_second=settings.progress.reports_per_second,
+        )
+        self.loop = Loop(self.state, self.writer, self.intake.take)
+        metrics.registry.register(metrics.Gauges(self._phases, lambda: self.leader.leading))
+
+    def _nudge(self) -> None:
+        self.loop.nudge()
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        self.loop.pod_changed(old, new)
+
+    def _phases(self) -> list[tuple[str, str]]:
+        return [(job.kind.value, job.status.phase or "New") for job in self.state.snapshot().jobs.values()]
+
+    async def run(self) -> None:
+        """Run until `stop` is set, then release the lease.
+
+        Raises:
+            ExceptionGroup: of what could not go on; the process is to be started again.
+        """
+        async with contextlib.AsyncExitStack() as servers:
+            await servers.enter_async_context(
+                _serving(
+                    health.app(alive=lambda: self.loop.alive, ready=lambda: self._synced),
+                    self._settings.health.host,
+                    self._settings.health.port,
+                )
+            )
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    work = tasks.create_task(self._work(tasks, servers), name="work")
+                    await self._until_stopped(work)
+            except* _Stop:
+                pass
+            finally:
+                await self.leader.release()
+        log.info("stopped")
+
+    async def _until_stopped(self, work: asyncio.Task[None]) -> NoReturn:
+        await self.stop.wait()
+        log.info("stopping")
+        work.cancel()  # nothing new is decided
+        await self.writer.drain(DRAIN)
+        await self.leader.release()
+        self._kopf_stop.set()
+        raise _Stop
+
+    async def _work(self, tasks: asyncio.TaskGroup, servers: contextlib.AsyncExitStack) -> None:
+        """From cold to leading."""
+        reflectors = self._reflectors()
+        for reflector in reflectors:
+            tasks.create_task(reflector.run(), name="reflector")
+        await self._start_progress_server(tasks, servers)
+        await resync.read_all(self.state, self._connection)
+        await asyncio.gather(*(reflector.synced.wait() for reflector in reflectors))
+        tasks.create_task(kopf_app.run(self.state, self._connection, self._kopf_stop), name="kopf").add_done_callback(
+            self._kopf_ended
+        )
+        tasks.create_task(resync.keep_dropping(self.state, self._connection, self._settings.resync_seconds))
+        gc.collect()
+        gc.freeze()
+        self._synced = True
+        log.info("synced", jobs=len(self.state.jobs), pods=len(self.state.pods), nodes=len(self.state.nodes))
+        await self._lead(tasks)
+
+    async def _lead(self, tasks: asyncio.TaskGroup) -> None:
+        await self.leader.acquire()
+        hold = tasks.create_task(self.leader.hold(), name="lease")
+        # What the last leader wrote must be known before anything is decided: caches may lag, a list does not.
+        self._synced = False
+        await resync.read_all(self.state, self._connection)
+        self._synced = True
+        tasks.create_task(self.events.run(), name="events")
+        writer = tasks.create_task(self.writer.run(), name="writer")
+        try:
+            await self.loop.run()
+        finally:
+            del hold, writer
+
+    def _kopf_ended(self, _task: asyncio.Task[Any]) -> None:
+        if not self.stop.is_set() and not self._kopf_stop.is_set():
+            log.error("kopf has ended; the process is started again")
+            self.stop.set()
+
+    async def _start_progress_server(self, tasks: asyncio.TaskGroup, servers: contextlib.AsyncExitStack) -> None:
+        progress = self._settings.progress
+        if not progress.enabled:
+            return
+        authority = await tls.shared_authority(self._connection, self._settings.namespace, progress.ca_secret)
+        leaf = tls.Leaf(authority, tls.names(self._settings.namespace, progress.service, progress.url))
+        tasks.create_task(leaf.run(), name="certificate")
+        self.state.defaults = self._settings.defaults(authority.pem)
+        await servers.enter_async_context(_serving(self.intake.app(), progress.host, progress.port, leaf.context))
+
+    def _reflectors(self) -> list[Reflector[Any, Any, Any]]:
+        return [
+            Reflector(
+                self._connection,
+                paths.NODES,
+                self.state.nodes,
+                read=decode.NodeObject,
+                key=lambda read: read.metadata.name,
+                value=decode.node,
+            ),
+            Reflector(
+                self._connection,
+                paths.PRIORITY_CLASSES,
+                self.state.priority_classes,
+                read=decode.PriorityClassObject,
+                key=lambda read: read.metadata.name,
+                value=decode.priority_class,
+            ),
+            Reflector(
+                self._connection,
+                paths.PODS,
+                self.state.pods,
+                read=decode.PodObject,
+                key=lambda read: (read.metadata.namespace, read.metadata.name),
+                value=decode.pod,
+            ),
+        ]
+
+
+class _Stop(Exception):  # noqa: N818  no error: the way out of the task group
+    """A clean stop."""
+
+
+@contextlib.asynccontextmanager
+async def _serving(
+    app: web.Application, host: str, port: int, tls_context: ssl.SSLContext | None = None
+) -> AsyncIterator[None]:
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=tls_context).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def run(settings: Settings) -> None:
+    """Run the operator until it is told to stop."""
+    gc.set_threshold(*GC_THRESHOLDS)
+    async with Connection(settings.kubeconfig) as connection:
+        operator = Operator(settings, connection)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, operator.stop.set)
+        await operator.run()

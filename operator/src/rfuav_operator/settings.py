@@ -1,0 +1,186 @@
+"""Settings of the operator: a YAML file, then the environment, then `--set` flags; the later wins.
+
+Stands before everything else: read once at start, validated as a whole, never changed. In the environment
+`RFUAV_OPERATOR__LEADER__LEASE_SECONDS=15`, on the command line `--set leader.leaseSeconds=15`, mean what
+`leader: {leaseSeconds: 15}` means in the file.
+"""
+
+import os
+import platform
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from rfuav_operator.core.model import Defaults
+
+PREFIX = "RFUAV_OPERATOR__"
+
+
+class SettingsError(ValueError):
+    """The settings cannot be used; the message says which and what to write instead."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+def _https(url: str) -> str:
+    if url and not re.fullmatch(r"https://[^/\s]+", url):
+        raise ValueError("write https://HOST:PORT without a path, or nothing for the operator's Service")
+    return url
+
+
+class Jobs(_Section):
+    """What jobs get when they do not say it themselves."""
+
+    image: str = Field("", description="the trainer image of jobs without spec.image")
+    training_priority_class: str = "rfuav-training"
+    inference_priority_class: str = "rfuav-inference"
+    training_priority: int = Field(1000, description="value of the training class when it does not exist")
+    inference_priority: int = Field(2000, description="value of the inference class when it does not exist")
+    allow_cpu: bool = Field(default=False, description="RFUAV_ALLOW_CPU=1 in every pod: demo and tests alone")
+
+
+class Retries(_Section):
+    """How failed and evicted pods are run again."""
+
+    backoff_base_seconds: int = Field(10, ge=1)
+    backoff_cap_seconds: int = Field(600, ge=1)
+    uncounted_limit: int = Field(20, ge=0, description="evictions, lost nodes and vanished pods that one job survives")
+    node_avoid_seconds: int = Field(600, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.backoff_cap_seconds < self.backoff_base_seconds:
+            raise ValueError("backoffCapSeconds must be at least backoffBaseSeconds")
+        return self
+
+
+class Writes(_Section):
+    """The writer's limits."""
+
+    progress_per_second: float = Field(20, gt=0, description="status writes a second that are not transitions")
+    progress_interval_seconds: float = Field(2, ge=0, description="least time between two of them for one job")
+    parallel: int = Field(20, ge=1, le=200, description="requests at a time")
+    timeout_seconds: float = Field(10, gt=0)
+
+
+class ProgressServer(_Section):
+    """The HTTPS server that pods report to."""
+
+    enabled: bool = True
+    host: str = "0.0.0.0"  # noqa: S104  a server in a pod, reached through its Service
+    port: int = Field(8443, ge=0, le=65535)
+    url: Annotated[str, AfterValidator(_https)] = Field("", description="what pods are told; empty: the Service")
+    service: str = Field("rfuav-operator-progress", description="Service that selects the leader")
+    service_port: int = Field(443, ge=1, le=65535)
+    ca_secret: str = Field("rfuav-operator-progress-ca", description="Secret in the operator's namespace")
+    audience: str = "rfuav.io/progress"
+    reports_per_second: float = Field(2, gt=0, description="of one pod; more is answered 429")
+
+
+class Leader(_Section):
+    """Leader election by a Lease in the operator's namespace."""
+
+    lease: str = "rfuav-operator"
+    lease_seconds: int = Field(15, ge=3)
+    identity: str = Field("", description="empty: the pod's name, outside a pod host name and a random part")
+
+
+class Health(_Section):
+    """Plain HTTP: /healthz, /readyz, /metrics."""
+
+    host: str = "0.0.0.0"  # noqa: S104  probes come from the kubelet
+    port: int = Field(8080, ge=0, le=65535)
+
+
+class Settings(_Section):
+    """All settings of the operator."""
+
+    namespace: str = Field("", description="of the operator itself; empty: POD_NAMESPACE, else rfuav-system")
+    kubeconfig: str = Field("", description="empty: in-cluster credentials, else KUBECONFIG")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    jobs: Jobs = Jobs()
+    retries: Retries = Retries()
+    writes: Writes = Writes()
+    progress: ProgressServer = ProgressServer()
+    leader: Leader = Leader()
+    health: Health = Health()
+    resync_seconds: float = Field(60, gt=0, description="between two metadata-only lists that drop what is gone")
+
+    @property
+    def progress_url(self) -> str:
+        """What pods are told: the override, or the Service in the operator's namespace."""
+        if not self.progress.enabled:
+            return ""
+        port = "" if self.progress.service_port == 443 else f":{self.progress.service_port}"  # noqa: PLR2004  https
+        return self.progress.url or f"https://{self.progress.service}.{self.namespace}.svc{port}"
+
+    def defaults(self, progress_ca: str) -> Defaults:
+        """The part that the rules read."""
+        return Defaults(
+            **self.jobs.model_dump(),
+            **self.retries.model_dump(),
+            progress_url=self.progress_url,
+            progress_ca=progress_ca,
+        )
+
+
+def load(path: Path | None = None, *, env: Mapping[str, str] | None = None, overrides: Sequence[str] = ()) -> Settings:
+    """Read the file, then `RFUAV_OPERATOR__*` of `env` (default: the process's), then `NAME=VALUE` overrides.
+
+    Raises:
+        SettingsError: naming the setting and what is wrong with it.
+    """
+    env = os.environ if env is None else env
+    tree = _read(path) if path else {}
+    for name, value in sorted(env.items()):
+        if name.startswith(PREFIX):
+            _put(tree, [_camel(part) for part in name.removeprefix(PREFIX).split("__")], value, name)
+    for override in overrides:
+        name, separator, value = override.partition("=")
+        if not separator:
+            raise SettingsError(f"--set {override}: write NAME=VALUE, as in --set leader.leaseSeconds=15")
+        _put(tree, name.split("."), value, f"--set {name}")
+    tree.setdefault("namespace", env.get("POD_NAMESPACE") or "rfuav-system")
+    leader = tree.setdefault("leader", {})
+    if isinstance(leader, dict) and not leader.get("identity"):
+        leader["identity"] = env.get("POD_NAME") or f"{platform.node()}-{os.getpid()}-{secrets.token_hex(3)}"
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+        raise SettingsError("; ".join(lines)) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"the settings file {path} cannot be read: {error}") from error
+    if not isinstance(tree, dict):
+        raise SettingsError(f"the settings file {path} must hold a mapping, as in `logLevel: info`")
+    return tree
+
+
+def _camel(name: str) -> str:
+    return to_camel(name.lower())
+
+
+def _put(tree: dict[str, Any], path: list[str], text: str, source: str) -> None:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{source}: {text!r} is no YAML value") from error
+    for part in path[:-1]:
+        below = tree.setdefault(part, {})
+        if not isinstance(below, dict):
+            raise SettingsError(f"{source}: {part} is no section")
+        tree = below
+    tree[path[-1]] = "" if value is None else value

@@ -1,0 +1,83 @@
+"""What the API server last said about the objects of one kind: the newer resourceVersion wins, whatever the order.
+
+Watch events, lists and the answers to our own writes all come in here; what really changed goes out to one callback.
+resourceVersions of one resource are compared as numbers, which Kubernetes promises since 1.35.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+REMEMBERED = 20_000  # removed keys whose late echoes are still recognised
+
+
+class Cache(Generic[K, V]):
+    """The objects of one kind by key.
+
+    Args:
+        changed: called with (old, new) for every change; old is None for a new object, new for one that is gone.
+    """
+
+    def __init__(self, changed: Callable[[V | None, V | None], None]) -> None:
+        self._changed = changed
+        self._held: dict[K, tuple[int, V]] = {}
+        self._removed: OrderedDict[K, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._held)
+
+    def get(self, key: K) -> V | None:
+        """The object as last read."""
+        held = self._held.get(key)
+        return None if held is None else held[1]
+
+    def put(self, key: K, version: int, value: V) -> bool:
+        """Take in an object as read at `version`; False when what is known is as new or newer."""
+        held = self._held.get(key)
+        known = held[0] if held is not None else self._removed.get(key, -1)
+        if version <= known:
+            return False
+        self._removed.pop(key, None)
+        self._held[key] = (version, value)
+        self._changed(None if held is None else held[1], value)
+        return True
+
+    def remove(self, key: K, version: int | None = None) -> bool:
+        """Drop an object: deleted at `version`, or, without one, known to be gone (404)."""
+        held = self._held.get(key)
+        if held is None:
+            if version is not None:
+                self._remember(key, max(version, self._removed.get(key, -1)))
+            return False
+        if version is not None and version < held[0]:
+            return False
+        del self._held[key]
+        self._remember(key, held[0] if version is None else version)
+        self._changed(held[1], None)
+        return True
+
+    def replace(self, items: Iterable[tuple[K, int, V]], version: int) -> None:
+        """Take in a full list read at `version`: what is held, older than that and not listed is gone."""
+        listed = set()
+        for key, item_version, value in items:
+            listed.add(key)
+            self.put(key, item_version, value)
+        self.retain(listed, version)
+
+    def retain(self, keys: Iterable[K], version: int, *, among: Callable[[K], bool] = lambda _: True) -> None:
+        """Drop what a list of all keys `among` those held, read at `version`, does not name."""
+        listed = set(keys)
+        for key in [k for k, (held, _) in self._held.items() if held <= version and k not in listed and among(k)]:
+            self.remove(key, version)
+
+    def _remember(self, key: K, version: int) -> None:
+        self._removed[key] = version
+        self._removed.move_to_end(key)
+        if len(self._removed) > REMEMBERED:
+            self._removed.popitem(last=False)

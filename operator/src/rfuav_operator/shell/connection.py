@@ -1,0 +1,208 @@
+"""The way to the API server: one aiohttp session with the credentials that the `kubernetes` package loads.
+
+Requests of the reflectors, the writer and the leader election go out here. An answer with a status comes back as
+`Answer`, whatever the status; `NotSent` means that the server cannot have acted on it, `Unknown` that it may have.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, Self
+
+import aiohttp
+import kopf
+import orjson
+from kubernetes import client, config
+
+MERGE_PATCH = "application/merge-patch+json"
+
+
+class ConnectionProblem(RuntimeError):  # noqa: N818  reads as what it is where it is caught
+    """No way to the API server."""
+
+
+class NotSent(ConnectionProblem):
+    """The request did not reach the API server."""
+
+
+class Unknown(ConnectionProblem):
+    """The request may have reached the API server, its outcome is not known."""
+
+
+class Answer(NamedTuple):
+    """What the API server answered."""
+
+    status: int
+    body: Any
+    retry_after: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the request succeeded."""
+        return self.status < 300  # noqa: PLR2004  HTTP's classes
+
+    @property
+    def reason(self) -> str:
+        """The machine-readable reason of a refusal, as in AlreadyExists."""
+        return str(self.body.get("reason") or "") if isinstance(self.body, dict) else ""
+
+    @property
+    def message(self) -> str:
+        """The API server's own words."""
+        if isinstance(self.body, dict):
+            return str(self.body.get("message") or self.body.get("reason") or self.status)
+        return str(self.body or self.status)
+
+
+class Connection:
+    """A session with the API server.
+
+    Args:
+        kubeconfig: path of a kubeconfig; empty: in-cluster credentials, else KUBECONFIG or ~/.kube/config.
+    """
+
+    def __init__(self, kubeconfig: str = "") -> None:
+        self._config = _load(kubeconfig)
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def host(self) -> str:
+        """The API server's URL."""
+        return str(self._config.host).rstrip("/")
+
+    async def __aenter__(self) -> Self:
+        tls = ssl.create_default_context(cafile=self._config.ssl_ca_cert) if self.host.startswith("https") else False
+        if isinstance(tls, ssl.SSLContext):
+            if self._config.cert_file:
+                tls.load_cert_chain(self._config.cert_file, self._config.key_file)
+            if not self._config.verify_ssl:
+                tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=60),
+            headers={"User-Agent": "rfuav-operator", "Accept": "application/json"},
+            auto_decompress=True,
+        )
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def _authorization(self) -> dict[str, str]:
+        # Asked for every request: the package reads the token file again when the token gets old.
+        token = self._config.get_api_key_with_prefix("BearerToken", alias="authorization")
+        if not token:
+            return {}
+        scheme, _, rest = token.partition(" ")
+        return {"Authorization": f"Bearer {rest}" if scheme.lower() == "bearer" else f"Bearer {token}"}
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, params: Mapping[str, str] | None = None, *, idle: float
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A long GET; `idle` is the longest silence in seconds."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=idle)
+        async with self._open().get(
+            self.host + path, params=params, headers=self._authorization(), timeout=timeout
+        ) as response:
+            yield response
+
+    async def get_bytes(
+        self, path: str, params: Mapping[str, str] | None = None, *, accept: str = ""
+    ) -> tuple[int, bytes, float | None]:
+        """A GET whose body the caller decodes: status, body, Retry-After."""
+        headers = self._authorization() | ({"Accept": accept} if accept else {})
+        try:
+            async with self._open().get(
+                self.host + path, params=params, headers=headers, timeout=aiohttp.ClientTimeout(total=60)
+            ) as response:
+                return response.status, await response.read(), _retry_after(response)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise NotSent(f"GET {path}: {_words(error)}") from error
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+        timeout: float = 10,  # noqa: ASYNC109  the caller's lease bounds it
+    ) -> Answer:
+        """One request and its answer, in at most `timeout` seconds.
+
+        Raises:
+            NotSent: no connection could be made.
+            Unknown: no answer came.
+        """
+        headers = self._authorization()
+        data = None
+        if body is not None:
+            headers["Content-Type"] = content_type
+            data = orjson.dumps(body)
+        try:
+            async with self._open().request(
+                method,
+                self.host + path,
+                data=data,
+                params=params,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=timeout),
+            ) as response:
+                return Answer(response.status, _parse(await response.read()), _retry_after(response))
+        except aiohttp.ClientConnectorError as error:
+            raise NotSent(f"{method} {path}: {_words(error)}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unknown(f"{method} {path}: {_words(error)}") from error
+
+    def kopf_login(self) -> kopf.ConnectionInfo:
+        """The same credentials for kopf's own watches."""
+        scheme, _, token = self._authorization().get("Authorization", "").partition(" ")
+        return kopf.ConnectionInfo(
+            server=self.host,
+            ca_path=self._config.ssl_ca_cert,
+            insecure=not self._config.verify_ssl,
+            scheme=scheme or None,
+            token=token or None,
+            certificate_path=self._config.cert_file,
+            private_key_path=self._config.key_file,
+        )
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("the connection is not open")
+        return self._session
+
+
+def _load(kubeconfig: str) -> client.Configuration:
+    loaded = client.Configuration()
+    try:
+        if kubeconfig:
+            config.load_kube_config(config_file=kubeconfig, client_configuration=loaded, persist_config=False)  # type: ignore[no-untyped-call]
+            return loaded
+        try:
+            config.load_incluster_config(client_configuration=loaded)  # type: ignore[no-untyped-call]
+        except config.ConfigException:
+            config.load_kube_config(client_configuration=loaded, persist_config=False)  # type: ignore[no-untyped-call]
+    except (config.ConfigException, OSError) as error:
+        where = kubeconfig or "in-cluster credentials, KUBECONFIG or ~/.kube/config"
+        raise ConnectionProblem(f"no credentials for a cluster in {where}: {error}") from error
+    return loaded
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        return orjson.loads(data) if data else None
+    except orjson.JSONDecodeError:
+        return data.decode(errors="replace")
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isdecimal() else None
+
+
+def _words(error: BaseException) -> str:
+    return "no answer in time" if isinstance(error, asyncio.TimeoutError) else f"{type(error).__name__}: {error}"

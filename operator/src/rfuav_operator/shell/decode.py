@@ -1,0 +1,411 @@
+"""API objects into the values of the core: the only place that knows how Kubernetes writes pods, nodes and our kinds.
+
+Bytes of the reflector's watches come in and are decoded partially (msgspec reads only the fields named here); bodies of
+our own kinds come in as the plain dicts that kopf hands over. `core.model` values go out.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from functools import lru_cache
+from math import ceil
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from rfuav_crds import unsupported
+from rfuav_crds.quantity import parse_quantity
+from rfuav_operator.core.model import (
+    Job,
+    JobSpec,
+    JobStatus,
+    Kind,
+    Node,
+    NodeName,
+    Pod,
+    PodPhase,
+    Pool,
+    PoolSpec,
+    PriorityClass,
+    Taint,
+    Uid,
+)
+
+GPU = "nvidia.com/gpu"
+GROUP = "rfuav.io"
+_KINDS = frozenset(kind.value for kind in Kind)
+_POD_PHASES = frozenset(phase.value for phase in PodPhase)
+
+
+class DecodeError(ValueError):
+    """An object that this operator cannot read; the message names the object and the field."""
+
+
+class _Wire(Struct, rename="camel", frozen=True):
+    pass
+
+
+class _Owner(_Wire, frozen=True):
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    controller: bool = False
+
+
+class Meta(_Wire, frozen=True):
+    """The metadata that is read of every object."""
+
+    name: str
+    uid: str
+    resource_version: str
+    namespace: str = ""
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+    generation: int = 0
+    labels: dict[str, str] | None = None
+    owner_references: tuple[_Owner, ...] | None = None
+
+
+class Bare(_Wire, frozen=True):
+    """Any object reduced to its metadata."""
+
+    metadata: Meta
+
+
+class _Resources(_Wire, frozen=True):
+    requests: dict[str, str] | None = None
+    limits: dict[str, str] | None = None
+
+
+class _Container(_Wire, frozen=True):
+    resources: _Resources = _Resources()
+    restart_policy: str | None = None
+
+
+class _Requirement(_Wire, frozen=True):
+    key: str
+    operator: str
+    values: tuple[str, ...] | None = None
+
+
+class _Term(_Wire, frozen=True):
+    match_fields: tuple[_Requirement, ...] | None = None
+
+
+class _Terms(_Wire, frozen=True):
+    node_selector_terms: tuple[_Term, ...] | None = None
+
+
+class _NodeAffinity(_Wire, frozen=True):
+    required: _Terms | None = msgspec.field(default=None, name="requiredDuringSchedulingIgnoredDuringExecution")
+
+
+class _Affinity(_Wire, frozen=True):
+    node_affinity: _NodeAffinity | None = None
+
+
+class _PodSpec(_Wire, frozen=True):
+    containers: tuple[_Container, ...] = ()
+    init_containers: tuple[_Container, ...] | None = None
+    node_name: str | None = None
+    overhead: dict[str, str] | None = None
+    resources: _Resources | None = None
+    affinity: _Affinity | None = None
+
+
+class _Condition(_Wire, frozen=True):
+    type: str
+    status: str
+    last_transition_time: datetime | None = None
+    message: str | None = None
+
+
+class _Waiting(_Wire, frozen=True):
+    reason: str | None = None
+    message: str | None = None
+
+
+class _Running(_Wire, frozen=True):
+    started_at: datetime | None = None
+
+
+class _Terminated(_Wire, frozen=True):
+    exit_code: int
+    reason: str | None = None
+    message: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class _ContainerState(_Wire, frozen=True):
+    waiting: _Waiting | None = None
+    running: _Running | None = None
+    terminated: _Terminated | None = None
+
+
+class _ContainerStatus(_Wire, frozen=True):
+    state: _ContainerState = _ContainerState()
+
+
+class _PodStatus(_Wire, frozen=True):
+    phase: str = "Pending"
+    reason: str | None = None
+    message: str | None = None
+    conditions: tuple[_Condition, ...] | None = None
+    container_statuses: tuple[_ContainerStatus, ...] | None = None
+
+
+class PodObject(_Wire, frozen=True):
+    """A pod, as much of it as is read."""
+
+    metadata: Meta
+    spec: _PodSpec
+    status: _PodStatus = _PodStatus()
+
+
+class _NodeSpec(_Wire, frozen=True):
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] | None = None
+
+
+class _NodeStatus(_Wire, frozen=True):
+    allocatable: dict[str, str] | None = None
+    capacity: dict[str, str] | None = None
+    conditions: tuple[_Condition, ...] | None = None
+
+
+class NodeObject(_Wire, frozen=True):
+    """A node, as much of it as is read."""
+
+    metadata: Meta
+    spec: _NodeSpec = _NodeSpec()
+    status: _NodeStatus = _NodeStatus()
+
+
+class PriorityClassObject(_Wire, frozen=True):
+    """A PriorityClass."""
+
+    metadata: Meta
+    value: int = 0
+
+
+def version(meta: Meta | Mapping[str, Any]) -> int:
+    """The resourceVersion as a number."""
+    return int(meta.resource_version if isinstance(meta, Meta) else meta["resourceVersion"])
+
+
+@lru_cache(maxsize=4096)
+def milli(quantity: str) -> int:
+    """A quantity of cores in thousandths, rounded up."""
+    return ceil(parse_quantity(quantity) * 1000)
+
+
+@lru_cache(maxsize=4096)
+def whole(quantity: str) -> int:
+    """A quantity of bytes or devices, rounded up."""
+    return ceil(parse_quantity(quantity))
+
+
+def pod(read: PodObject) -> Pod:
+    """A pod, ours or foreign."""
+    meta, spec, status = read.metadata, read.spec, read.status
+    labels = meta.labels or {}
+    conditions = {c.type: c for c in status.conditions or ()}
+    scheduled, ready = conditions.get("PodScheduled"), conditions.get("Ready")
+    disrupted = conditions.get("DisruptionTarget")
+    state = status.container_statuses[0].state if status.container_statuses else _ContainerState()
+    waiting, running, ended = state.waiting or _Waiting(), state.running or _Running(), state.terminated
+    requests = _Requests(spec)
+    return Pod(
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=Uid(meta.uid),
+        kind=Kind(labels[f"{GROUP}/kind"]) if labels.get(f"{GROUP}/kind") in _KINDS else None,
+        job_uid=_job_of(meta),
+        attempt=_number(labels.get(f"{GROUP}/attempt")),
+        index=_number(labels.get(f"{GROUP}/rank") or labels.get(f"{GROUP}/shard")),
+        node=NodeName(spec.node_name) if spec.node_name else None,
+        wanted_node=_wanted_node(spec.affinity),
+        phase=PodPhase(status.phase) if status.phase in _POD_PHASES else PodPhase.UNKNOWN,
+        deleting=meta.deletion_timestamp is not None,
+        created=_instant(meta),
+        bound_at=scheduled.last_transition_time if scheduled and scheduled.status == "True" else None,
+        started_at=running.started_at or (ended.started_at if ended else None),
+        finished_at=ended.finished_at if ended else None,
+        ready=ready is not None and ready.status == "True",
+        reason=status.reason or "",
+        message=status.message or "",
+        disrupted=disrupted is not None and disrupted.status == "True",
+        unschedulable=(scheduled.message or "") if scheduled and scheduled.status == "False" else "",
+        waiting_reason=waiting.reason or "",
+        waiting_message=waiting.message or "",
+        exit_code=ended.exit_code if ended else None,
+        terminated_reason=(ended.reason or "") if ended else "",
+        termination_message=(ended.message or "") if ended else "",
+        gpus=requests.total(GPU, whole),
+        cpu_milli=requests.total("cpu", milli),
+        memory_bytes=requests.total("memory", whole),
+    )
+
+
+class _Requests:
+    """Effective requests: what the scheduler counts for a pod.
+
+    The larger of (a) all containers with all sidecars and (b) each init container with the sidecars started before it;
+    pod-level resources replace both, overhead comes on top. Kubernetes, "Resource sharing within containers" of
+    the init containers page.
+    """
+
+    def __init__(self, spec: _PodSpec) -> None:
+        self._spec = spec
+
+    def total(self, name: str, number: Callable[[str], int]) -> int:
+        spec = self._spec
+        overhead = number((spec.overhead or {}).get(name, "0"))
+        pod_level = _asked(spec.resources, name)
+        if pod_level is not None:
+            return number(pod_level) + overhead
+        sidecars = peak = 0
+        for container in spec.init_containers or ():
+            asked = number(_asked(container.resources, name) or "0")
+            if container.restart_policy == "Always":
+                sidecars += asked
+                peak = max(peak, sidecars)
+            else:
+                peak = max(peak, sidecars + asked)
+        main = sum(number(_asked(c.resources, name) or "0") for c in spec.containers)
+        return max(peak, main + sidecars) + overhead
+
+
+def _asked(resources: _Resources | None, name: str) -> str | None:
+    if resources is None:
+        return None
+    requested = (resources.requests or {}).get(name)
+    return requested if requested is not None else (resources.limits or {}).get(name)
+
+
+def _job_of(meta: Meta) -> Uid | None:
+    for owner in meta.owner_references or ():
+        if owner.controller and owner.api_version.startswith(f"{GROUP}/"):
+            return Uid(owner.uid)
+    return None
+
+
+def _wanted_node(affinity: _Affinity | None) -> NodeName | None:
+    required = affinity.node_affinity.required if affinity and affinity.node_affinity else None
+    for term in (required.node_selector_terms if required else None) or ():
+        for field in term.match_fields or ():
+            if field.key == "metadata.name" and field.operator == "In" and field.values:
+                return NodeName(field.values[0])
+    return None
+
+
+def _number(label: str | None) -> int:
+    return int(label) if label and label.isdecimal() else 0
+
+
+def _instant(meta: Meta) -> datetime:
+    if meta.creation_timestamp is None:
+        raise DecodeError(f"{meta.namespace}/{meta.name} has no creationTimestamp")
+    return meta.creation_timestamp
+
+
+def node(read: NodeObject) -> Node:
+    """A node with its GPUs; resources that this operator does not hand out are told in `gpu_problem`."""
+    labels = read.metadata.labels or {}
+    room = read.status.allocatable or read.status.capacity or {}
+    slots = whole(room.get(GPU, "0"))
+    memory = _number(labels.get(f"{GPU}.memory"))
+    ready = next((c.status for c in read.status.conditions or () if c.type == "Ready"), "Unknown")
+    return Node(
+        name=NodeName(read.metadata.name),
+        labels=labels,
+        ready=ready == "True",
+        unschedulable=read.spec.unschedulable,
+        taints=read.spec.taints or (),
+        gpu_slots=slots,
+        gpus=_number(labels.get(f"{GPU}.count")) or slots,
+        gpu_memory_mib=memory or None,
+        gpu_problem=_gpu_problem(room),
+        cpu_milli=milli(room.get("cpu", "0")),
+        memory_bytes=whole(room.get("memory", "0")),
+        pods=whole(room.get("pods", "110")),
+    )
+
+
+def _gpu_problem(room: Mapping[str, str]) -> str:
+    others = sorted(k for k, v in room.items() if k != GPU and k.startswith("nvidia.com/") and whole(v) > 0)
+    if not others:
+        return ""
+    if any("/mig-" in name for name in others):
+        return f"it offers MIG devices ({', '.join(others)}); use the device plugin's `single` MIG strategy or no MIG"
+    if any(name.startswith(f"{GPU}.") for name in others):
+        return (
+            f"its GPUs are renamed ({', '.join(others)}); set renameByDefault: false in the time-slicing configuration"
+        )
+    return ""
+
+
+def priority_class(read: PriorityClassObject) -> PriorityClass:
+    """A PriorityClass."""
+    return PriorityClass(name=read.metadata.name, value=read.value)
+
+
+def job(kind: Kind, body: Mapping[str, Any]) -> Job:
+    """A TrainingJob or InferenceJob. A spec that cannot be read becomes a problem of the job, not an error."""
+    meta = msgspec.convert(body["metadata"], Meta)
+    spec = body.get("spec") or {}
+    problems = tuple(unsupported(spec, kind.value))
+    try:
+        decoded = msgspec.convert(spec, JobSpec)
+    except msgspec.ValidationError as error:
+        decoded, problems = _flags_of(spec), (f"spec cannot be read: {error}", *problems)
+    try:
+        status = msgspec.convert(body.get("status") or {}, JobStatus)
+    except msgspec.ValidationError as error:
+        raise DecodeError(f"status of {kind} {meta.namespace}/{meta.name} cannot be read: {error}") from error
+    return Job(
+        kind=kind,
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=Uid(meta.uid),
+        resource_version=meta.resource_version,
+        generation=meta.generation,
+        created=_instant(meta),
+        deleting=meta.deletion_timestamp is not None,
+        spec=decoded,
+        raw_spec=spec,
+        status=status,
+        problems=problems,
+    )
+
+
+def _flags_of(spec: Mapping[str, Any]) -> JobSpec:
+    """What a job whose spec cannot be read still obeys."""
+    return JobSpec(suspend=spec.get("suspend") is True, cancel=spec.get("cancel") is True)
+
+
+def pool(body: Mapping[str, Any]) -> Pool:
+    """A GPUPool."""
+    meta = msgspec.convert(body["metadata"], Meta)
+    spec = body.get("spec") or {}
+    problems = tuple(unsupported(spec, "GPUPool"))
+    try:
+        decoded = msgspec.convert(spec, PoolSpec)
+    except msgspec.ValidationError as error:
+        decoded, problems = PoolSpec(stop_policy="Hold"), (f"spec cannot be read: {error}", *problems)
+    return Pool(
+        name=meta.name,
+        uid=Uid(meta.uid),
+        resource_version=meta.resource_version,
+        generation=meta.generation,
+        spec=decoded,
+        status=body.get("status") or {},
+        problems=problems,
+    )
+
+
+def keys(items: Iterable[Bare]) -> list[tuple[str, str]]:
+    """(namespace, name) of objects of which only the metadata was read."""
+    return [(item.metadata.namespace, item.metadata.name) for item in items]

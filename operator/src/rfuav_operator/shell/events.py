@@ -1,0 +1,141 @@
+"""Kubernetes Events (events.k8s.io/v1) about jobs: what a person reads in `kubectl describe`. Losing one harms nothing.
+
+The same event again within ten minutes is counted in the first one's `series`, written at most once a minute; one job
+may cause ten different ones at once and one more every thirty seconds.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from rfuav_operator.core.model import RecordEvent
+from rfuav_operator.shell import metrics, paths
+from rfuav_operator.shell.connection import MERGE_PATCH, Connection, ConnectionProblem
+
+log = structlog.get_logger()
+
+CONTROLLER = "rfuav.io/operator"
+WAITING = 2000
+REMEMBERED = 5000
+SAME_FOR = 600.0  # seconds
+SERIES_EVERY = 60.0  # seconds
+BURST, REFILL = 10.0, 1 / 30  # events of one job: at once, and a second
+NOTE_LIMIT = 1024  # characters, the API's own
+
+Key = tuple[str, str, str, str]
+
+
+class _Known:
+    def __init__(self, now: float) -> None:
+        self.name = ""  # set when it was written
+        self.count = 1
+        self.seen = self.written = now
+
+
+class Events:
+    """Writes events one after the other, behind everything else.
+
+    Args:
+        instance: this process, as in the lease.
+    """
+
+    def __init__(self, connection: Connection, instance: str) -> None:
+        self._connection = connection
+        self._instance = instance[:128]
+        self._queue: deque[tuple[Key, RecordEvent, datetime]] = deque(maxlen=WAITING)
+        self._waiting = asyncio.Event()
+        self._known: OrderedDict[Key, _Known] = OrderedDict()
+        self._allowed: OrderedDict[str, tuple[float, float]] = OrderedDict()  # job UID: tokens, as of
+        self._serial = time.time_ns()
+
+    def record(self, action: RecordEvent) -> None:
+        """Queue an event; too many are dropped and counted."""
+        now = time.monotonic()
+        key = (action.job.uid, action.type, action.reason, action.note)
+        known = self._known.get(key)
+        if known is not None and now - known.seen < SAME_FOR:
+            known.count += 1
+            known.seen = now
+            if now - known.written < SERIES_EVERY:
+                return
+            known.written = now
+        elif not self._may(action.job.uid, now) or len(self._queue) == WAITING:
+            metrics.events_dropped.inc()
+            return
+        else:
+            self._known[key] = _Known(now)
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        self._queue.append((key, action, datetime.now(UTC)))
+        self._waiting.set()
+
+    async def run(self) -> None:
+        """Write what is queued, until cancelled."""
+        while True:
+            await self._waiting.wait()
+            self._waiting.clear()
+            while self._queue:
+                await self._write(*self._queue.popleft())
+
+    def _may(self, uid: str, now: float) -> bool:
+        tokens, then = self._allowed.pop(uid, (BURST, now))
+        tokens = min(BURST, tokens + (now - then) * REFILL)
+        self._allowed[uid] = (tokens - 1 if tokens >= 1 else tokens, now)
+        if len(self._allowed) > REMEMBERED:
+            self._allowed.popitem(last=False)
+        return tokens >= 1
+
+    async def _write(self, key: Key, action: RecordEvent, at: datetime) -> None:
+        known = self._known.get(key)
+        if known is None:
+            return
+        path = paths.events(action.job.namespace)
+        try:
+            if known.name:
+                series = {"count": known.count, "lastObservedTime": _micro(at)}
+                answer = await self._connection.request(
+                    "PATCH", f"{path}/{known.name}", {"series": series}, content_type=MERGE_PATCH
+                )
+            else:
+                self._serial += 1
+                answer = await self._connection.request("POST", path, self._manifest(action, at))
+        except ConnectionProblem as error:
+            log.warning("event not written", error=str(error))
+            return
+        metrics.wrote("EVENT", str(answer.status), 0.0)
+        if answer.ok:
+            known.name = answer.body["metadata"]["name"]
+        else:
+            self._known.pop(key, None)  # expired, or its namespace goes: the next one starts anew
+            log.info("event refused", status=answer.status, message=answer.message)
+
+    def _manifest(self, action: RecordEvent, at: datetime) -> dict[str, Any]:
+        job = action.job
+        return {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": f"{job.name}.{self._serial:x}", "namespace": job.namespace},
+            "eventTime": _micro(at),
+            "reportingController": CONTROLLER,
+            "reportingInstance": self._instance,
+            "action": action.action,
+            "reason": action.reason,
+            "type": action.type,
+            "note": action.note[:NOTE_LIMIT],
+            "regarding": {
+                "apiVersion": f"{paths.GROUP}/{paths.VERSION}",
+                "kind": job.kind.value,
+                "namespace": job.namespace,
+                "name": job.name,
+                "uid": job.uid,
+                "resourceVersion": job.resource_version,
+            },
+        }
+
+
+def _micro(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,209 @@
+"""The progress server: pods report over TLS, authenticated `Report`s go to the loop, the latest of each pod.
+
+The protocol is Kubeflow's KEP-2779 with our group and plural in the path. A report is believed when its token is bound
+to a live pod that holds room for that job's current attempt; what time it is, the operator says.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import orjson
+import structlog
+from aiohttp import web
+
+from rfuav_operator.core.model import Job, Pod, Report, Uid
+from rfuav_operator.core.progress import parse_trainer_status
+from rfuav_operator.shell import metrics, paths
+from rfuav_operator.shell.connection import ConnectionProblem
+from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.tokens import Tokens, Unauthorized
+
+log = structlog.get_logger()
+
+LARGEST = 64 * 1024  # bytes of a body
+BURST = 5.0  # reports of one pod at once
+REMEMBERED = 20_000  # pods
+REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    409: "Conflict",
+    413: "RequestEntityTooLarge",
+    422: "Invalid",
+    429: "TooManyRequests",
+    503: "ServiceUnavailable",
+}
+WAIT = {429: "1", 503: "2"}  # Retry-After, seconds
+
+
+class Refused(Exception):  # noqa: N818  an answer, not a fault
+    """A report that is not taken.
+
+    Args:
+        code: the HTTP status.
+        message: why, and what would be taken.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Pace(NamedTuple):
+    tokens: float
+    at: float
+    sequence: int
+
+
+class Intake:
+    """Takes reports and keeps the newest of each pod until the loop asks for them.
+
+    Args:
+        leading: only the leader takes reports.
+        on_report: called when one is waiting.
+        per_second: reports of one pod a second.
+    """
+
+    def __init__(
+        self,
+        state: ClusterState,
+        tokens: Tokens,
+        *,
+        leading: Callable[[], bool],
+        on_report: Callable[[], None],
+        per_second: float,
+    ) -> None:
+        self._state = state
+        self._tokens = tokens
+        self._leading = leading
+        self._on_report = on_report
+        self._per_second = per_second
+        self._waiting: dict[Uid, Report] = {}  # by pod UID
+        self._pace: OrderedDict[Uid, _Pace] = OrderedDict()
+
+    def take(self) -> list[Report]:
+        """The reports that came since the last call, at most one of a pod."""
+        taken = list(self._waiting.values())
+        self._waiting.clear()
+        return taken
+
+    def app(self) -> web.Application:
+        """The server's one route."""
+        app = web.Application(client_max_size=LARGEST)
+        path = f"{paths.OURS}/namespaces/{{namespace}}/{{plural}}/{{name}}/status"
+        app.router.add_post(path, self._post)
+        return app
+
+    async def _post(self, request: web.Request) -> web.Response:
+        try:
+            body = await self._take(request)
+        except Refused as refused:
+            return _answer(refused.code, str(refused))
+        metrics.reports.labels("200").inc()
+        return web.Response(body=orjson.dumps(body), content_type="application/json")
+
+    async def _take(self, request: web.Request) -> Mapping[str, Any]:
+        if not self._leading():
+            raise Refused(503, "this replica of the operator does not lead; send it again")
+        pod, job = await self._sender(request)
+        pace = self._may(pod)
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            raise Refused(413, f"a report may have at most {LARGEST} bytes") from error
+        try:
+            document = orjson.loads(body)
+            parts = parse_trainer_status(document)
+        except ValueError as error:
+            raise Refused(422, str(error)) from error
+        held = self._held(job, pod)
+        if parts.sequence is not None and parts.sequence <= pace.sequence:
+            raise Refused(409, f"sequence {parts.sequence} is not newer than {pace.sequence}")
+        sequence = max(pace.sequence, held) + 1 if parts.sequence is None else parts.sequence
+        self._pace[pod.uid] = pace._replace(sequence=sequence)
+        self._waiting[pod.uid] = Report(
+            job_uid=job.uid,
+            pod=pod.name,
+            attempt=pod.attempt,
+            index=pod.index,
+            sequence=sequence,
+            progress=parts.progress,
+            metrics=parts.metrics,
+            custom_metrics=parts.custom_metrics,
+            checkpoint=parts.checkpoint,
+            outputs=parts.outputs,
+            gpu_uuid=parts.gpu_uuid,
+            final=parts.final,
+            received_at=datetime.now(UTC),
+        )
+        self._on_report()
+        return dict(document)
+
+    async def _sender(self, request: web.Request) -> tuple[Pod, Job]:
+        """The live pod that sent the request, and its job, which is the one in the path."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Refused(401, "send the pod's token: Authorization: Bearer TOKEN")
+        try:
+            sender = await self._tokens.sender(token.strip())
+        except Unauthorized as error:
+            raise Refused(401, str(error)) from error
+        except ConnectionProblem as error:
+            log.warning("token not checked", error=str(error))
+            raise Refused(503, "the cluster's token keys cannot be read at the moment") from error
+        where = request.match_info
+        kind = paths.KIND_OF.get(where["plural"])
+        if kind is None:
+            raise Refused(404, f"there are no {where['plural']}; write trainingjobs or inferencejobs")
+        if sender.namespace != where["namespace"]:
+            raise Refused(403, f"the token is of namespace {sender.namespace}")
+        pod = self._state.pods.get((sender.namespace, sender.pod))
+        if pod is None or pod.uid != sender.uid or not pod.live:
+            raise Refused(403, f"the token's pod {sender.pod} is not a live pod")
+        job = self._state.job_named((kind, where["namespace"], where["name"]))
+        if job is None:
+            raise Refused(404, f"there is no {kind} {where['namespace']}/{where['name']}")
+        if pod.job_uid != job.uid:
+            raise Refused(403, f"the token's pod {sender.pod} is not one of {kind} {job.name}")
+        if all(held.pod != pod.name for held in job.status.assignments):
+            raise Refused(403, f"the token's pod {sender.pod} is of an attempt that is over")
+        return pod, job
+
+    def _may(self, pod: Pod) -> _Pace:
+        now = time.monotonic()
+        pace = self._pace.pop(pod.uid, None) or _Pace(BURST, now, -1)
+        tokens = min(BURST, pace.tokens + (now - pace.at) * self._per_second)
+        allowed = tokens >= 1
+        pace = _Pace(tokens - 1 if allowed else tokens, now, pace.sequence)
+        self._pace[pod.uid] = pace
+        if len(self._pace) > REMEMBERED:
+            self._pace.popitem(last=False)
+        if not allowed:
+            raise Refused(429, f"at most {self._per_second:g} reports a second")
+        return pace
+
+    @staticmethod
+    def _held(job: Job, pod: Pod) -> int:
+        """The sequence that status holds for the pod: what a client that counts none must go beyond."""
+        progress = job.status.progress
+        if job.status.shards is not None:
+            progress = job.status.shards.progress.get(str(pod.index))
+        return progress.sequence if progress is not None and progress.sequence is not None else -1
+
+
+def _answer(code: int, message: str) -> web.Response:
+    metrics.reports.labels(str(code)).inc()
+    body = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "reason": REASONS[code],
+        "message": message,
+        "code": code,
+    }
+    headers = {"Retry-After": WAIT[code]} if code in WAIT else None
+    return web.Response(status=code, body=orjson.dumps(body), content_type="application/json", headers=headers)

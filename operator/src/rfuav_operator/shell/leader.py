@@ -1,0 +1,172 @@
+"""One leader at a time, by a Lease. `left()` says for how many seconds nobody else can be it.
+
+The deadline is on the monotonic clock and counts from before the request that renewed the lease; it ends well before
+the others may take over. They count from when they saw the lease change, so clocks need not agree.
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from rfuav_operator.settings import Leader as Limits
+from rfuav_operator.shell import paths
+from rfuav_operator.shell.connection import MERGE_PATCH, Answer, Connection, ConnectionProblem
+
+log = structlog.get_logger()
+
+SAFE = 0.8  # share of the lease that its holder uses
+RENEW = 0.25  # share of the lease between two renewals
+LABEL = "rfuav.io/leader"
+OK, NOT_FOUND, CONFLICT = 200, 404, 409
+
+
+class LeaseLost(RuntimeError):  # noqa: N818  the term of leader election
+    """The lease could not be renewed in time: this process must stop."""
+
+
+class Leader:
+    """Leader election.
+
+    Args:
+        pod: name of the own pod, which is labelled while it leads; empty outside a cluster.
+    """
+
+    def __init__(self, connection: Connection, namespace: str, limits: Limits, *, pod: str = "") -> None:
+        self._connection = connection
+        self._namespace = namespace
+        self._limits = limits
+        self._pod = pod
+        self._path = f"{paths.leases(namespace)}/{limits.lease}"
+        self._deadline = float("-inf")
+        self._seen: tuple[str, float] = ("", 0.0)  # resourceVersion of somebody else's lease, and since when
+
+    def left(self) -> float:
+        """Seconds for which this process is surely the only leader; negative: it is not."""
+        return self._deadline - time.monotonic()
+
+    @property
+    def leading(self) -> bool:
+        """Whether this process leads now."""
+        return self.left() > 0
+
+    async def acquire(self) -> None:
+        """Wait until the lease is held."""
+        await self._label(leading=False)  # left over when the container was restarted
+        while True:
+            try:
+                if await self._try():
+                    break
+            except ConnectionProblem as error:
+                log.warning("lease not reached", error=str(error))
+            await asyncio.sleep(self._limits.lease_seconds * RENEW / 2)
+        log.info("leading", identity=self._limits.identity)
+
+    async def hold(self) -> None:
+        """Renew the lease until cancelled.
+
+        Raises:
+            LeaseLost: it was taken, or could not be renewed in time.
+        """
+        await self._label(leading=True)
+        while True:
+            await asyncio.sleep(min(self._limits.lease_seconds * RENEW, max(self.left(), 0)))
+            try:
+                held = await self._try()
+            except ConnectionProblem as error:
+                log.warning("lease not renewed", error=str(error), left=round(self.left(), 1))
+                held = self.left() > 0
+            if not held:
+                self._deadline = float("-inf")
+                raise LeaseLost("the lease is lost")
+
+    async def release(self) -> None:
+        """Give the lease back, so that another takes over at once."""
+        if not self.leading:
+            return
+        self._deadline = float("-inf")
+        try:
+            await self._label(leading=False)
+            answer = await self._connection.request("GET", self._path, timeout=2)
+            if answer.ok and _holder(answer) == self._limits.identity:
+                body = answer.body
+                body["spec"].update(holderIdentity="", renewTime=_micro())
+                await self._connection.request("PUT", self._path, body, timeout=2)
+        except ConnectionProblem as error:
+            log.warning("lease not released", error=str(error))
+
+    async def _try(self) -> bool:
+        """Take or renew the lease; False when another holds it."""
+        began = time.monotonic()
+        timeout = max(min(self._limits.lease_seconds * RENEW, self.left()), 1.0) if self.leading else 5.0
+        answer = await self._connection.request("GET", self._path, timeout=timeout)
+        if answer.status == NOT_FOUND:
+            answer = await self._connection.request("POST", paths.leases(self._namespace), self._new(), timeout=timeout)
+        elif answer.status == OK:
+            if not self._free(answer):
+                return False
+            answer = await self._connection.request("PUT", self._path, self._mine(answer.body), timeout=timeout)
+        if answer.ok:
+            self._deadline = began + self._limits.lease_seconds * SAFE
+            return True
+        if answer.status != CONFLICT:
+            log.warning("lease refused", status=answer.status, message=answer.message)
+        return self.leading and answer.status != CONFLICT
+
+    def _free(self, answer: Answer) -> bool:
+        holder = _holder(answer)
+        if holder in ("", self._limits.identity):
+            return True
+        version = answer.body["metadata"]["resourceVersion"]
+        if version != self._seen[0]:
+            self._seen = (version, time.monotonic())
+        seconds = answer.body["spec"].get("leaseDurationSeconds") or self._limits.lease_seconds
+        return time.monotonic() - self._seen[1] > seconds
+
+    def _new(self) -> dict[str, Any]:
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": self._limits.lease, "namespace": self._namespace},
+            "spec": self._spec(0),
+        }
+
+    def _mine(self, body: dict[str, Any]) -> dict[str, Any]:
+        spec = body.get("spec") or {}
+        if spec.get("holderIdentity") == self._limits.identity and self.leading:
+            return {**body, "spec": {**spec, "renewTime": _micro()}}
+        return {**body, "spec": {**spec, **self._spec(spec.get("leaseTransitions", 0) + 1)}}
+
+    def _spec(self, transitions: int) -> dict[str, Any]:
+        now = _micro()
+        return {
+            "holderIdentity": self._limits.identity,
+            "leaseDurationSeconds": self._limits.lease_seconds,
+            "acquireTime": now,
+            "renewTime": now,
+            "leaseTransitions": transitions,
+        }
+
+    async def _label(self, *, leading: bool) -> None:
+        """The Service of the progress server selects the pod that carries the label."""
+        if not self._pod:
+            return
+        body = {"metadata": {"labels": {LABEL: "true" if leading else None}}}
+        path = f"{paths.pods(self._namespace)}/{self._pod}"
+        try:
+            answer = await self._connection.request("PATCH", path, body, content_type=MERGE_PATCH, timeout=3)
+        except ConnectionProblem as error:
+            log.warning("own pod not labelled: progress reports go nowhere", error=str(error))
+            return
+        if not answer.ok:
+            log.error("own pod not labelled: progress reports go nowhere", status=answer.status, message=answer.message)
+
+
+def _holder(answer: Answer) -> str:
+    return str((answer.body.get("spec") or {}).get("holderIdentity") or "")
+
+
+def _micro() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

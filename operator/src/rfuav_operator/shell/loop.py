@@ -1,0 +1,112 @@
+"""The one loop: wait for dirt, take a snapshot, ask the core, hand its actions to the writer; it decides nothing."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from rfuav_operator.core.decide import turn
+from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Pod, Report
+from rfuav_operator.shell import metrics
+from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.writer import Writer
+
+log = structlog.get_logger()
+
+COALESCE = 0.01  # seconds: events that belong together arrive together
+HEARTBEAT = 10.0  # seconds between two turns when nothing happens
+STUCK_AFTER = 60.0  # seconds without a turn after which the process should be started again
+HANDOFF_LIMIT = 60.0  # seconds after which room was not waited for
+
+
+class Loop:
+    """Turns state into actions.
+
+    Args:
+        take_reports: the progress reports that wait.
+    """
+
+    def __init__(self, state: ClusterState, writer: Writer, take_reports: Callable[[], list[Report]]) -> None:
+        self._state = state
+        self._writer = writer
+        self._take_reports = take_reports
+        self._dirty = asyncio.Event()
+        self._wake_at: datetime | None = None
+        self._turned_at = time.monotonic()
+        self._freed: dict[str, list[float]] = {}  # by node: when pods of ours ended
+
+    def nudge(self) -> None:
+        """Something is dirty, or a report waits."""
+        self._dirty.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it turned recently."""
+        return time.monotonic() - self._turned_at < STUCK_AFTER
+
+    def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        """Note when a pod's end frees room, for the hand-off metric."""
+        if old is not None and old.live and old.node is not None and (new is None or not new.live):
+            freed = self._freed.setdefault(old.node, [])
+            freed.append(time.monotonic())
+            del freed[:-64]
+
+    async def run(self) -> None:
+        """Decide until cancelled."""
+        self._state.touch_all()
+        while True:
+            await self._wait()
+            await asyncio.sleep(COALESCE)
+            self.turn(datetime.now(UTC))
+
+    async def _wait(self) -> None:
+        while True:
+            now = datetime.now(UTC)
+            if self._wake_at is not None and now >= self._wake_at:
+                self._wake_at = None
+                return  # the core knows itself whose time has come
+            self._turned_at = time.monotonic()
+            if self._dirty.is_set():
+                return
+            left = HEARTBEAT if self._wake_at is None else (self._wake_at - now).total_seconds()
+            try:
+                async with asyncio.timeout(min(max(left, 0), HEARTBEAT)):
+                    await self._dirty.wait()
+            except TimeoutError:
+                continue
+
+    def turn(self, now: datetime) -> None:
+        """One turn: everything that follows from what is known now."""
+        self._dirty.clear()
+        dirt, reports = self._state.take_dirt(), self._take_reports()
+        began = time.perf_counter()
+        decided = turn(
+            self._state.snapshot(),
+            dirty=dirt.jobs | {report.job_uid for report in reports},
+            reports=reports,
+            now=now,
+            plan=dirt.plan,
+        )
+        metrics.turns.observe(time.perf_counter() - began)
+        self._wake_at = decided.wake_at
+        for action in decided.actions:
+            self._hold(action)
+            metrics.actions.labels(type(action).__name__).inc()
+        self._writer.submit(decided.actions)
+        self._turned_at = time.monotonic()
+
+    def _hold(self, action: Action) -> None:
+        """From the moment it is planned, room is taken."""
+        match action:
+            case PatchStatus(job=job, status=status):
+                self._state.plan_status(job.uid, status)
+            case CreatePod(job_uid=uid, name=name):
+                self._state.begin_create(uid, name)
+                held = self._state.job(uid)
+                node = next((a.node for a in held.status.assignments if a.pod == name), "") if held else ""
+                if (freed := self._freed.get(node)) and (waited := time.monotonic() - freed.pop(0)) < HANDOFF_LIMIT:
+                    metrics.handoff.observe(waited)
+            case _:
+                pass

@@ -1,0 +1,52 @@
+"""What Prometheus may ask: the queue, decisions, writes, and how fast freed room is used again."""
+
+from collections import Counter as Count
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+
+registry = CollectorRegistry()
+
+_FAST = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+actions = Counter("rfuav_actions", "Decisions handed to the writer", ["action"], registry=registry)
+turns = Histogram("rfuav_turn_seconds", "Time of one turn of the loop", buckets=_FAST, registry=registry)
+handoff = Histogram(
+    "rfuav_handoff_seconds",
+    "From the end of a pod to the hand-over of the next one's create for the same node",
+    buckets=_FAST,
+    registry=registry,
+)
+reports = Counter("rfuav_progress_reports", "Progress reports by HTTP status", ["code"], registry=registry)
+events_dropped = Counter("rfuav_events_dropped", "Kubernetes Events dropped by their limits", registry=registry)
+_writes = Histogram(
+    "rfuav_write_seconds", "Requests of the writer", ["verb", "outcome"], buckets=_FAST, registry=registry
+)
+
+
+def wrote(verb: str, outcome: str, seconds: float) -> None:
+    """Count one request of the writer."""
+    _writes.labels(verb, outcome).observe(seconds)
+
+
+class Gauges:
+    """Numbers counted when they are asked for.
+
+    Args:
+        jobs: (kind, phase) of every job.
+        leading: whether this process is the leader.
+    """
+
+    def __init__(self, jobs: Callable[[], Iterable[tuple[str, str]]], leading: Callable[[], bool]) -> None:
+        self._jobs = jobs
+        self._leading = leading
+
+    def collect(self) -> Iterator[Any]:
+        """The metric families, for the registry."""
+        jobs = GaugeMetricFamily("rfuav_jobs", "Jobs by kind and phase", labels=["kind", "phase"])
+        for labels, count in Count(self._jobs()).items():
+            jobs.add_metric(list(labels), count)
+        yield jobs
+        yield GaugeMetricFamily("rfuav_leader", "Whether this process is the leader", value=float(self._leading()))

@@ -1,0 +1,208 @@
+"""List-and-watch of one resource into a Cache: pods, nodes and priority classes, whose events are too many for kopf.
+
+A list is read in pages and diffed against what is held; the watch goes on from its resourceVersion, with bookmarks. Too
+old a version (410), errors inside the stream, refusals and silence all end in a new try, spaced by a back-off.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Hashable
+from typing import Any, Generic, Protocol, TypeVar
+
+import aiohttp
+import msgspec
+import structlog
+
+from rfuav_operator.shell.cache import Cache
+from rfuav_operator.shell.connection import Connection, NotSent
+from rfuav_operator.shell.decode import DecodeError, Meta, version
+
+log = structlog.get_logger()
+
+PAGE = 500
+WATCH_SECONDS = 300
+FIRST_BACKOFF, LAST_BACKOFF = 0.2, 30.0  # seconds
+HTTP_OK, HTTP_GONE = 200, 410
+
+
+class _HasMeta(Protocol):
+    @property
+    def metadata(self) -> Meta: ...
+
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+R = TypeVar("R", bound=_HasMeta)
+
+
+class _ListMeta(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class _Status(msgspec.Struct):
+    code: int = 0
+    message: str = ""
+
+
+class _BookmarkMeta(msgspec.Struct, rename="camel"):
+    resource_version: str
+
+
+class _Bookmark(msgspec.Struct):
+    metadata: _BookmarkMeta
+
+
+class TooOld(Exception):  # noqa: N818  a state of the watch, not a fault
+    """The resourceVersion is no longer watched: list again."""
+
+
+class Refused(Exception):  # noqa: N818  an answer, not a fault
+    """The API server did not serve the request.
+
+    Args:
+        retry_after: seconds that it asked to wait, if it did.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Reflector(Generic[K, V, R]):
+    """Keeps `cache` equal to what the API server holds under `path`.
+
+    Args:
+        read: the partial struct of one object.
+        key: its key in the cache.
+        value: the core's value for it.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        path: str,
+        cache: Cache[K, V],
+        *,
+        read: type[R],
+        key: Callable[[R], K],
+        value: Callable[[R], V],
+        idle_seconds: float = WATCH_SECONDS + 30,
+    ) -> None:
+        self._connection = connection
+        self._path = path
+        self._cache = cache
+        self._key = key
+        self._value = value
+        self._idle = idle_seconds
+        self._decoder = msgspec.json.Decoder(read)
+        self._list_decoder = msgspec.json.Decoder(_list_of(read))
+        self._event_decoder = msgspec.json.Decoder(_Event)
+        self._version = ""
+        self.synced = asyncio.Event()
+
+    async def run(self) -> None:
+        """List and watch until cancelled."""
+        backoff = FIRST_BACKOFF
+        while True:
+            wait = 0.0
+            try:
+                if not self._version:
+                    await self.relist()
+                await self._watch()
+                backoff = FIRST_BACKOFF
+            except TooOld:
+                self._version = ""
+            except (Refused, NotSent, aiohttp.ClientError, TimeoutError, OSError) as error:
+                wait = getattr(error, "retry_after", None) or backoff * random.uniform(0.5, 1.5)  # noqa: S311  jitter
+                backoff = min(backoff * 2, LAST_BACKOFF)
+                log.warning(
+                    "watch interrupted", path=self._path, error=str(error) or type(error).__name__, wait=round(wait, 2)
+                )
+            await asyncio.sleep(wait)
+
+    async def relist(self) -> None:
+        """Read everything in pages and drop what is not there any more."""
+        items: list[R] = []
+        after = ""
+        while True:
+            params = {"limit": str(PAGE)} | ({"continue": after} if after else {})
+            status, body, retry_after = await self._connection.get_bytes(self._path, params)
+            if status == HTTP_GONE:
+                if not after:
+                    raise Refused("410 for a list")
+                items, after = [], ""  # the pages' snapshot has expired
+                continue
+            if status != HTTP_OK:
+                raise Refused(f"list answered {status}: {body[:300].decode(errors='replace')}", retry_after)
+            page = self._list_decoder.decode(body)
+            items += page.items
+            after = page.metadata.continue_
+            if not after:
+                break
+        self._version = page.metadata.resource_version
+        self._cache.replace(
+            ((self._key(item), version(item.metadata), self._value(item)) for item in items), int(self._version)
+        )
+        self.synced.set()
+
+    async def _watch(self) -> None:
+        params = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        async with self._connection.stream(self._path, params, idle=self._idle) as response:
+            if response.status == HTTP_GONE:
+                raise TooOld
+            if response.status != HTTP_OK:
+                after = response.headers.get("Retry-After", "")
+                raise Refused(f"watch answered {response.status}", float(after) if after.isdecimal() else None)
+            async for line in _lines(response.content):
+                self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        event = self._event_decoder.decode(line)
+        if event.type == "ERROR":
+            status = msgspec.json.decode(event.object, type=_Status)
+            if status.code == HTTP_GONE:
+                raise TooOld
+            # What the stream said before may be incomplete: after an error only a list is sure.
+            self._version = ""
+            raise Refused(f"error {status.code} in the watch: {status.message}")
+        if event.type == "BOOKMARK":
+            self._version = msgspec.json.decode(event.object, type=_Bookmark).metadata.resource_version
+            return
+        item = self._decoder.decode(event.object)
+        self._version = item.metadata.resource_version
+        if event.type == "DELETED":
+            self._cache.remove(self._key(item), version(item.metadata))
+            return
+        try:
+            self._cache.put(self._key(item), version(item.metadata), self._value(item))
+        except DecodeError as error:
+            log.warning("object cannot be read", path=self._path, error=str(error))
+
+
+def _list_of(read: type[Any]) -> type[Any]:
+    return msgspec.defstruct("List", [("metadata", _ListMeta), ("items", list[read])])  # type: ignore[valid-type]  # made at run time
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    # StreamReader.readline is bounded to 64 KiB; an object may be larger.
+    rest = bytearray()
+    async for chunk in stream.iter_any():
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            rest += chunk[start:end]
+            if rest:
+                yield bytes(rest)
+            rest.clear()
+            start = end + 1
+        rest += chunk[start:]

@@ -1,0 +1,84 @@
+"""Lists of our kinds: whole ones before anything is decided, and of metadata alone every minute.
+
+kopf's watch tells of no deletion that happened while it was interrupted; what a list does not name is dropped.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import structlog
+
+from rfuav_operator.core.model import Kind
+from rfuav_operator.shell import ingest, paths
+from rfuav_operator.shell.connection import Connection, ConnectionProblem
+from rfuav_operator.shell.state import ClusterState
+
+log = structlog.get_logger()
+
+PAGE = 500
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+RETRY = 1.0  # seconds
+HTTP_OK, HTTP_NOT_FOUND = 200, 404
+
+
+async def read_all(state: ClusterState, connection: Connection) -> None:
+    """Read all jobs and pools whole, trying until it succeeds; a CRD that is not there yet is waited for."""
+    for plural in (*paths.KIND_OF, paths.POOLS):
+        while True:
+            try:
+                await _read(state, connection, plural, whole=True)
+                break
+            except ConnectionProblem as error:
+                log.warning("not read yet", resource=plural, error=str(error))
+                await asyncio.sleep(RETRY)
+
+
+async def keep_dropping(state: ClusterState, connection: Connection, every: float) -> None:
+    """Drop what is gone, every so many seconds, until cancelled."""
+    while True:
+        await asyncio.sleep(every)
+        for plural in (*paths.KIND_OF, paths.POOLS):
+            try:
+                await _read(state, connection, plural, whole=False)
+            except ConnectionProblem as error:
+                log.warning("not listed", resource=plural, error=str(error))
+
+
+async def _read(state: ClusterState, connection: Connection, plural: str, *, whole: bool) -> None:
+    kind = paths.KIND_OF.get(plural)
+    found: list[tuple[str, str]] = []
+    version = 0
+    async for page in _pages(connection, plural, accept="" if whole else METADATA_ONLY):
+        version = int(page["metadata"]["resourceVersion"])
+        for item in page["items"]:
+            meta = item["metadata"]
+            found.append((meta.get("namespace", ""), meta["name"]))
+            if whole and kind is not None:
+                ingest.job(state, kind, item)
+            elif whole:
+                ingest.pool(state, item)
+    if kind is not None:
+        state.jobs.retain(((kind, *key) for key in found), version, among=_of(kind))
+    else:
+        state.pools.retain((name for _, name in found), version)
+
+
+def _of(kind: Kind) -> Any:
+    return lambda key: key[0] is kind
+
+
+async def _pages(connection: Connection, plural: str, *, accept: str) -> AsyncIterator[Any]:
+    after = ""
+    while True:
+        params = {"limit": str(PAGE)} | ({"continue": after} if after else {})
+        status, body, _ = await connection.get_bytes(f"{paths.OURS}/{plural}", params, accept=accept)
+        if status != HTTP_OK:
+            why = "its CRD is not installed" if status == HTTP_NOT_FOUND else body[:300].decode(errors="replace")
+            raise ConnectionProblem(f"list of {plural}: {status} {why}")
+        page = orjson.loads(body)
+        yield page
+        after = page["metadata"].get("continue", "")
+        if not after:
+            return

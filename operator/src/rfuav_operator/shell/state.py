@@ -1,0 +1,286 @@
+"""ClusterState: the one mutable thing of the process. Reads and answers to writes come in, snapshots go out.
+
+It holds what the API server last said (`Cache`, newer resourceVersion wins), what was decided and not yet seen back
+(the planned status of a job, pods whose create is under way), and remembers what is dirty: which jobs must be stepped,
+and whether admission must be planned again. It decides nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from rfuav_operator.core.model import (
+    Defaults,
+    Job,
+    JobStatus,
+    Kind,
+    Node,
+    NodeName,
+    Pod,
+    Pool,
+    PriorityClass,
+    Snapshot,
+    Uid,
+)
+from rfuav_operator.shell.cache import Cache
+
+JobKey = tuple[Kind, str, str]  # kind, namespace, name
+
+
+class Dirt(NamedTuple):
+    """What changed since it was last taken."""
+
+    jobs: frozenset[Uid]
+    plan: bool
+
+
+class ClusterState:
+    """Everything the operator knows about the cluster, as of now.
+
+    Args:
+        defaults: settings that travel in every snapshot.
+        on_dirt: called whenever something became dirty; must be cheap.
+        on_pod: called with (old, new) for every change of one of our pods.
+    """
+
+    def __init__(
+        self,
+        defaults: Defaults,
+        *,
+        on_dirt: Callable[[], None] = lambda: None,
+        on_pod: Callable[[Pod | None, Pod | None], None] = lambda _old, _new: None,
+    ) -> None:
+        self.defaults = defaults
+        self._on_dirt = on_dirt
+        self._on_pod = on_pod
+        self.jobs: Cache[JobKey, Job] = Cache(self._job_changed)
+        self.pods: Cache[tuple[str, str], Pod] = Cache(self._pod_changed)
+        self.nodes: Cache[str, Node] = Cache(self._node_changed)
+        self.pools: Cache[str, Pool] = Cache(self._pool_changed)
+        self.priority_classes: Cache[str, PriorityClass] = Cache(self._priority_class_changed)
+        self._read: dict[Uid, Job] = {}  # as the API server holds them
+        self._planned: dict[Uid, JobStatus] = {}  # decided, not yet seen back
+        self._effective: dict[Uid, Job] = {}  # read, with the planned status over it
+        self._creating: dict[Uid, frozenset[str]] = {}
+        self._rejected: dict[Uid, str] = {}
+        self._pods_of: dict[Uid, dict[str, Pod]] = {}
+        self._foreign: dict[NodeName, tuple[Pod, ...]] = {}
+        self._nodes: dict[NodeName, Node] = {}
+        self._pools: dict[str, Pool] = {}
+        self._priority_classes: dict[str, PriorityClass] = {}
+        self._dependents: dict[tuple[str, str], set[Uid]] = defaultdict(set)  # by the TrainingJob they wait for
+        self._dirty: set[Uid] = set()
+        self._plan = False
+
+    # --- what is known
+
+    def snapshot(self) -> Snapshot:
+        """The present state. Its maps are live: read it before anything else runs."""
+        return Snapshot(
+            jobs=self._effective,
+            pods_of=self._pods_of,
+            foreign=self._foreign,
+            creating=self._creating,
+            nodes=self._nodes,
+            pools=self._pools,
+            priority_classes=self._priority_classes,
+            defaults=self.defaults,
+            rejected=self._rejected,
+        )
+
+    def read_job(self, uid: Uid) -> Job | None:
+        """The job as the API server holds it, without what was planned."""
+        return self._read.get(uid)
+
+    def job(self, uid: Uid) -> Job | None:
+        """The job with the newest status decided for it."""
+        return self._effective.get(uid)
+
+    def job_named(self, key: JobKey) -> Job | None:
+        """The same, by kind, namespace and name."""
+        read = self.jobs.get(key)
+        return None if read is None else self._effective.get(read.uid)
+
+    def pod_of(self, uid: Uid, name: str) -> Pod | None:
+        """One pod of a job."""
+        return self._pods_of.get(uid, {}).get(name)
+
+    # --- what is dirty
+
+    def take_dirt(self) -> Dirt:
+        """What became dirty since the last call."""
+        dirt = Dirt(frozenset(self._dirty), self._plan)
+        self._dirty.clear()
+        self._plan = False
+        return dirt
+
+    def touch(self, uids: Iterable[Uid] = (), *, plan: bool = True) -> None:
+        """Have these jobs stepped again, and admission planned."""
+        self._dirty.update(uids)
+        self._plan = self._plan or plan
+        self._on_dirt()
+
+    def touch_all(self) -> None:
+        """Have everything decided again: a new leader, or an instant at which time alone changes something."""
+        self.touch(self._effective)
+
+    # --- what was decided and not yet seen back
+
+    def plan_status(self, uid: Uid, status: JobStatus) -> None:
+        """A status was handed to the writer: decide on it from now on."""
+        self._planned[uid] = status
+        self._rejected.pop(uid, None)
+        self._refresh(uid)
+
+    def settle_status(self, uid: Uid, status: JobStatus) -> None:
+        """That write has succeeded; a newer plan stays."""
+        if self._planned.get(uid) is status:
+            del self._planned[uid]
+            self._refresh(uid)
+
+    def drop_plan(self, uid: Uid) -> None:
+        """What was planned will not be written: decide again on what the API server holds."""
+        self._planned.pop(uid, None)
+        self._refresh(uid)
+        self.touch([uid])
+
+    def begin_create(self, uid: Uid, pod: str) -> None:
+        """A pod's create was handed to the writer; it takes room from now on."""
+        self._creating[uid] = self._creating.get(uid, frozenset()) | {pod}
+
+    def end_create(self, uid: Uid, pod: str) -> None:
+        """The outcome of a create is known: the pod was read, or it will not exist."""
+        left = self._creating.get(uid, frozenset()) - {pod}
+        if left:
+            self._creating[uid] = left
+        else:
+            self._creating.pop(uid, None)
+            self._refresh(uid)
+        self.touch([uid])
+
+    def reject(self, uid: Uid, message: str) -> None:
+        """The API server refused the job's pod; kept until the job's status is decided anew."""
+        if uid in self._read:
+            self._rejected[uid] = message
+            self.touch([uid])
+
+    # --- changes of what was read
+
+    def _refresh(self, uid: Uid) -> None:
+        read, planned = self._read.get(uid), self._planned.get(uid)
+        if read is not None:
+            self._effective[uid] = read if planned is None else msgspec.structs.replace(read, status=planned)
+        elif uid not in self._creating:
+            self._effective.pop(uid, None)
+
+    def _job_changed(self, old: Job | None, new: Job | None) -> None:
+        if old is not None and (new is None or new.uid != old.uid):
+            self._forget_job(old)
+        if new is not None:
+            before = self._effective.get(new.uid)
+            self._read[new.uid] = new
+            self._refresh(new.uid)
+            if new.kind is Kind.INFERENCE and new.spec.model.from_training_job:
+                self._dependents[new.namespace, new.spec.model.from_training_job].add(new.uid)
+            if before is None or _substance(before) != _substance(self._effective[new.uid]):
+                self.touch([new.uid])
+        job = new or old
+        if job is not None and job.kind is Kind.TRAINING:
+            moved = old is None or new is None or old.uid != new.uid or old.status.phase != new.status.phase
+            if moved and (waiting := self._dependents.get((job.namespace, job.name))):
+                self.touch(waiting)
+
+    def _forget_job(self, job: Job) -> None:
+        del self._read[job.uid]
+        self._rejected.pop(job.uid, None)
+        last = self._effective[job.uid]
+        self._planned.pop(job.uid, None)
+        # A create that is under way may still take room: the job stays, deleting, until its outcome is known.
+        self._effective[job.uid] = msgspec.structs.replace(last, deleting=True)
+        self._refresh(job.uid)
+        key = (job.namespace, job.spec.model.from_training_job)
+        if (waiting := self._dependents.get(key)) is not None:
+            waiting.discard(job.uid)
+            if not waiting:
+                del self._dependents[key]
+        self.touch([job.uid])
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        pod = new or old
+        if pod is None or (old is not None and new is not None and old == new):
+            return
+        if old is not None and (
+            new is None or new.job_uid != old.job_uid or new.node != old.node or new.uid != old.uid
+        ):
+            self._take_out(old)
+        if new is not None:
+            self._put_in(new)
+        if any(p is not None and p.job_uid is not None for p in (old, new)):
+            self._on_pod(old, new)
+            self.touch({p.job_uid for p in (old, new) if p is not None and p.job_uid is not None})
+        elif _room(old) != _room(new):
+            self.touch()
+
+    def _take_out(self, pod: Pod) -> None:
+        if pod.job_uid is not None:
+            siblings = self._pods_of.get(pod.job_uid, {})
+            siblings.pop(pod.name, None)
+            if not siblings:
+                self._pods_of.pop(pod.job_uid, None)
+        elif pod.node is not None:
+            left = tuple(
+                p for p in self._foreign.get(pod.node, ()) if (p.namespace, p.name) != (pod.namespace, pod.name)
+            )
+            if left:
+                self._foreign[pod.node] = left
+            else:
+                self._foreign.pop(pod.node, None)
+
+    def _put_in(self, pod: Pod) -> None:
+        if pod.job_uid is not None:
+            self._pods_of.setdefault(pod.job_uid, {})[pod.name] = pod
+            return
+        self._take_out(pod)
+        if pod.node is not None and pod.live:
+            self._foreign[pod.node] = (*self._foreign.get(pod.node, ()), pod)
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        node = new or old
+        if node is None or old == new:
+            return
+        if new is None:
+            del self._nodes[node.name]
+        else:
+            self._nodes[node.name] = new
+        there = (u for u, pods in self._pods_of.items() if any(p.node == node.name for p in pods.values()))
+        self.touch(set(there))
+
+    def _pool_changed(self, old: Pool | None, new: Pool | None) -> None:
+        if new is not None:
+            self._pools[new.name] = new
+        elif old is not None:
+            del self._pools[old.name]
+        if old is None or new is None or (old.spec, old.problems) != (new.spec, new.problems):
+            self.touch()
+
+    def _priority_class_changed(self, old: PriorityClass | None, new: PriorityClass | None) -> None:
+        if new is not None:
+            self._priority_classes[new.name] = new
+        elif old is not None:
+            del self._priority_classes[old.name]
+        if old != new:
+            self.touch()
+
+
+def _room(pod: Pod | None) -> tuple[object, ...] | None:
+    """What of a foreign pod matters to admission."""
+    if pod is None or pod.node is None or not pod.live:
+        return None
+    return pod.node, pod.gpus, pod.cpu_milli, pod.memory_bytes
+
+
+def _substance(job: Job) -> tuple[object, ...]:
+    """What of a job a decision can depend on: our own write seen back changes none of it."""
+    return job.generation, job.deleting, job.problems, job.status

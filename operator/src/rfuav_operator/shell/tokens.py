@@ -1,0 +1,113 @@
+"""Who sends a progress report: a pod-bound service-account token, checked offline against the cluster's own keys."""
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import jwt
+import structlog
+
+from rfuav_operator.shell.connection import Connection, ConnectionProblem
+
+log = structlog.get_logger()
+
+ALGORITHMS = ["RS256", "ES256"]
+REFRESH_AT_MOST_EVERY = 10.0  # seconds
+REMEMBERED = 10_000
+LEEWAY = 10.0  # seconds that clocks may differ
+
+
+class Unauthorized(Exception):  # noqa: N818  an answer, not a fault
+    """The token proves nothing."""
+
+
+class Sender(NamedTuple):
+    """The pod that a token is bound to."""
+
+    namespace: str
+    pod: str
+    uid: str
+
+
+class Tokens:
+    """Checks tokens for one audience.
+
+    Args:
+        audience: what the token must have been issued for.
+    """
+
+    def __init__(self, connection: Connection, audience: str) -> None:
+        self._connection = connection
+        self._audience = audience
+        self._issuer = ""
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._asked_at = float("-inf")
+        self._asking = asyncio.Lock()
+        self._checked: OrderedDict[bytes, tuple[Sender, float]] = OrderedDict()
+
+    async def sender(self, token: str) -> Sender:
+        """The pod that sent the token.
+
+        Raises:
+            Unauthorized: not a token of this cluster for this audience, expired, or bound to no pod.
+            ConnectionProblem: the cluster's keys cannot be read.
+        """
+        digest = hashlib.sha256(token.encode()).digest()
+        if (known := self._checked.get(digest)) is not None and known[1] > time.time():
+            return known[0]
+        claims = await self._claims(token)
+        sender = _bound_pod(claims)
+        self._checked[digest] = (sender, float(claims["exp"]))
+        if len(self._checked) > REMEMBERED:
+            self._checked.popitem(last=False)
+        return sender
+
+    async def _claims(self, token: str) -> dict[str, Any]:
+        try:
+            kid = str(jwt.get_unverified_header(token).get("kid") or "")
+        except jwt.PyJWTError as error:
+            raise Unauthorized("this is no token") from error
+        key = await self._key(kid)
+        try:
+            return jwt.decode(
+                token,
+                key,
+                algorithms=ALGORITHMS,
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=LEEWAY,
+                options={"require": ["exp", "iss", "aud"]},
+            )
+        except jwt.PyJWTError as error:
+            raise Unauthorized(f"the token is not accepted: {error}") from error
+
+    async def _key(self, kid: str) -> jwt.PyJWK:
+        if kid not in self._keys:
+            async with self._asking:
+                if kid not in self._keys and time.monotonic() - self._asked_at > REFRESH_AT_MOST_EVERY:
+                    await self._refresh()
+        try:
+            return self._keys[kid]
+        except KeyError as error:
+            raise Unauthorized("the token is signed with a key that is none of this cluster's") from error
+
+    async def _refresh(self) -> None:
+        discovery = await self._connection.request("GET", "/.well-known/openid-configuration")
+        keys = await self._connection.request("GET", "/openid/v1/jwks")
+        for answer in (discovery, keys):
+            if not answer.ok:
+                raise ConnectionProblem(f"the cluster's token keys cannot be read: {answer.status} {answer.message}")
+        self._issuer = discovery.body["issuer"]
+        self._keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(keys.body).keys if key.key_id}
+        self._asked_at = time.monotonic()
+        log.info("token keys read", keys=len(self._keys))
+
+
+def _bound_pod(claims: dict[str, Any]) -> Sender:
+    bound = claims.get("kubernetes.io")
+    pod = bound.get("pod") if isinstance(bound, dict) else None
+    if not isinstance(bound, dict) or not isinstance(pod, dict):
+        raise Unauthorized("the token is not bound to a pod")
+    return Sender(namespace=str(bound.get("namespace")), pod=str(pod.get("name")), uid=str(pod.get("uid")))

@@ -1,0 +1,364 @@
+"""The Writer carries decisions to the API server: in order for one job, bounded in parallel over all.
+
+Actions of the core come in. A failed status write drops what waited behind it, and the job is decided again on what was
+read; a pod's create keeps its room until its outcome is known. Every answer enters ClusterState at once. No request
+reaches beyond the leader's lease.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from rfuav_operator.core.model import (
+    Action,
+    CreatePod,
+    DeleteJob,
+    DeletePod,
+    Job,
+    PatchPoolStatus,
+    PatchStatus,
+    RecordEvent,
+)
+from rfuav_operator.settings import Writes
+from rfuav_operator.shell import ingest, metrics, paths
+from rfuav_operator.shell.connection import MERGE_PATCH, Answer, Connection, NotSent, Unknown
+from rfuav_operator.shell.events import Events
+from rfuav_operator.shell.lane import Lane
+from rfuav_operator.shell.patch import merge_patch
+from rfuav_operator.shell.state import ClusterState
+
+log = structlog.get_logger()
+
+TICK = 0.05  # seconds between two looks at what the budget holds back
+FIRST_BACKOFF, LAST_BACKOFF = 0.1, 5.0  # seconds
+REFUSED_BACKOFF = 5.0  # seconds before a refused status or delete is decided again
+FORGET_AFTER = 60.0  # seconds an idle lane is kept
+UNAUTHORIZED, NOT_FOUND, CONFLICT, TOO_MANY, SERVER_ERROR = 401, 404, 409, 429, 500
+
+
+class LeaseOver(RuntimeError):  # noqa: N818  the term of leader election
+    """The lease has ended: nothing may be written any more."""
+
+
+class Writer:
+    """One queue for each job and pool.
+
+    Args:
+        lease_left: seconds for which this process is surely the leader.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        state: ClusterState,
+        events: Events,
+        limits: Writes,
+        lease_left: Callable[[], float],
+    ) -> None:
+        self._connection = connection
+        self._state = state
+        self._events = events
+        self._limits = limits
+        self._lease_left = lease_left
+        self._lanes: dict[str, Lane] = {}
+        self._held_back: dict[str, Lane] = {}
+        self._free = asyncio.Semaphore(limits.parallel)
+        self._tasks: asyncio.TaskGroup | None = None
+        self._tokens = 0.0
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Carry out what is submitted, until cancelled; a lost lease ends it with an error."""
+        async with asyncio.TaskGroup() as self._tasks:
+            for key, lane in self._lanes.items():
+                self._wake(key, lane)
+            await self._pace()
+
+    def submit(self, actions: Sequence[Action]) -> None:
+        """Queue actions; those of one job keep their order."""
+        for action in actions:
+            key = _key(action)
+            lane = self._lanes.setdefault(key, Lane())
+            lane.add(action)
+            self._wake(key, lane)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until nothing is under way, or the time is over."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=seconds)
+
+    # --- scheduling
+
+    def _wake(self, key: str, lane: Lane) -> None:
+        if lane.running or not lane.items or self._tasks is None:
+            return
+        if lane.urgent or lane.released:
+            self._held_back.pop(key, None)
+            lane.running = True
+            task = self._tasks.create_task(self._empty(key, lane))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        elif key not in self._held_back:
+            lane.waiting_since = time.monotonic()
+            self._held_back[key] = lane
+
+    async def _empty(self, key: str, lane: Lane) -> None:
+        while lane.items and (lane.urgent or lane.released):
+            lane.released = False
+            action = lane.items.popleft()
+            succeeded = await self._carry_out(lane, action)
+            lane.done(action)
+            if not succeeded:
+                self._drop(lane, action)
+        lane.running = False
+        if not lane.items:
+            lane.ours.clear()  # the next decision is made on what the last answer brought
+        self._wake(key, lane)
+
+    def _drop(self, lane: Lane, failed: Action) -> None:
+        for action in lane.items:
+            lane.done(action)
+            if isinstance(action, CreatePod):
+                self._state.end_create(action.job_uid, action.name)
+        lane.items.clear()
+        lane.ours.clear()
+        if isinstance(failed, PatchStatus):
+            self._state.drop_plan(failed.job.uid)
+        elif isinstance(failed, PatchPoolStatus):
+            self._state.touch()
+
+    async def _pace(self) -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(TICK)
+            now = time.monotonic()
+            # One second's budget may be saved up, no more.
+            self._tokens = min(
+                self._tokens + (now - last) * self._limits.progress_per_second,
+                max(self._limits.progress_per_second, 1.0),
+            )
+            last = now
+            due = [
+                (not lane.final, lane.waiting_since, key)
+                for key, lane in self._held_back.items()
+                if now - lane.written_at >= self._limits.progress_interval_seconds
+            ]
+            for _, _, key in sorted(due)[: int(self._tokens)]:
+                self._tokens -= 1
+                lane = self._held_back.pop(key)
+                lane.released = True
+                self._wake(key, lane)
+            for key in [
+                k
+                for k, ln in self._lanes.items()
+                if not ln.items and not ln.running and now - ln.written_at > FORGET_AFTER
+            ]:
+                del self._lanes[key]
+
+    # --- one action
+
+    async def _carry_out(self, lane: Lane, action: Action) -> bool:
+        match action:
+            case PatchStatus():
+                return await self._patch_status(lane, action)
+            case CreatePod():
+                await self._create_pod(action)
+            case DeletePod():
+                await self._delete_pod(action)
+            case DeleteJob():
+                await self._delete_job(action)
+            case RecordEvent():
+                self._events.record(action)
+            case PatchPoolStatus():
+                return await self._patch_pool(lane, action)
+        return True
+
+    async def _patch_status(self, lane: Lane, action: PatchStatus) -> bool:
+        uid = action.job.uid
+        read = self._state.read_job(uid)
+        version = lane.version_for(action.job.resource_version)
+        if read is None or read.resource_version != version:
+            return False  # deleted, or changed by someone else since it was decided
+        patch = merge_patch(msgspec.to_builtins(read.status), msgspec.to_builtins(action.status))
+        if not patch:
+            self._state.settle_status(uid, action.status)
+            return True
+        lane.written_at = time.monotonic()
+        body = {"metadata": {"resourceVersion": version}, "status": patch}
+        answer = await self._send("PATCH", f"{paths.job(read)}/status", body, content_type=MERGE_PATCH)
+        if answer is not None and answer.ok:
+            lane.wrote(version, answer.body["metadata"]["resourceVersion"])
+            ingest.job(self._state, read.kind, answer.body)
+            self._state.settle_status(uid, action.status)
+            return True
+        if answer is None or answer.status == CONFLICT:
+            await self._read_job(read)
+        elif answer.status == NOT_FOUND:
+            self._state.jobs.remove((read.kind, read.namespace, read.name))
+        else:
+            log.error(
+                "status refused", job=f"{read.namespace}/{read.name}", status=answer.status, message=answer.message
+            )
+            await asyncio.sleep(REFUSED_BACKOFF)
+        return False
+
+    async def _read_job(self, job: Job) -> None:
+        """Read a job until there is an answer: only then is the outcome of the last write known."""
+        answer = await self._insist("GET", paths.job(job))
+        if answer.ok:
+            ingest.job(self._state, job.kind, answer.body)
+        elif answer.status == NOT_FOUND:
+            self._state.jobs.remove((job.kind, job.namespace, job.name))
+
+    async def _create_pod(self, action: CreatePod) -> None:
+        try:
+            while self._state.read_job(action.job_uid) is not None:
+                # A second try after a lost answer is safe: the name follows from the job's UID and the attempt.
+                answer: Answer | None = await self._insist("POST", paths.pods(action.namespace), action.manifest)
+                if answer is not None and answer.status == CONFLICT:
+                    answer = await self._existing(action, answer)
+                if answer is None:
+                    continue
+                if answer.ok:
+                    ingest.pod(self._state, answer.body)
+                elif answer.status != NOT_FOUND:  # the namespace is gone: its jobs follow
+                    self._state.reject(action.job_uid, answer.message)
+                return
+        finally:
+            self._state.end_create(action.job_uid, action.name)
+
+    async def _existing(self, action: CreatePod, conflict: Answer) -> Answer | None:
+        """What stands in the way of a create: our own pod is as good as created; None: try again."""
+        if conflict.reason != "AlreadyExists":
+            await asyncio.sleep(FIRST_BACKOFF)  # a quota was written at the same time
+            return None
+        found = await self._insist("GET", f"{paths.pods(action.namespace)}/{action.name}")
+        if found.status == NOT_FOUND:
+            return None
+        if not found.ok or any(o["uid"] == action.job_uid for o in found.body["metadata"].get("ownerReferences", ())):
+            return found
+        job = self._state.read_job(action.job_uid)
+        message = f"the pod {action.name} exists already and belongs to somebody else; delete it to let the job go on"
+        if job is not None:
+            self._events.record(
+                RecordEvent(job=job, type="Warning", reason="PodNameTaken", action="CreatePod", note=message)
+            )
+        return Answer(CONFLICT, {"message": message})
+
+    async def _delete_pod(self, action: DeletePod) -> None:
+        path = f"{paths.pods(action.namespace)}/{action.name}"
+        answer = await self._insist("DELETE", path, {"preconditions": {"uid": action.uid}})
+        if answer.status == CONFLICT:  # another pod has the name by now
+            answer = await self._insist("GET", path)
+        if answer.status == NOT_FOUND:
+            self._state.pods.remove((action.namespace, action.name))
+        elif not answer.ok:
+            log.error(
+                "pod not deleted", pod=f"{action.namespace}/{action.name}", status=answer.status, message=answer.message
+            )
+            await asyncio.sleep(REFUSED_BACKOFF)
+        elif answer.body.get("kind") == "Pod":
+            ingest.pod(self._state, answer.body)
+
+    async def _delete_job(self, action: DeleteJob) -> None:
+        job = self._state.read_job(action.job.uid)
+        if job is None or job.resource_version != action.job.resource_version:
+            self._state.touch([action.job.uid])
+            return
+        body = {
+            "preconditions": {"uid": job.uid, "resourceVersion": job.resource_version},
+            "propagationPolicy": "Background",
+        }
+        answer = await self._insist("DELETE", paths.job(job), body)
+        if answer.status == NOT_FOUND or (answer.ok and answer.body.get("kind") == "Status"):
+            self._state.jobs.remove((job.kind, job.namespace, job.name))
+        elif answer.ok:
+            ingest.job(self._state, job.kind, answer.body)  # held by somebody's finalizer
+        else:
+            await self._read_job(job)
+            self._state.touch([job.uid])
+
+    async def _patch_pool(self, lane: Lane, action: PatchPoolStatus) -> bool:
+        pool = self._state.pools.get(action.pool.name)
+        if pool is None or pool.uid != action.pool.uid:
+            return True
+        patch = merge_patch(dict(pool.status), dict(action.status))
+        if not patch:
+            return True
+        lane.written_at = time.monotonic()
+        path = f"{paths.OURS}/{paths.POOLS}/{pool.name}"
+        body = {"metadata": {"resourceVersion": pool.resource_version}, "status": patch}
+        answer = await self._send("PATCH", f"{path}/status", body, content_type=MERGE_PATCH)
+        if answer is None or answer.status == CONFLICT:
+            answer = await self._insist("GET", path)
+            if answer.ok:
+                ingest.pool(self._state, answer.body)
+            return False
+        if answer.ok:
+            ingest.pool(self._state, answer.body)
+        elif answer.status != NOT_FOUND:
+            log.error("pool status refused", pool=pool.name, status=answer.status, message=answer.message)
+        return True
+
+    # --- one request
+
+    async def _insist(self, method: str, path: str, body: Any = None) -> Answer:
+        """A request that may be sent twice, until there is an answer."""
+        backoff = FIRST_BACKOFF
+        while True:
+            answer = await self._send(method, path, body)
+            if answer is not None:
+                return answer
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.5))  # noqa: S311  jitter
+            backoff = min(backoff * 2, LAST_BACKOFF)
+
+    async def _send(
+        self, method: str, path: str, body: Any = None, *, content_type: str = "application/json"
+    ) -> Answer | None:
+        """A request, tried again while the server surely did not act on it; None: the outcome is not known."""
+        backoff = FIRST_BACKOFF
+        while True:
+            wait: float | None = None
+            async with self._free:
+                left = self._lease_left()
+                if left <= 0:
+                    raise LeaseOver
+                began = time.monotonic()
+                try:
+                    answer = await self._connection.request(
+                        method, path, body, content_type=content_type, timeout=min(self._limits.timeout_seconds, left)
+                    )
+                except Unknown as error:
+                    log.warning("outcome unknown", error=str(error))
+                    metrics.wrote(method, "unknown", time.monotonic() - began)
+                    return None
+                except NotSent as error:
+                    log.warning("not sent", error=str(error))
+                    metrics.wrote(method, "not sent", time.monotonic() - began)
+                else:
+                    metrics.wrote(method, str(answer.status), time.monotonic() - began)
+                    if answer.status >= SERVER_ERROR:
+                        log.warning(
+                            "server error", method=method, path=path, status=answer.status, message=answer.message
+                        )
+                        return None
+                    if answer.status not in (UNAUTHORIZED, TOO_MANY):
+                        return answer
+                    wait = answer.retry_after
+            await asyncio.sleep(wait if wait is not None else backoff * random.uniform(0.5, 1.5))  # noqa: S311  jitter
+            backoff = min(backoff * 2, LAST_BACKOFF)
+
+
+def _key(action: Action) -> str:
+    match action:
+        case CreatePod(job_uid=uid) | DeletePod(job_uid=uid):
+            return uid
+        case PatchPoolStatus(pool=pool):
+            return pool.uid
+        case PatchStatus(job=job) | DeleteJob(job=job) | RecordEvent(job=job):
+            return job.uid
