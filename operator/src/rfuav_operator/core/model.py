@@ -68,6 +68,11 @@ class Assignment(Wire, frozen=True, kw_only=True):
     gpus: int = 0
     shard: int | None = None  # InferenceJob
     rank: int | None = None  # TrainingJob of several nodes
+    started_at: datetime | None = (
+        None  # its container was seen running: a pod gone after this has vanished, not been lost
+    )
+    image_error_since: datetime | None = None  # first seen in ErrImagePull or ImagePullBackOff
+    stopping: str = ""  # why its pod is being removed; the room is held until the pod is gone or terminal
 
 
 class Queue(Wire, frozen=True, kw_only=True):
@@ -122,6 +127,7 @@ class ShardCounts(Wire, frozen=True, kw_only=True):
 
     total: int = 1
     completed: str = ""
+    finished: Progress | None = None  # sums of the completed shards
     attempts: dict[str, int] = {}
     retries: dict[str, int] = {}
     counted_failures: dict[str, int] = {}
@@ -163,9 +169,13 @@ class JobStatus(Wire, frozen=True, kw_only=True):
     failures: tuple[Failure, ...] = ()
     counted_failures: int = 0
     uncounted_failures: int = 0  # evictions, lost nodes and vanished pods; bounded, so that nothing loops for ever
+    rejections: int = (
+        0  # times in a row that the API server refused the pod (403, 422): they space the tries, nothing more
+    )
     not_before: datetime | None = None  # end of the backoff
     avoided_nodes: dict[str, datetime] = {}
-    running_seconds: int = 0  # of finished attempts
+    running_seconds: int = 0  # of runs that ended
+    running_since: datetime | None = None  # start of the present run; None: no pod runs
     shards: ShardCounts | None = None
     source: Source | None = None
     queued_at: datetime | None = None
@@ -181,7 +191,7 @@ class Resources(Wire, frozen=True, kw_only=True):
     """What one pod asks for. Quantities stay strings as the user wrote them; `quantity` reads them."""
 
     gpus: int = 1
-    gpu_memory: str | None = None
+    gpu_memory: str | int | None = None
     cpu: str | int | float | None = None
     memory: str | int | None = None
     shared_memory: str | int | None = None
@@ -259,6 +269,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str
     name: str
     uid: Uid
+    kind: Kind | None = None  # label rfuav.io/kind: what a pod counts as when its job is gone already
     job_uid: Uid | None = None  # controller ownerReference to one of our kinds; None: a foreign pod
     attempt: int = 0
     index: int = 0  # rank or shard
@@ -334,8 +345,8 @@ class PoolSpec(Wire, frozen=True, kw_only=True):
     """GPUPool.spec; behaviour that comes later is reported by `problems` of the pool."""
 
     node_selector: dict[str, str] = {}
-    per_gpu: tuple[GpuTier, ...] = ()
-    per_node_cpu: PerNodeCpu = PerNodeCpu()
+    per_gpu: tuple[GpuTier, ...] = msgspec.field(default=(), name="perGPU")
+    per_node_cpu: PerNodeCpu = msgspec.field(default=PerNodeCpu(), name="perNodeCPU")
     queueing: str = "BestEffortFIFO"
     placement: str = "Pack"
     schedule_timeout_seconds: int = 300
@@ -385,11 +396,15 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     jobs: Mapping[Uid, Job]
     pods_of: Mapping[Uid, Mapping[str, Pod]]  # our pods: job UID -> pod name -> pod
     foreign: Mapping[NodeName, tuple[Pod, ...]]  # live pods of others, by bound node
-    creating: Mapping[Uid, frozenset[str]]  # pod names whose create was handed over and whose outcome is not known yet
+    # Pod names whose create was handed over and whose outcome is not known yet. A job deleted meanwhile stays in
+    # `jobs`, `deleting`, until its entry here is gone: its assignments say which room the create may still take.
+    creating: Mapping[Uid, frozenset[str]]
     nodes: Mapping[NodeName, Node]
     pools: Mapping[str, Pool]
     priority_classes: Mapping[str, PriorityClass]
     defaults: Defaults
+    # The API server's own words on a create it answered with 403 or 422; cleared when the job's status changes.
+    rejected: Mapping[Uid, str] = {}
 
 
 # --- actions: what the core answers

@@ -1,0 +1,526 @@
+"""One step of one job: what its pods, its spec and the time make of its status.
+
+A job as it stands and what is known of its pods come in (`Facts`); the new status, and the pods to delete and to create
+go out (`Outcome`). Who is admitted next is not decided here but in `admission`.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+from msgspec.structs import replace
+
+from rfuav_operator.core import backoff, classify, conditions, progress, ranges, units
+from rfuav_operator.core.model import (
+    Assignment,
+    Defaults,
+    Failure,
+    Job,
+    JobStatus,
+    Kind,
+    Node,
+    NodeName,
+    Phase,
+    Pod,
+    PodPhase,
+    PoolSpec,
+    Report,
+    ShardCounts,
+    Source,
+)
+
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+IMAGE_GRACE = timedelta(seconds=30)  # a registry that hiccups is not a missing image
+SUSPENDED = "Suspended"
+_IMAGE_ERRORS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_HOPELESS_IMAGE = frozenset({"InvalidImageName", "ErrImageNeverPull"})
+_KEPT_FAILURES = 5
+_MESSAGE_LIMIT = 1024
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step may know besides the job itself."""
+
+    now: datetime
+    pods: Mapping[str, Pod]
+    creating: Collection[str]
+    nodes: Mapping[NodeName, Node]
+    pool: PoolSpec
+    defaults: Defaults
+    reports: Sequence[Report] = ()
+    rejected: str = ""
+    source: Job | None = None  # the TrainingJob that `fromTrainingJob` names, if there is one
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What the step decided."""
+
+    status: JobStatus
+    delete: Sequence[Pod] = ()
+    create: Sequence[Assignment] = ()
+    remove_job: bool = False
+
+
+def may_live(pod: Pod, nodes: Mapping[NodeName, Node]) -> bool:
+    """Whether containers of the pod may still run.
+
+    A pod that is being deleted is believed dead only when its node was deleted or tainted out-of-service: both are a
+    person's word that nothing runs there.
+    """
+    if not pod.live:
+        return False
+    if not pod.deleting or pod.node is None:
+        return True
+    node = nodes.get(pod.node)
+    return node is not None and all(t.key != OUT_OF_SERVICE for t in node.taints)
+
+
+def step(job: Job, facts: Facts) -> Outcome:
+    """The job's next status and the effects that follow from it."""
+    phase = job.status.phase
+    if job.deleting:  # the garbage collector takes the pods; room stays held by those that live
+        return Outcome(status=job.status)
+    if phase is not None and phase.terminal:
+        return _after_the_end(job, facts)
+    return _Step(job, facts).run()
+
+
+def _after_the_end(job: Job, facts: Facts) -> Outcome:
+    """A terminal job never moves: its left-over pods go, and after its TTL the job does."""
+    ttl, finished = job.spec.ttl_seconds_after_finished, job.status.finished_at
+    expired = ttl is not None and finished is not None and finished + timedelta(seconds=ttl) <= facts.now
+    return Outcome(
+        status=replace(job.status, observed_generation=job.generation),
+        delete=[p for p in facts.pods.values() if p.live and not p.deleting],
+        remove_job=expired,
+    )
+
+
+class _Step:
+    """The working state of one step."""
+
+    def __init__(self, job: Job, facts: Facts) -> None:
+        self.job = job
+        self.facts = facts
+        self.now = facts.now.replace(microsecond=0)
+        self.status = job.status
+        self.kept: list[Assignment] = []
+        self.delete: list[Pod] = []
+        self.create: list[Assignment] = []
+        self.succeeded = False
+        self.fatal: tuple[str, str] | None = None
+
+    def run(self) -> Outcome:
+        self._begin()
+        for report in self.facts.reports:
+            self.status = progress.apply_report(self.status, report, self.job.kind)
+        for assignment in self.job.status.assignments:
+            self._observe(assignment)
+        self._delete_strays()
+        self._count_running_time()
+        if self.succeeded:  # seen in the same step as a cancellation, success wins: the work is done
+            return self._end(Phase.SUCCEEDED, "Succeeded", "")
+        if self.job.spec.cancel:
+            return self._end(Phase.CANCELLED, "Cancelled", "cancelled by spec.cancel")
+        if self.fatal:
+            return self._end(Phase.FAILED, *self.fatal)
+        if self._past_deadline():
+            limit = self.job.spec.active_deadline_seconds
+            return self._end(Phase.FAILED, "DeadlineExceeded", f"ran longer than activeDeadlineSeconds ({limit} s)")
+        self._resolve_source()
+        if self.fatal:
+            return self._end(Phase.FAILED, *self.fatal)
+        if self.job.spec.suspend:
+            self._suspend()
+        self._set(assignments=tuple(self.kept))
+        self._settle()
+        return Outcome(status=self.status, delete=self.delete, create=self.create)
+
+    # --- small tools
+
+    def _set(self, **changes: object) -> None:
+        self.status = replace(self.status, **changes)
+
+    def _condition(self, kind: str, value: bool, reason: str, message: str = "") -> None:
+        self._set(
+            conditions=conditions.put(
+                self.status.conditions,
+                kind,
+                value=value,
+                reason=reason,
+                message=message,
+                now=self.now,
+                generation=self.job.generation,
+            )
+        )
+
+    def _clear(self, kind: str, reason: str) -> None:
+        self._set(
+            conditions=conditions.clear(
+                self.status.conditions, kind, reason=reason, now=self.now, generation=self.job.generation
+            )
+        )
+
+    # --- what the pods say
+
+    def _begin(self) -> None:
+        self._set(observed_generation=self.job.generation)
+        if self.status.phase is None:
+            self._set(phase=Phase.QUEUED)
+            self._condition("Reconciling", True, "Queued", "waits for the first queue decision")
+        if self.status.queued_at is None and not self.job.spec.suspend:
+            # A job made suspended gets in line when it is let go, any other at its creation.
+            was_held = self.status.phase is Phase.SUSPENDED
+            self._set(queued_at=self.now if was_held else self.job.created.replace(microsecond=0))
+        if self.job.kind is Kind.INFERENCE and self.status.shards is None:
+            self._set(shards=ShardCounts(total=self.job.spec.shards))
+        self.status = units.forget_past_waits(self.status, self.facts.now)
+
+    def _observe(self, a: Assignment) -> None:
+        """One assignment against its pod: kept, released, completed or failed."""
+        pod = self.facts.pods.get(a.pod)
+        if pod is None:
+            self._observe_absence(a)
+        elif pod.phase is PodPhase.SUCCEEDED:
+            self._complete(a, pod)
+        elif pod.phase is PodPhase.FAILED:
+            self._read_termination_message(a, pod)
+            if not a.stopping:
+                self._fail(a, classify.classify(pod, gpu_shared=self._gpu_shared(pod)), pod)
+        elif not may_live(pod, self.facts.nodes):
+            if not a.stopping:
+                self._fail(a, classify.node_lost(pod.node or a.node), pod)
+        else:
+            self._watch(a, pod)
+
+    def _observe_absence(self, a: Assignment) -> None:
+        if a.pod in self.facts.creating:
+            self.kept.append(a)
+        elif a.stopping:
+            pass  # what was to go is gone
+        elif a.started_at is not None:
+            self._fail(a, classify.vanished(), None)
+        elif self.facts.rejected:
+            self._fail(a, classify.rejected(self.facts.rejected), None)
+        elif not self.job.spec.suspend:  # recorded, not made: the create was lost, or the operator was
+            self.kept.append(a)
+            self.create.append(a)
+
+    def _watch(self, a: Assignment, pod: Pod) -> None:
+        """A pod that lives: started, or waiting, perhaps for too long."""
+        verdict = None
+        now, pool = self.facts.now, self.facts.pool
+        if a.stopping or pod.deleting:
+            pass
+        elif pod.phase is PodPhase.RUNNING:
+            if a.started_at is None:
+                started = (pod.started_at or self.now).replace(microsecond=0)
+                a = replace(a, started_at=started, image_error_since=None)
+        elif pod.node is None:
+            if pod.created + timedelta(seconds=pool.schedule_timeout_seconds) <= now:
+                verdict = classify.not_scheduled(pod, pool.schedule_timeout_seconds)
+        elif pod.waiting_reason in _IMAGE_ERRORS:
+            a = replace(a, image_error_since=a.image_error_since or self.now)
+            if pod.waiting_reason in _HOPELESS_IMAGE or (a.image_error_since or now) + IMAGE_GRACE <= now:
+                verdict = classify.image_pull(pod)
+        elif (pod.bound_at or pod.created) + timedelta(seconds=pool.start_timeout_seconds) <= now:
+            verdict = classify.not_started(pod, pool.start_timeout_seconds)
+        if verdict is not None:
+            self._fail(a, verdict, pod)
+            a = replace(a, stopping=verdict.reason)
+        if a.stopping and not pod.deleting:
+            self.delete.append(pod)
+        self.kept.append(a)
+
+    def _complete(self, a: Assignment, pod: Pod) -> None:
+        self._read_termination_message(a, pod)
+        if a.started_at is None and self.status.started_at is None:
+            self._set(started_at=(pod.started_at or self.now).replace(microsecond=0))
+        if a.shard is None or self.status.shards is None:
+            self.succeeded = True
+            return
+        done = ranges.parse(self.status.shards.completed) | {a.shard}
+        key = str(a.shard)
+        self.status = progress.complete_shard(self.status, a.shard)
+        shards = self.status.shards
+        if shards is None:  # for the type checker: complete_shard keeps them
+            return
+        self._set(
+            shards=replace(
+                shards,
+                completed=ranges.show(done),
+                attempts={k: v for k, v in shards.attempts.items() if k != key},
+                counted_failures={k: v for k, v in shards.counted_failures.items() if k != key},
+            )
+        )
+        self.status = progress.sum_shards(self.status)
+        self.succeeded = len(done) >= self.job.spec.shards
+
+    def _read_termination_message(self, a: Assignment, pod: Pod) -> None:
+        parts = progress.parse_termination_message(pod.termination_message) if pod.termination_message else None
+        if parts is not None:
+            self.status = progress.apply_parts(self.status, a.shard, parts, self.job.kind, self.now)
+
+    def _gpu_shared(self, pod: Pod) -> bool:
+        node = self.facts.nodes.get(pod.node) if pod.node else None
+        return node is not None and node.gpu_slots > node.gpus
+
+    def _fail(self, a: Assignment, verdict: classify.Verdict, pod: Pod | None) -> None:
+        """Record a failure of the unit and when it may run again, or that it may not."""
+        attempt = units.attempt_of(self.status, a.shard)
+        out_of_memory_before = any(
+            f.reason == classify.OUT_OF_MEMORY and f.shard == a.shard for f in self.status.failures
+        )
+        finished = pod.finished_at if pod is not None and pod.finished_at is not None else self.now
+        failure = Failure(
+            attempt=attempt,
+            pod=a.pod,
+            node=a.node,
+            reason=verdict.reason,
+            exit_code=verdict.exit_code,
+            message=verdict.message[:_MESSAGE_LIMIT],
+            finished_at=finished.replace(microsecond=0),
+            counted=verdict.counted,
+            shard=a.shard,
+        )
+        self._set(failures=(*self.status.failures, failure)[-_KEPT_FAILURES:])
+        rejected = verdict.reason == classify.REJECTED
+        self.status = units.record_failure(self.status, a.shard, counted=verdict.counted, rejected=rejected)
+        if verdict.avoid_node and a.node:
+            until = self.now + timedelta(seconds=self.facts.defaults.node_avoid_seconds)
+            self._set(avoided_nodes={**self.status.avoided_nodes, a.node: until})
+        if not verdict.counted and not rejected and verdict.exit_code != classify.CHECKPOINTED:
+            self._condition("Evicted", True, verdict.reason, verdict.message)
+        counted, uncounted = units.failures(self.status, a.shard)
+        limit = self.job.spec.backoff_limit
+        unit = "" if a.shard is None or self.job.spec.shards == 1 else f"shard {a.shard} "
+        if verdict.final or (verdict.reason == classify.OUT_OF_MEMORY and out_of_memory_before):
+            self.fatal = (verdict.reason, f"{unit}{verdict.message}")
+        elif verdict.counted and counted > limit:
+            reason = verdict.reason if verdict.reason == classify.OUT_OF_MEMORY else "BackoffLimitExceeded"
+            times = "once" if counted == 1 else f"{counted} times"
+            self.fatal = (reason, f"{unit}failed {times} (backoffLimit {limit}); last: {verdict.message}")
+        elif not verdict.counted and not rejected and uncounted > self.facts.defaults.uncounted_limit:
+            self.fatal = (
+                "TooManyDisruptions",
+                f"{unit}was stopped {uncounted} times without a failure of its own; last: {verdict.message}",
+            )
+        else:
+            tries = counted + uncounted + self.status.rejections
+            wait = backoff.delay(self.job.uid, a.shard, tries, self.facts.defaults)
+            self.status = units.wait_until(self.status, a.shard, self.now + wait)
+
+    def _delete_strays(self) -> None:
+        """Delete pods of older attempts: they must not live beside the present one.
+
+        One of a later attempt than recorded is left alone: the status read here is behind then, and the pod is right.
+        """
+        assigned = {a.pod for a in self.job.status.assignments}
+        for pod in self.facts.pods.values():
+            if pod.name in assigned or not pod.live or pod.deleting:
+                continue
+            shard = None if self.job.kind is Kind.TRAINING else pod.index
+            if pod.attempt <= units.attempt_of(self.status, shard):
+                self.delete.append(pod)
+
+    # --- time, dependencies, suspension
+
+    def _running(self) -> list[Pod]:
+        found = (self.facts.pods.get(a.pod) for a in self.kept if a.started_at is not None)
+        return [p for p in found if p is not None and p.live]
+
+    def _count_running_time(self) -> None:
+        since, running = self.status.running_since, bool(self._running()) and not self.succeeded
+        if running and since is None:
+            begun = min(a.started_at for a in self.kept if a.started_at is not None)
+            begun = max(begun, self.status.admitted_at or begun)
+            self._set(running_since=begun, started_at=self.status.started_at or begun, rejections=0)
+        elif not running and since is not None:
+            spent = max(0, int((self.now - since).total_seconds()))
+            self._set(running_since=None, running_seconds=self.status.running_seconds + spent)
+
+    def _past_deadline(self) -> bool:
+        at = deadline(replace(self.job, status=self.status))
+        return at is not None and at <= self.facts.now
+
+    def _resolve_source(self) -> None:
+        """Take over the weights of the TrainingJob that was waited for; once recorded, they stay."""
+        name = self.job.spec.model.from_training_job
+        source = self.facts.source
+        if not name or self.status.source is not None or source is None:
+            return
+        if source.status.phase is Phase.SUCCEEDED:
+            weights = source.status.outputs.get("bestWeights") or default_weights(source)
+            self._set(source=Source(name=name, uid=source.uid, weights=weights))
+        elif source.status.phase is not None and source.status.phase.terminal:
+            word = "failed" if source.status.phase is Phase.FAILED else "was cancelled"
+            self.fatal = ("SourceFailed", f"TrainingJob {name} {word}: {source.status.message or source.status.reason}")
+
+    def _suspend(self) -> None:
+        """Stop what runs. The pods save a checkpoint and leave; the room is theirs until then."""
+        kept = []
+        for a in self.kept:
+            pod = self.facts.pods.get(a.pod)
+            if pod is not None and not pod.deleting and pod not in self.delete:
+                self.delete.append(pod)
+            kept.append(a if a.stopping else replace(a, stopping=SUSPENDED))
+        self.kept, self.create = kept, []
+
+    # --- conclusions
+
+    def _settle(self) -> None:
+        """Phase, reason and conditions of a job that goes on."""
+        before = self.job.status.phase
+        held = [a for a in self.kept if a.stopping != SUSPENDED]
+        if self.job.spec.suspend:
+            stopping = len(self.kept)
+            message = f"suspended; {stopping} pod{'s' * (stopping != 1)} still stopping" if stopping else "suspended"
+            self._set(phase=Phase.SUSPENDED, reason=SUSPENDED, message=message, queue=None)
+            self._condition("Suspended", True, SUSPENDED, "spec.suspend is true")
+            self._condition("Admitted", False, SUSPENDED, message)
+            self._pods_not_ready(SUSPENDED, message)
+            self._clear("Reconciling", SUSPENDED)
+            self._clear("Stalled", SUSPENDED)
+            return
+        self._clear("Suspended", "Resumed")
+        if not held:
+            self._set(phase=Phase.QUEUED)
+            if before is not Phase.QUEUED:  # the plan of the same turn says why it waits, with numbers
+                reason, message = (
+                    ("Resumed", "resumed") if before is Phase.SUSPENDED else ("BackingOff", self._last_failure())
+                )
+                if before is not None:
+                    self._set(reason=reason, message=message)
+                    self._condition("Admitted", False, reason, message)
+                    self._pods_not_ready("NoPods", "")
+            return
+        self._set(queue=None)
+        if any(a.started_at is not None and not a.stopping for a in held):
+            self._set(phase=Phase.RUNNING)
+        else:
+            self._set(phase=Phase.ADMITTED)
+        reason, message = self._present(held)
+        self._set(reason=reason, message=message)
+        waiting = [a for a in held if a.started_at is None or a.stopping]
+        if waiting or reason:
+            self._condition("PodsReady", False, reason or "Starting", message)
+        else:
+            self._condition("PodsReady", True, "Running", "")
+
+    def _present(self, held: list[Assignment]) -> tuple[str, str]:
+        """Reason and message of a job that holds room: what its pods wait for, and what was lost."""
+        for a in held:
+            pod = self.facts.pods.get(a.pod)
+            if a.stopping:
+                words = self._last_failure()
+                return a.stopping, f"{words}; waits until pod {a.pod} is gone"
+            if pod is not None and pod.deleting and pod.node is not None:
+                node = self.facts.nodes.get(pod.node)
+                if node is not None and not node.ready:
+                    return classify.NODE_LOST, (
+                        f"node {pod.node} is not ready and pod {a.pod} cannot be confirmed gone; goes on once the "
+                        f"Node is deleted or tainted {OUT_OF_SERVICE}"
+                    )
+        waiting = [(a, self.facts.pods.get(a.pod)) for a in held if a.started_at is None]
+        for a, pod in waiting:
+            if pod is None:
+                continue
+            if pod.unschedulable and pod.node is None:
+                return "Unschedulable", f"pod {a.pod}: {pod.unschedulable}"
+            if pod.waiting_message or pod.waiting_reason not in ("", "ContainerCreating", "PodInitializing"):
+                return pod.waiting_reason, f"pod {a.pod}: {pod.waiting_message or pod.waiting_reason}"
+        if len(waiting) == len(held):
+            nodes = sorted({a.node for a in held if a.node})
+            return "Starting", f"starts on {', '.join(nodes[:3])}{' ...' * (len(nodes) > 3)}"  # noqa: PLR2004
+        return "", self._shards_text(held)
+
+    def _shards_text(self, held: list[Assignment]) -> str:
+        shards = self.status.shards
+        if shards is None or self.job.spec.shards == 1:
+            return ""
+        done = len(ranges.parse(shards.completed))
+        return f"{done} of {self.job.spec.shards} shards done, {len(held)} admitted"
+
+    def _last_failure(self) -> str:
+        if not self.status.failures:
+            return ""
+        last = self.status.failures[-1]
+        return f"attempt {last.attempt} failed: {last.reason}: {last.message}"[:_MESSAGE_LIMIT]
+
+    def _pods_not_ready(self, reason: str, message: str) -> None:
+        if conditions.find(self.status.conditions, "PodsReady"):
+            self._condition("PodsReady", False, reason, message)
+
+    def _end(self, phase: Phase, reason: str, message: str) -> Outcome:
+        """The terminal status. Assignments stay as a record, and as the room of a create that may still arrive."""
+        since = self.status.running_since
+        spent = max(0, int((self.now - since).total_seconds())) if since else 0
+        self._set(
+            phase=phase,
+            reason=reason,
+            message=message,
+            queue=None,
+            assignments=self.job.status.assignments,
+            running_since=None,
+            running_seconds=self.status.running_seconds + spent,
+            not_before=None,
+            finished_at=self.now,
+        )
+        if phase is Phase.SUCCEEDED:
+            if self.status.progress is not None:
+                done = replace(self.status.progress, percent=100, remaining_seconds=0)
+                self._set(progress=done)
+            self._condition("Complete", True, reason, message)
+        else:
+            self._condition("Failed", True, reason, message)
+        if phase is Phase.FAILED:
+            self._condition("Stalled", True, "Failed", message)
+        else:
+            self._clear("Stalled", reason)
+        if phase is Phase.CANCELLED or not conditions.is_true(self.status.conditions, "Admitted"):
+            self._condition("Admitted", False, reason, message)
+        self._pods_not_ready(reason, message)
+        self._clear("Suspended", reason)
+        self._clear("Reconciling", reason)
+        live = [p for p in self.facts.pods.values() if p.live and not p.deleting]
+        return Outcome(status=self.status, delete=live)
+
+
+def default_weights(source: Job) -> str:
+    """Where a TrainingJob that did not report its best weights writes them."""
+    output = source.raw_spec.get("output") or {}
+    return f"{str(output.get('uri', '')).rstrip('/')}/best.safetensors"
+
+
+def deadline(job: Job) -> datetime | None:
+    """When `activeDeadlineSeconds` ends the present run; None: it does not run, or has no deadline."""
+    limit, since = job.spec.active_deadline_seconds, job.status.running_since
+    if limit is None or since is None:
+        return None
+    return since + timedelta(seconds=max(0, limit - job.status.running_seconds))
+
+
+def next_time(job: Job, facts_pods: Mapping[str, Pod], pool: PoolSpec) -> datetime | None:
+    """The next instant at which time alone changes the job; a past one means that it is due."""
+    status = job.status
+    if job.deleting or status.phase is None:
+        return None
+    if status.phase.terminal:
+        ttl = job.spec.ttl_seconds_after_finished
+        return None if ttl is None or status.finished_at is None else status.finished_at + timedelta(seconds=ttl)
+    times = [t for t in (status.not_before, deadline(job)) if t is not None]
+    times += status.avoided_nodes.values()
+    if status.shards is not None:
+        times += status.shards.not_before.values()
+    for a in status.assignments:
+        pod = facts_pods.get(a.pod)
+        if pod is None or not pod.live or pod.deleting or a.stopping or pod.phase is PodPhase.RUNNING:
+            continue
+        if pod.node is None:
+            times.append(pod.created + timedelta(seconds=pool.schedule_timeout_seconds))
+        elif pod.waiting_reason in _IMAGE_ERRORS:
+            if a.image_error_since is not None:
+                times.append(a.image_error_since + IMAGE_GRACE)
+        else:
+            times.append((pod.bound_at or pod.created) + timedelta(seconds=pool.start_timeout_seconds))
+    return min(times, default=None)

@@ -1,0 +1,37 @@
+"""Names and labels that follow from a job alone, so that a create tried twice finds its own pod."""
+
+from hashlib import sha256
+
+from rfuav_operator.core.model import Job, Kind
+
+API_VERSION = "rfuav.io/v1alpha1"
+PLURAL = {Kind.TRAINING: "trainingjobs", Kind.INFERENCE: "inferencejobs"}
+GPU = "nvidia.com/gpu"
+
+LABEL_JOB = "rfuav.io/job"
+LABEL_KIND = "rfuav.io/kind"
+LABEL_ATTEMPT = "rfuav.io/attempt"
+LABEL_RANK = "rfuav.io/rank"
+LABEL_SHARD = "rfuav.io/shard"
+LABEL_JOB_UID = "rfuav.io/job-uid"
+CA_ANNOTATION = "rfuav.io/progress-ca"
+TOKEN_AUDIENCE = "rfuav.io/progress"  # noqa: S105  an audience, not a secret
+
+
+def pod_name(job: Job, attempt: int, shard: int | None) -> str:
+    """`<job>-<5 characters of the UID's hash>-<attempt>[-<shard>]`; a job of one pod carries no last part."""
+    tag = sha256(job.uid.encode()).hexdigest()[:5]
+    suffix = f"-{shard}" if shard is not None and job.spec.shards > 1 else ""
+    return f"{job.name}-{tag}-{attempt}{suffix}"
+
+
+def pod_labels(job: Job, attempt: int, shard: int | None) -> dict[str, str]:
+    """The labels by which the operator and people find the pods of a job."""
+    index = {LABEL_RANK: "0"} if shard is None else {LABEL_SHARD: str(shard)}
+    return {
+        LABEL_JOB: job.name,
+        LABEL_KIND: job.kind.value,
+        LABEL_ATTEMPT: str(attempt),
+        LABEL_JOB_UID: job.uid,
+        **index,
+    }

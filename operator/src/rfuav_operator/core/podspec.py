@@ -1,0 +1,243 @@
+"""From a job and one of its assignments to the manifest of the pod: the pod contract, operator's side.
+
+The job's spec as the user wrote it, the assignment (name, node, shard) and the operator's settings come in; a plain
+manifest goes out. Nothing here looks at the cluster.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rfuav_operator.core import names, units
+from rfuav_operator.core.model import Assignment, Defaults, Job, Source
+
+HOME = "/home/rfuav"
+MOUNT_ROOT = "/mnt/rfuav"
+SECRETS = "/var/run/secrets/rfuav.io"
+USER = 65532
+CONTAINER = "trainer"
+_PVC = "pvc://"
+
+
+def manifest(job: Job, assignment: Assignment, defaults: Defaults) -> dict[str, Any]:
+    """The pod of `assignment`, restricted Pod Security throughout, owned by the job."""
+    template: Mapping[str, Any] = job.raw_spec.get("podTemplate") or {}
+    metadata: Mapping[str, Any] = template.get("metadata") or {}
+    attempt = units.attempt_of(job.status, assignment.shard)
+    annotations = dict(metadata.get("annotations") or {})
+    if defaults.progress_url:
+        annotations[names.CA_ANNOTATION] = defaults.progress_ca
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": assignment.pod,
+            "namespace": job.namespace,
+            "labels": {
+                **(metadata.get("labels") or {}),
+                **names.pod_labels(job, attempt, assignment.shard),
+            },
+            "annotations": annotations,
+            "ownerReferences": [
+                {
+                    "apiVersion": names.API_VERSION,
+                    "kind": job.kind.value,
+                    "name": job.name,
+                    "uid": job.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        "spec": _pod_spec(job, assignment, attempt, template, defaults),
+    }
+
+
+def _pod_spec(
+    job: Job, assignment: Assignment, attempt: int, template: Mapping[str, Any], defaults: Defaults
+) -> dict[str, Any]:
+    spec = effective_spec(job)
+    claims = claims_of(spec)
+    security = template.get("securityContext") or {}
+    tolerations = list(template.get("tolerations") or ())
+    if assignment.gpus > 0:  # GPU nodes usually carry this taint
+        tolerations.append({"key": names.GPU, "operator": "Exists", "effect": "NoSchedule"})
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": job.spec.termination_grace_period_seconds,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": security.get("runAsUser", USER),
+            "runAsGroup": security.get("runAsUser", USER),
+            "fsGroup": security.get("fsGroup", USER),
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": job.spec.image or defaults.image,
+                "args": ["run"],
+                "env": [
+                    *_environment(job, assignment, attempt, spec=spec, claims=claims, defaults=defaults),
+                    *(template.get("env") or ()),
+                ],
+                "resources": _resources(job, assignment.gpus),
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "volumeMounts": [*_mounts(claims, defaults), *(template.get("volumeMounts") or ())],
+            }
+        ],
+        "volumes": [*_volumes(job, claims, defaults), *(template.get("volumes") or ())],
+        "tolerations": tolerations,
+    }
+    if template.get("envFrom"):
+        pod["containers"][0]["envFrom"] = list(template["envFrom"])
+    for key in ("nodeSelector", "imagePullSecrets", "serviceAccountName"):
+        if template.get(key):
+            pod[key] = template[key]
+    if assignment.node:
+        pod["affinity"] = _pinned(assignment.node)
+    return pod
+
+
+def _pinned(node: str) -> dict[str, Any]:
+    """Required affinity to one node by its name: the scheduler still binds, so all else it knows is respected."""
+    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+
+
+def effective_spec(job: Job) -> dict[str, Any]:
+    """The spec for the pod: weights of a TrainingJob that was waited for stand in `model.weights`."""
+    spec = dict(job.raw_spec)
+    source: Source | None = job.status.source
+    if source is not None:
+        spec["model"] = {**(spec.get("model") or {}), "weights": source.weights}
+    return spec
+
+
+def claims_of(spec: Mapping[str, Any]) -> dict[str, bool]:
+    """The claims that the URIs of a spec name, sorted: claim -> whether the pod writes to it (`output`)."""
+    found: dict[str, bool] = {}
+
+    def visit(value: Any, writes: bool) -> None:
+        if isinstance(value, str) and value.startswith(_PVC):
+            claim = value.removeprefix(_PVC).partition("/")[0]
+            if claim:
+                found[claim] = found.get(claim, False) or writes
+        elif isinstance(value, Mapping):
+            for item in value.values():
+                visit(item, writes)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                visit(item, writes)
+
+    for key, value in spec.items():
+        if key != "podTemplate":
+            visit(value, key == "output")
+    return dict(sorted(found.items()))
+
+
+def progress_url(job: Job, defaults: Defaults) -> str:
+    """Where the pods of a job post their progress: Kubeflow's path with our group and plural."""
+    path = f"apis/{names.API_VERSION}/namespaces/{job.namespace}/{names.PLURAL[job.kind]}/{job.name}/status"
+    return f"{defaults.progress_url.rstrip('/')}/{path}"
+
+
+def _environment(
+    job: Job,
+    assignment: Assignment,
+    attempt: int,
+    *,
+    spec: Mapping[str, Any],
+    claims: Mapping[str, bool],
+    defaults: Defaults,
+) -> list[dict[str, Any]]:
+    document: dict[str, Any] = {
+        "apiVersion": names.API_VERSION,
+        "kind": job.kind.value,
+        "name": job.name,
+        "namespace": job.namespace,
+        "uid": job.uid,
+        "attempt": attempt,
+        "spec": spec,
+    }
+    if assignment.shard is None:
+        document["rank"] = assignment.rank or 0
+    else:
+        document |= {"shard": assignment.shard, "shards": job.spec.shards}
+    env = {
+        "RFUAV_JOB": json.dumps(document, separators=(",", ":"), sort_keys=True),
+        "RFUAV_MOUNTS": json.dumps({claim: f"{MOUNT_ROOT}/{claim}" for claim in claims}, separators=(",", ":")),
+        "HOME": HOME,
+        "XDG_CACHE_HOME": f"{HOME}/.cache",
+        "TMPDIR": "/tmp",  # noqa: S108  an emptyDir of the pod's own
+    }
+    if defaults.allow_cpu:
+        env["RFUAV_ALLOW_CPU"] = "1"
+    if defaults.progress_url:
+        env["KUBEFLOW_TRAINER_SERVER_URL"] = progress_url(job, defaults)
+        env["KUBEFLOW_TRAINER_SERVER_CA_CERT"] = f"{SECRETS}/ca.crt"
+        env["KUBEFLOW_TRAINER_SERVER_TOKEN"] = f"{SECRETS}/token"
+    return [{"name": name, "value": value} for name, value in env.items()]
+
+
+def _resources(job: Job, gpus: int) -> dict[str, dict[str, str]]:
+    """CPU is requested, not limited, so that idle cores help; memory is both, so that the request is honest."""
+    asked = job.spec.resources
+    requests: dict[str, str] = {}
+    limits: dict[str, str] = {}
+    if asked.cpu is not None:
+        requests["cpu"] = str(asked.cpu)
+    if asked.memory is not None:
+        requests["memory"] = limits["memory"] = str(asked.memory)
+    if gpus > 0:
+        limits[names.GPU] = str(gpus)
+    return {"requests": requests, "limits": limits}
+
+
+def _mounts(claims: Mapping[str, bool], defaults: Defaults) -> list[dict[str, Any]]:
+    mounts: list[dict[str, Any]] = [
+        {"name": "rfuav-tmp", "mountPath": "/tmp"},  # noqa: S108  an emptyDir of the pod's own
+        {"name": "rfuav-home", "mountPath": HOME},
+        {"name": "rfuav-shm", "mountPath": "/dev/shm"},  # noqa: S108  the same, in memory
+    ]
+    if defaults.progress_url:
+        mounts.append({"name": "rfuav-progress", "mountPath": SECRETS, "readOnly": True})
+    mounts += [
+        {"name": f"rfuav-claim-{i}", "mountPath": f"{MOUNT_ROOT}/{claim}"} | ({} if writes else {"readOnly": True})
+        for i, (claim, writes) in enumerate(claims.items())
+    ]
+    return mounts
+
+
+def _volumes(job: Job, claims: Mapping[str, bool], defaults: Defaults) -> list[dict[str, Any]]:
+    shared = job.spec.resources.shared_memory
+    volumes: list[dict[str, Any]] = [
+        {"name": "rfuav-tmp", "emptyDir": {}},
+        {"name": "rfuav-home", "emptyDir": {}},
+        {
+            "name": "rfuav-shm",
+            "emptyDir": {"medium": "Memory"} | ({} if shared is None else {"sizeLimit": str(shared)}),
+        },
+    ]
+    if defaults.progress_url:
+        volumes.append({"name": "rfuav-progress", "projected": {"defaultMode": 0o440, "sources": _progress_sources()}})
+    volumes += [
+        {"name": f"rfuav-claim-{i}", "persistentVolumeClaim": {"claimName": claim}} for i, claim in enumerate(claims)
+    ]
+    return volumes
+
+
+def _progress_sources() -> list[dict[str, Any]]:
+    """The pod-bound token, and the CA through an annotation: what the progress server is known by."""
+    field = f"metadata.annotations['{names.CA_ANNOTATION}']"
+    return [
+        {"serviceAccountToken": {"audience": names.TOKEN_AUDIENCE, "expirationSeconds": 3600, "path": "token"}},
+        {"downwardAPI": {"items": [{"path": "ca.crt", "fieldRef": {"fieldPath": field}}]}},
+    ]

@@ -1,0 +1,347 @@
+"""What pods report, applied to status.
+
+Bodies of Kubeflow's progress protocol (KEP-2779) with our additions under `rfuav` come in, from the progress server or
+from the termination message of a finished pod; progress, metrics, checkpoint and outputs of the status go out. Within
+an attempt progress only moves forward.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from math import isfinite
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from rfuav_crds.status import METRICS
+from rfuav_operator.core import ranges
+from rfuav_operator.core.model import Checkpoint, CustomMetric, JobStatus, Kind, Progress, Report
+
+_MAX_CUSTOM_METRICS = 32
+_MAX_METRICS = 256
+_MAX_OUTPUTS = 16
+_MAX_TEXT = 1024
+_MAX_NAME = 64
+_MAX_COUNT = 2**53
+_TERMINATION_TAIL = 512
+_PERCENT = 100
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """One report, read and bounded."""
+
+    progress: Progress
+    sequence: int | None = None
+    metrics: Mapping[str, float] = {}
+    custom_metrics: tuple[CustomMetric, ...] = ()
+    checkpoint: Checkpoint | None = None
+    outputs: Mapping[str, str] = {}
+    gpu_uuid: str = ""
+    final: bool = False
+
+
+# --- reading
+
+
+def parse_trainer_status(body: Any) -> Parts:
+    """Read `{"trainerStatus": {...}}`. Raises ValueError, saying which field is wrong and what it must be."""
+    status = _mapping(_mapping(body, "the body").get("trainerStatus"), "trainerStatus")
+    ours = _mapping(status.get("rfuav") or {}, "trainerStatus.rfuav")
+    metrics, custom = _metrics(status.get("metrics") or [])
+    remaining = _count(status, "estimatedRemainingSeconds", "trainerStatus")
+    percent = _count(status, "progressPercentage", "trainerStatus")
+    if percent is not None and percent > _PERCENT:
+        raise ValueError(f"trainerStatus.progressPercentage is {percent}; it must be a whole number from 0 to 100")
+    sequence = _count(ours, "sequence", "trainerStatus.rfuav")
+    return Parts(
+        progress=Progress(
+            percent=percent,
+            epoch=_count(ours, "epoch", "trainerStatus.rfuav"),
+            total_epochs=_count(ours, "totalEpochs", "trainerStatus.rfuav"),
+            step=_count(ours, "step", "trainerStatus.rfuav"),
+            total_steps=_count(ours, "totalSteps", "trainerStatus.rfuav"),
+            processed=_count(ours, "processed", "trainerStatus.rfuav"),
+            failed=_count(ours, "failed", "trainerStatus.rfuav"),
+            total=_count(ours, "total", "trainerStatus.rfuav"),
+            samples_per_second=_number(ours.get("samplesPerSecond"), "trainerStatus.rfuav.samplesPerSecond"),
+            remaining_seconds=remaining,
+        ),
+        sequence=sequence,
+        metrics=metrics,
+        custom_metrics=custom,
+        checkpoint=_checkpoint(ours.get("checkpoint")),
+        outputs=_outputs(ours.get("outputs")),
+        gpu_uuid=_text(ours.get("gpuUuid") or "", "trainerStatus.rfuav.gpuUuid"),
+        final=ours.get("final") is True,
+    )
+
+
+def parse_termination_message(text: str) -> Parts | None:
+    """The last report, from the termination message of a finished pod; None when it holds none that can be read."""
+    try:
+        return parse_trainer_status(json.loads(text))
+    except ValueError:  # another image's words, or cut short
+        return None
+
+
+def human_message(text: str) -> str:
+    """What a termination message says to people: its `error` or `message`, or plain text from its end."""
+    text = text.strip()
+    if not text.startswith("{"):
+        return text[-_TERMINATION_TAIL:]
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return text[-_TERMINATION_TAIL:]
+    for part in (document, (document.get("trainerStatus") or {}).get("rfuav")):
+        for key in ("error", "message"):
+            if isinstance(part, dict) and isinstance(part.get(key), str):
+                return str(part[key]).strip()[:_TERMINATION_TAIL]
+    return ""
+
+
+def significant(value: float) -> float:
+    """Rounded to four significant digits: printed columns show what is stored."""
+    return float(f"{value:.4g}")
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} must be a JSON object")  # noqa: TRY004  bad input, not a programming error
+    return value
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or len(value) > _MAX_TEXT:
+        raise ValueError(f"{where} must be a string of at most {_MAX_TEXT} characters")
+    return value
+
+
+def _number(value: Any, where: str) -> float | None:
+    """A finite number, given as one or as text; what is not finite is left out, it cannot be stored."""
+    if value is None:
+        return None
+    try:
+        number = float(value) if not isinstance(value, bool) else None
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None:
+        raise ValueError(f"{where} must be a number")
+    return significant(number) if isfinite(number) else None
+
+
+def _count(source: Mapping[str, Any], key: str, where: str) -> int | None:
+    value = source.get(key)
+    if value is None:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_COUNT:
+        raise ValueError(f"{where}.{key} must be a whole number of 0 or more")
+    return value
+
+
+def _metrics(entries: Any) -> tuple[dict[str, float], tuple[CustomMetric, ...]]:
+    if not isinstance(entries, list) or len(entries) > _MAX_METRICS:
+        raise ValueError(f"trainerStatus.metrics must be a list of at most {_MAX_METRICS} items of name and value")
+    known: dict[str, float] = {}
+    custom: dict[str, str] = {}
+    for i, entry in enumerate(entries):
+        where = f"trainerStatus.metrics[{i}]"
+        item = _mapping(entry, where)
+        name = item.get("name")
+        if not isinstance(name, str) or not name or len(name) > _MAX_NAME:
+            raise ValueError(f"{where}.name must be a string of 1 to {_MAX_NAME} characters")
+        value = item.get("value")
+        if name in METRICS:
+            number = _number(value, f"{where}.value")
+            if number is not None:
+                known[name] = number
+        elif value is not None:
+            custom[name] = _text(str(value), f"{where}.value")
+    shown = list(custom.items())[:_MAX_CUSTOM_METRICS]
+    return known, tuple(CustomMetric(name=name, value=value) for name, value in shown)
+
+
+def _checkpoint(value: Any) -> Checkpoint | None:
+    if value is None:
+        return None
+    where = "trainerStatus.rfuav.checkpoint"
+    found = _mapping(value, where)
+    return Checkpoint(
+        uri=_text(found.get("uri"), f"{where}.uri"),
+        epoch=_count(found, "epoch", where),
+        saved_at=_instant(found.get("savedAt"), f"{where}.savedAt"),
+    )
+
+
+def _instant(value: Any, where: str) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        instant = msgspec.convert(value, datetime)
+    except msgspec.ValidationError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        raise ValueError(f"{where} must be an RFC 3339 instant like 2026-01-31T12:00:00Z")
+    return instant.replace(microsecond=0)
+
+
+def _outputs(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    where = "trainerStatus.rfuav.outputs"
+    found = _mapping(value, where)
+    if len(found) > _MAX_OUTPUTS:
+        raise ValueError(f"{where} may have at most {_MAX_OUTPUTS} entries")
+    return {_text(key, where): _text(uri, f"{where}.{key}") for key, uri in found.items()}
+
+
+# --- applying
+
+
+def apply_report(status: JobStatus, report: Report, kind: Kind) -> JobStatus:
+    """The status after a report of one of its present pods; unchanged for any other pod and for a stale sequence."""
+    assignment = next((a for a in status.assignments if a.pod == report.pod), None)
+    if assignment is None:
+        return status
+    before = _of_unit(status, assignment.shard, kind)
+    if before.sequence is not None and report.sequence <= before.sequence:
+        return status
+    after = _forward(before, replace(report.progress, sequence=report.sequence, updated_at=report.received_at))
+    return _store(status, assignment.shard, kind, after, _as_parts(report))
+
+
+def apply_parts(status: JobStatus, shard: int | None, parts: Parts, kind: Kind, now: datetime) -> JobStatus:
+    """The status after the termination message of a pod of its present attempt: the fallback for the last report."""
+    before = _of_unit(status, shard, kind)
+    if before.sequence is not None and parts.sequence is not None and parts.sequence < before.sequence:
+        return status
+    sequence = before.sequence if parts.sequence is None else parts.sequence
+    after = _forward(before, replace(parts.progress, sequence=sequence, updated_at=now))
+    if replace(after, updated_at=before.updated_at) == before:
+        after = before
+    return _store(status, shard, kind, after, parts)
+
+
+def _as_parts(report: Report) -> Parts:
+    return Parts(
+        progress=report.progress,
+        metrics=report.metrics,
+        custom_metrics=report.custom_metrics,
+        checkpoint=report.checkpoint,
+        outputs=report.outputs,
+    )
+
+
+def _of_unit(status: JobStatus, shard: int | None, kind: Kind) -> Progress:
+    if kind is Kind.TRAINING:
+        return status.progress or Progress()
+    return (status.shards.progress.get(str(shard)) if status.shards else None) or Progress()
+
+
+def _forward(before: Progress, new: Progress) -> Progress:
+    """`new` over `before`: missing values stay, and nothing that was reported in this attempt moves back."""
+    merged = {name: getattr(before, name) if value is None else value for name, value in _fields(new).items()}
+    if before.sequence is not None:
+        for name in ("percent", "epoch", "processed", "failed"):
+            old = getattr(before, name)
+            if old is not None and merged[name] is not None:
+                merged[name] = max(old, merged[name])
+    if merged["updated_at"] is not None:
+        merged["updated_at"] = merged["updated_at"].replace(microsecond=0)
+    return Progress(**merged)
+
+
+def _fields(progress: Progress) -> dict[str, Any]:
+    return msgspec.structs.asdict(progress)
+
+
+def _store(status: JobStatus, shard: int | None, kind: Kind, after: Progress, parts: Parts) -> JobStatus:
+    metrics = {k: significant(v) for k, v in parts.metrics.items() if k in METRICS and isfinite(v)}
+    metrics = {**status.metrics, **metrics}
+    if "valAccuracy" in metrics:
+        metrics["bestValAccuracy"] = max(metrics["valAccuracy"], metrics.get("bestValAccuracy", 0.0))
+    custom = {m.name: m for m in (*status.custom_metrics, *parts.custom_metrics)}
+    status = replace(
+        status,
+        metrics=metrics,
+        custom_metrics=tuple(custom.values())[-_MAX_CUSTOM_METRICS:],
+        checkpoint=parts.checkpoint or status.checkpoint,
+        outputs={**status.outputs, **parts.outputs},
+    )
+    if kind is Kind.TRAINING:
+        return replace(status, progress=after)
+    if status.shards is None:
+        return status
+    shards = replace(status.shards, progress={**status.shards.progress, str(shard): after})
+    return sum_shards(replace(status, shards=shards))
+
+
+def begin_attempt(status: JobStatus, shard: int | None, kind: Kind) -> JobStatus:
+    """The status as a new attempt of the unit starts: its sequence starts anew, its values where it continues."""
+    before = _of_unit(status, shard, kind)
+    if before == Progress():
+        return status
+    epoch = status.checkpoint.epoch if status.checkpoint else None
+    percent = before.percent if kind is Kind.INFERENCE or status.checkpoint else 0
+    if epoch is not None and before.total_epochs:
+        percent = min(_PERCENT, epoch * _PERCENT // before.total_epochs)
+    after = replace(
+        before,
+        percent=percent,
+        epoch=epoch if kind is Kind.TRAINING else before.epoch,
+        sequence=None,
+        samples_per_second=None,
+        remaining_seconds=None,
+    )
+    if kind is Kind.TRAINING:
+        return replace(status, progress=after)
+    if status.shards is None:
+        return status
+    return replace(status, shards=replace(status.shards, progress={**status.shards.progress, str(shard): after}))
+
+
+def complete_shard(status: JobStatus, shard: int) -> JobStatus:
+    """Move a finished shard's numbers into the sum of the finished ones."""
+    if status.shards is None:
+        return status
+    running = dict(status.shards.progress)
+    last = running.pop(str(shard), None) or Progress()
+    total = status.shards.finished or Progress(processed=0, failed=0, total=0)
+    finished = Progress(
+        processed=(total.processed or 0) + (last.processed or 0),
+        failed=(total.failed or 0) + (last.failed or 0),
+        total=(total.total or 0) + (last.total or last.processed or 0),
+    )
+    return replace(status, shards=replace(status.shards, progress=running, finished=finished))
+
+
+def sum_shards(status: JobStatus) -> JobStatus:
+    """Progress of an InferenceJob from that of its shards: counts and rates summed, the longest remaining time."""
+    shards = status.shards
+    if shards is None:
+        return status
+    running = list(shards.progress.values())
+    if not running and shards.finished is None:
+        return status
+    done = len(ranges.parse(shards.completed))
+    parts = [*running, shards.finished] if shards.finished else running
+    rates = [p.samples_per_second for p in running if p.samples_per_second is not None]
+    remaining = [p.remaining_seconds for p in running if p.remaining_seconds is not None]
+    times = [p.updated_at for p in running if p.updated_at is not None]
+    old = status.progress or Progress()
+    percent = (done * _PERCENT + sum(p.percent or 0 for p in running)) // max(1, shards.total)
+    return replace(
+        status,
+        progress=Progress(
+            percent=min(_PERCENT, percent),
+            processed=sum(p.processed or 0 for p in parts),
+            failed=sum(p.failed or 0 for p in parts),
+            total=sum(p.total or 0 for p in parts),
+            samples_per_second=significant(sum(rates)) if rates else None,
+            remaining_seconds=max(remaining, default=None),
+            updated_at=max(times, default=old.updated_at),
+        ),
+    )

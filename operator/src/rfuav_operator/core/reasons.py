@@ -1,0 +1,127 @@
+"""Why a job waits, in words and numbers that a person can act on. Computed once per shape of job and pool."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from rfuav_operator.core import quantity
+from rfuav_operator.core.model import Kind, Pool
+from rfuav_operator.core.placement import Need, Room
+
+ON_HOLD = "OnHold"
+MISCONFIGURED = "Misconfigured"
+WAITING_FOR_TRAINING_JOB = "WaitingForTrainingJob"
+NO_MATCHING_NODE = "NoMatchingNode"
+EXCEEDS_MAX_QUOTA = "ExceedsMaxQuota"
+BACKING_OFF = "BackingOff"
+WAITING_FOR_CAPACITY = "WaitingForCapacity"
+REJECTED_BY_CLUSTER = "RejectedByCluster"
+_SHOWN = 4
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """A reason of `Admitted=False` and its message."""
+
+    reason: str
+    message: str
+
+
+def never_fits(need: Need, pool: Pool, rooms: Sequence[Room]) -> Reason | None:
+    """Why no node of the pool takes this shape, however empty; None: some node does."""
+    if not rooms:
+        terms = ",".join(f"{k}={v}" for k, v in sorted(pool.spec.node_selector.items()))
+        why = f"; no node that is not another pool's matches its nodeSelector {terms}" if terms else ""
+        return Reason(reason=NO_MATCHING_NODE, message=f"{_needs(need)}; pool {pool.name} has no nodes{why}")
+    matching = [room for room in rooms if not room.mismatch(need)]
+    if not matching:
+        why = _count(room.mismatch(need) for room in rooms)
+        text = f"{_needs(need)}; pool {pool.name} has {_nodes(len(rooms))}, none that suits: {why}"
+        return Reason(reason=NO_MATCHING_NODE, message=text)
+    small = [room.too_small(need) for room in matching]
+    if all(small):
+        text = f"{_needs(need)}; more than any node of pool {pool.name} has when empty: {_count(small)}"
+        return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
+    return None
+
+
+def no_room(need: Need, pool: Pool, rooms: Sequence[Room]) -> Reason:
+    """What the pool is short of now for a shape that it could take."""
+    matching = [room for room in rooms if not room.mismatch(need)]
+    nodes = _nodes(len(matching))
+    if need.gpus > 0:
+        limit = sum(room.slot_limit(need.kind) for room in matching)
+        used = sum(room.slots_used[need.kind] for room in matching)
+        free = sum(min(room.kind_free(need.kind), room.slots_free()) for room in matching)
+        text = f"pool {pool.name} has {free} of {limit} {_kind(need.kind)} slots free on {nodes}"
+        text += f" ({used} {_kind(need.kind)} slots used; {_other_slots(need.kind, matching)})"
+        if free >= need.gpus > 1:
+            largest = max(min(room.kind_free(need.kind), room.slots_free()) for room in matching)
+            text += f" (largest free block {largest})"
+    else:
+        limit = sum(room.cpu_jobs[need.kind] for room in matching)
+        free = sum(max(0, room.cpu_jobs[need.kind] - room.jobs_used[need.kind]) for room in matching)
+        text = f"pool {pool.name} has room for {free} of {limit} {_kind(need.kind)} jobs without GPU on {nodes}"
+    text += _short_of(need, matching)
+    return Reason(reason=WAITING_FOR_CAPACITY, message=f"{_needs(need)}; {text}")
+
+
+def _other_slots(kind: Kind, rooms: Sequence[Room]) -> str:
+    other = Kind.INFERENCE if kind is Kind.TRAINING else Kind.TRAINING
+    used = sum(room.slots_used[other] for room in rooms)
+    limit = sum(room.slot_limit(other) for room in rooms)
+    foreign = sum(room.foreign_gpus for room in rooms)
+    more = f"; pods of others use {foreign}" if foreign else ""
+    return f"{used} of {limit} {_kind(other)} slots used{more}"
+
+
+def _short_of(need: Need, rooms: Sequence[Room]) -> str:
+    """What is missing on the nodes whose slots would do."""
+    lacking = [(room, room.lacks(need)) for room in rooms]
+    texts = []
+    for what in ("cpu", "memory", "pods", "avoided"):
+        short = [room for room, lack in lacking if lack == what]
+        if not short:
+            continue
+        if what == "cpu":
+            best = max(short, key=lambda r: r.node.cpu_milli - r.cpu_milli)
+            left = quantity.show_cpu(max(0, best.node.cpu_milli - best.cpu_milli))
+            texts.append(
+                f"{_nodes(len(short))} with a free slot: too little CPU left ({quantity.show_cpu(need.cpu_milli)} "
+                f"needed, at most {left} on {best.node.name})"
+            )
+        elif what == "memory":
+            best = max(short, key=lambda r: r.node.memory_bytes - r.memory_bytes)
+            left = quantity.show_bytes(max(0, best.node.memory_bytes - best.memory_bytes))
+            texts.append(
+                f"{_nodes(len(short))} with a free slot: too little memory left "
+                f"({quantity.show_bytes(need.memory_bytes)} needed, at most {left} on {best.node.name})"
+            )
+        elif what == "pods":
+            texts.append(f"{_nodes(len(short))} with a free slot: as many pods as it may run")
+        else:
+            texts.append(f"{_nodes(len(short))} with room: avoided for a while after a failure there")
+    return "".join(f"; {text}" for text in texts)
+
+
+def _needs(need: Need) -> str:
+    if need.gpus == 0:
+        return f"needs room for a {_kind(need.kind)} job without GPU"
+    return f"needs {need.gpus} GPU{'s' * (need.gpus > 1)}"
+
+
+def _kind(kind: Kind) -> str:
+    return "training" if kind is Kind.TRAINING else "inference"
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node{'s' * (count != 1)}"
+
+
+def _count(words: Iterable[str]) -> str:
+    """`2 cordoned, 1 without GPU`: each reason with the number of nodes it holds for, the most frequent first."""
+    ranked = Counter(words).most_common()
+    shown = [f"{n} {word}" for word, n in ranked[:_SHOWN]]
+    if len(ranked) > _SHOWN:
+        shown.append(f"{sum(n for _, n in ranked[_SHOWN:])} for other reasons")
+    return ", ".join(shown)

@@ -1,0 +1,200 @@
+"""Small builders of the core's values: every test names only what it is about."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rfuav_operator.core.decide import Turn, turn
+from rfuav_operator.core.model import (
+    CreatePod,
+    Defaults,
+    GpuTier,
+    Job,
+    JobSpec,
+    JobStatus,
+    Kind,
+    ModelSource,
+    Node,
+    NodeName,
+    PatchStatus,
+    PerNodeCpu,
+    Pod,
+    PodPhase,
+    Pool,
+    PoolSpec,
+    Report,
+    Resources,
+    Snapshot,
+    Uid,
+)
+
+T0 = datetime(2026, 1, 1, 12, tzinfo=UTC)
+DEFAULTS = Defaults(image="trainer:1", progress_url="https://progress.rfuav:8443", progress_ca="PEM")
+GPU_RESOURCES = Resources(gpus=1, cpu="1", memory="1Gi")
+
+
+def after(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+def job(
+    name: str = "a",
+    *,
+    kind: Kind = Kind.TRAINING,
+    uid: str = "",
+    created: datetime = T0,
+    generation: int = 1,
+    deleting: bool = False,
+    status: JobStatus | None = None,
+    resources: Resources = GPU_RESOURCES,
+    raw: dict[str, Any] | None = None,
+    problems: tuple[str, ...] = (),
+    source: str = "",
+    **spec: Any,
+) -> Job:
+    document = {"output": {"uri": f"pvc://models/{name}"}} if raw is None else raw
+    return Job(
+        kind=kind,
+        namespace="team",
+        name=name,
+        uid=Uid(uid or f"uid-{name}"),
+        resource_version="1",
+        generation=generation,
+        created=created,
+        deleting=deleting,
+        spec=JobSpec(resources=resources, model=ModelSource(from_training_job=source), **spec),
+        raw_spec=document,
+        status=status or JobStatus(),
+        problems=problems,
+    )
+
+
+def node(
+    name: str = "n1", *, gpus: int = 2, slots: int = 8, memory_mib: int | None = 24000, cpu: int = 32, **rest: Any
+) -> Node:
+    return Node(
+        name=NodeName(name),
+        labels=rest.pop("labels", {}),
+        gpu_slots=slots,
+        gpus=gpus,
+        gpu_memory_mib=memory_mib,
+        cpu_milli=cpu * 1000,
+        memory_bytes=rest.pop("memory_gi", 128) * 2**30,
+        **rest,
+    )
+
+
+def pool(name: str = "default", *, problems: tuple[str, ...] = (), **spec: Any) -> Pool:
+    spec.setdefault(
+        "per_gpu",
+        (
+            GpuTier(min_memory="22Gi", training=1, inference=3),
+            GpuTier(min_memory="11Gi", training=1, inference=2),
+            GpuTier(min_memory=0, training=1, inference=1),
+        ),
+    )
+    spec.setdefault("per_node_cpu", PerNodeCpu())
+    return Pool(
+        name=name,
+        uid=Uid(f"pool-{name}"),
+        resource_version="1",
+        generation=1,
+        spec=PoolSpec(**spec),
+        problems=problems,
+    )
+
+
+def pod_of(owner: Job, *, at: int = 0, **changes: Any) -> Pod:
+    """The pod of the job's assignment `at`, pending and not bound unless `changes` say otherwise."""
+    held = owner.status.assignments[at]
+    values: dict[str, Any] = {
+        "namespace": owner.namespace,
+        "name": held.pod,
+        "uid": Uid(f"pod-{held.pod}"),
+        "kind": owner.kind,
+        "job_uid": owner.uid,
+        "attempt": owner.status.attempt,
+        "index": held.shard or 0,
+        "wanted_node": NodeName(held.node),
+        "created": T0,
+        "gpus": held.gpus,
+        "cpu_milli": 1000,
+        "memory_bytes": 2**30,
+    }
+    values |= changes
+    if values.get("phase") in (PodPhase.RUNNING, PodPhase.SUCCEEDED, PodPhase.FAILED):
+        values.setdefault("node", NodeName(held.node))
+        values.setdefault("started_at", T0)
+    return Pod(**values)
+
+
+def foreign_pod(name: str, on: str, *, gpus: int = 0, cpu: int = 0, memory_gi: int = 0) -> Pod:
+    return Pod(
+        namespace="other",
+        name=name,
+        uid=Uid(f"pod-{name}"),
+        node=NodeName(on),
+        created=T0,
+        phase=PodPhase.RUNNING,
+        gpus=gpus,
+        cpu_milli=cpu * 1000,
+        memory_bytes=memory_gi * 2**30,
+    )
+
+
+def snapshot(
+    jobs: Iterable[Job] = (),
+    *,
+    pods: Iterable[Pod] = (),
+    foreign: Iterable[Pod] = (),
+    nodes: Iterable[Node] | None = None,
+    pools: Iterable[Pool] | None = None,
+    **rest: Any,
+) -> Snapshot:
+    pods_of: dict[Uid, dict[str, Pod]] = {}
+    for p in pods:
+        assert p.job_uid is not None
+        pods_of.setdefault(p.job_uid, {})[p.name] = p
+    others: dict[NodeName, tuple[Pod, ...]] = {}
+    for p in foreign:
+        assert p.node is not None
+        others[p.node] = (*others.get(p.node, ()), p)
+    rest.setdefault("creating", {})
+    rest.setdefault("priority_classes", {})
+    rest.setdefault("defaults", DEFAULTS)
+    return Snapshot(
+        jobs={j.uid: j for j in jobs},
+        pods_of=pods_of,
+        foreign=others,
+        nodes={n.name: n for n in ([node()] if nodes is None else nodes)},
+        pools={p.name: p for p in ([pool()] if pools is None else pools)},
+        **rest,
+    )
+
+
+def run(
+    seen: Snapshot, *, now: datetime = T0, reports: Sequence[Report] = (), plan: bool = True, dirty: Any = None
+) -> Turn:
+    """One turn with every job dirty."""
+    return turn(seen, dirty=list(seen.jobs) if dirty is None else dirty, reports=reports, now=now, plan=plan)
+
+
+def of_type(done: Turn, kind: type) -> list[Any]:
+    return [a for a in done.actions if isinstance(a, kind)]
+
+
+def statuses(done: Turn) -> dict[str, JobStatus]:
+    """The statuses that the turn writes, by job name."""
+    return {a.job.name: a.status for a in of_type(done, PatchStatus)}
+
+
+def created(done: Turn) -> list[str]:
+    return [a.name for a in of_type(done, CreatePod)]
+
+
+def admitted(*jobs: Job, now: datetime = T0, **snap: Any) -> list[Job]:
+    """The jobs as a first turn leaves them."""
+    from msgspec.structs import replace
+
+    wrote = statuses(run(snapshot(jobs, **snap), now=now))
+    return [replace(j, status=wrote.get(j.name, j.status)) for j in jobs]
