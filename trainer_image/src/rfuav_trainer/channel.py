@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rfuav_trainer.emitters.emission import mean_power, rotate
 from rfuav_trainer.emitters.ofdm import packets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rfuav_trainer.emitters.emission import Emission, Mask, Samples
+    from rfuav_trainer.emitters.emission import Emission, Samples
 
 RECEIVER_SHARE = 0.92  # share of the sample rate a signal may use: receivers roll off at the edges
 _MAX_OFFSET_HZ = 4e6
@@ -64,14 +65,16 @@ def receive(
     offset = float(rng.uniform(-1, 1) * offset_room(sample_rate, span_hz))
     delays, gains = draw_taps(rng)
     faded = fade(emission.samples, delays, gains, sample_rate)
-    on_air = np.count_nonzero(emission.active)
-    power = float(np.sum(np.abs(faded[emission.active]) ** 2)) / on_air if on_air else 1.0
-    signal = faded * np.sqrt(10 ** (snr_db / 10) / power) * carrier(len(faded), offset, sample_rate)
-    noise = np.sqrt(0.5) * (rng.standard_normal(len(faded)) + 1j * rng.standard_normal(len(faded)))
-    other, other_drawn = passer_by(rng, len(faded), sample_rate, interference)
-    total = signal + noise + other
+    on_air = bool(emission.active.any())
+    power = mean_power(faded * emission.active, emission.active)
+    total = rng.standard_normal(2 * len(faded), dtype=np.float32).view(np.complex64) * np.float32(np.sqrt(0.5))
+    if on_air:
+        total += faded * np.float32(np.sqrt(10 ** (snr_db / 10) / power)) * carrier(len(faded), offset, sample_rate)
+    other_drawn = add_passer_by(rng, total, sample_rate, interference)
     gain_db = float(rng.uniform(-_GAIN_DB, _GAIN_DB))
-    total *= _RECEIVER_RMS * 10 ** (gain_db / 20) / np.sqrt(np.mean(np.abs(total) ** 2))
+    total *= np.float32(
+        _RECEIVER_RMS * 10 ** (gain_db / 20) / np.sqrt(mean_power(total, np.ones(len(total), np.bool_)))
+    )
     drawn: dict[str, object] = {
         "centerOffsetHz": offset if on_air else 0.0,
         "fadingTaps": [
@@ -83,7 +86,7 @@ def receive(
         "interference": other_drawn,
         "receiverGainDb": gain_db,
     }
-    return Recording(total.astype(np.complex64), drawn)
+    return Recording(total, drawn)
 
 
 def offset_room(sample_rate: float, span_hz: float) -> float:
@@ -113,39 +116,43 @@ def fade(samples: Samples, delays: NDArray[np.float64], gains: NDArray[np.comple
     """Sum the echoes, each delayed to the nearest sample."""
     faded = np.zeros_like(samples)
     for delay, gain in zip(np.rint(delays * sample_rate).astype(int), gains, strict=True):
-        faded[delay:] += gain * samples[: len(samples) - delay]
+        faded[delay:] += np.complex64(gain) * samples[: len(samples) - delay]
     return faded
 
 
 def carrier(count: int, frequency: float, sample_rate: float) -> Samples:
     """Return exp(j 2 pi frequency t) for `count` samples."""
-    return np.asarray(np.exp(2j * np.pi * frequency / sample_rate * np.arange(count)), dtype=np.complex128)
+    return rotate(np.arange(count, dtype=np.float64) * (frequency / sample_rate))
 
 
-def passer_by(
-    rng: np.random.Generator, count: int, sample_rate: float, chance: float
-) -> tuple[Samples, list[dict[str, float]]]:
-    """Draw a few short wireless LAN packets of somebody else.
+def add_passer_by(
+    rng: np.random.Generator, total: Samples, sample_rate: float, chance: float
+) -> list[dict[str, float]]:
+    """Add a few short wireless LAN packets of somebody else to `total`, in place, and return what they are.
 
-    Beacons and their like: 60 to 250 us, 0 to 12 dB above the noise.
-    All its numbers are drawn whether it comes or not, so that a recording is the same but for the interference at any
-    `chance`.
+    Beacons and their like: 60 to 250 us, 0 to 12 dB above noise of power 1. All numbers are drawn whether they come or
+    not, so that a recording is the same but for the interference at any `chance`.
     """
     comes = rng.random() < chance
     how_many = int(rng.integers(1, 4))
-    duration = count / sample_rate
-    starts = rng.uniform(0, duration, size=how_many)
+    starts = rng.uniform(0, len(total) / sample_rate, size=how_many)
     lengths = rng.uniform(60e-6, 250e-6, size=how_many)
     snr_db, offset = rng.uniform(0, 12), rng.uniform(-1, 1) * offset_room(sample_rate, _PASSER_BY_HZ)
-    seed = int(rng.integers(2**63))
+    seeds = rng.integers(2**63, size=how_many)
+    drawn: list[dict[str, float]] = []
     if not comes:
-        return np.zeros(count, dtype=np.complex128), []
-    since = np.arange(count) / sample_rate - starts[:, None]
-    inside = (since >= 0) & (since < lengths[:, None])
-    on_air: Mask = np.any(inside, axis=0)
-    sent = packets(np.random.default_rng(seed), on_air, np.where(inside, since, 0).sum(axis=0), sample_rate)
-    drawn = [
-        {"startSeconds": float(s), "seconds": float(d), "snrDb": float(snr_db), "centerOffsetHz": float(offset)}
-        for s, d in zip(starts, lengths, strict=True)
-    ]
-    return sent.samples * 10 ** (snr_db / 20) * carrier(count, offset, sample_rate), drawn
+        return drawn
+    for start, seconds, seed in zip(starts, lengths, seeds, strict=True):
+        part = total[round(start * sample_rate) : round((start + seconds) * sample_rate)]
+        since = np.arange(len(part)) / sample_rate
+        sent = packets(np.random.default_rng(int(seed)), np.ones(len(part), np.bool_), since, sample_rate)
+        part += sent.samples * np.float32(10 ** (snr_db / 20)) * carrier(len(part), offset, sample_rate)
+        drawn.append(
+            {
+                "startSeconds": float(start),
+                "seconds": len(part) / sample_rate,
+                "snrDb": float(snr_db),
+                "centerOffsetHz": float(offset),
+            }
+        )
+    return drawn

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Samples = NDArray[np.complex128]
+Samples = NDArray[np.complex64]
 Real = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -59,7 +59,20 @@ class Emitter(Protocol):
 
 def unit_power(samples: Samples, active: Mask, drawn: Mapping[str, object]) -> Emission:
     """Silence `samples` outside `active` and scale them to mean power 1 inside."""
-    gated = np.where(active, samples, 0)
+    gated = samples.astype(np.complex64) * active
+    power = mean_power(gated, active)
+    return Emission(gated / np.float32(np.sqrt(power)) if power else gated, active, drawn)
+
+
+def mean_power(samples: Samples, active: Mask) -> float:
+    """Return the mean of |samples|^2 over `active`, outside of which they are 0; 0 when nothing is active."""
     on_air = np.count_nonzero(active)
-    power = float(np.sum(np.abs(gated) ** 2)) / on_air if on_air else 0.0
-    return Emission(gated / np.sqrt(power) if power else gated, active, drawn)
+    return float(np.vdot(samples, samples).real) / on_air if on_air else 0.0
+
+
+def rotate(cycles: Real) -> Samples:
+    """Return exp(j 2 pi cycles). Whole turns go first: single precision is enough for the rest."""
+    angle = (2 * np.pi * (cycles - np.rint(cycles))).astype(np.float32)
+    turned = np.empty(cycles.shape, dtype=np.complex64)
+    turned.real, turned.imag = np.cos(angle), np.sin(angle)
+    return turned

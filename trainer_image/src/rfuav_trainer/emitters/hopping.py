@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from rfuav_trainer.emitters.emission import Emission, Real, unit_power
+from rfuav_trainer.emitters.emission import Emission, Real, rotate, unit_power
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -134,7 +134,7 @@ class HoppingLink:
         since_start = time - packet * self.dwell_seconds
         channel = (pattern[packet % self.channels] - (self.channels - 1) / 2) * self.raster_hz
         frequency = channel + self.modulation.deviation(rng, packet, since_start, sample_rate)
-        phase = rng.uniform(0, 2 * np.pi) + 2 * np.pi / sample_rate * np.cumsum(frequency)
+        samples = rotate(rng.uniform() + np.cumsum(frequency) / sample_rate)
         hops = pattern[: int(packet[-1]) + 1] if packet[-1] < self.channels else pattern
         drawn = {"startSeconds": start, "hopPattern": hops.tolist()}
-        return unit_power(np.exp(1j * phase), since_start < self.burst_seconds, drawn)
+        return unit_power(samples, since_start < self.burst_seconds, drawn)

@@ -20,7 +20,7 @@ _TRAINING_SECONDS = 16e-6  # short training field of IEEE 802.11, clause 17
 def zadoff_chu(length: int, root: int = _ZADOFF_CHU_ROOT) -> Samples:
     """Return the Zadoff-Chu sequence of odd `length`: exp(-j pi root n (n+1) / length), 3GPP TS 36.211, 6.11.1.1."""
     n = np.arange(length)
-    return np.asarray(np.exp(-1j * np.pi * root * n * (n + 1) / length), dtype=np.complex128)
+    return np.asarray(np.exp(-1j * np.pi * root * n * (n + 1) / length), dtype=np.complex64)
 
 
 def random_qam(rng: np.random.Generator, shape: tuple[int, int]) -> Samples:
@@ -30,7 +30,7 @@ def random_qam(rng: np.random.Generator, shape: tuple[int, int]) -> Samples:
     """
     side = rng.choice([2, 4, 8], size=(shape[0], 1))
     real, imaginary = (2 * rng.integers(0, side, size=shape) - side + 1 for _ in range(2))
-    return np.asarray((real + 1j * imaginary) / np.sqrt(2 * (side**2 - 1) / 3), dtype=np.complex128)
+    return np.asarray((real + 1j * imaginary) / np.sqrt(2 * (side**2 - 1) / 3), dtype=np.complex64)
 
 
 def modulate(grid: Samples, points: int, prefix: int) -> Samples:
@@ -39,7 +39,7 @@ def modulate(grid: Samples, points: int, prefix: int) -> Samples:
     The first half of the columns lies below 0 Hz, the second above, as in TS 36.211, 6.12.
     """
     half = grid.shape[1] // 2
-    spectrum = np.zeros((grid.shape[0], points), dtype=np.complex128)
+    spectrum = np.zeros((grid.shape[0], points), dtype=np.complex64)
     spectrum[:, 1 : half + 1] = grid[:, half:]
     spectrum[:, points - half :] = grid[:, :half]
     symbols = np.fft.ifft(spectrum, axis=1) * (points / np.sqrt(grid.shape[1]))

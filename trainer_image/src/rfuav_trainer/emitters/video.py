@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rfuav_trainer.emitters.emission import Emission, Real, unit_power
+from rfuav_trainer.emitters.emission import Emission, Real, rotate, unit_power
 
 _LINE_SECONDS = 64e-6
 _LINES = 625
 _BLANK_LINES = 25  # at the top of each field, without a picture
 _FIELD_SYNC_LINES, _FIELD_SYNC_SECONDS = 2.5, 27.3e-6  # two broad pulses a line
 _LINE_SYNC_SECONDS = 4.7e-6
+_GREY_VOLTS = 0.3  # where the carrier rests
 _SEEN_FROM, _SEEN_SECONDS = 10.5e-6, 52e-6
 _COLOUR_HZ = 4.43361875e6
 _COLOUR_BURST = (5.6e-6, 7.85e-6)  # of each line, the colour reference
@@ -54,8 +55,8 @@ class FmVideo:
             2 * np.pi * self.sound_hz * time + np.sin(2 * np.pi * rng.uniform(2e2, 2e3) * time)
         )
         volts = composite_picture(rng, time) + sound
-        phase = 2 * np.pi * self.deviation_hz / sample_rate * np.cumsum(volts - 0.3)
-        return unit_power(np.exp(1j * phase), np.ones(count, dtype=np.bool_), {"startSeconds": start})
+        samples = rotate(np.cumsum(volts - _GREY_VOLTS) * (self.deviation_hz / sample_rate))
+        return unit_power(samples, np.ones(count, dtype=np.bool_), {"startSeconds": start})
 
 
 def composite_picture(rng: np.random.Generator, time: Real) -> Real:
@@ -100,4 +101,4 @@ class Idle:
     def emit(self, rng: np.random.Generator, count: int, sample_rate: float) -> Emission:
         """Return silence."""
         del rng, sample_rate
-        return unit_power(np.zeros(count, dtype=np.complex128), np.zeros(count, dtype=np.bool_), {})
+        return unit_power(np.zeros(count, dtype=np.complex64), np.zeros(count, dtype=np.bool_), {})
