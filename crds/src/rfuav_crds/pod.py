@@ -40,6 +40,8 @@ _OWN_KEYS = Rule(
 
 LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32), KEYS, VALUES]
 PATH = "/[^\\x00-\\x1f:]+"
+_OWN_PATHS = ("/tmp", "/dev/shm", "/home/rfuav")  # noqa: S108 - paths in the container
+_OWN_FOLDERS = ("/mnt/rfuav", "/var/run/secrets/rfuav.io")
 
 
 class PodMetadata(Spec):
@@ -70,6 +72,12 @@ class Toleration(Spec):
             message="name the taint's key, or write operator: Exists to tolerate all taints",
             field=".key",
             check=lambda t: bool(t.key) or t.operator == "Exists",
+        ),
+        Rule(
+            cel="!has(self.tolerationSeconds) || self.effect == 'NoExecute'",
+            message="tolerationSeconds is about effect: NoExecute: write that effect, or remove it",
+            field=".tolerationSeconds",
+            check=lambda t: t.toleration_seconds is None or t.effect == "NoExecute",
         ),
     )
 
@@ -271,8 +279,16 @@ class VolumeMount(Spec):
 
     name: Label = Field(description="Name of the volume in `volumes`.")
     mount_path: Annotated[
-        str, Field(max_length=512), matches(PATH, "write an absolute path without ':', such as /data")
-    ] = Field(description="Absolute path in the container.")
+        str,
+        Field(max_length=512),
+        matches(PATH, "write an absolute path without ':', such as /data"),
+        Rule(
+            cel=f"!(self in [{', '.join(repr(path) for path in _OWN_PATHS)}]) && "
+            + " && ".join(f"!self.startsWith('{folder}')" for folder in _OWN_FOLDERS),
+            message=f"{', '.join(_OWN_PATHS + _OWN_FOLDERS)} are the operator's: mount it elsewhere, such as /data",
+            check=lambda v: v not in _OWN_PATHS and not v.startswith(_OWN_FOLDERS),
+        ),
+    ] = Field(description="Absolute path in the container; not one of the operator's own.")
     sub_path: Annotated[
         str,
         Field(max_length=512),

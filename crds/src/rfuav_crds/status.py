@@ -40,6 +40,9 @@ class Assignment(Model):
     gpus: Count = Field(0, description="GPU slots it holds.")
     shard: Count | None = Field(None, description="Shard that it works on (InferenceJob).")
     rank: Count | None = Field(None, description="Its rank (TrainingJob of several nodes).")
+    started_at: datetime | None = Field(None, description="When its container was seen running.")
+    image_error_since: datetime | None = Field(None, description="Since when its image cannot be pulled.")
+    stopping: Message = Field("", description="Why it is being removed; its room is held until it is gone.")
 
 
 class Queue(Model):
@@ -106,6 +109,7 @@ class ShardCounts(Model):
 
     total: Count = Field(1, description="Number of shards.")
     completed: Annotated[str, Field(max_length=8192)] = Field("", description="Shards that are done, as ranges: 0-3,7.")
+    finished: Progress | None = Field(None, description="Sums of the shards that are done.")
     attempts: _PerShard = Field(default_factory=dict, description="Attempts begun, by shard.")
     retries: _PerShard = Field(default_factory=dict, description="Attempts after the first, by shard.")
     counted_failures: _PerShard = Field(
@@ -194,11 +198,13 @@ class JobStatus(Model):
     )
     counted_failures: Count = Field(0, description="Failures counted against backoffLimit.")
     uncounted_failures: Count = Field(0, description="Evictions, lost nodes and vanished pods.")
+    rejections: Count = Field(0, description="Times in a row that the API server refused the pod.")
     not_before: datetime | None = Field(None, description="End of the backoff.")
     avoided_nodes: Annotated[dict[str, datetime], Field(max_length=256)] = Field(
         default_factory=dict, description="Nodes that are not tried again before the given time."
     )
-    running_seconds: Count = Field(0, description="Running time of finished attempts, seconds.")
+    running_seconds: Count = Field(0, description="Running time of the runs that ended, seconds.")
+    running_since: datetime | None = Field(None, description="Start of the present run.")
     shards: ShardCounts | None = Field(None, description="Numbers for each shard (InferenceJob).")
     source: Source | None = Field(None, description="Where the weights come from (InferenceJob with fromTrainingJob).")
     queued_at: datetime | None = Field(None, description="When it first queued; kept over suspension.")

@@ -64,7 +64,6 @@ _LOST = "a file:/// folder is lost with the pod: write pvc://CLAIM/path, or moun
 _JOB = (
     Missing("output.uri", _remote, _REMOTE),
     Missing("output.uri", _file_without_mount, _LOST),
-    Missing("precision", _is("bf16", "fp16"), "bf16 and fp16 are not built yet: write auto or fp32"),
 )
 
 TABLE: dict[str, tuple[Missing, ...]] = {
@@ -83,6 +82,7 @@ TABLE: dict[str, tuple[Missing, ...]] = {
     ),
     "InferenceJob": (
         *_JOB,
+        Missing("precision", _is("bf16", "fp16"), "bf16 and fp16 are not built yet: write auto or fp32"),
         Missing("model.weights", _remote, _REMOTE),
         Missing("input.uri", _remote, _REMOTE),
         Missing(

@@ -1,0 +1,272 @@
+"""Stored objects: what may change, what the API server documents and prints, and that applying twice changes nothing."""
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from api_manifests import GOOD, changed
+from kubernetes import client
+
+from rfuav_crds.crd import CRDS, Crd
+
+pytestmark = pytest.mark.contract
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+JOBS = [crd for crd in CRDS if crd.kind.endswith("Job")]
+CHANGE = "cannot change once the job exists"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda path: str(path.relative_to(EXAMPLES)))
+def test_examples_are_accepted(kubectl, namespace: str, path: Path) -> None:
+    documents = [d for d in yaml.safe_load_all(path.read_text()) if d is not None and d["kind"] != "Kustomization"]
+    for document in documents:
+        document["metadata"].pop("namespace", None)
+        done = kubectl(
+            "create",
+            "-n",
+            namespace,
+            "--dry-run=server",
+            "--validate=strict",
+            "-f",
+            "-",
+            manifest=document,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def stored(kubectl, namespace: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    kubectl("apply", "-n", namespace, "-f", "-", manifest=manifest)
+    return read(kubectl, namespace, manifest)
+
+
+def read(kubectl, namespace: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    found = kubectl(
+        "get", "-n", namespace, manifest["kind"], manifest["metadata"]["name"], "-o", "json", "--show-managed-fields"
+    )
+    return json.loads(found.stdout)
+
+
+FULL = {
+    "TrainingJob": changed(
+        "TrainingJob",
+        {
+            "spec.weightsCache.uri": "pvc://weights/tv",
+            "spec.training.earlyStopping": {},
+            "spec.activeDeadlineSeconds": 60,
+            "spec.podTemplate.env": [{"name": "A", "value": "1"}],
+        },
+    ),
+    "InferenceJob": changed("InferenceJob", {"spec.iq": {}, "spec.shards": 4, "spec.parallelism": 2}),
+}
+
+# kind, merge patch of spec, the field that the refusal names (None: it is allowed)
+PATCHES: list[tuple[str, dict[str, Any], str | None]] = [
+    *(
+        (kind, patch, None)
+        for kind in FULL
+        for patch in (
+            {"suspend": True},
+            {"suspend": False},
+            {"ttlSecondsAfterFinished": 5},
+            {"ttlSecondsAfterFinished": None},
+            {"activeDeadlineSeconds": 5},
+            {"activeDeadlineSeconds": None},
+            {"cancel": True},
+            {"pool": "lab"},
+            {"priorityClassName": "urgent"},
+        )
+    ),
+    ("InferenceJob", {"parallelism": 4}, None),
+    *(
+        (kind, patch, f"spec.{next(iter(patch))}")
+        for kind in FULL
+        for patch in (
+            {"output": {"uri": "pvc://other/place"}},
+            {"resources": {"gpus": 2}},
+            {"resources": {"gpuMemory": "8Gi"}},
+            {"backoffLimit": 7},
+            {"terminationGracePeriodSeconds": 9},
+            {"image": "trainer:2"},
+            {"podTemplate": {"env": [{"name": "A", "value": "2"}]}},
+            {"podTemplate": {"nodeSelector": {"a": "b"}}},
+        )
+    ),
+    *(
+        ("TrainingJob", patch, f"spec.{next(iter(patch))}")
+        for patch in (
+            {"model": {"architecture": "resnet50"}},
+            {"model": {"numClasses": 9}},
+            {"dataset": {"imageSize": 64}},
+            {"training": {"epochs": 5}},
+            {"training": {"earlyStopping": None}},
+            {"checkpoint": {"keep": 9}},
+            {"nodes": 2},
+            {"weightsCache": None},
+            {"weightsCache": {"uri": "pvc://weights/other"}},
+        )
+    ),
+    *(
+        ("InferenceJob", patch, f"spec.{next(iter(patch))}")
+        for patch in (
+            {"model": {"fromTrainingJob": "other"}},
+            {"input": {"pattern": "**/*.iq"}},
+            {"iq": None},
+            {"iq": {"fftSize": 2048}},
+            {"evaluation": {}},
+            {"shards": 8},
+            {"batchSize": 4},
+            {"precision": "fp32"},
+            {"errorThreshold": 0.5},
+        )
+    ),
+]
+
+
+@pytest.fixture
+def jobs(kube: client.ApiClient, namespace: str) -> client.CustomObjectsApi:
+    objects = client.CustomObjectsApi(kube)
+    for crd in JOBS:
+        objects.create_namespaced_custom_object("rfuav.io", "v1alpha1", namespace, crd.plural, FULL[crd.kind])
+    return objects
+
+
+def patch(objects: client.CustomObjectsApi, namespace: str, kind: str, spec: dict[str, Any], **how: Any) -> str:
+    """Empty when the merge patch of the spec is taken, else the API server's words."""
+    name = FULL[kind]["metadata"]["name"]
+    try:
+        objects.patch_namespaced_custom_object(
+            "rfuav.io", "v1alpha1", namespace, f"{kind.lower()}s", name, {"spec": spec}, **how
+        )
+    except client.ApiException as error:
+        if error.status != 422:
+            raise
+        return str(json.loads(error.body)["message"])
+    return ""
+
+
+def test_what_may_change_and_what_may_not(jobs: client.CustomObjectsApi, namespace: str) -> None:
+    for kind, spec, field in PATCHES:
+        message = patch(jobs, namespace, kind, spec, dry_run="All")
+        if field is None:
+            assert message == "", (kind, spec)
+        else:
+            assert field in message, (kind, spec)
+            assert CHANGE in message, (kind, spec)
+
+
+def test_an_optional_field_cannot_be_removed_and_added_anew(jobs: client.CustomObjectsApi, namespace: str) -> None:
+    assert patch(jobs, namespace, "TrainingJob", {"weightsCache": None}) != ""
+    assert patch(jobs, namespace, "InferenceJob", {"evaluation": {}}) != ""
+
+
+def test_cancel_is_one_way(jobs: client.CustomObjectsApi, namespace: str) -> None:
+    for kind in FULL:
+        assert patch(jobs, namespace, kind, {"cancel": True}) == ""
+        message = patch(jobs, namespace, kind, {"cancel": False})
+        assert "spec.cancel" in message
+        assert "create the job anew" in message
+
+
+@pytest.mark.parametrize("phase", ["Queued", "Admitted", "Running", "Succeeded"])
+def test_pool_and_priority_change_while_queued_alone(jobs: client.CustomObjectsApi, namespace: str, phase: str) -> None:
+    for crd in JOBS:
+        jobs.patch_namespaced_custom_object_status(
+            "rfuav.io",
+            "v1alpha1",
+            namespace,
+            crd.plural,
+            FULL[crd.kind]["metadata"]["name"],
+            {"status": {"phase": phase}},
+        )
+        for field in ("pool", "priorityClassName"):
+            message = patch(jobs, namespace, crd.kind, {field: "other"}, dry_run="All")
+            if phase == "Queued":
+                assert message == ""
+            else:
+                assert f"spec.{field}" in message
+                assert "only while the job is queued" in message
+        assert patch(jobs, namespace, crd.kind, {"suspend": True}, dry_run="All") == ""
+
+
+@pytest.mark.parametrize("crd", CRDS, ids=lambda crd: crd.kind)
+def test_applying_twice_changes_nothing_and_owns_no_status(kubectl, namespace: str, crd: Crd) -> None:
+    manifest = copy.deepcopy(FULL.get(crd.kind, GOOD[crd.kind]))
+    if crd.scope == "Cluster":
+        manifest["metadata"]["name"] = namespace  # unique, and removed below
+    try:
+        before = stored(kubectl, namespace, manifest)
+        after = stored(kubectl, namespace, manifest)
+        assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+        server_side = ("apply", "--server-side", "--force-conflicts", "-n", namespace, "-f", "-")
+        kubectl(*server_side, manifest=manifest | {"status": {"conditions": []}})
+        first = read(kubectl, namespace, manifest)
+        assert (first["spec"], first["metadata"]["generation"]) == (before["spec"], before["metadata"]["generation"])
+        kubectl(*server_side, manifest=manifest | {"status": {"conditions": []}})
+        second = read(kubectl, namespace, manifest)
+        assert second["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+        assert all("f:status" not in entry["fieldsV1"] for entry in second["metadata"]["managedFields"])
+    finally:
+        if crd.scope == "Cluster":
+            kubectl("delete", crd.plural, namespace)
+
+
+def fields(schemas: dict[str, Any], node: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, child in node.get("properties", {}).items():
+        yield f"{path}.{name}", child
+        yield from fields(schemas, child, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        if isinstance(node.get(key), dict):
+            yield from fields(schemas, node[key], f"{path}[]")
+
+
+def test_every_field_is_explained(kubectl) -> None:
+    schemas = json.loads(kubectl("get", "--raw", "/openapi/v3/apis/rfuav.io/v1alpha1").stdout)["components"]["schemas"]
+    for crd in CRDS:
+        schema = schemas[f"io.rfuav.v1alpha1.{crd.kind}"]
+        found = list(fields(schemas, schema, crd.kind))
+        assert len(found) > 20
+        assert [
+            path for path, node in found if not node.get("description") and not path.startswith(f"{crd.kind}.metadata")
+        ] == []
+
+
+@pytest.mark.parametrize("crd", CRDS, ids=lambda crd: crd.kind)
+def test_kubectl_explains_each_kind(kubectl, crd: Crd) -> None:
+    assert "spec" in kubectl("explain", crd.plural).stdout
+    text = kubectl("explain", f"{crd.plural}.spec").stdout
+    assert "Default" in text
+    assert "<no description>" not in text
+
+
+COLUMNS = {
+    "TrainingJob": ["NAME", "PHASE", "PROGRESS", "EPOCH", "LOSS", "ACC", "GPUS", "NODE", "REASON", "AGE"],
+    "InferenceJob": ["NAME", "PHASE", "PROGRESS", "DONE", "FAILED", "RATE", "NODE", "REASON", "AGE"],
+}
+STATUS = {
+    "phase": "Running",
+    "reason": "Training",
+    "progress": {"percent": 41, "epoch": 7, "processed": 123, "failed": 4, "samplesPerSecond": 55.5},
+    "metrics": {"valLoss": 0.2345, "valAccuracy": 0.9123},
+    "assignments": [{"pod": "p", "node": "node-a", "gpus": 1}],
+}
+
+
+def test_printed_columns_show_the_status(kubectl, jobs: client.CustomObjectsApi, namespace: str) -> None:
+    for crd in JOBS:
+        jobs.patch_namespaced_custom_object_status(
+            "rfuav.io", "v1alpha1", namespace, crd.plural, FULL[crd.kind]["metadata"]["name"], {"status": STATUS}
+        )
+        header, row = kubectl("get", "-n", namespace, crd.short).stdout.splitlines()
+        assert header.split() == COLUMNS[crd.kind]
+        shown = ["Running", "41", "7", "0.2345", "0.9123", "1", "node-a", "Training"]
+        if crd.kind == "InferenceJob":
+            shown = ["Running", "41", "123", "4", "55.5", "node-a", "Training"]
+        assert row.split()[1:-1] == shown
+    both = kubectl("get", "-n", namespace, "rfuav", "-o", "name").stdout
+    assert "trainingjob" in both
+    assert "inferencejob" in both
