@@ -1,0 +1,264 @@
+"""Whatever happens in whatever order, crashes at any write included: limits hold, nothing doubles, everything ends."""
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
+from unit.core.builders import after, foreign_pod, job, node, pool
+from unit.core.cluster import Cluster
+
+from rfuav_operator.core.model import Job, Kind, Phase, Pod, PodPhase, Progress, Report, Resources
+
+CODES = st.sampled_from([0, 0, 0, 1, 1, 2, 4, 75, 137])
+PICK = st.integers(0, 10**6)
+
+
+class Turns(RuleBasedStateMachine):
+    """Rules are what users, pods, nodes and the network may do; `turn` is the operator."""
+
+    @initialize(
+        shapes=st.lists(
+            st.sampled_from([(2, 8, 24000), (1, 4, 12000), (2, 2, 80000), (0, 0, None)]), min_size=1, max_size=3
+        ),
+        placement=st.sampled_from(["Pack", "Spread"]),
+        queueing=st.sampled_from(["BestEffortFIFO", "BestEffortFIFO", "StrictFIFO"]),
+    )
+    def begin(self, shapes, placement, queueing):
+        nodes = [
+            node(f"n{i}", gpus=g, slots=s, memory_mib=m, cpu=6, memory_gi=12) for i, (g, s, m) in enumerate(shapes)
+        ]
+        self.cluster = Cluster(nodes, [pool(placement=placement, queueing=queueing)])
+        self.whole = dict(self.cluster.nodes)
+        self.made = 0
+        self.sequence = 0
+        self.seen: dict[tuple[str, int], int] = {}
+
+    def _pick(self, things, n):
+        return things[n % len(things)] if things else None
+
+    def _pod(self, n, *phases) -> Pod | None:
+        return self._pick(sorted((p for p in self.cluster.pods.values() if p.phase in phases), key=lambda p: p.name), n)
+
+    def _job(self, n) -> Job | None:
+        return self._pick(sorted(self.cluster.jobs.values(), key=lambda j: j.uid), n)
+
+    # --- people
+
+    @rule(
+        kind=st.sampled_from(Kind),
+        gpus=st.sampled_from([0, 1, 1, 1, 2]),
+        cpu=st.sampled_from(["500m", "2"]),
+        shards=st.sampled_from([1, 1, 2, 5]),
+        parallelism=st.integers(1, 3),
+        backoff_limit=st.integers(0, 2),
+    )
+    def submit(self, *, kind, gpus, cpu, shards, parallelism, backoff_limit):
+        self.made += 1
+        split = {"shards": shards, "parallelism": parallelism} if kind is Kind.INFERENCE else {}
+        self.cluster.add(
+            job(
+                f"j{self.made}",
+                kind=kind,
+                created=self.cluster.now,
+                resources=Resources(gpus=gpus, cpu=cpu, memory="1Gi"),
+                backoff_limit=backoff_limit,
+                **split,
+            )
+        )
+
+    @precondition(lambda self: self.cluster.jobs)
+    @rule(n=PICK, what=st.sampled_from(["suspend", "resume", "resume", "cancel", "delete", "touch", "deadline", "ttl"]))
+    def people(self, n, what):
+        found = self._job(n)
+        if what == "delete":
+            self.cluster.delete_job(found.uid)
+        else:
+            changes = {
+                "suspend": {"suspend": True},
+                "resume": {"suspend": False},
+                "cancel": {"cancel": True},
+                "touch": {"parallelism": n % 3 + 1},
+                "deadline": {"active_deadline_seconds": 500},
+                "ttl": {"ttl_seconds_after_finished": 100},
+            }
+            self.cluster.edit(found.uid, **changes[what])
+
+    # --- the operator and its writes
+
+    @rule()
+    def turn(self):
+        self.cluster.turn()
+
+    @precondition(lambda self: any(self.cluster.lanes.values()))
+    @rule(n=PICK, outcome=st.sampled_from(["ok", "ok", "ok", "lost", "refused"]))
+    def deliver(self, n, outcome):
+        self.cluster.deliver(
+            self._pick(sorted(u for u, lane in self.cluster.lanes.items() if lane), n), outcome=outcome
+        )
+
+    @rule()
+    def settle(self):
+        self.cluster.turn()
+        self.cluster.deliver_all()
+
+    @rule()
+    def crash(self):
+        self.cluster.crash()
+
+    # --- pods
+
+    @precondition(lambda self: self.cluster.pods)
+    @rule(n=PICK)
+    def bind(self, n):
+        if found := self._pod(n, PodPhase.PENDING):
+            self.cluster.bind(found.name)
+
+    @precondition(lambda self: self.cluster.pods)
+    @rule(n=PICK)
+    def start(self, n):
+        if found := self._pod(n, PodPhase.PENDING):
+            self.cluster.start(found.name)
+
+    @precondition(lambda self: self.cluster.pods)
+    @rule(n=PICK, code=CODES, how=st.sampled_from(["", "", "", "OOMKilled", "evicted"]))
+    def finish(self, n, code, how):
+        found = self._pod(n, PodPhase.RUNNING)
+        if found is None:
+            return
+        if how == "evicted":
+            self.cluster.finish(found.name, 137, disrupted=True, reason="Evicted")
+        else:
+            self.cluster.finish(found.name, code, terminated_reason=how)
+
+    @precondition(lambda self: self.cluster.pods)
+    @rule(n=PICK)
+    def image_missing(self, n):
+        found = self._pod(n, PodPhase.PENDING)
+        if found is not None and found.node is not None:
+            self.cluster.change_pod(found.name, waiting_reason="ImagePullBackOff", waiting_message="not found")
+
+    @precondition(lambda self: self.cluster.pods)
+    @rule(n=PICK, how=st.sampled_from(["deleting", "vanish", "reap"]))
+    def take_away(self, n, how):
+        found = self._pod(n, *PodPhase)
+        if how == "reap":
+            self.cluster.reap()
+        elif how == "vanish":
+            self.cluster.vanish(found.name)
+        else:
+            self.cluster.change_pod(found.name, deleting=True)
+
+    @precondition(lambda self: self.cluster.pods)
+    @rule(n=PICK, step=st.integers(0, 3), percent=st.integers(0, 99))
+    def report(self, n, step, percent):
+        found = self._pod(n, PodPhase.RUNNING)
+        if found is None:
+            return
+        self.sequence += step  # 0: a stale report
+        told = Report(
+            job_uid=found.job_uid,
+            pod=found.name,
+            attempt=found.attempt,
+            index=found.index,
+            sequence=self.sequence,
+            progress=Progress(percent=percent, epoch=percent),
+            received_at=self.cluster.now,
+        )
+        self.cluster.turn([told])
+
+    # --- nodes and others
+
+    @rule(n=PICK, how=st.sampled_from(["lost", "deleted", "back", "back", "cordoned"]))
+    def nodes(self, n, how):
+        name = self._pick(sorted(self.whole), n)
+        whole = self.whole[name]
+        change = {
+            "lost": replace(whole, ready=False),
+            "deleted": None,
+            "back": whole,
+            "cordoned": replace(whole, unschedulable=True),
+        }[how]
+        self.cluster.set_node(change, name)
+
+    @rule(n=PICK, gpus=st.integers(0, 2))
+    def others(self, n, gpus):
+        name = self._pick(sorted(self.whole), n)
+        self.cluster.foreign = {"x": foreign_pod("x", name, gpus=gpus, cpu=1)} if gpus else {}
+        self.cluster.plan = True
+
+    @rule(seconds=st.sampled_from([1, 12, 70, 400, 2000]))
+    def time(self, seconds):
+        self.cluster.pass_time(seconds)
+
+    # --- what must hold
+
+    @invariant()
+    def limits_hold_and_nothing_is_doubled(self):
+        if hasattr(self, "cluster"):
+            self.cluster.check()
+
+    @invariant()
+    def progress_never_moves_back_within_an_attempt(self):
+        if not hasattr(self, "cluster"):
+            return
+        for found in self.cluster.jobs.values():
+            progress = found.status.progress
+            if found.kind is not Kind.TRAINING or progress is None or progress.sequence is None:
+                continue
+            key = (found.uid, found.status.attempt)
+            assert (progress.percent or 0) >= self.seen.get(key, 0)
+            self.seen[key] = progress.percent or 0
+
+    def teardown(self):
+        """With room, and pods that succeed, every job comes to its end."""
+        if not hasattr(self, "cluster"):
+            return
+        cluster = self.cluster
+        cluster.foreign = {}
+        for name, whole in self.whole.items():
+            cluster.set_node(whole, name)
+        for found in list(cluster.jobs.values()):
+            cluster.edit(found.uid, suspend=False, ttl_seconds_after_finished=None)
+        for _ in range(60 + 12 * self.made):
+            cluster.turn()
+            cluster.deliver_all()
+            cluster.check()
+            cluster.reap()
+            for name, found in list(cluster.pods.items()):
+                if found.waiting_reason:
+                    cluster.change_pod(name, waiting_reason="", waiting_message="")
+                cluster.start(name)
+                cluster.turn()
+                cluster.deliver_all()
+                cluster.finish(name)
+            if not any(cluster.dirty) and cluster.wake_at is not None:
+                cluster.now = max(cluster.now, cluster.wake_at)
+            if all(j.status.phase is not None and j.status.phase.terminal for j in cluster.jobs.values()):
+                break
+        for found in cluster.jobs.values():
+            phase = found.status.phase
+            reason = found.status.reason
+            stuck = phase is Phase.QUEUED and reason in ("NoMatchingNode", "ExceedsMaxQuota")
+            assert (phase is not None and phase.terminal) or stuck, (found.name, phase, reason, found.status.message)
+
+
+Turns.TestCase.settings = settings(
+    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestTurns = Turns.TestCase
+
+
+def test_the_machine_reaches_success_and_failure():
+    """The driver itself works: a job that runs ends well, one that fails for good ends badly."""
+    cluster = Cluster()
+    cluster.add(job("good", created=after(0)))
+    cluster.add(job("bad", created=after(1)))
+    for _ in range(4):
+        cluster.turn()
+        cluster.deliver_all()
+        for name in list(cluster.pods):
+            cluster.start(name)
+            cluster.turn()
+            cluster.finish(name, 2 if name.startswith("bad") else 0)
+    phases = {j.name: j.status.phase for j in cluster.jobs.values()}
+    assert phases == {"good": Phase.SUCCEEDED, "bad": Phase.FAILED}
