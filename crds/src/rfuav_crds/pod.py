@@ -33,9 +33,9 @@ VALUES = _all_match(
     _LABEL_VALUE, "self[k]", "write values with letters, digits, '-', '_' and '.', at most 63 characters, in quotes"
 )
 _OWN_KEYS = Rule(
-    cel="!self.exists(k, k.matches('^([^/]*[.])?rfuav[.]io/'))",
+    cel="!self.exists(k, k.startsWith('rfuav.io/'))",
     message="keys under rfuav.io/ are set by the operator: use another prefix",
-    check=lambda value: not any(key.split("/")[0].endswith("rfuav.io") for key in value if "/" in key),
+    check=lambda value: not any(key.startswith("rfuav.io/") for key in value),
 )
 
 LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32), KEYS, VALUES]
