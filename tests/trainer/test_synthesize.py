@@ -12,7 +12,8 @@ from PIL import Image
 import rfuav_trainer.synthesize as module
 from rfuav_trainer.emitters import EMITTERS
 from rfuav_trainer.errors import DiskFullError, InvalidConfigurationError, JobError
-from rfuav_trainer.synthesize import load_spec, make_spec, recording, run, synthesize
+from rfuav_trainer.synthesis_spec import from_options, load_spec, make_spec
+from rfuav_trainer.synthesize import recording, run, synthesize
 
 
 def small(output, **changes):
@@ -73,6 +74,15 @@ def test_a_file_is_read_and_flags_win(tmp_path):
     spec = load_spec(path, seed=5)
     assert (spec.sample_rate, spec.seed, spec.snr_db) == (40e6, 5, (-20, -10, 0, 10, 20))
     assert (spec.splits["train"].recordings, spec.splits["test"].snr_db) == (4, (10,))
+
+
+def test_flags_alone_make_a_spec(tmp_path):
+    spec = from_options(output=tmp_path, split=["train=4", "val=1"], snr=[10.0], seed=None, classes=[])
+    assert {name: split.recordings for name, split in spec.splits.items()} == {"train": 4, "val": 1}
+    assert (spec.snr_db, spec.seed, spec.classes) == ((10,), 0, tuple(EMITTERS))
+    for flags, message in [({}, "--output"), ({"output": tmp_path, "split": ["train"]}, "as in train=40")]:
+        with pytest.raises(InvalidConfigurationError, match=message):
+            from_options(**flags)
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "kind: TrainingJob\nspec: {}", "kind: Synthesis", "a: [", "\x00"])

@@ -9,7 +9,8 @@ from torch import nn
 
 from rfuav_trainer.emitters import EMITTERS
 from rfuav_trainer.spectrogram import picture
-from rfuav_trainer.synthesize import make_spec, recording
+from rfuav_trainer.synthesis_spec import make_spec
+from rfuav_trainer.synthesize import recording
 
 SPLITS = {
     "train": {"recordings": 40, "snrDb": [5, 10, 15, 20]},
