@@ -1,0 +1,243 @@
+"""Why a pod failed, and what follows: counted, final, tried again, given up."""
+
+import pytest
+from msgspec.structs import replace
+from unit.core.builders import (
+    DEFAULTS,
+    T0,
+    admitted,
+    after,
+    created,
+    job,
+    node,
+    of_type,
+    pod_of,
+    run,
+    snapshot,
+    statuses,
+)
+
+from rfuav_operator.core import conditions
+from rfuav_operator.core.classify import classify
+from rfuav_operator.core.model import DeletePod, Kind, Phase, PodPhase, Taint
+
+
+def failed(**changes):
+    owner = admitted(job())[0]
+    return pod_of(owner, phase=PodPhase.FAILED, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "counted", "final"),
+    [
+        ({"disrupted": True, "exit_code": 2}, "Evicted", False, False),
+        ({"reason": "Evicted", "exit_code": 137}, "Evicted", False, False),
+        ({"reason": "UnexpectedAdmissionError"}, "UnexpectedAdmissionError", False, False),
+        ({"reason": "OutOfnvidia.com/gpu"}, "OutOfnvidia.com/gpu", False, False),
+        ({"reason": "NodeLost"}, "NodeLost", False, False),
+        ({"terminated_reason": "OOMKilled", "exit_code": 137}, "OutOfMemory", True, False),
+        ({"terminated_reason": "OOMKilled", "exit_code": 137, "disrupted": True}, "Evicted", False, False),
+        ({"exit_code": 2}, "InvalidConfiguration", True, True),
+        ({"exit_code": 3}, "InputMissing", True, True),
+        ({"exit_code": 4}, "GPUOutOfMemory", True, True),
+        ({"exit_code": 75}, "StoppedAfterCheckpoint", False, False),
+        ({"exit_code": 1, "terminated_reason": "Error"}, "ContainerFailed", True, False),
+        ({"exit_code": 128, "terminated_reason": "StartError"}, "StartError", True, False),
+    ],
+)
+def test_the_order_of_reasons(changes, reason, counted, final):
+    verdict = classify(failed(**changes), gpu_shared=False)
+    assert (verdict.reason, verdict.counted, verdict.final) == (reason, counted, final)
+    assert verdict.message
+
+
+def test_gpu_memory_is_final_only_on_a_gpu_of_ones_own():
+    assert not classify(failed(exit_code=4), gpu_shared=True).final
+
+
+def test_the_termination_message_is_quoted():
+    said = classify(failed(exit_code=1, termination_message="no such file"), gpu_shared=False)
+    assert said.message == "exit code 1: no such file"
+    said = classify(failed(exit_code=3, termination_message='{"error": "folder /x is empty"}'), gpu_shared=False)
+    assert said.message == "folder /x is empty"
+
+
+def after_failures(kind=Kind.TRAINING, *, codes, backoff_limit=3, **changes):
+    """The job after its pods failed one after the other, each admitted when its backoff was over."""
+    held, now = job(kind=kind, backoff_limit=backoff_limit), T0
+    for code in codes:
+        held = replace(held, status=statuses(run(snapshot([held]), now=now))["a"])
+        assert held.status.phase is Phase.ADMITTED
+        extra = {"terminated_reason": "OOMKilled"} if code == 137 else changes
+        if code is None:
+            extra = {"disrupted": True}
+        pod = pod_of(held, phase=PodPhase.FAILED, exit_code=code, **extra)
+        held = replace(held, status=statuses(run(snapshot([held], pods=[pod]), now=now))["a"])
+        now = after(10_000 * (1 + held.status.attempt))
+    return held.status
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_backoff_limit(kind):
+    status = after_failures(kind, codes=[1, 1], backoff_limit=2)
+    assert (status.phase, status.counted_failures, status.reason) == (Phase.QUEUED, 2, "BackingOff")
+    status = after_failures(kind, codes=[1, None, 75, 1, 1], backoff_limit=2)
+    assert (status.phase, status.counted_failures, status.reason) == (Phase.FAILED, 3, "BackoffLimitExceeded")
+    assert "backoffLimit 2" in status.message
+    assert conditions.is_true(status.conditions, "Failed")
+    assert conditions.is_true(status.conditions, "Stalled")
+    assert status.finished_at is not None
+    assert [f.counted for f in status.failures] == [True, False, False, True, True]
+
+
+def test_the_last_five_failures_are_kept():
+    assert len(after_failures(codes=[75] * 7).failures) == 5
+
+
+def test_disruptions_end_some_day():
+    status = after_failures(codes=[None] * (DEFAULTS.uncounted_limit + 1), backoff_limit=0)
+    assert (status.phase, status.reason, status.counted_failures) == (Phase.FAILED, "TooManyDisruptions", 0)
+
+
+def test_out_of_memory_has_one_more_try():
+    assert after_failures(codes=[137], backoff_limit=0).reason == "OutOfMemory"
+    assert after_failures(codes=[137]).phase is Phase.QUEUED
+    twice = after_failures(codes=[137, 137])
+    assert (twice.phase, twice.reason) == (Phase.FAILED, "OutOfMemory")
+    assert "raise spec.resources.memory" in twice.message
+
+
+def test_an_eviction_says_so_until_the_next_admission():
+    status = after_failures(codes=[None])
+    assert conditions.is_true(status.conditions, "Evicted")
+    again = statuses(run(snapshot([job(status=status)]), now=after(10_000)))["a"]
+    assert not conditions.is_true(again.conditions, "Evicted")
+    assert again.attempt == 2
+
+
+def test_a_new_attempt_waits_for_its_backoff():
+    held = admitted(job())[0]
+    gone = run(snapshot([held], pods=[pod_of(held, phase=PodPhase.FAILED, exit_code=1)]))
+    status = statuses(gone)["a"]
+    assert T0 < gone.wake_at == status.not_before
+    waiting = replace(held, status=status)
+    assert created(run(snapshot([waiting]), now=after(5))) == []
+    assert created(run(snapshot([waiting]), now=status.not_before, dirty=[], plan=False)) == [
+        held.status.assignments[0].pod[:-1] + "2"
+    ]
+
+
+# --- pods that do not start
+
+
+def test_an_image_that_cannot_be_pulled_has_a_grace():
+    held = admitted(job(backoff_limit=0))[0]
+    stuck = pod_of(held, node="n1", bound_at=T0, waiting_reason="ImagePullBackOff", waiting_message="not found")
+    first = run(snapshot([held], pods=[stuck]))
+    status = statuses(first)["a"]
+    assert (status.phase, status.reason) == (Phase.ADMITTED, "ImagePullBackOff")
+    assert "not found" in status.message
+    assert first.wake_at == after(30)
+    later = run(snapshot([replace(held, status=status)], pods=[stuck]), now=after(30))
+    status = statuses(later)["a"]
+    assert (status.phase, status.counted_failures) == (Phase.FAILED, 1)
+    assert "not found" in status.message
+    assert [d.name for d in of_type(later, DeletePod)] == [stuck.name]
+
+
+def test_an_invalid_image_name_has_none():
+    held = admitted(job())[0]
+    stuck = pod_of(held, node="n1", bound_at=T0, waiting_reason="InvalidImageName")
+    status = statuses(run(snapshot([held], pods=[stuck])))["a"]
+    assert status.failures[0].reason == "ImagePullFailed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds", "reason", "words"),
+    [
+        ({"unschedulable": 'claim "captures" not found'}, 300, "ScheduleTimeout", 'claim "captures" not found'),
+        (
+            {
+                "node": "n1",
+                "bound_at": T0,
+                "waiting_reason": "CreateContainerConfigError",
+                "waiting_message": "no secret",
+            },
+            1800,
+            "StartTimeout",
+            "no secret",
+        ),
+    ],
+)
+def test_timeouts_give_the_room_back_once_the_pod_is_gone(changes, seconds, reason, words):
+    held = admitted(job())[0]
+    pod = pod_of(held, **changes)
+    waiting = run(snapshot([held], pods=[pod]))
+    assert words in statuses(waiting)["a"].message
+    assert waiting.wake_at == after(seconds)
+    timed_out = run(snapshot([held], pods=[pod]), now=after(seconds))
+    status = statuses(timed_out)["a"]
+    assert status.reason == reason
+    assert status.assignments  # the room is still held
+    assert words in status.failures[0].message
+    assert not status.failures[0].counted
+    assert [d.uid for d in of_type(timed_out, DeletePod)] == [pod.uid]
+    leaving = replace(pod, deleting=True)
+    still = run(snapshot([replace(held, status=status)], pods=[leaving]), now=after(seconds + 1))
+    assert of_type(still, DeletePod) == []
+    gone = statuses(run(snapshot([replace(held, status=status)], nodes=[node(), node("n2")]), now=after(seconds + 2)))
+    assert gone["a"].assignments == ()
+    assert "n1" in gone["a"].avoided_nodes
+    again = run(snapshot([replace(held, status=gone["a"])], nodes=[node(), node("n2")]), now=after(seconds + 60))
+    assert statuses(again)["a"].assignments[0].node == "n2"
+
+
+def test_a_node_is_not_avoided_when_there_is_no_other():
+    held = admitted(job())[0]
+    refused = pod_of(held, phase=PodPhase.FAILED, reason="UnexpectedAdmissionError")
+    status = statuses(run(snapshot([held], pods=[refused])))["a"]
+    assert status.avoided_nodes
+    assert created(run(snapshot([replace(held, status=status)]), now=after(60)))
+
+
+# --- lost nodes, lost pods
+
+
+def test_a_lost_node_holds_the_job_until_a_person_says_so():
+    held = admitted(job())[0]
+    held = replace(held, status=statuses(run(snapshot([held], pods=[pod_of(held, phase=PodPhase.RUNNING)])))["a"])
+    leaving = pod_of(held, phase=PodPhase.RUNNING, deleting=True)
+    down = node(ready=False)
+    waiting = statuses(run(snapshot([held], pods=[leaving], nodes=[down, node("n2")])))["a"]
+    assert (waiting.phase, waiting.reason) == (Phase.RUNNING, "NodeLost")
+    assert "out-of-service" in waiting.message
+    out = replace(down, taints=(Taint(key="node.kubernetes.io/out-of-service", effect="NoExecute"),))
+    for nodes in ([out, node("n2")], [node("n2")]):
+        status = statuses(run(snapshot([held], pods=[leaving], nodes=nodes)))["a"]
+        assert (status.phase, status.failures[0].reason) == (Phase.QUEUED, "NodeLost")
+        assert status.assignments == ()
+        again = run(snapshot([replace(held, status=status)], pods=[leaving], nodes=nodes), now=after(60))
+        assert statuses(again)["a"].assignments[0].node == "n2"
+
+
+def test_a_lost_create_is_repeated_and_a_pod_that_ran_has_vanished():
+    held = admitted(job())[0]
+    name = held.status.assignments[0].pod
+    assert created(run(snapshot([held]))) == [name]
+    assert created(run(snapshot([held], creating={held.uid: frozenset({name})}))) == []
+    running = replace(held, status=statuses(run(snapshot([held], pods=[pod_of(held, phase=PodPhase.RUNNING)])))["a"])
+    status = statuses(run(snapshot([running])))["a"]
+    assert (status.phase, status.failures[0].reason) == (Phase.QUEUED, "PodVanished")
+    assert status.counted_failures == 0
+
+
+def test_a_refused_pod_is_quoted_and_tried_again():
+    held = admitted(job())[0]
+    words = 'pods "a" is forbidden: exceeded quota: gpus'
+    refused = run(snapshot([held], rejected={held.uid: words}))
+    status = statuses(refused)["a"]
+    assert (status.phase, status.reason) == (Phase.QUEUED, "RejectedByCluster")
+    assert words in status.message
+    assert status.assignments == ()
+    assert (status.counted_failures, status.uncounted_failures) == (0, 0)
+    assert created(run(snapshot([replace(held, status=status)]), now=after(60)))

@@ -1,0 +1,80 @@
+"""Quantities, ranges, conditions, names and backoff: small tables."""
+
+from datetime import timedelta
+
+import pytest
+from unit.core.builders import DEFAULTS, T0, after, job
+
+from rfuav_operator.core import backoff, conditions, names, quantity, ranges
+from rfuav_operator.core.model import Kind
+
+
+@pytest.mark.parametrize(
+    ("text", "milli"),
+    [("1", 1000), ("500m", 500), (2, 2000), (0.5, 500), ("1.0001", 1001), ("100u", 1), ("2k", 2_000_000), (None, 0)],
+)
+def test_milli(text, milli):
+    assert quantity.milli(text) == milli
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("1Ki", 1024), ("16Gi", 16 * 2**30), ("12G", 12 * 10**9), ("1e3", 1000), ("1.5", 2), (None, 0)]
+)
+def test_whole(text, count):
+    assert quantity.whole(text) == count
+
+
+@pytest.mark.parametrize("text", ["16GB", "", "one", "1 Gi", "0x10"])
+def test_what_is_no_quantity(text):
+    with pytest.raises(ValueError, match="not a quantity"):
+        quantity.milli(text)
+
+
+def test_numbers_for_people():
+    assert quantity.show_cpu(1500) == "1.5"
+    assert quantity.show_bytes(16 * 2**30) == "16Gi"
+    assert quantity.show_bytes(2**30 + 2**29) == "1.5Gi"
+    assert quantity.show_bytes(12) == "12"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"), [([], ""), ([3], "3"), ([3, 2, 1, 0, 7], "0-3,7"), ([1, 3], "1,3"), (range(1000), "0-999")]
+)
+def test_ranges(numbers, text):
+    assert ranges.show(numbers) == text
+    assert ranges.parse(text) == set(numbers)
+
+
+def test_transition_time_moves_only_with_the_status():
+    def put(before, value, at, reason="R"):
+        return conditions.put(before, "Ready", value=value, reason=reason, now=at, generation=1)
+
+    first = put((), True, T0)
+    same = put(first, True, after(10), reason="Other")
+    assert same[0].reason == "Other"
+    assert same[0].last_transition_time == T0
+    turned = put(same, False, after(20))
+    assert turned[0].last_transition_time == after(20)
+    assert put(turned, False, after(30)) is turned
+    assert conditions.clear((), "Stalled", reason="x", now=T0, generation=1) == ()
+
+
+def test_pod_names_follow_from_the_job():
+    training, single = job("t"), job("i", kind=Kind.INFERENCE)
+    sharded = job("i", kind=Kind.INFERENCE, shards=4)
+    tag = names.pod_name(training, 1, None).split("-")[1]
+    assert names.pod_name(training, 2, None) == f"t-{tag}-2"
+    assert names.pod_name(single, 1, 0).count("-") == 2
+    assert names.pod_name(sharded, 1, 3).endswith("-1-3")
+    assert names.pod_name(job("t", uid="other"), 2, None) != names.pod_name(training, 2, None)
+    longest = job("j" * 40, kind=Kind.INFERENCE, shards=1000)
+    assert len(names.pod_name(longest, 9999, 999)) <= 63
+
+
+def test_backoff_doubles_to_its_cap_and_is_the_same_for_everyone():
+    waits = [backoff.delay(job().uid, None, n, DEFAULTS) for n in range(1, 12)]
+    for n, wait in enumerate(waits):
+        base = min(10 * 2**n, 600)
+        assert timedelta(seconds=base) <= wait <= timedelta(seconds=base * 1.2 + 1)
+    assert waits == [backoff.delay(job().uid, None, n, DEFAULTS) for n in range(1, 12)]
+    assert len({backoff.delay(job(uid=f"u{i}").uid, None, 5, DEFAULTS) for i in range(20)}) > 5
