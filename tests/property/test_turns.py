@@ -1,7 +1,9 @@
 """Whatever happens in whatever order, crashes at any write included: limits hold, nothing doubles, everything ends."""
 
 import random
+from functools import partial
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -84,6 +86,8 @@ class Turns(RuleBasedStateMachine):
     @rule(n=PICK, what=st.sampled_from(["suspend", "resume", "resume", "cancel", "delete", "touch", "deadline", "ttl"]))
     def people(self, n, what):
         found = self._job(n)
+        if found is None:
+            return
         if what == "delete":
             self.cluster.delete_job(found.uid)
         else:
@@ -106,6 +110,11 @@ class Turns(RuleBasedStateMachine):
     @precondition(lambda self: any(self.cluster.lanes.values()))
     @rule(n=PICK, outcome=st.sampled_from(["ok", "ok", "ok", "lost", "refused"]))
     def deliver(self, n, outcome):
+        self._deliver(n, outcome)
+
+    def _deliver(self, n, outcome):
+        if not any(self.cluster.lanes.values()):
+            return
         self.cluster.deliver(
             self._pick(sorted(u for u, lane in self.cluster.lanes.items() if lane), n), outcome=outcome
         )
@@ -165,6 +174,8 @@ class Turns(RuleBasedStateMachine):
     @rule(n=PICK, how=st.sampled_from(["deleting", "vanish", "reap"]))
     def take_away(self, n, how):
         found = self._pod(n, *PodPhase)
+        if found is None:
+            return
         if how == "reap":
             self.cluster.reap()
         elif how == "vanish":
@@ -270,6 +281,41 @@ Turns.TestCase.settings = settings(
     max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestTurns = Turns.TestCase
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_long_walks(seed):
+    """The same rules drawn by weight, over far longer ways than hypothesis takes, in a cluster that stays crowded."""
+    chance = random.Random(seed)
+    machine = Turns()
+    shapes = [(2, 8, 24000), (1, 2, 8000)] if seed % 2 else [(1, 4, 12000)]
+    machine.begin(shapes, chance.choice(["Pack", "Spread"]), "BestEffortFIFO", seed)
+    n = partial(chance.randrange, 10**6)
+    steps = [
+        (6, machine.turn),
+        (8, lambda: machine._deliver(n(), chance.choice(["ok", "ok", "ok", "ok", "lost", "refused"]))),
+        (3, machine._run),
+        (1, machine.crash),
+        (2, lambda: machine.people(n(), chance.choice(["suspend", "resume", "resume", "cancel", "delete", "ttl"]))),
+        (3, lambda: machine.bind(n())),
+        (3, lambda: machine.start(n())),
+        (2, lambda: machine.finish(n(), chance.choice([0, 0, 1, 75]), chance.choice(["", "", "evicted"]))),
+        (1, lambda: machine.image_missing(n())),
+        (2, lambda: machine.take_away(n(), chance.choice(["deleting", "vanish", "reap", "reap"]))),
+        (2, lambda: machine.report(n(), chance.randrange(3), chance.randrange(100))),
+        (1, lambda: machine.nodes(n(), chance.choice(["lost", "deleted", *["back"] * 8]))),
+        (2, lambda: machine.time(chance.choice([1, 12, 70, 400]))),
+    ]
+    for _ in range(400):
+        waiting = sum(j.status.phase in (None, Phase.QUEUED) for j in machine.cluster.jobs.values())
+        if waiting < 8:
+            machine._submit(chance.choice(list(Kind)), chance.choice([0, 1, 1, 1, 1]), shards=chance.choice([1, 1, 3]))
+        _, step = chance.choices(steps, weights=[w for w, _ in steps])[0]
+        if machine.cluster.pods or step in (machine.turn, machine._run, machine.crash):
+            step()
+        machine.cluster.check()
+        machine.progress_never_moves_back_within_an_attempt()
+    machine.teardown()
 
 
 def test_the_machine_reaches_success_and_failure():

@@ -4,7 +4,7 @@ The snapshot and the jobs as this turn left them come in; the statuses of jobs t
 place changed go out, with the assignments whose pods are to be created. Nothing is remembered between plans.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -49,6 +49,29 @@ def plan(snapshot: Snapshot, jobs: Mapping[Uid, Job], sources: Sources, now: dat
     for pool, queue in _queues(snapshot, jobs).items():
         _plan_pool(pool, queue, snapshot, sources, now=now, result=result)
     return result
+
+
+def withdrawn(
+    snapshot: Snapshot, jobs: Mapping[Uid, Job], recreate: Mapping[Uid, Sequence[Assignment]]
+) -> dict[Uid, set[str]]:
+    """Recorded pods that were never made and have no room (any more), by job.
+
+    A crash can lose the write that gave room back but not the one that took it: then two records name the same room,
+    and a pod that is there already keeps it.
+    """
+    absent = frozenset((uid, a.pod) for uid, held in recreate.items() for a in held)
+    rooms = placement.rooms(snapshot, jobs, without=absent)
+    gone: dict[Uid, set[str]] = {}
+    for uid in sorted(recreate, key=lambda u: order(jobs[u], snapshot)):
+        need = placement.need_of(jobs[uid])
+        need = replace(need, avoided=frozenset())
+        for a in recreate[uid]:
+            room = rooms.get(jobs[uid].spec.pool, {}).get(NodeName(a.node))
+            if room is None or room.mismatch(need) or room.lacks(need):
+                gone.setdefault(uid, set()).add(a.pod)
+            else:
+                room.take(need.kind, gpus=need.gpus, cpu_milli=need.cpu_milli, memory_bytes=need.memory_bytes)
+    return gone
 
 
 def _plan_pool(

@@ -109,9 +109,10 @@ def _step_all(
     now: datetime,
     outcomes: dict[Uid, Outcome],
 ) -> None:
+    facts: dict[Uid, Facts] = {}
     for uid in sorted(uids, key=lambda u: (jobs[u].kind is not Kind.TRAINING, u)):
         job = jobs[uid]
-        facts = Facts(
+        facts[uid] = Facts(
             now=now,
             pods=snapshot.pods_of.get(uid, _NO_PODS),
             creating=snapshot.creating.get(uid, frozenset()),
@@ -122,7 +123,12 @@ def _step_all(
             rejected=snapshot.rejected.get(uid, ""),
             source=sources.of(job) if job.status.source is None else None,
         )
-        outcomes[uid] = lifecycle.step(job, facts)
+        outcomes[uid] = lifecycle.step(job, facts[uid])
+        jobs[uid] = replace(job, status=outcomes[uid].status)
+    recreate = {uid: outcomes[uid].create for uid in facts if outcomes[uid].create}
+    for uid, gone in (admission.withdrawn(snapshot, jobs, recreate) if recreate else {}).items():
+        job = snapshot.jobs[uid]
+        outcomes[uid] = lifecycle.step(job, replace(facts[uid], withdrawn=gone))
         jobs[uid] = replace(job, status=outcomes[uid].status)
 
 

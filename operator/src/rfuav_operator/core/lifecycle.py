@@ -49,6 +49,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     defaults: Defaults
     reports: Sequence[Report] = ()
     rejected: str = ""
+    withdrawn: Collection[str] = ()  # recorded pods that were never made, and whose room is not there any more
     source: Job | None = None  # the TrainingJob that `fromTrainingJob` names, if there is one
 
 
@@ -196,7 +197,7 @@ class _Step:
     def _observe_absence(self, a: Assignment) -> None:
         if a.pod in self.facts.creating:
             self.kept.append(a)
-        elif a.stopping:
+        elif a.stopping or a.pod in self.facts.withdrawn:
             pass  # what was to go is gone
         elif a.started_at is not None:
             self._fail(a, classify.vanished(), None)

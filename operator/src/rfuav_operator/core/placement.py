@@ -264,8 +264,10 @@ def _held_by_pod(pod: Pod, kind: Kind, node: str) -> Held:
     return Held(kind=kind, node=node, gpus=pod.gpus, cpu_milli=pod.cpu_milli, memory_bytes=pod.memory_bytes)
 
 
-def rooms(snapshot: Snapshot, jobs: Mapping[Uid, Job]) -> dict[str, dict[NodeName, Room]]:
-    """Pool name -> node name -> room, with everything counted that is in use."""
+def rooms(
+    snapshot: Snapshot, jobs: Mapping[Uid, Job], *, without: frozenset[tuple[Uid, str]] = frozenset()
+) -> dict[str, dict[NodeName, Room]]:
+    """Pool name -> node name -> room, with everything counted that is in use, `without` these pods of these jobs."""
     by_pool: dict[str, dict[NodeName, Room]] = {name: {} for name in snapshot.pools}
     by_node: dict[str, Room] = {}
     for node in snapshot.nodes.values():
@@ -278,8 +280,8 @@ def rooms(snapshot: Snapshot, jobs: Mapping[Uid, Job]) -> dict[str, dict[NodeNam
         by_pool[name][node.name] = by_node[node.name] = room
         for pod in snapshot.foreign.get(node.name, ()):
             room.take_foreign(pod)
-    for _, _, use in held(snapshot, jobs):
-        if use.node in by_node:
+    for uid, pod_name, use in held(snapshot, jobs):
+        if use.node in by_node and (uid, pod_name) not in without:
             by_node[use.node].take(use.kind, gpus=use.gpus, cpu_milli=use.cpu_milli, memory_bytes=use.memory_bytes)
     return by_pool
 
