@@ -248,6 +248,9 @@ class Cluster:
         if held is None:
             self.nodes.pop(name, None)
         else:
+            if name not in self.nodes:  # a Node that was deleted comes back: what was to go there is gone by then
+                for pod in [p for p in self.pods.values() if p.node == name and p.deleting]:
+                    self.vanish(pod.name)
             self.nodes[name] = held
         self.plan = True
         self.dirty |= {p.job_uid for p in self.pods.values() if p.node == name and p.job_uid}

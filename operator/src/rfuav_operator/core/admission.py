@@ -11,7 +11,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from rfuav_operator.core import conditions, names, placement, progress, reasons, units
-from rfuav_operator.core.lifecycle import may_live
+from rfuav_operator.core.lifecycle import may_live, starting
 from rfuav_operator.core.model import (
     Assignment,
     Job,
@@ -307,12 +307,11 @@ def _admit(job: Job, admitted: list[Assignment], now: datetime) -> JobStatus:
         status = progress.begin_attempt(status, assignment.shard, job.kind)
         status = units.begin_attempt(status, assignment.shard, shards=job.spec.shards)
     running = status.phase is Phase.RUNNING
-    nodes = sorted({a.node for a in admitted})
-    message = f"admitted to {', '.join(nodes[:3])}{' ...' * (len(nodes) > 3)}"  # noqa: PLR2004  enough to recognise
+    message = starting(admitted)
     settled = status.conditions
     for kind, value, reason, text in (
         ("Admitted", True, "Admitted", message),
-        ("PodsReady", False, "Starting", ""),
+        ("PodsReady", False, "Starting", message),
     ):
         settled = conditions.put(
             settled, kind, value=value, reason=reason, message=text, now=now, generation=job.generation

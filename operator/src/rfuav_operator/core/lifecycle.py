@@ -4,7 +4,7 @@ A job as it stands and what is known of its pods come in (`Facts`); the new stat
 go out (`Outcome`). Who is admitted next is not decided here but in `admission`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -35,6 +35,7 @@ SUSPENDED = "Suspended"
 _IMAGE_ERRORS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _HOPELESS_IMAGE = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 _KEPT_FAILURES = 5
+_SHOWN_NODES = 3
 _MESSAGE_LIMIT = 1024
 
 
@@ -431,8 +432,7 @@ class _Step:
             if pod.waiting_message or pod.waiting_reason not in ("", "ContainerCreating", "PodInitializing"):
                 return pod.waiting_reason, f"pod {a.pod}: {pod.waiting_message or pod.waiting_reason}"
         if len(waiting) == len(held):
-            nodes = sorted({a.node for a in held if a.node})
-            return "Starting", f"starts on {', '.join(nodes[:3])}{' ...' * (len(nodes) > 3)}"  # noqa: PLR2004
+            return "Starting", starting(held)
         return "", self._shards_text(held)
 
     def _shards_text(self, held: list[Assignment]) -> str:
@@ -485,6 +485,12 @@ class _Step:
         self._clear("Reconciling", reason)
         live = [p for p in self.facts.pods.values() if p.live and not p.deleting]
         return Outcome(status=self.status, delete=live)
+
+
+def starting(assignments: Iterable[Assignment]) -> str:
+    """Where pods are about to start, for people; the first three nodes suffice."""
+    nodes = sorted({a.node for a in assignments if a.node})
+    return f"starts on {', '.join(nodes[:_SHOWN_NODES])}{' ...' * (len(nodes) > _SHOWN_NODES)}"
 
 
 def default_weights(source: Job) -> str:
