@@ -20,9 +20,10 @@ from rfuav_operator.core.model import Checkpoint, CustomMetric, JobStatus, Kind,
 
 _MAX_CUSTOM_METRICS = 32
 _MAX_METRICS = 256
-_MAX_OUTPUTS = 16
+_MAX_OUTPUTS = 32
 _MAX_TEXT = 1024
-_MAX_NAME = 64
+_MAX_NAME = 253
+_MAX_VALUE = 253
 _MAX_COUNT = 2**53
 _TERMINATION_TAIL = 512
 _PERCENT = 100
@@ -48,7 +49,7 @@ def parse_trainer_status(body: Any) -> Parts:
     """Read `{"trainerStatus": {...}}`. Raises ValueError, saying which field is wrong and what it must be."""
     status = _mapping(_mapping(body, "the body").get("trainerStatus"), "trainerStatus")
     ours = _mapping(status.get("rfuav") or {}, "trainerStatus.rfuav")
-    metrics, custom = _metrics(status.get("metrics") or [])
+    metrics, custom = _metrics(status.get("metrics"))
     remaining = _count(status, "estimatedRemainingSeconds", "trainerStatus")
     percent = _count(status, "progressPercentage", "trainerStatus")
     if percent is not None and percent > _PERCENT:
@@ -64,7 +65,7 @@ def parse_trainer_status(body: Any) -> Parts:
             processed=_count(ours, "processed", "trainerStatus.rfuav"),
             failed=_count(ours, "failed", "trainerStatus.rfuav"),
             total=_count(ours, "total", "trainerStatus.rfuav"),
-            samples_per_second=_number(ours.get("samplesPerSecond"), "trainerStatus.rfuav.samplesPerSecond"),
+            samples_per_second=_rate(ours.get("samplesPerSecond")),
             remaining_seconds=remaining,
         ),
         sequence=sequence,
@@ -94,7 +95,8 @@ def human_message(text: str) -> str:
         document = json.loads(text)
     except ValueError:
         return text[-_TERMINATION_TAIL:]
-    for part in (document, (document.get("trainerStatus") or {}).get("rfuav")):
+    status = document.get("trainerStatus")
+    for part in (document, status.get("rfuav") if isinstance(status, dict) else None):
         for key in ("error", "message"):
             if isinstance(part, dict) and isinstance(part.get(key), str):
                 return str(part[key]).strip()[:_TERMINATION_TAIL]
@@ -131,6 +133,13 @@ def _number(value: Any, where: str) -> float | None:
     return significant(number) if isfinite(number) else None
 
 
+def _rate(value: Any) -> float | None:
+    number = _number(value, "trainerStatus.rfuav.samplesPerSecond")
+    if number is not None and number < 0:
+        raise ValueError("trainerStatus.rfuav.samplesPerSecond must be 0 or more")
+    return number
+
+
 def _count(source: Mapping[str, Any], key: str, where: str) -> int | None:
     value = source.get(key)
     if value is None:
@@ -143,6 +152,8 @@ def _count(source: Mapping[str, Any], key: str, where: str) -> int | None:
 
 
 def _metrics(entries: Any) -> tuple[dict[str, float], tuple[CustomMetric, ...]]:
+    if entries is None:
+        return {}, ()
     if not isinstance(entries, list) or len(entries) > _MAX_METRICS:
         raise ValueError(f"trainerStatus.metrics must be a list of at most {_MAX_METRICS} items of name and value")
     known: dict[str, float] = {}
@@ -159,7 +170,7 @@ def _metrics(entries: Any) -> tuple[dict[str, float], tuple[CustomMetric, ...]]:
             if number is not None:
                 known[name] = number
         elif value is not None:
-            custom[name] = _text(str(value), f"{where}.value")
+            custom[name] = str(value)[:_MAX_VALUE]
     shown = list(custom.items())[:_MAX_CUSTOM_METRICS]
     return known, tuple(CustomMetric(name=name, value=value) for name, value in shown)
 
@@ -269,7 +280,7 @@ def _store(status: JobStatus, shard: int | None, kind: Kind, after: Progress, pa
         metrics=metrics,
         custom_metrics=tuple(custom.values())[-_MAX_CUSTOM_METRICS:],
         checkpoint=parts.checkpoint or status.checkpoint,
-        outputs={**status.outputs, **parts.outputs},
+        outputs=dict([*{**status.outputs, **parts.outputs}.items()][-_MAX_OUTPUTS:]),
     )
     if kind is Kind.TRAINING:
         return replace(status, progress=after)
