@@ -32,7 +32,7 @@ def test_a_whole_report():
             samplesPerSecond=123.456,
             checkpoint={"uri": "pvc://m/c", "epoch": 3, "savedAt": "2026-01-01T12:00:00.5Z"},
             outputs={"bestWeights": "pvc://m/b"},
-            gpuUuid="GPU-1",
+            gpuUUID="GPU-1",
             final=True,
         )
     )

@@ -73,7 +73,7 @@ def parse_trainer_status(body: Any) -> Parts:
         custom_metrics=custom,
         checkpoint=_checkpoint(ours.get("checkpoint")),
         outputs=_outputs(ours.get("outputs")),
-        gpu_uuid=_text(ours.get("gpuUuid") or "", "trainerStatus.rfuav.gpuUuid"),
+        gpu_uuid=_text(ours.get("gpuUUID") or "", "trainerStatus.rfuav.gpuUUID"),
         final=ours.get("final") is True,
     )
 
