@@ -141,7 +141,7 @@ class Reflector(Generic[K, V, R]):
             if status != HTTP_OK:
                 raise Refused(f"list answered {status}: {body[:300].decode(errors='replace')}", retry_after)
             page = self._list_decoder.decode(body)
-            items += page.items
+            items += page.items or ()  # an empty list may arrive as null
             after = page.metadata.continue_
             if not after:
                 break
@@ -191,7 +191,7 @@ class Reflector(Generic[K, V, R]):
 
 
 def _list_of(read: type[Any]) -> type[Any]:
-    return msgspec.defstruct("List", [("metadata", _ListMeta), ("items", list[read])])  # type: ignore[valid-type]  # made at run time
+    return msgspec.defstruct("List", [("metadata", _ListMeta), ("items", list[read] | None)])  # type: ignore[valid-type]  # made at run time
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -52,7 +52,7 @@ async def _read(state: ClusterState, connection: Connection, plural: str, *, who
     version = 0
     async for page in _pages(connection, plural, accept="" if whole else METADATA_ONLY):
         version = int(page["metadata"]["resourceVersion"])
-        for item in page["items"]:
+        for item in page["items"] or ():  # an empty list arrives as null
             meta = item["metadata"]
             found.append((meta.get("namespace", ""), meta["name"]))
             if whole and kind is not None:
