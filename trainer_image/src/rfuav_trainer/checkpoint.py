@@ -1,0 +1,226 @@
+"""Checkpoints that survive anything: written beside, flushed, renamed, counted once their checksum stands beside them.
+
+In: the training's state after a step. Out: files under output/checkpoints/<job UID>/, and the newest whole one when the
+job starts again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import structlog
+import torch
+
+from rfuav_trainer.errors import InvalidConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+log = structlog.get_logger()
+
+
+@contextmanager
+def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under `path` whole or not at all: temporary file, fsync, rename, fsync of the folder.
+
+    When the body raises, the temporary file is removed and what stood at `path` is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, whole or not at all."""
+    with atomic_writer(path) as stream:
+        stream.write(json.dumps(content, indent=2, sort_keys=False).encode() + b"\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` last through a power cut. Network file systems without it are left alone."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        log.debug("folder cannot be synced", folder=str(folder))
+    finally:
+        os.close(handle)
+
+
+class _HashingStream:
+    """The part of a binary file that torch.save needs, hashing what passes and keeping the first write error.
+
+    torch's zip writer is C++: an OSError raised inside it comes back as a RuntimeError, so the original is kept to be
+    raised instead.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.digest = hashlib.sha256()
+        self.size = 0
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        if self.error is not None:
+            return len(data)
+        try:
+            self._stream.write(data)
+        except OSError as error:
+            self.error = error
+            return len(data)
+        self.digest.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        if self.error is None:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self.error = error
+
+
+@dataclass(frozen=True)
+class Saved:
+    """One checkpoint on disk: its file, where the training stood, and when it was written (RFC 3339, UTC)."""
+
+    path: Path
+    epoch: int
+    step: int
+    saved_at: str
+
+
+class CheckpointStore:
+    """The checkpoints of one job.
+
+    Args:
+        folder: output/checkpoints/<job UID>.
+        keep: how many to keep, the newest.
+        signature: what a checkpoint must agree on to be resumed: architecture, classes, preprocessing, settings. JSON
+            values.
+    """
+
+    def __init__(self, folder: Path, *, keep: int, signature: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.keep = max(1, keep)
+        self.signature: dict[str, Any] = json.loads(json.dumps(signature))
+
+    def save(self, state: Mapping[str, Any], *, epoch: int, step: int) -> Saved:
+        """Write one checkpoint, then remove those beyond `keep`.
+
+        Args:
+            state: tensors and plain values alone, so that it loads with `weights_only=True`.
+            epoch: epochs completed.
+            step: optimizer steps taken in all.
+
+        Raises:
+            OSError: the volume is full or gone; older checkpoints are untouched.
+        """
+        data = self.folder / f"step-{step:09d}-epoch-{epoch:05d}.pt"
+        saved_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        manifest = data.with_suffix(".json")
+        with atomic_writer(data) as stream:
+            hashing = _HashingStream(stream)
+            try:
+                torch.save(dict(state), cast("IO[bytes]", hashing))
+            finally:
+                if hashing.error is not None:
+                    raise hashing.error
+        write_json(
+            manifest,
+            {
+                "file": data.name,
+                "sha256": hashing.digest.hexdigest(),
+                "size": hashing.size,
+                "epoch": epoch,
+                "step": step,
+                "savedAt": saved_at,
+                "signature": self.signature,
+            },
+        )
+        self._prune()
+        return Saved(data, epoch, step, saved_at)
+
+    def latest(self, *, device: torch.device | str = "cpu") -> tuple[dict[str, Any], Saved] | None:
+        """The newest whole checkpoint and its state, or None. Damaged ones are named in the log and passed over.
+
+        Raises:
+            InvalidConfigurationError: the newest whole checkpoint was written for another configuration.
+        """
+        for manifest_path in self._manifests():
+            manifest = self._whole(manifest_path)
+            if manifest is None:
+                continue
+            self._agree(manifest, manifest_path)
+            data = self.folder / manifest["file"]
+            state = torch.load(data, map_location=device, weights_only=True)
+            return state, Saved(data, manifest["epoch"], manifest["step"], manifest["savedAt"])
+        return None
+
+    def _manifests(self) -> list[Path]:
+        """Manifests, newest first: the names sort by step."""
+        return sorted(self.folder.glob("step-*.json"), reverse=True) if self.folder.is_dir() else []
+
+    def _whole(self, manifest_path: Path) -> dict[str, Any] | None:
+        try:
+            manifest: dict[str, Any] = json.loads(manifest_path.read_bytes())
+            data = self.folder / manifest["file"]
+            with data.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            if digest == manifest["sha256"] and "signature" in manifest:
+                return manifest
+            problem = "its checksum does not match"
+        except (OSError, ValueError, KeyError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        log.warning("damaged checkpoint passed over", checkpoint=str(manifest_path), problem=problem)
+        return None
+
+    def _agree(self, manifest: Mapping[str, Any], path: Path) -> None:
+        theirs = manifest["signature"]
+        differing = [
+            f"{key} {json.dumps(theirs.get(key))} there, {json.dumps(self.signature.get(key))} here"
+            for key in sorted({*theirs, *self.signature})
+            if theirs.get(key) != self.signature.get(key)
+        ]
+        if differing:
+            shown = "; ".join(differing)
+            raise InvalidConfigurationError(
+                f"the checkpoint {path} was written for another configuration ({shown}): give the job another output "
+                "or name, remove that folder, or write checkpoint.resume: false",
+                reason="CheckpointMismatch",
+            )
+
+    def _prune(self) -> None:
+        """Remove what is beyond `keep`, the manifest first: half a removal must not look whole."""
+        manifests = self._manifests()
+        for manifest in manifests[self.keep :]:
+            manifest.unlink(missing_ok=True)
+            manifest.with_suffix(".pt").unlink(missing_ok=True)
+        kept = {path.stem for path in manifests[: self.keep]}
+        for stray in self.folder.glob("step-*.pt"):
+            if stray.stem not in kept:
+                stray.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove all checkpoints of this job (checkpoint.resume: false)."""
+        for manifest in self._manifests():
+            manifest.unlink(missing_ok=True)
+        if self.folder.is_dir():
+            for stray in self.folder.glob("step-*.pt"):
+                stray.unlink(missing_ok=True)

@@ -1,0 +1,334 @@
+"""What a job reads: finds images and recordings, cuts recordings into frames, reads one sample at a time.
+
+In: a folder (`train/<class>/...` when labelled). Out: a `Listing` of samples in a stable order, and 8-bit pictures of
+one size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from rfuav_trainer.errors import InputError, UnreadableFileError
+from rfuav_trainer.spectrogram import SpectrogramParameters, picture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from torch import Tensor
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+IQ_SUFFIXES = frozenset({".iq", ".dat"})
+SAMPLE_TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int16": np.dtype("<i2"), "int8": np.dtype("i1")}
+FULL_SCALE = {"float32": 1.0, "int16": 32768.0, "int8": 128.0}
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SPECTROGRAM = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Everything between a file and the network's input; it travels in the weights' metadata.
+
+    Attributes:
+        format: image or iq.
+        image_size: height and width in pixels.
+        mean, std: for each channel, on a scale of 0 to 1.
+        spectrogram: how recordings become pictures; None for images.
+    """
+
+    format: str
+    image_size: int
+    mean: tuple[float, float, float] = IMAGENET[0]
+    std: tuple[float, float, float] = IMAGENET[1]
+    spectrogram: SpectrogramParameters | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Preprocessing:
+        """The inverse of `to_json`."""
+        spectrogram = value.get("spectrogram")
+        return cls(
+            format=value["format"],
+            image_size=value["image_size"],
+            mean=tuple(value["mean"]),
+            std=tuple(value["std"]),
+            spectrogram=SpectrogramParameters(**spectrogram) if spectrogram else None,
+        )
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """8-bit pictures (n, 1 or 3, size, size) as the network's input: float32 (n, 3, size, size)."""
+        mean = torch.tensor(self.mean, device=pictures.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=pictures.device).view(1, 3, 1, 1)
+        return (pictures.float() / 255.0 - mean) / std
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture to classify: an image, or one frame of a recording.
+
+    Attributes:
+        path: the file.
+        name: its path relative to the input folder, with forward slashes.
+        label: index of its class; -1 when not labelled.
+        frame: index of the frame in its recording; None for images.
+        group: samples of one recording have the same group and never part in a split.
+    """
+
+    path: Path
+    name: str
+    label: int = -1
+    frame: int | None = None
+    group: str = ""
+
+
+@dataclass
+class Listing:
+    """Samples in a stable order, the files that cannot be read (name to reason), and the number of files."""
+
+    samples: list[Sample]
+    unreadable: dict[str, str] = field(default_factory=dict)
+    files: int = 0
+
+
+def find_files(root: Path, pattern: str = "**/*", kind: str = "auto", *, where: str) -> tuple[list[Path], str]:
+    """The files below `root` that match, sorted by path, and their format (image or iq).
+
+    Hidden files and files of other kinds are left out; `root` may also be one file.
+
+    Raises:
+        InputError: nothing is there, or both formats are and none was chosen.
+    """
+    if root.is_file():
+        found = [root]
+    elif root.is_dir():
+        try:
+            candidates = root.glob(pattern)
+            found = sorted(p for p in candidates if p.is_file() and not _hidden(p.relative_to(root)))
+        except (ValueError, NotImplementedError) as error:
+            raise InputError(f"{where}: pattern {pattern!r} is not a glob: {error}") from error
+    else:
+        raise InputError(f"{where}: {root} does not exist: put the data there or correct the path")
+    images = [p for p in found if p.suffix.lower() in IMAGE_SUFFIXES]
+    recordings = [p for p in found if p.suffix.lower() in IQ_SUFFIXES]
+    if kind == "auto":
+        if images and recordings:
+            raise InputError(
+                f"{where}: {root} has {len(images)} images and {len(recordings)} recordings: write format image or iq",
+            )
+        kind = "iq" if recordings else "image"
+    chosen = recordings if kind == "iq" else images
+    if not chosen:
+        kinds = ", ".join(sorted(IQ_SUFFIXES if kind == "iq" else IMAGE_SUFFIXES))
+        raise InputError(
+            f"{where}: no {kinds} files in {root} (pattern {pattern}): put the data there or correct the path"
+        )
+    return chosen, kind
+
+
+def find_classes(root: Path, *, where: str) -> list[str]:
+    """The class names: the sorted names of the folders in `root`.
+
+    Raises:
+        InputError: the folder is missing, or holds fewer than two class folders.
+    """
+    if not root.is_dir():
+        raise InputError(
+            f"{where}: {root} is not a folder: put one folder for each class there, as in {root}/CLASS/a.png"
+        )
+    classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(classes) < 2:  # noqa: PLR2004  (a classifier tells at least two things apart)
+        raise InputError(
+            f"{where}: {root} holds {len(classes)} class folders ({', '.join(classes) or 'none'}): "
+            f"at least two are needed, as in {root}/CLASS/a.png",
+        )
+    return classes
+
+
+def list_labelled(
+    root: Path, classes: Sequence[str], kind: str, spectrogram: SpectrogramParameters | None, *, where: str
+) -> Listing:
+    """The samples of a folder with one folder for each class.
+
+    Pictures in a folder below the class folder (`CLASS/RECORDING/a.png`) count as one recording.
+
+    Raises:
+        InputError: a class folder holds nothing that can be read.
+    """
+    total = Listing([])
+    for label, name in enumerate(classes):
+        files, _ = find_files(root / name, kind=kind, where=where)
+        listing = list_samples(files, root, spectrogram if kind == "iq" else None)
+        if not listing.samples:
+            reason = next(iter(listing.unreadable.values()))
+            raise InputError(
+                f"{where}: none of the {len(files)} files in {root / name} can be read (the first: {reason})"
+            )
+        for sample in listing.samples:
+            parent = Path(sample.name).parent
+            group = sample.name if kind == "iq" or parent == Path(name) else parent.as_posix()
+            total.samples.append(replace(sample, label=label, group=group))
+        total.unreadable.update(listing.unreadable)
+        total.files += listing.files
+    return total
+
+
+def list_samples(files: Iterable[Path], root: Path, spectrogram: SpectrogramParameters | None) -> Listing:
+    """The samples in `files`: one for an image, one for each whole frame of a recording."""
+    listing = Listing([])
+    base = root if root.is_dir() else root.parent
+    for path in files:
+        name = path.relative_to(base).as_posix()
+        listing.files += 1
+        if spectrogram is None:
+            listing.samples.append(Sample(path, name, group=name))
+            continue
+        try:
+            frames = count_frames(path, spectrogram)
+        except UnreadableFileError as error:
+            listing.unreadable[name] = str(error)
+            continue
+        listing.samples.extend(Sample(path, name, frame=index, group=name) for index in range(frames))
+    return listing
+
+
+def count_frames(path: Path, parameters: SpectrogramParameters) -> int:
+    """How many whole frames a recording holds.
+
+    Raises:
+        UnreadableFileError: it is torn inside a sample, or shorter than one frame.
+    """
+    width = 2 * SAMPLE_TYPES[parameters.sample_format].itemsize
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise UnreadableFileError(f"cannot be opened: {error.strerror}") from error
+    if size % width:
+        raise UnreadableFileError(
+            f"truncated: {size} bytes is no multiple of the {width} bytes of a {parameters.sample_format} I/Q pair",
+        )
+    if size // width < parameters.frame_samples:
+        raise UnreadableFileError(
+            f"shorter than one frame: {size // width} samples, {parameters.frame_samples} needed "
+            f"({parameters.frame_seconds} s at {parameters.sample_rate:g} samples/s)",
+        )
+    return int(size // width // parameters.frame_samples)
+
+
+def read_frame(path: Path, frame: int, parameters: SpectrogramParameters) -> Tensor:
+    """One frame of a recording as complex64 samples, full scale 1; shape (frame_samples,).
+
+    Raises:
+        UnreadableFileError: the file is gone, became shorter, or holds values that are no numbers.
+    """
+    kind = SAMPLE_TYPES[parameters.sample_format]
+    values = 2 * parameters.frame_samples
+    try:
+        raw = np.fromfile(path, dtype=kind, count=values, offset=frame * values * kind.itemsize)
+    except OSError as error:
+        raise UnreadableFileError(f"cannot be read: {error.strerror or error}") from error
+    if raw.size != values:
+        raise UnreadableFileError(f"frame {frame} ends early: {raw.size // 2} of {values // 2} samples")
+    numbers = raw.astype(np.float32, copy=False) / np.float32(FULL_SCALE[parameters.sample_format])
+    if not np.isfinite(numbers).all():
+        raise UnreadableFileError(f"frame {frame} holds NaN or infinite samples: is sampleFormat right?")
+    return torch.from_numpy(numbers.view(np.complex64))
+
+
+def read_picture(path: Path, size: int) -> Tensor:
+    """An image resized to size x size: uint8, shape (3, size, size).
+
+    Raises:
+        UnreadableFileError: it is corrupt, truncated, too large to be true, or gone.
+    """
+    try:
+        with Image.open(path) as image:
+            resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+            return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1).contiguous()
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableFileError(f"not a readable image: {error}") from error
+
+
+class Reader:
+    """Reads samples as 8-bit pictures and keeps up to `cache_bytes` of them: every epoch reads them again."""
+
+    def __init__(self, preprocessing: Preprocessing, *, cache_bytes: int = 0) -> None:
+        self.preprocessing = preprocessing
+        self._left = cache_bytes
+        self._cache: dict[tuple[Path, int | None], Tensor] = {}
+
+    def read(self, sample: Sample) -> Tensor:
+        """The picture of one sample: uint8, (3, size, size) for images, (1, size, size) for recordings.
+
+        Raises:
+            UnreadableFileError: the file cannot be read.
+        """
+        key = (sample.path, sample.frame)
+        kept = self._cache.get(key)
+        if kept is not None:
+            return kept
+        size = self.preprocessing.image_size
+        spectrogram = self.preprocessing.spectrogram
+        if sample.frame is None or spectrogram is None:
+            result = read_picture(sample.path, size)
+        else:
+            result = picture(read_frame(sample.path, sample.frame, spectrogram), spectrogram, size)
+        if result.nbytes <= self._left:
+            self._left -= result.nbytes
+            self._cache[key] = result
+        return result
+
+
+def split(
+    samples: Sequence[Sample], classes: Sequence[str], fraction: float, seed: int
+) -> tuple[list[Sample], list[Sample]]:
+    """Training and validation samples: about `fraction` of every class set apart, whole recordings, by the seed.
+
+    Raises:
+        InputError: a class has a single recording.
+    """
+    validation: set[str] = set()
+    for label, name in enumerate(classes):
+        sizes: dict[str, int] = {}
+        for sample in samples:
+            if sample.label == label:
+                sizes[sample.group] = sizes.get(sample.group, 0) + 1
+        if len(sizes) < 2:  # noqa: PLR2004  (one for each side)
+            raise InputError(
+                f"dataset.validation.fraction needs two recordings or images of every class, {name} has {len(sizes)}: "
+                "add recordings, or name a folder in dataset.validation.uri",
+            )
+        ordered = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}/{group}".encode()).digest())
+        wanted = fraction * sum(sizes.values())
+        taken = 0
+        for group in ordered[:-1]:
+            if taken and taken + sizes[group] / 2 > wanted:
+                break
+            validation.add(group)
+            taken += sizes[group]
+    return (
+        [s for s in samples if s.group not in validation],
+        [s for s in samples if s.group in validation],
+    )
+
+
+def read_label_file(path: Path) -> dict[str, Any]:
+    """What stands beside a recording (`a.iq` -> `a.json`), such as {"snrDb": 10}; empty when there is nothing."""
+    try:
+        content = json.loads(path.with_suffix(".json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

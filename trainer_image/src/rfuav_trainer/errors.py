@@ -1,0 +1,124 @@
+"""Every way a job can end badly, and the one place that turns an exception into an exit code.
+
+In: any exception that reached the command line. Out: a `Failure` with the reason, the message and the exit code of the
+pod contract.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+EXIT_FAILED = 1
+EXIT_INVALID_CONFIGURATION = 2
+EXIT_INPUT = 3
+EXIT_GPU_OUT_OF_MEMORY = 4
+EXIT_STOPPED = 75
+
+
+class JobError(Exception):
+    """An end that was foreseen: `reason` is for machines, the message tells a person what to write or do instead."""
+
+    reason = "Failed"
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        if reason is not None:
+            self.reason = reason
+
+
+class InvalidConfigurationError(JobError):
+    """The job asks for something that cannot be done as written."""
+
+    reason = "InvalidConfiguration"
+    exit_code = EXIT_INVALID_CONFIGURATION
+
+
+class InputError(JobError):
+    """Something the job reads is missing, empty or unreadable."""
+
+    reason = "InputMissing"
+    exit_code = EXIT_INPUT
+
+
+class UnreadableFileError(InputError):
+    """One input file cannot be read. Callers count it and go on; only too many of them end the job."""
+
+    reason = "Unreadable"
+
+
+class DiskFullError(JobError):
+    """The volume is full; what was saved before is still there."""
+
+    reason = "DiskFull"
+
+
+class StoppedError(JobError):
+    """SIGTERM arrived and everything worth keeping has been saved."""
+
+    reason = "Stopped"
+    exit_code = EXIT_STOPPED
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a job ended: `reason` in CamelCase, a message for people, and the process's exit code."""
+
+    reason: str
+    message: str
+    exit_code: int
+
+
+def disk_full(error: BaseException) -> OSError | None:
+    """The "no space left" error behind `error`, following its causes, or None."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def describe(error: BaseException) -> Failure:
+    """The failure that `error` stands for. The only place where exceptions become exit codes."""
+    if isinstance(error, JobError):
+        return Failure(error.reason, str(error), error.exit_code)
+    full = disk_full(error)
+    if full is not None:
+        where = full.filename or "the output volume"
+        return Failure(
+            DiskFullError.reason,
+            f"no space left while writing {where}: make room or use a larger volume; what was saved before is safe",
+            DiskFullError.exit_code,
+        )
+    if _is_gpu_out_of_memory(error):
+        return Failure(
+            "OutOfMemory",
+            "the GPU ran out of memory: lower batchSize or imageSize, or ask for a GPU with more memory "
+            f"(resources.gpuMemory) ({_first_line(error)})",
+            EXIT_GPU_OUT_OF_MEMORY,
+        )
+    if isinstance(error, MemoryError):
+        return Failure("OutOfMemory", "out of memory: raise resources.memory or lower batchSize", EXIT_FAILED)
+    if isinstance(error, KeyboardInterrupt):
+        return Failure("Interrupted", "interrupted from the keyboard", 130)
+    if isinstance(error, PermissionError):
+        return Failure(
+            "PermissionDenied",
+            f"{error}: the volume must be readable, and the output writable, by the user the job runs as",
+            EXIT_INPUT,
+        )
+    return Failure("Crashed", f"{type(error).__name__}: {_first_line(error)}", EXIT_FAILED)
+
+
+def _is_gpu_out_of_memory(error: BaseException) -> bool:
+    """True for torch's out-of-memory errors, by name: torch may not be imported, and cuBLAS raises a RuntimeError."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("CUDA out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]

@@ -1,0 +1,87 @@
+"""Batches of samples with read-ahead: while the network works on one batch, threads read and decode the next.
+
+In: samples in the order wanted, a `Reader`. Out: batches in exactly that order, whatever the number of threads;
+unreadable samples are named.
+Threads do, where others use processes: decoding, resizing and transforms all run outside Python's lock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from rfuav_trainer.errors import UnreadableFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from rfuav_trainer.data import Reader, Sample
+
+READ_AHEAD = 2  # batches
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples read together.
+
+    Attributes:
+        samples: those that could be read, in order.
+        pictures: uint8, shape (n, 1 or 3, size, size); n may be 0.
+        labels: int64, shape (n,).
+        unreadable: the others, with the reason.
+    """
+
+    samples: list[Sample]
+    pictures: Tensor
+    labels: Tensor
+    unreadable: list[tuple[Sample, str]] = field(default_factory=list)
+
+
+def batches(samples: Sequence[Sample], reader: Reader, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+    """Batches of at most `batch_size` samples, in the given order.
+
+    Args:
+        samples: what to read.
+        reader: how to read it.
+        batch_size: samples in a batch; the last may be smaller.
+        workers: threads that read ahead; 0 reads in the caller's thread.
+    """
+    parts = [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
+    if workers == 0:
+        for part in parts:
+            yield _assemble(part, [_read(reader, sample) for sample in part])
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="reader")
+    ahead: deque[tuple[Sequence[Sample], list[Future[Tensor | str]]]] = deque()
+    remaining = iter(parts)
+    nothing: Sequence[Sample] = ()
+    try:
+        while True:
+            while len(ahead) <= READ_AHEAD and (part := next(remaining, nothing)) is not nothing:
+                ahead.append((part, [pool.submit(_read, reader, sample) for sample in part]))
+            if not ahead:
+                return
+            part, futures = ahead.popleft()
+            yield _assemble(part, [future.result() for future in futures])
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _read(reader: Reader, sample: Sample) -> Tensor | str:
+    try:
+        return reader.read(sample)
+    except UnreadableFileError as error:
+        return str(error)
+
+
+def _assemble(samples: Sequence[Sample], read: Sequence[Tensor | str]) -> Batch:
+    good = [(s, r) for s, r in zip(samples, read, strict=True) if not isinstance(r, str)]
+    bad = [(s, r) for s, r in zip(samples, read, strict=True) if isinstance(r, str)]
+    pictures = torch.stack([r for _, r in good]) if good else torch.empty(0, dtype=torch.uint8)
+    return Batch([s for s, _ in good], pictures, torch.tensor([s.label for s, _ in good], dtype=torch.int64), bad)

@@ -1,0 +1,194 @@
+"""Reports to the operator how far the job is, without ever holding the job up.
+
+In: the latest progress as a plain dict (`trainerStatus`). Out: at most one POST over TLS every few seconds, and always
+the last one.
+The protocol is Kubeflow's KEP-2779 (KUBEFLOW_TRAINER_SERVER_*), our own fields stand under `rfuav`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+log = structlog.get_logger()
+
+MOST_METRICS = 64
+LONGEST_BACKOFF = 60.0
+PERMANENT = frozenset({400, 404, 413, 422})
+
+
+def now() -> str:
+    """The time as RFC 3339 in UTC, whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where reports go: the full URL, the CA's PEM file (None: the system's), the bearer token's file (None: none)."""
+
+    url: str
+    ca_file: Path | None
+    token_file: Path | None
+
+    @classmethod
+    def from_environment(cls) -> Server | None:
+        """The server named by KUBEFLOW_TRAINER_SERVER_URL, _CA_CERT and _TOKEN, or None when there is none."""
+        url = os.environ.get("KUBEFLOW_TRAINER_SERVER_URL", "")
+        if not url:
+            return None
+        ca, token = (os.environ.get(f"KUBEFLOW_TRAINER_SERVER_{name}", "") for name in ("CA_CERT", "TOKEN"))
+        return cls(url, Path(ca) if ca else None, Path(token) if token else None)
+
+    def post(self, body: bytes, timeout: float) -> tuple[int, float]:
+        """Send one report; returns the status and the seconds of Retry-After (0 when there are none).
+
+        Token and CA are read again each time: both rotate while the job runs.
+        """
+        parts = urlsplit(self.url)
+        connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
+            connection = http.client.HTTPSConnection(parts.netloc, timeout=timeout, context=context)
+        else:
+            connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
+        headers = {"Content-Type": "application/json"}
+        if self.token_file is not None:
+            headers["Authorization"] = f"Bearer {self.token_file.read_text().strip()}"
+        with contextlib.closing(connection):
+            connection.request("POST", parts.path or "/", body=body, headers=headers)
+            response = connection.getresponse()
+            response.read(65536)
+            after = response.headers.get("Retry-After", "")
+            return response.status, float(after) if after.isdigit() else 0.0
+
+
+class Progress:
+    """Takes the job's latest state and posts it from a thread of its own; the latest value wins.
+
+    Args:
+        server: where to post; None keeps the last value for the termination message and sends nothing.
+        interval: least seconds between two posts (RFUAV_PROGRESS_INTERVAL).
+        final_wait: most seconds that `close` waits for the last value to arrive.
+    """
+
+    def __init__(self, server: Server | None, *, interval: float | None = None, final_wait: float = 5.0) -> None:
+        self._server = server
+        self._interval = float(os.environ.get("RFUAV_PROGRESS_INTERVAL", "2")) if interval is None else interval
+        self._final_wait = final_wait
+        self._changed = threading.Condition()
+        self._pending: dict[str, Any] | None = None
+        self._closing = False
+        self._sequence = time.time_ns() // 1_000_000  # keeps growing when the same attempt starts again
+        self._thread: threading.Thread | None = None
+        self.last: dict[str, Any] = {}
+
+    @property
+    def interval(self) -> float:
+        """Least seconds between two reports; more frequent updates are not worth making."""
+        return self._interval
+
+    def update(self, status: Mapping[str, Any]) -> None:
+        """Replace the value to be sent. Never blocks on the network.
+
+        Args:
+            status: `trainerStatus` as in the pod contract; `lastUpdatedTime` and the sequence are added here.
+        """
+        with self._changed:
+            self._sequence += 1
+            own = {**status.get("rfuav", {}), "sequence": self._sequence}
+            value = {**status, "lastUpdatedTime": now(), "rfuav": own}
+            value["metrics"] = value.get("metrics", [])[:MOST_METRICS]
+            self.last = value
+            if self._server is None:
+                return
+            self._pending = value
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Mark the last value as final, send it, and wait for it a few seconds at most."""
+        if self.last:
+            self.update({**self.last, "rfuav": {**self.last.get("rfuav", {}), "final": True}})
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(self._final_wait)
+            if self._thread.is_alive():
+                log.warning("the last progress report did not arrive in time; the termination message carries it")
+
+    def _run(self) -> None:
+        failures = 0
+        deadline: float | None = None
+        while True:
+            with self._changed:
+                while self._pending is None and not self._closing:
+                    self._changed.wait()
+                value, self._pending = self._pending, None
+                if self._closing and deadline is None:
+                    deadline = time.monotonic() + self._final_wait
+            if value is None:
+                return
+            status, retry_after = self._send(value, deadline)
+            if status == 0 or status in (401, 403, 429) or status >= http.client.INTERNAL_SERVER_ERROR:
+                # Tokens rotate and leaders change, so 401 and 403 are worth another try as well.
+                failures += 1
+                pause = max(retry_after, min(LONGEST_BACKOFF, self._interval * 2 ** min(failures - 1, 6)))
+                with self._changed:
+                    if self._pending is None:
+                        self._pending = value
+                if failures == 1:
+                    log.warning("progress report failed, trying again", status=status, seconds=round(pause, 1))
+            else:
+                failures, pause = 0, self._interval
+                if status in PERMANENT:
+                    log.warning("progress report refused", status=status)
+            if not self._pause(pause, failed=failures > 0, retry_after=retry_after, deadline=deadline):
+                return
+
+    def _send(self, value: Mapping[str, Any], deadline: float | None) -> tuple[int, float]:
+        """The HTTP status, 0 when the server could not be reached, and Retry-After in seconds."""
+        timeout = 10.0 if deadline is None else max(0.1, deadline - time.monotonic())
+        assert self._server is not None  # noqa: S101  (the thread only exists with a server; mypy cannot see it)
+        try:
+            return self._server.post(json.dumps({"trainerStatus": value}).encode(), timeout)
+        except (OSError, ssl.SSLError, http.client.HTTPException, ValueError) as error:
+            log.debug("progress server not reached", error=str(error))
+            return 0, 0.0
+
+    def _pause(self, seconds: float, *, failed: bool, retry_after: float, deadline: float | None) -> bool:
+        """Wait before the next post; False once the deadline of the final value has passed.
+
+        Closing cuts the wait short (the final value is not held back by the interval), but a Retry-After is kept.
+        """
+        until = time.monotonic() + seconds
+        with self._changed:
+            while True:
+                if self._closing:
+                    shortest = retry_after or (0.2 if failed else 0.0)
+                    until = min(until, time.monotonic() + shortest) if not retry_after else until
+                    if deadline is not None and until > deadline:
+                        return False
+                left = until - time.monotonic()
+                if left <= 0:
+                    return True
+                self._changed.wait(left)
+                if self._closing and deadline is None:
+                    deadline = time.monotonic() + self._final_wait

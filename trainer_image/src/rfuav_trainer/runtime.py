@@ -1,0 +1,152 @@
+"""The process around a job: the stop signal, the device, threads, seeds, and the mark of a finished job.
+
+In: the job. Out: what training and inference alike need before they begin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from rfuav_trainer.errors import InvalidConfigurationError, StoppedError
+from rfuav_trainer.progress import now
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
+
+    import torch
+
+    from rfuav_trainer.config import Job
+
+log = structlog.get_logger()
+
+SUCCESS = "_SUCCESS"
+
+
+class StopSignal:
+    """Remembers that SIGTERM arrived; the work looks at it between two steps."""
+
+    def __init__(self) -> None:
+        self._requested = threading.Event()
+
+    def install(self) -> None:
+        """Catch SIGTERM from now on (main thread only)."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._requested.set()
+
+    def request(self) -> None:
+        """Ask for the stop from within, as the signal does."""
+        self._requested.set()
+
+    @property
+    def requested(self) -> bool:
+        """Whether the work shall stop after the step at hand."""
+        return self._requested.is_set()
+
+    def check(self) -> None:
+        """Raise StoppedError when a stop is wanted and there is nothing to save."""
+        if self.requested:
+            raise StoppedError("stopped by SIGTERM before there was anything to save")
+
+
+def choose_device(job: Job) -> torch.device:
+    """The GPU when the job asks for one, else the CPU; sets torch's threads to the job's CPUs.
+
+    Raises:
+        InvalidConfigurationError: resources.gpus is 1 or more and there is no CUDA device.
+    """
+    import torch  # noqa: PLC0415  (seconds to import)
+
+    torch.set_num_threads(job.cpus)
+    if job.spec.resources.gpus == 0:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        torch.backends.cudnn.benchmark = True
+        return torch.device("cuda", 0)
+    if os.environ.get("RFUAV_ALLOW_CPU") == "1":
+        log.warning("no CUDA device; RFUAV_ALLOW_CPU=1, so the CPU does the work")
+        return torch.device("cpu")
+    raise InvalidConfigurationError(
+        f"resources.gpus is {job.spec.resources.gpus}, but there is no CUDA device: write gpus: 0 to use the CPU, "
+        "or look at the node's GPU driver",
+        reason="NoAccelerator",
+    )
+
+
+def gpu_uuid(device: torch.device) -> str:
+    """The UUID of the physical GPU as nvidia-smi prints it; empty on a CPU."""
+    if device.type != "cuda":
+        return ""
+    import torch  # noqa: PLC0415
+
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+
+
+def prepare_output(folder: Path, where: str) -> None:
+    """Make the output folder, and find out before hours of work whether it can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-test-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise InvalidConfigurationError(
+            f"{where}: {folder} cannot be written ({error.strerror}): name a folder that the job may write to",
+            reason="OutputNotWritable",
+        ) from error
+    except OSError as error:
+        if error.errno == 30:  # noqa: PLR2004  (EROFS, read-only file system)
+            raise InvalidConfigurationError(
+                f"{where}: {folder} is on a read-only volume: name a claim that is mounted for writing",
+                reason="OutputNotWritable",
+            ) from error
+        raise
+
+
+def read_mark(path: Path) -> dict[str, Any] | None:
+    """The mark of a finished job or shard, or None when there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads(path.read_bytes())
+        if isinstance(content, dict):
+            return content
+    return None
+
+
+def finished_before(path: Path, job: Job) -> dict[str, Any] | None:
+    """This job's own mark of success at `path`, or None.
+
+    Raises:
+        InvalidConfigurationError: the same job finished there with other settings (a job file edited on a laptop).
+    """
+    mark = read_mark(path)
+    if mark is None or mark.get("uid") != job.uid:
+        return None
+    if mark.get("fingerprint") != job.fingerprint():
+        raise InvalidConfigurationError(
+            f"{path} says that job {job.name!r} finished there with other settings: choose another name or output, "
+            "or remove that file",
+            reason="OutputInUse",
+        )
+    return mark
+
+
+def mark_of(job: Job, **content: Any) -> dict[str, Any]:
+    """The content of a mark of success."""
+    return {
+        "uid": job.uid,
+        "name": job.name,
+        "kind": job.kind,
+        "fingerprint": job.fingerprint(),
+        "finishedAt": now(),
+        **content,
+    }
