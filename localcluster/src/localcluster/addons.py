@@ -37,7 +37,8 @@ def start_dns(layout: Layout, settings: Settings, programs: dict[str, Path]) -> 
     """CoreDNS beside the API server; the service kube-dns leads there. It knows the cluster's names and no others."""
     port, health = settings.ports["coredns"], settings.ports["coredns-health"]
     corefile = layout.root / "Corefile"
-    corefile.write_text(f""".:{port} {{
+    # A block of its own for all other names: in one block `template` would answer before `kubernetes`.
+    corefile.write_text(f"""cluster.local:{port} in-addr.arpa:{port} {{
     bind {settings.gateway}
     errors
     health 127.0.0.1:{health}
@@ -45,12 +46,16 @@ def start_dns(layout: Layout, settings: Settings, programs: dict[str, Path]) -> 
         kubeconfig {layout.kubeconfig} localcluster
         ttl 5
     }}
-    template ANY ANY . {{
+}}
+.:{port} {{
+    bind {settings.gateway}
+    template ANY ANY {{
         rcode NXDOMAIN
     }}
 }}
 """)
     controlplane.launch(layout, settings, "coredns", [str(programs["coredns"]), "-conf", str(corefile)])
+    controlplane.wait_until(layout, "coredns", lambda: _answers(f"http://127.0.0.1:{health}/health"), timeout=30)
     apply(layout, programs, _dns_service(settings))
 
 

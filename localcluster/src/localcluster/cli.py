@@ -4,13 +4,14 @@ Answers (the kubeconfig's path, the status) go to stdout, everything meant for p
 """
 
 import subprocess
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from localcluster import api, binaries, controlplane, processes, state
+from localcluster import api, binaries, controlplane, images, processes, state
 from localcluster.errors import LocalClusterError
 from localcluster.state import Layout, Profile
 
@@ -106,6 +107,30 @@ def build(
     names = tuple(programs) if programs else tuple(dict.fromkeys((*binaries.API_PROFILE, *binaries.FULL_PROFILE)))
     for path in binaries.ensure(names, _errors).values():
         typer.echo(path)
+
+
+images_app = typer.Typer(no_args_is_help=True, help="Images for the cluster's nodes.")
+app.add_typer(images_app, name="image")
+
+
+@images_app.command("build")
+def build_image(
+    tag: Annotated[str, typer.Option("--tag", "-t", help="The image's name, for example rfuav-trainer.")],
+    file: Annotated[Path, typer.Option("--file", "-f", help="The Dockerfile.")] = Path("Dockerfile"),
+    context: Annotated[Path, typer.Argument(help="The build's context.")] = Path(),
+    build_arg: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, may be repeated.")] = None,
+    name: Name = "rfuav",
+) -> None:
+    """Build a Dockerfile, push it to the cluster's registry and print the reference that pods use."""
+    cluster = api.get(name)
+    if cluster is None or cluster.registry is None:
+        raise LocalClusterError(
+            f"Cluster {name} is not up with the full profile: `localcluster up --profile full --name {name}`."
+        )
+    arguments = dict(one.split("=", 1) for one in build_arg or () if "=" in one)
+    typer.echo(
+        images.build(file, tag, registry=cluster.registry, context=context, build_args=arguments, console=_errors)
+    )
 
 
 def main() -> None:
