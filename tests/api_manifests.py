@@ -27,7 +27,12 @@ GOOD: dict[str, dict[str, Any]] = {
             "output": {"uri": "pvc://results/flight7"},
         },
     },
-    "GPUPool": {"apiVersion": API_VERSION, "kind": "GPUPool", "metadata": {"name": "lab"}, "spec": {}},
+    "GPUPool": {
+        "apiVersion": API_VERSION,
+        "kind": "GPUPool",
+        "metadata": {"name": "lab"},
+        "spec": {"placement": "Pack"},
+    },
     "GPUQuota": {
         "apiVersion": API_VERSION,
         "kind": "GPUQuota",

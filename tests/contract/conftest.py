@@ -63,14 +63,16 @@ def kubectl(api_cluster: Cluster) -> Kubectl:
     program = _kubectl(api_cluster)
 
     def run(*arguments: str, manifest: object = None, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        done = subprocess.run(
             [program, f"--kubeconfig={api_cluster.kubeconfig}", *arguments],
             input=None if manifest is None else json.dumps(manifest),
             capture_output=True,
             text=True,
-            check=check,
+            check=False,
             timeout=60,
         )
+        assert not check or done.returncode == 0, done.stderr
+        return done
 
     return run
 

@@ -2,16 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from rfuav_crds.common import Spec
 from rfuav_crds.quantity import Frequency, cel_quantity, parse_quantity
-from rfuav_crds.rules import Rule
+from rfuav_crds.rules import ATOMIC, Rule
 
 
 class Iq(Spec):
     """Complex baseband recordings: interleaved I and Q, cut into frames, one spectrogram a frame."""
 
+    model_config = ConfigDict(json_schema_extra=ATOMIC)
     rules = (
         Rule(
             cel="self.hopSize <= self.fftSize",

@@ -8,7 +8,7 @@ from rfuav_crds.crd import CRDS, Crd, manifest
 _HEAD = """\
 # The API, field by field
 
-Generated from `crds/src/rfuav_crds` by `make generate`. The cluster answers the same: `kubectl explain tj.spec.training`.
+Generated from `crds/src/rfuav_crds` by `make generate`. The cluster says the same: `kubectl explain tj.spec.training`.
 Quantities are written as Kubernetes writes them: `500m`, `16Gi`, `100M`. A field without a default may be left out
 unless it says *required*.
 """

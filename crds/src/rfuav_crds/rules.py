@@ -8,9 +8,10 @@ the stored object (`oldSelf`) has no Python side: a file on a laptop has no past
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.config import JsonDict
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 Reason = Literal["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"]
@@ -132,6 +133,10 @@ class ListType:
             out["x-kubernetes-list-map-keys"] = [self.key]
         return out
 
+
+ATOMIC: Final[JsonDict] = {"x-kubernetes-map-type": "atomic"}
+"""`json_schema_extra` of an object that may be written as `{}`: it is merged whole, so that server-side apply takes it
+over from a client-side one (field by field it would leave null)."""
 
 SET = ListType("set")
 

@@ -2,12 +2,12 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from rfuav_crds.common import Architecture, DataUri, Format, InitialWeights, OutputUri, Precision, Spec
 from rfuav_crds.iq import Iq
 from rfuav_crds.quantity import IntOrString, auto_or_count
-from rfuav_crds.rules import IMMUTABLE, SET, Rule
+from rfuav_crds.rules import ATOMIC, IMMUTABLE, SET, Rule
 from rfuav_crds.running import KEEPS_WEIGHTS_CACHE, Running, WeightsCache
 
 PATCH = {"vit_b_16": 16, "vit_l_16": 16, "vit_b_32": 32, "vit_l_32": 32, "vit_h_14": 14}  # pixels
@@ -93,6 +93,8 @@ class Schedule(Spec):
 
 class EarlyStopping(Spec):
     """When to stop before the last epoch."""
+
+    model_config = ConfigDict(json_schema_extra=ATOMIC)
 
     patience: Annotated[int, Field(ge=1, le=10_000)] = Field(
         10, description="Epochs without a better value before training stops, from 1. Default: 10."
