@@ -41,10 +41,7 @@ def test_the_check_fails_with_a_diff_when_a_file_drifts(tmp_path: Path, capsys):
     capsys.readouterr()
     assert main(["--check", "--root", str(tmp_path)]) == 1
     shown = capsys.readouterr()
-    assert (
-        "-                      maximum: 999" in shown.out.replace("  maximum", " maximum").replace("- ", "-  ")
-        or "999" in shown.out
-    )
+    assert "maximum: 999" in shown.out
     assert "make generate" in shown.err
     (tmp_path / "crds" / "old.yaml").write_text("")
     assert any("old.yaml" in line for line in drift(tmp_path))
