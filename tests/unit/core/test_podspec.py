@@ -94,16 +94,14 @@ def test_the_job_as_the_trainer_reads_it():
 
 
 def test_a_shard_and_its_source():
-    held = admitted(job("w", kind=Kind.INFERENCE, shards=3, parallelism=3, raw=RAW))[0]
+    held = admitted(
+        job("w", kind=Kind.INFERENCE, shards=3, parallelism=3, raw=RAW | {"model": {"fromTrainingJob": "t"}})
+    )[0]
     held = replace(held, status=replace(held.status, source=Source(name="t", uid="u", weights="pvc://other/b.st")))
     manifest = podspec.manifest(held, held.status.assignments[2], DEFAULTS)
     document = json.loads(env(manifest)["RFUAV_JOB"])
     assert (document["shard"], document["shards"]) == (2, 3)
-    assert document["spec"]["model"] == {
-        "architecture": "resnet18",
-        "fromTrainingJob": "t",
-        "weights": "pvc://other/b.st",
-    }
+    assert document["spec"]["model"] == {"weights": "pvc://other/b.st"}
     assert manifest["metadata"]["labels"]["rfuav.io/shard"] == "2"
     assert "other" in json.loads(env(manifest)["RFUAV_MOUNTS"])
 

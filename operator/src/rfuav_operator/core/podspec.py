@@ -113,11 +113,11 @@ def _pinned(node: str) -> dict[str, Any]:
 
 
 def effective_spec(job: Job) -> dict[str, Any]:
-    """The spec for the pod: weights of a TrainingJob that was waited for stand in `model.weights`."""
+    """The spec for the pod: the weights of a TrainingJob that was waited for take the place of its name."""
     spec = dict(job.raw_spec)
     source: Source | None = job.status.source
     if source is not None:
-        spec["model"] = {**(spec.get("model") or {}), "weights": source.weights}
+        spec["model"] = {"weights": source.weights}  # in the place of fromTrainingJob: the API takes one of the two
     return spec
 
 
