@@ -88,7 +88,8 @@ class Audit:
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
-        self.history: dict[str, list[tuple[int, str]]] = defaultdict(list)  # job UID -> phases as (revision, phase)
+        # job UID -> what it went through: (revision, phase, reason), one for every change of phase or reason
+        self.history: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
         self._pods: dict[str, Object] = {}
         self._foreign_since: dict[str, float] = {}
         self._nodes: dict[str, Object] = {}
@@ -221,8 +222,8 @@ class Audit:
         if change == "DELETED":
             return
         who, phase = f"{kind} {_name(job)}", status.get("phase")
-        if phase and phase != before.get("phase"):
-            self.history[uid].append((_version(job), phase))
+        if phase and (phase, status.get("reason")) != (before.get("phase"), before.get("reason")):
+            self.history[uid].append((_version(job), phase, status.get("reason", "")))
         if before.get("phase") in TERMINAL_JOB and phase != before["phase"]:
             self.break_(f"{who} moved from {before['phase']} to {phase}")
         if status.get("attempt", 0) < before.get("attempt", 0):

@@ -102,7 +102,7 @@ def test_a_full_node_and_a_retry_break_no_promise(world: World) -> None:
     world.job("train0", phase="Succeeded", attempt=2, message="said again")
     assert found(world) == ""
     assert world.audit.seen["job pod"] == 10
-    assert [phase for _, phase in world.audit.history["train0"]] == [
+    assert [phase for _, phase, _ in world.audit.history["train0"]] == [
         "Admitted",
         "Queued",
         "Admitted",

@@ -1,0 +1,89 @@
+"""The manifests of the end-to-end run: small jobs over the recordings that `data` lays into the claims, and ways to break them."""
+
+from typing import Any
+
+from cluster.kube import NAMESPACE
+
+Object = dict[str, Any]
+CAPTURES, MODELS, RESULTS = "captures", "models", "results"  # claims
+CPU_JOB = {"gpus": 0, "cpu": "100m", "memory": "1Gi", "sharedMemory": "64Mi"}
+GPU_JOB = {**CPU_JOB, "gpus": 1}
+
+
+def merged(base: Object, changes: Object) -> Object:
+    """`base` with `changes` laid over it, folder by folder; None takes a field out."""
+    result = dict(base)
+    for key, value in changes.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = value
+    return result
+
+
+def training(name: str, **changes: Any) -> Object:
+    """A TrainingJob of a few seconds over pictures of 64 pixels, on the CPU lane; `changes` go over its spec."""
+    spec = {
+        "model": {"architecture": "mobilenet_v3_small"},
+        "dataset": {
+            "train": {"uri": f"pvc://{CAPTURES}/pictures/train"},
+            "validation": {"uri": f"pvc://{CAPTURES}/pictures/val"},
+            "imageSize": 64,
+        },
+        "training": {"epochs": 2, "batchSize": 8, "seed": 7, "optimizer": {"learningRate": 0.001}},
+        "output": {"uri": f"pvc://{MODELS}/{name}"},
+        "resources": CPU_JOB,
+        "terminationGracePeriodSeconds": 30,
+        "backoffLimit": 1,
+    }
+    return _job("TrainingJob", name, merged(spec, changes))
+
+
+def inference(name: str, **changes: Any) -> Object:
+    """An InferenceJob over the pictures of the validation split, on the CPU lane; `changes` go over its spec."""
+    spec = {
+        "model": {"weights": f"pvc://{MODELS}/base/best.safetensors"},
+        "input": {"uri": f"pvc://{CAPTURES}/pictures/val"},
+        "output": {"uri": f"pvc://{RESULTS}/{name}"},
+        "resources": CPU_JOB,
+        "terminationGracePeriodSeconds": 30,
+        "backoffLimit": 1,
+    }
+    return _job("InferenceJob", name, merged(spec, changes))
+
+
+def _job(kind: str, name: str, spec: Object) -> Object:
+    return {"apiVersion": "rfuav.io/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec}
+
+
+def claim(name: str) -> Object:
+    """A PersistentVolumeClaim of the default StorageClass."""
+    spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec}
+
+
+def restricted_pod(name: str, image: str, *command: str, gpus: int = 0, claims: tuple[str, ...] = ()) -> Object:
+    """A pod of someone else that keeps to the restricted Pod Security; its claims are mounted under /mnt."""
+    container: Object = {
+        "name": "main",
+        "image": image,
+        "command": list(command),
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"nvidia.com/gpu": str(gpus)} if gpus else {}},
+        "volumeMounts": [{"name": c, "mountPath": f"/mnt/{c}"} for c in claims],
+    }
+    user = {"runAsNonRoot": True, "runAsUser": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": user,
+            "containers": [container],
+            "volumes": [{"name": c, "persistentVolumeClaim": {"claimName": c}} for c in claims],
+        },
+    }

@@ -1,0 +1,135 @@
+"""Everything that can happen to a running training, to one job each, while the operator dies twice: nothing is lost, nothing doubled."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cluster import data
+from cluster.cluster import Running
+from cluster.jobs import GPU_JOB, MODELS, training
+from cluster.kube import Kube, container_processes
+from cluster.script import Script, Step, epoch, play
+
+EPOCHS = 24
+OPERATOR = "app.kubernetes.io/name=rfuav-operator"
+SAME_END = ("killed", "evicted", "suspended")
+Object = dict[str, Any]
+
+
+def operator_pod(kube: Kube) -> Object:
+    pods = [p for p in kube.pods(OPERATOR, "rfuav-system") if "deletionTimestamp" not in p["metadata"]]
+    assert len(pods) == 1, [p["metadata"]["name"] for p in pods]
+    return pods[0]
+
+
+@pytest.fixture(scope="module")
+def ends(running: Running) -> Iterator[dict[str, Object]]:
+    """The last status of every job, after all of it has happened."""
+    kube = running.kube
+
+    def newest(job: str) -> Object:
+        return kube.pods_of(job)[-1]
+
+    def patch(job: str, **spec: bool) -> None:
+        words = ", ".join(f'"{key}": {str(value).lower()}' for key, value in spec.items())
+        kube.kubectl("patch", "tj", job, "--type=merge", "-p", f'{{"spec": {{{words}}}}}')
+
+    def crash_operator(_: str) -> None:
+        kube.kill(operator_pod(kube))
+
+    def remove_operator(_: str) -> None:
+        name = operator_pod(kube)["metadata"]["name"]
+        kube.kubectl("--namespace", "rfuav-system", "delete", "pod", name, "--grace-period=0", "--force")
+
+    def stopped(status: Object) -> bool:
+        return status.get("phase") == "Suspended" and not status.get("assignments")
+
+    scripts = {
+        "undisturbed": [
+            Step("left alone while the operator crashes", epoch(2), crash_operator),
+            Step("left alone while the operator's pod is removed", epoch(EPOCHS // 2), remove_operator),
+        ],
+        "killed": [Step("killed", epoch(3), lambda job: kube.kill(newest(job)))],
+        "evicted": [Step("evicted", epoch(3), lambda job: kube.evict(newest(job)["metadata"]["name"]))],
+        "suspended": [
+            Step("suspended", epoch(3), lambda job: patch(job, suspend=True)),
+            Step("resumed", stopped, lambda job: patch(job, suspend=False)),
+        ],
+        "cancelled": [Step("cancelled", epoch(1), lambda job: patch(job, cancel=True))],
+        "deleted": [Step("deleted", epoch(1), lambda job: kube.kubectl("delete", "tj", job, "--wait=true") and None)],
+    }
+    for name in scripts:
+        kube.apply(training(name, training={"epochs": EPOCHS}, resources=GPU_JOB))
+    yield play(kube, [Script("TrainingJob", name, steps) for name, steps in scripts.items()], timeout=280)
+
+
+@pytest.mark.parametrize("job", ["undisturbed", *SAME_END])
+def test_it_succeeds_in_the_end(ends: dict[str, Object], job: str) -> None:
+    assert ends[job]["phase"] == "Succeeded", ends[job]
+    assert ends[job]["progress"]["percent"] == 100
+    assert ends[job]["progress"]["epoch"] == EPOCHS
+
+
+def test_a_job_whose_operator_dies_twice_notices_nothing(ends: dict[str, Object], running: Running) -> None:
+    assert ends["undisturbed"]["attempt"] == 1
+    assert "failures" not in ends["undisturbed"]
+    assert len(running.kube.pods_of("undisturbed")) == 1
+
+
+@pytest.mark.parametrize("job", SAME_END)
+def test_a_disturbed_training_goes_on_from_its_checkpoint(ends: dict[str, Object], running: Running, job: str) -> None:
+    assert ends[job]["attempt"] == 2
+    last = running.kube.pods_of(job)[-1]["metadata"]["name"]
+    assert '"event": "resumed' in running.kube.kubectl("logs", last), "the second attempt began anew"
+
+
+@pytest.mark.parametrize("weights", ["last", "best"])
+@pytest.mark.parametrize("job", SAME_END)
+def test_its_weights_are_those_of_an_undisturbed_training_bit_for_bit(
+    ends: dict[str, Object], running: Running, job: str, weights: str
+) -> None:
+    whole = data.digest(running.kube, ends["undisturbed"]["outputs"][f"{weights}Weights"])
+    assert data.digest(running.kube, ends[job]["outputs"][f"{weights}Weights"]) == whole
+
+
+def test_another_seed_gives_other_weights(ends: dict[str, Object], running: Running) -> None:
+    """Else the comparison above would prove nothing."""
+    running.kube.wait_finished("TrainingJob", "base")
+    whole = data.digest(running.kube, ends["undisturbed"]["outputs"]["lastWeights"])
+    assert data.digest(running.kube, f"pvc://{MODELS}/base/last.safetensors") != whole
+
+
+def test_a_kill_counts_and_an_eviction_and_a_suspension_do_not(ends: dict[str, Object]) -> None:
+    (killed,) = ends["killed"]["failures"]
+    assert (killed["attempt"], killed["exitCode"], killed["counted"]) == (1, 137, True)
+    assert ends["killed"]["countedFailures"] == 1
+    (evicted,) = ends["evicted"]["failures"]
+    assert (evicted["attempt"], evicted["counted"]) == (1, False)
+    assert ends["evicted"].get("countedFailures", 0) == 0
+    assert ends["suspended"].get("countedFailures", 0) == 0
+
+
+def test_the_record_of_a_cancelled_job_stays_and_its_pod_goes(ends: dict[str, Object], running: Running) -> None:
+    assert ends["cancelled"]["phase"] == "Cancelled"
+    failed = next(c for c in ends["cancelled"]["conditions"] if c["type"] == "Failed")
+    assert (failed["status"], failed["reason"]) == ("True", "Cancelled")
+    running.kube.wait_for(lambda: _ended(running.kube, "cancelled"), timeout=40, what="the end of the cancelled job's pod")
+    assert running.kube.line("TrainingJob", "cancelled")["PHASE"] == "Cancelled"
+
+
+def test_a_deleted_job_leaves_no_pod(ends: dict[str, Object], running: Running) -> None:
+    assert ends["deleted"] == {}
+    running.kube.wait_for(lambda: not running.kube.pods_of("deleted"), timeout=40, what="the removal of the deleted job's pod")
+
+
+def test_the_operator_really_died(ends: dict[str, Object], running: Running) -> None:
+    assert ends
+    pod = operator_pod(running.kube)
+    assert container_processes(pod)
+    seen = running.observer.audit.operator_deaths(OPERATOR.partition("=")[2])
+    assert seen == {"crashed": 1, "replaced": 1}
+
+
+def _ended(kube: Kube, job: str) -> bool:
+    return all(pod["status"]["phase"] in ("Succeeded", "Failed") for pod in kube.pods_of(job))

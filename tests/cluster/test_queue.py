@@ -1,0 +1,58 @@
+"""More jobs than slots: they wait with a reason and numbers, inference ahead of training, and all come to their end."""
+
+from itertools import pairwise
+
+from cluster.cluster import Running
+from cluster.jobs import GPU_JOB, inference, restricted_pod, training
+from cluster.kube import NAMESPACE
+
+TRAININGS = ("queued-a", "queued-b", "queued-c")
+INFERENCE = "queued-first"
+FOREIGN = "foreign-gpus"
+
+
+def test_jobs_wait_behind_a_foreign_pod_and_then_two_at_a_time(running: Running) -> None:
+    kube = running.kube
+    kube.wait_finished("TrainingJob", "base")
+    kube.apply(restricted_pod(FOREIGN, running.trainer_image, "sleep", "infinity", gpus=8))
+    kube.kubectl("wait", "--for=condition=Ready", f"pod/{FOREIGN}", "--timeout=60s")
+    for name in TRAININGS:
+        kube.apply(training(name, resources=GPU_JOB))
+    kube.apply(inference(INFERENCE, resources=GPU_JOB))
+
+    # They wait: who is when in turn, and what is short of what.
+    order = [("InferenceJob", INFERENCE), *(("TrainingJob", name) for name in TRAININGS)]
+    for position, (kind, name) in enumerate(order, 1):
+        waiting = kube.wait(
+            kind, name, lambda s, p=position: (s.get("queue") or {}).get("position") == p, timeout=30, what=f"position {position}"
+        )
+        assert waiting["phase"] == "Queued"
+        assert waiting["reason"] == "WaitingForCapacity"
+        assert waiting["queue"]["of"] == len(order)
+        assert "needs 1 GPU" in waiting["message"]
+        assert "pods of others use 8" in waiting["message"], waiting["message"]
+        admitted = next(c for c in waiting["conditions"] if c["type"] == "Admitted")
+        assert (admitted["status"], admitted["reason"]) == ("False", "WaitingForCapacity")
+        assert kube.pods_of(name) == []
+    line = kube.line("TrainingJob", TRAININGS[0])
+    assert (line["PHASE"], line["REASON"], line["GPUS"]) == ("Queued", "WaitingForCapacity", "1")
+
+    # The other workload leaves; the room it held goes to the head of the queue.
+    kube.kubectl("delete", "pod", FOREIGN)
+    ends = {name: kube.wait_finished(kind, name) for kind, name in order}
+    assert {name: end["phase"] for name, end in ends.items()} == dict.fromkeys(ends, "Succeeded")
+    assert all("queue" not in end for end in ends.values())
+
+    # In the order of the queue, never more than the two trainings that two GPUs take.
+    uids = {name: kube.job(kind, name)["metadata"]["uid"] for kind, name in order}
+    admitted_at = {name: running.observer.audit.first(uids[name], "Admitted") for _, name in order}
+    done_at = {name: running.observer.audit.first(uids[name], "Succeeded") for _, name in order}
+    assert all(admitted_at[a] < admitted_at[b] for (_, a), (_, b) in pairwise(order))
+    assert admitted_at["queued-c"] > min(done_at["queued-a"], done_at["queued-b"])
+
+
+def test_the_pool_tells_what_is_in_use(running: Running) -> None:
+    pool = running.kube.api.call_api  # keeps the client's connection warm
+    del pool
+    shown = running.kube.kubectl("get", "gpupool", "default", "-o", "jsonpath={.status}")
+    assert '"slots":8' in shown.replace(" ", ""), f"{NAMESPACE}: {shown}"
