@@ -85,6 +85,11 @@ class Operator:
     def _phases(self) -> list[tuple[str, str]]:
         return [(job.kind.value, job.status.phase or "New") for job in self.state.snapshot().jobs.values()]
 
+    def handle_signals(self) -> None:
+        """Have SIGTERM and SIGINT stop the operator cleanly."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
+
     async def run(self) -> None:
         """Run until `stop` is set, then release the lease.
 
@@ -126,9 +131,11 @@ class Operator:
         await self._start_progress_server(tasks, servers)
         await resync.read_all(self.state, self._connection)
         await asyncio.gather(*(reflector.synced.wait() for reflector in reflectors))
-        tasks.create_task(kopf_app.run(self.state, self._connection, self._kopf_stop), name="kopf").add_done_callback(
-            self._kopf_ended
-        )
+        started = asyncio.Event()
+        watching = kopf_app.run(self.state, self._connection, started=started, stop=self._kopf_stop)
+        tasks.create_task(watching, name="kopf").add_done_callback(self._kopf_ended)
+        await started.wait()
+        self.handle_signals()  # kopf has put its own handlers in their place
         tasks.create_task(resync.keep_dropping(self.state, self._connection, self._settings.resync_seconds))
         gc.collect()
         gc.freeze()
@@ -216,7 +223,5 @@ async def run(settings: Settings) -> None:
     gc.set_threshold(*GC_THRESHOLDS)
     async with Connection(settings.kubeconfig) as connection:
         operator = Operator(settings, connection)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, operator.stop.set)
+        operator.handle_signals()
         await operator.run()

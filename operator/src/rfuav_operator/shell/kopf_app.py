@@ -77,12 +77,16 @@ def settings() -> kopf.OperatorSettings:
     return made
 
 
-async def run(state: ClusterState, connection: Connection, stop: asyncio.Event) -> None:
-    """Watch until `stop` is set. kopf ends by itself when a watch cannot go on; the process is then started again."""
+async def run(state: ClusterState, connection: Connection, *, started: asyncio.Event, stop: asyncio.Event) -> None:
+    """Set `started`, then watch until `stop` is set.
+
+    kopf ends by itself when a watch cannot go on; the process is then started again.
+    """
     await kopf.operator(
         registry=handlers(state, connection),
         settings=settings(),
         standalone=True,
         clusterwide=True,
+        ready_flag=started,
         stop_flag=stop,
     )
