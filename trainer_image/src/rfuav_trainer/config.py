@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -93,6 +93,10 @@ class Job:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return min(wanted, machine, *([int(limit)] if limit.isdigit() else []))
 
+    def evaluated(self) -> Job:
+        """The same job with `evaluation: {}`."""
+        return replace(self, spec=self.spec.model_copy(update={"evaluation": Evaluation()}))
+
     def fingerprint(self) -> str:
         """Short hash of what decides the result; scheduling fields (pool, suspend, resources, ...) are left out."""
         fields = ("model", "dataset", "training", "input", "iq", "evaluation", "errorThreshold", "shards")
@@ -145,10 +149,9 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Job:
             f"of claims to folders ({error!r}): the operator and the trainer image do not fit together",
         ) from error
     metadata = {"name": identity["name"], "namespace": given.get("namespace", "")}
+    spec = _resolved(given.get("spec"))
     try:
-        job = load_job(
-            {"apiVersion": API_VERSION, "kind": identity["kind"], "metadata": metadata, "spec": given.get("spec")}
-        )
+        job = load_job({"apiVersion": API_VERSION, "kind": identity["kind"], "metadata": metadata, "spec": spec})
     except JobError as error:
         raise InvalidConfigurationError(str(error)) from error
     return _checked(
@@ -164,6 +167,14 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Job:
             in_pod=True,
         ),
     )
+
+
+def _resolved(spec: Any) -> Any:
+    """The spec with weights alone where the operator resolved fromTrainingJob: it leaves both, a user may write one."""
+    model = spec.get("model") if isinstance(spec, dict) else None
+    if not isinstance(model, dict) or "weights" not in model or "fromTrainingJob" not in model:
+        return spec
+    return {**spec, "model": {key: value for key, value in model.items() if key != "fromTrainingJob"}}
 
 
 def _checked(job: Job) -> Job:

@@ -192,3 +192,27 @@ class Progress:
                 self._changed.wait(left)
                 if self._closing and deadline is None:
                     deadline = time.monotonic() + self._final_wait
+
+
+class Speed:
+    """Samples a second over the last half minute or so."""
+
+    WINDOW = 30.0
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._count = 0
+        self._last = 0.0
+
+    def add(self, samples: int) -> None:
+        """Count samples that are done."""
+        self._count += samples
+
+    def value(self) -> float:
+        """Samples a second; 0 before the first."""
+        elapsed = time.monotonic() - self._since
+        if elapsed > 0 and self._count:
+            self._last = self._count / elapsed
+        if elapsed > self.WINDOW:
+            self._since, self._count = time.monotonic(), 0
+        return self._last

@@ -25,6 +25,7 @@ from rfuav_trainer.data import Reader
 from rfuav_trainer.dataset import Dataset, open_dataset
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
 from rfuav_trainer.loading import batches
+from rfuav_trainer.progress import Speed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,7 +137,7 @@ class Training:
         )
         self._started = time.monotonic()
         self._reported = 0.0
-        self._speed = _Speed()
+        self._speed = Speed()
 
     def run(self) -> dict[str, Any]:
         """All epochs from where the newest checkpoint stands, then the results."""
@@ -450,28 +451,6 @@ class Training:
 
     def _pass_over(self, unreadable: list[tuple[Sample, str]]) -> None:
         self.dataset.pass_over({sample.name: reason for sample, reason in unreadable})
-
-
-class _Speed:
-    """Samples a second over the last half minute or so."""
-
-    WINDOW = 30.0
-
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-        self._count = 0
-        self._last = 0.0
-
-    def add(self, samples: int) -> None:
-        self._count += samples
-
-    def value(self) -> float:
-        elapsed = time.monotonic() - self._since
-        if elapsed > 0 and self._count:
-            self._last = self._count / elapsed
-        if elapsed > self.WINDOW:
-            self._since, self._count = time.monotonic(), 0
-        return self._last
 
 
 def _resolve_workers(job: Job, spec: TrainingJobSpec) -> int:

@@ -1,0 +1,134 @@
+"""A trained network that is ready to use: weights, classes, and how files become its input.
+
+In: spec.model of an InferenceJob and the kind of its input. Out: a `Classifier` that turns 8-bit pictures into scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import structlog
+import torch
+
+from rfuav_crds import InferenceJobSpec, Iq
+from rfuav_trainer import data, models, weights
+from rfuav_trainer.dataset import spectrogram_parameters
+from rfuav_trainer.errors import InvalidConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from rfuav_trainer.config import Job
+    from rfuav_trainer.spectrogram import SpectrogramParameters
+
+log = structlog.get_logger()
+
+DEFAULT_IMAGE_SIZE = 224
+SPEC_FIELDS = {
+    "sample_rate": "sampleRate",
+    "frame_seconds": "frameSeconds",
+    "fft_size": "fftSize",
+    "hop_size": "hopSize",
+    "window": "window",
+}
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network on its device, its classes in output order, and its preprocessing."""
+
+    network: nn.Module
+    classes: list[str]
+    preprocessing: data.Preprocessing
+    device: torch.device
+
+    @torch.no_grad()
+    def scores(self, pictures: Tensor) -> Tensor:
+        """Probabilities of the classes: float32 (n, classes) on the CPU, for uint8 pictures (n, 1 or 3, size, size)."""
+        guesses: Tensor = self.network(self.preprocessing.normalise(pictures.to(self.device)))
+        return guesses.float().softmax(dim=1).cpu()
+
+
+def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.device) -> Classifier:
+    """Load the weights that the job names, for input of `kind` (image or iq).
+
+    Raises:
+        InputError: the weights file is missing or damaged.
+        InvalidConfigurationError: it does not fit what the job says, or does not say enough of itself.
+    """
+    if spec.model.weights is None:
+        raise InvalidConfigurationError(
+            f"model.fromTrainingJob {spec.model.from_training_job} is resolved by the operator: away from a cluster write "
+            "model: {weights: pvc://CLAIM/.../best.safetensors}",
+        )
+    path = job.path(spec.model.weights, "model.weights")
+    card = weights.read_card(path) if path.suffix == ".safetensors" else None
+    if card is None:
+        card = _card_from_spec(spec, path, kind)
+    else:
+        _agree(spec, card, path)
+    preprocessing = _preprocessing(spec, card, kind)
+    network = models.build(card.architecture, len(card.classes), preprocessing.image_size)
+    weights.load(path, network, architecture=card.architecture)
+    return Classifier(network.eval().to(device), card.classes, preprocessing, device)
+
+
+def _card_from_spec(spec: InferenceJobSpec, path: Path, kind: str) -> weights.Card:
+    """What the job says of weights that say nothing of themselves."""
+    if spec.model.architecture is None or not spec.model.classes:
+        raise InvalidConfigurationError(
+            f"{path} does not say what it holds: write model.architecture and model.classes (in the order of its outputs)",
+            reason="WeightsMismatch",
+        )
+    mean, std = data.SPECTROGRAM if kind == "iq" else data.IMAGENET
+    spectrogram = spectrogram_parameters(spec.iq or Iq()) if kind == "iq" else None
+    preprocessing = data.Preprocessing(kind, DEFAULT_IMAGE_SIZE, mean, std, spectrogram)
+    return weights.Card(spec.model.architecture, list(spec.model.classes), preprocessing)
+
+
+def _agree(spec: InferenceJobSpec, card: weights.Card, path: Path) -> None:
+    if spec.model.architecture not in (None, card.architecture):
+        raise InvalidConfigurationError(
+            f"{path} holds a {card.architecture}, model.architecture says {spec.model.architecture}: leave it out",
+            reason="WeightsMismatch",
+        )
+    if spec.model.classes:
+        weights.check_classes(card, list(spec.model.classes), path)
+
+
+def _preprocessing(spec: InferenceJobSpec, card: weights.Card, kind: str) -> data.Preprocessing:
+    """How input of `kind` becomes pictures like those the network was trained on."""
+    trained = card.preprocessing
+    if kind == "image":
+        if trained.format == "iq":
+            log.info("weights trained on recordings; the images are taken for their spectrograms")
+        return replace(trained, spectrogram=None)
+    if trained.spectrogram is None:
+        if spec.iq is None:
+            raise InvalidConfigurationError(
+                "the weights were trained on images and the input is recordings: write spec.iq (sampleRate, frameSeconds, "
+                "fftSize, hopSize, window), which turns recordings into pictures like those images",
+            )
+        return replace(trained, spectrogram=spectrogram_parameters(spec.iq))
+    if spec.iq is None:
+        return trained
+    return replace(trained, spectrogram=_same_transform(trained.spectrogram, spectrogram_parameters(spec.iq)))
+
+
+def _same_transform(trained: SpectrogramParameters, asked: SpectrogramParameters) -> SpectrogramParameters:
+    """The trained transform with the input's sample format; every other difference is an error."""
+    differing = [
+        f"{name} {getattr(trained, key)} in the weights, {getattr(asked, key)} in the job"
+        for key, name in SPEC_FIELDS.items()
+        if getattr(trained, key) != getattr(asked, key)
+    ]
+    if differing:
+        raise InvalidConfigurationError(
+            f"spec.iq differs from what the weights were trained with ({'; '.join(differing)}): make it agree, or leave "
+            "spec.iq out",
+            reason="PreprocessingMismatch",
+        )
+    return replace(trained, sample_format=asked.sample_format)

@@ -1,0 +1,283 @@
+"""Classifies every image or frame of the input, in batches; shards work side by side on parts of their own.
+
+In: an InferenceJob, weights, a folder of images or recordings. Out: predictions, errors, annotated pictures, a mark for each shard; the shard
+that finds all marks present adds the evaluation and `_SUCCESS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import torch
+
+from rfuav_crds import InferenceJobSpec
+from rfuav_trainer import annotate, data, evaluate, results, runtime
+from rfuav_trainer.checkpoint import write_json
+from rfuav_trainer.classifier import Classifier, open_classifier
+from rfuav_trainer.dataset import check_share
+from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
+from rfuav_trainer.loading import Batch, batches
+from rfuav_trainer.progress import Speed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rfuav_trainer.config import Job
+    from rfuav_trainer.progress import Progress
+
+log = structlog.get_logger()
+
+AUTO_BATCH = {"cpu": 16, "cuda": 64}
+TOP = 5
+
+
+def in_shard(name: str, shard: int, shards: int) -> bool:
+    """Whether the file `name` (relative path) belongs to `shard`: by a hash of the name alone, so it never moves."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % shards == shard
+
+
+def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any]:
+    """Classify this shard's part of the input, or say at once that it has been done before.
+
+    Raises:
+        JobError: anything foreseen; StoppedError when SIGTERM arrived and what was done is on disk.
+    """
+    spec = job.spec
+    assert isinstance(spec, InferenceJobSpec)  # noqa: S101  (the command line chose this function by the kind)
+    output = job.path(spec.output.uri, "output.uri")
+    done = runtime.finished_before(output / f"{runtime.SUCCESS}-{job.shard}", job)
+    if done is None:
+        stop.check()
+        return Inference(job, spec, output, progress, stop).run()
+    log.info("finished before, nothing to do", output=str(output), shard=job.shard)
+    if runtime.finished_before(output / runtime.SUCCESS, job) is None:
+        finish_job(job, spec, output, done["classes"])
+    progress.update(done.get("trainerStatus", {"progressPercentage": 100}))
+    return done
+
+
+class Inference:
+    """One start of one shard."""
+
+    def __init__(
+        self, job: Job, spec: InferenceJobSpec, output: Path, progress: Progress, stop: runtime.StopSignal
+    ) -> None:
+        self.job, self.spec, self.output, self.progress, self.stop = job, spec, output, progress, stop
+        where = "input.uri"
+        self.root = job.path(spec.input.uri, where)
+        files, kind = data.find_files(self.root, spec.input.pattern, spec.input.format, where=where)
+        base = self.root if self.root.is_dir() else self.root.parent
+        own = [p for p in files if in_shard(p.relative_to(base).as_posix(), job.shard, spec.shards)]
+        self.device = runtime.choose_device(job)
+        self.classifier: Classifier = open_classifier(job, spec, kind, self.device)
+        if spec.evaluation is not None:
+            _check_labels([p.relative_to(base).as_posix() for p in files], self.classifier.classes, self.root)
+        self.listing = data.list_samples(own, self.root, self.classifier.preprocessing.spectrogram)
+        self.unreadable: dict[str, str] = {}
+        self.processed = 0
+        self.failed = 0
+        self.total = len(self.listing.samples) + len(self.listing.unreadable)
+        auto = AUTO_BATCH.get(self.device.type, AUTO_BATCH["cpu"])
+        self.batch_size = spec.batch_size if isinstance(spec.batch_size, int) else auto
+        self._speed = Speed()
+        self._reported = 0.0
+
+    def run(self) -> dict[str, Any]:
+        """All inputs of the shard, then its mark."""
+        started = time.monotonic()
+        runtime.prepare_output(self.output, "output.uri")
+        results.claim_output(self.output, self.job, overwrite=self.spec.output.overwrite)
+        log.info(
+            "classifying",
+            inputs=len(self.listing.samples),
+            files=self.listing.files,
+            classes=len(self.classifier.classes),
+            device=str(self.device),
+            shard=self.job.shard,
+            shards=self.spec.shards,
+        )
+        with results.ShardResults(self.output, self.job, self._inputs_hash()) as shard:
+            self._go_on(shard)
+            self._classify(shard)
+            shard.publish()
+        check_share(self.unreadable, self.listing.files, self.spec.error_threshold)
+        seconds = round(time.monotonic() - started, 1)
+        self._report(now=True)
+        mark = runtime.mark_of(
+            self.job,
+            shard=self.job.shard,
+            shards=self.spec.shards,
+            classes=self.classifier.classes,
+            files=self.listing.files,
+            processed=self.processed,
+            failed=self.failed,
+            seconds=seconds,
+        )
+        write_json(self.output / f"{runtime.SUCCESS}-{self.job.shard}", mark)
+        log.info("shard done", shard=self.job.shard, processed=self.processed, failed=self.failed, seconds=seconds)
+        found = finish_job(self.job, self.spec, self.output, self.classifier.classes)
+        self._report(now=True, finished=True, scores=found)
+        return mark
+
+    def _go_on(self, shard: results.ShardResults) -> None:
+        """Count what an earlier start has done; a fresh start begins with the files that the listing could not read."""
+        if shard.done:
+            for line in shard.earlier("errors"):
+                self.unreadable[line["path"]] = line["error"]
+                self.failed += 1
+            self.processed = len(shard.earlier("predictions"))
+            return
+        for name, reason in self.listing.unreadable.items():
+            self._refuse(shard, name, reason, None)
+
+    def _classify(self, shard: results.ShardResults) -> None:
+        samples = self.listing.samples[shard.done :]
+        reader = data.Reader(self.classifier.preprocessing)
+        done = shard.done
+        workers = min(8, self.job.cpus) if self.device.type == "cuda" else int(self.job.cpus > 1)
+        for batch in batches(samples, reader, self.batch_size, workers):
+            for sample, reason in batch.unreadable:
+                self._refuse(shard, sample.name, reason, sample.frame)
+            if batch.samples:
+                self._write(shard, batch, self._scores(batch.pictures))
+            done += len(batch.samples) + len(batch.unreadable)
+            self._speed.add(len(batch.samples))
+            shard.commit(done)
+            self._report()
+            if self.stop.requested:
+                shard.commit(done, now=True)
+                self._report(now=True)
+                raise StoppedError(
+                    f"stopped by SIGTERM after {done} of {len(self.listing.samples)} inputs; they are kept"
+                )
+        shard.commit(done, now=True)
+
+    def _scores(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Scores of a batch; with batchSize auto, one that is too large for the GPU is halved until it fits."""
+        try:
+            return torch.cat([self.classifier.scores(part) for part in pictures.split(self.batch_size)])
+        except torch.OutOfMemoryError:
+            if self.spec.batch_size != "auto" or self.batch_size == 1:
+                raise
+        self.batch_size = max(1, self.batch_size // 2)
+        log.warning("the batch is too large for the GPU, trying half", batchSize=self.batch_size)
+        torch.cuda.empty_cache()
+        return self._scores(pictures)
+
+    def _write(self, shard: results.ShardResults, batch: Batch, scores: torch.Tensor) -> None:
+        classes = self.classifier.classes
+        spectrogram = self.classifier.preprocessing.spectrogram
+        best = scores.topk(min(TOP, len(classes)), dim=1)
+        for row, sample in enumerate(batch.samples):
+            top = [
+                {"class": classes[index], "score": round(score, 6)}
+                for index, score in zip(best.indices[row].tolist(), best.values[row].tolist(), strict=True)
+            ]
+            line: dict[str, Any] = {"path": sample.name}
+            if sample.frame is not None and spectrogram is not None:
+                line |= {"frame": sample.frame, "start": round(sample.frame * spectrogram.frame_seconds, 9)}
+            line |= {"class": top[0]["class"], "score": top[0]["score"], "top": top}
+            if self.spec.evaluation is not None:
+                line["label"] = sample.name.partition("/")[0]
+                line["scores"] = [round(value, 6) for value in scores[row].tolist()]
+                snr = data.read_label_file(sample.path).get("snrDb")
+                if isinstance(snr, int | float):
+                    line["snrDb"] = snr
+            shard.write("predictions", line)
+            if self.spec.output.annotate:
+                path = self.output / "annotated" / annotate.annotated_name(sample)
+                annotate.draw(path, sample, batch.pictures[row], f"{top[0]['class']}  {top[0]['score']:.1%}")
+        self.processed += len(batch.samples)
+
+    def _refuse(self, shard: results.ShardResults, name: str, reason: str, frame: int | None) -> None:
+        shard.write("errors", {"path": name, **({} if frame is None else {"frame": frame}), "error": reason})
+        self.unreadable[name] = reason
+        self.failed += 1
+        log.warning("unreadable file passed over", file=name, problem=reason)
+
+    def _inputs_hash(self) -> str:
+        digest = hashlib.sha256(repr((self.classifier.preprocessing, self.classifier.classes)).encode())
+        for sample in self.listing.samples:
+            digest.update(f"{sample.name}\0{sample.frame}\n".encode())
+        return digest.hexdigest()
+
+    def _report(self, *, now: bool = False, finished: bool = False, scores: dict[str, float] | None = None) -> None:
+        moment = time.monotonic()
+        if not now and moment - self._reported < self.progress.interval:
+            return
+        self._reported = moment
+        seen, speed = self.processed + self.failed, self._speed.value()
+        own: dict[str, Any] = {
+            "processed": self.processed,
+            "failed": self.failed,
+            "total": self.total,
+            "samplesPerSecond": round(speed, 2),
+            "gpuUUID": runtime.gpu_uuid(self.device),
+        }
+        if finished:
+            own["outputs"] = outputs_of(self.spec)
+        status: dict[str, Any] = {
+            "progressPercentage": 100 if finished else min(99, int(100 * seen / max(1, self.total))),
+            "metrics": [{"name": key, "value": f"{value:.4g}"} for key, value in (scores or {}).items()],
+            "rfuav": own,
+        }
+        if speed:
+            status["estimatedRemainingSeconds"] = int((self.total - seen) / speed)
+        self.progress.update(status)
+
+
+def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence[str]) -> dict[str, float]:
+    """Evaluate and mark the whole job when every shard has left its mark. Doing it twice changes nothing.
+
+    Returns:
+        The metrics of the evaluation; empty when there is none or other shards still work.
+    """
+    marks = [runtime.read_mark(output / f"{runtime.SUCCESS}-{shard}") for shard in range(spec.shards)]
+    own = [mark for mark in marks if mark is not None and mark.get("uid") == job.uid]
+    if len(own) < spec.shards:
+        log.info("other shards still work", done=len(own), shards=spec.shards)
+        return {}
+    found: dict[str, float] = {}
+    if spec.evaluation is not None:
+        paths = [output / f"predictions-{shard}.jsonl" for shard in range(spec.shards)]
+        evaluation = evaluate.evaluate(evaluate.read_lines(paths), classes)
+        evaluate.write(output, evaluation)
+        found = evaluation["metrics"]
+    totals = {key: sum(mark[key] for mark in own) for key in ("files", "processed", "failed")}
+    mark = runtime.mark_of(job, shards=spec.shards, outputs=outputs_of(spec), metrics=found, **totals)
+    write_json(output / runtime.SUCCESS, mark)
+    log.info("done", output=str(output), **totals, **found)
+    return found
+
+
+def outputs_of(spec: InferenceJobSpec) -> dict[str, str]:
+    """The URIs of the job's results by name."""
+    base = spec.output.uri.rstrip("/")
+    outputs = {"predictions": base}
+    if spec.output.annotate:
+        outputs["annotated"] = f"{base}/annotated"
+    if spec.evaluation is not None:
+        outputs["evaluation"] = f"{base}/evaluation.json"
+        outputs["confusionMatrix"] = f"{base}/confusion-matrix.png"
+    return outputs
+
+
+def _check_labels(names: Sequence[str], classes: Sequence[str], root: Path) -> None:
+    """Raise when the inputs of an evaluation are not in folders that are named after the weights' classes."""
+    loose = [name for name in names if "/" not in name]
+    if loose:
+        raise InputError(
+            f"evaluation needs every input in a folder named after its class: {root}/{loose[0]} is in none",
+            reason="LabelsMissing",
+        )
+    unknown = sorted({name.partition("/")[0] for name in names} - set(classes))
+    if unknown:
+        raise InvalidConfigurationError(
+            f"the folders {', '.join(unknown[:5])} in {root} are no classes of the weights ({', '.join(classes[:10])}"
+            f"{', ...' if classes[10:] else ''}): rename them, or leave evaluation out",
+            reason="ClassMismatch",
+        )

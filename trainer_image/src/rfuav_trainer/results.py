@@ -1,0 +1,151 @@
+"""The files of one shard: predictions and errors as JSON Lines that hold every input once, however often the shard is started.
+
+In: lines, and now and then a commit. Out: predictions-<shard>.jsonl and errors-<shard>.jsonl, which appear when the shard is through.
+Until then they are hidden `.part` files; a small state file says up to which input and byte they are good.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import IO, TYPE_CHECKING, Any
+
+import structlog
+
+from rfuav_trainer import runtime
+from rfuav_trainer.checkpoint import sync_folder, write_json
+from rfuav_trainer.errors import InvalidConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from rfuav_trainer.config import Job
+
+log = structlog.get_logger()
+
+OWNER = "job.json"
+COMMIT_SECONDS = 5.0
+KINDS = ("predictions", "errors")
+
+
+def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
+    """Take the output folder for this job, once for all of its shards.
+
+    Raises:
+        InvalidConfigurationError: it holds results of another job and `overwrite` is false.
+    """
+    owner = folder / OWNER
+    content = {"uid": job.uid, "name": job.name, "fingerprint": job.fingerprint()}
+    try:
+        with owner.open("x") as stream:
+            json.dump(content, stream)
+    except FileExistsError:
+        found = _patiently(owner)
+        if found is not None and found.get("uid") == job.uid and found.get("fingerprint") == job.fingerprint():
+            return
+        if not overwrite:
+            who = found.get("name", "another job") if found else "another job"
+            raise InvalidConfigurationError(
+                f"output.uri: {folder} holds results of {who}: write another output.uri, or output.overwrite: true",
+                reason="OutputInUse",
+            ) from None
+        write_json(owner, content)
+    else:
+        strangers = sorted(p.name for p in folder.glob("predictions-*.jsonl"))
+        if strangers and not overwrite:
+            owner.unlink()
+            raise InvalidConfigurationError(
+                f"output.uri: {folder} holds {', '.join(strangers[:3])}: write another output.uri, or output.overwrite: true",
+                reason="OutputInUse",
+            )
+
+
+def _patiently(owner: Path) -> dict[str, Any] | None:
+    """The owner's mark; another shard may be writing it right now."""
+    for _ in range(20):
+        found = runtime.read_mark(owner)
+        if found is not None:
+            return found
+        time.sleep(0.1)
+    return None
+
+
+class ShardResults:
+    """Writes the lines of one shard.
+
+    Args:
+        folder: the job's output.
+        job: whose shard it is.
+        inputs: hash of the shard's inputs; when they changed, an earlier start's lines are of no use.
+    """
+
+    def __init__(self, folder: Path, job: Job, inputs: str) -> None:
+        self._folder, self._job, self._inputs = folder, job, inputs
+        self._state_path = folder / f".state-{job.shard}.json"
+        self._streams: dict[str, IO[bytes]] = {}
+        self._committed = time.monotonic()
+        self.done = 0
+        """Inputs whose lines are safely written."""
+
+    def _part(self, kind: str) -> Path:
+        return self._folder / f".{kind}-{self._job.shard}.jsonl.part"
+
+    def final(self, kind: str) -> Path:
+        """Where the lines of `kind` (predictions or errors) stand once the shard is through."""
+        return self._folder / f"{kind}-{self._job.shard}.jsonl"
+
+    def __enter__(self) -> Self:
+        state = runtime.read_mark(self._state_path) or {}
+        sizes = state.get("sizes", {})
+        good = (
+            state.get("uid") == self._job.uid
+            and state.get("inputs") == self._inputs
+            and all(self._part(k).is_file() and self._part(k).stat().st_size >= sizes.get(k, 0) for k in KINDS)
+        )
+        for kind in KINDS:
+            stream = self._part(kind).open("r+b" if good else "wb")
+            stream.truncate(sizes[kind] if good else 0)
+            stream.seek(0, os.SEEK_END)
+            self._streams[kind] = stream
+        self.done = state["done"] if good else 0
+        if self.done:
+            log.info("going on after an earlier start", done=self.done)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for stream in self._streams.values():
+            stream.close()
+
+    def earlier(self, kind: str) -> list[dict[str, Any]]:
+        """The lines of `kind` that an earlier start wrote."""
+        return [json.loads(line) for line in self._part(kind).read_bytes().splitlines()] if self.done else []
+
+    def write(self, kind: str, line: dict[str, Any]) -> None:
+        """Append one line to the predictions or errors."""
+        self._streams[kind].write(json.dumps(line).encode() + b"\n")
+
+    def commit(self, done: int, *, now: bool = False) -> None:
+        """Note that the lines of the first `done` inputs are written; on disk every few seconds, or `now`."""
+        if not now and time.monotonic() - self._committed < COMMIT_SECONDS:
+            return
+        for stream in self._streams.values():
+            stream.flush()
+            os.fsync(stream.fileno())
+        sizes = {kind: stream.tell() for kind, stream in self._streams.items()}
+        write_json(self._state_path, {"uid": self._job.uid, "inputs": self._inputs, "done": done, "sizes": sizes})
+        self._committed = time.monotonic()
+        self.done = done
+
+    def publish(self) -> None:
+        """Give the files their names. Each is replaced whole, so a second start leaves no line twice."""
+        for kind, stream in self._streams.items():
+            stream.flush()
+            os.fsync(stream.fileno())
+            self._part(kind).replace(self.final(kind))
+        sync_folder(self._folder)
+        self._state_path.unlink(missing_ok=True)
