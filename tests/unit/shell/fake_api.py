@@ -1,0 +1,126 @@
+"""A small API server for tests of the shell: real HTTP, answers scripted by the test."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from aiohttp import web
+
+from rfuav_operator.shell.connection import Connection
+
+Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
+
+
+class FakeApi:
+    """Hands every request to `handle`, and remembers (method, path, body)."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, Any]] = []
+        self.handle: Handler = self._nothing
+
+    async def _nothing(self, request: web.Request, body: Any) -> web.StreamResponse:
+        return answer(404, {"kind": "Status", "reason": "NotFound", "message": "not found"})
+
+    async def _any(self, request: web.Request) -> web.StreamResponse:
+        text = await request.text()
+        body = json.loads(text) if text else None
+        self.seen.append((request.method, request.path, body))
+        return await self.handle(request, body)
+
+
+def answer(status: int, body: Any, **headers: str) -> web.Response:
+    """A JSON answer."""
+    return web.json_response(body, status=status, headers=headers)
+
+
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[tuple[FakeApi, Connection]]:
+    """The fake server, and a connection to it."""
+    api = FakeApi()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", api._any)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+                "users": [{"name": "u", "user": {"token": "secret"}}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "x",
+            }
+        )
+    )
+    try:
+        async with Connection(str(kubeconfig)) as connection:
+            yield api, connection
+    finally:
+        await runner.cleanup()
+
+
+async def until(condition: Callable[[], Any], seconds: float = 3) -> None:
+    """Wait until `condition` holds."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  any condition, not one that somebody announces
+            await asyncio.sleep(0.005)
+
+
+def job_body(
+    name: str = "a", *, version: int = 1, uid: str = "u1", kind: str = "TrainingJob", **more: Any
+) -> dict[str, Any]:
+    """A job as the API server shows it."""
+    return {
+        "apiVersion": "rfuav.io/v1alpha1",
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": "ns",
+            "uid": uid,
+            "resourceVersion": str(version),
+            "generation": 1,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": {"model": {"architecture": "resnet18"}, **more.pop("spec", {})},
+        **more,
+    }
+
+
+def pod_body(
+    name: str = "a-1",
+    *,
+    version: int = 1,
+    uid: str = "p1",
+    owner: str | None = "u1",
+    phase: str = "Pending",
+    **more: Any,
+) -> dict[str, Any]:
+    """A pod as the API server shows it; `owner`: the UID of its job."""
+    meta: dict[str, Any] = {
+        "name": name,
+        "namespace": "ns",
+        "uid": uid,
+        "resourceVersion": str(version),
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+    }
+    if owner:
+        meta["ownerReferences"] = [
+            {"apiVersion": "rfuav.io/v1alpha1", "kind": "TrainingJob", "name": "a", "uid": owner, "controller": True}
+        ]
+    meta.update(more.pop("metadata", {}))
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": meta,
+        "spec": {"containers": [{}], **more.pop("spec", {})},
+        "status": {"phase": phase, **more.pop("status", {})},
+    }

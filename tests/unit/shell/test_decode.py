@@ -1,0 +1,207 @@
+"""API objects as Kubernetes writes them, and what the core gets of them."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from unit.shell.fake_api import job_body, pod_body
+
+from rfuav_operator.core.model import Kind, Phase, PodPhase
+from rfuav_operator.shell import decode
+
+
+def read_pod(**more: Any) -> Any:
+    return decode.pod(msgspec.json.decode(json.dumps(pod_body(**more)), type=decode.PodObject))
+
+
+def resources(gpus: str = "0", cpu: str = "0", **more: Any) -> dict[str, Any]:
+    return {"resources": {"requests": {"cpu": cpu}, "limits": {"nvidia.com/gpu": gpus}}, **more}
+
+
+ALWAYS = {"restartPolicy": "Always"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "gpus", "cpu"),
+    [
+        ({"containers": [resources("1", "500m"), resources("1", "1")]}, 2, 1500),
+        ({"containers": [resources("1", "1")], "initContainers": [resources("3", "100m")]}, 3, 1000),
+        # a sidecar runs beside everything that starts after it
+        (
+            {
+                "containers": [resources("1", "1")],
+                "initContainers": [resources("1", "200m", **ALWAYS), resources("0", "1500m")],
+            },
+            2,
+            1700,
+        ),
+        (
+            {
+                "containers": [resources("0", "1")],
+                "initContainers": [resources("0", "3"), resources("0", "1", **ALWAYS)],
+            },
+            0,
+            3000,
+        ),
+        ({"containers": [resources("0", "1")], "overhead": {"cpu": "250m"}}, 0, 1250),
+        ({"containers": [resources("0", "1")], "resources": {"requests": {"cpu": "2"}}}, 0, 2000),
+        ({"containers": [{}]}, 0, 0),
+        ({"containers": [resources("0", "0.1")]}, 0, 100),
+        ({"containers": [resources("0", "1m")] * 3}, 0, 3),
+    ],
+)
+def test_effective_requests(spec, gpus, cpu):
+    pod = read_pod(spec=spec)
+    assert (pod.gpus, pod.cpu_milli) == (gpus, cpu)
+
+
+def test_memory_units():
+    spec = {
+        "containers": [{"resources": {"requests": {"memory": "1Gi"}}}, {"resources": {"requests": {"memory": "500M"}}}]
+    }
+    assert read_pod(spec=spec).memory_bytes == 1024**3 + 500 * 10**6
+
+
+def test_a_pod_of_ours():
+    affinity = {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]
+            }
+        }
+    }
+    pod = read_pod(
+        metadata={"labels": {"rfuav.io/attempt": "3", "rfuav.io/shard": "7", "rfuav.io/kind": "InferenceJob"}},
+        spec={"affinity": affinity},
+        status={"conditions": [{"type": "PodScheduled", "status": "False", "message": "no room"}]},
+    )
+    assert (pod.job_uid, pod.attempt, pod.index, pod.kind) == ("u1", 3, 7, Kind.INFERENCE)
+    assert (pod.wanted_node, pod.node, pod.unschedulable, pod.bound_at) == ("n1", None, "no room", None)
+
+
+def test_how_a_container_ended():
+    ended = {
+        "exitCode": 137,
+        "reason": "OOMKilled",
+        "message": "last words",
+        "startedAt": "2026-01-01T00:00:05Z",
+        "finishedAt": "2026-01-01T00:00:09Z",
+    }
+    pod = read_pod(
+        phase="Failed",
+        spec={"nodeName": "n1"},
+        status={
+            "reason": "Evicted",
+            "message": "disk",
+            "conditions": [
+                {"type": "DisruptionTarget", "status": "True"},
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:01Z"},
+            ],
+            "containerStatuses": [{"state": {"terminated": ended}}],
+        },
+    )
+    assert (pod.exit_code, pod.terminated_reason, pod.termination_message) == (137, "OOMKilled", "last words")
+    assert (pod.reason, pod.message, pod.disrupted, pod.live) == ("Evicted", "disk", True, False)
+    assert pod.bound_at == datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC)
+    assert pod.finished_at == datetime(2026, 1, 1, 0, 0, 9, tzinfo=UTC)
+
+
+def test_an_image_that_cannot_be_pulled():
+    pod = read_pod(
+        status={"containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}]}
+    )
+    assert (pod.waiting_reason, pod.waiting_message) == ("ErrImagePull", "no such image")
+
+
+@pytest.mark.parametrize(
+    ("owners", "ours"),
+    [
+        ([], False),
+        ([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "x", "controller": True}], False),
+        (
+            [{"apiVersion": "rfuav.io/v1alpha1", "kind": "TrainingJob", "name": "a", "uid": "x"}],
+            False,
+        ),  # not its controller
+        (
+            [{"apiVersion": "rfuav.io/v1alpha1", "kind": "TrainingJob", "name": "a", "uid": "x", "controller": True}],
+            True,
+        ),
+    ],
+)
+def test_whose_pod_it_is(owners, ours):
+    pod = read_pod(owner=None, metadata={"ownerReferences": owners, "labels": {"rfuav.io/job-uid": "forged"}})
+    assert (pod.job_uid is not None) is ours
+
+
+def test_an_unknown_phase_is_unknown_and_counts_as_live():
+    pod = read_pod(phase="Sleeping")
+    assert pod.phase is PodPhase.UNKNOWN
+    assert pod.live
+
+
+def node(allocatable: dict[str, str] | None, labels: dict[str, str] | None = None, ready: str = "True") -> Any:
+    body = {
+        "metadata": {"name": "n", "uid": "n", "resourceVersion": "1", "labels": labels or {}},
+        "spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]},
+        "status": {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": ready}]},
+    }
+    return decode.node(msgspec.json.decode(json.dumps(body), type=decode.NodeObject))
+
+
+def test_a_time_sliced_node():
+    found = node(
+        {"nvidia.com/gpu": "8", "cpu": "31900m", "memory": "1Gi", "pods": "110"},
+        {"nvidia.com/gpu.count": "2", "nvidia.com/gpu.memory": "24576", "nvidia.com/gpu.replicas": "4"},
+    )
+    assert (found.gpu_slots, found.gpus, found.gpu_memory_mib, found.gpu_problem) == (8, 2, 24576, "")
+    assert (found.cpu_milli, found.memory_bytes, found.pods, found.ready) == (31900, 1024**3, 110, True)
+    assert found.taints[0].key == "k"
+
+
+def test_a_node_without_feature_discovery():
+    found = node({"nvidia.com/gpu": "4"})
+    assert (found.gpu_slots, found.gpus, found.gpu_memory_mib) == (4, 4, None)
+
+
+@pytest.mark.parametrize(
+    ("resource", "words"),
+    [("nvidia.com/gpu.shared", "renameByDefault"), ("nvidia.com/mig-1g.5gb", "MIG"), ("nvidia.com/gpu", "")],
+)
+def test_gpus_that_are_not_handed_out_say_why(resource, words):
+    problem = node({resource: "4"}).gpu_problem
+    assert words in problem
+    assert bool(problem) == bool(words)
+
+
+def test_a_silent_node_is_not_ready():
+    assert not node({}, ready="Unknown").ready
+    assert node(None).gpu_slots == 0
+
+
+def test_a_job():
+    body = job_body(
+        spec={"resources": {"gpus": 2, "memory": "16Gi"}, "priorityClassName": "x"},
+        status={"phase": "Running", "attempt": 2},
+    )
+    job = decode.job(Kind.TRAINING, body)
+    assert (job.name, job.uid, job.spec.resources.gpus, job.status.phase, job.status.attempt) == (
+        "a",
+        "u1",
+        2,
+        Phase.RUNNING,
+        2,
+    )
+    assert job.raw_spec is body["spec"]
+
+
+def test_a_spec_that_cannot_be_read_is_the_job_s_problem():
+    job = decode.job(Kind.TRAINING, job_body(spec={"backoffLimit": "many", "cancel": True}))
+    assert job.spec.cancel
+    assert any("backoffLimit" in problem for problem in job.problems)
+
+
+def test_a_status_that_cannot_be_read_is_an_error():
+    with pytest.raises(decode.DecodeError, match="ns/a"):
+        decode.job(Kind.TRAINING, job_body(status={"attempt": "two"}))

@@ -1,0 +1,103 @@
+"""Order within a job, and which status survives."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from rfuav_operator.core.model import (
+    CreatePod,
+    DeletePod,
+    Job,
+    JobSpec,
+    JobStatus,
+    Kind,
+    PatchStatus,
+    Progress,
+    RecordEvent,
+    Uid,
+)
+from rfuav_operator.shell.lane import Lane
+
+JOB = Job(
+    kind=Kind.TRAINING,
+    namespace="ns",
+    name="a",
+    uid=Uid("u1"),
+    resource_version="1",
+    generation=1,
+    created=datetime(2026, 1, 1, tzinfo=UTC),
+    deleting=False,
+    spec=JobSpec(),
+    raw_spec={},
+    status=JobStatus(),
+)
+EVENT = RecordEvent(job=JOB, type="Normal", reason="Queued", action="Queue", note="n")
+
+
+def status(attempt: int, *, urgent: bool = True, percent: int | None = None) -> PatchStatus:
+    progress = None if percent is None else Progress(percent=percent)
+    return PatchStatus(job=JOB, status=replace(JOB.status, attempt=attempt, progress=progress), urgent=urgent)
+
+
+def create(name: str) -> CreatePod:
+    return CreatePod(job_uid=JOB.uid, namespace="ns", name=name, manifest={})
+
+
+def delete(uid: str) -> DeletePod:
+    return DeletePod(job_uid=JOB.uid, namespace="ns", name="p", uid=Uid(uid))
+
+
+def lane(*actions: Any) -> Lane:
+    made = Lane()
+    for action in actions:
+        made.add(action)
+    return made
+
+
+def test_an_unsent_status_is_superseded_in_its_place():
+    assert list(lane(status(1), create("p1"), status(2)).items) == [status(2), create("p1")]
+
+
+def test_effects_are_never_superseded():
+    assert list(lane(create("p1"), delete("d"), create("p2")).items) == [create("p1"), delete("d"), create("p2")]
+
+
+def test_an_effect_is_queued_once_until_it_is_done():
+    waiting = lane(create("p1"), delete("d"), create("p1"), delete("d"))
+    assert list(waiting.items) == [create("p1"), delete("d")]
+    under_way = waiting.items.popleft()
+    waiting.add(create("p1"))
+    assert list(waiting.items) == [delete("d")]
+    waiting.done(under_way)
+    waiting.add(create("p1"))
+    assert list(waiting.items) == [delete("d"), create("p1")]
+
+
+@pytest.mark.parametrize(
+    ("actions", "urgent"),
+    [
+        ([status(1, urgent=False)], False),
+        ([status(1)], True),
+        ([status(1), status(2, urgent=False)], True),  # a transition stays urgent under newer progress
+        ([status(1, urgent=False), status(2)], True),
+        ([status(1, urgent=False), create("p")], True),
+        ([EVENT], True),
+        ([], False),
+    ],
+)
+def test_what_the_budget_does_not_hold_back(actions, urgent):
+    assert lane(*actions).urgent is urgent
+
+
+def test_the_last_value_of_a_progress_is_final():
+    assert lane(status(1, urgent=False, percent=100)).final
+    assert not lane(status(1, urgent=False, percent=99)).final
+
+
+def test_a_status_decided_before_our_own_write_is_sent_on_its_result():
+    moved = Lane()
+    moved.wrote("1", "2")
+    moved.wrote("2", "3")
+    assert [moved.version_for(v) for v in ("1", "2", "3", "7")] == ["3", "3", "3", "7"]

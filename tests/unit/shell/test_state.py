@@ -1,0 +1,177 @@
+"""What the snapshot shows and what becomes dirty, after reads, plans and creates in any order."""
+
+import json
+from typing import Any
+
+from msgspec.structs import replace
+from unit.shell.fake_api import job_body, pod_body
+
+from rfuav_operator.core.model import Defaults, Kind, Node, NodeName, Phase, Uid
+from rfuav_operator.shell import ingest
+from rfuav_operator.shell.state import ClusterState
+
+U1, U2 = Uid("u1"), Uid("u2")
+
+
+def state() -> ClusterState:
+    return ClusterState(Defaults())
+
+
+def put_job(held: ClusterState, *, kind: Kind = Kind.TRAINING, **more: Any) -> None:
+    assert ingest.job(held, kind, job_body(kind=kind.value, **more))
+
+
+def put_pod(held: ClusterState, **more: Any) -> None:
+    body = json.loads(json.dumps(pod_body(**more)))
+    ingest.pod(held, body)
+
+
+def planned(held: ClusterState, uid: Uid, phase: Phase) -> Any:
+    job = held.job(uid)
+    assert job is not None
+    status = replace(job.status, phase=phase)
+    held.plan_status(uid, status)
+    return status
+
+
+def phase(held: ClusterState, uid: Uid) -> Phase | None:
+    return held.snapshot().jobs[uid].status.phase
+
+
+def test_the_plan_covers_what_was_read_until_it_is_settled():
+    held = state()
+    put_job(held, status={"phase": "Queued"})
+    status = planned(held, U1, Phase.ADMITTED)
+    assert phase(held, U1) is Phase.ADMITTED
+    put_job(held, version=2, status={"phase": "Queued"})  # somebody else's change, seen meanwhile
+    assert phase(held, U1) is Phase.ADMITTED
+    read = held.read_job(U1)
+    assert read is not None
+    assert read.status.phase is Phase.QUEUED
+    put_job(held, version=3, status={"phase": "Admitted"})
+    held.settle_status(U1, status)
+    put_job(held, version=4, status={"phase": "Running"})
+    assert phase(held, U1) is Phase.RUNNING
+
+
+def test_settling_an_older_plan_keeps_the_newer():
+    held = state()
+    put_job(held)
+    first = planned(held, U1, Phase.ADMITTED)
+    planned(held, U1, Phase.CANCELLED)
+    held.settle_status(U1, first)
+    assert phase(held, U1) is Phase.CANCELLED
+
+
+def test_a_dropped_plan_is_decided_again():
+    held = state()
+    put_job(held, status={"phase": "Queued"})
+    held.take_dirt()
+    planned(held, U1, Phase.ADMITTED)
+    held.drop_plan(U1)
+    assert phase(held, U1) is Phase.QUEUED
+    assert held.take_dirt() == (frozenset({U1}), True)
+
+
+def test_our_own_write_seen_back_is_not_dirt():
+    held = state()
+    put_job(held, status={"phase": "Queued"})
+    planned(held, U1, Phase.ADMITTED)
+    held.take_dirt()
+    put_job(held, version=2, status={"phase": "Admitted"})
+    assert held.take_dirt() == (frozenset(), False)
+
+
+def test_a_job_that_is_deleted_during_a_create_keeps_its_room():
+    held = state()
+    put_job(held)
+    held.begin_create(U1, "a-1")
+    ingest.job_gone(held, Kind.TRAINING, job_body(version=2))
+    job = held.snapshot().jobs[U1]
+    assert job.deleting
+    assert held.read_job(U1) is None
+    held.end_create(U1, "a-1")
+    assert U1 not in held.snapshot().jobs
+    assert U1 in held.take_dirt().jobs
+
+
+def test_a_job_created_anew_under_the_same_name_is_another_job():
+    held = state()
+    put_job(held)
+    planned(held, U1, Phase.ADMITTED)
+    put_job(held, version=9, uid="u2")
+    assert set(held.snapshot().jobs) == {U2}
+    assert phase(held, U2) is None
+    named = held.job_named((Kind.TRAINING, "ns", "a"))
+    assert named is not None
+    assert named.uid == U2
+
+
+def test_a_refusal_stands_until_the_status_is_decided_anew():
+    held = state()
+    put_job(held)
+    held.reject(U1, "exceeded quota")
+    assert held.snapshot().rejected == {U1: "exceeded quota"}
+    planned(held, U1, Phase.QUEUED)
+    assert not held.snapshot().rejected
+    held.reject(U2, "of a job that is gone")
+    assert not held.snapshot().rejected
+
+
+def test_pods_of_jobs_and_of_others():
+    held = state()
+    put_pod(held)
+    put_pod(held, name="foreign", uid="p2", owner=None, spec={"nodeName": "n1"})
+    put_pod(held, name="unbound", uid="p3", owner=None)
+    snapshot = held.snapshot()
+    assert list(snapshot.pods_of[U1]) == ["a-1"]
+    assert [p.name for p in snapshot.foreign[NodeName("n1")]] == ["foreign"]
+    put_pod(held, name="foreign", uid="p2", owner=None, version=2, phase="Succeeded", spec={"nodeName": "n1"})
+    held.pods.remove(("ns", "a-1"), 5)
+    assert not held.snapshot().foreign
+    assert not held.snapshot().pods_of
+
+
+def test_a_pod_of_the_same_name_with_another_uid_replaces_the_first():
+    held = state()
+    put_pod(held)
+    put_pod(held, uid="p9", version=7)
+    assert held.snapshot().pods_of[U1]["a-1"].uid == "p9"
+
+
+def test_foreign_noise_is_not_dirt():
+    held = state()
+    put_pod(held, name="f", owner=None, spec={"nodeName": "n1"})
+    held.take_dirt()
+    put_pod(
+        held,
+        name="f",
+        owner=None,
+        version=2,
+        spec={"nodeName": "n1"},
+        status={"conditions": [{"type": "Ready", "status": "True"}]},
+    )
+    assert held.take_dirt() == (frozenset(), False)
+
+
+def test_a_source_that_ends_wakes_who_waits_for_it():
+    held = state()
+    put_job(held, name="source", uid="u1", status={"phase": "Running"})
+    put_job(held, kind=Kind.INFERENCE, name="i", uid="u2", spec={"model": {"fromTrainingJob": "source"}})
+    put_job(held, kind=Kind.INFERENCE, name="other", uid="u3", spec={"model": {"fromTrainingJob": "elsewhere"}})
+    held.take_dirt()
+    put_job(held, name="source", uid="u1", version=2, status={"phase": "Succeeded"})
+    assert held.take_dirt().jobs == {U1, U2}
+
+
+def test_a_node_that_changes_wakes_the_jobs_on_it():
+    held = state()
+    node = Node(name=NodeName("n1"), labels={})
+    held.nodes.put("n1", 1, node)
+    put_job(held)
+    put_pod(held, spec={"nodeName": "n1"})
+    held.take_dirt()
+    held.nodes.put("n1", 2, node)  # a heartbeat
+    assert held.take_dirt() == (frozenset(), False)
+    held.nodes.put("n1", 3, replace(node, ready=False))
+    assert held.take_dirt() == (frozenset({U1}), True)
