@@ -113,6 +113,15 @@ class Audit:
             ]
             return [*self._broken, *late]
 
+    @property
+    def jobs_seen(self) -> set[str]:
+        """Names of all jobs that are known, deleted ones too."""
+        return {job["metadata"]["name"] for job in self._jobs.values()}
+
+    def first(self, uid: str, phase: str) -> int:
+        """The revision at which a job first was in a phase."""
+        return next(revision for revision, seen, _ in self.history[uid] if seen == phase)
+
     def event(self, kind: str, change: str, obj: Object, now: float) -> None:
         """One watch event: `kind` as in the manifest, `change` ADDED, MODIFIED or DELETED, `now` in seconds."""
         with self._lock:

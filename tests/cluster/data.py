@@ -75,7 +75,9 @@ for path in sys.argv[1:]:
 def prepare(kube: Kube, trainer_image: str) -> None:
     """Start the pod that looks into the claims, and fill them."""
     kube.apply(restricted_pod(POD, trainer_image, "sleep", "infinity", claims=CLAIMS))
-    kube.kubectl("wait", "--for=condition=Ready", f"pod/{POD}", "--timeout=600s", timeout=610)  # pulls the image, gigabytes
+    kube.kubectl(
+        "wait", "--for=condition=Ready", f"pod/{POD}", "--timeout=600s", timeout=610
+    )  # pulls the image, gigabytes
     for folder, splits, form in (("pictures", PICTURES, "image"), ("recordings", RECORDINGS, "iq")):
         text = _SYNTHESIS.format(
             folder=folder, splits=json.dumps(splits), classes=json.dumps(CLASSES), seconds=SECONDS, format=form

@@ -55,13 +55,23 @@ def inference(name: str, **changes: Any) -> Object:
 
 
 def _job(kind: str, name: str, spec: Object) -> Object:
-    return {"apiVersion": "rfuav.io/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec}
+    return {
+        "apiVersion": "rfuav.io/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": spec,
+    }
 
 
 def claim(name: str) -> Object:
     """A PersistentVolumeClaim of the default StorageClass."""
     spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": spec,
+    }
 
 
 def restricted_pod(name: str, image: str, *command: str, gpus: int = 0, claims: tuple[str, ...] = ()) -> Object:
@@ -71,7 +81,10 @@ def restricted_pod(name: str, image: str, *command: str, gpus: int = 0, claims: 
         "image": image,
         "command": list(command),
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"nvidia.com/gpu": str(gpus)} if gpus else {}},
+        "resources": {
+            "requests": {"cpu": "10m", "memory": "32Mi"},
+            "limits": {"nvidia.com/gpu": str(gpus)} if gpus else {},
+        },
         "volumeMounts": [{"name": c, "mountPath": f"/mnt/{c}"} for c in claims],
     }
     user = {"runAsNonRoot": True, "runAsUser": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}}

@@ -14,15 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
+from cluster.audit import GROUP, PLURALS, TERMINAL_JOB
+from cluster.observer import VERSION
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from cluster.audit import GROUP, PLURALS, TERMINAL_JOB
-from cluster.observer import VERSION
-
 Object = dict[str, Any]
 NAMESPACE = "e2e"
-GRACE = "0"
 
 
 class Kube:
@@ -49,6 +47,10 @@ class Kube:
         """`kubectl apply` of objects."""
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
+    def try_apply(self, *objects: Object) -> str:
+        """`kubectl apply` that may fail; returns what it said."""
+        return self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects), check=False)
+
     def exec(self, pod: str, *command: str, timeout: float = 120) -> str:
         """What a command in a pod prints."""
         return self.kubectl("exec", pod, "--", *command, timeout=timeout)
@@ -64,6 +66,10 @@ class Kube:
                 raise
             return {}
         return found
+
+    def items(self, resource: str) -> list[Object]:
+        """All objects of a resource in the tests' namespace."""
+        return list(json.loads(self.kubectl("get", resource, "-o", "json"))["items"])
 
     def status(self, kind: str, name: str) -> Object:
         """A job's status; {} before the operator has written one."""
@@ -141,7 +147,9 @@ def container_processes(pod: Object) -> list[int]:
 
     They are found by the container's control group alone, so that nothing else can be hit.
     """
-    containers = {c["containerID"].rpartition("/")[2] for c in pod["status"]["containerStatuses"] if c.get("containerID")}
+    containers = {
+        c["containerID"].rpartition("/")[2] for c in pod["status"]["containerStatuses"] if c.get("containerID")
+    }
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:

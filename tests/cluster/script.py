@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-
 from cluster.audit import TERMINAL_JOB
 from cluster.kube import Kube
 
@@ -53,7 +52,9 @@ def play(kube: Kube, scripts: list[Script], *, timeout: float) -> dict[str, Obje
                 script.steps.pop(0).act(script.job)
             elif status.get("phase") in TERMINAL_JOB or (not status and not script.steps):
                 if script.steps:
-                    pytest.fail(f"{script.job} ended before it could be {script.steps[0].name}\n{kube.story(script.kind, script.job)}")
+                    pytest.fail(
+                        f"{script.job} ended before it could be {script.steps[0].name}\n{kube.story(script.kind, script.job)}"
+                    )
                 ends[script.job] = status
                 open_.remove(script)
         if time.monotonic() > limit and open_:

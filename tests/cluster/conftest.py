@@ -1,0 +1,68 @@
+"""The cluster of the end-to-end run: brought up once, watched from the first event to the last, taken down again even after a failure.
+
+RFUAV_KEEP_CLUSTER=1 leaves it running (and the next run finds it); RFUAV_TEST_CLUSTER names it, default `e2e`.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from cluster import data
+from cluster.install import install
+from cluster.jobs import claim, training
+from cluster.kube import NAMESPACE, Kube
+from cluster.observer import observing
+from cluster.running import Running
+
+from localcluster import api
+from localcluster.api import Cluster
+
+# Jobs that need no hand are submitted at the start and looked at in the end, so that they run beside the others.
+ORDER = ("test_queue", "test_disturbances", "test_whole_way", "test_bad_inputs", "test_drain", "test_promises")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "submits(*manifests): applied before the first test of the end-to-end run")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ours = [item for item in items if item.path.parent.name == "cluster"]
+    for item in ours:
+        item.add_marker("cluster")
+    ours.sort(key=lambda item: ORDER.index(item.path.stem))
+    items[:] = [item for item in items if item not in ours] + ours
+
+
+@pytest.fixture(scope="session")
+def full_cluster() -> Iterator[Cluster]:
+    """Real nodes with pods in them."""
+    if os.geteuid() != 0:
+        pytest.skip("real nodes need root: run `sudo make test-cluster`")
+    name = os.environ.get("RFUAV_TEST_CLUSTER", "e2e")
+    keep = os.environ.get("RFUAV_KEEP_CLUSTER") == "1"
+    try:
+        yield api.up(name, "full")
+    finally:
+        if not keep:
+            api.down(name)
+
+
+@pytest.fixture(scope="session")
+def running(full_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Running]:
+    """The operator installed, the data in its claims, the jobs of all chosen tests submitted, the observer watching."""
+    kube = Kube(full_cluster.kubeconfig, full_cluster.programs["kubectl"])
+    trainer_image = install(full_cluster)
+    (node,) = kube.core.list_node().items
+    with observing(kube.api) as observer:
+        kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=180)  # of a cluster that was kept
+        kube.apply(_namespace(), *map(claim, data.CLAIMS))
+        data.prepare(kube, trainer_image)
+        early = [job for item in request.session.items for mark in item.iter_markers("submits") for job in mark.args]
+        kube.apply(training("base"), *early)
+        yield Running(kube, observer, str(full_cluster.registry), trainer_image, node.metadata.name)
+
+
+def _namespace() -> dict[str, object]:
+    """The namespace of the jobs; nothing but restricted pods gets in."""
+    labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}

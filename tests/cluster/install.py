@@ -1,0 +1,47 @@
+"""Puts both images and the chart on a cluster, as the README tells an administrator to.
+
+In: a running cluster with a registry. Out: a ready operator; returned is the trainer's image.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from localcluster import images
+from localcluster.api import Cluster
+
+ROOT = Path(__file__).parents[2]
+NAMESPACE = "rfuav-system"
+# Short waits, CPUs for GPUs: what makes a run of minutes out of one of hours, and nothing else.
+VALUES: dict[str, Any] = {
+    "settings": {
+        "logLevel": "debug",
+        "jobs": {"allowCpu": True},
+        "retries": {"backoffBaseSeconds": 1, "backoffCapSeconds": 4},
+        "leader": {"leaseSeconds": 5},
+    },
+    "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
+    "defaultPool": {"spec": {"scheduleTimeoutSeconds": 10, "startTimeoutSeconds": 60}},
+}
+
+
+def install(cluster: Cluster) -> str:
+    """Build and push both images (cached layers are not built again), install the chart, wait until the operator is ready."""
+    registry = cluster.registry
+    assert registry, "this cluster has no registry of its own: unset RFUAV_USE_KUBECONFIG"
+
+    def build(name: str) -> str:
+        return images.build(ROOT / f"Dockerfile.{name}", f"rfuav-{name}", registry=registry, context=ROOT)
+
+    operator, trainer = build("operator"), build("trainer")
+    repository, _, tag = operator.rpartition(":")
+    values = {**VALUES, "image": {"repository": repository, "tag": tag}, "trainer": {"image": trainer}}
+    command = [
+        *(str(cluster.programs["helm"]), "upgrade", "--install", "rfuav", str(ROOT / "helm/rfuav-operator")),
+        *("--kubeconfig", str(cluster.kubeconfig), "--namespace", NAMESPACE, "--create-namespace"),
+        *("--values", "-", "--wait", "--timeout", "180s"),
+    ]
+    done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return trainer
