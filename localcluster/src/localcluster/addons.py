@@ -12,10 +12,13 @@ from typing import Any
 
 import yaml
 
-from localcluster import controlplane, fullnode, processes, provisioner
+from localcluster import controlplane, fullnode, processes
 from localcluster.errors import LocalClusterError
 from localcluster.gpus import RESOURCE, Gpus
 from localcluster.state import Layout, Settings
+
+STORAGE_CLASS = "standard"
+PROVISIONER = "localcluster.rfuav.io/folder"
 
 
 def start_registry(layout: Layout, settings: Settings, programs: dict[str, Path]) -> None:
@@ -65,10 +68,10 @@ def start_volumes(layout: Layout, programs: dict[str, Path]) -> None:
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
         "metadata": {
-            "name": provisioner.STORAGE_CLASS,
+            "name": STORAGE_CLASS,
             "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
         },
-        "provisioner": provisioner.PROVISIONER,
+        "provisioner": PROVISIONER,
         "reclaimPolicy": "Delete",
         "volumeBindingMode": "Immediate",  # every node sees every volume
     }

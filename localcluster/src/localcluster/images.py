@@ -80,12 +80,10 @@ def ensure_base(console: Console) -> None:
 
 
 def push(image: str, reference: str, console: Console) -> None:
-    """Push an image as `reference`, uncompressed: compressing gigabytes costs more than moving them on one machine."""
-    _watched(
-        [*_command("push"), "--disable-compression", "--tls-verify=false", image, f"docker://{reference}"],
-        f"pushing {reference}",
-        console,
-    )
+    """Push an image as `reference`, with zstd at its fastest: gzip, buildah's own choice, takes twice the time."""
+    compression = ("--compression-format", "zstd", "--compression-level", "1")
+    command = [*_command("push"), *compression, "--tls-verify=false", image, f"docker://{reference}"]
+    _watched(command, f"pushing {reference}", console)
 
 
 def _build(dockerfile: Path, name: str, context: Path, build_args: dict[str, str], console: Console) -> str:

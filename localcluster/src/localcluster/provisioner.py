@@ -17,8 +17,8 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-STORAGE_CLASS = "standard"
-PROVISIONER = "localcluster.rfuav.io/folder"
+from localcluster.addons import PROVISIONER, STORAGE_CLASS
+
 IN_NODE = "/var/lib/localcluster/volumes"  # where node-init.sh shows the folder to the kubelet
 _EVERY = 0.5  # seconds
 _CONFLICT, _NOT_FOUND = 409, 404
