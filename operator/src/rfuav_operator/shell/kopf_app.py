@@ -85,6 +85,7 @@ async def run(state: ClusterState, connection: Connection, *, started: asyncio.E
     await kopf.operator(
         registry=handlers(state, connection),
         settings=settings(),
+        identity="rfuav-operator",  # peering is off; left to itself kopf looks the user up, who has no name in the image
         standalone=True,
         clusterwide=True,
         ready_flag=started,
