@@ -61,7 +61,7 @@ def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.d
     """
     if spec.model.weights is None:
         raise InvalidConfigurationError(
-            f"model.fromTrainingJob {spec.model.from_training_job} is resolved by the operator: away from a cluster write "
+            "model.fromTrainingJob is resolved by the operator: away from a cluster write "
             "model: {weights: pvc://CLAIM/.../best.safetensors}",
         )
     path = job.path(spec.model.weights, "model.weights")
@@ -80,7 +80,7 @@ def _card_from_spec(spec: InferenceJobSpec, path: Path, kind: str) -> weights.Ca
     """What the job says of weights that say nothing of themselves."""
     if spec.model.architecture is None or not spec.model.classes:
         raise InvalidConfigurationError(
-            f"{path} does not say what it holds: write model.architecture and model.classes (in the order of its outputs)",
+            f"{path} does not say what it holds: write model.architecture and model.classes (in output order)",
             reason="WeightsMismatch",
         )
     mean, std = data.SPECTROGRAM if kind == "iq" else data.IMAGENET
@@ -109,8 +109,8 @@ def _preprocessing(spec: InferenceJobSpec, card: weights.Card, kind: str) -> dat
     if trained.spectrogram is None:
         if spec.iq is None:
             raise InvalidConfigurationError(
-                "the weights were trained on images and the input is recordings: write spec.iq (sampleRate, frameSeconds, "
-                "fftSize, hopSize, window), which turns recordings into pictures like those images",
+                "the weights were trained on images, the input is recordings: write spec.iq (sampleRate, "
+                "frameSeconds, fftSize, hopSize, window), which turns recordings into pictures like those images",
             )
         return replace(trained, spectrogram=spectrogram_parameters(spec.iq))
     if spec.iq is None:
@@ -127,8 +127,7 @@ def _same_transform(trained: SpectrogramParameters, asked: SpectrogramParameters
     ]
     if differing:
         raise InvalidConfigurationError(
-            f"spec.iq differs from what the weights were trained with ({'; '.join(differing)}): make it agree, or leave "
-            "spec.iq out",
+            f"spec.iq differs from what the weights were trained with ({'; '.join(differing)}): leave spec.iq out",
             reason="PreprocessingMismatch",
         )
     return replace(trained, sample_format=asked.sample_format)

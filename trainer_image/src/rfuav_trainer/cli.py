@@ -58,21 +58,15 @@ def infer(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
 
 
 @app.command()
-def evaluate(file: JobFile = None, mount: Mount = None) -> None:
-    """Measure the predictions of a finished InferenceJob whose input is labelled by folder."""
+def evaluate(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
+    """Measure an InferenceJob against the folders its input lies in; what is not classified yet is classified first."""
 
-    def work(_progress: Progress, _stop: runtime.StopSignal) -> None:
+    def work(progress: Progress, stop: runtime.StopSignal) -> None:
         from rfuav_trainer import infer as inference  # noqa: PLC0415  (seconds to import)
 
-        typer.echo(inference.evaluate_finished(_job(file, mount, 0, "InferenceJob")), nl=False)
+        typer.echo(inference.evaluate(_job(file, mount, shard, "InferenceJob"), progress, stop), nl=False)
 
     _finish(work)
-
-
-@app.command()
-def evaluate(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
-    """Classify the labelled input of an InferenceJob and measure the predictions, whether or not it says `evaluation`."""
-    _finish(lambda progress, stop: _dispatch(_job(file, mount, shard, "InferenceJob").evaluated(), progress, stop))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -93,13 +93,9 @@ class Job:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return min(wanted, machine, *([int(limit)] if limit.isdigit() else []))
 
-    def evaluated(self) -> Job:
-        """The same job with `evaluation: {}`."""
-        return replace(self, spec=self.spec.model_copy(update={"evaluation": Evaluation()}))
-
     def fingerprint(self) -> str:
         """Short hash of what decides the result; scheduling fields (pool, suspend, resources, ...) are left out."""
-        fields = ("model", "dataset", "training", "input", "iq", "evaluation", "errorThreshold", "shards")
+        fields = ("model", "dataset", "training", "input", "iq", "errorThreshold", "shards")
         spec = self.spec.model_dump(mode="json", by_alias=True)
         chosen = {key: spec[key] for key in fields if key in spec}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]

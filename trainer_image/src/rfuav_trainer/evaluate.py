@@ -1,6 +1,6 @@
 """How good the predictions are: metrics, a confusion matrix, and a table by signal-to-noise ratio.
 
-In: prediction lines that carry their true label (and, where known, the recording's SNR). Out: evaluation.json, evaluation.txt and
+In: prediction lines of inputs that lie in folders named after their class. Out: evaluation.json, evaluation.txt and
 confusion-matrix.png in the output.
 """
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rfuav_trainer import metrics
+from rfuav_trainer import data, metrics
 from rfuav_trainer.checkpoint import atomic_writer, write_json
 from rfuav_trainer.errors import InputError
 
@@ -21,19 +21,23 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+CONTENT, TABLE, PICTURE = "evaluation.json", "evaluation.txt", "confusion-matrix.png"
 MOST_NUMBERS = 20  # classes; beyond, counts are not written into the picture's cells
 
 
-def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
+def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path) -> dict[str, Any]:
     """Metrics over all predictions and for each SNR.
 
     Args:
-        lines: predictions with `label` (name), `scores` (one for each class) and perhaps `snrDb`.
+        lines: predictions; their `path` begins with the name of the true class. `scores` (one for each class) may be
+            missing, then `top` stands in for them.
         classes: names in the order of the scores.
+        root: the input folder, where a file beside a recording may tell its SNR.
 
     Returns:
-        samples, metrics, perClass (precision, recall, samples), confusionMatrix (rows true, columns predicted), and bySnr: a list
-        in rising order with snrDb, samples, accuracy, top3, macroF1. bySnr is empty when no recording states its SNR.
+        samples, accuracy, metrics, perClass (precision, recall, samples), confusionMatrix (rows true, columns
+        predicted), and bySnr: a list in rising order with snrDb, samples, accuracy, top3, macroF1, empty when no file
+        states its SNR. Without all scores the mean average precision is left out: it cannot be known.
 
     Raises:
         InputError: there are no predictions.
@@ -42,22 +46,43 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str]) -> dict[st
     scores_list: list[list[float]] = []
     labels_list: list[int] = []
     snr: list[float | None] = []
+    levels: dict[str, float | None] = {}
+    whole = True
     for line in lines:
-        scores_list.append(line["scores"])
-        labels_list.append(index[line["label"]])
-        snr.append(line.get("snrDb"))
+        name = line["path"]
+        given = line.get("scores")
+        if given is None:
+            given = [0.0] * len(classes)
+            for entry in line["top"]:
+                given[index[entry["class"]]] = entry["score"]
+            whole = whole and len(line["top"]) == len(classes)
+        scores_list.append(given)
+        labels_list.append(index[name.partition("/")[0]])
+        if name not in levels:
+            levels[name] = _snr(root / name)
+        snr.append(levels[name])
     if not labels_list:
         raise InputError("there is nothing to evaluate: no input could be read", reason="TooManyUnreadable")
     scores, labels = torch.tensor(scores_list, dtype=torch.float32), torch.tensor(labels_list)
     matrix = metrics.confusion_matrix(scores.argmax(dim=1), labels, len(classes))
+    found = metrics.compute(scores, labels, len(classes))
+    if not whole:
+        del found["meanAveragePrecision"]
     return {
         "samples": len(labels),
-        "metrics": metrics.compute(scores, labels, len(classes)),
+        "accuracy": found["top1"],
+        "metrics": found,
         "perClass": _per_class(matrix, classes),
         "classes": list(classes),
         "confusionMatrix": matrix.tolist(),
         "bySnr": _by_snr(scores, labels, snr),
     }
+
+
+def _snr(path: Path) -> float | None:
+    """The SNR in dB that the file beside a recording states, or None."""
+    value = data.read_label_file(path).get("snrDb")
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _per_class(matrix: Tensor, classes: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -86,10 +111,10 @@ def _by_snr(scores: Tensor, labels: Tensor, snr: Sequence[float | None]) -> list
 
 def write(folder: Path, evaluation: dict[str, Any]) -> None:
     """Write evaluation.json, evaluation.txt and confusion-matrix.png; each is replaced whole."""
-    write_json(folder / "evaluation.json", evaluation)
-    with atomic_writer(folder / "evaluation.txt") as stream:
+    write_json(folder / CONTENT, evaluation)
+    with atomic_writer(folder / TABLE) as stream:
         stream.write(as_text(evaluation).encode())
-    _draw_matrix(folder / "confusion-matrix.png", evaluation["confusionMatrix"], evaluation["classes"])
+    _draw_matrix(folder / PICTURE, evaluation["confusionMatrix"], evaluation["classes"])
 
 
 def as_text(evaluation: dict[str, Any]) -> str:

@@ -1,20 +1,23 @@
 """Classifies every image or frame of the input, in batches; shards work side by side on parts of their own.
 
-In: an InferenceJob, weights, a folder of images or recordings. Out: predictions, errors, annotated pictures, a mark for each shard; the shard
-that finds all marks present adds the evaluation and `_SUCCESS`.
+In: an InferenceJob, weights, a folder of images or recordings. Out: predictions, errors, annotated pictures, a mark for
+each shard; the shard that finds all marks present adds the evaluation and `_SUCCESS`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
 import torch
 
 from rfuav_crds import InferenceJobSpec
-from rfuav_trainer import annotate, data, evaluate, results, runtime
+from rfuav_crds.inference import Evaluation
+from rfuav_trainer import annotate, data, results, runtime
+from rfuav_trainer import evaluate as evaluation
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.classifier import Classifier, open_classifier
 from rfuav_trainer.dataset import check_share
@@ -52,19 +55,35 @@ def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any
     done = runtime.finished_before(output / f"{runtime.SUCCESS}-{job.shard}", job)
     if done is None:
         stop.check()
-        return Inference(job, spec, output, progress, stop).run()
-    log.info("finished before, nothing to do", output=str(output), shard=job.shard)
-    if runtime.finished_before(output / runtime.SUCCESS, job) is None:
-        finish_job(job, spec, output, done["classes"])
-    progress.update(done.get("trainerStatus", {"progressPercentage": 100}))
+        done = Inference(job, spec, output, progress=progress, stop=stop).run()
+    else:
+        log.info("finished before, nothing to do", output=str(output), shard=job.shard)
+    found = finish_job(job, spec, output, done["classes"])
+    scores = [{"name": key, "value": f"{value:.4g}"} for key, value in found.items()]
+    progress.update({**done["trainerStatus"], "metrics": scores})
     return done
+
+
+def evaluate(job: Job, progress: Progress, stop: runtime.StopSignal) -> str:
+    """The evaluation as text, of predictions that are there already or are made now.
+
+    Raises:
+        JobError: anything foreseen, for instance other shards that have not finished.
+    """
+    assert isinstance(job.spec, InferenceJobSpec)  # noqa: S101  (the command line checked the kind)
+    wanted = replace(job, spec=job.spec.model_copy(update={"evaluation": Evaluation()}))
+    run(wanted, progress, stop)
+    output = job.path(job.spec.output.uri, "output.uri")
+    if runtime.finished_before(output / runtime.SUCCESS, job) is None:
+        raise InputError(f"{output}: {job.spec.shards} shards make the whole, not all have finished: run the others")
+    return (output / evaluation.TABLE).read_text()
 
 
 class Inference:
     """One start of one shard."""
 
     def __init__(
-        self, job: Job, spec: InferenceJobSpec, output: Path, progress: Progress, stop: runtime.StopSignal
+        self, job: Job, spec: InferenceJobSpec, output: Path, *, progress: Progress, stop: runtime.StopSignal
     ) -> None:
         self.job, self.spec, self.output, self.progress, self.stop = job, spec, output, progress, stop
         where = "input.uri"
@@ -75,7 +94,7 @@ class Inference:
         self.device = runtime.choose_device(job)
         self.classifier: Classifier = open_classifier(job, spec, kind, self.device)
         if spec.evaluation is not None:
-            _check_labels([p.relative_to(base).as_posix() for p in files], self.classifier.classes, self.root)
+            check_labels([p.relative_to(base).as_posix() for p in files], self.classifier.classes, self.root)
         self.listing = data.list_samples(own, self.root, self.classifier.preprocessing.spectrogram)
         self.unreadable: dict[str, str] = {}
         self.processed = 0
@@ -104,9 +123,8 @@ class Inference:
             self._go_on(shard)
             self._classify(shard)
             shard.publish()
-        check_share(self.unreadable, self.listing.files, self.spec.error_threshold)
-        seconds = round(time.monotonic() - started, 1)
-        self._report(now=True)
+        nothing_read = self.processed == 0 and self.listing.files > 0
+        check_share(self.unreadable, self.listing.files, 0.0 if nothing_read else self.spec.error_threshold)
         mark = runtime.mark_of(
             self.job,
             shard=self.job.shard,
@@ -115,19 +133,18 @@ class Inference:
             files=self.listing.files,
             processed=self.processed,
             failed=self.failed,
-            seconds=seconds,
+            seconds=round(time.monotonic() - started, 1),
+            trainerStatus=self._status(finished=True),
         )
         write_json(self.output / f"{runtime.SUCCESS}-{self.job.shard}", mark)
-        log.info("shard done", shard=self.job.shard, processed=self.processed, failed=self.failed, seconds=seconds)
-        found = finish_job(self.job, self.spec, self.output, self.classifier.classes)
-        self._report(now=True, finished=True, scores=found)
+        log.info("shard done", **{key: mark[key] for key in ("shard", "processed", "failed", "seconds")})
         return mark
 
     def _go_on(self, shard: results.ShardResults) -> None:
         """Count what an earlier start has done; a fresh start begins with the files that the listing could not read."""
         if shard.done:
             for line in shard.earlier("errors"):
-                self.unreadable[line["path"]] = line["error"]
+                self.unreadable[line["path"]] = line["reason"]
                 self.failed += 1
             self.processed = len(shard.earlier("predictions"))
             return
@@ -159,7 +176,7 @@ class Inference:
     def _scores(self, pictures: torch.Tensor) -> torch.Tensor:
         """Scores of a batch; with batchSize auto, one that is too large for the GPU is halved until it fits."""
         try:
-            return torch.cat([self.classifier.scores(part) for part in pictures.split(self.batch_size)])
+            return torch.cat([self.classifier.scores(part) for part in torch.split(pictures, self.batch_size)])
         except torch.OutOfMemoryError:
             if self.spec.batch_size != "auto" or self.batch_size == 1:
                 raise
@@ -179,14 +196,11 @@ class Inference:
             ]
             line: dict[str, Any] = {"path": sample.name}
             if sample.frame is not None and spectrogram is not None:
-                line |= {"frame": sample.frame, "start": round(sample.frame * spectrogram.frame_seconds, 9)}
+                line["frame"] = sample.frame
+                line["startSeconds"] = round(sample.frame * spectrogram.frame_samples / spectrogram.sample_rate, 9)
             line |= {"class": top[0]["class"], "score": top[0]["score"], "top": top}
             if self.spec.evaluation is not None:
-                line["label"] = sample.name.partition("/")[0]
                 line["scores"] = [round(value, 6) for value in scores[row].tolist()]
-                snr = data.read_label_file(sample.path).get("snrDb")
-                if isinstance(snr, int | float):
-                    line["snrDb"] = snr
             shard.write("predictions", line)
             if self.spec.output.annotate:
                 path = self.output / "annotated" / annotate.annotated_name(sample)
@@ -194,7 +208,7 @@ class Inference:
         self.processed += len(batch.samples)
 
     def _refuse(self, shard: results.ShardResults, name: str, reason: str, frame: int | None) -> None:
-        shard.write("errors", {"path": name, **({} if frame is None else {"frame": frame}), "error": reason})
+        shard.write("errors", {"path": name, **({} if frame is None else {"frame": frame}), "reason": reason})
         self.unreadable[name] = reason
         self.failed += 1
         log.warning("unreadable file passed over", file=name, problem=reason)
@@ -205,11 +219,15 @@ class Inference:
             digest.update(f"{sample.name}\0{sample.frame}\n".encode())
         return digest.hexdigest()
 
-    def _report(self, *, now: bool = False, finished: bool = False, scores: dict[str, float] | None = None) -> None:
+    def _report(self, *, now: bool = False) -> None:
+        """Hand the state to the reporter, at most once in its interval unless `now`."""
         moment = time.monotonic()
-        if not now and moment - self._reported < self.progress.interval:
-            return
-        self._reported = moment
+        if now or moment - self._reported >= self.progress.interval:
+            self._reported = moment
+            self.progress.update(self._status(finished=False))
+
+    def _status(self, *, finished: bool) -> dict[str, Any]:
+        """The progress as the pod contract words it."""
         seen, speed = self.processed + self.failed, self._speed.value()
         own: dict[str, Any] = {
             "processed": self.processed,
@@ -222,12 +240,12 @@ class Inference:
             own["outputs"] = outputs_of(self.spec)
         status: dict[str, Any] = {
             "progressPercentage": 100 if finished else min(99, int(100 * seen / max(1, self.total))),
-            "metrics": [{"name": key, "value": f"{value:.4g}"} for key, value in (scores or {}).items()],
+            "metrics": [],
             "rfuav": own,
         }
         if speed:
-            status["estimatedRemainingSeconds"] = int((self.total - seen) / speed)
-        self.progress.update(status)
+            status["estimatedRemainingSeconds"] = max(0, int((self.total - seen) / speed))
+        return status
 
 
 def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence[str]) -> dict[str, float]:
@@ -244,9 +262,12 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
     found: dict[str, float] = {}
     if spec.evaluation is not None:
         paths = [output / f"predictions-{shard}.jsonl" for shard in range(spec.shards)]
-        evaluation = evaluate.evaluate(evaluate.read_lines(paths), classes)
-        evaluate.write(output, evaluation)
-        found = evaluation["metrics"]
+        root = job.path(spec.input.uri, "input.uri")
+        lines = list(evaluation.read_lines(paths))
+        check_labels([line["path"] for line in lines], classes, root)
+        content = evaluation.evaluate(lines, classes, root)
+        evaluation.write(output, content)
+        found = content["metrics"]
     totals = {key: sum(mark[key] for mark in own) for key in ("files", "processed", "failed")}
     mark = runtime.mark_of(job, shards=spec.shards, outputs=outputs_of(spec), metrics=found, **totals)
     write_json(output / runtime.SUCCESS, mark)
@@ -257,16 +278,17 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
 def outputs_of(spec: InferenceJobSpec) -> dict[str, str]:
     """The URIs of the job's results by name."""
     base = spec.output.uri.rstrip("/")
-    outputs = {"predictions": base}
+    outputs = {"predictions": f"{base}/predictions-0.jsonl" if spec.shards == 1 else base}
     if spec.output.annotate:
         outputs["annotated"] = f"{base}/annotated"
     if spec.evaluation is not None:
-        outputs["evaluation"] = f"{base}/evaluation.json"
-        outputs["confusionMatrix"] = f"{base}/confusion-matrix.png"
+        outputs["evaluation"] = f"{base}/{evaluation.CONTENT}"
+        outputs["evaluationTable"] = f"{base}/{evaluation.TABLE}"
+        outputs["confusionMatrix"] = f"{base}/{evaluation.PICTURE}"
     return outputs
 
 
-def _check_labels(names: Sequence[str], classes: Sequence[str], root: Path) -> None:
+def check_labels(names: Sequence[str], classes: Sequence[str], root: Path) -> None:
     """Raise when the inputs of an evaluation are not in folders that are named after the weights' classes."""
     loose = [name for name in names if "/" not in name]
     if loose:

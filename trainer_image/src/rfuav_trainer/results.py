@@ -1,6 +1,7 @@
-"""The files of one shard: predictions and errors as JSON Lines that hold every input once, however often the shard is started.
+"""The files of one shard: predictions and errors as JSON Lines that hold every input once.
 
-In: lines, and now and then a commit. Out: predictions-<shard>.jsonl and errors-<shard>.jsonl, which appear when the shard is through.
+In: lines, and now and then a commit. Out: predictions-<shard>.jsonl and errors-<shard>.jsonl, which appear when the
+shard is through.
 Until then they are hidden `.part` files; a small state file says up to which input and byte they are good.
 """
 
@@ -58,7 +59,7 @@ def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
         if strangers and not overwrite:
             owner.unlink()
             raise InvalidConfigurationError(
-                f"output.uri: {folder} holds {', '.join(strangers[:3])}: write another output.uri, or output.overwrite: true",
+                f"output.uri: {folder} holds {strangers[0]}: write another output.uri, or output.overwrite: true",
                 reason="OutputInUse",
             )
 
