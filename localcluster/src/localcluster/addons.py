@@ -84,7 +84,12 @@ def start_volumes(layout: Layout, programs: dict[str, Path]) -> None:
 def start_gpus(layout: Layout, index: int) -> None:
     """The imitated GPUs of one node."""
     sockets = layout.node(index) / "var/lib/kubelet/device-plugins"
-    command = [sys.executable, "-m", "localcluster.deviceplugin", fullnode.name(layout, index), str(sockets)]
+    start_device_plugin(layout, index, fullnode.name(layout, index), sockets)
+
+
+def start_device_plugin(layout: Layout, index: int, node: str, sockets: Path) -> None:
+    """The device plugin of one node, beside the kubelet's sockets in the folder `sockets`."""
+    command = [sys.executable, "-m", "localcluster.deviceplugin", node, str(sockets)]
     processes.start(layout, f"gpus-{index}", command)
 
 

@@ -9,9 +9,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from localcluster import addons, binaries, cleanup, controlplane, fullnode, hostcheck, kwok, links, selection, state
+from localcluster import (
+    addons,
+    binaries,
+    cleanup,
+    controlplane,
+    fullnode,
+    hostcheck,
+    kindcluster,
+    kwok,
+    links,
+    selection,
+    state,
+)
 from localcluster.errors import LocalClusterError
-from localcluster.state import Layout, Profile, Settings
+from localcluster.state import Backend, Layout, Profile, Settings
 
 
 @dataclass(frozen=True)
@@ -57,9 +69,12 @@ def up(
             hostcheck.require_root()
             hostcheck.require_cgroups()
             hostcheck.require_space(layout.root)
-        settings = _settings(layout, profile, nodes)
-        names = binaries.API_PROFILE if settings.profile == "api" else binaries.FULL_PROFILE
-        programs = binaries.ensure(names, console)
+        settings = _settings(layout, profile, nodes, choice.kind)
+        programs = binaries.ensure(_program_names(settings), console)
+        if settings.backend == "kind":
+            settings = kindcluster.up(layout, settings, programs)
+            console.print(f"cluster {name} (kind) is up after {time.monotonic() - started:.1f} s")
+            return _cluster(layout, settings, programs)
         if settings.profile == "full":
             hostcheck.require_packages(hostcheck.NODE_COMMANDS, console, plugins=True)
             links.ensure_bridge(layout, settings)
@@ -89,24 +104,46 @@ def down(name: str) -> None:
     Safe to repeat.
     """
     with state.locked(name):
-        cleanup.destroy(Layout.of(name))
+        layout = Layout.of(name)
+        if _made_by_kind(layout):
+            kindcluster.down(layout)
+        cleanup.destroy(layout)
+
+
+def _made_by_kind(layout: Layout) -> bool:
+    try:
+        settings = state.load(layout)
+    except LocalClusterError:  # a broken file must not keep anyone from taking the cluster down
+        return False
+    return settings is not None and settings.backend == "kind"
 
 
 def get(name: str) -> Cluster | None:
     """The cluster of that name if its API server answers."""
     layout = Layout.of(name)
     settings = state.load(layout)
-    if settings is None or not controlplane.is_ready(layout, settings):
+    if settings is None:
         return None
-    names = binaries.API_PROFILE if settings.profile == "api" else binaries.FULL_PROFILE
-    return _cluster(layout, settings, {n: path for n in names if (path := binaries.locate(n)) is not None})
+    programs = {n: path for n in _program_names(settings) if (path := binaries.locate(n)) is not None}
+    if settings.backend == "kind":
+        ready = kindcluster.is_ready(layout, programs)
+    else:
+        ready = controlplane.is_ready(layout, settings)
+    return _cluster(layout, settings, programs) if ready else None
 
 
-def _settings(layout: Layout, profile: Profile, nodes: int) -> Settings:
+def _program_names(settings: Settings) -> tuple[str, ...]:
+    if settings.backend == "kind":
+        return kindcluster.PROGRAMS
+    return binaries.API_PROFILE if settings.profile == "api" else binaries.FULL_PROFILE
+
+
+def _settings(layout: Layout, profile: Profile, nodes: int, kind: str) -> Settings:
     """Those of the first `up`; asking for another shape of a cluster that exists is an error, not a surprise."""
     known = state.load(layout)
     if known is None:
-        return state.choose(layout, profile, nodes, links.used_networks())
+        backend: Backend = "kind" if kind == "kind" else "embedded"
+        return state.choose(layout, profile, nodes, links.used_networks(), backend)
     if (known.profile, known.nodes) != (profile, nodes):
         message = (
             f"Cluster {layout.name} is up with profile {known.profile} and {known.nodes} node(s), asked for were"
@@ -118,4 +155,5 @@ def _settings(layout: Layout, profile: Profile, nodes: int) -> Settings:
 
 
 def _cluster(layout: Layout, settings: Settings, programs: dict[str, Path]) -> Cluster:
-    return Cluster(layout.name, layout.kubeconfig, settings.registry, layout.audit_log, programs)
+    audit_log = layout.audit_log if settings.backend == "embedded" else None
+    return Cluster(layout.name, layout.kubeconfig, settings.registry, audit_log, programs)

@@ -20,6 +20,7 @@ from typing import Literal
 from localcluster.errors import LocalClusterError
 
 Profile = Literal["api", "full"]
+Backend = Literal["embedded", "kind"]
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,18}[a-z0-9])?")
 _PORTS = (
@@ -116,6 +117,8 @@ class Settings:
     slot: int
     nodes: int
     ports: dict[str, int] = field(default_factory=dict)
+    backend: Backend = "embedded"
+    registry_host: str = ""  # where the registry listens when it is not the cluster's own bridge
 
     @property
     def block(self) -> IPv4Network:
@@ -171,7 +174,7 @@ class Settings:
 
         None on the api profile.
         """
-        return f"{self.gateway}:{self.ports['registry']}" if self.profile == "full" else None
+        return f"{self.registry_host or self.gateway}:{self.ports['registry']}" if self.profile == "full" else None
 
 
 def load(layout: Layout) -> Settings | None:
@@ -212,7 +215,9 @@ def locked(name: str) -> Iterator[None]:
         yield
 
 
-def choose(layout: Layout, profile: Profile, nodes: int, used_networks: list[IPv4Network]) -> Settings:
+def choose(
+    layout: Layout, profile: Profile, nodes: int, used_networks: list[IPv4Network], backend: Backend = "embedded"
+) -> Settings:
     """Pick a slot (an address block and a range of ports) nobody uses, and record it before anything is started.
 
     `used_networks`: the host's routes; a block that overlaps one is left alone.
@@ -221,7 +226,7 @@ def choose(layout: Layout, profile: Profile, nodes: int, used_networks: list[IPv
         taken = {s.slot for name in all_names() if (s := load(Layout.of(name))) is not None}
         for slot in range(SLOTS):
             first = _FIRST_PORT + slot * _PORTS_A_SLOT
-            settings = Settings(profile, slot, nodes, {name: first + i for i, name in enumerate(_PORTS)})
+            settings = Settings(profile, slot, nodes, {name: first + i for i, name in enumerate(_PORTS)}, backend)
             busy = slot in taken or any(settings.block.overlaps(network) for network in used_networks)
             if not busy and all(port_is_free(port) for port in settings.ports.values()):
                 save(layout, settings)
