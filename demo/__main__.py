@@ -62,8 +62,12 @@ class Demo:
             )
         with self._phase("the chart"):
             repository, _, tag = operator.rpartition(":")
+            helm = str(cluster.programs.get("helm", "helm"))
+            # An installation that was interrupted would stand in the way; the CRDs stay.
+            gone = ("uninstall", "rfuav", "--ignore-not-found", "--wait", "--namespace", SYSTEM)
+            run(helm, *gone, "--kubeconfig", str(self.kubeconfig))
             run(
-                str(cluster.programs.get("helm", "helm")),
+                helm,
                 *("upgrade", "--install", "rfuav", str(ROOT / "helm/rfuav-operator")),
                 *("--namespace", SYSTEM, "--create-namespace", "--values", str(ROOT / "demo/values.yaml")),
                 *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}"),

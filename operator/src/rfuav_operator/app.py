@@ -157,8 +157,8 @@ class Operator:
         finally:
             del hold, writer
 
-    def _kopf_ended(self, _task: asyncio.Task[Any]) -> None:
-        if not self.stop.is_set() and not self._kopf_stop.is_set():
+    def _kopf_ended(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and not self.stop.is_set():
             log.error("kopf has ended; the process is started again")
             self.stop.set()
 

@@ -85,7 +85,8 @@ async def run(state: ClusterState, connection: Connection, *, started: asyncio.E
     await kopf.operator(
         registry=handlers(state, connection),
         settings=settings(),
-        identity="rfuav-operator",  # peering is off; left to itself kopf looks the user up, who has no name in the image
+        # Peering is off; left to itself kopf would look up the user, who has no name in the image.
+        identity="rfuav-operator",  # type: ignore[arg-type]  (a NewType that kopf does not export)
         standalone=True,
         clusterwide=True,
         ready_flag=started,

@@ -327,7 +327,7 @@ class Writer:
             async with self._free:
                 left = self._lease_left()
                 if left <= 0:
-                    raise LeaseOver
+                    raise LeaseOver("the lease has ended: nothing may be written any more")
                 began = time.monotonic()
                 try:
                     answer = await self._connection.request(
