@@ -86,7 +86,7 @@ async def run(state: ClusterState, connection: Connection, *, started: asyncio.E
         registry=handlers(state, connection),
         settings=settings(),
         # Peering is off; left to itself kopf would look up the user, who has no name in the image.
-        identity="rfuav-operator",  # type: ignore[arg-type]  (a NewType that kopf does not export)
+        identity="rfuav-operator",  # type: ignore[arg-type]  # a NewType that kopf does not export
         standalone=True,
         clusterwide=True,
         ready_flag=started,
