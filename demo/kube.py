@@ -23,7 +23,7 @@ class Kube:
         self.kubeconfig = kubeconfig
         self.namespace = namespace
         self._kubectl, self._helm = str(kubectl), str(helm)
-        self._custom = client.CustomObjectsApi(config.new_client_from_config(str(kubeconfig)))
+        self._custom = client.CustomObjectsApi(config.new_client_from_config(str(kubeconfig)))  # type: ignore[no-untyped-call]
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
         """Run kubectl in the jobs' namespace and return what it printed."""
@@ -51,7 +51,7 @@ class Kube:
         """The TrainingJobs and InferenceJobs of the namespace, trainings first, each kind by name."""
         found: list[Object] = []
         for kind, plural in PLURALS.items():
-            listed = self._custom.list_namespaced_custom_object(
+            listed: Any = self._custom.list_namespaced_custom_object(
                 GROUP, VERSION, self.namespace, plural, _request_timeout=30
             )
             found += [{**item, "kind": kind} for item in sorted(listed["items"], key=lambda i: i["metadata"]["name"])]

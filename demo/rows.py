@@ -1,6 +1,7 @@
 """From job objects to the rows of the tables; nothing here looks at the cluster.
 
-In: TrainingJobs and InferenceJobs as the API server returns them, and the time. Out: one `Row` a job, and what each waited for.
+In: TrainingJobs and InferenceJobs as the API server returns them, and the time. Out: one `Row` a job, and what each
+waited for.
 """
 
 from collections.abc import Iterable
@@ -87,7 +88,7 @@ class History:
     _seen: dict[tuple[str, str], tuple[object, ...]] = field(default_factory=dict)
 
     def note(self, rows: Iterable[Row]) -> list[Row]:
-        """Take the rows of one look; returns those that differ from the last look by phase, reason or a quarter of progress."""
+        """Take the rows of one look; returns those with another phase, reason or quarter of progress than before."""
         news = []
         for one in rows:
             key = (one.kind, one.name)

@@ -1,7 +1,7 @@
 """The steps of the demo, one after the other: cluster, images, operator, recordings, jobs, results.
 
-In: this checkout and examples/demo/. Out: results in .demo/ and a cluster to go on with. A second run takes the cluster and the
-recordings as it finds them and runs the jobs anew.
+In: this checkout and examples/demo/. Out: results in .demo/ and a cluster to go on with. A second run takes the cluster
+and the recordings as it finds them and runs the jobs anew.
 """
 
 import json
@@ -66,7 +66,7 @@ def up() -> None:
         if cluster.registry is None:
             raise DemoError(
                 "the demo brings its own cluster and registry, and a given one was asked for: unset RFUAV_USE_KUBECONFIG,"
-                " or install the operator there as docs/install.md says and apply examples/demo/*-jobs.yaml"
+                " or install the operator there (docs/install.md) and apply examples/demo/*-jobs.yaml"
             )
         kube = Kube(cluster.kubeconfig, NAMESPACE, kubectl=cluster.programs["kubectl"], helm=cluster.programs["helm"])
         with steps.step("image of the operator"):
@@ -96,9 +96,7 @@ def clean() -> None:
     """Take the cluster down and remove the results."""
     clusters.down(NAME)
     shutil.rmtree(OUTPUT, ignore_errors=True)
-    print(
-        f"The demo's cluster and {OUTPUT.name}/ are gone. Built programs and images stay in the cache for the next time."
-    )
+    print(f"The demo's cluster and {OUTPUT.name}/ are gone. Built programs and images stay in the cache for next time.")
 
 
 def _prepare(kube: Kube, operator: str, trainer: str) -> None:
@@ -156,7 +154,7 @@ def _wait_for_job(kube: Kube, name: str, limit: float) -> None:
         failed = any(c["type"] == "Failed" and c["status"] == "True" for c in status.get("conditions", []))
         if failed or time.monotonic() > deadline:
             raise DemoError(
-                f"job {name} {'failed' if failed else f'took longer than {limit:.0f} s'}; its pods and the end of their log:\n"
+                f"job {name} {'failed' if failed else f'took over {limit:.0f} s'}; its pods and their log's end:\n"
                 + kube.kubectl("get", "pods", "-l", f"job-name={name}", "-o", "wide")
                 + kube.kubectl("get", "events", "--sort-by=.lastTimestamp")[-2000:]
                 + _quietly(kube, "logs", "-l", f"job-name={name}", "--tail=30")

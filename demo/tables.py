@@ -112,7 +112,7 @@ def predictions(lines: Iterable[Mapping[str, Any]]) -> Table:
     """A few predictions, each with the two classes it found likeliest."""
     table = Table("recording", "prediction", "score", "next", "score", title="Predictions")
     for one in lines:
-        first, second = (list(one["top"]) + [{"class": "", "score": 0.0}])[:2]
+        first, second = [*one["top"], {"class": "", "score": 0.0}][:2]
         table.add_row(one["path"], first["class"], f"{first['score']:.3f}", second["class"], f"{second['score']:.3f}")
     return table
 
