@@ -65,8 +65,9 @@ def up() -> None:
             cluster = clusters.up(NAME, "full", console=console)
         if cluster.registry is None:
             raise DemoError(
-                "the demo brings its own cluster and registry, and a given one was asked for: unset RFUAV_USE_KUBECONFIG,"
-                " or install the operator there (docs/install.md) and apply examples/demo/*-jobs.yaml"
+                "the demo brings its own cluster and registry, and a given one was asked for: unset"
+                " RFUAV_USE_KUBECONFIG, or install the operator there (docs/install.md)"
+                " and apply examples/demo/*-jobs.yaml"
             )
         kube = Kube(cluster.kubeconfig, NAMESPACE, kubectl=cluster.programs["kubectl"], helm=cluster.programs["helm"])
         with steps.step("image of the operator"):
@@ -104,6 +105,9 @@ def _prepare(kube: Kube, operator: str, trainer: str) -> None:
     kube.kubectl("apply", "-f", str(MANIFESTS / "namespaces.yaml"))
     kube.kubectl("delete", "pod", "results", "--ignore-not-found")
     kube.kubectl("apply", "-f", "-", stdin=_with_image("results.yaml", trainer))
+    releases = json.loads(kube.helm("list", "--namespace", SYSTEM, "--pending", "--output", "json"))
+    if releases:  # an installation that was interrupted would stand in the way; CRDs and jobs stay
+        kube.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait")
     repository, _, tag = operator.rpartition(":")
     values = {"image.repository": repository, "image.tag": tag, "trainer.image": trainer}
     settings = [part for name, value in values.items() for part in ("--set-string", f"{name}={value}")]
