@@ -5,8 +5,8 @@
 
 import json
 
-from cluster.jobs import CAPTURES, MODELS, RESULTS, restricted_pod
-from cluster.kube import Kube
+from cluster.jobs import CAPTURES, MODELS, RESULTS, TINY, claim, restricted_pod
+from cluster.kube import NAMESPACE, Kube
 
 POD = "inspector"
 CLAIMS = (CAPTURES, MODELS, RESULTS)
@@ -74,10 +74,14 @@ for path in sys.argv[1:]:
 
 def prepare(kube: Kube, trainer_image: str) -> None:
     """Start the pod that looks into the claims, and fill them."""
-    kube.apply(restricted_pod(POD, trainer_image, "sleep", "infinity", claims=CLAIMS))
+    pod = restricted_pod(POD, trainer_image, "sleep", "infinity", claims=CLAIMS)
+    pod["spec"]["volumes"].append({"name": TINY, "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}})
+    pod["spec"]["containers"][0]["volumeMounts"].append({"name": TINY, "mountPath": f"/mnt/{TINY}"})
+    kube.apply(pod)
     kube.kubectl(
         "wait", "--for=condition=Ready", f"pod/{POD}", "--timeout=600s", timeout=610
     )  # pulls the image, gigabytes
+    _offer_tiny_volume(kube)
     for folder, splits, form in (("pictures", PICTURES, "image"), ("recordings", RECORDINGS, "iq")):
         text = _SYNTHESIS.format(
             folder=folder, splits=json.dumps(splits), classes=json.dumps(CLASSES), seconds=SECONDS, format=form
@@ -85,6 +89,27 @@ def prepare(kube: Kube, trainer_image: str) -> None:
         command = "cat > /tmp/synthesis.yaml && exec rfuav-trainer synthesize -f /tmp/synthesis.yaml"
         kube.kubectl("exec", "-i", POD, "--", "sh", "-c", command, stdin=text)
     kube.kubectl("exec", "-i", POD, "--", "python", "-", stdin=_SPOIL)
+
+
+def _offer_tiny_volume(kube: Kube) -> None:
+    """A claim of 8 MiB that really ends there: the inspector's own volume in memory, seen as the folder of the node that it is."""
+    uid = kube.core.read_namespaced_pod(POD, NAMESPACE).metadata.uid
+    folder = f"/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~empty-dir/{TINY}"
+    spec = {"capacity": {"storage": "8Mi"}, "accessModes": ["ReadWriteMany"], "persistentVolumeReclaimPolicy": "Retain"}
+    reference = {"namespace": NAMESPACE, "name": TINY}
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": TINY},
+        "spec": {
+            **spec,
+            "storageClassName": "",
+            "claimRef": reference,
+            "hostPath": {"path": folder, "type": "Directory"},
+        },
+    }
+    kube.kubectl("delete", "pv", TINY, "--ignore-not-found")  # of a cluster that was kept
+    kube.apply(volume, claim(TINY, size="8Mi", storageClassName="", volumeName=TINY))
 
 
 def read(kube: Kube, uri: str) -> str:

@@ -18,7 +18,7 @@ VALUES: dict[str, Any] = {
     "settings": {
         "logLevel": "debug",
         "jobs": {"allowCpu": True},
-        "retries": {"backoffBaseSeconds": 1, "backoffCapSeconds": 4},
+        "retries": {"backoffBaseSeconds": 1, "backoffCapSeconds": 4, "nodeAvoidSeconds": 5},
         "leader": {"leaseSeconds": 5},
     },
     "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},

@@ -6,6 +6,7 @@ from cluster.kube import NAMESPACE
 
 Object = dict[str, Any]
 CAPTURES, MODELS, RESULTS = "captures", "models", "results"  # claims
+TINY = "tiny"  # another, of 8 MiB
 CPU_JOB = {"gpus": 0, "cpu": "100m", "memory": "1Gi", "sharedMemory": "64Mi"}
 GPU_JOB = {**CPU_JOB, "gpus": 1}
 
@@ -63,9 +64,9 @@ def _job(kind: str, name: str, spec: Object) -> Object:
     }
 
 
-def claim(name: str) -> Object:
-    """A PersistentVolumeClaim of the default StorageClass."""
-    spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+def claim(name: str, size: str = "1Gi", **spec: Any) -> Object:
+    """A PersistentVolumeClaim, of the default StorageClass unless `spec` says another."""
+    spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": size}}, **spec}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",

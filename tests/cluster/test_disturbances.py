@@ -108,7 +108,7 @@ def test_its_weights_are_those_of_an_undisturbed_training_bit_for_bit(
     assert data.digest(running.kube, ends[job]["outputs"][f"{weights}Weights"]) == whole
 
 
-def test_another_seed_gives_other_weights(ends: dict[str, Object], running: Running) -> None:
+def test_another_training_gives_other_weights(ends: dict[str, Object], running: Running) -> None:
     """Else the comparison above would prove nothing."""
     running.kube.wait_finished("TrainingJob", "base")
     whole = data.digest(running.kube, ends["undisturbed"]["outputs"]["lastWeights"])
