@@ -129,6 +129,7 @@ class Connection:
         *,
         params: Mapping[str, str] | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
         timeout: float = 10,  # noqa: ASYNC109  the caller's lease bounds it
     ) -> Answer:
         """One request and its answer, in at most `timeout` seconds.
@@ -137,7 +138,7 @@ class Connection:
             NotSent: no connection could be made.
             Unknown: no answer came.
         """
-        headers = self._authorization()
+        headers = self._authorization() | {"Accept": accept}
         data = None
         if body is not None:
             headers["Content-Type"] = content_type

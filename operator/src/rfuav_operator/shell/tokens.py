@@ -13,6 +13,7 @@ from rfuav_operator.shell.connection import Connection, ConnectionProblem
 
 log = structlog.get_logger()
 
+KEY_SET = "application/jwk-set+json"  # served as nothing else
 ALGORITHMS = ["RS256", "ES256"]
 REFRESH_AT_MOST_EVERY = 10.0  # seconds
 REMEMBERED = 10_000
@@ -95,7 +96,7 @@ class Tokens:
 
     async def _refresh(self) -> None:
         discovery = await self._connection.request("GET", "/.well-known/openid-configuration")
-        keys = await self._connection.request("GET", "/openid/v1/jwks")
+        keys = await self._connection.request("GET", "/openid/v1/jwks", accept=KEY_SET)
         for answer in (discovery, keys):
             if not answer.ok:
                 raise ConnectionProblem(f"the cluster's token keys cannot be read: {answer.status} {answer.message}")

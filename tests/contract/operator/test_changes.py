@@ -1,0 +1,74 @@
+"""What users do to jobs while they wait and while they run."""
+
+import pytest
+from kubernetes import client
+
+pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("audited")]
+
+
+def test_suspend_and_resume_a_running_job(world):
+    world.submit("a", run=None)
+    queued = world.phase("a", "Running")["queuedAt"]
+    world.patch("a", {"suspend": True})
+    world.phase("a", "Suspended")
+    world.wait(lambda: not [p for p in world.pods("a") if p.status.phase == "Running"])
+    world.patch("a", {"suspend": False})
+    status = world.phase("a", "Running")
+    assert status["attempt"] == 2
+    assert status["queuedAt"] == queued
+    assert status["countedFailures"] == 0
+
+
+def test_a_suspended_job_is_not_admitted(world):
+    world.submit("a", suspend=True)
+    world.phase("a", "Suspended")
+    assert world.pods("a") == []
+    world.patch("a", {"suspend": False})
+    world.phase("a", "Succeeded")
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_cancel(world, running):
+    world.submit("a", run=None, suspend=not running)
+    world.phase("a", "Running" if running else "Suspended")
+    world.patch("a", {"cancel": True})
+    status = world.phase("a", "Cancelled")
+    failed = next(c for c in status["conditions"] if c["type"] == "Failed")
+    assert (failed["status"], failed["reason"]) == ("True", "Cancelled")
+    world.wait(lambda: not [p for p in world.pods("a") if p.status.phase == "Running"])
+    assert world.exists("a")
+
+
+def test_a_deleted_job_gives_its_room_to_the_next(world):
+    for index in range(2):
+        world.submit(f"long{index}", run=None)
+        world.phase(f"long{index}", "Running")
+    world.submit("next")
+    world.submit("gone", run=None)
+    world.reason("gone", "WaitingForCapacity")
+    world.delete("gone")
+    world.delete("long0")
+    world.phase("next", "Succeeded")
+    assert not world.pods("gone")
+
+
+def test_the_printed_columns(world, kubectl):
+    world.submit("a")
+    world.phase("a", "Succeeded")
+    lines = kubectl("get", "trainingjobs", "-n", world.namespace).stdout.splitlines()
+    assert lines[0].split() == ["NAME", "PHASE", "PROGRESS", "EPOCH", "LOSS", "ACC", "GPUS", "NODE", "REASON", "AGE"]
+    assert lines[1].split()[:2] == ["a", "Succeeded"]
+    assert world.nodes[0] in lines[1]
+
+
+def test_events_tell_the_story_once(world):
+    world.submit("a")
+    world.phase("a", "Succeeded")
+    events = client.EventsV1Api(world.core.api_client)
+
+    def reasons():
+        items = events.list_namespaced_event(world.namespace).items
+        return sorted(e.reason for e in items if e.regarding.kind == "TrainingJob")
+
+    world.wait(lambda: "Succeeded" in reasons())
+    assert len(reasons()) == len(set(reasons())) <= 4
