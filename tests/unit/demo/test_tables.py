@@ -17,7 +17,16 @@ def printed(table):
 
 WAITING = Row("flight-1", "InferenceJob", "Queued", reason="WaitingForCapacity", message="0 of 4 slots free", waited=12)
 RUNNING = Row(
-    "resnet", "TrainingJob", "Running", percent=41, loss=0.2134, accuracy=0.9412, done="3/8", node="n1", waited=5, ran=130
+    "resnet",
+    "TrainingJob",
+    "Running",
+    percent=41,
+    loss=0.2134,
+    accuracy=0.9412,
+    done="3/8",
+    node="n1",
+    waited=5,
+    ran=130,
 )
 
 
@@ -74,6 +83,8 @@ def test_predictions_of_one_class_have_no_second():
     assert "1.000" in text
 
 
-@pytest.mark.parametrize(("value", "text"), [(None, ""), (0.4, "0 s"), (119.4, "119 s"), (120, "2 min 00 s"), (3599, "59 min 59 s")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, ""), (0.4, "0 s"), (119.4, "119 s"), (120, "2 min 00 s"), (3599, "59 min 59 s")]
+)
 def test_seconds(value, text):
     assert tables.seconds(value) == text

@@ -1,0 +1,211 @@
+"""What the chart renders, through the helm that the local cluster is made with."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from localcluster import binaries
+from rfuav_operator.settings import Settings, load
+
+pytestmark = pytest.mark.contract
+
+ROOT = Path(__file__).resolve().parents[3]
+CHART = ROOT / "helm" / "rfuav-operator"
+
+
+@pytest.fixture(scope="session")
+def helm():
+    return str(binaries.ensure(("helm",), Console(stderr=True))["helm"])
+
+
+@pytest.fixture(scope="session")
+def run(helm):
+    def run(*arguments):
+        command = [helm, "template", "rfuav", str(CHART), "--namespace", "rfuav-system", "--kube-version", "1.35.4"]
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def render(run):
+    def render(*arguments):
+        done = run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(done.stdout) if o}
+
+    return render
+
+
+@pytest.fixture(scope="session")
+def default(render):
+    return render()
+
+
+def deployment(objects):
+    return objects["Deployment", "rfuav-operator"]["spec"]
+
+
+def container(objects):
+    return deployment(objects)["template"]["spec"]["containers"][0]
+
+
+def settings(objects, tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text(objects["ConfigMap", "rfuav-operator"]["data"]["settings.yaml"])
+    return load(file, env={"POD_NAMESPACE": "rfuav-system", "POD_NAME": "pod"})
+
+
+def test_lint(helm):
+    done = subprocess.run([helm, "lint", "--strict", str(CHART)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_operator_reads_the_settings_that_the_chart_writes(default, tmp_path):
+    found = settings(default, tmp_path)
+    assert found.jobs.image == "rfuav-trainer:0.1.0"
+    assert not found.jobs.allow_cpu
+    service = default["Service", found.progress.service]
+    assert service["spec"]["ports"][0]["port"] == found.progress.service_port
+    ports = {p["name"]: p["containerPort"] for p in container(default)["ports"]}
+    assert ports == {"progress": found.progress.port, "health": found.health.port}
+    assert found.progress_url == "https://rfuav-operator-progress.rfuav-system.svc"
+
+
+def test_settings_of_the_user_reach_the_operator(render, tmp_path):
+    objects = render("--set", "settings.leader.leaseSeconds=30,settings.jobs.allowCpu=true,priorityClasses.training=7")
+    found = settings(objects, tmp_path)
+    assert (found.leader.lease_seconds, found.jobs.allow_cpu, found.jobs.training_priority) == (30, True, 7)
+    assert objects["PriorityClass", "rfuav-training"]["value"] == 7
+
+
+def test_what_is_not_set_keeps_the_operators_defaults(default, tmp_path):
+    found = settings(default, tmp_path)
+    for section in ("retries", "writes"):
+        assert getattr(found, section) == getattr(Settings(), section)
+
+
+def test_new_settings_restart_the_operator(default, render):
+    def checksum(objects):
+        return deployment(objects)["template"]["metadata"]["annotations"]["rfuav.io/settings-checksum"]
+
+    assert checksum(default) != checksum(render("--set", "settings.logLevel=debug"))
+    assert checksum(default) == checksum(render("--set", "replicas=2"))
+
+
+def test_the_operator_runs_restricted_and_read_only(default):
+    pod = deployment(default)["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container(default)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {"limits", "requests"} <= set(container(default)["resources"])
+    assert {"livenessProbe", "readinessProbe", "startupProbe"} <= set(container(default))
+    names = {e["name"]: e["valueFrom"]["fieldRef"]["fieldPath"] for e in container(default)["env"]}
+    assert names == {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace"}
+
+
+def test_progress_goes_to_the_leader_alone(default):
+    selector = default["Service", "rfuav-operator-progress"]["spec"]["selector"]
+    labels = deployment(default)["template"]["metadata"]["labels"]
+    assert selector.pop("rfuav.io/leader") == "true"
+    assert selector.items() <= labels.items()
+    assert "rfuav.io/leader" not in labels
+
+
+GRANTED = {
+    "rfuav.io": {
+        "trainingjobs": {"get", "list", "watch", "delete"},
+        "inferencejobs": {"get", "list", "watch", "delete"},
+        "gpupools": {"get", "list", "watch"},
+        "gpuquotas": {"list", "watch"},
+        "trainingjobs/status": {"patch"},
+        "inferencejobs/status": {"patch"},
+        "gpupools/status": {"patch"},
+    },
+    "": {"pods": {"get", "list", "watch", "create", "delete"}, "nodes": {"list", "watch"}},
+    "scheduling.k8s.io": {"priorityclasses": {"list", "watch"}},
+    "events.k8s.io": {"events": {"create", "patch"}},
+}
+
+
+def test_the_operator_may_do_what_it_does_and_no_more(default):
+    """The table in the operator's app.py, by hand: who widens one says so here."""
+    found = {}
+    for rule in default["ClusterRole", "rfuav-operator"]["rules"]:
+        for group in rule.get("apiGroups", []):
+            for resource in rule["resources"]:
+                found.setdefault(group, {})[resource] = set(rule["verbs"])
+    assert found == GRANTED
+    urls = [rule for rule in default["ClusterRole", "rfuav-operator"]["rules"] if "nonResourceURLs" in rule]
+    assert [(set(r["nonResourceURLs"]), r["verbs"]) for r in urls] == [
+        ({"/.well-known/openid-configuration", "/openid/v1/jwks"}, ["get"])
+    ]
+
+
+def test_secrets_and_leases_are_granted_by_name_in_the_own_namespace(default):
+    role = default["Role", "rfuav-operator"]
+    assert role["metadata"]["namespace"] == "rfuav-system"
+    rules = {(r["resources"][0], tuple(r.get("resourceNames", ()))): set(r["verbs"]) for r in role["rules"]}
+    assert rules == {
+        ("leases", ()): {"create"},
+        ("leases", ("rfuav-operator",)): {"get", "update"},
+        ("secrets", ()): {"create"},
+        ("secrets", ("rfuav-operator-progress-ca",)): {"get"},
+        ("pods", ()): {"patch"},
+    }
+
+
+def test_the_crds_are_the_generated_ones_and_survive_the_chart(default, render):
+    crds = {name: o for (kind, name), o in default.items() if kind == "CustomResourceDefinition"}
+    generated = [yaml.safe_load(file.read_text()) for file in (ROOT / "crds").glob("*.yaml")]
+    assert crds == {o["metadata"]["name"]: o for o in generated}
+    assert len(crds) == 4
+    assert all(o["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for o in crds.values())
+    assert not [kind for kind, _ in render("--set", "crds.enabled=false") if kind == "CustomResourceDefinition"]
+
+
+@pytest.mark.parametrize(
+    ("switch", "gone"),
+    [
+        ("defaultPool.enabled", {("GPUPool", "default")}),
+        ("priorityClasses.enabled", {("PriorityClass", "rfuav-training"), ("PriorityClass", "rfuav-inference")}),
+        ("rbac.aggregateToDefaultRoles", {("ClusterRole", f"rfuav-{r}") for r in ("view", "edit", "admin")}),
+    ],
+)
+def test_switches(default, render, switch, gone):
+    assert set(default) - set(render("--set", f"{switch}=false")) == gone
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ("replicaz=2", "replicaz"),
+        ("replicas=two", "replicas"),
+        ("image.repository=", "repository"),
+        ("image.pullPolicy=Sometimes", "pullPolicy"),
+        ("trainer.image=", "image"),
+        ("settings.logLevel=loud", "logLevel"),
+        ("settings.leader.leaseSeconds=1", "leaseSeconds"),
+        ("settings.jobs.image=x", "image"),
+        ("settings.progress.url=http://x", "url"),
+        ("priorityClasses.training=2000000000", "training"),
+    ],
+)
+def test_values_that_cannot_be_are_rejected_by_name(run, value, named):
+    done = run("--set", value)
+    assert done.returncode != 0
+    assert named in done.stderr
+
+
+def test_the_demos_values_fit_the_chart(render, tmp_path):
+    objects = render("--values", str(ROOT / "examples/demo/values.yaml"))
+    assert settings(objects, tmp_path).jobs.allow_cpu
+    assert json.dumps(objects["GPUPool", "default"]["spec"]["perGPU"][0]["inference"]) == "2"
