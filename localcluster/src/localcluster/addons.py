@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from localcluster import controlplane, fullnode, processes
+from localcluster import binaries, controlplane, fullnode, processes
 from localcluster.errors import LocalClusterError
 from localcluster.gpus import RESOURCE, Gpus
 from localcluster.state import Layout, Settings
@@ -22,8 +22,13 @@ PROVISIONER = "localcluster.rfuav.io/folder"
 
 
 def start_registry(layout: Layout, settings: Settings, programs: dict[str, Path]) -> None:
-    """An image registry on the bridge: this machine and the nodes reach it, nobody else does."""
-    storage = {"filesystem": {"rootdirectory": str(layout.root / "registry")}, "delete": {"enabled": True}}
+    """An image registry on the bridge: this machine and the nodes reach it, nobody else does.
+
+    What it stores outlives the cluster, so that the next one's images need not be compressed and pushed again. Several
+    registries may share the folder: blobs are named by their content and moved into place whole.
+    """
+    blobs = binaries.cache_root() / "images" / "registry"
+    storage = {"filesystem": {"rootdirectory": str(blobs)}, "delete": {"enabled": False}}
     configuration = {
         "version": 0.1,
         "log": {"level": "warn", "accesslog": {"disabled": True}},
