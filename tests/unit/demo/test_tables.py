@@ -38,7 +38,20 @@ def test_the_live_table_shows_state_numbers_node_time_and_why():
 
 
 def test_a_line_leaves_out_what_is_not_known():
-    assert tables.line(RUNNING, 7).split() == "7 s train resnet Running done 41% 3/8 loss 0.213 accuracy 0.941".split()
+    assert tables.line(RUNNING, 7).split() == [
+        "7",
+        "s",
+        "train",
+        "resnet",
+        "Running",
+        "done",
+        "41%",
+        "3/8",
+        "loss",
+        "0.213",
+        "accuracy",
+        "0.941",
+    ]
     assert tables.line(WAITING, 7).endswith("Queued     WaitingForCapacity: 0 of 4 slots free")
 
 
