@@ -1,0 +1,123 @@
+"""Never two leaders: leases taken, renewed, lost and released, against a server with optimistic locks."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from unit.shell.fake_api import FakeApi, answer, serving, until
+
+from rfuav_operator.settings import Leader as Limits
+from rfuav_operator.shell.leader import SAFE, Leader, LeaseLost
+
+
+class Server:
+    """One lease with a resourceVersion."""
+
+    def __init__(self, api: FakeApi) -> None:
+        self.lease: Any = None
+        self.down = False
+        self.patched: list[Any] = []
+        api.handle = self.serve
+
+    async def serve(self, request: web.Request, body: Any) -> web.StreamResponse:
+        if self.down:
+            return answer(500, {})
+        if "/pods/" in request.path:
+            self.patched.append(body["metadata"]["labels"]["rfuav.io/leader"])
+            return answer(200, {})
+        if request.method == "GET":
+            return answer(200, self.lease) if self.lease else answer(404, {})
+        if request.method == "POST":
+            if self.lease:
+                return answer(409, {"reason": "AlreadyExists"})
+        elif body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
+            return answer(409, {"reason": "Conflict"})
+        version = int(self.lease["metadata"]["resourceVersion"]) + 1 if self.lease else 1
+        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(version)}}
+        return answer(200, self.lease)
+
+    @property
+    def holder(self) -> str:
+        return str(self.lease["spec"]["holderIdentity"])
+
+
+def limits(identity: str, seconds: int = 3) -> Limits:
+    return Limits(lease_seconds=seconds, identity=identity)
+
+
+async def test_the_first_leads_and_the_second_waits(tmp_path: Path):
+    async with serving(tmp_path) as (api, connection):
+        server = Server(api)
+        first, second = (Leader(connection, "ns", limits(i), pod=i) for i in ("a", "b"))
+        await first.acquire()
+        assert 0 < first.left() <= 3 * SAFE
+        waiting = asyncio.create_task(second.acquire())
+        holding = asyncio.create_task(first.hold())
+        await asyncio.sleep(1.5)
+        assert first.leading
+        assert not second.leading
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
+        await first.release()
+        assert not first.leading
+        await asyncio.wait_for(waiting, 2)
+        assert server.holder == "b"
+        assert server.lease["spec"]["leaseTransitions"] == 1
+        assert server.patched == [None, None, "true", None]
+
+
+async def test_a_dead_leader_is_succeeded_only_after_its_lease(tmp_path: Path):
+    async with serving(tmp_path) as (api, connection):
+        server = Server(api)
+        first, second = (Leader(connection, "ns", limits(i)) for i in ("a", "b"))
+        await first.acquire()  # and dies
+        ended: list[float] = []
+
+        async def watch_first() -> None:
+            await until(lambda: not first.leading, 5)
+            ended.append(time.monotonic())
+
+        watching = asyncio.create_task(watch_first())
+        await asyncio.wait_for(second.acquire(), 8)
+        took = time.monotonic()
+        await watching
+        assert took > ended[0]  # never both
+        assert server.holder == "b"
+
+
+async def test_the_same_identity_goes_on_at_once(tmp_path: Path):
+    async with serving(tmp_path) as (api, connection):
+        Server(api)
+        await Leader(connection, "ns", limits("a")).acquire()
+        await asyncio.wait_for(Leader(connection, "ns", limits("a")).acquire(), 1)
+
+
+@pytest.mark.parametrize("how", ["taken", "server down"])
+async def test_a_lease_that_cannot_be_renewed_ends_the_leader(tmp_path: Path, how: str):
+    async with serving(tmp_path) as (api, connection):
+        server = Server(api)
+        leader = Leader(connection, "ns", limits("a"))
+        await leader.acquire()
+        if how == "taken":
+            server.lease["spec"]["holderIdentity"] = "b"
+            server.lease["metadata"]["resourceVersion"] = "77"
+        else:
+            server.down = True
+        began = time.monotonic()
+        with pytest.raises(LeaseLost):
+            await asyncio.wait_for(leader.hold(), 6)
+        assert not leader.leading
+        assert time.monotonic() - began < 3
+
+
+async def test_only_the_own_lease_is_released(tmp_path: Path):
+    async with serving(tmp_path) as (api, connection):
+        server = Server(api)
+        leader = Leader(connection, "ns", limits("a"))
+        await leader.acquire()
+        server.lease["spec"]["holderIdentity"] = "b"
+        await leader.release()
+        assert server.holder == "b"

@@ -1,0 +1,168 @@
+"""List-and-watch against a real HTTP server: pages, bookmarks, 410, errors in the stream, refusals, large objects."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from unit.shell.fake_api import FakeApi, answer, pod_body, serving, until
+
+from rfuav_operator.core.model import Pod
+from rfuav_operator.shell import decode, paths
+from rfuav_operator.shell.cache import Cache
+from rfuav_operator.shell.reflector import Reflector
+
+Watch = Callable[[web.StreamResponse, str], Any]
+
+
+class Bench:
+    """A reflector of pods, and a server that lists `pods` and runs `watch` for every watch."""
+
+    def __init__(self, api: FakeApi, reflector: Any, cache: Cache[tuple[str, str], Pod]) -> None:
+        self.api, self.reflector, self.cache = api, reflector, cache
+        self.pods: list[Any] = []
+        self.version = 10
+        self.lists = 0
+        self.watched_from: list[str] = []
+        self.watch: Watch = self.quiet
+        api.handle = self.serve
+
+    async def quiet(self, _response: web.StreamResponse, _version: str) -> None:
+        await asyncio.sleep(30)
+
+    async def serve(self, request: web.Request, body: Any) -> web.StreamResponse:
+        if "watch" not in request.query:
+            self.lists += 1
+            size = 2
+            start = int(request.query.get("continue", 0))
+            after = str(start + size) if start + size < len(self.pods) else ""
+            meta = {"resourceVersion": str(self.version), "continue": after}
+            return answer(200, {"metadata": meta, "items": self.pods[start : start + size]})
+        self.watched_from.append(request.query["resourceVersion"])
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await self.watch(response, request.query["resourceVersion"])
+        return response
+
+    def names(self) -> list[str]:
+        return sorted(name for _, name in self.cache)
+
+
+async def send(response: web.StreamResponse, kind: str, obj: Any) -> None:
+    await response.write(json.dumps({"type": kind, "object": obj}).encode() + b"\n")
+
+
+@asynccontextmanager
+async def bench(folder: Path, pods: list[Any], watch: Watch | None = None) -> AsyncIterator[Bench]:
+    async with serving(folder) as (api, connection):
+        cache: Cache[tuple[str, str], Pod] = Cache(lambda _old, _new: None)
+        reflector = Reflector(
+            connection,
+            paths.PODS,
+            cache,
+            read=decode.PodObject,
+            key=lambda read: (read.metadata.namespace, read.metadata.name),
+            value=decode.pod,
+        )
+        made = Bench(api, reflector, cache)
+        made.pods = pods
+        if watch is not None:
+            made.watch = watch
+        task = asyncio.create_task(reflector.run())
+        try:
+            async with asyncio.timeout(3):
+                await reflector.synced.wait()
+            yield made
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_list_in_pages_then_a_watch(tmp_path):
+    async def watch(response: web.StreamResponse, _version: str) -> None:
+        await send(response, "ADDED", pod_body("d", version=11))
+        await send(response, "DELETED", pod_body("a", version=12))
+        await asyncio.sleep(30)
+
+    pods = [pod_body(n, version=i) for i, n in enumerate("abc", 1)]
+    async with bench(tmp_path, pods, watch) as b:
+        await until(lambda: b.names() == ["b", "c", "d"])
+        assert (b.lists, b.watched_from) == (2, ["10"])
+
+
+async def test_a_watch_that_ends_goes_on_from_the_last_bookmark(tmp_path):
+    async def watch(response: web.StreamResponse, version: str) -> None:
+        if version == "10":
+            await send(response, "BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": "50"}})
+            return
+        await asyncio.sleep(30)
+
+    async with bench(tmp_path, [], watch) as b:
+        await until(lambda: b.watched_from == ["10", "50"])
+        assert b.lists == 1
+
+
+async def test_too_old_a_version_is_listed_again_and_diffed(tmp_path):
+    async def watch(response: web.StreamResponse, version: str) -> None:
+        if version == "10":
+            b.pods, b.version = [pod_body("b", version=20)], 30
+            await send(response, "ERROR", {"kind": "Status", "code": 410, "message": "too old"})
+            return
+        await asyncio.sleep(30)
+
+    async with bench(tmp_path, [pod_body("a")], watch) as b:
+        await until(lambda: b.names() == ["b"])
+        await until(lambda: b.watched_from[-1] == "30")
+
+
+async def test_an_error_in_the_stream_is_listed_again(tmp_path):
+    async def watch(response: web.StreamResponse, version: str) -> None:
+        if version == "10":
+            b.version = 40
+            await send(response, "ERROR", {"kind": "Status", "code": 500, "message": "etcd"})
+            return
+        await asyncio.sleep(30)
+
+    async with bench(tmp_path, [], watch) as b:
+        await until(lambda: b.watched_from == ["10", "40"])
+
+
+async def test_a_refusal_is_waited_out_as_asked(tmp_path):
+    async with serving(tmp_path) as (api, connection):
+        asked: list[float] = []
+
+        async def busy(request: web.Request, body: Any) -> web.StreamResponse:
+            asked.append(asyncio.get_running_loop().time())
+            if len(asked) == 1:
+                return answer(429, {}, **{"Retry-After": "1"})
+            return answer(200, {"metadata": {"resourceVersion": "5"}, "items": []})
+
+        api.handle = busy
+        reflector = Reflector(
+            connection,
+            paths.NODES,
+            Cache(lambda _o, _n: None),
+            read=decode.NodeObject,
+            key=lambda r: r.metadata.name,
+            value=decode.node,
+        )
+        task = asyncio.create_task(reflector.run())
+        await until(reflector.synced.is_set)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert asked[1] - asked[0] >= 1
+
+
+async def test_an_object_larger_than_a_read_buffer(tmp_path):
+    async def watch(response: web.StreamResponse, _version: str) -> None:
+        large = pod_body("large", version=11)
+        large["metadata"]["annotations"] = {"x": "y" * 300_000}
+        await send(response, "ADDED", large)
+        await send(response, "ADDED", pod_body("small", version=12))
+        await asyncio.sleep(30)
+
+    async with bench(tmp_path, [], watch) as b:
+        await until(lambda: b.names() == ["large", "small"])

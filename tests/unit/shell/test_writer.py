@@ -1,0 +1,305 @@
+"""The writer against a real HTTP server that conflicts, refuses, stays silent or loses answers."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from msgspec.structs import replace
+from unit.shell.fake_api import FakeApi, answer, job_body, pod_body, serving, until
+
+from rfuav_operator.core.model import CreatePod, Defaults, DeletePod, Kind, PatchStatus, Phase, Progress, Uid
+from rfuav_operator.settings import Writes
+from rfuav_operator.shell import ingest
+from rfuav_operator.shell.events import Events
+from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.writer import LeaseOver, Writer
+
+U1 = Uid("u1")
+
+
+class Bench:
+    """A writer with its state, and a server that holds one job and its pods."""
+
+    def __init__(self, api: FakeApi, state: ClusterState, writer: Writer) -> None:
+        self.api, self.state, self.writer = api, state, writer
+        self.job = job_body(version=1, status={"phase": "Queued"})
+        self.pods: dict[str, Any] = {}
+        self.version = 1
+        self.left = 60.0
+        api.handle = self.serve
+        ingest.job(state, Kind.TRAINING, self.job)
+
+    def next(self) -> str:
+        self.version += 1
+        return str(self.version)
+
+    async def serve(self, request: web.Request, body: Any) -> web.StreamResponse:
+        if request.path.endswith("/status"):
+            if body["metadata"]["resourceVersion"] != self.job["metadata"]["resourceVersion"]:
+                return answer(409, {"reason": "Conflict", "message": "modified"})
+            self.job["status"] = {**self.job["status"], **body["status"]}
+            self.job["metadata"]["resourceVersion"] = self.next()
+            return answer(200, self.job)
+        if "/trainingjobs/" in request.path:
+            return answer(200, self.job)
+        name = request.path.rpartition("/")[2]
+        if request.method == "POST":
+            name = body["metadata"]["name"]
+            if name in self.pods:
+                return answer(409, {"reason": "AlreadyExists", "message": "already exists"})
+            self.pods[name] = pod_body(name, version=int(self.next()))
+            return answer(201, self.pods[name])
+        if name not in self.pods:
+            return answer(404, {"reason": "NotFound"})
+        if request.method == "DELETE":
+            return answer(200, self.pods.pop(name))
+        return answer(200, self.pods[name])
+
+    def user_changes(self) -> None:
+        """Somebody else writes the job, and the watch has not told yet."""
+        self.job["metadata"]["resourceVersion"] = self.next()
+
+    def status(self, phase: Phase = Phase.ADMITTED, *, urgent: bool = True, percent: int | None = None) -> PatchStatus:
+        job = self.state.job(U1)
+        assert job is not None
+        progress = None if percent is None else Progress(percent=percent)
+        action = PatchStatus(job=job, status=replace(job.status, phase=phase, progress=progress), urgent=urgent)
+        self.state.plan_status(U1, action.status)
+        return action
+
+    def create(self, name: str = "a-1") -> CreatePod:
+        self.state.begin_create(U1, name)
+        return CreatePod(job_uid=U1, namespace="ns", name=name, manifest={"metadata": {"name": name}})
+
+    def sent(self, method: str) -> list[Any]:
+        return [body for m, _, body in self.api.seen if m == method]
+
+
+@asynccontextmanager
+async def bench(folder: Path, **limits: Any) -> AsyncIterator[Bench]:
+    async with serving(folder) as (api, connection):
+        state = ClusterState(Defaults())
+        holder: list[Bench] = []
+        writer = Writer(connection, state, Events(connection, "test"), Writes(**limits), lambda: holder[0].left)
+        holder.append(Bench(api, state, writer))
+        task = asyncio.create_task(writer.run())
+        await asyncio.sleep(0)
+        try:
+            yield holder[0]
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_the_record_stands_before_the_effect(tmp_path):
+    async with bench(tmp_path) as b:
+        b.writer.submit([b.status(), b.create()])
+        await until(lambda: b.state.pod_of(U1, "a-1"))
+        assert [method for method, _, _ in b.api.seen] == ["PATCH", "POST"]
+        assert b.api.seen[0][2] == {"metadata": {"resourceVersion": "1"}, "status": {"phase": "Admitted"}}
+        assert not b.state.snapshot().creating
+        read = b.state.read_job(U1)
+        assert read is not None
+        assert read.status.phase is Phase.ADMITTED
+
+
+async def test_a_conflict_drops_what_waited_behind_it_and_is_decided_again(tmp_path):
+    async with bench(tmp_path) as b:
+        b.user_changes()
+        b.state.take_dirt()
+        b.writer.submit([b.status(), b.create()])
+        await until(lambda: not b.state.snapshot().creating)
+        assert not b.sent("POST")
+        job = b.state.job(U1)
+        assert job is not None
+        assert (job.resource_version, job.status.phase) == ("2", Phase.QUEUED)
+        assert b.state.take_dirt().jobs == {U1}
+
+
+async def test_a_decision_on_an_older_reading_is_not_even_sent(tmp_path):
+    async with bench(tmp_path) as b:
+        action = b.status()
+        b.user_changes()
+        ingest.job(b.state, Kind.TRAINING, b.job)
+        b.writer.submit([action])
+        await until(lambda: (job := b.state.job(U1)) and job.status.phase is Phase.QUEUED)
+        assert not b.api.seen
+
+
+async def test_decisions_made_during_our_own_write_follow_it(tmp_path):
+    async with bench(tmp_path) as b:
+        b.writer.submit([b.status(Phase.ADMITTED)])
+        await until(lambda: b.api.seen)
+        b.writer.submit([b.status(Phase.RUNNING)])  # decided before the first answer
+        await until(lambda: b.job["status"]["phase"] == "Running")
+        assert [p["metadata"]["resourceVersion"] for p in b.sent("PATCH")] == ["1", "2"]
+
+
+async def test_nothing_changed_nothing_is_written(tmp_path):
+    async with bench(tmp_path) as b:
+        b.writer.submit([b.status(Phase.QUEUED)])
+        await asyncio.sleep(0.05)
+        assert not b.api.seen
+
+
+async def test_a_lost_answer_keeps_the_room_until_the_pod_is_found(tmp_path):
+    async with bench(tmp_path, timeout_seconds=0.2) as b:
+        serve, lost = b.serve, []
+
+        async def loses_the_first(request: web.Request, body: Any) -> web.StreamResponse:
+            made = await serve(request, body)
+            if request.method == "POST" and not lost:
+                lost.append(1)
+                await asyncio.sleep(0.4)
+            return made
+
+        b.api.handle = loses_the_first
+        b.writer.submit([b.create()])
+        await until(lambda: lost)
+        await asyncio.sleep(0.25)
+        assert b.state.snapshot().creating == {U1: {"a-1"}}
+        await until(lambda: b.state.pod_of(U1, "a-1"))
+        assert len(b.sent("POST")) == 2
+        assert len(b.pods) == 1
+        assert not b.state.snapshot().creating
+
+
+async def test_a_status_whose_answer_was_lost_is_read_again(tmp_path):
+    async with bench(tmp_path, timeout_seconds=0.2) as b:
+        serve = b.serve
+
+        async def loses_patches(request: web.Request, body: Any) -> web.StreamResponse:
+            made = await serve(request, body)
+            if request.method == "PATCH":
+                await asyncio.sleep(0.4)
+            return made
+
+        b.api.handle = loses_patches
+        b.writer.submit([b.status(), b.create()])
+        await until(lambda: b.sent("GET"))
+        await until(lambda: not b.state.snapshot().creating)
+        read = b.state.read_job(U1)
+        assert read is not None
+        assert read.status.phase is Phase.ADMITTED  # it had been written
+        assert not b.sent("POST")  # decided again first
+
+
+@pytest.mark.parametrize("owner", ["u1", "somebody else"])
+async def test_a_pod_that_exists_is_ours_or_is_not_touched(tmp_path, owner):
+    async with bench(tmp_path) as b:
+        b.pods["a-1"] = pod_body("a-1", owner=owner, version=9)
+        b.writer.submit([b.create()])
+        await until(lambda: not b.state.snapshot().creating)
+        assert (b.state.pod_of(U1, "a-1") is not None) is (owner == "u1")
+        assert ("belongs to somebody else" in b.state.snapshot().rejected.get(U1, "")) is (owner != "u1")
+
+
+@pytest.mark.parametrize("code", [400, 403, 422])
+async def test_a_refused_pod_is_quoted(tmp_path, code):
+    async with bench(tmp_path) as b:
+
+        async def refuses(request: web.Request, body: Any) -> web.StreamResponse:
+            return answer(code, {"reason": "Forbidden", "message": "exceeded quota: q"})
+
+        b.api.handle = refuses
+        b.writer.submit([b.create()])
+        await until(lambda: b.state.snapshot().rejected)
+        assert b.state.snapshot().rejected == {U1: "exceeded quota: q"}
+        assert not b.state.snapshot().creating
+
+
+async def test_too_many_requests_are_sent_again(tmp_path):
+    async with bench(tmp_path) as b:
+        serve, refused = b.serve, []
+
+        async def busy(request: web.Request, body: Any) -> web.StreamResponse:
+            if not refused:
+                refused.append(1)
+                return answer(429, {"message": "too many"}, **{"Retry-After": "0"})
+            return await serve(request, body)
+
+        b.api.handle = busy
+        b.writer.submit([b.status()])
+        await until(lambda: b.job["status"]["phase"] == "Admitted")
+
+
+async def test_a_job_that_is_gone_leaves_the_state(tmp_path):
+    async with bench(tmp_path) as b:
+        b.api.handle = b.api._nothing
+        b.writer.submit([b.status(), b.create()])
+        await until(lambda: U1 not in b.state.snapshot().jobs)
+        assert not b.sent("POST")
+
+
+async def test_a_pod_deleted_meanwhile_is_dropped(tmp_path):
+    async with bench(tmp_path) as b:
+        ingest.pod(b.state, pod_body("a-1"))
+        b.writer.submit([DeletePod(job_uid=U1, namespace="ns", name="a-1", uid=Uid("p1"))])
+        await until(lambda: b.state.pod_of(U1, "a-1") is None)
+        assert b.sent("DELETE") == [{"preconditions": {"uid": "p1"}}]
+
+
+async def test_progress_is_written_at_most_once_in_its_interval_and_the_newest_wins(tmp_path):
+    async with bench(tmp_path, progress_interval_seconds=0.4) as b:
+        began = time.monotonic()
+        for percent in range(30):
+            b.writer.submit([b.status(Phase.QUEUED, urgent=False, percent=percent)])
+            await asyncio.sleep(0.03)
+        await until(lambda: b.job["status"].get("progress", {}).get("percent") == 29)
+        assert 2 <= len(b.sent("PATCH")) <= (time.monotonic() - began) / 0.4 + 1
+
+
+async def test_the_budget_bounds_progress_of_all_jobs_but_no_transition(tmp_path):
+    async with bench(tmp_path, progress_per_second=2, progress_interval_seconds=0) as b:
+        for index in range(12):
+            body = job_body(f"j{index}", uid=f"x{index}", version=100 + index, status={"phase": "Running"})
+            ingest.job(b.state, Kind.TRAINING, body)
+        b.api.seen.clear()
+
+        async def accepts(request: web.Request, body: Any) -> web.StreamResponse:
+            return answer(409, {"reason": "Conflict"}) if request.method == "PATCH" else answer(404, {})
+
+        b.api.handle = accepts
+        for index in range(12):
+            job = b.state.job(Uid(f"x{index}"))
+            assert job is not None
+            b.writer.submit([PatchStatus(job=job, status=replace(job.status, attempt=1), urgent=False)])
+        b.writer.submit([b.status()])
+        await asyncio.sleep(0.6)
+        paths = [path for method, path, _ in b.api.seen if method == "PATCH"]
+        assert sum("/j" in path for path in paths) <= 2
+        assert any(path.endswith("/a/status") for path in paths)
+
+
+async def test_past_the_lease_nothing_is_written(tmp_path):
+    async with serving(tmp_path) as (api, connection):
+        state = ClusterState(Defaults())
+        writer = Writer(connection, state, Events(connection, "test"), Writes(), lambda: -1.0)
+        b = Bench(api, state, writer)
+        writer.submit([b.status()])
+        with pytest.raises(ExceptionGroup) as problems:
+            await asyncio.wait_for(writer.run(), 3)
+        assert problems.group_contains(LeaseOver)
+        assert not api.seen
+
+
+async def test_no_request_reaches_beyond_the_lease(tmp_path):
+    async with bench(tmp_path) as b:
+        b.left = 0.2
+
+        async def silent(request: web.Request, body: Any) -> web.StreamResponse:
+            b.left = -1.0
+            await asyncio.sleep(3)
+            return answer(200, {})
+
+        b.api.handle = silent
+        began = time.monotonic()
+        b.writer.submit([b.status()])
+        await until(lambda: b.left < 0)
+        await b.writer.drain(2)
+        assert time.monotonic() - began < 1
