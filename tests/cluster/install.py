@@ -22,7 +22,9 @@ VALUES: dict[str, Any] = {
         "leader": {"leaseSeconds": 5},
     },
     "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
-    "defaultPool": {"spec": {"scheduleTimeoutSeconds": 10, "startTimeoutSeconds": 60}},
+    "defaultPool": {
+        "spec": {"scheduleTimeoutSeconds": 10, "startTimeoutSeconds": 60, "perNodeCPU": {"training": 3, "inference": 4}}
+    },
 }
 
 

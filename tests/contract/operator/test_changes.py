@@ -61,6 +61,14 @@ def test_the_printed_columns(world, kubectl):
     assert world.nodes[0] in lines[1]
 
 
+def test_a_job_of_one_pod_costs_few_writes(world):
+    kinds = [f'rfuav_actions_total{{action="{kind}"}}' for kind in ("PatchStatus", "CreatePod", "RecordEvent")]
+    before = sum(world.operator.metric(kind) or 0 for kind in kinds)
+    world.submit("a")
+    world.phase("a", "Succeeded")
+    assert sum(world.operator.metric(kind) or 0 for kind in kinds) - before <= 8
+
+
 def test_events_tell_the_story_once(world):
     world.submit("a")
     world.phase("a", "Succeeded")

@@ -121,11 +121,17 @@ def as_text(evaluation: dict[str, Any]) -> str:
     """The evaluation as tables for a terminal."""
     lines = [f"{evaluation['samples']} samples", ""]
     lines += [f"{name:<22}{value:8.4f}" for name, value in evaluation["metrics"].items()]
-    width = max(len(name) for name in evaluation["perClass"]) + 2
+    width = max(len(name) for name in evaluation["perClass"]) + 5
     lines += ["", f"{'class':<{width}}{'samples':>9}{'precision':>11}{'recall':>9}"]
     lines += [
         f"{name:<{width}}{row['samples']:>9}{row['precision']:>11.4f}{row['recall']:>9.4f}"
         for name, row in evaluation["perClass"].items()
+    ]
+    lines += ["", "confusion matrix: rows are true classes, columns predicted", ""]
+    lines.append(" " * width + "".join(f"{number:>6}" for number in range(len(evaluation["classes"]))))
+    lines += [
+        f"{number:>3} {name:<{width - 4}}" + "".join(f"{count:>6}" for count in row)
+        for number, (name, row) in enumerate(zip(evaluation["classes"], evaluation["confusionMatrix"], strict=True))
     ]
     if evaluation["bySnr"]:
         lines += ["", f"{'SNR (dB)':>9}{'samples':>9}{'accuracy':>10}{'top3':>8}{'macro F1':>10}"]

@@ -53,6 +53,7 @@ def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
                 f"output.uri: {folder} holds results of {who}: write another output.uri, or output.overwrite: true",
                 reason="OutputInUse",
             ) from None
+        _remove_foreign(folder, job)
         write_json(owner, content)
     else:
         strangers = sorted(p.name for p in folder.glob("predictions-*.jsonl"))
@@ -62,6 +63,16 @@ def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
                 f"output.uri: {folder} holds {strangers[0]}: write another output.uri, or output.overwrite: true",
                 reason="OutputInUse",
             )
+
+
+def _remove_foreign(folder: Path, job: Job) -> None:
+    """Remove another job's marks, predictions and errors, so that they are not taken for this job's."""
+    for mark in folder.glob(f"{runtime.SUCCESS}*"):
+        if (runtime.read_mark(mark) or {}).get("uid") != job.uid:
+            mark.unlink(missing_ok=True)
+    for kind in KINDS:
+        for path in folder.glob(f"{kind}-*.jsonl"):
+            path.unlink(missing_ok=True)
 
 
 def _patiently(owner: Path) -> dict[str, Any] | None:

@@ -1,0 +1,216 @@
+"""Finding and reading inputs: formats, frames, splits, and everything that can be wrong with a folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from trainer.trainer_kit import image_set, tone_set
+
+from rfuav_trainer import data
+from rfuav_trainer.data import Sample
+from rfuav_trainer.errors import InputError, UnreadableFileError
+from rfuav_trainer.loading import batches
+from rfuav_trainer.spectrogram import SpectrogramParameters
+
+PARAMETERS = SpectrogramParameters(1e6, 0.004096, 128, 64)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".PNG"])
+def test_image_formats(tmp_path, suffix):
+    Image.new("RGB", (30, 50), (200, 10, 10)).save(tmp_path / f"a{suffix}")
+    (path,), kind = data.find_files(tmp_path, where="x")
+    assert kind == "image"
+    found = data.read_picture(path, 32)
+    assert found.shape == (3, 32, 32)
+    assert found.float().mean(dim=(1, 2)).tolist() == pytest.approx([200, 10, 10], abs=4)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "I;16"])
+def test_image_modes(tmp_path, mode):
+    Image.new(mode, (20, 20)).save(tmp_path / "a.png")
+    assert data.read_picture(tmp_path / "a.png", 16).shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("kind", ["float32", "int16", "int8"])
+def test_sample_formats_give_the_same_frame(tmp_path, kind):
+    tone_set(tmp_path / "f", count=1)
+    tone_set(tmp_path / "k", count=1, kind=kind)
+    parameters = SpectrogramParameters(1e6, 0.004096, 128, 64, sample_format=kind)
+    reference = data.read_frame(tmp_path / "f/alpha/000.iq", 1, PARAMETERS)
+    found = data.read_frame(tmp_path / "k/alpha/000.iq", 1, parameters)
+    assert found.dtype == torch.complex64
+    scale = 1 if kind == "float32" else 0.9
+    assert (found / scale - reference).abs().max() < {"float32": 1e-6, "int16": 1e-4, "int8": 0.02}[kind]
+
+
+def test_frames_are_cut_without_a_gap_and_the_tail_left_out(tmp_path):
+    samples = (np.arange(4096 * 2 + 100) + 0j).astype("<c8")
+    path = tmp_path / "a.dat"
+    path.write_bytes(samples.tobytes())
+    assert data.count_frames(path, PARAMETERS) == 2
+    assert data.read_frame(path, 1, PARAMETERS)[0].real.item() == 4096
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"x" * 8 * 4095, "shorter than one frame: 4095 samples, 4096 needed"),
+        (b"x" * (8 * 5000 + 3), "truncated: 40003 bytes is no multiple of the 8 bytes"),
+        (b"", "shorter than one frame: 0 samples"),
+    ],
+)
+def test_torn_recordings(tmp_path, content, message):
+    (tmp_path / "a.iq").write_bytes(content)
+    with pytest.raises(UnreadableFileError, match=message):
+        data.count_frames(tmp_path / "a.iq", PARAMETERS)
+
+
+def test_a_frame_that_is_no_numbers(tmp_path):
+    (tmp_path / "a.iq").write_bytes(np.full(8192, np.nan, "<f4").tobytes())
+    with pytest.raises(UnreadableFileError, match="NaN or infinite samples: is sampleFormat right"):
+        data.read_frame(tmp_path / "a.iq", 0, PARAMETERS)
+
+
+def test_a_frame_that_went_away(tmp_path):
+    tone_set(tmp_path, count=1)
+    with pytest.raises(UnreadableFileError, match="frame 7 ends early"):
+        data.read_frame(tmp_path / "alpha/000.iq", 7, PARAMETERS)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"hello", "cut"])
+def test_corrupt_images(tmp_path, content):
+    image_set(tmp_path, count=1)
+    path = tmp_path / "alpha/000.png"
+    path.write_bytes(path.read_bytes()[:500] if content == "cut" else content)
+    with pytest.raises(UnreadableFileError, match="not a readable image"):
+        data.read_picture(path, 32)
+
+
+def _mixed(root):
+    image_set(root / "m", count=1)
+    tone_set(root / "m", count=1)
+    return root / "m"
+
+
+@pytest.mark.parametrize(
+    ("make", "pattern", "kind", "message"),
+    [
+        (lambda root: root / "nowhere", "**/*", "auto", "nowhere does not exist: put the data there"),
+        (lambda root: root, "**/*", "auto", r"no \.bmp, .* files in"),
+        (_mixed, "**/*", "auto", "3 images and 3 recordings: write format image or iq"),
+        (_mixed, "**/*.xyz", "image", r"pattern \*\*/\*\.xyz"),
+    ],
+)
+def test_nothing_to_find(tmp_path, make, pattern, kind, message):
+    with pytest.raises(InputError, match=message):
+        data.find_files(make(tmp_path), pattern, kind, where="input.uri")
+
+
+def test_hidden_files_and_other_kinds_are_left_out(tmp_path):
+    image_set(tmp_path, count=1)
+    (tmp_path / ".cache").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / ".cache/a.png")
+    (tmp_path / "readme.txt").write_text("hello")
+    files, _ = data.find_files(tmp_path, where="x")
+    assert [path.relative_to(tmp_path).as_posix() for path in files] == [
+        "alpha/000.png",
+        "beta/000.png",
+        "gamma/000.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: root / "nowhere", "is not a folder"),
+        (lambda root: root, r"holds 0 class folders \(none\): at least two"),
+        (lambda root: image_set(root / "one", classes=("alpha",), count=1), r"holds 1 class folders \(alpha\)"),
+    ],
+)
+def test_no_classes(tmp_path, make, message):
+    with pytest.raises(InputError, match=message):
+        data.find_classes(make(tmp_path), where="dataset.train.uri")
+
+
+def test_an_empty_class_folder(tmp_path):
+    image_set(tmp_path, count=1)
+    (tmp_path / "delta").mkdir()
+    with pytest.raises(InputError, match=r"no .* files in .*delta"):
+        data.list_labelled(tmp_path, data.find_classes(tmp_path, where="x"), "image", None, where="x")
+
+
+@given(
+    groups=st.lists(st.lists(st.integers(1, 5), min_size=2, max_size=8), min_size=2, max_size=4),
+    fraction=st.floats(0.05, 0.95),
+    seed=st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=100)
+def test_a_split_parts_no_recording_and_leaves_every_class_on_both_sides(groups, fraction, seed):
+    classes = [f"c{index}" for index in range(len(groups))]
+    samples = [
+        Sample(Path("x"), f"{classes[label]}/{number}", label, frame, f"{classes[label]}/{number}")
+        for label, sizes in enumerate(groups)
+        for number, frames in enumerate(sizes)
+        for frame in range(frames)
+    ]
+    train, validation = data.split(samples, classes, fraction, seed)
+    assert sorted(train + validation, key=repr) == sorted(samples, key=repr)
+    assert not {s.group for s in train} & {s.group for s in validation}
+    for side in (train, validation):
+        assert {s.label for s in side} == set(range(len(groups)))
+    assert data.split(samples, classes, fraction, seed) == (train, validation)
+    for label, sizes in enumerate(groups):
+        wanted = fraction * sum(sizes)
+        taken = sum(s.label == label for s in validation)
+        assert taken <= wanted + max(sizes)
+        assert taken >= wanted - max(sizes) or taken == sum(sizes) - max(sizes)
+
+
+def test_a_class_with_one_recording_cannot_be_split():
+    samples = [Sample(Path("x"), f"a/{n}", 0, n, "a/0") for n in range(3)]
+    with pytest.raises(InputError, match="a has 1: add recordings, or name a folder in dataset.validation.uri"):
+        data.split(samples, ["a"], 0.2, 0)
+
+
+def test_pictures_of_one_recording_lie_in_one_folder(tmp_path):
+    for name in ("alpha", "beta"):
+        for recording in ("r1", "r2"):
+            (tmp_path / name / recording).mkdir(parents=True)
+            for number in range(3):
+                Image.new("RGB", (8, 8)).save(tmp_path / name / recording / f"{number}.png")
+    listing = data.list_labelled(tmp_path, ["alpha", "beta"], "image", None, where="x")
+    assert {sample.group for sample in listing.samples} == {"alpha/r1", "alpha/r2", "beta/r1", "beta/r2"}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_batches_keep_the_order_and_name_what_cannot_be_read(tmp_path, workers):
+    image_set(tmp_path, count=5)
+    (tmp_path / "beta/002.png").write_bytes(b"torn")
+    listing = data.list_labelled(tmp_path, ["alpha", "beta", "gamma"], "image", None, where="x")
+    reader = data.Reader(data.Preprocessing("image", 16))
+    found = list(batches(listing.samples, reader, 4, workers))
+    assert [len(batch.samples) for batch in found] == [4, 3, 4, 3]
+    assert [s.name for batch in found for s in batch.samples] == [
+        s.name for s in listing.samples if s.name != "beta/002.png"
+    ]
+    assert [(s.name, reason.split(":")[0]) for batch in found for s, reason in batch.unreadable] == [
+        ("beta/002.png", "not a readable image")
+    ]
+    assert all(batch.pictures.shape == (len(batch.samples), 3, 16, 16) for batch in found)
+    assert found[0].labels.tolist() == [0, 0, 0, 0]
+
+
+def test_the_cache_holds_as_much_as_it_may(tmp_path):
+    image_set(tmp_path, count=2)
+    files = sorted(tmp_path.rglob("*.png"))
+    reader = data.Reader(data.Preprocessing("image", 16), cache_bytes=2 * 3 * 16 * 16)
+    first = [reader.read(Sample(path, path.name)) for path in files]
+    for path in files:
+        path.write_bytes(b"gone")
+    assert torch.equal(reader.read(Sample(files[1], "x")), first[1])
+    with pytest.raises(UnreadableFileError):
+        reader.read(Sample(files[2], "x"))

@@ -1,0 +1,277 @@
+"""Inference end to end: every input once, in shards, over restarts, with its evaluation; and what is refused."""
+
+import json
+import signal
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from trainer.trainer_kit import CLASSES, IQ, image_set, in_child, inference_spec, tone_set
+
+from rfuav_trainer import data, infer, models, weights
+from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
+from rfuav_trainer.progress import Progress
+from rfuav_trainer.runtime import StopSignal
+from rfuav_trainer.spectrogram import SpectrogramParameters
+
+PARAMETERS = SpectrogramParameters(1e6, 0.004096, 128, 64)
+
+
+def weights_file(path, *, recordings=False, classes=CLASSES):
+    """A network that tells the classes of `image_set` by nothing: its weights are random, but always the same."""
+    torch.manual_seed(1)
+    network = models.build("mobilenet_v3_small", len(classes), 64)
+    preprocessing = data.Preprocessing(
+        "iq" if recordings else "image", 64, spectrogram=PARAMETERS if recordings else None
+    )
+    weights.save(path, network, weights.Card("mobilenet_v3_small", list(classes), preprocessing))
+
+
+@pytest.fixture
+def pictures(desk):
+    image_set(desk / "captures/test", count=5)
+    (desk / "models/out").mkdir()
+    weights_file(desk / "models/out/best.safetensors")
+    return desk
+
+
+@pytest.fixture
+def recordings(desk):
+    tone_set(desk / "captures/test", count=2, frames=3)
+    (desk / "models/out").mkdir()
+    weights_file(desk / "models/out/best.safetensors", recordings=True)
+    return desk
+
+
+class Watcher(Progress):
+    """Keeps the reports; acts once so many inputs are done."""
+
+    def __init__(self, at=None, act=None):
+        super().__init__(None, interval=0)
+        self.reports, self.at, self.act = [], at, act
+
+    def update(self, status):
+        super().update(status)
+        self.reports.append(status)
+        if self.at is not None and status["rfuav"]["processed"] >= self.at:
+            self.act()
+
+
+def run(desk, spec, *, watcher=None, stop=None, **fields):
+    return infer.run(desk.job("InferenceJob", spec, **fields), watcher or Watcher(), stop or StopSignal())
+
+
+def lines(desk, name="predictions-0.jsonl", folder="results/out"):
+    return [json.loads(line) for line in (desk / folder / name).read_text().splitlines()]
+
+
+def test_pictures(pictures):
+    watcher = Watcher()
+    run(pictures, inference_spec(output__annotate=True), watcher=watcher)
+    found = lines(pictures)
+    assert [line["path"] for line in found] == [f"{name}/{number:03d}.png" for name in CLASSES for number in range(5)]
+    for line in found:
+        assert line["class"] == line["top"][0]["class"]
+        assert line["score"] == max(entry["score"] for entry in line["top"])
+        assert sum(entry["score"] for entry in line["top"]) == pytest.approx(1, abs=1e-4)
+        picture = Image.open(pictures / f"results/out/annotated/{line['path']}.png")
+        assert min(picture.size) >= 384
+    assert lines(pictures, "errors-0.jsonl") == []
+    mark = json.loads((pictures / "results/out/_SUCCESS").read_text())
+    assert (mark["uid"], mark["processed"], mark["failed"], mark["files"]) == ("u1", 15, 0, 15)
+    last = watcher.last
+    assert last["progressPercentage"] == 100
+    assert last["rfuav"]["outputs"]["predictions"] == "pvc://results/out/predictions-0.jsonl"
+    assert (last["rfuav"]["processed"], last["rfuav"]["total"]) == (15, 15)
+
+
+def test_recordings_are_classified_frame_by_frame(recordings):
+    run(recordings, inference_spec(output__annotate=True))
+    found = lines(recordings)
+    assert len(found) == 3 * 2 * 3
+    assert [(line["frame"], line["startSeconds"]) for line in found[:3]] == [(0, 0.0), (1, 0.004096), (2, 0.008192)]
+    assert (recordings / "results/out/annotated/alpha/000.iq/frame-000002.png").is_file()
+
+
+def test_training_and_inference_see_the_same_picture(recordings):
+    path = recordings / "captures/test/alpha/000.iq"
+    job = recordings.job("InferenceJob", inference_spec(iq=IQ))
+    trained = data.Preprocessing("iq", 64, spectrogram=PARAMETERS)
+    classifier = infer.open_classifier(job, job.spec, "iq", torch.device("cpu"))
+    sample = data.Sample(path, "alpha/000.iq", frame=1)
+    assert torch.equal(data.Reader(trained).read(sample), data.Reader(classifier.preprocessing).read(sample))
+
+
+def test_a_pattern_chooses_files(pictures):
+    run(pictures, inference_spec(input__pattern="beta/*.png"))
+    assert {line["path"].split("/")[0] for line in lines(pictures)} == {"beta"}
+
+
+@pytest.mark.parametrize("shards", [2, 7, 40])
+def test_shards_share_the_input_and_the_last_one_finishes_the_job(pictures, shards):
+    spec = inference_spec(shards=shards, evaluation={})
+    out = pictures / "results/out"
+    for shard in range(shards):
+        assert not (out / "_SUCCESS").exists()
+        run(pictures, spec, shard=shard, shards=shards)
+    paths = [line["path"] for shard in range(shards) for line in lines(pictures, f"predictions-{shard}.jsonl")]
+    assert sorted(paths) == [f"{name}/{number:03d}.png" for name in CLASSES for number in range(5)]
+    assert json.loads((out / "evaluation.json").read_text())["samples"] == 15
+    assert json.loads((out / "_SUCCESS").read_text())["processed"] == 15
+
+
+def test_finishing_twice_changes_nothing_and_a_lost_end_is_made_up(pictures):
+    spec = inference_spec(evaluation={})
+    run(pictures, spec)
+    out = pictures / "results/out"
+    before = (out / "evaluation.json").read_bytes()
+    (out / "_SUCCESS").unlink()  # as if killed between the shard's mark and the job's
+    (out / "evaluation.json").unlink()
+    watcher = Watcher()
+    run(pictures, spec, watcher=watcher)
+    assert (out / "evaluation.json").read_bytes() == before
+    assert (out / "_SUCCESS").exists()
+    assert watcher.last["progressPercentage"] == 100
+    assert {metric["name"] for metric in watcher.last["metrics"]} >= {"top1", "macroF1"}
+
+
+def test_stopped_and_started_again_no_line_is_lost_or_doubled(pictures):
+    spec = inference_spec(batchSize=4)
+    whole = inference_spec(batchSize=4, output__uri="pvc://results/whole")
+    run(pictures, whole, uid="u2")
+    stop = StopSignal()
+    with pytest.raises(StoppedError, match="after 8 of 15 inputs"):
+        run(pictures, spec, watcher=Watcher(8, stop.request), stop=stop)
+    assert not (pictures / "results/out/predictions-0.jsonl").exists()
+    watcher = Watcher()
+    run(pictures, spec, watcher=watcher)
+    assert watcher.reports[0]["rfuav"]["processed"] == 12  # the eight were kept
+    assert lines(pictures) == lines(pictures, folder="results/whole")
+
+
+def _die(environment, at):
+    import os
+
+    from rfuav_trainer.config import from_environment
+
+    torch.set_num_threads(1)
+    infer.run(from_environment(environment), Watcher(at, lambda: os.kill(os.getpid(), signal.SIGKILL)), StopSignal())
+
+
+def test_killed_and_started_again_no_line_is_lost_or_doubled(pictures):
+    spec = inference_spec(batchSize=4)
+    assert in_child(_die, pictures.environment("InferenceJob", spec), 8) == -signal.SIGKILL
+    run(pictures, spec)
+    paths = [line["path"] for line in lines(pictures)]
+    assert len(paths) == len(set(paths)) == 15
+
+
+def test_unreadable_inputs_are_listed_and_tolerated_up_to_the_threshold(pictures):
+    (pictures / "captures/test/beta/001.png").write_bytes(b"torn")
+    run(pictures, inference_spec(errorThreshold=0.1))
+    (error,) = lines(pictures, "errors-0.jsonl")
+    assert error["path"] == "beta/001.png"
+    assert "not a readable image" in error["reason"]
+    assert len(lines(pictures)) == 14
+    with pytest.raises(InputError, match="1 of 15 files cannot be read, more than 5%: beta/001.png") as caught:
+        run(pictures, inference_spec(output__uri="pvc://results/strict"), uid="u2")
+    assert (caught.value.reason, caught.value.exit_code) == ("TooManyUnreadable", 3)
+    assert len(lines(pictures, folder="results/strict")) == 14  # what it has is written, but not marked
+    assert not (pictures / "results/strict/_SUCCESS-0").exists()
+
+
+def test_torn_recordings(recordings):
+    path = recordings / "captures/test/gamma/000.iq"
+    path.write_bytes(path.read_bytes()[:-3])
+    short = recordings / "captures/test/gamma/001.iq"
+    short.write_bytes(short.read_bytes()[: 8 * 100])
+    run(recordings, inference_spec(errorThreshold=0.5))
+    assert {line["path"]: line["reason"].split(":")[0] for line in lines(recordings, "errors-0.jsonl")} == {
+        "gamma/000.iq": "truncated",
+        "gamma/001.iq": "shorter than one frame",
+    }
+
+
+def test_an_output_with_another_jobs_results_is_refused(pictures):
+    run(pictures, inference_spec())
+    with pytest.raises(
+        InvalidConfigurationError, match="holds results of job: write another output.uri, or output.overwrite"
+    ):
+        run(pictures, inference_spec(), uid="u2")
+    run(pictures, inference_spec(output__overwrite=True, input__pattern="beta/*"), uid="u2")
+    assert len(lines(pictures)) == 5
+    assert json.loads((pictures / "results/out/_SUCCESS").read_text())["uid"] == "u2"
+
+
+def test_evaluation_by_class_and_snr(recordings):
+    watcher = Watcher()
+    run(recordings, inference_spec(evaluation={}), watcher=watcher)
+    out = recordings / "results/out"
+    found = json.loads((out / "evaluation.json").read_text())
+    predictions = lines(recordings)
+    right = [line["class"] == line["path"].split("/")[0] for line in predictions]
+    assert found["accuracy"] == pytest.approx(sum(right) / 18, abs=1e-5)
+    assert [(row["snrDb"], row["samples"]) for row in found["bySnr"]] == [(-10, 9), (10, 9)]
+    weighted = sum(row["accuracy"] * row["samples"] for row in found["bySnr"]) / 18
+    assert weighted == pytest.approx(found["accuracy"], abs=1e-5)
+    assert [sum(row) for row in found["confusionMatrix"]] == [6, 6, 6]
+    assert "SNR (dB)" in (out / "evaluation.txt").read_text()
+    assert min(Image.open(out / "confusion-matrix.png").size) > 300
+    assert {metric["name"] for metric in watcher.last["metrics"]} >= {"macroF1", "top1", "meanAveragePrecision"}
+
+
+def test_evaluate_measures_predictions_that_are_there_without_making_them_again(pictures):
+    spec = inference_spec()
+    run(pictures, spec)
+    before = (pictures / "results/out/predictions-0.jsonl").stat().st_mtime_ns
+    text = infer.evaluate(pictures.job("InferenceJob", spec), Watcher(), StopSignal())
+    assert text == (pictures / "results/out/evaluation.txt").read_text()
+    assert "15 samples" in text
+    assert (pictures / "results/out/predictions-0.jsonl").stat().st_mtime_ns == before
+
+
+def test_int16_recordings_of_a_float32_model(recordings):
+    tone_set(recordings / "captures/short", count=2, kind="int16")
+    run(recordings, inference_spec(input__uri="pvc://captures/short", iq={**IQ, "sampleFormat": "int16"}))
+    assert len(lines(recordings)) == 3 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"iq": {**IQ, "fftSize": 256}}, "iq", "fftSize 128 in the weights, 256 in the job"),
+        (
+            {"evaluation": {}, "input__uri": "pvc://captures/strange"},
+            "image",
+            "folders strange in .* are no classes of the weights",
+        ),
+        ({"model__architecture": "resnet18"}, "image", "holds a mobilenet_v3_small, model.architecture says resnet18"),
+        ({"model__classes": ["x", "y", "z"]}, "image", "trained on other classes"),
+        ({"input__uri": "pvc://captures/iq"}, "image", "trained on images, the input is recordings: write spec.iq"),
+        (
+            {"model__weights": "pvc://models/out/plain.safetensors"},
+            "image",
+            "write model.architecture and model.classes",
+        ),
+        (
+            {
+                "model__weights": "pvc://models/out/plain.safetensors",
+                "model__architecture": "resnet18",
+                "model__classes": ["a", "b"],
+            },
+            "image",
+            "does not fit resnet18",
+        ),
+    ],
+)
+def test_what_does_not_fit_together(desk, changes, kind, message):
+    (desk / "models/out").mkdir()
+    weights_file(desk / "models/out/best.safetensors", recordings=kind == "iq")
+    save_file(load_file(desk / "models/out/best.safetensors"), desk / "models/out/plain.safetensors")
+    (tone_set if kind == "iq" else image_set)(desk / "captures/test", count=1)
+    image_set(desk / "captures/strange", classes=("strange", "alpha"), count=1)
+    tone_set(desk / "captures/iq", count=1)
+    with pytest.raises(InvalidConfigurationError, match=message):
+        run(desk, inference_spec(**changes))
+    assert not list((desk / "results").iterdir())  # found before anything is written

@@ -1,0 +1,248 @@
+"""Training end to end on small sets: what it leaves behind, and that it goes on after any interruption with the same bits."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from trainer.trainer_kit import IQ, image_set, in_child, tone_set, training_spec
+
+from rfuav_trainer import train
+from rfuav_trainer.config import from_environment
+from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
+from rfuav_trainer.progress import Progress
+from rfuav_trainer.runtime import StopSignal
+
+METRICS = {
+    "trainLoss", "trainAccuracy", "valLoss", "valAccuracy", "bestValAccuracy", "macroF1", "microF1", "meanAveragePrecision",
+    "top1", "top3", "top5", "macroPrecision", "macroRecall", "microPrecision", "microRecall", "learningRate",
+}  # fmt: skip
+
+
+class Watcher(Progress):
+    """Keeps every report, and acts when a given number of steps has been taken."""
+
+    def __init__(self, at=None, act=None):
+        super().__init__(None, interval=0)
+        self.reports, self.at, self.act = [], at, act
+
+    def update(self, status):
+        super().update(status)
+        own = status.get("rfuav", {})
+        self.reports.append(status)
+        if self.at is not None and own.get("epoch", 0) * own.get("totalSteps", 0) + own.get("step", 0) == self.at:
+            self.act()
+
+
+def run(desk, spec, *, watcher=None, stop=None, **fields):
+    return train.run(desk.job("TrainingJob", spec, **fields), watcher or Watcher(), stop or StopSignal())
+
+
+def interrupted(desk, spec, at, **fields):
+    """Train until SIGTERM arrives after `at` steps."""
+    stop = StopSignal()
+    with pytest.raises(StoppedError):
+        run(desk, spec, watcher=Watcher(at, stop.request), stop=stop, **fields)
+
+
+def same_weights(one, other):
+    a, b = load_file(one), load_file(other)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def history(folder):
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def test_what_a_training_leaves_behind(image_desk):
+    watcher = Watcher()
+    mark = run(image_desk, training_spec(), watcher=watcher)
+    out = image_desk / "models/out"
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "_SUCCESS", "best.safetensors", "last.safetensors", "checkpoints", "history.jsonl", "learning-curves.png", "report.json",
+    }  # fmt: skip
+    assert mark["outputs"]["bestWeights"] == "pvc://models/out/best.safetensors"
+    rows = history(out)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert all(row.keys() == METRICS | {"epoch"} for row in rows)
+    assert all(np.isfinite(list(row.values())).all() for row in rows)
+    assert rows[-1]["bestValAccuracy"] == max(row["valAccuracy"] for row in rows)
+    assert len(list((out / "checkpoints/u1").glob("*.pt"))) == 2  # checkpoint.keep
+    report = json.loads((out / "report.json").read_text())
+    assert report["samples"] == {"train": 18, "validation": 6}
+    assert report["unreadable"] == {}
+    assert Image.open(out / "learning-curves.png").size[0] > 400
+    last = watcher.reports[-1]
+    assert last["progressPercentage"] == 100
+    assert {m["name"] for m in last["metrics"]} == METRICS
+    assert last["rfuav"]["outputs"] == mark["outputs"]
+    assert last["rfuav"]["checkpoint"]["uri"].startswith("pvc://models/out/checkpoints/u1/")
+    percents = [report["progressPercentage"] for report in watcher.reports]
+    assert percents == sorted(percents)
+
+
+def test_it_learns_and_shuffled_labels_stay_at_chance(desk):
+    image_set(desk / "captures/train", count=16)
+    spec = training_spec(training__epochs=2, training__batchSize=8, model__architecture="resnet18")
+    run(desk, spec)
+    assert history(desk / "models/out")[-1]["bestValAccuracy"] >= 0.9
+    rng = np.random.default_rng(5)
+    files = sorted((desk / "captures/train").rglob("*.png"))
+    contents = [path.read_bytes() for path in files]
+    for path, which in zip(files, rng.permutation(len(files)), strict=True):
+        path.write_bytes(contents[which])
+    spec["output"]["uri"] = "pvc://models/shuffled"
+    run(desk, spec, uid="u2")
+    accuracies = [row["valAccuracy"] for row in history(desk / "models/shuffled")]
+    assert np.mean(accuracies) < 0.65  # chance is 1/3; twelve validation pictures
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The weights of a training that nothing interrupts."""
+    from trainer.trainer_kit import Desk
+
+    torch.set_num_threads(1)
+    desk = Desk(tmp_path_factory.mktemp("undisturbed"))
+    image_set(desk / "captures/train")
+    run(desk, training_spec())
+    return desk / "models/out"
+
+
+@pytest.mark.parametrize("at", [1, 5, 7, 15], ids=["first step", "end of an epoch", "inside an epoch", "last step"])
+def test_stopped_by_sigterm_and_resumed_gives_the_same_bits(image_desk, undisturbed, at):
+    spec = training_spec()
+    interrupted(image_desk, spec, at)
+    watcher = Watcher()
+    run(image_desk, spec, watcher=watcher)
+    out = image_desk / "models/out"
+    first = watcher.reports[0]["rfuav"]
+    assert first["epoch"] * first["totalSteps"] + first["step"] > at or at >= 15 or first["step"] == 0
+    assert same_weights(out / "last.safetensors", undisturbed / "last.safetensors")
+    assert same_weights(out / "best.safetensors", undisturbed / "best.safetensors")
+    assert (out / "history.jsonl").read_bytes() == (undisturbed / "history.jsonl").read_bytes()
+
+
+def _die_at(environment, step):
+    torch.set_num_threads(1)
+    watcher = Watcher(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    train.run(from_environment(environment), watcher, StopSignal())
+
+
+def test_killed_in_the_middle_it_resumes_from_the_last_checkpoint_with_the_same_bits(image_desk, undisturbed):
+    spec = training_spec()
+    assert in_child(_die_at, image_desk.environment("TrainingJob", spec), 8) == -signal.SIGKILL
+    out = image_desk / "models/out"
+    assert [p.name for p in (out / "checkpoints/u1").glob("*.pt")] == ["step-000000005-epoch-00001.pt"]
+    run(image_desk, spec)
+    assert same_weights(out / "last.safetensors", undisturbed / "last.safetensors")
+    assert (out / "history.jsonl").read_bytes() == (undisturbed / "history.jsonl").read_bytes()
+
+
+def test_reader_threads_do_not_change_the_result(image_desk, undisturbed):
+    run(image_desk, training_spec(training__workers=3))
+    assert same_weights(image_desk / "models/out/last.safetensors", undisturbed / "last.safetensors")
+
+
+def test_another_seed_gives_another_network(image_desk, undisturbed):
+    run(image_desk, training_spec(training__seed=4))
+    assert not same_weights(image_desk / "models/out/last.safetensors", undisturbed / "last.safetensors")
+
+
+def test_started_again_after_success_it_does_nothing(image_desk):
+    spec = training_spec(training__epochs=1)
+    first = run(image_desk, spec)
+    weights = image_desk / "models/out/last.safetensors"
+    before = weights.stat().st_mtime_ns
+    watcher = Watcher()
+    assert run(image_desk, spec, watcher=watcher) == first
+    assert weights.stat().st_mtime_ns == before
+    assert watcher.last["progressPercentage"] == 100
+    assert watcher.last["rfuav"]["outputs"] == first["outputs"]
+
+
+def test_a_job_created_anew_takes_nothing_from_the_old_one(image_desk):
+    spec = training_spec(training__epochs=1)
+    run(image_desk, spec)
+    watcher = Watcher()
+    mark = run(image_desk, spec, watcher=watcher, uid="u2")
+    assert mark["uid"] == "u2"
+    assert watcher.reports[0]["rfuav"]["step"] == 1
+
+
+def test_a_changed_job_under_an_old_name_is_refused(image_desk):
+    run(image_desk, training_spec(training__epochs=1))
+    with pytest.raises(InvalidConfigurationError, match="finished there with other settings"):
+        run(image_desk, training_spec(training__epochs=2))
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(image_desk):
+    interrupted(image_desk, training_spec(), 2)
+    with pytest.raises(
+        InvalidConfigurationError, match=r"architecture \"mobilenet_v3_small\" there, \"resnet18\" here"
+    ):
+        run(image_desk, training_spec(model__architecture="resnet18"))
+
+
+def test_resume_false_begins_at_the_beginning(image_desk):
+    interrupted(image_desk, training_spec(checkpoint={"resume": False}), 7)
+    watcher = Watcher()
+    run(image_desk, training_spec(checkpoint={"resume": False}, training__epochs=1), watcher=watcher)
+    assert (watcher.reports[0]["rfuav"]["epoch"], watcher.reports[0]["rfuav"]["step"]) == (0, 1)
+
+
+def test_a_lost_best_file_is_replaced_by_the_next_epoch(image_desk):
+    interrupted(image_desk, training_spec(), 12)
+    best = image_desk / "models/out/best.safetensors"
+    best.unlink()
+    run(image_desk, training_spec())
+    assert best.is_file()
+
+
+def test_early_stopping(image_desk):
+    spec = training_spec(training__epochs=30, training__earlyStopping={"patience": 1, "metric": "valAccuracy"})
+    run(image_desk, spec)
+    rows = history(image_desk / "models/out")
+    assert len(rows) < 30
+    assert rows[-1]["valAccuracy"] <= max(row["valAccuracy"] for row in rows[:-1])
+    assert json.loads((image_desk / "models/out/report.json").read_text())["stoppedEarly"] is True
+
+
+def test_a_corrupt_image_is_passed_over_and_listed(desk):
+    image_set(desk / "captures/train", count=20)
+    (desk / "captures/train/beta/007.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    run(desk, training_spec(training__epochs=1))
+    report = json.loads((desk / "models/out/report.json").read_text())
+    assert list(report["unreadable"]) == ["beta/007.png"]
+    assert "not a readable image" in report["unreadable"]["beta/007.png"]
+
+
+def test_too_many_corrupt_images_end_the_job(image_desk):
+    for number in range(2):
+        (image_desk / f"captures/train/beta/{number:03d}.png").write_bytes(b"no image")
+    with pytest.raises(
+        InputError, match=r"2 of 24 files cannot be read, more than 5%: beta/00\d.png: not a readable"
+    ) as caught:
+        run(image_desk, training_spec(training__epochs=1))
+    assert caught.value.reason == "TooManyUnreadable"
+
+
+def test_recordings(desk):
+    tone_set(desk / "captures/train", count=6)
+    run(desk, training_spec(dataset__iq=IQ, training__epochs=4, model__architecture="resnet18"))
+    assert history(desk / "models/out")[-1]["bestValAccuracy"] >= 0.9
+
+
+def test_a_network_goes_on_from_a_weights_file(image_desk):
+    run(image_desk, training_spec(training__epochs=2))
+    spec = training_spec(
+        training__epochs=1, model__weights="pvc://models/out/last.safetensors", output__uri="pvc://models/more"
+    )
+    run(image_desk, spec, uid="u2")
+    first, more = history(image_desk / "models/out"), history(image_desk / "models/more")
+    assert more[0]["trainLoss"] < first[0]["trainLoss"]
