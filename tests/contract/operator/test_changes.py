@@ -66,7 +66,8 @@ def test_a_job_of_one_pod_costs_few_writes(world):
     before = sum(world.operator.metric(kind) or 0 for kind in kinds)
     world.submit("a")
     world.phase("a", "Succeeded")
-    assert sum(world.operator.metric(kind) or 0 for kind in kinds) - before <= 8
+    # Queued and admitted, running, succeeded; the pod; four events. One status more when being bound is seen apart.
+    assert sum(world.operator.metric(kind) or 0 for kind in kinds) - before in (8, 9)
 
 
 def test_events_tell_the_story_once(world):
