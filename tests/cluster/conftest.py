@@ -39,7 +39,7 @@ def full_cluster() -> Iterator[Cluster]:
     if os.geteuid() != 0:
         pytest.skip("real nodes need root: run `sudo make test-cluster`")
     name = os.environ.get("RFUAV_TEST_CLUSTER", "e2e")
-    keep = os.environ.get("RFUAV_KEEP_CLUSTER") == "1"
+    keep = os.environ.get("RFUAV_KEEP_CLUSTER") == "1" or api.get(name) is not None  # what ran before goes on running
     try:
         yield api.up(name, "full")
     finally:

@@ -16,12 +16,13 @@ NAMESPACE = "rfuav-system"
 # Short waits, CPUs for GPUs: what makes a run of minutes out of one of hours, and nothing else.
 VALUES: dict[str, Any] = {
     "settings": {
-        "logLevel": "debug",
+        "logLevel": "info",
         "jobs": {"allowCpu": True},
         "retries": {"backoffBaseSeconds": 1, "backoffCapSeconds": 4, "nodeAvoidSeconds": 5},
-        "leader": {"leaseSeconds": 5},
+        "leader": {"leaseSeconds": 10},
     },
-    "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
+    # A share of the cores that the trainings beside it cannot starve.
+    "resources": {"requests": {"cpu": "500m", "memory": "128Mi"}},
     "defaultPool": {
         "spec": {"scheduleTimeoutSeconds": 10, "startTimeoutSeconds": 60, "perNodeCPU": {"training": 3, "inference": 4}}
     },
