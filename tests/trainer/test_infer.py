@@ -108,7 +108,7 @@ def test_a_pattern_chooses_files(pictures):
     assert {line["path"].split("/")[0] for line in lines(pictures)} == {"beta"}
 
 
-@pytest.mark.parametrize("shards", [2, 7, 40])
+@pytest.mark.parametrize("shards", [2, 20])
 def test_shards_share_the_input_and_the_last_one_finishes_the_job(pictures, shards):
     spec = inference_spec(shards=shards, evaluation={})
     out = pictures / "results/out"
