@@ -145,17 +145,14 @@ class Operator:
 
     async def _lead(self, tasks: asyncio.TaskGroup) -> None:
         await self.leader.acquire()
-        hold = tasks.create_task(self.leader.hold(), name="lease")
+        tasks.create_task(self.leader.hold(), name="lease")
         # What the last leader wrote must be known before anything is decided: caches may lag, a list does not.
         self._synced = False
         await resync.read_all(self.state, self._connection)
         self._synced = True
         tasks.create_task(self.events.run(), name="events")
-        writer = tasks.create_task(self.writer.run(), name="writer")
-        try:
-            await self.loop.run()
-        finally:
-            del hold, writer
+        tasks.create_task(self.writer.run(), name="writer")
+        await self.loop.run()
 
     def _kopf_ended(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and not self.stop.is_set():

@@ -35,7 +35,7 @@ def post(world, bearer, body, *, name="a", plural="trainingjobs", namespace=None
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {bearer}"} if bearer else {})
     request = urllib.request.Request(url, data=data, headers=headers, method="POST")
     try:
-        with urllib.request.urlopen(  # noqa: S310  the same
+        with urllib.request.urlopen(
             request, context=ssl.create_default_context(cadata=ca(world)), timeout=10
         ) as answer:
             return answer.status, json.loads(answer.read())

@@ -156,6 +156,18 @@ async def test_a_refusal_is_waited_out_as_asked(tmp_path):
         assert asked[1] - asked[0] >= 1
 
 
+async def test_an_object_that_makes_no_sense_does_not_stop_the_others(tmp_path):
+    odd = {"containers": [{"resources": {"requests": {"cpu": "a lot"}}}]}
+
+    async def watch(response: web.StreamResponse, _version: str) -> None:
+        await send(response, "ADDED", pod_body("odd2", version=11, spec=odd))
+        await send(response, "ADDED", pod_body("good2", version=12))
+        await asyncio.sleep(30)
+
+    async with bench(tmp_path, [pod_body("odd", spec=odd), pod_body("good", version=2)], watch) as b:
+        await until(lambda: b.names() == ["good", "good2"])
+
+
 async def test_an_object_larger_than_a_read_buffer(tmp_path):
     async def watch(response: web.StreamResponse, _version: str) -> None:
         large = pod_body("large", version=11)

@@ -149,24 +149,23 @@ async def test_nothing_changed_nothing_is_written(tmp_path):
 
 async def test_a_lost_answer_keeps_the_room_until_the_pod_is_found(tmp_path):
     async with bench(tmp_path, timeout_seconds=0.2) as b:
-        serve, lost = b.serve, []
+        serve, tries, answers = b.serve, [], asyncio.Event()
 
-        async def loses_the_first(request: web.Request, body: Any) -> web.StreamResponse:
+        async def loses_answers(request: web.Request, body: Any) -> web.StreamResponse:
             made = await serve(request, body)
-            if request.method == "POST" and not lost:
-                lost.append(1)
-                await asyncio.sleep(0.4)
+            if request.method == "POST" and not answers.is_set():
+                tries.append(1)
+                await asyncio.sleep(0.5)
             return made
 
-        b.api.handle = loses_the_first
+        b.api.handle = loses_answers
         b.writer.submit([b.create()])
-        await until(lambda: lost)
-        await asyncio.sleep(0.25)
+        await until(lambda: len(tries) >= 2)
         assert b.state.snapshot().creating == {U1: {"a-1"}}
+        answers.set()
         await until(lambda: b.state.pod_of(U1, "a-1"))
-        assert len(b.sent("POST")) == 2
         assert len(b.pods) == 1
-        assert not b.state.snapshot().creating
+        await until(lambda: not b.state.snapshot().creating)
 
 
 async def test_a_status_whose_answer_was_lost_is_read_again(tmp_path):

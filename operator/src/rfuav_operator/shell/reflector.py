@@ -15,7 +15,7 @@ import structlog
 
 from rfuav_operator.shell.cache import Cache
 from rfuav_operator.shell.connection import Connection, NotSent
-from rfuav_operator.shell.decode import DecodeError, Meta, version
+from rfuav_operator.shell.decode import Meta, version
 
 log = structlog.get_logger()
 
@@ -146,9 +146,8 @@ class Reflector(Generic[K, V, R]):
             if not after:
                 break
         self._version = page.metadata.resource_version
-        self._cache.replace(
-            ((self._key(item), version(item.metadata), self._value(item)) for item in items), int(self._version)
-        )
+        entries = ((self._key(item), version(item.metadata), self._read(item)) for item in items)
+        self._cache.replace(((key, at, value) for key, at, value in entries if value is not None), int(self._version))
         self.synced.set()
 
     async def _watch(self) -> None:
@@ -184,10 +183,17 @@ class Reflector(Generic[K, V, R]):
         if event.type == "DELETED":
             self._cache.remove(self._key(item), version(item.metadata))
             return
+        value = self._read(item)
+        if value is not None:
+            self._cache.put(self._key(item), version(item.metadata), value)
+
+    def _read(self, item: R) -> V | None:
+        """The value of an object; None when it makes no sense: one odd object must not stop the watch of all others."""
         try:
-            self._cache.put(self._key(item), version(item.metadata), self._value(item))
-        except DecodeError as error:
-            log.warning("object cannot be read", path=self._path, error=str(error))
+            return self._value(item)
+        except ValueError as error:
+            log.warning("object cannot be read", path=self._path, name=item.metadata.name, error=str(error))
+            return None
 
 
 def _list_of(read: type[Any]) -> type[Any]:
