@@ -6,3 +6,4 @@ U=".venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-inde
 $U crds/pyproject.toml operator/pyproject.toml trainer_image/pyproject.toml localcluster/pyproject.toml --group pyproject.toml:dev -o requirements/dev.txt --no-emit-package rfuav-crds
 $U crds/pyproject.toml operator/pyproject.toml -c requirements/dev.txt -o requirements/operator.txt --no-emit-package rfuav-crds
 $U crds/pyproject.toml trainer_image/pyproject.toml -c requirements/dev.txt -o requirements/trainer.txt --no-emit-package rfuav-crds
+$U requirements/build.in -o requirements/build.txt
