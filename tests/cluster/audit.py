@@ -10,7 +10,7 @@ from typing import Any
 
 GROUP = "rfuav.io"
 GPU = "nvidia.com/gpu"
-_PROGRESS = {"percent", "epoch", "step", "processed"}
+_PROGRESS = {"percent", "epoch", "processed"}  # steps start anew in every epoch
 TERMINAL_JOB = {"Succeeded", "Failed", "Cancelled"}
 TERMINAL_POD = {"Succeeded", "Failed"}
 PLURALS = {"TrainingJob": "trainingjobs", "InferenceJob": "inferencejobs"}
