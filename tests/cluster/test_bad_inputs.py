@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from cluster import data
-from cluster.jobs import CAPTURES, TINY, claim, inference, training
+from cluster.jobs import CAPTURES, RESULTS, TINY, claim, inference, training
 from cluster.running import Running
 from cluster.test_whole_way import LEARN
 
@@ -57,7 +57,7 @@ BAD = (
         inference("many-torn", model=FROM_BASE, input={"uri": f"pvc://{CAPTURES}/many-torn"}),
         "InputMissing",
         3,
-        ("12 of 24", "errorThreshold"),
+        ("12 of 24", "more than 5%"),
     ),
     Bad(
         inference(
@@ -126,7 +126,7 @@ def test_a_few_unreadable_inputs_are_listed_and_the_rest_is_done(running: Runnin
         "failed": 1,
         "total": 24,
     }
-    folder = end["outputs"]["predictions"]
+    folder = f"pvc://{RESULTS}/one-torn"
     listed = [data.read(kube, f"{folder}/{name}") for name in data.files(kube, folder) if name.startswith("errors")]
     assert "05.png" in "".join(listed)
     assert kube.line("InferenceJob", "one-torn")["FAILED"] == "1"
