@@ -80,7 +80,7 @@ BAD = (
         training("disk-full", output={"uri": f"pvc://{TINY}/disk-full"}, backoffLimit=0),
         "BackoffLimitExceeded",
         1,
-        ("no space left", "/disk-full/"),
+        ("no space left", "larger volume"),
     ),
     Bad(
         training("no-such-image", image="registry.invalid/rfuav-trainer:nowhere", backoffLimit=0),
