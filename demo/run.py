@@ -120,7 +120,7 @@ def _prepare(kube: Kube, operator: str, trainer: str) -> None:
             "--namespace",
             SYSTEM,
             "--values",
-            str(MANIFESTS / "values.yaml"),
+            str(ROOT / "demo" / "values.yaml"),
         ),
         *(*settings, "--wait", "--timeout", "180s"),
     )
