@@ -206,6 +206,6 @@ def test_values_that_cannot_be_are_rejected_by_name(run, value, named):
 
 
 def test_the_demos_values_fit_the_chart(render, tmp_path):
-    objects = render("--values", str(ROOT / "examples/demo/values.yaml"))
+    objects = render("--values", str(ROOT / "demo/values.yaml"))
     assert settings(objects, tmp_path).jobs.allow_cpu
     assert json.dumps(objects["GPUPool", "default"]["spec"]["perGPU"][0]["inference"]) == "2"

@@ -42,7 +42,7 @@ def test_priorities_are_the_operators_defaults():
 
 
 @pytest.mark.parametrize(
-    "file", [CHART / "values.yaml", ROOT / "examples/demo/values.yaml"], ids=lambda f: f.parent.name
+    "file", [CHART / "values.yaml", ROOT / "demo/values.yaml"], ids=lambda f: f.parent.name
 )
 def test_the_default_pool_is_one(file):
     spec = yaml.safe_load(file.read_text())["defaultPool"]["spec"]
