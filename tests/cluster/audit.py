@@ -19,6 +19,9 @@ _UNITS = {"Ki": 1024, "Mi": _MI, "Gi": 1024**3, "Ti": 1024**4, "k": 10**3, "M": 
 FOREIGN_PODS_ARE_KNOWN_AFTER = 5.0
 """Seconds: a pod of another workload may be bound in the very moment in which a job is admitted, and nobody can know; later, it must be counted."""
 
+LISTED = "LISTED"
+"""The change of an object that the first list brought; the others are those of a watch: ADDED, MODIFIED, DELETED."""
+
 Object = dict[str, Any]
 
 
@@ -97,6 +100,7 @@ class Audit:
         self._jobs: dict[str, Object] = {}
         self._recorded: dict[tuple[str, str], int] = {}  # (job UID, pod name) -> first revision that names it
         self._created: dict[str, tuple[str, str, int]] = {}  # pod UID -> (job UID, pod name, revision)
+        self._listed: set[str] = set()  # pods that were there before the audit: nobody saw what came first
         self._made: dict[tuple[str, str, str], str] = {}  # (job UID, attempt, index) -> pod UID
         self._most: dict[tuple[str, Any, str], int] = {}  # (job UID, attempts, field) -> furthest progress
         self._broken: dict[str, None] = {}  # in order, each once
@@ -123,7 +127,7 @@ class Audit:
         return next(revision for revision, seen, _ in self.history[uid] if seen == phase)
 
     def event(self, kind: str, change: str, obj: Object, now: float) -> None:
-        """One watch event: `kind` as in the manifest, `change` ADDED, MODIFIED or DELETED, `now` in seconds."""
+        """One watch event: `kind` as in the manifest, `change` LISTED, ADDED, MODIFIED or DELETED, `now` in seconds."""
         with self._lock:
             self.seen[kind] += 1
             if kind == "Pod":
@@ -160,8 +164,10 @@ class Audit:
         key = (job, _labels(pod).get("rfuav.io/attempt", "?"), _index(pod))
         if self._made.setdefault(key, uid) != uid:
             self.break_(f"pod {_name(pod)}: attempt {key[1]}, index {key[2]} of its job was made twice")
-        if uid not in self._created:
-            self._created[uid] = (job, pod["metadata"]["name"], _version(pod))
+        if change != LISTED and uid not in self._listed:
+            self._created.setdefault(uid, (job, pod["metadata"]["name"], _version(pod)))
+        else:
+            self._listed.add(uid)
         twins = [p for p in self._pods.values() if _job_uid(p) == job and _index(p) == key[2]]
         if len(twins) > 1:
             self.break_(f"two live pods of one job and index: {sorted(map(_name, twins))}")

@@ -18,7 +18,7 @@ VALUES: dict[str, Any] = {
     "settings": {
         "logLevel": "info",
         "jobs": {"allowCpu": True},
-        "retries": {"backoffBaseSeconds": 1, "backoffCapSeconds": 4, "nodeAvoidSeconds": 5},
+        "retries": {"backoffBaseSeconds": 1, "backoffCapSeconds": 4, "nodeAvoidSeconds": 5, "uncountedLimit": 200},
         "leader": {"leaseSeconds": 10},
     },
     # A share of the cores that the trainings beside it cannot starve.

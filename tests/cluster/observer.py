@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cluster.audit import GROUP, Audit
+from cluster.audit import GROUP, LISTED, Audit
 from kubernetes import client
 
 VERSION = "v1alpha1"
@@ -38,7 +38,7 @@ class Observer:
         for kind, (list_, args) in self._sources.items():
             listed = self._api.sanitize_for_serialization(list_(*args))
             for obj in listed["items"]:
-                self.audit.event(kind, "ADDED", obj, time.monotonic())
+                self.audit.event(kind, LISTED, obj, time.monotonic())
             thread = threading.Thread(
                 target=self._follow,
                 args=(kind, listed["metadata"]["resourceVersion"]),

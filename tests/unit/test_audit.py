@@ -4,7 +4,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from cluster.audit import FOREIGN_PODS_ARE_KNOWN_AFTER, Audit
+from cluster.audit import FOREIGN_PODS_ARE_KNOWN_AFTER, LISTED, Audit
 
 GPU = "nvidia.com/gpu"
 NODE = {
@@ -160,6 +160,13 @@ def test_a_pod_that_no_status_ever_named(world: World) -> None:
     world.job("a", phase="Admitted", attempt=1, assignments=[{"pod": "another"}])
     world.pod("a-1", "a")
     assert "its job recorded it never" in found(world)
+
+
+def test_a_pod_that_was_there_before_is_not_judged(world: World) -> None:
+    world.pod("a-1", "a", change=LISTED)
+    world.job("a", phase="Running", attempt=1, assignments=[{"pod": "a-1"}])
+    world.pod("a-1", "a", change="MODIFIED")
+    assert found(world) == ""
 
 
 def test_a_new_attempt_beside_a_live_pod_of_the_old_one(world: World) -> None:
