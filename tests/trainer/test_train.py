@@ -233,8 +233,12 @@ def test_too_many_corrupt_images_end_the_job(image_desk):
 
 
 def test_recordings(desk):
-    tone_set(desk / "captures/train", count=6)
-    run(desk, training_spec(dataset__iq=IQ, training__epochs=4, model__architecture="resnet18"))
+    tone_set(desk / "captures/train", count=10)
+    optimizer = {"learningRate": 0.0003}
+    spec = training_spec(
+        dataset__iq=IQ, training__epochs=5, training__optimizer=optimizer, model__architecture="resnet18"
+    )
+    run(desk, spec)
     assert history(desk / "models/out")[-1]["bestValAccuracy"] >= 0.9
 
 

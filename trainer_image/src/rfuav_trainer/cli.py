@@ -7,6 +7,7 @@ Heavy modules are imported only once a command needs them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -21,6 +22,8 @@ from rfuav_trainer.progress import Progress, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rfuav_trainer.display import Display
 
 log = structlog.get_logger()
 
@@ -130,13 +133,15 @@ def _dispatch(job: config.Job, progress: Progress, stop: runtime.StopSignal) -> 
 
 def _finish(work: Callable[[Progress, runtime.StopSignal], Any]) -> None:
     """Run `work`, report its end, and leave with its exit code. The only way out of a command."""
-    logs.configure()
+    human = logs.configure()
     stop = runtime.StopSignal()
     stop.install()
-    progress = Progress(Server.from_environment())
+    display = _display() if human else None
+    progress = Progress(Server.from_environment(), listener=display)
     failure: errors.Failure | None = None
     try:
-        work(progress, stop)
+        with display or contextlib.nullcontext():
+            work(progress, stop)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (the one place where exceptions become exit codes)
         failure = errors.describe(error)
         unforeseen = not isinstance(error, errors.JobError) and failure.exit_code == errors.EXIT_FAILED
@@ -144,10 +149,18 @@ def _finish(work: Callable[[Progress, runtime.StopSignal], Any]) -> None:
         level(
             failure.message, reason=failure.reason, exitCode=failure.exit_code, exc_info=error if unforeseen else None
         )
+    if display is not None and failure is None:
+        display.summary(progress.last)
     progress.close()
     _write_termination_message(failure, progress.last)
     sys.stdout.flush()
     raise SystemExit(failure.exit_code if failure else 0)
+
+
+def _display() -> Display:
+    from rfuav_trainer.display import Display  # noqa: PLC0415  (pods have no terminal)
+
+    return Display()
 
 
 def _write_termination_message(failure: errors.Failure | None, status: dict[str, Any]) -> None:

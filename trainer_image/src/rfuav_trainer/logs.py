@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -15,18 +15,17 @@ if TYPE_CHECKING:
     from structlog.typing import Processor
 
 
-def configure(*, stream: TextIO | None = None, verbose: bool = False) -> bool:
-    """Set up logging for the process; returns whether a person reads along (stdout is a terminal)."""
-    stream = stream or sys.stdout
-    human = stream.isatty()
+def configure(*, human: bool | None = None, verbose: bool = False) -> bool:
+    """Set up logging for the process; returns whether a person reads along (`human`; default: stdout is a terminal)."""
+    human = sys.stdout.isatty() if human is None else human
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if human else "iso", utc=not human, key="time"),
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
     renderer: Processor
     if human:
-        shared[-1] = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
+        shared[-1] = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)  # where ConsoleRenderer looks for it
         renderer = structlog.dev.ConsoleRenderer()
     else:
         renderer = structlog.processors.JSONRenderer(default=str)
@@ -34,7 +33,7 @@ def configure(*, stream: TextIO | None = None, verbose: bool = False) -> bool:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.PrintLoggerFactory(),  # looks stdout up at every line: a progress bar replaces it
         cache_logger_on_first_use=False,
     )
     return human

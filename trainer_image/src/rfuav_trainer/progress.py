@@ -23,13 +23,14 @@ from urllib.parse import urlsplit
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 log = structlog.get_logger()
 
 MOST_METRICS = 64
 LONGEST_BACKOFF = 60.0
-PERMANENT = frozenset({400, 404, 413, 422})
+HURRY = 0.2  # seconds between two tries of the last report
+TRY_AGAIN = frozenset({0, 401, 403, 429})  # 0: not reached
 
 
 def now() -> str:
@@ -84,15 +85,24 @@ class Progress:
         server: where to post; None keeps the last value for the termination message and sends nothing.
         interval: least seconds between two posts (RFUAV_PROGRESS_INTERVAL).
         final_wait: most seconds that `close` waits for the last value to arrive.
+        listener: is shown every value as well, for a progress bar.
     """
 
-    def __init__(self, server: Server | None, *, interval: float | None = None, final_wait: float = 5.0) -> None:
+    def __init__(
+        self,
+        server: Server | None,
+        *,
+        interval: float | None = None,
+        final_wait: float = 5.0,
+        listener: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self._listener = listener
         self._server = server
         self._interval = float(os.environ.get("RFUAV_PROGRESS_INTERVAL", "2")) if interval is None else interval
         self._final_wait = final_wait
         self._changed = threading.Condition()
         self._pending: dict[str, Any] | None = None
-        self._closing = False
+        self._deadline: float | None = None  # set when closing
         self._sequence = time.time_ns() // 1_000_000  # keeps growing when the same attempt starts again
         self._thread: threading.Thread | None = None
         self.last: dict[str, Any] = {}
@@ -114,6 +124,8 @@ class Progress:
             value = {**status, "lastUpdatedTime": now(), "rfuav": own}
             value["metrics"] = value.get("metrics", [])[:MOST_METRICS]
             self.last = value
+            if self._listener is not None:
+                self._listener(value)
             if self._server is None:
                 return
             self._pending = value
@@ -127,7 +139,7 @@ class Progress:
         if self.last:
             self.update({**self.last, "rfuav": {**self.last.get("rfuav", {}), "final": True}})
         with self._changed:
-            self._closing = True
+            self._deadline = time.monotonic() + self._final_wait
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(self._final_wait)
@@ -135,63 +147,48 @@ class Progress:
                 log.warning("the last progress report did not arrive in time; the termination message carries it")
 
     def _run(self) -> None:
-        failures = 0
-        deadline: float | None = None
-        while True:
-            with self._changed:
-                while self._pending is None and not self._closing:
-                    self._changed.wait()
-                value, self._pending = self._pending, None
-                if self._closing and deadline is None:
-                    deadline = time.monotonic() + self._final_wait
-            if value is None:
-                return
-            status, retry_after = self._send(value, deadline)
-            if status == 0 or status in (401, 403, 429) or status >= http.client.INTERNAL_SERVER_ERROR:
-                # Tokens rotate and leaders change, so 401 and 403 are worth another try as well.
+        """Send values until closed: one an interval; a failed one again after a growing pause unless a newer came."""
+        failures, usual, soonest = 0, 0.0, 0.0
+        while (value := self._next(usual, soonest)) is not None:
+            status, retry_after = self._send(value)
+            # Tokens rotate and leaders change, so 401 and 403 are worth another try as well.
+            if status in TRY_AGAIN or status >= http.client.INTERNAL_SERVER_ERROR:
                 failures += 1
-                pause = max(retry_after, min(LONGEST_BACKOFF, self._interval * 2 ** min(failures - 1, 6)))
-                with self._changed:
-                    if self._pending is None:
-                        self._pending = value
                 if failures == 1:
-                    log.warning("progress report failed, trying again", status=status, seconds=round(pause, 1))
+                    log.warning("progress report failed, trying again", status=status)
+                with self._changed:
+                    self._pending = self._pending or value
+                pause = max(retry_after, min(LONGEST_BACKOFF, self._interval * 2 ** min(failures - 1, 6)))
+                hurry = retry_after or HURRY
             else:
-                failures, pause = 0, self._interval
-                if status in PERMANENT:
+                if status >= http.client.BAD_REQUEST:
                     log.warning("progress report refused", status=status)
-            if not self._pause(pause, failed=failures > 0, retry_after=retry_after, deadline=deadline):
-                return
+                failures, pause, hurry = 0, self._interval, 0.0
+            usual, soonest = time.monotonic() + pause, time.monotonic() + hurry
 
-    def _send(self, value: Mapping[str, Any], deadline: float | None) -> tuple[int, float]:
-        """The HTTP status, 0 when the server could not be reached, and Retry-After in seconds."""
-        timeout = 10.0 if deadline is None else max(0.1, deadline - time.monotonic())
-        assert self._server is not None  # noqa: S101  (the thread only exists with a server; mypy cannot see it)
-        try:
-            return self._server.post(json.dumps({"trainerStatus": value}).encode(), timeout)
-        except (OSError, ssl.SSLError, http.client.HTTPException, ValueError) as error:
-            log.debug("progress server not reached", error=str(error))
-            return 0, 0.0
-
-    def _pause(self, seconds: float, *, failed: bool, retry_after: float, deadline: float | None) -> bool:
-        """Wait before the next post; False once the deadline of the final value has passed.
-
-        Closing cuts the wait short (the final value is not held back by the interval), but a Retry-After is kept.
-        """
-        until = time.monotonic() + seconds
+    def _next(self, usual: float, soonest: float) -> dict[str, Any] | None:
+        """The value to send, once it is time: `usual` while the job runs, `soonest` when closing. None: no more."""
         with self._changed:
             while True:
-                if self._closing:
-                    shortest = retry_after or (0.2 if failed else 0.0)
-                    until = min(until, time.monotonic() + shortest) if not retry_after else until
-                    if deadline is not None and until > deadline:
-                        return False
-                left = until - time.monotonic()
-                if left <= 0:
-                    return True
-                self._changed.wait(left)
-                if self._closing and deadline is None:
-                    deadline = time.monotonic() + self._final_wait
+                moment = time.monotonic()
+                closing = self._deadline is not None
+                if self._deadline is not None and (self._pending is None or max(moment, soonest) >= self._deadline):
+                    return None
+                start = soonest if closing else usual
+                if self._pending is not None and moment >= start:
+                    value, self._pending = self._pending, None
+                    return value
+                self._changed.wait(None if self._pending is None else start - moment)
+
+    def _send(self, value: Mapping[str, Any]) -> tuple[int, float]:
+        """The HTTP status, 0 when the server could not be reached, and Retry-After in seconds."""
+        assert self._server is not None  # noqa: S101  (the thread only exists with a server; mypy cannot see it)
+        timeout = 10.0 if self._deadline is None else max(0.1, self._deadline - time.monotonic())
+        try:
+            return self._server.post(json.dumps({"trainerStatus": value}).encode(), timeout)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            log.debug("progress server not reached", error=str(error))
+            return 0, 0.0
 
 
 class Speed:
