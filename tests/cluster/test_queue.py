@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 from cluster.jobs import GPU_JOB, inference, restricted_pod, training
+from cluster.kube import Kube
 from cluster.running import Running
 
 TRAININGS = ("queued-a", "queued-b", "queued-c")
@@ -15,33 +16,16 @@ def test_jobs_wait_behind_a_foreign_pod_and_then_two_at_a_time(running: Running)
     kube.wait_finished("TrainingJob", "base")
     kube.apply(restricted_pod(FOREIGN, running.trainer_image, "sleep", "infinity", gpus=8))
     kube.kubectl("wait", "--for=condition=Ready", f"pod/{FOREIGN}", "--timeout=60s")
-    for name in TRAININGS:
-        kube.apply(training(name, resources=GPU_JOB))
-    kube.apply(inference(INFERENCE, resources=GPU_JOB))
-
-    # They wait: who is when in turn, and what is short of what.
     order = [("InferenceJob", INFERENCE), *(("TrainingJob", name) for name in TRAININGS)]
-    for position, (kind, name) in enumerate(order, 1):
-        waiting = kube.wait(
-            kind,
-            name,
-            lambda s, p=position: (s.get("queue") or {}).get("position") == p,
-            timeout=30,
-            what=f"position {position}",
-        )
-        assert waiting["phase"] == "Queued"
-        assert waiting["reason"] == "WaitingForCapacity"
-        assert waiting["queue"]["of"] == len(order)
-        assert "needs 1 GPU" in waiting["message"]
-        assert "pods of others use 8" in waiting["message"], waiting["message"]
-        admitted = next(c for c in waiting["conditions"] if c["type"] == "Admitted")
-        assert (admitted["status"], admitted["reason"]) == ("False", "WaitingForCapacity")
-        assert kube.pods_of(name) == []
-    line = kube.line("TrainingJob", TRAININGS[0])
-    assert (line["PHASE"], line["REASON"], line["GPUS"]) == ("Queued", "WaitingForCapacity", "1")
+    try:
+        for name in TRAININGS:
+            kube.apply(training(name, resources=GPU_JOB))
+        kube.apply(inference(INFERENCE, resources=GPU_JOB))
+        _check_waiting(kube, order)
+    finally:
+        kube.kubectl("delete", "pod", FOREIGN)
 
-    # The other workload leaves; the room it held goes to the head of the queue.
-    kube.kubectl("delete", "pod", FOREIGN)
+    # The other workload has left; the room it held goes to the head of the queue.
     ends = {name: kube.wait_finished(kind, name) for kind, name in order}
     assert {name: end["phase"] for name, end in ends.items()} == dict.fromkeys(ends, "Succeeded")
     assert all("queue" not in end for end in ends.values())
@@ -52,6 +36,32 @@ def test_jobs_wait_behind_a_foreign_pod_and_then_two_at_a_time(running: Running)
     done_at = {name: running.observer.audit.first(uids[name], "Succeeded") for _, name in order}
     assert all(admitted_at[a] < admitted_at[b] for (_, a), (_, b) in pairwise(order))
     assert admitted_at["queued-c"] > min(done_at["queued-a"], done_at["queued-b"])
+
+
+def _check_waiting(kube: Kube, order: list[tuple[str, str]]) -> None:
+    """They wait: who is when in turn, and what is short of what."""
+
+    def places() -> list[int]:
+        """The jobs' places in the queue of the pool, in which others stand too; [] unless all have one."""
+        queues = [kube.status(kind, name).get("queue") for kind, name in order]
+        return [queue["position"] for queue in queues if queue] if all(queues) else []
+
+    kube.wait_for(
+        lambda: (found := places()) and found == sorted(set(found)),
+        timeout=60,
+        what="places in the queue, inference first",
+    )
+    for kind, name in order:
+        waiting = kube.status(kind, name)
+        assert (waiting["phase"], waiting["reason"]) == ("Queued", "WaitingForCapacity")
+        assert waiting["queue"]["of"] >= len(order)
+        assert "needs 1 GPU" in waiting["message"]
+        assert "pods of others use 8" in waiting["message"], waiting["message"]
+        admitted = next(c for c in waiting["conditions"] if c["type"] == "Admitted")
+        assert (admitted["status"], admitted["reason"]) == ("False", "WaitingForCapacity")
+        assert kube.pods_of(name) == []
+    line = kube.line("TrainingJob", TRAININGS[0])
+    assert (line["PHASE"], line["REASON"], line["GPUS"]) == ("Queued", "WaitingForCapacity", "1")
 
 
 def test_the_pool_tells_how_many_slots_it_has(running: Running) -> None:
