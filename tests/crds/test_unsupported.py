@@ -34,6 +34,8 @@ def test_every_row_is_about_a_field_that_exists(kind, row):
     [
         ("TrainingJob", {"spec.dataset.train.uri": "s3://bucket/train"}, "spec.dataset.train.uri: s3:// and hf://"),
         ("TrainingJob", {"spec.output.uri": "file:///out"}, "spec.output.uri: a file:/// folder is lost with the pod"),
+        ("TrainingJob", {"spec.resources.gpus": 2}, "spec.resources.gpus: our trainer uses one GPU yet"),
+        ("InferenceJob", {"spec.resources.gpus": 2}, "spec.resources.gpus: our trainer uses one GPU yet"),
         ("InferenceJob", {"spec.input.pattern": "**/*.MP4"}, "spec.input.pattern: videos cannot be read yet"),
         ("GPUPool", {"spec.scaleUp.maxJobs": 1}, "spec.scaleUp.maxJobs"),
         ("GPUPool", {"spec.starvationSeconds": 60}, "spec.starvationSeconds"),
@@ -42,6 +44,11 @@ def test_every_row_is_about_a_field_that_exists(kind, row):
 )
 def test_what_is_missing_is_said(kind, changes, message):
     assert any(line.startswith(message) for line in unsupported(stored(kind, changes), kind))
+
+
+def test_an_image_of_ones_own_may_use_several_gpus():
+    changes = {"spec.resources.gpus": 2, "spec.image": "mine:1"}
+    assert unsupported(stored("TrainingJob", changes), "TrainingJob") == []
 
 
 def test_an_output_on_a_mounted_volume_is_kept():

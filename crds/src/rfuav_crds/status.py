@@ -42,6 +42,7 @@ class Assignment(Model):
     rank: Count | None = Field(None, description="Its rank (TrainingJob of several nodes).")
     started_at: datetime | None = Field(None, description="When its container was seen running.")
     image_error_since: datetime | None = Field(None, description="Since when its image cannot be pulled.")
+    gpu_uuid: Name = Field("", alias="gpuUUID", description="Physical GPU that its process says it uses.")
     stopping: Message = Field("", description="Why it is being removed; its room is held until it is gone.")
 
 
@@ -177,7 +178,7 @@ class JobStatus(Model):
     message: Message = Field("", description="Why, with the numbers, in a sentence for people.")
     conditions: Conditions = Field(
         default_factory=list,
-        description="Admitted, PodsReady, Evicted, Suspended, Complete, Failed, and kstatus' Reconciling and Stalled.",
+        description="Admitted, PodsReady, Evicted, Suspended, Complete, Failed, GPUShared, Reconciling, Stalled.",
     )
     attempt: Count = Field(0, description="Attempts begun, from 1.")
     assignments: Annotated[list[Assignment], Field(max_length=_SHARDS)] = Field(

@@ -57,6 +57,10 @@ def _is_not(*values: Any) -> Predicate:
     return lambda value, _: value not in values
 
 
+def _several_without_image(value: Any, spec: Spec) -> bool:
+    return int(value) > 1 and not spec.get("image")
+
+
 _VIDEO = (".mp4", ".avi", ".mov", ".mkv")
 _REMOTE = "s3:// and hf:// are not built yet: copy the data to a claim and write pvc://CLAIM/path"
 _LOST = "a file:/// folder is lost with the pod: write pvc://CLAIM/path, or mount a volume there with podTemplate"
@@ -64,6 +68,11 @@ _LOST = "a file:/// folder is lost with the pod: write pvc://CLAIM/path, or moun
 _JOB = (
     Missing("output.uri", _remote, _REMOTE),
     Missing("output.uri", _file_without_mount, _LOST),
+    Missing(
+        "resources.gpus",
+        _several_without_image,
+        "our trainer uses one GPU yet: write 1, or name an image of your own that uses several",
+    ),
 )
 
 TABLE: dict[str, tuple[Missing, ...]] = {

@@ -9,10 +9,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
-import threading
-import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from localcluster.errors import LocalClusterError
+from localcluster.longrun import watched
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 KUBERNETES_VERSION = "1.35.4"
@@ -155,48 +152,16 @@ def _build(names: list[str], console: Console) -> None:
     """Build programs of one module, moving each into place whole: a killed build leaves nothing half-written."""
     folder = TOOLS / PROGRAMS[names[0]].module
     environment = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
-    started = time.monotonic()
-    with console.status("") as status:
-        for name in names:
-            program, target = PROGRAMS[name], cached_path(name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_suffix(".partial")
-            command = [
-                "go",
-                "build",
-                "-trimpath",
-                "-buildvcs=false",
-                "-mod=readonly",
-                "-ldflags",
-                program.ldflags,
-                "-o",
-                str(partial),
-            ]
-            begun = time.monotonic()
-            with subprocess.Popen(
-                [*command, program.package],
-                cwd=folder,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            ) as process:
-                tail: deque[str] = deque(maxlen=30)
-                reader = threading.Thread(target=_drain, args=(process, tail), daemon=True)
-                reader.start()
-                while process.poll() is None:
-                    now = time.monotonic()
-                    status.update(
-                        f"building {name} ({now - begun:.0f} s, {now - started:.0f} s in all; only the first time)"
-                    )
-                    time.sleep(0.5)
-                reader.join()
-            if process.returncode != 0:
-                raise LocalClusterError(f"Building {name} in {folder} failed:\n{''.join(tail)}")
-            partial.rename(target)
-            console.print(f"built {name} in {time.monotonic() - begun:.0f} s")
-
-
-def _drain(process: subprocess.Popen[str], tail: deque[str]) -> None:
-    if process.stdout is not None:
-        tail.extend(process.stdout)
+    for name in names:
+        program, target = PROGRAMS[name], cached_path(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_suffix(".partial")
+        flags = ("-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", program.ldflags)
+        watched(
+            ["go", "build", *flags, "-o", str(partial), program.package],
+            f"building {name} (the first time only)",
+            console,
+            cwd=folder,
+            environment=environment,
+        )
+        partial.rename(target)

@@ -11,13 +11,13 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 from rich.console import Console
 
 from localcluster import binaries, hostcheck
 from localcluster.errors import LocalClusterError
+from localcluster.longrun import watched
 
 BASE_IMAGE = "localhost/rfuav-base:bookworm"
 _SUITE = "bookworm"
@@ -64,7 +64,7 @@ def ensure_base(console: Console) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="rfuav-base-", dir=_storage()) as folder:
         root = Path(folder) / "rootfs"
-        _watched(
+        watched(
             ["debootstrap", "--variant=minbase", f"--include={_BASE_PACKAGES}", _SUITE, str(root)],
             f"making the base image from Debian {_SUITE}'s packages",
             console,
@@ -83,7 +83,7 @@ def push(image: str, reference: str, console: Console) -> None:
     """Push an image as `reference`, with zstd at its fastest: gzip, buildah's own choice, takes twice the time."""
     compression = ("--compression-format", "zstd", "--compression-level", "1")
     command = [*_command("push"), *compression, "--tls-verify=false", image, f"docker://{reference}"]
-    _watched(command, f"pushing {reference}", console)
+    watched(command, f"pushing {reference}", console)
 
 
 def _build(dockerfile: Path, name: str, context: Path, build_args: dict[str, str], console: Console) -> str:
@@ -100,7 +100,7 @@ def _build(dockerfile: Path, name: str, context: Path, build_args: dict[str, str
             *("--layers", "--isolation", "chroot", "--network", "host", "--pull-never", "--iidfile", str(identity)),
             *(*volumes, *arguments, "--tag", f"localhost/{name}", "--file", str(dockerfile), str(context)),
         ]
-        _watched(command, f"building {name} from {dockerfile.name}", console)
+        watched(command, f"building {name} from {dockerfile.name}", console)
         return identity.read_text().strip().removeprefix("sha256:")
 
 
@@ -141,18 +141,3 @@ def _buildah(verb: str, *arguments: str, check: bool = True) -> subprocess.Compl
     if check and result.returncode != 0:
         raise LocalClusterError(f"`buildah {verb}` failed:\n{result.stderr.strip()[-2000:]}")
     return result
-
-
-def _watched(command: list[str], doing: str, console: Console) -> None:
-    """Run a long command, showing how long it takes; on failure raise with the end of its output."""
-    started = time.monotonic()
-    with tempfile.TemporaryFile("w+") as output, console.status(doing) as status:
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process:
-            while process.poll() is None:
-                status.update(f"{doing} ({time.monotonic() - started:.0f} s)")
-                time.sleep(0.2)
-        if process.returncode != 0:
-            output.seek(0)
-            tail = "".join(output.readlines()[-40:])
-            raise LocalClusterError(f"{doing} failed:\n{tail}")
-    console.print(f"{doing}: {time.monotonic() - started:.1f} s")

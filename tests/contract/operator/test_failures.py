@@ -80,6 +80,6 @@ def test_no_such_pool(world):
 
 
 def test_more_than_any_node_has(world):
-    world.submit("a", resources={"gpus": 16})
+    world.submit("a", image="example.com/mine:1", resources={"gpus": 16})
     status = world.until("a", lambda s: s.get("reason") in ("NoMatchingNode", "ExceedsMaxQuota"))
     assert "16 GPUs" in status["message"]

@@ -41,9 +41,7 @@ def test_priorities_are_the_operators_defaults():
     assert VALUES["priorityClasses"]["inference"] == Defaults().inference_priority
 
 
-@pytest.mark.parametrize(
-    "file", [CHART / "values.yaml", ROOT / "demo/values.yaml"], ids=lambda f: f.parent.name
-)
+@pytest.mark.parametrize("file", [CHART / "values.yaml", ROOT / "demo/values.yaml"], ids=lambda f: f.parent.name)
 def test_the_default_pool_is_one(file):
     spec = yaml.safe_load(file.read_text())["defaultPool"]["spec"]
     KINDS["GPUPool"].model_validate(

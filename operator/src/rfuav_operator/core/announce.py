@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from rfuav_operator.core import reasons
+from rfuav_operator.core import conditions, gpusharing, reasons
 from rfuav_operator.core.model import Job, JobStatus, Phase, RecordEvent
 
 _NOTE_LIMIT = 1000  # the API allows 1024
@@ -49,6 +49,9 @@ def events(job: Job, new: JobStatus) -> Iterator[RecordEvent]:
         yield _event(job, "Normal", "Admitted", "Admit", f"attempt {new.attempt}: {places}")
     if new.phase is not old.phase and new.phase is not None:
         yield from _phase_events(job, new)
+    shared = conditions.find(new.conditions, gpusharing.CONDITION)
+    if shared and shared.status == "True" and not conditions.is_true(old.conditions, gpusharing.CONDITION):
+        yield _event(job, "Warning", shared.reason, "WatchPods", shared.message)
     if new.reason == reasons.MISCONFIGURED != old.reason:
         yield _event(job, "Warning", reasons.MISCONFIGURED, "Queue", new.message)
 

@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_operator.core import admission, announce, lifecycle, podspec, poolstatus
+from rfuav_operator.core import admission, announce, gpusharing, lifecycle, podspec, poolstatus
 from rfuav_operator.core.lifecycle import Facts, Outcome
 from rfuav_operator.core.model import (
     Action,
@@ -75,9 +75,14 @@ def turn(snapshot: Snapshot, *, dirty: Collection[Uid], reports: Sequence[Report
     for uid, status in planned.statuses.items():
         jobs[uid] = replace(jobs[uid], status=status)
 
-    # 4. One write a job, then its effects.
+    # 4. Trainings that the device plugin put on one GPU.
+    flagged = dict(gpusharing.flags(jobs, planned.rooms, now)) if plan else {}
+    for uid, status in flagged.items():
+        jobs[uid] = replace(jobs[uid], status=status)
+
+    # 5. One write a job, then its effects.
     actions: list[Action] = []
-    for uid in {**outcomes, **planned.statuses}:
+    for uid in {**outcomes, **planned.statuses, **flagged}:
         urgent = any(report.final for report in by_job.get(uid, ()))
         create = (
             [*outcomes[uid].create, *planned.create.get(uid, ())] if uid in outcomes else planned.create.get(uid, [])

@@ -116,7 +116,7 @@ class _Step:
         self._begin()
         for report in self.facts.reports:
             self.status = progress.apply_report(self.status, report, self.job.kind)
-        for assignment in self.job.status.assignments:
+        for assignment in self.status.assignments:
             self._observe(assignment)
         self._delete_strays()
         self._count_running_time()

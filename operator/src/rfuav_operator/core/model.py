@@ -72,6 +72,7 @@ class Assignment(Wire, frozen=True, kw_only=True):
         None  # its container was seen running: a pod gone after this has vanished, not been lost
     )
     image_error_since: datetime | None = None  # first seen in ErrImagePull or ImagePullBackOff
+    gpu_uuid: str = msgspec.field(default="", name="gpuUUID")  # the physical GPU its process reports to use
     stopping: str = ""  # why its pod is being removed; the room is held until the pod is gone or terminal
 
 

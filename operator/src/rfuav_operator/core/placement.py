@@ -229,7 +229,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def held(snapshot: Snapshot, jobs: Mapping[Uid, Job]) -> Iterator[tuple[Uid, str, Held]]:
-    """The tier of a node's GPUs: the highest that their memory reaches; unknown memory: the lowest."""
+    """What every pod of ours holds, by job and pod name: recorded, alive, or on its way."""
     for uid in jobs.keys() | snapshot.pods_of.keys():
         job = jobs.get(uid)
         pods = snapshot.pods_of.get(uid, {})

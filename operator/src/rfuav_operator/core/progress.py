@@ -220,6 +220,9 @@ def apply_report(status: JobStatus, report: Report, kind: Kind) -> JobStatus:
     before = _of_unit(status, assignment.shard, kind)
     if before.sequence is not None and report.sequence <= before.sequence:
         return status
+    if report.gpu_uuid and report.gpu_uuid != assignment.gpu_uuid:
+        seen = replace(assignment, gpu_uuid=report.gpu_uuid)
+        status = replace(status, assignments=tuple(seen if a is assignment else a for a in status.assignments))
     after = _forward(before, replace(report.progress, sequence=report.sequence, updated_at=report.received_at))
     return _store(status, assignment.shard, kind, after, _as_parts(report))
 

@@ -1,0 +1,61 @@
+"""Trainings that landed on one physical GPU beyond what the pool allows there: said on each of them.
+
+Which GPU a slot lands on is the device plugin's choice, so it is known only when the trainers report it. Jobs and the
+rooms of a plan come in, statuses with the condition `GPUShared` set or cleared go out.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from rfuav_operator.core import conditions
+from rfuav_operator.core.model import Job, JobStatus, Kind, NodeName, Uid
+from rfuav_operator.core.placement import Room, is_active
+
+CONDITION = "GPUShared"
+_SHOWN = 3
+
+
+def flags(
+    jobs: Mapping[Uid, Job], rooms: Mapping[str, Mapping[NodeName, Room]], now: datetime
+) -> Iterator[tuple[Uid, JobStatus]]:
+    """The statuses that change because trainings share a GPU, or do so no more."""
+    on_gpu: dict[tuple[str, str], list[Job]] = defaultdict(list)
+    for job in jobs.values():
+        if job.kind is Kind.TRAINING and is_active(job):
+            for node, uuid in {(a.node, a.gpu_uuid) for a in job.status.assignments if a.gpu_uuid and not a.stopping}:
+                on_gpu[node, uuid].append(job)
+    messages: dict[Uid, str] = {}
+    for (node, uuid), sharers in on_gpu.items():
+        for job in sharers:
+            room = rooms.get(job.spec.pool, {}).get(NodeName(node))
+            if room is not None and len(sharers) > room.tier.training:
+                messages[job.uid] = _message(node, uuid, [other for other in sharers if other is not job])
+    for job in jobs.values():
+        settled = job.status.conditions
+        if job.uid in messages:
+            settled = conditions.put(
+                settled,
+                CONDITION,
+                value=True,
+                reason="TrainingsShareGPU",
+                message=messages[job.uid],
+                now=now,
+                generation=job.generation,
+            )
+        else:
+            settled = conditions.clear(settled, CONDITION, reason="Alone", now=now, generation=job.generation)
+        if settled is not job.status.conditions:
+            yield job.uid, replace(job.status, conditions=settled)
+
+
+def _message(node: str, uuid: str, others: list[Job]) -> str:
+    names = sorted(f"{job.namespace}/{job.name}" for job in others)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return (
+        f"{uuid} of node {node} also runs training {', '.join(names[:_SHOWN])}{more}: the device plugin chose the same "
+        "GPU; both are slower than planned, and one that runs out of memory is run again. Delete one of the pods to "
+        "have it placed anew"
+    )
