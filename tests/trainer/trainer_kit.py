@@ -69,7 +69,13 @@ def training_spec(**changes) -> dict:
     spec = {
         "model": {"architecture": "mobilenet_v3_small"},
         "dataset": {"train": {"uri": "pvc://captures/train"}, "validation": {"fraction": 0.25}, "imageSize": 64},
-        "training": {"epochs": 3, "batchSize": 4, "optimizer": {"learningRate": 0.001}, "seed": 3},
+        "training": {
+            "epochs": 3,
+            "batchSize": 4,
+            "optimizer": {"learningRate": 0.001},
+            "schedule": {"name": "cosine"},
+            "seed": 3,
+        },
         "output": {"uri": "pvc://models/out"},
         "resources": RESOURCES,
     }

@@ -84,7 +84,8 @@ class Schedule(Spec):
     """How the learning rate goes over the epochs."""
 
     name: Literal["constant", "cosine", "step"] = Field(
-        "constant", description="Shape of the schedule. Default: constant."
+        "constant",
+        description="constant, cosine (to 0 over the training) or step (a tenth after each third). Default: constant.",
     )
     warmup_epochs: Annotated[int, Field(ge=0, le=1000)] = Field(
         0, description="Epochs of linear warm-up before it, fewer than epochs. Default: 0."

@@ -84,8 +84,6 @@ TABLE: dict[str, tuple[Missing, ...]] = {
         Missing("dataset.train.uri", _remote, _REMOTE),
         Missing("dataset.validation.uri", _remote, _REMOTE),
         Missing("training.precision", _is("bf16", "fp16"), "bf16 and fp16 are not built yet: write auto or fp32"),
-        Missing("training.schedule.name", _is_not("constant"), "only constant is built yet: write constant"),
-        Missing("training.schedule.warmupEpochs", lambda value, _: value > 0, "the warm-up is not built yet: write 0"),
         Missing("training.optimizer.name", _is_not("adam"), "only adam is built yet: write adam"),
         Missing("training.augment", lambda value, _: bool(value), "augmentation is not built yet: write []"),
     ),

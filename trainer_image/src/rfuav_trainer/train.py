@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional
 
 from rfuav_crds import TrainingJobSpec
-from rfuav_trainer import metrics, models, report, runtime, weights
+from rfuav_trainer import metrics, models, report, runtime, schedule, weights
 from rfuav_trainer.checkpoint import CheckpointStore, Saved, write_json
 from rfuav_trainer.data import Reader
 from rfuav_trainer.dataset import Dataset, open_dataset
@@ -173,6 +173,7 @@ class Training:
             self._pass_over(batch.unreadable)
             if batch.samples:
                 loss, guesses, labels = self._forward(batch.pictures, batch.labels)
+                self._set_learning_rate()
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()
@@ -184,6 +185,13 @@ class Training:
             self._speed.add(len(batch.samples))
             self._report()
             self._stop_here()
+
+    def _set_learning_rate(self) -> None:
+        training, position = self.spec.training, self.position
+        step = position.epoch * self.steps + position.step
+        share = schedule.factor(training.schedule, step, steps=self.steps, epochs=training.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = training.optimizer.learning_rate * share
 
     def _forward(self, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss (mean cross entropy), scores (n, classes) and labels on the device."""
