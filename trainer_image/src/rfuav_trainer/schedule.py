@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rfuav_crds.training import Schedule
 
 STAGES = 3
-"""Equal parts of the training for `step`; in each the rate is a tenth of the one before, as in torchvision's recipes."""
+"""Equal parts of the training for `step`; each has a tenth of the rate before, as in torchvision's recipes."""
 
 
 def factor(schedule: Schedule, step: int, *, steps: int, epochs: int) -> float:
