@@ -180,11 +180,11 @@ class PodSecurity(Spec):
     """User and group of the pods; everything else follows the restricted Pod Security profile."""
 
     run_as_user: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
-        None, description="Numeric user of the container, not 0 (root). Default: the operator's (chart value)."
+        None, description="Numeric user of the container, not 0 (root). Default: 65532."
     )
     fs_group: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
         None,
-        description="Numeric group that volumes are made writable for, not 0. Default: the operator's (chart value).",
+        description="Numeric group that volumes are made writable for, not 0. Default: 65532.",
     )
 
 

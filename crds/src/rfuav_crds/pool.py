@@ -128,7 +128,13 @@ class ByKind(Model):
     """A number for each kind of job."""
 
     training: Count = Field(0, description="TrainingJobs.")
-    inference: Count = Field(0, description="InferenceJob shards.")
+    inference: Count = Field(0, description="InferenceJobs.")
+
+
+class Pending(ByKind):
+    """Jobs that wait."""
+
+    total: Count = Field(0, description="Both kinds together.")
 
 
 class GPUPoolStatus(Model):
@@ -140,7 +146,7 @@ class GPUPoolStatus(Model):
     slots: Count = Field(0, description="Allocatable nvidia.com/gpu of those nodes.")
     slots_in_use: ByKind = Field(default_factory=ByKind, description="GPU slots held, by kind of job.")
     foreign_slots: Count = Field(0, description="GPU slots that pods of other workloads request.")
-    pending: ByKind = Field(default_factory=ByKind, description="Queued jobs.")
+    pending: Pending = Field(default_factory=Pending, description="Queued jobs.")
     running: ByKind = Field(default_factory=ByKind, description="Admitted or running jobs.")
     borrowed: Count = Field(0, description="GPU slots held beyond the nominal share of their namespace.")
     conditions: Conditions = Field(

@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 import structlog
 from aiohttp import web
 
+from rfuav_operator.core import names
 from rfuav_operator.core.model import Pod
 from rfuav_operator.settings import Settings
 from rfuav_operator.shell import decode, health, kopf_app, metrics, paths, resync, tls
@@ -68,7 +69,7 @@ class Operator:
         self.writer = Writer(connection, self.state, self.events, settings.writes, self.leader.left)
         self.intake = Intake(
             self.state,
-            Tokens(connection, settings.progress.audience),
+            Tokens(connection, names.TOKEN_AUDIENCE),
             leading=lambda: self.leader.leading and self._synced,
             on_report=self._nudge,
             per_second=settings.progress.reports_per_second,

@@ -81,7 +81,6 @@ class ProgressServer(_Section):
     service: str = Field("rfuav-operator-progress", description="Service that selects the leader")
     service_port: int = Field(443, ge=1, le=65535)
     ca_secret: str = Field("rfuav-operator-progress-ca", description="Secret in the operator's namespace")
-    audience: str = "rfuav.io/progress"
     reports_per_second: float = Field(2, gt=0, description="of one pod; more is answered 429")
 
 

@@ -27,6 +27,48 @@ def test_a_suspended_job_is_not_admitted(world):
     world.phase("a", "Succeeded")
 
 
+def test_a_waiting_job_can_be_suspended_and_comes_back_to_its_place(world):
+    for index in range(2):
+        world.submit(f"long{index}", run=None)
+        world.phase(f"long{index}", "Running")
+    world.submit("first")
+    queued = world.reason("first", "WaitingForCapacity")["queuedAt"]
+    world.submit("second")
+    world.until("second", lambda s: (s.get("queue") or {}).get("position") == 2)
+    world.patch("first", {"suspend": True})
+    assert "queue" not in world.phase("first", "Suspended")
+    world.until("second", lambda s: (s.get("queue") or {}).get("position") == 1)
+    world.patch("first", {"suspend": False})
+    status = world.until("first", lambda s: (s.get("queue") or {}).get("position") == 1)
+    assert (status["phase"], status["queuedAt"]) == ("Queued", queued)
+    world.until("second", lambda s: (s.get("queue") or {}).get("position") == 2)
+
+
+def test_a_waiting_job_can_be_cancelled(world):
+    for index in range(2):
+        world.submit(f"long{index}", run=None)
+        world.phase(f"long{index}", "Running")
+    world.submit("waiting")
+    world.reason("waiting", "WaitingForCapacity")
+    world.patch("waiting", {"cancel": True})
+    world.phase("waiting", "Cancelled")
+    assert not world.pods("waiting")
+
+
+def test_the_pool_s_printed_columns(world, kubectl):
+    for index in range(3):
+        world.submit(f"job{index}", run=None)
+    world.reason("job2", "WaitingForCapacity")
+    header = ["NAME", "NODES", "GPUS", "SLOTS", "TRAINING", "INFERENCE", "PENDING", "STOP", "AGE"]
+
+    def shown():
+        lines = kubectl("get", "gpool", world.namespace).stdout.splitlines()
+        assert lines[0].split() == header
+        return lines[1].split()[1:-1]
+
+    world.wait(lambda: shown() == ["1", "2", "8", "2", "0", "1", "None"])
+
+
 @pytest.mark.parametrize("running", [False, True])
 def test_cancel(world, running):
     world.submit("a", run=None, suspend=not running)

@@ -151,4 +151,4 @@ def test_the_last_value_is_not_held_back(world):
     bearer = token(world, running(world))
     assert post(world, bearer, report(99, 1))[0] == 200
     assert post(world, bearer, report(100, 2, final=True))[0] == 200
-    world.until("a", lambda s: (s.get("progress") or {}).get("percent") == 100, seconds=2)
+    world.until("a", lambda s: (s.get("progress") or {}).get("percent") == 100, seconds=4)

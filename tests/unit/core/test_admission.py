@@ -358,7 +358,7 @@ def test_pool_status_says_what_is_there_and_is_written_once():
         "slots": 8,
         "slotsInUse": {"training": 2, "inference": 1},
         "foreignSlots": 1,
-        "pending": {"training": 1, "inference": 0},
+        "pending": {"training": 1, "inference": 0, "total": 1},
         "running": {"training": 2, "inference": 1},
     }
     jobs = [replace(j, status=statuses(done)[j.name]) for j in crowd(3, 1)]

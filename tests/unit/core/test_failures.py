@@ -55,6 +55,14 @@ def test_gpu_memory_is_final_only_on_a_gpu_of_ones_own():
     assert not classify(failed(exit_code=4), gpu_shared=True).final
 
 
+@pytest.mark.parametrize(("slots", "phase"), [(8, Phase.QUEUED), (2, Phase.FAILED)])
+def test_a_job_out_of_gpu_memory_runs_again_where_the_gpu_is_shared(slots, phase):
+    nodes = [node(slots=slots, gpus=2)]
+    held = admitted(job(), nodes=nodes)[0]
+    pod = pod_of(held, phase=PodPhase.FAILED, exit_code=4)
+    assert statuses(run(snapshot([held], pods=[pod], nodes=nodes)))["a"].phase is phase
+
+
 def test_the_termination_message_is_quoted():
     said = classify(failed(exit_code=1, termination_message="no such file"), gpu_shared=False)
     assert said.message == "exit code 1: no such file"

@@ -141,7 +141,7 @@ def test_progress_moves_forward_only():
     assert (held.status.progress.percent, held.status.progress.epoch) == (40, 5)
     assert held.status.metrics == {"valAccuracy": 0.7, "bestValAccuracy": 0.8}
     _, done = told(held, pods, report(pods[0], 7, percent=50, final=True))
-    assert [p.urgent for p in of_type(done, PatchStatus)] == [True]
+    assert [(p.urgent, p.final) for p in of_type(done, PatchStatus)] == [(False, True)]
 
 
 def test_reports_of_other_pods_are_refused():
@@ -168,6 +168,14 @@ def test_shards_are_summed():
     summed = held.status.progress
     assert (summed.percent, summed.processed, summed.failed, summed.total) == (32, 22, 1, 30)
     assert list(held.status.shards.progress) == ["1"]
+
+
+def test_the_metrics_of_the_shard_that_evaluates_stay():
+    """The last shard evaluates the whole; the others, which may end after it was seen, report none."""
+    held, pods = running(Kind.INFERENCE, shards=2, parallelism=2)
+    held, _ = told(held, pods, report(pods[1], 1, percent=100, metrics={"top1": 0.9}))
+    held, _ = told(held, pods, report(pods[0], 1, percent=100))
+    assert held.status.metrics == {"top1": 0.9}
 
 
 def test_the_termination_message_stands_in_for_the_last_report():

@@ -92,8 +92,10 @@ def test_what_the_budget_does_not_hold_back(actions, urgent):
 
 
 def test_the_last_value_of_a_progress_is_final():
-    assert lane(status(1, urgent=False, percent=100)).final
-    assert not lane(status(1, urgent=False, percent=99)).final
+    last = replace(status(1, urgent=False, percent=40), final=True)
+    assert lane(last).final
+    assert not lane(status(1, urgent=False, percent=40)).final
+    assert lane(last, status(2, urgent=False)).final  # also under a newer status: the last value is in it
 
 
 def test_a_status_decided_before_our_own_write_is_sent_on_its_result():

@@ -275,6 +275,21 @@ async def test_the_budget_bounds_progress_of_all_jobs_but_no_transition(tmp_path
         assert any(path.endswith("/a/status") for path in paths)
 
 
+async def test_the_last_values_go_first_when_the_budget_is_short(tmp_path):
+    async with bench(tmp_path, progress_per_second=4, progress_interval_seconds=0) as b:
+        for index in range(8):
+            body = job_body(f"j{index}", uid=f"x{index}", version=100 + index, status={"phase": "Running"})
+            ingest.job(b.state, Kind.TRAINING, body)
+        for index in range(8):
+            job = b.state.job(Uid(f"x{index}"))
+            assert job is not None
+            status = replace(job.status, progress=Progress(percent=index))
+            b.writer.submit([PatchStatus(job=job, status=status, urgent=False, final=index == 7)])
+        await until(lambda: b.sent("PATCH"))
+        first = next(path for method, path, _ in b.api.seen if method == "PATCH")
+        assert first.endswith("/j7/status")
+
+
 async def test_past_the_lease_nothing_is_written(tmp_path):
     async with serving(tmp_path) as (api, connection):
         state = ClusterState(Defaults())

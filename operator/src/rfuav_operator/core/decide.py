@@ -83,11 +83,11 @@ def turn(snapshot: Snapshot, *, dirty: Collection[Uid], reports: Sequence[Report
     # 5. One write a job, then its effects.
     actions: list[Action] = []
     for uid in {**outcomes, **planned.statuses, **flagged}:
-        urgent = any(report.final for report in by_job.get(uid, ()))
+        final = any(report.final for report in by_job.get(uid, ()))
         create = (
             [*outcomes[uid].create, *planned.create.get(uid, ())] if uid in outcomes else planned.create.get(uid, [])
         )
-        actions += _status_actions(snapshot.jobs[uid], jobs[uid].status, urgent=urgent)
+        actions += _status_actions(snapshot.jobs[uid], jobs[uid].status, final=final)
         actions += _effects(jobs[uid], outcomes.get(uid), snapshot)
         actions += [
             CreatePod(
@@ -171,10 +171,9 @@ def _affected(jobs: Mapping[Uid, Job], snapshot: Snapshot) -> Iterator[Uid]:
             yield uid
 
 
-def _status_actions(job: Job, status: JobStatus, *, urgent: bool) -> Iterator[Action]:
+def _status_actions(job: Job, status: JobStatus, *, final: bool) -> Iterator[Action]:
     if status != job.status:
-        urgent = urgent or announce.is_transition(job.status, status)
-        yield PatchStatus(job=job, status=status, urgent=urgent)
+        yield PatchStatus(job=job, status=status, urgent=announce.is_transition(job.status, status), final=final)
 
 
 def _effects(job: Job, outcome: Outcome | None, snapshot: Snapshot) -> Iterator[Action]:

@@ -417,6 +417,7 @@ class PatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     job: Job  # as read
     status: JobStatus
     urgent: bool = True  # a transition; False: progress or queue position, written under the budget
+    final: bool = False  # holds the last value of a progress: first in the budget
 
 
 class CreatePod(msgspec.Struct, frozen=True, kw_only=True):

@@ -49,7 +49,11 @@ def pool_status(
             "inference": sum(room.slots_used[Kind.INFERENCE] for room in held),
         },
         "foreignSlots": sum(room.foreign_gpus for room in held),
-        "pending": {"training": waiting[Kind.TRAINING], "inference": waiting[Kind.INFERENCE]},
+        "pending": {
+            "training": waiting[Kind.TRAINING],
+            "inference": waiting[Kind.INFERENCE],
+            "total": waiting.total(),
+        },
         "running": {
             "training": running.get((pool.name, Kind.TRAINING), 0),
             "inference": running.get((pool.name, Kind.INFERENCE), 0),

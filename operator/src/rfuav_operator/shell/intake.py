@@ -6,7 +6,7 @@ to a live pod that holds room for that job's current attempt; what time it is, t
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -82,14 +82,34 @@ class Intake:
         self._leading = leading
         self._on_report = on_report
         self._per_second = per_second
-        self._waiting: dict[Uid, Report] = {}  # by pod UID
+        self._kept: dict[Uid, dict[str, Report]] = {}  # job -> pod name -> its newest report
+        self._fresh: set[Uid] = set()  # jobs with a report that was not handed out yet
         self._pace: OrderedDict[Uid, _Pace] = OrderedDict()
 
-    def take(self) -> list[Report]:
-        """The reports that came since the last call, at most one of a pod."""
-        taken = list(self._waiting.values())
-        self._waiting.clear()
+    def take(self, jobs: Iterable[Uid] = ()) -> list[Report]:
+        """The newest report of each pod of the jobs that something new came for, and of `jobs`.
+
+        A report is kept until a status that holds it was read back: the write that carried it may have failed, and its
+        sender was told that it was taken.
+        """
+        taken: list[Report] = []
+        for uid in self._fresh.union(jobs):
+            left = {pod: report for pod, report in self._kept.get(uid, {}).items() if self._is_owed(report)}
+            taken += left.values()
+            if left:
+                self._kept[uid] = left
+            else:
+                self._kept.pop(uid, None)
+        self._fresh.clear()
         return taken
+
+    def _is_owed(self, report: Report) -> bool:
+        job = self._state.read_job(report.job_uid)
+        if job is None or (job.status.phase and job.status.phase.terminal):
+            return False
+        if all(held.pod != report.pod for held in job.status.assignments):
+            return False
+        return _sequence(job, report.index) < report.sequence
 
     def app(self) -> web.Application:
         """The server's one route."""
@@ -120,12 +140,15 @@ class Intake:
             parts = parse_trainer_status(document)
         except ValueError as error:
             raise Refused(422, str(error)) from error
-        held = self._held(job, pod)
-        if parts.sequence is not None and parts.sequence <= pace.sequence:
-            raise Refused(409, f"sequence {parts.sequence} is not newer than {pace.sequence}")
-        sequence = max(pace.sequence, held) + 1 if parts.sequence is None else parts.sequence
+        # Looked up again: another report of the pod may have come while this body was read.
+        pace = self._pace.get(pod.uid, pace)
+        newest = max(pace.sequence, _sequence(self._state.job(job.uid) or job, pod.index))
+        if parts.sequence is not None and parts.sequence <= newest:
+            raise Refused(409, f"sequence {parts.sequence} is not newer than {newest}")
+        sequence = newest + 1 if parts.sequence is None else parts.sequence
         self._pace[pod.uid] = pace._replace(sequence=sequence)
-        self._waiting[pod.uid] = Report(
+        self._fresh.add(job.uid)
+        self._kept.setdefault(job.uid, {})[pod.name] = Report(
             job_uid=job.uid,
             pod=pod.name,
             attempt=pod.attempt,
@@ -186,13 +209,13 @@ class Intake:
             raise Refused(429, f"at most {self._per_second:g} reports a second")
         return pace
 
-    @staticmethod
-    def _held(job: Job, pod: Pod) -> int:
-        """The sequence that status holds for the pod: what a client that counts none must go beyond."""
-        progress = job.status.progress
-        if job.status.shards is not None:
-            progress = job.status.shards.progress.get(str(pod.index))
-        return progress.sequence if progress is not None and progress.sequence is not None else -1
+
+def _sequence(job: Job, index: int) -> int:
+    """The sequence that the job's status holds for one of its pods; -1: none."""
+    progress = job.status.progress
+    if job.status.shards is not None:
+        progress = job.status.shards.progress.get(str(index))
+    return progress.sequence if progress is not None and progress.sequence is not None else -1
 
 
 def _answer(code: int, message: str) -> web.Response:

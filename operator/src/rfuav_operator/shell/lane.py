@@ -59,15 +59,14 @@ class Lane:
     @property
     def final(self) -> bool:
         """Whether the waiting status holds the last value of a progress."""
-        return any(
-            isinstance(item, PatchStatus) and item.status.progress is not None and item.status.progress.percent == 100  # noqa: PLR2004  per cent
-            for item in self.items
-        )
+        return any(isinstance(item, PatchStatus) and item.final for item in self.items)
 
 
 def _newest(waiting: Status, action: Status) -> Status:
-    if isinstance(waiting, PatchStatus) and isinstance(action, PatchStatus) and waiting.urgent and not action.urgent:
-        return msgspec.structs.replace(action, urgent=True)
+    """What `waiting` had to be sent for holds for the status that takes its place."""
+    if isinstance(waiting, PatchStatus) and isinstance(action, PatchStatus):
+        urgent, final = waiting.urgent or action.urgent, waiting.final or action.final
+        return msgspec.structs.replace(action, urgent=urgent, final=final)
     return action
 
 

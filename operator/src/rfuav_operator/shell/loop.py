@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 import structlog
 
 from rfuav_operator.core.decide import turn
-from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Pod, Report
+from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Pod, Report, Uid
 from rfuav_operator.shell import metrics
 from rfuav_operator.shell.state import ClusterState
 from rfuav_operator.shell.writer import Writer
@@ -25,10 +25,12 @@ class Loop:
     """Turns state into actions.
 
     Args:
-        take_reports: the progress reports that wait.
+        take_reports: the progress reports that wait, those of the given jobs among them.
     """
 
-    def __init__(self, state: ClusterState, writer: Writer, take_reports: Callable[[], list[Report]]) -> None:
+    def __init__(
+        self, state: ClusterState, writer: Writer, take_reports: Callable[[Iterable[Uid]], list[Report]]
+    ) -> None:
         self._state = state
         self._writer = writer
         self._take_reports = take_reports
@@ -80,7 +82,8 @@ class Loop:
     def turn(self, now: datetime) -> None:
         """One turn: everything that follows from what is known now."""
         self._dirty.clear()
-        dirt, reports = self._state.take_dirt(), self._take_reports()
+        dirt = self._state.take_dirt()
+        reports = self._take_reports(dirt.jobs)
         began = time.perf_counter()
         decided = turn(
             self._state.snapshot(),

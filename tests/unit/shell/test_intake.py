@@ -1,0 +1,135 @@
+"""Reports of pods: who is believed, which is newest, and that none that was taken is lost."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp.test_utils import TestClient, TestServer
+from msgspec.structs import replace
+from unit.shell.fake_api import job_body, pod_body
+
+from rfuav_operator.core.model import Defaults, Kind, Progress, Uid
+from rfuav_operator.shell import ingest
+from rfuav_operator.shell.intake import Intake
+from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.tokens import Sender
+
+U1 = Uid("u1")
+PATH = "/apis/rfuav.io/v1alpha1/namespaces/ns/trainingjobs/a/status"
+TOKEN = {"Authorization": "Bearer a-1"}
+
+
+class AnyToken:
+    """Believes that a token names its pod."""
+
+    async def sender(self, token: str) -> Sender:
+        return Sender("ns", token, f"uid-{token}")
+
+
+class Desk:
+    def __init__(self) -> None:
+        self.state = ClusterState(Defaults())
+        self.nudged = 0
+        self.intake = Intake(
+            self.state,
+            AnyToken(),
+            leading=lambda: True,
+            on_report=self._count,
+            per_second=100,  # type: ignore[arg-type]
+        )
+        self.version = 1
+        self.holds("a-1")
+        for name in ("a-1", "a-2"):
+            ingest.pod(self.state, json.loads(json.dumps(pod_body(name, uid=f"uid-{name}", phase="Running"))))
+        self.client: TestClient[Any, Any]
+
+    def _count(self) -> None:
+        self.nudged += 1
+
+    def holds(self, pod: str, phase: str = "Running", **progress: Any) -> None:
+        """The job as read from the API server."""
+        self.version += 1
+        status = {"phase": phase, "attempt": 1, "assignments": [{"pod": pod}]} | (
+            {"progress": progress} if progress else {}
+        )
+        assert ingest.job(self.state, Kind.TRAINING, job_body(version=self.version, status=status))
+
+    async def post(self, percent: int, sequence: int | None = None, *, pod: str = "a-1", data: Any = None) -> int:
+        own = {} if sequence is None else {"rfuav": {"sequence": sequence}}
+        body = data or json.dumps({"trainerStatus": {"progressPercentage": percent, **own}}).encode()
+        answer = await self.client.post(PATH, data=body, headers={"Authorization": f"Bearer {pod}"})
+        return answer.status
+
+    def percents(self, *jobs: Uid) -> list[int | None]:
+        return [report.progress.percent for report in self.intake.take(jobs)]
+
+
+@asynccontextmanager
+async def desk() -> AsyncIterator[Desk]:
+    made = Desk()
+    async with TestClient(TestServer(made.intake.app())) as made.client:
+        yield made
+
+
+async def test_the_newest_report_of_a_pod_is_handed_out():
+    async with desk() as d:
+        assert [await d.post(10, 1), await d.post(20, 2)] == [200, 200]
+        assert d.percents() == [20]
+        assert d.nudged == 2
+
+
+async def test_a_live_pod_that_holds_no_place_is_not_believed():
+    async with desk() as d:
+        assert await d.post(10, 1, pod="a-2") == 403
+        assert d.percents(U1) == []
+
+
+async def test_a_report_that_was_taken_is_kept_until_a_status_holds_it():
+    async with desk() as d:
+        await d.post(10, 1)
+        assert d.percents() == [10]
+        assert d.percents() == []  # nothing new came, and nobody asks
+        assert d.percents(U1) == [10]  # the write failed, and the job is decided again
+        job = d.state.job(U1)
+        assert job is not None
+        d.state.plan_status(U1, replace(job.status, progress=Progress(percent=10, sequence=1)))
+        assert d.percents(U1) == [10]  # planned is not written
+        d.holds("a-1", percent=10, sequence=1)
+        assert d.percents(U1) == []
+
+
+async def test_nothing_is_kept_for_a_job_that_ended_or_went_on_without_the_pod():
+    for phase, pod in (("Succeeded", "a-1"), ("Running", "a-2")):
+        async with desk() as d:
+            await d.post(10, 1)
+            d.holds(pod, phase)
+            assert d.percents(U1) == []
+            assert not d.intake._kept
+
+
+async def test_what_an_earlier_leader_wrote_is_not_taken_again():
+    async with desk() as d:
+        d.holds("a-1", percent=50, sequence=7)
+        assert await d.post(60, 7) == 409
+        assert await d.post(60, 8) == 200
+        assert await d.post(70) == 200  # a client that counts none
+        assert [report.sequence for report in d.intake.take()] == [9]
+
+
+async def test_a_slow_body_does_not_overtake_a_newer_report():
+    async with desk() as d:
+        go = asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield b'{"trainerStatus": {"progressPercentage": 1, '
+            await go.wait()
+            yield b'"rfuav": {"sequence": 1}}}'
+
+        slow = asyncio.create_task(d.post(0, data=slowly()))
+        await asyncio.sleep(0.05)
+        assert await d.post(2, 2) == 200
+        go.set()
+        assert await slow == 409
+        assert d.percents() == [2]
