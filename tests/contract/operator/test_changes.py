@@ -1,5 +1,7 @@
 """What users do to jobs while they wait and while they run."""
 
+import time
+
 import pytest
 from kubernetes import client
 
@@ -33,6 +35,7 @@ def test_a_waiting_job_can_be_suspended_and_comes_back_to_its_place(world):
         world.phase(f"long{index}", "Running")
     world.submit("first")
     queued = world.reason("first", "WaitingForCapacity")["queuedAt"]
+    time.sleep(1.1)  # ages are whole seconds
     world.submit("second")
     world.until("second", lambda s: (s.get("queue") or {}).get("position") == 2)
     world.patch("first", {"suspend": True})
