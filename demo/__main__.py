@@ -1,7 +1,5 @@
 """The command line: `python -m demo up`, as `make demo` calls it, and `python -m demo clean` (`make demo-clean`)."""
 
-import sys
-
 import typer
 from rich.console import Console
 
@@ -9,13 +7,20 @@ from demo import run
 from demo.errors import DemoError
 from localcluster.errors import LocalClusterError
 
+_errors = Console(stderr=True, soft_wrap=True, highlight=False)
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=run.__doc__)
 
 
 @app.command()
 def up() -> None:
     """Run the demo; the cluster stays up afterwards."""
-    run.up()
+    try:
+        run.up()
+    except KeyboardInterrupt:
+        _errors.print(
+            "\ninterrupted. The cluster is left as it is: `make demo` goes on with it, `make demo-clean` removes it."
+        )
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -24,21 +29,14 @@ def clean() -> None:
     run.clean()
 
 
-def main() -> int:
-    """Run the command line; what a person can act on is printed without a traceback."""
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+def main() -> None:
+    """Run the command line and exit; what a person can act on is printed without a traceback."""
     try:
-        app(standalone_mode=False)
+        app()
     except (DemoError, LocalClusterError) as error:
-        errors.print(f"\nerror: {error}", style="red", markup=False)
-        return 1
-    except (KeyboardInterrupt, typer.Abort):
-        errors.print(
-            "\ninterrupted. The cluster is left as it is: `make demo` goes on with it, `make demo-clean` removes it."
-        )
-        return 130
-    return 0
+        _errors.print(f"\nerror: {error}", style="red", markup=False)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

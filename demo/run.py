@@ -31,6 +31,7 @@ SYSTEM, NAMESPACE, RELEASE = "rfuav-system", "drones", "rfuav"
 TRAINER_PLACEHOLDER = "rfuav-trainer:0.1.0"  # what the manifests name, replaced by the image that was built
 IMAGE_PULL_SECONDS = 900  # PyTorch is gigabytes
 JOBS_SECONDS = 1200
+JOBS = ("training-jobs.yaml", "inference-jobs.yaml")
 
 
 class Steps:
@@ -167,18 +168,23 @@ def _wait_for_job(kube: Kube, name: str, limit: float) -> None:
 
 
 def _run_jobs(kube: Kube, console: Console) -> tuple[list[Row], History]:
-    for name in ("training-jobs.yaml", "inference-jobs.yaml"):
+    for name in JOBS:
         console.print(f"kubectl apply -f examples/demo/{name}", highlight=False)
         kube.kubectl("apply", "-f", str(MANIFESTS / name))
     return watch.until_done(kube, console, limit=JOBS_SECONDS)
 
 
 def _check(kube: Kube, rows: list[Row]) -> None:
-    """All Succeeded, or a DemoError with each failure and the end of its pods' logs."""
+    """All that were applied Succeeded, or a DemoError with each failure and the end of its pods' logs."""
     wrong = [one for one in rows if one.phase != "Succeeded"]
-    if not wrong:
+    there = {(one.kind, one.name) for one in rows}
+    applied = _applied()
+    missing = [one for one in applied if one not in there]  # deleted meanwhile: not a success either
+    if not wrong and not missing:
         return
-    story = [f"{len(wrong)} of {len(rows)} jobs did not succeed:"]
+    failures = len(wrong) + len(missing)
+    story = [f"{failures} of {len(applied)} jobs did not succeed within {JOBS_SECONDS // 60} minutes:"]
+    story += [f"\n{kind} {name}: is not there any more" for kind, name in missing]
     for one in wrong:
         story.append(f"\n{one.kind} {one.name}: {one.phase} {one.reason}: {one.message}")
         story.append(
@@ -189,6 +195,12 @@ def _check(kube: Kube, rows: list[Row]) -> None:
         + _quietly(kube, "logs", "--namespace", SYSTEM, "deployment/rfuav-operator", "--tail=15")
     )
     raise DemoError("\n".join(story))
+
+
+def _applied() -> list[tuple[str, str]]:
+    """Kind and name of each job of the demo."""
+    objects = [one for file in JOBS for one in yaml.safe_load_all((MANIFESTS / file).read_text(encoding="utf-8"))]
+    return [(one["kind"], one["metadata"]["name"]) for one in objects]
 
 
 def _quietly(kube: Kube, *arguments: str) -> str:

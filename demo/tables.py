@@ -6,6 +6,7 @@ In: rows, phases, an evaluation. Out: rich tables and lines of text.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from demo.rows import History, Row
@@ -38,7 +39,7 @@ def live(rows: Iterable[Row], elapsed: float) -> Table:
             number(one.accuracy, 3),
             one.node,
             seconds(one.ran if one.ran is not None else one.waited),
-            one.why,
+            escape(one.why),  # a message may quote [brackets], which are not to be taken for colours
         )
     return table
 
@@ -113,7 +114,9 @@ def predictions(lines: Iterable[Mapping[str, Any]]) -> Table:
     table = Table("recording", "prediction", "score", "next", "score", title="Predictions")
     for one in lines:
         first, second = [*one["top"], {"class": "", "score": 0.0}][:2]
-        table.add_row(one["path"], first["class"], f"{first['score']:.3f}", second["class"], f"{second['score']:.3f}")
+        table.add_row(
+            escape(one["path"]), first["class"], f"{first['score']:.3f}", second["class"], f"{second['score']:.3f}"
+        )
     return table
 
 

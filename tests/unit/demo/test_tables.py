@@ -37,6 +37,12 @@ def test_the_live_table_shows_state_numbers_node_time_and_why():
     assert "WaitingForCapacity: 0 of 4 slots free" in " ".join(text.split())
 
 
+def test_brackets_in_a_message_are_shown_as_they_are():
+    quoting = Row("a", "TrainingJob", "Failed", reason="Error", message="[/mnt/x] [red]no[dim]")
+    assert "[/mnt/x] [red]no[dim]" in " ".join(printed(tables.live([quoting], 0)).split())
+    assert "[/a].iq" in printed(tables.predictions([{"path": "[/a].iq", "top": [{"class": "idle", "score": 1.0}]}]))
+
+
 def test_a_line_leaves_out_what_is_not_known():
     assert tables.line(RUNNING, 7).split() == [
         "7",
