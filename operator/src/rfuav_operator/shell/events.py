@@ -5,7 +5,6 @@ may cause ten different ones at once and one more every thirty seconds.
 """
 
 import asyncio
-import time
 from collections import OrderedDict, deque
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import structlog
 
 from rfuav_operator.core.model import RecordEvent
-from rfuav_operator.shell import metrics, paths
+from rfuav_operator.shell import clock, metrics, paths
 from rfuav_operator.shell.connection import MERGE_PATCH, Connection, ConnectionProblem
 
 log = structlog.get_logger()
@@ -50,11 +49,11 @@ class Events:
         self._waiting = asyncio.Event()
         self._known: OrderedDict[Key, _Known] = OrderedDict()
         self._allowed: OrderedDict[str, tuple[float, float]] = OrderedDict()  # job UID: tokens, as of
-        self._serial = time.time_ns()
+        self._serial = int(clock.now().timestamp() * 1e9)
 
     def record(self, action: RecordEvent) -> None:
         """Queue an event; too many are dropped and counted."""
-        now = time.monotonic()
+        now = clock.monotonic()
         key = (action.job.uid, action.type, action.reason, action.note)
         known = self._known.get(key)
         if known is not None and now - known.seen < SAME_FOR:
@@ -70,7 +69,7 @@ class Events:
             self._known[key] = _Known(now)
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
-        self._queue.append((key, action, datetime.now(UTC)))
+        self._queue.append((key, action, clock.now()))
         self._waiting.set()
 
     async def run(self) -> None:

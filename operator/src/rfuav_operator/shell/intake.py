@@ -4,10 +4,8 @@ The protocol is Kubeflow's KEP-2779 with our group and plural in the path. A rep
 to a live pod that holds room for that job's current attempt; what time it is, the operator says.
 """
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import orjson
@@ -16,7 +14,7 @@ from aiohttp import web
 
 from rfuav_operator.core.model import Job, Pod, Report, Uid
 from rfuav_operator.core.progress import parse_trainer_status
-from rfuav_operator.shell import metrics, paths
+from rfuav_operator.shell import clock, metrics, paths
 from rfuav_operator.shell.connection import ConnectionProblem
 from rfuav_operator.shell.state import ClusterState
 from rfuav_operator.shell.tokens import Tokens, Unauthorized
@@ -161,7 +159,7 @@ class Intake:
             outputs=parts.outputs,
             gpu_uuid=parts.gpu_uuid,
             final=parts.final,
-            received_at=datetime.now(UTC),
+            received_at=clock.now(),
         )
         self._on_report()
         return dict(document)
@@ -197,7 +195,7 @@ class Intake:
         return pod, job
 
     def _may(self, pod: Pod) -> _Pace:
-        now = time.monotonic()
+        now = clock.monotonic()
         pace = self._pace.pop(pod.uid, None) or _Pace(BURST, now, -1)
         tokens = min(BURST, pace.tokens + (now - pace.at) * self._per_second)
         allowed = tokens >= 1

@@ -5,14 +5,12 @@ the others may take over. They count from when they saw the lease change, so clo
 """
 
 import asyncio
-import time
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
 from rfuav_operator.settings import Leader as Limits
-from rfuav_operator.shell import paths
+from rfuav_operator.shell import clock, paths
 from rfuav_operator.shell.connection import MERGE_PATCH, Answer, Connection, ConnectionProblem
 
 log = structlog.get_logger()
@@ -45,7 +43,7 @@ class Leader:
 
     def left(self) -> float:
         """Seconds for which this process is surely the only leader; negative: it is not."""
-        return self._deadline - time.monotonic()
+        return self._deadline - clock.monotonic()
 
     @property
     def leading(self) -> bool:
@@ -99,7 +97,7 @@ class Leader:
 
     async def _try(self) -> bool:
         """Take or renew the lease; False when another holds it."""
-        began = time.monotonic()
+        began = clock.monotonic()
         timeout = max(min(self._limits.lease_seconds * RENEW, self.left()), 1.0) if self.leading else 5.0
         answer = await self._connection.request("GET", self._path, timeout=timeout)
         if answer.status == NOT_FOUND:
@@ -121,9 +119,9 @@ class Leader:
             return True
         version = answer.body["metadata"]["resourceVersion"]
         if version != self._seen[0]:
-            self._seen = (version, time.monotonic())
+            self._seen = (version, clock.monotonic())
         seconds = answer.body["spec"].get("leaseDurationSeconds") or self._limits.lease_seconds
-        return time.monotonic() - self._seen[1] > seconds
+        return clock.monotonic() - self._seen[1] > seconds
 
     def _new(self) -> dict[str, Any]:
         return {
@@ -169,4 +167,4 @@ def _holder(answer: Answer) -> str:
 
 
 def _micro() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return clock.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

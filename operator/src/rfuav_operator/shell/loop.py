@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 
 import structlog
 
 from rfuav_operator.core.decide import turn
 from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Pod, Report, Uid
-from rfuav_operator.shell import metrics
+from rfuav_operator.shell import clock, metrics
 from rfuav_operator.shell.state import ClusterState
 from rfuav_operator.shell.writer import Writer
 
@@ -36,7 +36,7 @@ class Loop:
         self._take_reports = take_reports
         self._dirty = asyncio.Event()
         self._wake_at: datetime | None = None
-        self._turned_at = time.monotonic()
+        self._turned_at = clock.monotonic()
         self._freed: dict[str, list[float]] = {}  # by node: when pods of ours ended
 
     def nudge(self) -> None:
@@ -46,13 +46,13 @@ class Loop:
     @property
     def alive(self) -> bool:
         """Whether it turned recently."""
-        return time.monotonic() - self._turned_at < STUCK_AFTER
+        return clock.monotonic() - self._turned_at < STUCK_AFTER
 
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         """Note when a pod's end frees room, for the hand-off metric."""
         if old is not None and old.live and old.node is not None and (new is None or not new.live):
             freed = self._freed.setdefault(old.node, [])
-            freed.append(time.monotonic())
+            freed.append(clock.monotonic())
             del freed[:-64]
 
     async def run(self) -> None:
@@ -61,15 +61,15 @@ class Loop:
         while True:
             await self._wait()
             await asyncio.sleep(COALESCE)
-            self.turn(datetime.now(UTC))
+            self.turn(clock.now())
 
     async def _wait(self) -> None:
         while True:
-            now = datetime.now(UTC)
+            now = clock.now()
             if self._wake_at is not None and now >= self._wake_at:
                 self._wake_at = None
                 return  # the core knows itself whose time has come
-            self._turned_at = time.monotonic()
+            self._turned_at = clock.monotonic()
             if self._dirty.is_set():
                 return
             left = HEARTBEAT if self._wake_at is None else (self._wake_at - now).total_seconds()
@@ -98,7 +98,7 @@ class Loop:
             self._hold(action)
             metrics.actions.labels(type(action).__name__).inc()
         self._writer.submit(decided.actions)
-        self._turned_at = time.monotonic()
+        self._turned_at = clock.monotonic()
 
     def _hold(self, action: Action) -> None:
         """From the moment it is planned, room is taken."""
@@ -109,7 +109,7 @@ class Loop:
                 self._state.begin_create(uid, name)
                 held = self._state.job(uid)
                 node = next((a.node for a in held.status.assignments if a.pod == name), "") if held else ""
-                if (freed := self._freed.get(node)) and (waited := time.monotonic() - freed.pop(0)) < HANDOFF_LIMIT:
+                if (freed := self._freed.get(node)) and (waited := clock.monotonic() - freed.pop(0)) < HANDOFF_LIMIT:
                     metrics.handoff.observe(waited)
             case _:
                 pass

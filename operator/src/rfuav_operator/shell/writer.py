@@ -7,7 +7,6 @@ reaches beyond the leader's lease.
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ from rfuav_operator.core.model import (
     RecordEvent,
 )
 from rfuav_operator.settings import Writes
-from rfuav_operator.shell import ingest, metrics, paths
+from rfuav_operator.shell import clock, ingest, metrics, paths
 from rfuav_operator.shell.connection import MERGE_PATCH, Answer, Connection, NotSent, Unknown
 from rfuav_operator.shell.events import Events
 from rfuav_operator.shell.lane import Lane
@@ -104,7 +103,7 @@ class Writer:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         elif key not in self._held_back:
-            lane.waiting_since = time.monotonic()
+            lane.waiting_since = clock.monotonic()
             self._held_back[key] = lane
 
     async def _empty(self, key: str, lane: Lane) -> None:
@@ -133,10 +132,10 @@ class Writer:
             self._state.touch()
 
     async def _pace(self) -> None:
-        last = time.monotonic()
+        last = clock.monotonic()
         while True:
             await asyncio.sleep(TICK)
-            now = time.monotonic()
+            now = clock.monotonic()
             # One second's budget may be saved up, no more.
             self._tokens = min(
                 self._tokens + (now - last) * self._limits.progress_per_second,
@@ -188,7 +187,7 @@ class Writer:
         if not patch:
             self._state.settle_status(uid, action.status)
             return True
-        lane.written_at = time.monotonic()
+        lane.written_at = clock.monotonic()
         body = {"metadata": {"resourceVersion": version}, "status": patch}
         answer = await self._send("PATCH", f"{paths.job(read)}/status", body, content_type=MERGE_PATCH)
         if answer is not None and answer.ok:
@@ -290,7 +289,7 @@ class Writer:
         patch = merge_patch(dict(pool.status), dict(action.status))
         if not patch:
             return True
-        lane.written_at = time.monotonic()
+        lane.written_at = clock.monotonic()
         path = f"{paths.OURS}/{paths.POOLS}/{pool.name}"
         body = {"metadata": {"resourceVersion": pool.resource_version}, "status": patch}
         answer = await self._send("PATCH", f"{path}/status", body, content_type=MERGE_PATCH)
@@ -328,20 +327,20 @@ class Writer:
                 left = self._lease_left()
                 if left <= 0:
                     raise LeaseOver("the lease has ended: nothing may be written any more")
-                began = time.monotonic()
+                began = clock.monotonic()
                 try:
                     answer = await self._connection.request(
                         method, path, body, content_type=content_type, timeout=min(self._limits.timeout_seconds, left)
                     )
                 except Unknown as error:
                     log.warning("outcome unknown", error=str(error))
-                    metrics.wrote(method, "unknown", time.monotonic() - began)
+                    metrics.wrote(method, "unknown", clock.monotonic() - began)
                     return None
                 except NotSent as error:
                     log.warning("not sent", error=str(error))
-                    metrics.wrote(method, "not sent", time.monotonic() - began)
+                    metrics.wrote(method, "not sent", clock.monotonic() - began)
                 else:
-                    metrics.wrote(method, str(answer.status), time.monotonic() - began)
+                    metrics.wrote(method, str(answer.status), clock.monotonic() - began)
                     if answer.status >= SERVER_ERROR:
                         log.warning(
                             "server error", method=method, path=path, status=answer.status, message=answer.message
