@@ -1,5 +1,8 @@
 """Fixtures of the trainer's tests; torch keeps to one thread, as a small pod does."""
 
+import subprocess
+import time
+
 import pytest
 import torch
 from trainer.trainer_kit import Desk, image_set
@@ -21,3 +24,19 @@ def image_desk(desk):
     """Volumes with a small set of labelled pictures in captures/train."""
     image_set(desk / "captures/train")
     return desk
+
+
+@pytest.fixture
+def small_volume(tmp_path):
+    """A real volume of one megabyte (root alone may mount one; `mount -o remount,size=` gives it another size)."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("a volume can be mounted by root alone; the simulated full disk of test_checkpoint covers the rule")
+    yield folder
+    for _ in range(50):
+        if subprocess.run(["umount", folder], capture_output=True, check=False).returncode == 0:
+            return
+        time.sleep(0.1)
+    subprocess.run(["umount", "-l", folder], check=True)

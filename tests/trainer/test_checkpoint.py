@@ -3,8 +3,6 @@
 import errno
 import json
 import os
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -146,22 +144,6 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch, room):
     assert "no space left" in failure.message
     assert store(tmp_path).latest()[1].step == 1
     assert not list(tmp_path.glob(".*"))  # no half-written file is left to fill the disk further
-
-
-@pytest.fixture
-def small_volume(tmp_path):
-    """A real volume of one megabyte (root alone may mount one)."""
-    folder = tmp_path / "volume"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip("a volume can be mounted by root alone; the simulated full disk above covers the rule")
-    yield folder
-    for _ in range(50):
-        if subprocess.run(["umount", folder], capture_output=True, check=False).returncode == 0:
-            return
-        time.sleep(0.1)
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_volume_that_is_really_full(small_volume):

@@ -40,22 +40,15 @@ def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
     """
     owner = folder / OWNER
     content = {"uid": job.uid, "name": job.name, "fingerprint": job.fingerprint()}
+    found: dict[str, Any] | None = None
     try:
         with owner.open("x") as stream:
             json.dump(content, stream)
     except FileExistsError:
         found = _patiently(owner)
-        if found is not None and found.get("uid") == job.uid and found.get("fingerprint") == job.fingerprint():
-            return
-        if not overwrite:
-            who = found.get("name", "another job") if found else "another job"
-            raise InvalidConfigurationError(
-                f"output.uri: {folder} holds results of {who}: write another output.uri, or output.overwrite: true",
-                reason="OutputInUse",
-            ) from None
-        _remove_foreign(folder, job)
-        write_json(owner, content)
-    else:
+        if found is None:  # torn: its writer died, or the disk was full, before there was any result
+            write_json(owner, content)
+    if found is None:
         strangers = sorted(p.name for p in folder.glob("predictions-*.jsonl"))
         if strangers and not overwrite:
             owner.unlink()
@@ -63,6 +56,15 @@ def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
                 f"output.uri: {folder} holds {strangers[0]}: write another output.uri, or output.overwrite: true",
                 reason="OutputInUse",
             )
+    elif found.get("uid") != job.uid or found.get("fingerprint") != job.fingerprint():
+        if not overwrite:
+            raise InvalidConfigurationError(
+                f"output.uri: {folder} holds results of {found.get('name', 'another job')}: write another output.uri, "
+                "or output.overwrite: true",
+                reason="OutputInUse",
+            )
+        _remove_foreign(folder, job)
+        write_json(owner, content)
 
 
 def _remove_foreign(folder: Path, job: Job) -> None:
@@ -76,7 +78,7 @@ def _remove_foreign(folder: Path, job: Job) -> None:
 
 
 def _patiently(owner: Path) -> dict[str, Any] | None:
-    """The owner's mark; another shard may be writing it right now."""
+    """The owner's mark, None when it is torn; another shard may be writing it right now."""
     for _ in range(20):
         found = runtime.read_mark(owner)
         if found is not None:
