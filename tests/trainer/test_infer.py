@@ -121,6 +121,19 @@ def test_shards_share_the_input_and_the_last_one_finishes_the_job(pictures, shar
     assert json.loads((out / "_SUCCESS").read_text())["processed"] == 15
 
 
+def test_the_last_shard_alone_reports_the_whole_jobs_metrics(pictures):
+    spec = inference_spec(shards=3, evaluation={})
+    reports = []
+    for shard in (2, 0, 1):
+        watcher = Watcher()
+        run(pictures, spec, watcher=watcher, shard=shard, shards=3)
+        assert watcher.last["progressPercentage"] == 100
+        reports.append({metric["name"]: metric["value"] for metric in watcher.last["metrics"]})
+    found = json.loads((pictures / "results/out/evaluation.json").read_text())
+    assert found["samples"] == 15
+    assert reports == [{}, {}, {name: f"{value:.4g}" for name, value in found["metrics"].items()}]
+
+
 def test_finishing_twice_changes_nothing_and_a_lost_end_is_made_up(pictures):
     spec = inference_spec(evaluation={})
     run(pictures, spec)
@@ -181,6 +194,51 @@ def test_unreadable_inputs_are_listed_and_tolerated_up_to_the_threshold(pictures
     assert not (pictures / "results/strict/_SUCCESS-0").exists()
 
 
+SHARDS = 4
+
+
+def test_with_shards_the_threshold_is_the_whole_jobs(pictures):
+    torn, names = "beta/001.png", [f"{name}/{number:03d}.png" for name in CLASSES for number in range(5)]
+    (pictures / f"captures/test/{torn}").write_bytes(b"torn")
+    hit = next(shard for shard in range(SHARDS) if infer.in_shard(torn, shard, SHARDS))
+    assert sum(infer.in_shard(name, hit, SHARDS) for name in names) < 10  # its own share is above both thresholds
+    for shard in range(SHARDS):
+        run(pictures, inference_spec(shards=SHARDS, errorThreshold=0.1), shard=shard)
+    mark = json.loads((pictures / "results/out/_SUCCESS").read_text())
+    assert (mark["files"], mark["processed"], mark["failed"]) == (15, 14, 1)
+
+    spec = inference_spec(shards=SHARDS, errorThreshold=0.05, output__uri="pvc://results/strict")
+    *others, last = [hit, *(shard for shard in range(SHARDS) if shard != hit)]
+    for shard in others:
+        run(pictures, spec, uid="u2", shard=shard)
+    for _ in range(2):  # started again, it fails again
+        with pytest.raises(InputError, match="1 of 15 files cannot be read, more than 5%: beta/001.png") as caught:
+            run(pictures, spec, uid="u2", shard=last)
+        assert (caught.value.reason, caught.value.exit_code) == ("TooManyUnreadable", 3)
+    assert not (pictures / "results/strict/_SUCCESS").exists()
+
+
+def test_a_shard_in_which_nothing_can_be_read_finishes_its_part_but_a_whole_job_does_not(pictures):
+    spec = inference_spec(shards=SHARDS, errorThreshold=1)
+    paths = sorted((pictures / "captures/test").rglob("*.png"))
+    for path in paths:
+        if infer.in_shard(path.relative_to(pictures / "captures/test").as_posix(), 0, SHARDS):
+            path.write_bytes(b"torn")
+    for shard in range(SHARDS):
+        run(pictures, spec, shard=shard)
+    assert json.loads((pictures / "results/out/_SUCCESS-0").read_text())["processed"] == 0
+    assert (pictures / "results/out/_SUCCESS").exists()
+
+    for path in paths:
+        path.write_bytes(b"torn")
+    spec["output"]["uri"] = "pvc://results/nothing"
+    with pytest.raises(InputError, match="15 of 15 files cannot be read"):
+        for shard in range(SHARDS):
+            run(pictures, spec, uid="u2", shard=shard)
+    assert len(list((pictures / "results/nothing").glob("_SUCCESS-*"))) == SHARDS
+    assert not (pictures / "results/nothing/_SUCCESS").exists()
+
+
 def test_torn_recordings(recordings):
     path = recordings / "captures/test/gamma/000.iq"
     path.write_bytes(path.read_bytes()[:-3])
@@ -202,6 +260,14 @@ def test_an_output_with_another_jobs_results_is_refused(pictures):
     run(pictures, inference_spec(output__overwrite=True, input__pattern="beta/*"), uid="u2")
     assert len(lines(pictures)) == 5
     assert json.loads((pictures / "results/out/_SUCCESS").read_text())["uid"] == "u2"
+
+
+def test_an_owners_file_that_a_kill_left_empty_is_nobodys(pictures):
+    (pictures / "results/out").mkdir()
+    (pictures / "results/out/job.json").touch()
+    run(pictures, inference_spec())
+    assert json.loads((pictures / "results/out/job.json").read_text())["uid"] == "u1"
+    assert len(lines(pictures)) == 15
 
 
 def test_evaluation_by_class_and_snr(recordings):

@@ -26,7 +26,7 @@ from rfuav_trainer.loading import Batch, batches
 from rfuav_trainer.progress import Speed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from rfuav_trainer.config import Job
@@ -123,8 +123,8 @@ class Inference:
             self._go_on(shard)
             self._classify(shard)
             shard.publish()
-        nothing_read = self.processed == 0 and self.listing.files > 0
-        check_share(self.unreadable, self.listing.files, 0.0 if nothing_read else self.spec.error_threshold)
+        if self.spec.shards == 1:  # a shard of several cannot know the job's share: `finish_job` decides
+            check_unreadable(self.spec, self.unreadable, files=self.listing.files, processed=self.processed)
         mark = runtime.mark_of(
             self.job,
             shard=self.job.shard,
@@ -253,12 +253,19 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
 
     Returns:
         The metrics of the evaluation; empty when there is none or other shards still work.
+
+    Raises:
+        InputError: more of the whole job's files than errorThreshold cannot be read.
     """
     marks = [runtime.read_mark(output / f"{runtime.SUCCESS}-{shard}") for shard in range(spec.shards)]
     own = [mark for mark in marks if mark is not None and mark.get("uid") == job.uid]
     if len(own) < spec.shards:
         log.info("other shards still work", done=len(own), shards=spec.shards)
         return {}
+    totals = {key: sum(mark[key] for mark in own) for key in ("files", "processed", "failed")}
+    errors = evaluation.read_lines([output / f"errors-{shard}.jsonl" for shard in range(spec.shards)])
+    unreadable = {line["path"]: line["reason"] for line in errors}
+    check_unreadable(spec, unreadable, files=totals["files"], processed=totals["processed"])
     found: dict[str, float] = {}
     if spec.evaluation is not None:
         paths = [output / f"predictions-{shard}.jsonl" for shard in range(spec.shards)]
@@ -268,11 +275,15 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
         content = evaluation.evaluate(lines, classes, root)
         evaluation.write(output, content)
         found = content["metrics"]
-    totals = {key: sum(mark[key] for mark in own) for key in ("files", "processed", "failed")}
     mark = runtime.mark_of(job, shards=spec.shards, outputs=outputs_of(spec), metrics=found, **totals)
     write_json(output / runtime.SUCCESS, mark)
     log.info("done", output=str(output), **totals, **found)
     return found
+
+
+def check_unreadable(spec: InferenceJobSpec, unreadable: Mapping[str, str], *, files: int, processed: int) -> None:
+    """Raise InputError when more files than errorThreshold cannot be read, or when there are files and none can."""
+    check_share(unreadable, files, spec.error_threshold if processed or not files else 0.0)
 
 
 def outputs_of(spec: InferenceJobSpec) -> dict[str, str]:
