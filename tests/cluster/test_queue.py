@@ -1,5 +1,6 @@
 """More jobs than slots: they wait with a reason and numbers, inference ahead of training, and all come to their end."""
 
+import time
 from itertools import pairwise
 
 from cluster.jobs import GPU_JOB, inference, restricted_pod, training
@@ -20,6 +21,7 @@ def test_jobs_wait_behind_a_foreign_pod_and_then_two_at_a_time(running: Running)
     try:
         for name in TRAININGS:
             kube.apply(training(name, resources=GPU_JOB))
+            time.sleep(1.1)  # ages are whole seconds
         kube.apply(inference(INFERENCE, resources=GPU_JOB))
         _check_waiting(kube, order)
     finally:

@@ -59,7 +59,8 @@ def test_a_training_over_recordings_tells_how_far_it_is_and_how_well(running: Ru
     assert conditions.get("Reconciling", "False") == conditions.get("Stalled", "False") == "False"
     uid = kube.job("TrainingJob", "learn")["metadata"]["uid"]
     phases = [phase for _, phase, _ in running.observer.audit.history[uid]]
-    assert list(dict.fromkeys(phases)) == ["Queued", "Admitted", "Running", "Succeeded"]
+    # Where there is room at once, the first write says Admitted.
+    assert [phase for phase in dict.fromkeys(phases) if phase != "Queued"] == ["Admitted", "Running", "Succeeded"]
 
 
 def test_its_outputs_are_where_the_status_says(running: Running) -> None:

@@ -133,7 +133,7 @@ def manifest(crd: Crd) -> dict[str, Any]:
             # All that Kubernetes lets a CRD say about metadata; it gives the rules on the name a field to point at.
             "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
             "spec": structural(spec_type),  # type: ignore[arg-type]
-            "status": structural(status_type.__args__[0]),  # type: ignore[union-attr]
+            "status": structural(status_type.__args__[0], defaults=False),  # type: ignore[union-attr]
         },
     }
     if model.root_rules:

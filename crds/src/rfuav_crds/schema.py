@@ -49,14 +49,28 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, list) else value
 
 
-def structural(model: type[BaseModel]) -> dict[str, Any]:
-    """The structural schema of `model`.
+def structural(model: type[BaseModel], *, defaults: bool = True) -> dict[str, Any]:
+    """The structural schema of `model`, with or without its defaults.
+
+    A status has none: the API server would write them into every object.
 
     Raises:
         SchemaError: when the model uses what Kubernetes cannot express, or leaves something unbounded.
     """
     raw = model.model_json_schema(by_alias=True, schema_generator=_Generator)
-    return _convert(raw, raw.get("$defs", {}), model.__name__)
+    schema = _convert(raw, raw.get("$defs", {}), model.__name__)
+    return schema if defaults else _without_defaults(schema)
+
+
+def _without_defaults(schema: dict[str, Any]) -> dict[str, Any]:
+    def bare(node: Any, *, names: bool = False) -> Any:
+        if not isinstance(node, dict):
+            return node
+        kept = {key: value for key, value in node.items() if names or key != "default"}
+        return {key: bare(value, names=key == "properties" and not names) for key, value in kept.items()}
+
+    found: dict[str, Any] = bare(schema)
+    return found
 
 
 def _convert(node: dict[str, Any], definitions: dict[str, Any], path: str) -> dict[str, Any]:

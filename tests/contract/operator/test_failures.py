@@ -22,13 +22,13 @@ def test_what_ends_a_job(world, notes, spec, attempts, reason):
     assert len(status["failures"]) == attempts
     assert status["failures"][-1]["exitCode"] == int(notes["exit-code"])
     assert status["reason"] == reason
-    assert status["countedFailures"] <= attempts
+    assert status.get("countedFailures", 0) <= attempts
 
 
 def test_a_stopped_pod_runs_again_and_is_not_counted(world):
     world.submit("a", run="0.2s", annotations={"exit-code": "75"}, backoffLimit=0)
     status = world.until("a", lambda s: s.get("attempt", 0) >= 2)
-    assert status["countedFailures"] == 0
+    assert status.get("countedFailures", 0) == 0
     world.patch("a", {"cancel": True})
     world.phase("a", "Cancelled")
 
@@ -39,7 +39,7 @@ def test_a_pod_that_vanished_runs_again(world):
     (pod,) = world.pods("a")
     world.core.delete_namespaced_pod(pod.metadata.name, world.namespace, grace_period_seconds=0)
     status = world.until("a", lambda s: s.get("attempt") == 2 and s["phase"] == "Running")
-    assert status["countedFailures"] == 0
+    assert status.get("countedFailures", 0) == 0
 
 
 def test_a_quota_s_refusal_is_quoted_and_tried_again(world):
