@@ -1,4 +1,8 @@
+import fcntl
 import socket
+import subprocess
+import sys
+import threading
 from ipaddress import IPv4Network
 from itertools import combinations
 from pathlib import Path
@@ -65,6 +69,43 @@ def test_no_free_slot_is_an_error_that_names_the_clusters(own_state: Path) -> No
         state.choose(Layout.of("other"), "api", 1, [IPv4Network("10.0.0.0/8")])
 
 
+def test_any_good_name_may_be_given_also_those_used_inside(own_state: Path) -> None:
+    """In a process of its own, since what went wrong was that it waited for itself."""
+    code = "from localcluster import state\nwith state.locked('slots'): state.choose(state.Layout.of('slots'), 'api', 1, [])"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_who_waited_for_a_down_keeps_others_out_though_the_lock_file_was_removed(own_state: Path, capfd) -> None:
+    path = own_state / "rfuav-localcluster" / ".a.lock"
+    entered, leave = threading.Event(), threading.Event()
+
+    def up() -> None:
+        with state.locked("a"):
+            entered.set()
+            leave.wait(10)
+
+    waiting = threading.Thread(target=up)
+    with state.locked("a"):
+        waiting.start()
+        assert not entered.wait(0.3)
+        path.unlink()  # as `down` does
+    try:
+        assert entered.wait(10)
+        with path.open("w") as third, pytest.raises(BlockingIOError):
+            fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        leave.set()
+        waiting.join()
+    assert "another up or down of cluster a is at work" in capfd.readouterr().err
+
+
+def test_a_state_folder_of_another_user_is_said_with_the_way_out(another_users, monkeypatch) -> None:
+    folder, as_user = another_users
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    with as_user(), pytest.raises(LocalClusterError, match=rf"{folder}.*Permission denied.*sudo.*XDG_STATE_HOME"):
+        state.locked("a").__enter__()
+
+
 def test_the_servers_of_the_api_profile_listen_on_loopback_alone() -> None:
     ports = {"apiserver": 1, "registry": 2}
     assert Settings("api", 0, 1, ports).server_address == "127.0.0.1"
@@ -72,7 +113,10 @@ def test_the_servers_of_the_api_profile_listen_on_loopback_alone() -> None:
     assert Settings("full", 2, 1, ports).registry == "10.130.0.1:2"
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"profile": "api"}', "[]"])
+OF_ANOTHER_VERSION = '{"profile": "api", "slot": 0, "nodes": 1, "ports": {"apiserver": 21000}}'
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"profile": "api"}', "[]", OF_ANOTHER_VERSION])
 def test_a_broken_settings_file_says_what_to_do(own_state: Path, content: str) -> None:
     layout = Layout.of("a")
     layout.root.mkdir(parents=True)

@@ -10,12 +10,13 @@ import json
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from localcluster.errors import LocalClusterError
 
@@ -34,6 +35,7 @@ _PORTS = (
     "coredns",
     "coredns-health",
 )
+_SLOTS_LOCK = "_slots"  # a name that no cluster can have
 _FIRST_PORT, _PORTS_A_SLOT, SLOTS = 21000, 20, 100  # 21000-22999: below Linux' ephemeral ports
 
 
@@ -180,15 +182,28 @@ class Settings:
 def load(layout: Layout) -> Settings | None:
     """The cluster's settings, None when it was never brought up."""
     try:
-        return Settings(**json.loads(layout.settings_file.read_text()))
+        settings = Settings(**json.loads(layout.settings_file.read_text()))
     except FileNotFoundError:
         return None
     except (TypeError, ValueError) as error:
-        message = (
-            f"{layout.settings_file} cannot be read ({error}): run `localcluster down --name {layout.name}`, then"
-            f" `up` again."
-        )
-        raise LocalClusterError(message) from error
+        raise _unreadable(layout, str(error)) from error
+    if missing := sorted(set(_PORTS) - settings.ports.keys()):
+        raise _unreadable(layout, f"another version made it, which knew no port of {', '.join(missing)}")
+    return settings
+
+
+def _unreadable(layout: Layout, why: str) -> LocalClusterError:
+    return LocalClusterError(
+        f"{layout.settings_file} cannot be read ({why}): run `localcluster down --name {layout.name}`, then `up` again."
+    )
+
+
+def peek(layout: Layout) -> Settings | None:
+    """The cluster's settings if there are any that can be read: broken ones keep nobody from looking or taking down."""
+    try:
+        return load(layout)
+    except LocalClusterError:
+        return None
 
 
 def save(layout: Layout, settings: Settings) -> None:
@@ -207,12 +222,39 @@ def all_names() -> list[str]:
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Only one `up` or `down` of a cluster at a time; others wait."""
-    root = state_root()
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    """Only one `up` or `down` of a cluster at a time; others say that they wait, and do."""
+    path = state_root() / f".{name}.lock"
+    while True:
+        with _open_lock(path) as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if name != _SLOTS_LOCK:  # held for an instant
+                    print(f"another up or down of cluster {name} is at work: waiting for it", file=sys.stderr)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            # `down` removes the file while it holds it, and a lock on a file that is gone keeps nobody out
+            if _is_still(path, lock):
+                yield
+                return
+
+
+def _open_lock(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w")
+    except OSError as error:
+        message = (
+            f"{path} cannot be written ({error.strerror}). What was made with sudo is handled with sudo (`sudo -E`);"
+            f" for clusters of your own elsewhere set XDG_STATE_HOME to a folder that you may write to."
+        )
+        raise LocalClusterError(message) from error
+
+
+def _is_still(path: Path, opened: TextIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(opened.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def choose(
@@ -222,7 +264,7 @@ def choose(
 
     `used_networks`: the host's routes; a block that overlaps one is left alone.
     """
-    with locked("slots"):
+    with locked(_SLOTS_LOCK):
         taken = {s.slot for name in all_names() if (s := load(Layout.of(name))) is not None}
         for slot in range(SLOTS):
             first = _FIRST_PORT + slot * _PORTS_A_SLOT
