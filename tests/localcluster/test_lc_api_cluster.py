@@ -1,19 +1,24 @@
 """The api profile, for real: etcd, API server, scheduler and KWOK as this user."""
 
 import os
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from kubernetes import client, config
 
-from localcluster import api, processes, simulation, state
+from localcluster import api, cli, controlplane, processes, simulation, state
 from localcluster.errors import LocalClusterError
 from localcluster.gpus import Gpus
 from localcluster.state import Layout
 
 pytestmark = pytest.mark.contract
+ROOT = Path(__file__).resolve().parents[2]
 P = simulation.ANNOTATION_PREFIX
 
 
@@ -39,6 +44,55 @@ def wait(look, what: str, seconds: float = 20):
         assert time.monotonic() < deadline, f"never: {what}"
         time.sleep(0.1)
     return found
+
+
+def printed(capfd, monkeypatch, *arguments: str) -> str:
+    """What the command line prints to stdout when all is well."""
+    monkeypatch.setattr(sys, "argv", ["localcluster", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capfd.readouterr()
+    assert ended.value.code == 0, err
+    return out
+
+
+def make(*arguments: str) -> str:
+    """What make prints to stdout, also when it was make that started the tests."""
+    environment = {k: v for k, v in os.environ.items() if k not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}}
+    command = ["make", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def test_the_kubeconfigs_path_is_printed_and_nothing_else(cluster: api.Cluster, capfd, monkeypatch) -> None:
+    assert printed(capfd, monkeypatch, "kubeconfig", "--name", "one") == f"{cluster.kubeconfig}\n"
+    assert printed(capfd, monkeypatch, "up", "--profile", "api", "--name", "one") == f"{cluster.kubeconfig}\n"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_kubeconfig_prints_the_path_and_nothing_else_and_rebuilds_nothing(cluster: api.Cluster) -> None:
+    assert make("kubeconfig", "NAME=one", f"PY={sys.executable}") == f"{cluster.kubeconfig}\n"
+    # as if the locked versions had just changed: what would be run is still one command
+    (would_run,) = make("--dry-run", "--what-if=requirements/dev.txt", "kubeconfig", "NAME=one").splitlines()
+    assert would_run.endswith("-m localcluster kubeconfig --name one")
+
+
+def test_status_names_the_profile_and_what_runs(cluster: api.Cluster, capfd, monkeypatch) -> None:
+    for arguments in (["status"], ["status", "--name", "one"]):
+        lines = [line.replace("│", " ").split() for line in printed(capfd, monkeypatch, *arguments).splitlines()]
+        assert ["one", "api", "API", "server", "ready", "5"] in lines
+        of = {line[0]: line[1:] for line in lines if line}
+        for process in processes.running(Layout.of("one")):
+            assert of[process.component] == [str(process.pid)]
+        assert of.keys() >= {*controlplane.COMPONENTS, "kwok"}
+
+
+def test_logs_names_the_components_and_prints_the_log_of_one(cluster: api.Cluster, capfd, monkeypatch) -> None:
+    have = printed(capfd, monkeypatch, "logs", "--name", "one").splitlines()
+    assert {*controlplane.COMPONENTS, "kwok", "audit"} <= set(have)
+    log = processes.log_path(Layout.of("one"), "kwok")
+    before = log.read_text().splitlines()[-5:]
+    assert before
+    assert "\n".join(before) in printed(capfd, monkeypatch, "logs", "kwok", "--name", "one")
 
 
 def test_simulated_pods_run_and_end_as_their_annotations_say(cluster: api.Cluster) -> None:
@@ -115,6 +169,22 @@ def test_after_a_crash_up_brings_back_what_is_missing_with_its_data(cluster: api
     assert api.get("one") is None
     again = api.up("one", "api", use_kubeconfig=False)
     assert core_of(again).read_namespace("kept").metadata.name == "kept"
+
+
+def test_a_port_taken_meanwhile_is_an_error_that_names_it_and_the_way_out(cluster: api.Cluster) -> None:
+    layout = Layout.of("one")
+    settings = state.load(layout)
+    port = settings.ports["apiserver"]
+    (server,) = [p for p in processes.running(layout) if p.component == "kube-apiserver"]
+    os.kill(server.pid, signal.SIGKILL)
+    wait(lambda: state.port_is_free(port), "the port is free")
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(LocalClusterError, match=rf"Port {port}.*kube-apiserver.*sport = :{port}.*down --name one"),
+    ):
+        api.up("one", "api", use_kubeconfig=False)
+    assert api.up("one", "api", use_kubeconfig=False) == cluster  # and once it is free all is as before
+    assert state.load(layout) == settings
 
 
 def test_two_clusters_stand_side_by_side_and_one_goes_alone(cluster: api.Cluster) -> None:

@@ -6,6 +6,7 @@ In: a cluster's settings and the programs. Out: an API server that answers /read
 """
 
 import ssl
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -21,14 +22,15 @@ from localcluster.state import Layout, Settings, port_is_free
 
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 _LOOKS_UNTIL_DEAD = 5
-_PORT_OF = {
-    "etcd": "etcd",
-    "kube-apiserver": "apiserver",
-    "kube-controller-manager": "controller-manager",
-    "kube-scheduler": "scheduler",
-    "kwok": "kwok",
-    "registry": "registry",
-    "coredns": "coredns",
+_PORT_GRACE = 2.0  # seconds
+_PORTS_OF = {
+    "etcd": ("etcd", "etcd-peer"),
+    "kube-apiserver": ("apiserver",),
+    "kube-controller-manager": ("controller-manager",),
+    "kube-scheduler": ("scheduler",),
+    "kwok": ("kwok",),
+    "registry": ("registry",),
+    "coredns": ("coredns", "coredns-health"),
 }
 
 
@@ -47,35 +49,51 @@ def start(layout: Layout, settings: Settings, programs: dict[str, Path]) -> None
 def launch(
     layout: Layout, settings: Settings, component: str, command: list[str], environment: dict[str, str] | None = None
 ) -> None:
-    """Start a component that owns a port, unless it runs; says so when a stranger holds its port."""
+    """Start a component that owns ports, unless it runs; says so when a stranger holds one of them."""
     if processes.is_running(layout, component):
         return
-    port = settings.ports[_PORT_OF[component]]
-    if not port_is_free(port):
-        message = (
-            f"Port {port}, which cluster {layout.name} keeps for its {component}, is taken by another process (`ss"
-            f" -ltnp sport = :{port}` shows it)."
-            f" Stop that, or run `localcluster down --name {layout.name}` and `up` again to get other ports."
-        )
-        raise LocalClusterError(message)
+    for port in (settings.ports[name] for name in _PORTS_OF[component]):
+        if not _becomes_free(port):
+            message = (
+                f"Port {port}, which cluster {layout.name} keeps for its {component}, is taken by another process (`ss"
+                f" -ltnp sport = :{port}` shows it)."
+                f" Stop that, or run `localcluster down --name {layout.name}` and `up` again to get other ports."
+            )
+            raise LocalClusterError(message)
     processes.start(layout, component, command, extra_environment=environment)
 
 
-def wait_until(layout: Layout, component: str, ready: Callable[[], bool], timeout: float) -> None:
-    """Poll until `ready`; on a timeout, or when the component dies, raise with the end of its log."""
-    unseen = 0
+def _becomes_free(port: int) -> bool:
+    """Whether the port is free, or is within a moment: a killed process is gone before its sockets are."""
+    deadline = time.monotonic() + _PORT_GRACE
+    while not port_is_free(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def wait_until(
+    layout: Layout, component: str, ready: Callable[[], bool], timeout: float, *, needs: tuple[str, ...] = ()
+) -> None:
+    """Poll until `ready`; on a timeout, or when the component or one that it needs dies, raise with the end of its log.
+
+    `needs`: without it the component would only say that it cannot reach something, and not why.
+    """
+    unseen = dict.fromkeys((*needs, component), 0)
 
     def look() -> bool:
-        nonlocal unseen
         if ready():
             return True
-        # a process between fork and exec has no environment for an instant, so one look proves nothing
-        unseen = 0 if processes.is_running(layout, component) else unseen + 1
-        if unseen > _LOOKS_UNTIL_DEAD:
-            log = processes.tail(layout, component)
-            raise LocalClusterError(
-                f"{component} of cluster {layout.name} ended while starting. The end of its log:\n{log}"
-            )
+        alive = {process.component for process in processes.running(layout)}
+        for each in unseen:
+            # a process between fork and exec has no environment for an instant, so one look proves nothing
+            unseen[each] = 0 if each in alive else unseen[each] + 1
+            if unseen[each] > _LOOKS_UNTIL_DEAD:
+                log = processes.tail(layout, each)
+                raise LocalClusterError(
+                    f"{each} of cluster {layout.name} ended while starting. The end of its log:\n{log}"
+                )
         return False
 
     retry = tenacity.Retrying(
@@ -96,9 +114,11 @@ def wait_until(layout: Layout, component: str, ready: Callable[[], bool], timeou
 
 def is_ready(layout: Layout, settings: Settings) -> bool:
     """Whether the API server says that it is ready."""
-    context = ssl.create_default_context(cafile=str(layout.pki / "ca.crt"))
-    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), urllib.request.ProxyHandler({}))
     try:
+        # inside, because there are no certificates yet while the programs are built
+        context = ssl.create_default_context(cafile=str(layout.pki / "ca.crt"))
+        https = urllib.request.HTTPSHandler(context=context)
+        opener = urllib.request.build_opener(https, urllib.request.ProxyHandler({}))
         with opener.open(f"{settings.server_url}/readyz", timeout=2) as response:
             return bool(response.status == 200)  # noqa: PLR2004 - HTTP OK
     except OSError:
@@ -106,7 +126,7 @@ def is_ready(layout: Layout, settings: Settings) -> bool:
 
 
 def _wait_ready(layout: Layout, settings: Settings) -> None:
-    wait_until(layout, "kube-apiserver", lambda: is_ready(layout, settings), timeout=90)
+    wait_until(layout, "kube-apiserver", lambda: is_ready(layout, settings), timeout=90, needs=("etcd",))
 
 
 def _write_configuration(layout: Layout, settings: Settings, authority: Authority) -> None:
