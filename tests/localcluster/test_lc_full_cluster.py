@@ -10,11 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from localcluster import addons, api, cleanup, fullnode, images, processes, state
+from localcluster import addons, api, cleanup, fullnode, images, links, processes, state
 from localcluster.state import Layout
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root")]
 NAME = "lctest"
+# What a kubelet writes for the whole machine when nothing is in its way.
+KERNEL = (
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+)
 
 TRY_NETWORK = """
 import os, socket, ssl, urllib.request
@@ -49,6 +58,7 @@ def traces() -> dict[str, set[str]]:
         },
         "packet filter": {r for r in lines("iptables-save") if r.startswith("-A")},
         "named namespaces": lines("ip", "netns", "list"),
+        "kernel settings": {f"{name}={Path('/proc/sys', name).read_text().strip()}" for name in KERNEL},
         "files": {str(p) for p in Path(root).rglob("*") if NAME in p.name},
     }
 
@@ -156,6 +166,12 @@ def test_a_restricted_pod_reaches_the_api_by_name_writes_its_volume_and_sees_its
     wait(lambda: not list(Layout.of(NAME).volumes.iterdir()), "the volume's folder is removed")
 
 
+def test_the_kubelet_changes_kernel_settings_of_its_node_alone(cluster: api.Cluster) -> None:
+    pid = fullnode.init_pid(Layout.of(NAME), 0)
+    own = {line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()}
+    assert {f"/proc/sys/{name}" for name in KERNEL} <= own
+
+
 def test_killed_daemons_come_back_and_running_pods_stay(cluster: api.Cluster) -> None:
     sleeper = pod("sleeper", fullnode.PAUSE_IMAGE, limits={"memory": "32Mi", "nvidia.com/gpu": "1"})
     kubectl(cluster, "apply", "-f", "-", stdin=json.dumps(sleeper))
@@ -175,6 +191,19 @@ def test_down_in_the_middle_of_everything_leaves_nothing(cluster: api.Cluster, b
     wait(lambda: phase(cluster, "busy") == "Running", "Running")
     assert traces()["links"]
     assert traces()["control groups"]
+    api.down(NAME)
+    assert traces() == before
+
+
+def test_up_after_an_up_that_was_killed_before_the_node_was_plugged_in_goes_on_with_it(before, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(links, "plug", lambda *_: pytest.fail("killed here"))
+        with pytest.raises(pytest.fail.Exception, match="killed here"):
+            api.up(NAME, "full", use_kubeconfig=False)
+    pid = fullnode.init_pid(Layout.of(NAME), 0)
+    assert pid is not None
+    api.up(NAME, "full", use_kubeconfig=False)  # ends when the node is Ready
+    assert fullnode.init_pid(Layout.of(NAME), 0) == pid
     api.down(NAME)
     assert traces() == before
 

@@ -11,7 +11,7 @@ import shutil
 import time
 from pathlib import Path
 
-from localcluster import links, processes
+from localcluster import links, processes, state
 from localcluster.errors import LocalClusterError
 from localcluster.state import Layout
 
@@ -22,7 +22,7 @@ def destroy(layout: Layout) -> None:
     """Remove the cluster. Safe to call twice, and for a cluster that never was."""
     processes.kill_all(layout)
     if os.geteuid() == 0:
-        links.remove_all(layout)
+        links.remove_all(layout, state.peek(layout))
         _remove_cgroups(layout)
     _remove_folder(layout)
 

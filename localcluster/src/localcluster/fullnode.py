@@ -29,10 +29,17 @@ def name(layout: Layout, index: int) -> str:
 
 
 def start(layout: Layout, settings: Settings, programs: dict[str, Path], index: int) -> None:
-    """Start node `index` unless it runs. After a crash it comes back as a machine does after a reboot."""
+    """Start node `index` unless it runs, and plug it in. After a crash it comes back as a machine after a reboot."""
     component = f"node-{index}"
-    if processes.is_running(layout, component):
-        return
+    if not processes.is_running(layout, component):
+        _launch(layout, settings, programs, index)
+    controlplane.wait_until(layout, component, lambda: init_pid(layout, index) is not None, timeout=10)
+    pid = init_pid(layout, index)
+    if pid is not None:
+        links.plug(layout, settings, index, pid)  # also one that runs: the `up` that started it may have been killed
+
+
+def _launch(layout: Layout, settings: Settings, programs: dict[str, Path], index: int) -> None:
     folder = layout.node(index)
     folder.mkdir(parents=True, exist_ok=True)
     layout.volumes.mkdir(parents=True, exist_ok=True)
@@ -57,11 +64,7 @@ def start(layout: Layout, settings: Settings, programs: dict[str, Path], index: 
     }
     namespaces = ["--pid", "--mount-proc", "--mount", "--net", "--uts", "--ipc", "--propagation", "private"]
     command = ["unshare", "--fork", "--kill-child", *namespaces, "bash", str(_INIT)]
-    processes.start(layout, component, command, extra_environment=environment)
-    controlplane.wait_until(layout, component, lambda: init_pid(layout, index) is not None, timeout=10)
-    pid = init_pid(layout, index)
-    if pid is not None:
-        links.plug(layout, settings, index, pid)
+    processes.start(layout, f"node-{index}", command, extra_environment=environment)
 
 
 def init_pid(layout: Layout, index: int) -> int | None:

@@ -18,6 +18,13 @@ mkdir -p "$NODE_DIR"/var/{tmp,log,lib/kubelet,lib/containerd,lib/cni,lib/localcl
 mount --bind "$NODE_DIR/var" /var
 mount --bind /run/localcluster/volumes /var/lib/localcluster/volumes
 hostname "$NODE_NAME"
+# The kubelet sets these for the whole machine, and nobody would set them back: the node gets copies of its own.
+mkdir /run/localcluster/tunables
+for tunable in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do
+    copy="/run/localcluster/tunables/${tunable//\//.}"
+    cat "/proc/sys/$tunable" >"$copy"
+    mount --bind "$copy" "/proc/sys/$tunable"
+done
 
 until ip link show dev eth0 >/dev/null 2>&1; do sleep 0.05; done
 ip link set lo up
