@@ -1,5 +1,6 @@
 """What stands in for parts of a real cluster: volumes, GPUs, checks of the host, pip settings for builds."""
 
+import os
 import subprocess
 import sys
 from concurrent import futures
@@ -9,9 +10,10 @@ import grpc
 import pytest
 from rich.console import Console
 
-from localcluster import deviceplugin, hostcheck, images, provisioner
+from localcluster import api, binaries, deviceplugin, hostcheck, images, provisioner, selection, state
 from localcluster.errors import LocalClusterError
 from localcluster.gpus import Gpus
+from localcluster.state import Layout
 
 QUIET = Console(quiet=True)
 
@@ -140,9 +142,31 @@ def test_missing_packages_without_apt_are_named(tmp_path: Path, monkeypatch) -> 
 
 
 def test_too_little_room_for_images_is_said(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(hostcheck, "_SPACE", 2**62)
+    monkeypatch.setattr(hostcheck, "_SPACE", {"full": 2**62})
     with pytest.raises(LocalClusterError, match="larger disk"):
         hostcheck.require_space(tmp_path / "not" / "yet")
+
+
+def test_only_a_new_cluster_asks_for_room(own_state: Path, monkeypatch) -> None:
+    """One that is there must come back, and answer, however full the disk has become."""
+    monkeypatch.setattr(hostcheck, "_SPACE", {"api": 2**62})
+    monkeypatch.setattr(binaries, "ensure", lambda *_: pytest.fail("far enough"))
+    with pytest.raises(LocalClusterError, match="The api profile needs"):
+        api.up("new", "api", use_kubeconfig=False)
+    assert state.load(Layout.of("new")) is None
+    state.choose(Layout.of("old"), "api", 1, [])
+    with pytest.raises(pytest.fail.Exception, match="far enough"):
+        api.up("old", "api", use_kubeconfig=False)
+
+
+def test_addresses_are_chosen_once_the_command_that_tells_used_ones_is_there(own_state: Path, monkeypatch) -> None:
+    for check in ("require_root", "require_cgroups", "require_space"):
+        monkeypatch.setattr(hostcheck, check, lambda *_: None)
+    monkeypatch.setattr(selection, "choose", lambda *_, **__: selection.Choice("embedded", "for the test"))
+    monkeypatch.setattr(hostcheck, "require_packages", lambda *_, **__: pytest.fail("installing"))
+    with pytest.raises(pytest.fail.Exception, match="installing"):
+        api.up("new", "full")
+    assert state.load(Layout.of("new")) is None
 
 
 def test_no_root_is_said_with_the_way_out(monkeypatch) -> None:
@@ -157,3 +181,31 @@ def test_pip_settings_of_the_machine_hold_in_a_build(monkeypatch) -> None:
     settings = images.pip_settings()
     assert "index-url = https://mirror.example/simple\n" in settings
     assert "target" not in settings
+
+
+def test_pip_settings_are_found_where_no_pip_is_in_path(monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.example/simple")
+    assert "index-url = https://mirror.example/simple\n" in images.pip_settings()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_what_a_failed_base_image_had_mounted_is_gone(script, own_cache: Path, tmp_path: Path, monkeypatch) -> None:
+    script(tmp_path / "bin", "buildah", "exit 1")
+    script(tmp_path / "bin", "debootstrap", 'mkdir -p "$4/proc"; mount -t tmpfs none "$4/proc"; kill -9 $$')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    with pytest.raises(LocalClusterError, match="base image"):
+        images.ensure_base(QUIET)
+    assert str(own_cache) not in Path("/proc/self/mounts").read_text()
+    assert list((own_cache / "rfuav-localcluster" / "images").iterdir()) == []
+
+
+def test_system_commands_are_found_where_su_left_them_out_of_path(
+    script, own_cache: Path, tmp_path: Path, monkeypatch
+) -> None:
+    script(tmp_path / "bin", "buildah", "exit 1")
+    script(tmp_path / "sbin", "debootstrap", "echo found >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(hostcheck, "_SYSTEM_PATH", str(tmp_path / "sbin"))
+    with pytest.raises(LocalClusterError, match="(?s)base image.*found"):
+        images.ensure_base(QUIET)

@@ -47,7 +47,7 @@ def test_no_go_is_an_error_that_names_programs_and_remedy(
     own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(LocalClusterError, match=r"(?s)etcd.*Install Go.*KUBEBUILDER_ASSETS"):
+    with pytest.raises(LocalClusterError, match=r"(?s)etcd.*Install Go.*KUBEBUILDER_ASSETS.*sudo"):
         binaries.ensure(("etcd",), QUIET)
 
 
@@ -59,6 +59,24 @@ def test_too_little_disk_is_an_error_before_the_build(
     monkeypatch.setattr(binaries, "BUILD_SPACE", 2**62)
     with pytest.raises(LocalClusterError, match="XDG_CACHE_HOME"):
         binaries.ensure(("etcd",), QUIET)
+
+
+def test_a_cache_of_another_user_is_said_with_the_way_out(another_users, script, tmp_path, monkeypatch) -> None:
+    folder, as_user = another_users
+    script(tmp_path / "bin", "go", "exit 1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    monkeypatch.setattr(binaries, "_check_can_build", lambda _: None)
+    with as_user(), pytest.raises(LocalClusterError, match=rf"{folder}.*Permission denied.*chown.*XDG_CACHE_HOME"):
+        binaries.ensure(("etcd",), QUIET)
+
+
+def test_the_go_that_is_asked_for_builds_all_modules() -> None:
+    versions = [
+        re.findall(r"^go (\d+)\.(\d+)", file.read_text(), re.MULTILINE) for file in binaries.TOOLS.glob("*/go.mod")
+    ]
+    newest = max((int(major), int(minor)) for ((major, minor),) in versions)
+    assert f"{newest[0]}.{newest[1]}" == binaries.GO_VERSION
 
 
 def test_a_failed_build_shows_the_end_of_its_output_and_leaves_nothing(

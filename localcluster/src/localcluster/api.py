@@ -68,7 +68,10 @@ def up(
         if profile == "full":
             hostcheck.require_root()
             hostcheck.require_cgroups()
-            hostcheck.require_space(layout.root)
+            if choice.kind == "embedded":  # before the addresses are chosen: `ip` tells which are in use
+                hostcheck.require_packages(hostcheck.NODE_COMMANDS, console, plugins=True)
+        if not layout.settings_file.exists():  # one that is there has its images, and `up` must go on bringing it back
+            hostcheck.require_space(layout.root, profile)
         settings = _settings(layout, profile, nodes, choice.kind)
         programs = binaries.ensure(_program_names(settings), console)
         if settings.backend == "kind":
@@ -105,17 +108,10 @@ def down(name: str) -> None:
     """
     with state.locked(name):
         layout = Layout.of(name)
-        if _made_by_kind(layout):
+        settings = state.peek(layout)
+        if settings is not None and settings.backend == "kind":
             kindcluster.down(layout)
         cleanup.destroy(layout)
-
-
-def _made_by_kind(layout: Layout) -> bool:
-    try:
-        settings = state.load(layout)
-    except LocalClusterError:  # a broken file must not keep anyone from taking the cluster down
-        return False
-    return settings is not None and settings.backend == "kind"
 
 
 def get(name: str) -> Cluster | None:

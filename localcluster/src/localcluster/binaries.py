@@ -21,6 +21,7 @@ from localcluster.longrun import watched
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 KUBERNETES_VERSION = "1.35.4"
+GO_VERSION = "1.26"  # the newest that a module in tools/ asks for
 BUILD_SPACE = 6 * 1024**3  # what Go's own caches grow by when all programs are built from nothing, bytes
 FROM_ASSETS = frozenset({"kube-apiserver", "etcd", "kubectl"})  # what setup-envtest puts into KUBEBUILDER_ASSETS
 
@@ -100,7 +101,6 @@ def ensure(names: tuple[str, ...], console: Console) -> dict[str, Path]:
     missing = [name for name in names if locate(name) is None]
     if missing:
         _check_can_build(missing)
-        cache_root().mkdir(parents=True, exist_ok=True)
         with _only_one_builder(console):
             # programs of one module share their compiled packages, so they are built together
             for module in dict.fromkeys(PROGRAMS[name].module for name in missing):
@@ -121,9 +121,10 @@ def _located(name: str) -> Path:
 def _check_can_build(missing: list[str]) -> None:
     if shutil.which("go") is None:
         message = (
-            f"Go is needed to build {', '.join(missing)}, and there is no `go` in PATH. Install Go 1.24 or later"
-            f" (https://go.dev/dl/),"
+            f"Go is needed to build {', '.join(missing)}, and there is no `go` in PATH."
+            f" Install Go {GO_VERSION} or later (https://go.dev/dl/),"
             " or set KUBEBUILDER_ASSETS to a folder with kube-apiserver, etcd and kubectl for those three."
+            ' If Go is installed, sudo may have dropped it: `sudo -E env "PATH=$PATH" make ...` keeps PATH.'
         )
         raise LocalClusterError(message)
     place = next(p for p in (cache_root(), *cache_root().parents) if p.exists())
@@ -139,7 +140,17 @@ def _check_can_build(missing: list[str]) -> None:
 
 @contextmanager
 def _only_one_builder(console: Console) -> Iterator[None]:
-    with (cache_root() / "build.lock").open("w") as lock:
+    path = cache_root() / "build.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("w")
+    except OSError as error:
+        message = (
+            f"{path} cannot be written ({error.strerror}): make {cache_root()} yours (`sudo chown -R`, if it was made"
+            " with sudo), or set XDG_CACHE_HOME to a folder that you may write to."
+        )
+        raise LocalClusterError(message) from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from localcluster.errors import LocalClusterError
+from localcluster.state import Profile
 
 NODE_COMMANDS = {
     "containerd": "containerd",
@@ -29,7 +30,10 @@ IMAGE_COMMANDS = {"buildah": "buildah", "debootstrap": "debootstrap"}
 _CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 _CNI_PACKAGE = "containernetworking-plugins"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_SPACE = 10 * 1024**3  # a base system and one image with torch, pushed and unpacked: bytes
+_SPACE = {  # bytes
+    "api": 1024**3 // 2,  # etcd's data and the audit log of a long run
+    "full": 10 * 1024**3,  # a base system and one image with torch, pushed and unpacked
+}
 
 
 def require_root() -> None:
@@ -41,13 +45,13 @@ def require_root() -> None:
         )
 
 
-def require_space(folder: Path) -> None:
+def require_space(folder: Path, profile: Profile = "full") -> None:
     """Images are large: say so before the disk is full."""
     place = next(p for p in (folder, *folder.parents) if p.exists())
     free = shutil.disk_usage(place).free
-    if free < _SPACE:
+    if free < _SPACE[profile]:
         raise LocalClusterError(
-            f"The full profile needs about {_SPACE / 1024**3:.0f} GiB for images and {place} has"
+            f"The {profile} profile needs about {_SPACE[profile] / 1024**3:g} GiB and {place} has"
             f" {free / 1024**3:.1f} GiB free:"
             " make room, or set XDG_STATE_HOME and XDG_CACHE_HOME to folders on a larger disk."
         )
@@ -92,6 +96,11 @@ def require_packages(commands: dict[str, str], console: Console, *, plugins: boo
     still = _missing(commands, plugins=plugins)
     if still:
         raise LocalClusterError(f"apt-get installed {names}, yet {' '.join(still)} did not bring what was expected.")
+
+
+def environment() -> dict[str, str]:
+    """The caller's environment with the system's own commands in PATH, which `su` does not put there."""
+    return {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_PATH}"}
 
 
 def cni_folder() -> Path:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from localcluster.longrun import watched
 
 BASE_IMAGE = "localhost/rfuav-base:bookworm"
 _SUITE = "bookworm"
+_OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private")
 _BASE_PACKAGES = "python3,python3-pip,python3-venv,ca-certificates"
 _BUNDLE_IN_IMAGE = "/etc/ssl/certs/ca-certificates.crt"
 # Settings of pip that say where packages come from and how; what they say holds in a build too.
@@ -64,10 +66,12 @@ def ensure_base(console: Console) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="rfuav-base-", dir=_storage()) as folder:
         root = Path(folder) / "rootfs"
+        # in a mount namespace of its own: what it mounts in `root` ends with it, however it ends
         watched(
-            ["debootstrap", "--variant=minbase", f"--include={_BASE_PACKAGES}", _SUITE, str(root)],
+            [*_OWN_MOUNTS, "debootstrap", "--variant=minbase", f"--include={_BASE_PACKAGES}", _SUITE, str(root)],
             f"making the base image from Debian {_SUITE}'s packages",
             console,
+            environment=hostcheck.environment(),
         )
         shutil.rmtree(root / "var/cache/apt/archives", ignore_errors=True)
         shutil.rmtree(root / "var/lib/apt/lists", ignore_errors=True)
@@ -83,7 +87,7 @@ def push(image: str, reference: str, console: Console) -> None:
     """Push an image as `reference`, with zstd at its fastest: gzip, buildah's own choice, takes twice the time."""
     compression = ("--compression-format", "zstd", "--compression-level", "1")
     command = [*_command("push"), *compression, "--tls-verify=false", image, f"docker://{reference}"]
-    watched(command, f"pushing {reference}", console)
+    watched(command, f"pushing {reference}", console, environment=hostcheck.environment())
 
 
 def _build(dockerfile: Path, name: str, context: Path, build_args: dict[str, str], console: Console) -> str:
@@ -100,7 +104,7 @@ def _build(dockerfile: Path, name: str, context: Path, build_args: dict[str, str
             *("--layers", "--isolation", "chroot", "--network", "host", "--pull-never", "--iidfile", str(identity)),
             *(*volumes, *arguments, "--tag", f"localhost/{name}", "--file", str(dockerfile), str(context)),
         ]
-        watched(command, f"building {name} from {dockerfile.name}", console)
+        watched(command, f"building {name} from {dockerfile.name}", console, environment=hostcheck.environment())
         return identity.read_text().strip().removeprefix("sha256:")
 
 
@@ -109,7 +113,9 @@ def pip_settings() -> str:
 
     It is mounted for the time of the build and never becomes part of the image.
     """
-    listed = subprocess.run(["pip", "config", "list"], capture_output=True, text=True, check=False).stdout
+    # this interpreter's pip: a machine may have none in PATH
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     found = dict(re.findall(r"^global\.([a-z-]+)='(.*)'$", listed, re.MULTILINE))
     found |= {key.lower().replace("_", "-"): value for key in _PIP_SETTINGS if (value := os.environ.get(f"PIP_{key}"))}
     wanted = {key.lower().replace("_", "-") for key in _PIP_SETTINGS}
@@ -137,7 +143,8 @@ def _command(verb: str) -> list[str]:
 
 
 def _buildah(verb: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run([*_command(verb), *arguments], capture_output=True, text=True, check=False)
+    command = [*_command(verb), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=hostcheck.environment())
     if check and result.returncode != 0:
         raise LocalClusterError(f"`buildah {verb}` failed:\n{result.stderr.strip()[-2000:]}")
     return result
