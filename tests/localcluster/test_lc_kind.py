@@ -71,6 +71,17 @@ def test_kinds_own_error_is_shown(programs, script, tmp_path: Path) -> None:
         kindcluster.up(layout, state.choose(layout, "full", 1, [], "kind"), programs)
 
 
+def test_down_without_docker_fails_but_leaves_no_process(programs, script, tmp_path: Path) -> None:
+    layout = Layout.of("k")
+    kindcluster.up(layout, state.choose(layout, "full", 1, [], "kind"), programs)
+    assert processes.is_running(layout, "gpus-0")
+    script(tmp_path / "bin", "kind", "echo is the docker daemon running? >&2; exit 1")
+    with pytest.raises(LocalClusterError, match="is the docker daemon running"):
+        api.down("k")
+    assert processes.running(layout) == []
+    assert state.load(layout) is not None  # so that `down` may be run again
+
+
 def test_more_nodes_than_kind_gives_are_refused(programs) -> None:
     with pytest.raises(LocalClusterError, match="one node"):
         kindcluster.up(Layout.of("k"), Settings("full", 0, 2, {}, "kind"), programs)

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from localcluster import api, binaries, controlplane, images, processes, state
+from localcluster import api, binaries, images, processes, state
 from localcluster.errors import LocalClusterError
 from localcluster.state import Layout, Profile
 
@@ -58,9 +59,9 @@ def status(name: Annotated[str | None, typer.Option(help="One cluster; without i
     table = Table("cluster", "profile", "component", "processes")
     for each in [state.check_name(name)] if name else state.all_names():
         layout = Layout.of(each)
-        settings = state.load(layout)
+        settings = state.peek(layout)
         alive = processes.running(layout)
-        ready = settings is not None and controlplane.is_ready(layout, settings)
+        ready = settings is not None and api.get(each) is not None
         table.add_row(
             each,
             settings.profile if settings else "-",
@@ -122,12 +123,14 @@ def build_image(
     name: Name = "rfuav",
 ) -> None:
     """Build a Dockerfile, push it to the cluster's registry and print the reference that pods use."""
+    if wrong := [one for one in build_arg or () if "=" not in one]:
+        raise LocalClusterError(f"--build-arg {wrong[0]} has no value: write --build-arg {wrong[0]}=VALUE.")
     cluster = api.get(name)
     if cluster is None or cluster.registry is None:
         raise LocalClusterError(
             f"Cluster {name} is not up with the full profile: `localcluster up --profile full --name {name}`."
         )
-    arguments = dict(one.split("=", 1) for one in build_arg or () if "=" in one)
+    arguments = dict(one.split("=", 1) for one in build_arg or ())
     typer.echo(
         images.build(file, tag, registry=cluster.registry, context=context, build_args=arguments, console=_errors)
     )
@@ -138,5 +141,6 @@ def main() -> None:
     try:
         app()
     except LocalClusterError as error:
-        _errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        # a log's end may hold [brackets], which are not to be taken for colours
+        _errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None

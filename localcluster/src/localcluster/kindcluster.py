@@ -59,7 +59,8 @@ def up(layout: Layout, settings: Settings, programs: dict[str, Path]) -> Setting
 
 
 def down(layout: Layout) -> None:
-    """Remove the node's container; what stands beside it goes with the cluster's other processes."""
+    """Remove the node's container and what stands beside it; this also goes where Docker does not answer any more."""
+    processes.kill_all(layout)
     program = binaries.locate("kind")
     if program is None:
         raise LocalClusterError(
@@ -70,6 +71,8 @@ def down(layout: Layout) -> None:
 
 def is_ready(layout: Layout, programs: dict[str, Path]) -> bool:
     """Whether the API server says that it is ready and the registry runs."""
+    if "kubectl" not in programs:
+        return False
     ready = addons.kubectl(layout, programs, "get", "--raw=/readyz", "--request-timeout=2s", check=False) == "ok"
     return ready and processes.is_running(layout, "registry")
 
