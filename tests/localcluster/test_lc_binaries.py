@@ -79,6 +79,12 @@ def test_the_go_that_is_asked_for_builds_all_modules() -> None:
     assert f"{newest[0]}.{newest[1]}" == binaries.GO_VERSION
 
 
+def test_the_guide_has_a_place_for_the_time_of_each_build() -> None:
+    guide = (binaries.TOOLS.parents[1] / "docs" / "local-cluster.md").read_text()
+    for name in {*binaries.API_PROFILE, *binaries.FULL_PROFILE}:
+        assert f"| `{name}` | " in guide
+
+
 def test_a_failed_build_shows_the_end_of_its_output_and_leaves_nothing(
     script, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
