@@ -209,7 +209,11 @@ def test_it_waits_for_a_training_that_goes_on_and_is_told_when_it_ends():
     held = replace(inference(), status=waiting)
     train = running(job("train"))
     pod = pod_of(train, phase=PodPhase.SUCCEEDED, exit_code=0)
-    done = run(snapshot([train, held], pods=[pod]), dirty=[train.uid], plan=False)
+    wrote = statuses(run(snapshot([train, held], pods=[pod]), dirty=[train.uid], plan=False))
+    assert wrote["train"].phase is Phase.SUCCEEDED
+    assert "inf" not in wrote or wrote["inf"].phase is Phase.QUEUED  # the record of the source stands first
+    ended = replace(train, status=wrote["train"])
+    done = run(snapshot([ended, held], pods=[pod]), dirty=[held.uid], plan=False)
     assert statuses(done)["inf"].phase is Phase.ADMITTED
 
 

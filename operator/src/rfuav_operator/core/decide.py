@@ -21,7 +21,6 @@ from rfuav_operator.core.model import (
     DeletePod,
     Job,
     JobStatus,
-    Kind,
     PatchPoolStatus,
     PatchStatus,
     Phase,
@@ -52,12 +51,12 @@ def turn(snapshot: Snapshot, *, dirty: Collection[Uid], reports: Sequence[Report
     too when a step gave room back or changed the queue. Reports of jobs and pods that are not current are ignored.
     """
     jobs = dict(snapshot.jobs)
-    sources = Sources(jobs)
+    sources = Sources(snapshot.jobs)  # as recorded: what a source does in this turn is written first, then followed
     by_job: dict[Uid, list[Report]] = defaultdict(list)
     for report in reports:
         by_job[report.job_uid].append(report)
 
-    # 1. The jobs to step: named, reported on, or due. TrainingJobs first, since others take their weights from them.
+    # 1. The jobs to step: named, reported on, or due.
     todo = {uid for uid in (*dirty, *by_job, *_due(snapshot, now)) if uid in jobs}
     outcomes: dict[Uid, Outcome] = {}
     step_all = partial(
@@ -66,7 +65,7 @@ def turn(snapshot: Snapshot, *, dirty: Collection[Uid], reports: Sequence[Report
     step_all(todo)
     plan = plan or any(uid not in jobs for uid in dirty) or any(_moves_queue(snapshot.jobs[u], jobs[u]) for u in todo)
 
-    # 2. What others' changes mean for jobs that were not named: sources that ended, nodes that were lost.
+    # 2. What others' changes mean for jobs that were not named: nodes that were lost.
     if plan:
         step_all(set(_affected(jobs, snapshot)) - todo)
 
@@ -115,7 +114,7 @@ def _step_all(
     outcomes: dict[Uid, Outcome],
 ) -> None:
     facts: dict[Uid, Facts] = {}
-    for uid in sorted(uids, key=lambda u: (jobs[u].kind is not Kind.TRAINING, u)):
+    for uid in sorted(uids):
         job = jobs[uid]
         facts[uid] = Facts(
             now=now,
@@ -167,8 +166,6 @@ def _affected(jobs: Mapping[Uid, Job], snapshot: Snapshot) -> Iterator[Uid]:
             pods = snapshot.pods_of.get(uid, _NO_PODS)
             if any(a.pod in pods and pods[a.pod].deleting for a in job.status.assignments):
                 yield uid
-        elif job.spec.model.from_training_job and job.status.source is None:
-            yield uid
 
 
 def _status_actions(job: Job, status: JobStatus, *, final: bool) -> Iterator[Action]:

@@ -6,7 +6,7 @@ from rfuav_operator.core.model import Job, Kind, Uid
 
 
 class Sources:
-    """TrainingJobs by namespace and name, as this turn left them; the index is built at the first question."""
+    """TrainingJobs by namespace and name; the index is built at the first question."""
 
     def __init__(self, jobs: Mapping[Uid, Job]) -> None:
         self._jobs = jobs
