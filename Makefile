@@ -56,12 +56,11 @@ test-trainer: venv  ## The trainer on the CPU
 test-cluster: venv  ## End to end through real pods (root)
 	.venv/bin/pytest -q tests -m cluster
 
-# One suite at a time: two cores are shared by the tests and the clusters they bring. The end-to-end suite needs root and
-# gigabytes of images; it is run by `make test-cluster` and is not part of `make test` yet.
-test: check  ## Check, trainer and contract suites, one after the other
+# One suite at a time: two cores are shared by the tests and the clusters they bring.
+test: check  ## Everything: check, trainer, contract and end-to-end suites, one after the other
 	$(MAKE) --no-print-directory test-trainer
 	$(MAKE) --no-print-directory test-contract
-	@echo "not run here: the end-to-end suite on real nodes (make test-cluster, as root)"
+	$(MAKE) --no-print-directory test-cluster
 
 cluster-up: venv  ## A real Kubernetes on this machine: PROFILE=api|full NAME=rfuav
 	$(PY) -m localcluster up --profile $(PROFILE) --name $(NAME)

@@ -170,6 +170,12 @@ def test_the_kubelet_changes_kernel_settings_of_its_node_alone(cluster: api.Clus
     pid = fullnode.init_pid(Layout.of(NAME), 0)
     own = {line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()}
     assert {f"/proc/sys/{name}" for name in KERNEL} <= own
+    copy = Path(f"/proc/{pid}/root/run/localcluster/tunables/kernel.panic")
+    copy.write_text("0")
+    for process in processes.running(Layout.of(NAME)):
+        if Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")[0].endswith(b"kubelet"):
+            os.kill(process.pid, signal.SIGKILL)
+    wait(lambda: copy.read_text().strip() == "10", "the kubelet that was started anew set it again")
 
 
 def test_killed_daemons_come_back_and_running_pods_stay(cluster: api.Cluster) -> None:
