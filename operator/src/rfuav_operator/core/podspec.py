@@ -5,7 +5,7 @@ manifest goes out. Nothing here looks at the cluster.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rfuav_operator.core import names, units
@@ -17,10 +17,14 @@ SECRETS = "/var/run/secrets/rfuav.io"
 USER = 65532
 CONTAINER = "trainer"
 _PVC = "pvc://"
+RENDEZVOUS_PORT = 29500  # torch's own default
 
 
-def manifest(job: Job, assignment: Assignment, defaults: Defaults) -> dict[str, Any]:
-    """The pod of `assignment`, restricted Pod Security throughout, owned by the job."""
+def manifest(job: Job, assignment: Assignment, defaults: Defaults, *, present: Sequence[str] = ()) -> dict[str, Any]:
+    """The pod of `assignment`, restricted Pod Security throughout, owned by the job.
+
+    `present`: nodes that a pod without a node of its own must not land on; it waits for a new one.
+    """
     template: Mapping[str, Any] = job.raw_spec.get("podTemplate") or {}
     metadata: Mapping[str, Any] = template.get("metadata") or {}
     attempt = units.attempt_of(job.status, assignment.shard)
@@ -35,26 +39,54 @@ def manifest(job: Job, assignment: Assignment, defaults: Defaults) -> dict[str, 
             "namespace": job.namespace,
             "labels": {
                 **(metadata.get("labels") or {}),
-                **names.pod_labels(job, attempt, assignment.shard),
+                **names.pod_labels(job, attempt, shard=assignment.shard, rank=assignment.rank),
             },
             "annotations": annotations,
-            "ownerReferences": [
-                {
-                    "apiVersion": names.API_VERSION,
-                    "kind": job.kind.value,
-                    "name": job.name,
-                    "uid": job.uid,
-                    "controller": True,
-                    "blockOwnerDeletion": False,
-                }
-            ],
+            "ownerReferences": [_owner(job)],
         },
-        "spec": _pod_spec(job, assignment, attempt, template, defaults),
+        "spec": _pod_spec(job, assignment, attempt, template, defaults, present),
+    }
+
+
+def service(job: Job) -> dict[str, Any]:
+    """The headless Service through which the pods of a job of several nodes find the first of them."""
+    labels = {names.LABEL_JOB: job.name, names.LABEL_KIND: job.kind.value, names.LABEL_JOB_UID: job.uid}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": names.service_name(job),
+            "namespace": job.namespace,
+            "labels": labels,
+            "ownerReferences": [_owner(job)],
+        },
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,  # they look for each other before any of them is ready
+            "selector": {names.LABEL_JOB_UID: job.uid},
+            "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
+        },
+    }
+
+
+def _owner(job: Job) -> dict[str, Any]:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": job.kind.value,
+        "name": job.name,
+        "uid": job.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
     }
 
 
 def _pod_spec(
-    job: Job, assignment: Assignment, attempt: int, template: Mapping[str, Any], defaults: Defaults
+    job: Job,
+    assignment: Assignment,
+    attempt: int,
+    template: Mapping[str, Any],
+    defaults: Defaults,
+    present: Sequence[str],
 ) -> dict[str, Any]:
     spec = effective_spec(job)
     claims = claims_of(spec)
@@ -101,14 +133,18 @@ def _pod_spec(
     for key in ("nodeSelector", "imagePullSecrets", "serviceAccountName"):
         if template.get(key):
             pod[key] = template[key]
+    if job.spec.nodes > 1 and assignment.rank is not None:
+        pod["hostname"], pod["subdomain"] = assignment.pod, names.service_name(job)
     if assignment.node:
-        pod["affinity"] = _pinned(assignment.node)
+        pod["affinity"] = _affinity("In", [assignment.node])
+    elif present:
+        pod["affinity"] = _affinity("NotIn", list(present))
     return pod
 
 
-def _pinned(node: str) -> dict[str, Any]:
-    """Required affinity to one node by its name: the scheduler still binds, so all else it knows is respected."""
-    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+def _affinity(operator: str, nodes: list[str]) -> dict[str, Any]:
+    """Required affinity by the names of nodes: the scheduler still binds, so all else that it knows is respected."""
+    term = {"matchFields": [{"key": "metadata.name", "operator": operator, "values": [node]} for node in nodes]}
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
 
 
@@ -169,6 +205,8 @@ def _environment(
     }
     if assignment.shard is None:
         document["rank"] = assignment.rank or 0
+        if job.spec.nodes > 1:
+            document["nodes"] = job.spec.nodes
     else:
         document |= {"shard": assignment.shard, "shards": job.spec.shards}
     env = {
@@ -178,6 +216,8 @@ def _environment(
         "XDG_CACHE_HOME": f"{HOME}/.cache",
         "TMPDIR": "/tmp",  # noqa: S108  an emptyDir of the pod's own
     }
+    if job.spec.nodes > 1 and assignment.rank is not None:
+        env |= _rendezvous(job, assignment, attempt)
     if defaults.allow_cpu:
         env["RFUAV_ALLOW_CPU"] = "1"
     if defaults.progress_url:
@@ -185,6 +225,18 @@ def _environment(
         env["KUBEFLOW_TRAINER_SERVER_CA_CERT"] = f"{SECRETS}/ca.crt"
         env["KUBEFLOW_TRAINER_SERVER_TOKEN"] = f"{SECRETS}/token"
     return [{"name": name, "value": value} for name, value in env.items()]
+
+
+def _rendezvous(job: Job, assignment: Assignment, attempt: int) -> dict[str, str]:
+    """What torchrun reads from the environment (PET_*): how many nodes, which one this is, where the first is."""
+    first = names.pod_name(job, attempt, rank=0)
+    return {
+        "PET_NNODES": str(job.spec.nodes),
+        "PET_NODE_RANK": str(assignment.rank),
+        "PET_NPROC_PER_NODE": str(max(1, job.spec.resources.gpus)),
+        "PET_MASTER_ADDR": f"{first}.{names.service_name(job)}.{job.namespace}.svc",
+        "PET_MASTER_PORT": str(RENDEZVOUS_PORT),
+    }
 
 
 def _resources(job: Job, gpus: int) -> dict[str, dict[str, str]]:

@@ -120,7 +120,9 @@ class Quotas:
         limit = None if gpus.borrowing_limit is None else gpus.nominal + gpus.borrowing_limit
         if limit is not None and wanted > limit:
             text = f"{needs(need)}; namespace {namespace} uses {held} of {limit} in pool {self._pool}"
-            return Reason(reason=WAITING_FOR_QUOTA, message=f"{text} (nominal {gpus.nominal}, may borrow {gpus.borrowing_limit})")
+            return Reason(
+                reason=WAITING_FOR_QUOTA, message=f"{text} (nominal {gpus.nominal}, may borrow {gpus.borrowing_limit})"
+            )
         if wanted <= gpus.nominal or not self._keeping:
             return None
         others = {ns: kept for ns, kept in self._keeping.items() if ns != namespace}

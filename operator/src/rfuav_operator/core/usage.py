@@ -32,7 +32,7 @@ class Usage:
     Args:
         snapshot: the state of now.
         jobs: the snapshot's jobs, those of this turn over them.
-        on_change: called with the pool and the node whose room was changed.
+        on_change: called with the pool and the node whose room was changed, and whether room may have been given back.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Usage:
         snapshot: Snapshot,
         jobs: Mapping[Uid, Job],
         *,
-        on_change: Callable[[str, NodeName], None] = lambda _pool, _node: None,
+        on_change: Callable[[str, NodeName, bool], None] = lambda _pool, _node, _released: None,
     ) -> None:
         self.rooms: dict[str, dict[NodeName, Room]] = {name: {} for name in snapshot.pools}
         self.shares: dict[tuple[str, str], Share] = {}  # pool, namespace
@@ -69,6 +69,13 @@ class Usage:
     def holds(self, uid: Uid) -> Mapping[str, Held]:
         """What a job holds, by pod name."""
         return self._held.get(uid, _NOTHING)
+
+    def of_pool(self, pool: str) -> Iterator[tuple[Uid, str, Held]]:
+        """All that is held in one pool: job, pod name, room."""
+        for uid, pods in self._held.items():
+            for name, held in pods.items():
+                if held.pool == pool:
+                    yield uid, name, held
 
     def absent(self, namespace: str) -> Iterable[Held]:
         """What is recorded in a namespace and whose pod was not seen: a ResourceQuota does not count it yet."""
@@ -107,12 +114,12 @@ class Usage:
                 foreign=snapshot.foreign.get(name, ()),
             )
         for changed in {was, pool} - {None}:
-            self._on_change(str(changed), name)
+            self._on_change(str(changed), name, True)
 
     def hold(self, uid: Uid, name: str, held: Held) -> None:
         """Let a pod hold room."""
         self._put(uid, name, held)
-        self._changed(held)
+        self._changed(held, released=False)
 
     def release(self, uid: Uid, name: str) -> Held | None:
         """Give back what a pod held."""
@@ -129,7 +136,7 @@ class Usage:
             share.jobs[held.kind] -= 1
         self._on_node[NodeName(held.node)].pop((uid, name), None)
         self._absent[held.namespace].pop((uid, name), None)
-        self._changed(held)
+        self._changed(held, released=True)
         return held
 
     def _put(self, uid: Uid, name: str, held: Held) -> None:
@@ -143,11 +150,11 @@ class Usage:
         if held.absent:
             self._absent[held.namespace][uid, name] = held
 
-    def _changed(self, held: Held) -> None:
+    def _changed(self, held: Held, *, released: bool) -> None:
         room = self.room(NodeName(held.node))
         if room is not None:
             room.count()
-            self._on_change(self._pool_of[NodeName(held.node)], NodeName(held.node))
+            self._on_change(self._pool_of[NodeName(held.node)], NodeName(held.node), released)
 
 
 # --- what one job holds
