@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from unit.core.builders import DEFAULTS, T0, node, pool
 
 from rfuav_operator.core import placement
-from rfuav_operator.core.decide import turn
+from rfuav_operator.core.decide import Dirt, Scheduler, turn
 from rfuav_operator.core.model import (
     Action,
     CreatePod,
@@ -32,6 +32,11 @@ from rfuav_operator.core.model import (
     Snapshot,
     Uid,
 )
+
+
+def skeleton(status: JobStatus) -> tuple[Any, ...]:
+    """What of a status may not be told later than at once."""
+    return status.phase, status.attempt, status.assignments, status.source
 
 
 class Cluster:
@@ -57,7 +62,10 @@ class Cluster:
         self.lanes: dict[Uid, deque[Action]] = {}
         self.ours: dict[Uid, str] = {}  # resourceVersion after our own last write
         self.dirty: set[Uid] = set(self.jobs)
+        self.dirty_nodes: set[Any] = set()
         self.plan = True
+        self.everything = True
+        self.scheduler = Scheduler()
 
     def crash(self) -> None:
         self._forget()
@@ -85,8 +93,11 @@ class Cluster:
 
     def turn(self, reports: Iterable[Report] = ()) -> list[Action]:
         seen = self.snapshot()
-        done = turn(seen, dirty=set(self.dirty), reports=list(reports), now=self.now, plan=self.plan)
-        self.dirty, self.plan, self.wake_at = set(), False, done.wake_at
+        dirt = Dirt(jobs=set(self.dirty), nodes=set(self.dirty_nodes), plan=self.plan, everything=self.everything)
+        done = self.scheduler.turn(seen, dirt, reports=list(reports), now=self.now)
+        self._compare_with_one_that_knows_nothing(seen, done.actions, list(reports))
+        self.dirty, self.dirty_nodes, self.plan, self.wake_at = set(), set(), False, done.wake_at
+        self.everything = False
         for action in done.actions:
             match action:
                 case PatchStatus(job=job, status=status):
@@ -99,6 +110,18 @@ class Cluster:
                 case DeletePod(job_uid=uid) | DeleteJob(job=Job(uid=uid)):
                     self.lanes.setdefault(uid, deque()).append(action)
         return list(done.actions)
+
+    def _compare_with_one_that_knows_nothing(
+        self, seen: Snapshot, actions: Iterable[Action], reports: list[Report]
+    ) -> None:
+        """What is kept between turns is an index: without it the same is decided."""
+        fresh = turn(seen, dirty=list(seen.jobs), reports=reports, now=self.now, plan=True)
+        mine = {a.job.uid: a.status for a in actions if isinstance(a, PatchStatus)}
+        for action in fresh.actions:
+            if isinstance(action, PatchStatus):
+                uid = action.job.uid
+                kept = mine.get(uid, action.job.status)
+                assert skeleton(kept) == skeleton(action.status), (uid, skeleton(kept), skeleton(action.status))
 
     # --- one write
 
@@ -253,7 +276,13 @@ class Cluster:
                     self.vanish(pod.name)
             self.nodes[name] = held
         self.plan = True
+        self.dirty_nodes.add(name)
         self.dirty |= {p.job_uid for p in self.pods.values() if p.node == name and p.job_uid}
+
+    def set_foreign(self, *pods: Pod) -> None:
+        self.dirty_nodes |= {p.node for p in (*self.foreign.values(), *pods)}
+        self.foreign = {p.name: p for p in pods}
+        self.plan = True
 
     def pass_time(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)

@@ -12,7 +12,7 @@ from heapq import heapify, heappop, heappush
 
 from msgspec.structs import replace
 
-from rfuav_operator.core import conditions, names, places, placement, progress, reasons, units
+from rfuav_operator.core import conditions, names, placement, places, progress, reasons, units
 from rfuav_operator.core.gates import Gates
 from rfuav_operator.core.lifecycle import may_live, starting
 from rfuav_operator.core.model import (
@@ -22,12 +22,13 @@ from rfuav_operator.core.model import (
     NodeName,
     Phase,
     Pool,
+    Queue,
     Snapshot,
     Uid,
 )
 from rfuav_operator.core.placement import Need, Room
 from rfuav_operator.core.preemption import Preemption, Victim, stopped
-from rfuav_operator.core.queues import Age, Group, Key, Queue, Queues, priority
+from rfuav_operator.core.queues import Age, Group, Key, PoolQueue, Queues, priority
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.reasons import Reason
 from rfuav_operator.core.shapes import PoolRooms
@@ -46,6 +47,12 @@ class Plan:
     delete: dict[Uid, list[str]] = field(default_factory=dict)
     look_again: datetime | None = None
 
+    def wait(self, jobs: MutableMapping[Uid, Job], uid: Uid, status: JobStatus) -> None:
+        """Tell a job that waits."""
+        if status != jobs[uid].status:
+            jobs[uid] = replace(jobs[uid], status=status)
+            self.statuses[uid] = status
+
     def again(self, at: datetime | None) -> None:
         """Plan once more at this instant."""
         if at is not None:
@@ -57,10 +64,14 @@ class _PoolPlan:
     """The plan of one pool while it is made."""
 
     pool: Pool
-    queue: Queue
+    queue: PoolQueue
     rooms: PoolRooms
     quotas: Quotas
     preemption: Preemption
+    snapshot: Snapshot
+    jobs: MutableMapping[Uid, Job]
+    now: datetime
+    result: Plan
     kept: dict[NodeName, tuple[Uid, Need]] = field(default_factory=dict)  # rooms promised to blocked jobs
     own: dict[Uid, Reason] = field(default_factory=dict)  # reasons of single jobs
     admitted: set[Uid] = field(default_factory=set)
@@ -139,13 +150,7 @@ class Admission:
         need = rooms.effective(placement.need_of(job))
         if next(ready_units(job, snapshot, now), -1) == -1:
             return rooms.never(need) or not_ready(job, snapshot)
-        key = Key(priority(job, snapshot) or 0, job.namespace, need, started=bool(job.status.assignments))
-        return key
-
-    def gated(self, uid: Uid) -> bool:
-        """Whether a job waits for something that is not room."""
-        place = self.queues.place(uid)
-        return place is not None and place[1] is None
+        return Key(priority(job, snapshot) or 0, job.namespace, need, started=bool(job.status.assignments))
 
     # --- the plan
 
@@ -161,6 +166,9 @@ class Admission:
         """Admit as many as limits, quotas and room allow; `jobs` is brought up to date with what was decided.
 
         Args:
+            snapshot: the state of now.
+            jobs: the jobs as the steps of this turn left them.
+            now: the instant.
             stepped: jobs that changed in this turn: those of them that wait are told why at once.
             everyone: tell all that wait, not just the first and those that changed.
         """
@@ -173,19 +181,17 @@ class Admission:
                 continue
             quotas = Quotas(name, snapshot, self.usage, rooms.rooms.values())
             preemption = Preemption(pool, snapshot, jobs, usage=self.usage, quotas=quotas, now=now)
-            at_hand = _PoolPlan(pool, queue, rooms, quotas, preemption)
-            self._admit_in_order(at_hand, snapshot, jobs, now, result)
-            self._tell(at_hand, jobs, now, result, stepped=stepped, everyone=everyone)
+            at_hand = _PoolPlan(pool, queue, rooms, quotas, preemption, snapshot, jobs, now, result)
+            self._admit_in_order(at_hand)
+            self._tell(at_hand, stepped=stepped, everyone=everyone)
         for queue_name, queue in self.queues.pools.items():
             if queue_name not in snapshot.pools:
                 for uid, why in queue.gated.items():
                     if everyone or uid in stepped:
-                        _waits(jobs, uid, why, None, now, result)
+                        result.wait(jobs, uid, _waiting(jobs[uid], why, None, now))
         return result
 
-    def _admit_in_order(
-        self, at: _PoolPlan, snapshot: Snapshot, jobs: MutableMapping[Uid, Job], now: datetime, result: Plan
-    ) -> None:
+    def _admit_in_order(self, at: _PoolPlan) -> None:
         # 1. The first of every group, by priority, then the namespace's share, then age.
         heap = [(self._rank(at, group, 0), index, group, 0) for index, group in enumerate(at.queue.groups.values())]
         heapify(heap)
@@ -196,7 +202,7 @@ class Admission:
             if now_rank != rank:  # its namespace was given something meanwhile
                 heappush(heap, (now_rank, index, group, first))
                 continue
-            key, job = group.key, jobs[group.ages[first][2]]
+            key, job = group.key, at.jobs[group.ages[first][2]]
             group.why = None
             # 2. Shapes that can never run, and StrictFIFO.
             never = at.rooms.never(key.need) or at.quotas.never(key.namespace, key.need)
@@ -208,13 +214,13 @@ class Admission:
                 continue
             # 3. Quota, then room, pod by pod.
             refusal = at.quotas.refuses(key.namespace, key.need, started=key.started)
-            chosen = [] if refusal is not None or never is not None else self._place(at, job, key.need, snapshot, now)
+            chosen = [] if refusal is not None or never is not None else self._place(at, job, key.need)
             if not chosen and refusal is None and self._may_scale_up(at, key.need):
                 chosen = self._without_node(at, job, key.need)
             if chosen:
-                jobs[job.uid] = replace(job, status=_admit(job, chosen, now))
-                result.statuses[job.uid] = jobs[job.uid].status
-                result.create[job.uid] = chosen
+                at.jobs[job.uid] = replace(job, status=_admit(job, chosen, at.now))
+                at.result.statuses[job.uid] = at.jobs[job.uid].status
+                at.result.create[job.uid] = chosen
                 if not key.started:
                     at.admitted.add(job.uid)
                 if first + 1 < len(group.ages):
@@ -222,7 +228,7 @@ class Admission:
                 continue
             # 4. No: others stop for it, or it keeps the next room, or it just waits, and all like it.
             group.why = refusal or never
-            self._stand_up_for(at, job, key.need, snapshot, jobs, now, result, by_quota=refusal is not None)
+            self._stand_up_for(at, job, key.need, by_quota=refusal is not None)
             if refusal is None and at.pool.spec.queueing == "StrictFIFO":
                 blocked = job
 
@@ -233,12 +239,12 @@ class Admission:
 
     # --- placing
 
-    def _place(self, at: _PoolPlan, job: Job, need: Need, snapshot: Snapshot, now: datetime) -> list[Assignment]:
+    def _place(self, at: _PoolPlan, job: Job, need: Need) -> list[Assignment]:
         """Assignments for a job of several nodes whole, for shards as many as find room; the room is taken at once."""
         if need.nodes > 1:
             return self._place_together(at, job, need)
         chosen: list[Assignment] = []
-        for shard in ready_units(job, snapshot, now):
+        for shard in ready_units(job, at.snapshot, at.now):
             started = bool(chosen or job.status.assignments)
             if chosen and at.quotas.refuses(job.namespace, need, started=started):
                 break
@@ -291,18 +297,8 @@ class Admission:
 
     # --- blocked jobs
 
-    def _stand_up_for(
-        self,
-        at: _PoolPlan,
-        job: Job,
-        need: Need,
-        snapshot: Snapshot,
-        jobs: MutableMapping[Uid, Job],
-        now: datetime,
-        result: Plan,
-        *,
-        by_quota: bool,
-    ) -> None:
+    def _stand_up_for(self, at: _PoolPlan, job: Job, need: Need, *, by_quota: bool) -> None:
+        """Do for a blocked job what can be done: stop others, or keep the next room for it."""
         making = self._making_room.get(job.uid)
         if making:
             at.own[job.uid] = _waits_for(need, making)
@@ -310,10 +306,10 @@ class Admission:
             return
         if at.preemption.is_on and at.preempting < _HEADS_THAT_PREEMPT:
             answer = at.preemption.find(job, need, at.rooms, kept=at.kept)
-            result.again(answer.look_again)
+            at.result.again(answer.look_again)
             if answer.victims:
                 at.preempting += 1
-                self._stop(answer.victims, job, snapshot, jobs, now, result)
+                self._stop(at, answer.victims, job)
                 making = {v.assignment.pod: NodeName(v.assignment.node) for v in answer.victims}
                 at.own[job.uid] = _waits_for(need, making)
                 at.kept.update((node, (job.uid, need)) for node in making.values())
@@ -322,25 +318,17 @@ class Admission:
             return
         at.reserved = True  # only the first that is blocked by room
         starved = (job.status.queued_at or job.created) + timedelta(seconds=at.pool.spec.starvation_seconds)
-        if starved > now:
-            result.again(starved)
+        if starved > at.now:
+            at.result.again(starved)
             return
         nearest = sorted(at.rooms.suits(need), key=lambda room: _missing(room, need))
         at.kept.update((room.node.name, (job.uid, need)) for room in nearest[: need.nodes])
 
-    def _stop(
-        self,
-        victims: Collection[Victim],
-        waiting: Job,
-        snapshot: Snapshot,
-        jobs: MutableMapping[Uid, Job],
-        now: datetime,
-        result: Plan,
-    ) -> None:
+    def _stop(self, at: _PoolPlan, victims: Collection[Victim], waiting: Job) -> None:
         """Stop the victims: they save a checkpoint, leave, and queue again in their old place."""
-        mine = priority(waiting, snapshot) or 0
+        mine = priority(waiting, at.snapshot) or 0
         for uid in dict.fromkeys(v.job.uid for v in victims):
-            victim = jobs[uid]
+            victim = at.jobs[uid]
             theirs = next(v for v in victims if v.job.uid == uid)
             why = (
                 "to give back borrowed GPUs"
@@ -357,43 +345,34 @@ class Admission:
                 value=True,
                 reason="Preempted",
                 message=text,
-                now=now,
+                now=at.now,
                 generation=victim.generation,
             )
             status = replace(victim.status, assignments=held, conditions=settled, reason="Preempted", message=text)
-            jobs[uid] = replace(victim, status=status)
-            result.statuses[uid] = status
+            at.jobs[uid] = replace(victim, status=status)
+            at.result.statuses[uid] = status
             leaving = [a.pod for a in held if a.stopping_for == waiting.uid]
-            result.delete.setdefault(uid, []).extend(leaving)
+            at.result.delete.setdefault(uid, []).extend(leaving)
 
     # --- what those that wait are told
 
-    def _tell(
-        self,
-        at: _PoolPlan,
-        jobs: MutableMapping[Uid, Job],
-        now: datetime,
-        result: Plan,
-        *,
-        stepped: Collection[Uid],
-        everyone: bool,
-    ) -> None:
+    def _tell(self, at: _PoolPlan, *, stepped: Collection[Uid], everyone: bool) -> None:
         told = self._places[at.pool.name]
         line = places.Line(at.queue, at.quotas, at.admitted)
-        tell = told.choose(line, stepped=stepped, everyone=everyone, now=now)
-        result.again(told.refresh_at)
-        ends = told.ends(self.usage, at.pool.name, jobs, now) if tell else None
+        tell = told.choose(line, stepped=stepped, everyone=everyone, now=at.now)
+        at.result.again(told.refresh_at)
+        ends = told.ends(self.usage, at.pool.name, at.jobs, at.now) if tell else None
         for uid, position, group in tell:
-            job = jobs[uid]
+            job = at.jobs[uid]
             why = at.own.get(uid) or group.why
             if why is None:
                 stale = at.rooms.is_stale(group.key.need)
                 why = at.rooms.words(group.key.need, fresh=everyone or (stale and told.may_refresh_words()))
             start = ends.estimate(job.kind, position) if ends is not None else None
-            _waits(jobs, uid, why, places.queue(job, position, line.length, start), now, result)
+            at.result.wait(at.jobs, uid, _waiting(job, why, places.queue(job, position, line.length, start), at.now))
         for uid, why in at.queue.gated.items():
-            if (everyone or uid in stepped) and jobs[uid].status.phase is Phase.QUEUED:
-                _waits(jobs, uid, why, None, now, result)
+            if (everyone or uid in stepped) and at.jobs[uid].status.phase is Phase.QUEUED:
+                at.result.wait(at.jobs, uid, _waiting(at.jobs[uid], why, None, at.now))
 
 
 def wants_room(job: Job) -> bool:
@@ -499,13 +478,10 @@ def _admit(job: Job, admitted: list[Assignment], now: datetime) -> JobStatus:
     )
 
 
-def _waits(
-    jobs: MutableMapping[Uid, Job], uid: Uid, why: Reason, queue: places.Place | None, now: datetime, result: Plan
-) -> None:
-    """Write why a job waits, and its place; only for one that waits whole."""
-    job = jobs[uid]
+def _waiting(job: Job, why: Reason, queue: Queue | None, now: datetime) -> JobStatus:
+    """The status of a job that waits whole: why, and its place."""
     if job.status.phase is not Phase.QUEUED:
-        return
+        return job.status
     settled = conditions.put(
         job.status.conditions,
         "Admitted",
@@ -528,7 +504,4 @@ def _waits(
         )
     else:
         settled = conditions.clear(settled, "Stalled", reason=why.reason, now=now, generation=job.generation)
-    status = replace(job.status, reason=why.reason, message=why.message, conditions=settled, queue=queue)
-    if status != job.status:
-        jobs[uid] = replace(job, status=status)
-        result.statuses[uid] = status
+    return replace(job.status, reason=why.reason, message=why.message, conditions=settled, queue=queue)

@@ -1,7 +1,7 @@
 """The one door of the core: what changed goes in, actions come out.
 
-A turn steps the jobs that changed or are due through their lifecycle and, when room or the queue may have changed, plans
-admission. Every job gets at most one status write a turn, and it stands before the effects that depend on it.
+A turn steps the jobs that changed or are due through their lifecycle and, when room or the queue may have changed,
+plans admission. Every job gets at most one status write a turn, and it stands before the effects that depend on it.
 
 `Scheduler` keeps an index of the snapshot between turns, so that a turn costs what changed and not what there is. It
 knows nothing that the snapshot does not say: `turn` with a new one decides the same.
@@ -88,10 +88,6 @@ class Jobs(MutableMapping[Uid, Job]):
     def __contains__(self, uid: object) -> bool:
         return uid in self._read
 
-    def get(self, uid: Uid, default: Job | None = None) -> Job | None:  # type: ignore[override]
-        """The job, or `default`."""
-        return self.changed.get(uid) or self._read.get(uid, default)  # type: ignore[arg-type]
-
 
 def turn(snapshot: Snapshot, *, dirty: Collection[Uid], reports: Sequence[Report], now: datetime, plan: bool) -> Turn:
     """One turn of a scheduler that knows nothing yet: what follows from `snapshot` for the `dirty` jobs."""
@@ -126,9 +122,12 @@ class Scheduler:
         for report in reports:
             by_job[report.job_uid].append(report)
 
-        # 1. The jobs to step: named, reported on, or due.
-        todo = {uid for uid in (*dirt.jobs, *by_job, *self._alarms.due(now)) if uid in jobs}
+        # 1. The jobs to step: named, reported on, due, or holding room on a node that changed.
+        near = (uid for node in dirt.nodes for uid in admission.usage.on_node(node))
+        todo = {uid for uid in (*dirt.jobs, *by_job, *near, *self._alarms.due(now)) if uid in jobs}
         gone = [uid for uid in dirt.jobs if uid not in jobs]
+        if not everyone:
+            admission.update(gone, dirt.nodes, snapshot, jobs, now)
         steps = _Steps(snapshot, jobs, by_job, admission, now)
         outcomes = steps.run(todo)
         plan = (
@@ -140,10 +139,7 @@ class Scheduler:
         )
 
         # 2. The index follows.
-        if not everyone:
-            admission.update((*gone, *todo), dirt.nodes, snapshot, jobs, now)
-        else:
-            admission.update(todo, (), snapshot, jobs, now)
+        admission.update(todo, (), snapshot, jobs, now)
 
         # 3. Admission, on the jobs as the steps left them; the index follows that too.
         planned_now = Plan()
@@ -245,6 +241,8 @@ class _Steps:
             facts[uid] = self._facts(self._snapshot.jobs[uid])
             outcomes[uid] = self._step(uid, facts[uid])
         recreate = {uid: outcome.create for uid, outcome in outcomes.items() if outcome.create}
+        for uid in outcomes if recreate else ():
+            self._admission.usage.update_job(uid, self._jobs[uid], self._snapshot)
         for uid, gone in self._withdrawn(recreate).items():
             outcomes[uid] = self._step(uid, replace(facts[uid], withdrawn=gone))
         return outcomes
@@ -277,7 +275,6 @@ class _Steps:
         """
         usage = self._admission.usage
         for uid, held in recreate.items():
-            usage.update_job(uid, self._jobs[uid], self._snapshot)
             for a in held:
                 usage.release(uid, a.pod)
         gone: dict[Uid, set[str]] = {}
@@ -352,12 +349,12 @@ def _actions_of(
             job_uid=job.uid,
             namespace=job.namespace,
             name=assignment.pod,
-            manifest=podspec.manifest(job, assignment, snapshot.defaults, present=_present(assignment, job, snapshot)),
+            manifest=podspec.manifest(job, assignment, snapshot.defaults, present=_present(assignment, snapshot)),
         )
     yield from announce.events(read, job.status)
 
 
-def _present(assignment: Assignment, job: Job, snapshot: Snapshot) -> Sequence[str]:
+def _present(assignment: Assignment, snapshot: Snapshot) -> Sequence[str]:
     """Nodes that a pod without a node must not land on: those that are there, whose room is not its own."""
     return () if assignment.node else sorted(snapshot.nodes)
 

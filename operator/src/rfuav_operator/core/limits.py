@@ -40,9 +40,9 @@ def statuses(
             if pool_name == name:
                 pending[kind] += count
         rooms = list(admission.usage.rooms.get(name, {}).values())
-        yield pool, _of_pool(pool, rooms, pending, running, borrowed[name], now)
+        yield pool, _of_pool(pool, rooms, pending, running, borrowed=borrowed[name], now=now)
     for namespace, quota in snapshot.quotas.items():
-        yield quota, _of_quota(namespace, quota, snapshot, admission, waiting, now)
+        yield quota, _of_quota(namespace, quota, snapshot, admission, waiting=waiting, now=now)
 
 
 def _of_pool(
@@ -50,6 +50,7 @@ def _of_pool(
     rooms: list[Room],
     pending: Mapping[Kind, int],
     running: Mapping[Kind, int],
+    *,
     borrowed: int,
     now: datetime,
 ) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def _of_pool(
 
 
 def _of_quota(
-    namespace: str, quota: Quota, snapshot: Snapshot, admission: Admission, waiting: Counts, now: datetime
+    namespace: str, quota: Quota, snapshot: Snapshot, admission: Admission, *, waiting: Counts, now: datetime
 ) -> dict[str, Any]:
     used = []
     for entry in quota.spec.pools:

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 
-from rfuav_operator.core.model import Job, Kind
-from rfuav_operator.core.model import Queue as Place
-from rfuav_operator.core.model import Uid
-from rfuav_operator.core.queues import Age, Group, Queue
+from rfuav_operator.core.model import Job, Kind, Queue, Uid
+from rfuav_operator.core.queues import Age, Group, PoolQueue
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.usage import Usage
 
@@ -28,14 +26,14 @@ Told = tuple[Uid, int, Group]
 class Line:
     """The jobs that wait in one pool, in the order in which they would be admitted if there were room."""
 
-    def __init__(self, queue: Queue, quotas: Quotas, admitted: Collection[Uid]) -> None:
+    def __init__(self, queue: PoolQueue, quotas: Quotas, admitted: Collection[Uid]) -> None:
         self._quotas = quotas
         self._groups = [group for group in queue.groups.values() if not group.key.started]
         self._admitted = admitted
         self.length = sum(len(group.ages) for group in self._groups) - len(admitted)
 
     def first(self, count: int) -> list[Told]:
-        """The first `count`, from place 1. What each would use is counted for its namespace before the next is chosen."""
+        """The first `count`, from place 1; what each would use is counted for its namespace before the next."""
         more: dict[str, list[int]] = {}
         heap: list[tuple[int, float, Age, int, int]] = []
 
@@ -132,7 +130,7 @@ class Places:
         return self._ends
 
 
-def queue(job: Job, position: int, length: int, start: datetime | None) -> Place:
+def queue(job: Job, position: int, length: int, start: datetime | None) -> Queue:
     """The place as status holds it. The estimate is rounded up, and one that moved little stays as it was."""
     old = job.status.queue.estimated_start if job.status.queue else None
     if start is not None:
@@ -140,4 +138,4 @@ def queue(job: Job, position: int, length: int, start: datetime | None) -> Place
         start += timedelta(seconds=-start.second % int(COARSE.total_seconds()))
         if old is not None and abs(old - start) <= COARSE:
             start = old
-    return Place(position=position, of=length, estimated_start=start)
+    return Queue(position=position, of=length, estimated_start=start)

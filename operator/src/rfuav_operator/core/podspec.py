@@ -44,7 +44,7 @@ def manifest(job: Job, assignment: Assignment, defaults: Defaults, *, present: S
             "annotations": annotations,
             "ownerReferences": [_owner(job)],
         },
-        "spec": _pod_spec(job, assignment, attempt, template, defaults, present),
+        "spec": _pod_spec(job, assignment, attempt, template=template, defaults=defaults, present=present),
     }
 
 
@@ -84,6 +84,7 @@ def _pod_spec(
     job: Job,
     assignment: Assignment,
     attempt: int,
+    *,
     template: Mapping[str, Any],
     defaults: Defaults,
     present: Sequence[str],

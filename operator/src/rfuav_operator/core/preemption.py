@@ -118,7 +118,7 @@ class Preemption:
         for victim in sorted(self._candidates(job, need, room.holders, mine=mine), key=lambda v: v.cost):
             if not trial.lacks(need):
                 break
-            if not self._may_take(job, victim, mine=mine, taken=taken):
+            if not self._may_take(job, victim, taken):
                 continue
             taken[victim.job.namespace] = taken.get(victim.job.namespace, 0) + victim.assignment.gpus
             trial.release(victim.holder)
@@ -188,7 +188,7 @@ class Preemption:
                 continue
             yield Victim(other, a, theirs, borrows, self._lost(other, a))
 
-    def _may_take(self, job: Job, victim: Victim, *, mine: int, taken: Mapping[str, int]) -> bool:
+    def _may_take(self, job: Job, victim: Victim, taken: Mapping[str, int]) -> bool:
         """Whether it is still so after the others: a namespace that would not borrow any more is left alone."""
         ns = victim.job.namespace
         if ns == job.namespace or victim.assignment.gpus == 0:

@@ -1,7 +1,7 @@
 """Who waits, and in which order: the queue of each pool, kept between turns.
 
-Jobs that could run if there were room stand in groups of one shape, namespace and priority, each by age; what is true of
-the first of a group is true of all. Jobs that may not run whatever the room are kept beside them with the reason.
+Jobs that could run if there were room stand in groups of one shape, namespace and priority, each by age; what is true
+of the first of a group is true of all. Jobs that may not run whatever the room are kept beside them with the reason.
 """
 
 from bisect import bisect_left, insort
@@ -36,7 +36,7 @@ class Group:
 
 
 @dataclass(slots=True)
-class Queue:
+class PoolQueue:
     """The queue of one pool."""
 
     groups: dict[Key, Group] = field(default_factory=dict)
@@ -47,12 +47,12 @@ class Queues:
     """The queues of all pools."""
 
     def __init__(self) -> None:
-        self.pools: dict[str, Queue] = {}
+        self.pools: dict[str, PoolQueue] = {}
         self._places: dict[Uid, tuple[str, Key | None, Age]] = {}
 
     def put(self, job: Job, where: Key | Reason) -> None:
         """Let a job stand in its group, or beside the queue with the reason."""
-        queue = self.pools.setdefault(job.spec.pool, Queue())
+        queue = self.pools.setdefault(job.spec.pool, PoolQueue())
         age = age_of(job)
         key = where if isinstance(where, Key) else None
         if self._places.get(job.uid) != (job.spec.pool, key, age):
@@ -77,11 +77,6 @@ class Queues:
         del ages[bisect_left(ages, age)]
         if not ages:
             del queue.groups[key]
-
-    def place(self, uid: Uid) -> tuple[str, Key | None] | None:
-        """The pool and the group in which a job waits; group None: it is gated."""
-        found = self._places.get(uid)
-        return None if found is None else (found[0], found[1])
 
 
 def age_of(job: Job) -> Age:

@@ -65,8 +65,8 @@ class Quotas:
     def share(self, namespace: str, need: Need, *, more: int = 0) -> float:
         """The namespace's weighted share of what it may use, by which the queue is ordered: smallest first.
 
-        Within its nominal share: the part of it that is in use, below 1. Beyond it: 1 and what it borrows, by weight. Jobs
-        without GPU: their number, by weight. `more`: slots or pods to be counted beside those held.
+        Within its nominal share: the part of it that is in use, below 1. Beyond it: 1 and what it borrows, by weight.
+        Jobs without GPU: their number, by weight. `more`: slots or pods to be counted beside those held.
         """
         held, quota = self._usage.share(self._pool, namespace), self._snapshot.quotas.get(namespace)
         weight = quota.spec.weight if quota is not None else 1

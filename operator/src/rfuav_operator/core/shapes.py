@@ -151,6 +151,7 @@ class PoolRooms:
         """The room for one more pod of this shape, or None.
 
         Args:
+            need: the shape.
             exclude: nodes that may not be chosen.
             kept: nodes kept for others, on which only room that does not delay them may be taken.
         """

@@ -77,6 +77,10 @@ class Usage:
                 if held.pool == pool:
                     yield uid, name, held
 
+    def on_node(self, node: NodeName) -> set[Uid]:
+        """The jobs that hold room on one node."""
+        return {uid for uid, _ in self._on_node[node]}
+
     def absent(self, namespace: str) -> Iterable[Held]:
         """What is recorded in a namespace and whose pod was not seen: a ResourceQuota does not count it yet."""
         return self._absent.get(namespace, {}).values()
