@@ -233,7 +233,12 @@ def why(made, **snap):
         (job(pool="x"), {}, "Misconfigured", "pool x does not exist; existing pools: default"),
         (job(problems=("spec.dataset.train: s3 is not built yet",)), {}, "Misconfigured", "s3 is not built yet"),
         (job(), {"pools": [pool(problems=("preemption is not built yet",))]}, "Misconfigured", "preemption"),
-        (job(nodes=2), {}, "ExceedsMaxQuota", "needs 1 GPU on each of 2 nodes; pool default has 1 node that could take"),
+        (
+            job(nodes=2),
+            {},
+            "ExceedsMaxQuota",
+            "needs 1 GPU on each of 2 nodes; pool default has 1 node that could take",
+        ),
         (job(priority_class_name="gone"), {}, "Misconfigured", "PriorityClass gone does not exist"),
         (job(), {"defaults": replace(DEFAULTS, image="")}, "Misconfigured", "spec.image"),
         (job(resources=Resources(cpu="lots")), {}, "Misconfigured", "spec.resources: 'lots' is not a quantity"),
