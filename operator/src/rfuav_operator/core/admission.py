@@ -8,12 +8,13 @@ plans is an index of the snapshot: `Admission` built anew gives the same answers
 from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from heapq import heapify, heappop, heappush
+from heapq import nsmallest
 
 from msgspec.structs import replace
 
 from rfuav_operator.core import conditions, names, placement, places, progress, reasons, units
 from rfuav_operator.core.gates import Gates
+from rfuav_operator.core.inorder import InOrder
 from rfuav_operator.core.lifecycle import may_live, starting
 from rfuav_operator.core.model import (
     Assignment,
@@ -28,14 +29,13 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.core.placement import Need, Room
 from rfuav_operator.core.preemption import Preemption, Victim, stopped
-from rfuav_operator.core.queues import Age, Group, Key, PoolQueue, Queues, priority
+from rfuav_operator.core.queues import Key, PoolQueue, Queues, priority
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.reasons import Reason
 from rfuav_operator.core.shapes import PoolRooms
 from rfuav_operator.core.usage import Usage, planned
 
 _HEADS_THAT_PREEMPT = 4  # blocked jobs for which a plan looks for victims
-Rank = tuple[int, float, Age]
 
 
 @dataclass(slots=True)
@@ -192,17 +192,12 @@ class Admission:
         return result
 
     def _admit_in_order(self, at: _PoolPlan) -> None:
-        # 1. The first of every group, by priority, then the namespace's share, then age.
-        heap = [(self._rank(at, group, 0), index, group, 0) for index, group in enumerate(at.queue.groups.values())]
-        heapify(heap)
+        # 1. One after the other, in the order of the queue.
+        line = InOrder(at.queue.groups.values(), at.quotas.share)
         blocked: Job | None = None  # StrictFIFO: the first for which there is no room stops those behind it
-        while heap:
-            rank, index, group, first = heappop(heap)
-            now_rank = self._rank(at, group, first)
-            if now_rank != rank:  # its namespace was given something meanwhile
-                heappush(heap, (now_rank, index, group, first))
-                continue
-            key, job = group.key, at.jobs[group.ages[first][2]]
+        while (turn := line.pop()) is not None:
+            number, group, index = turn
+            key, job = group.key, at.jobs[group.ages[index][2]]
             group.why = None
             # 2. Shapes that can never run, and StrictFIFO.
             never = at.rooms.never(key.need) or at.quotas.never(key.namespace, key.need)
@@ -214,7 +209,8 @@ class Admission:
                 continue
             # 3. Quota, then room, pod by pod.
             refusal = at.quotas.refuses(key.namespace, key.need, started=key.started)
-            chosen = [] if refusal is not None or never is not None else self._place(at, job, key.need)
+            closed = refusal is not None or never is not None or at.rooms.is_full(key.need)
+            chosen = [] if closed else self._place(at, job, key.need)
             if not chosen and refusal is None and self._may_scale_up(at, key.need):
                 chosen = self._without_node(at, job, key.need)
             if chosen:
@@ -223,19 +219,13 @@ class Admission:
                 at.result.create[job.uid] = chosen
                 if not key.started:
                     at.admitted.add(job.uid)
-                if first + 1 < len(group.ages):
-                    heappush(heap, (self._rank(at, group, first + 1), index, group, first + 1))
+                line.go_on(number, index)
                 continue
             # 4. No: others stop for it, or it keeps the next room, or it just waits, and all like it.
             group.why = refusal or never
             self._stand_up_for(at, job, key.need, by_quota=refusal is not None)
             if refusal is None and at.pool.spec.queueing == "StrictFIFO":
                 blocked = job
-
-    def _rank(self, at: _PoolPlan, group: Group, first: int) -> Rank:
-        """The one place that orders a queue."""
-        key = group.key
-        return -key.priority, at.quotas.share(key.namespace, key.need), group.ages[first]
 
     # --- placing
 
@@ -321,8 +311,8 @@ class Admission:
         if starved > at.now:
             at.result.again(starved)
             return
-        nearest = sorted(at.rooms.suits(need), key=lambda room: _missing(room, need))
-        at.kept.update((room.node.name, (job.uid, need)) for room in nearest[: need.nodes])
+        nearest = nsmallest(need.nodes, at.rooms.suits(need), key=lambda room: _missing(room, need))
+        at.kept.update((room.node.name, (job.uid, need)) for room in nearest)
 
     def _stop(self, at: _PoolPlan, victims: Collection[Victim], waiting: Job) -> None:
         """Stop the victims: they save a checkpoint, leave, and queue again in their old place."""
@@ -359,7 +349,8 @@ class Admission:
     def _tell(self, at: _PoolPlan, *, stepped: Collection[Uid], everyone: bool) -> None:
         told = self._places[at.pool.name]
         line = places.Line(at.queue, at.quotas, at.admitted)
-        tell = told.choose(line, stepped=stepped, everyone=everyone, now=at.now)
+        changed = [uid for uid in stepped if _stands_in_line(at, uid)]
+        tell = told.choose(line, stepped=changed, everyone=everyone, now=at.now)
         at.result.again(told.refresh_at)
         ends = told.ends(self.usage, at.pool.name, at.jobs, at.now) if tell else None
         for uid, position, group in tell:
@@ -373,6 +364,17 @@ class Admission:
         for uid, why in at.queue.gated.items():
             if (everyone or uid in stepped) and at.jobs[uid].status.phase is Phase.QUEUED:
                 at.result.wait(at.jobs, uid, _waiting(at.jobs[uid], why, None, at.now))
+
+
+def _stands_in_line(at: _PoolPlan, uid: Uid) -> bool:
+    job = at.jobs.get(uid)
+    return (
+        job is not None
+        and job.spec.pool == at.pool.name
+        and job.status.phase is Phase.QUEUED
+        and uid not in at.queue.gated
+        and wants_room(job)
+    )
 
 
 def wants_room(job: Job) -> bool:
@@ -438,7 +440,7 @@ def _waits_for(need: Need, making: Mapping[str, NodeName]) -> Reason:
 
 def _missing(room: Room, need: Need) -> tuple[int, int, int, str]:
     """How much of what the shape needs the node is short of: the nearest first."""
-    slots = max(0, need.gpus - room.free(need.kind))
+    slots = max(0, need.gpus - room.free[need.kind])
     cpu = max(0, need.cpu_milli - (room.node.cpu_milli - room.cpu_milli))
     memory = max(0, need.memory_bytes - (room.node.memory_bytes - room.memory_bytes))
     return slots, cpu, memory, room.node.name

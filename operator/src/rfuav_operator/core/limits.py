@@ -21,11 +21,14 @@ def statuses(
 ) -> Iterator[tuple[Pool | Quota, dict[str, Any]]]:
     """The status of every pool and quota, as JSON."""
     waiting: Counts = Counter()
-    for queue in admission.queues.pools.values():
-        for uid in (*queue.gated, *(age[2] for g in queue.groups.values() if not g.key.started for age in g.ages)):
+    for pool_name, queue in admission.queues.pools.items():
+        for key, group in queue.groups.items():
+            if not key.started:
+                waiting[pool_name, key.namespace, key.need.kind] += len(group.ages)
+        for uid in queue.gated:
             job = jobs[uid]
             if job.status.phase is Phase.QUEUED:
-                waiting[job.spec.pool, job.namespace, job.kind] += 1
+                waiting[pool_name, job.namespace, job.kind] += 1
     borrowed: dict[str, int] = defaultdict(int)
     for (pool_name, namespace), share in admission.usage.shares.items():
         nominal = entry_of(snapshot.quotas.get(namespace), pool_name).gpus.nominal

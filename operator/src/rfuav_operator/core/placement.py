@@ -96,30 +96,16 @@ class Room:
     cpu_milli: int = 0
     memory_bytes: int = 0
     pods: int = 0
+    slot_limit: dict[Kind, int] = field(default_factory=dict)  # that a kind may use together on the empty node
+    kind_free: dict[Kind, int] = field(default_factory=dict)  # that a kind has left by its own limit alone
+    slots_free: int = 0  # left of what the node has in all, the pods of others counted
+    free: dict[Kind, int] = field(default_factory=dict)  # that a job of the kind can have now
 
     def __post_init__(self) -> None:
+        for kind, share in ((Kind.TRAINING, self.tier.training), (Kind.INFERENCE, self.tier.inference)):
+            usable = 0 if self.node.gpu_problem else self.node.gpus * share
+            self.slot_limit[kind] = min(usable, self.node.gpu_slots)
         self.count()
-
-    # --- limits
-
-    def slot_limit(self, kind: Kind) -> int:
-        """GPU slots that jobs of this kind may use together on the empty node."""
-        if self.node.gpu_problem:
-            return 0
-        share = self.tier.training if kind is Kind.TRAINING else self.tier.inference
-        return min(self.node.gpus * share, self.node.gpu_slots)
-
-    def kind_free(self, kind: Kind) -> int:
-        """Slots that this kind has left by its own limit alone."""
-        return max(0, self.slot_limit(kind) - self.slots_used[kind])
-
-    def slots_free(self) -> int:
-        """Slots left of what the node has in all, the pods of others counted."""
-        return max(0, self.node.gpu_slots - sum(self.slots_used.values()) - self.foreign_gpus)
-
-    def free(self, kind: Kind) -> int:
-        """Slots that a job of this kind can have now."""
-        return min(self.kind_free(kind), self.slots_free())
 
     # --- the three questions
 
@@ -165,7 +151,7 @@ class Room:
     def too_small(self, need: Need) -> str:
         """What the node could not give this shape even if it were empty; empty: nothing."""
         if need.gpus > 0:
-            limit = self.slot_limit(need.kind)
+            limit = self.slot_limit[need.kind]
             if need.gpus > limit:
                 return f"with at most {limit} {_word(need.kind)} GPU slots"
         elif self.cpu_jobs[need.kind] == 0:
@@ -179,9 +165,9 @@ class Room:
     def lacks(self, need: Need) -> str:
         """What the node is short of now: a key that `reasons` counts over nodes; empty: the shape fits."""
         if need.gpus > 0:
-            if need.gpus > self.kind_free(need.kind):
+            if need.gpus > self.kind_free[need.kind]:
                 return "slots"
-            if need.gpus > self.slots_free():
+            if need.gpus > self.slots_free:
                 return "all slots"
         elif self.jobs_used[need.kind] >= self.cpu_jobs[need.kind]:
             return "jobs"
@@ -199,9 +185,9 @@ class Room:
         It would not where enough for both is left: then only what runs already decides when `waiting` can start.
         """
         if need.gpus > 0 and waiting.gpus > 0:
-            if need.kind is waiting.kind and self.kind_free(need.kind) - need.gpus < waiting.gpus:
+            if need.kind is waiting.kind and self.kind_free[need.kind] - need.gpus < waiting.gpus:
                 return True
-            if self.slots_free() - need.gpus < waiting.gpus:
+            if self.slots_free - need.gpus < waiting.gpus:
                 return True
         if need.gpus == 0 and waiting.gpus == 0 and need.kind is waiting.kind:
             left = self.cpu_jobs[need.kind] - self.jobs_used[need.kind]
@@ -244,6 +230,10 @@ class Room:
         self.cpu_milli = cpu + sum(pod.cpu_milli for pod in self.foreign)
         self.memory_bytes = memory + sum(pod.memory_bytes for pod in self.foreign)
         self.pods = len(self.holders) + len(self.foreign)
+        self.slots_free = max(0, self.node.gpu_slots - sum(slots.values()) - self.foreign_gpus)
+        for kind in Kind:
+            self.kind_free[kind] = max(0, self.slot_limit[kind] - slots[kind])
+            self.free[kind] = min(self.kind_free[kind], self.slots_free)
 
 
 def _tolerated(key: str, value: str, effect: str, need: Need) -> bool:

@@ -7,10 +7,11 @@ that ends: telling everybody each time would cost more than the plan.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from heapq import heapify, heappop, heappush
 
+from rfuav_operator.core.inorder import InOrder
 from rfuav_operator.core.model import Job, Kind, Queue, Uid
-from rfuav_operator.core.queues import Age, Group, PoolQueue
+from rfuav_operator.core.placement import Need
+from rfuav_operator.core.queues import Group, PoolQueue
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.usage import Usage
 
@@ -34,33 +35,21 @@ class Line:
 
     def first(self, count: int) -> list[Told]:
         """The first `count`, from place 1; what each would use is counted for its namespace before the next."""
-        more: dict[str, list[int]] = {}
-        heap: list[tuple[int, float, Age, int, int]] = []
+        more: dict[tuple[str, bool], int] = {}
 
-        def rank(index: int, at: int) -> tuple[int, float, Age, int, int]:
-            group = self._groups[index]
-            counted = more.setdefault(group.key.namespace, [0, 0])
-            share = self._quotas.share(group.key.namespace, group.key.need, more=counted[group.key.need.gpus > 0])
-            return -group.key.priority, share, group.ages[at], index, at
+        def share(namespace: str, need: Need) -> float:
+            return self._quotas.share(namespace, need, more=more.get((namespace, need.gpus > 0), 0))
 
-        heap = [rank(index, 0) for index in range(len(self._groups))]
-        heapify(heap)
+        line = InOrder(self._groups, share)
         found: list[Told] = []
-        while heap and len(found) < count:
-            entry = heappop(heap)
-            index, at = entry[3], entry[4]
-            now = rank(index, at)
-            if now != entry:
-                heappush(heap, now)
-                continue
-            group = self._groups[index]
-            uid = group.ages[at][2]
+        while len(found) < count and (turn := line.pop()) is not None:
+            number, group, index = turn
+            uid, need = group.ages[index][2], group.key.need
             if uid not in self._admitted:
-                need = group.key.need
-                more[group.key.namespace][need.gpus > 0] += need.total_gpus or need.nodes
+                counted = group.key.namespace, need.gpus > 0
+                more[counted] = more.get(counted, 0) + (need.total_gpus or need.nodes)
                 found.append((uid, len(found) + 1, group))
-            if at + 1 < len(group.ages):
-                heappush(heap, rank(index, at + 1))
+            line.go_on(number, index)
         return found
 
 

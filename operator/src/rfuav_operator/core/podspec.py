@@ -4,9 +4,10 @@ The job's spec as the user wrote it, the assignment (name, node, shard) and the 
 manifest goes out. Nothing here looks at the cluster.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from rfuav_operator.core import names, units
 from rfuav_operator.core.model import Assignment, Defaults, Job, Source
@@ -211,8 +212,8 @@ def _environment(
     else:
         document |= {"shard": assignment.shard, "shards": job.spec.shards}
     env = {
-        "RFUAV_JOB": json.dumps(document, separators=(",", ":"), sort_keys=True),
-        "RFUAV_MOUNTS": json.dumps({claim: f"{MOUNT_ROOT}/{claim}" for claim in claims}, separators=(",", ":")),
+        "RFUAV_JOB": msgspec.json.encode(document, order="sorted").decode(),
+        "RFUAV_MOUNTS": msgspec.json.encode({claim: f"{MOUNT_ROOT}/{claim}" for claim in claims}).decode(),
         "HOME": HOME,
         "XDG_CACHE_HOME": f"{HOME}/.cache",
         "TMPDIR": "/tmp",  # noqa: S108  an emptyDir of the pod's own

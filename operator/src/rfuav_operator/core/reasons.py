@@ -51,18 +51,17 @@ def never_fits(need: Need, pool: Pool, rooms: Sequence[Room]) -> Reason | None:
     return None
 
 
-def no_room(need: Need, pool: Pool, rooms: Sequence[Room]) -> Reason:
-    """What the pool is short of now for a shape that it could take."""
-    matching = [room for room in rooms if not room.mismatch(need)]
+def no_room(need: Need, pool: Pool, matching: Sequence[Room]) -> Reason:
+    """What the pool is short of now for a shape that it could take, on the nodes that suit it."""
     nodes = _nodes(len(matching))
     if need.gpus > 0:
-        limit = sum(room.slot_limit(need.kind) for room in matching)
+        limit = sum(room.slot_limit[need.kind] for room in matching)
         used = sum(room.slots_used[need.kind] for room in matching)
-        free = sum(room.free(need.kind) for room in matching)
+        free = sum(room.free[need.kind] for room in matching)
         text = f"pool {pool.name} has {free} of {limit} {_kind(need.kind)} slots free on {nodes}"
         text += f" ({used} {_kind(need.kind)} slots used; {_other_slots(need.kind, matching)})"
         if free >= need.gpus > 1:
-            text += f" (largest free block {max(room.free(need.kind) for room in matching)})"
+            text += f" (largest free block {max(room.free[need.kind] for room in matching)})"
     else:
         limit = sum(room.cpu_jobs[need.kind] for room in matching)
         free = sum(max(0, room.cpu_jobs[need.kind] - room.jobs_used[need.kind]) for room in matching)
@@ -77,7 +76,7 @@ def no_room(need: Need, pool: Pool, rooms: Sequence[Room]) -> Reason:
 def _other_slots(kind: Kind, rooms: Sequence[Room]) -> str:
     other = Kind.INFERENCE if kind is Kind.TRAINING else Kind.TRAINING
     used = sum(room.slots_used[other] for room in rooms)
-    limit = sum(room.slot_limit(other) for room in rooms)
+    limit = sum(room.slot_limit[other] for room in rooms)
     foreign = sum(room.foreign_gpus for room in rooms)
     more = f"; pods of others use {foreign}" if foreign else ""
     return f"{used} of {limit} {_kind(other)} slots used{more}"

@@ -58,7 +58,7 @@ class _Shelf:
         """Pack: the fullest that has room first. Spread: the emptiest. CPU jobs leave GPU nodes to others."""
         sign = -1 if self.spread else 1
         if self.gpu:
-            return sign * room.free(self.kind), sign * room.slots_free(), name
+            return sign * room.free[self.kind], sign * room.slots_free, name
         free = room.cpu_jobs[self.kind] - room.jobs_used[self.kind]
         return int(room.node.gpu_slots > 0), sign * free, name
 
@@ -143,9 +143,13 @@ class PoolRooms:
             shape.never = None if enough else reasons.never_fits(need, self.pool, list(self.rooms.values()))
         return shape.never
 
+    def is_full(self, need: Need) -> bool:
+        """Whether it is known that this shape fits nowhere now."""
+        return self._shape(need).full
+
     def suits(self, need: Need) -> Iterator[Room]:
         """Rooms of the nodes that could take this shape when empty."""
-        return (self.rooms[name] for name in sorted(self._shape(need).suits))
+        return (self.rooms[name] for name in self._shape(need).suits)
 
     def choose(self, need: Need, *, exclude: Collection[NodeName] = (), kept: Kept | None = None) -> Room | None:
         """The room for one more pod of this shape, or None.
@@ -174,7 +178,7 @@ class PoolRooms:
         """What the pool is short of for this shape; unless `fresh`, words of an earlier moment will do."""
         shape = self._shape(need)
         if shape.words is _UNKNOWN or (fresh and shape.at != self.version):
-            shape.words, shape.at = reasons.no_room(need, self.pool, list(self.rooms.values())), self.version
+            shape.words, shape.at = reasons.no_room(need, self.pool, list(self.suits(need))), self.version
         return shape.words
 
     def is_stale(self, need: Need) -> bool:

@@ -121,7 +121,8 @@ class Usage:
             self._on_change(str(changed), name, True)
 
     def hold(self, uid: Uid, name: str, held: Held) -> None:
-        """Let a pod hold room."""
+        """Let a pod hold room, in the place of what it held before."""
+        self.release(uid, name)
         self._put(uid, name, held)
         self._changed(held, released=False)
 
@@ -135,9 +136,9 @@ class Usage:
         share = self.shares[key]
         share.gpus -= held.gpus
         share.cpu_pods -= held.gpus == 0
+        share.jobs[held.kind] -= _is_first(held, mine)
         if not mine:
             del self._held[uid]
-            share.jobs[held.kind] -= 1
         self._on_node[NodeName(held.node)].pop((uid, name), None)
         self._absent[held.namespace].pop((uid, name), None)
         self._changed(held, released=True)
@@ -146,7 +147,7 @@ class Usage:
     def _put(self, uid: Uid, name: str, held: Held) -> None:
         share = self.shares.setdefault((held.pool, held.namespace), Share())
         mine = self._held.setdefault(uid, {})
-        share.jobs[held.kind] += not mine
+        share.jobs[held.kind] += _is_first(held, mine)
         share.gpus += held.gpus
         share.cpu_pods += held.gpus == 0
         mine[name] = held
@@ -159,6 +160,11 @@ class Usage:
         if room is not None:
             room.count()
             self._on_change(self._pool_of[NodeName(held.node)], NodeName(held.node), released)
+
+
+def _is_first(held: Held, others: Mapping[str, Held]) -> bool:
+    """Whether it alone makes its job one of those that hold room in the pool: pods of a job that is gone may differ."""
+    return not any(other.pool == held.pool and other.kind is held.kind for other in others.values())
 
 
 # --- what one job holds
