@@ -58,5 +58,5 @@ def pool_status(
             "training": running.get((pool.name, Kind.TRAINING), 0),
             "inference": running.get((pool.name, Kind.INFERENCE), 0),
         },
-        "conditions": msgspec.to_builtins(settled),
+        "conditions": [msgspec.to_builtins(condition) for condition in settled],
     }
