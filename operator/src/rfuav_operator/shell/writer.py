@@ -70,6 +70,7 @@ class Writer:
         self._tasks: asyncio.TaskGroup | None = None
         self._tokens = 0.0
         self._running: set[asyncio.Task[None]] = set()
+        self.abandoned = False  # a request was given up while it was under way: it may still be carried out
 
     async def run(self) -> None:
         """Carry out what is submitted, until cancelled; a lost lease ends it with an error."""
@@ -86,10 +87,11 @@ class Writer:
             lane.add(action)
             self._wake(key, lane)
 
-    async def drain(self, seconds: float) -> None:
-        """Wait until nothing is under way, or the time is over."""
+    async def drain(self, seconds: float) -> bool:
+        """Wait until nothing is under way, or the time is over; whether nothing is."""
         if self._running:
             await asyncio.wait(self._running, timeout=seconds)
+        return not self._running
 
     # --- scheduling
 
@@ -336,6 +338,9 @@ class Writer:
                     log.warning("outcome unknown", error=str(error))
                     metrics.wrote(method, "unknown", clock.monotonic() - began)
                     return None
+                except asyncio.CancelledError:
+                    self.abandoned = True
+                    raise
                 except NotSent as error:
                     log.warning("not sent", error=str(error))
                     metrics.wrote(method, "not sent", clock.monotonic() - began)
