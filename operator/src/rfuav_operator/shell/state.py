@@ -6,8 +6,8 @@ and whether admission must be planned again. It decides nothing.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -68,7 +68,8 @@ class ClusterState:
         self._pods_of: dict[Uid, dict[str, Pod]] = {}
         self._foreign: dict[NodeName, tuple[Pod, ...]] = {}
         self._nodes: dict[NodeName, Node] = {}
-        self._pools: dict[str, Pool] = {}
+        self._planned_pools: dict[Uid, Mapping[str, Any]] = {}  # statuses decided, not yet seen back
+        self._pools: dict[str, Pool] = {}  # read, with the planned status over it
         self._priority_classes: dict[str, PriorityClass] = {}
         self._dependents: dict[tuple[str, str], set[Uid]] = defaultdict(set)  # by the TrainingJob they wait for
         self._dirty: set[Uid] = set()
@@ -145,6 +146,21 @@ class ClusterState:
         self._planned.pop(uid, None)
         self._refresh(uid)
         self.touch([uid])
+
+    def plan_pool_status(self, pool: Pool, status: Mapping[str, Any]) -> None:
+        """A pool's status was handed to the writer: what is decided next is compared with it."""
+        self._planned_pools[pool.uid] = status
+        self._refresh_pool(pool.name)
+
+    def settle_pool_status(self, pool: Pool, status: Mapping[str, Any]) -> None:
+        """That write is over; a newer plan stays."""
+        if self._planned_pools.get(pool.uid) is status:
+            self.drop_pool_plan(pool)
+
+    def drop_pool_plan(self, pool: Pool) -> None:
+        """What was planned will not be written any more."""
+        self._planned_pools.pop(pool.uid, None)
+        self._refresh_pool(pool.name)
 
     def begin_create(self, uid: Uid, pod: str) -> None:
         """A pod's create was handed to the writer; it takes room from now on."""
@@ -258,12 +274,20 @@ class ClusterState:
         self.touch(set(there))
 
     def _pool_changed(self, old: Pool | None, new: Pool | None) -> None:
+        if old is not None and (new is None or new.uid != old.uid):
+            self._planned_pools.pop(old.uid, None)
         if new is not None:
-            self._pools[new.name] = new
+            self._refresh_pool(new.name)
         elif old is not None:
             del self._pools[old.name]
-        if old is None or new is None or (old.spec, old.problems) != (new.spec, new.problems):
+        if old is None or new is None or (old.uid, old.generation) != (new.uid, new.generation):
             self.touch()
+
+    def _refresh_pool(self, name: str) -> None:
+        read = self.pools.get(name)
+        if read is not None:
+            planned = self._planned_pools.get(read.uid)
+            self._pools[name] = read if planned is None else msgspec.structs.replace(read, status=planned)
 
     def _priority_class_changed(self, old: PriorityClass | None, new: PriorityClass | None) -> None:
         if new is not None:

@@ -131,6 +131,7 @@ class Writer:
         if isinstance(failed, PatchStatus):
             self._state.drop_plan(failed.job.uid)
         elif isinstance(failed, PatchPoolStatus):
+            self._state.drop_pool_plan(failed.pool)
             self._state.touch()
 
     async def _pace(self) -> None:
@@ -175,8 +176,11 @@ class Writer:
                 await self._delete_job(action)
             case RecordEvent():
                 self._events.record(action)
-            case PatchPoolStatus():
-                return await self._patch_pool(lane, action)
+            case PatchPoolStatus(pool=pool, status=status):
+                written = await self._patch_pool(lane, action)
+                if written:
+                    self._state.settle_pool_status(pool, status)
+                return written
         return True
 
     async def _patch_status(self, lane: Lane, action: PatchStatus) -> bool:
