@@ -227,6 +227,10 @@ class Writer:
                 answer: Answer | None = await self._insist("POST", paths.pods(action.namespace), action.manifest)
                 if answer is not None and answer.status == CONFLICT:
                     answer = await self._existing(action, answer)
+                elif answer is not None and not answer.ok and answer.status != NOT_FOUND:
+                    # A first try whose answer was lost may have made it, and now fill the quota that refuses this one.
+                    found = await self._insist("GET", f"{paths.pods(action.namespace)}/{action.name}")
+                    answer = found if _is_made(found, action) else answer
                 if answer is None:
                     continue
                 if answer.ok:
@@ -245,7 +249,7 @@ class Writer:
         found = await self._insist("GET", f"{paths.pods(action.namespace)}/{action.name}")
         if found.status == NOT_FOUND:
             return None
-        if not found.ok or any(o["uid"] == action.job_uid for o in found.body["metadata"].get("ownerReferences", ())):
+        if not found.ok or _is_made(found, action):
             return found
         job = self._state.read_job(action.job_uid)
         message = f"the pod {action.name} exists already and belongs to somebody else; delete it to let the job go on"
@@ -360,6 +364,11 @@ class Writer:
                     wait = answer.retry_after
             await asyncio.sleep(wait if wait is not None else backoff * random.uniform(0.5, 1.5))  # noqa: S311  jitter
             backoff = min(backoff * 2, LAST_BACKOFF)
+
+
+def _is_made(found: Answer, action: CreatePod) -> bool:
+    """Whether what was read is the pod that was to be created, and no namesake."""
+    return found.ok and any(o["uid"] == action.job_uid for o in found.body["metadata"].get("ownerReferences", ()))
 
 
 def _key(action: Action) -> str:
