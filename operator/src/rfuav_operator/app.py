@@ -112,17 +112,22 @@ class Operator:
             except* _Stop:
                 pass
             finally:
-                await self.leader.release()
+                await self._release()
         log.info("stopped")
 
     async def _until_stopped(self, work: asyncio.Task[None]) -> NoReturn:
         await self.stop.wait()
         log.info("stopping")
         work.cancel()  # nothing new is decided
-        await self.writer.drain(DRAIN)
-        await self.leader.release()
+        if await self.writer.drain(DRAIN):
+            await self._release()
         self._kopf_stop.set()
         raise _Stop
+
+    async def _release(self) -> None:
+        """Let another lead at once, unless a write that was sent may still be carried out: then the lease runs out."""
+        if not self.writer.abandoned:
+            await self.leader.release()
 
     async def _work(self, tasks: asyncio.TaskGroup, servers: contextlib.AsyncExitStack) -> None:
         """From cold to leading."""
@@ -142,14 +147,16 @@ class Operator:
         gc.freeze()
         self._synced = True
         log.info("synced", jobs=len(self.state.jobs), pods=len(self.state.pods), nodes=len(self.state.nodes))
-        await self._lead(tasks)
+        await self._lead(tasks, reflectors)
 
-    async def _lead(self, tasks: asyncio.TaskGroup) -> None:
+    async def _lead(self, tasks: asyncio.TaskGroup, reflectors: list[Reflector[Any, Any, Any]]) -> None:
         await self.leader.acquire()
         tasks.create_task(self.leader.hold(), name="lease")
-        # What the last leader wrote must be known before anything is decided: caches may lag, a list does not.
+        # What the last leader wrote, pods included, must be known before anything is decided: caches may lag, a list
+        # does not.
         self._synced = False
         await resync.read_all(self.state, self._connection)
+        await asyncio.gather(*(reflector.refresh() for reflector in reflectors))
         self._synced = True
         tasks.create_task(self.events.run(), name="events")
         tasks.create_task(self.writer.run(), name="writer")

@@ -124,5 +124,4 @@ def _ready(target: Pool | Quota, value: bool, reason: str, message: str, now: da
     settled = conditions.put(
         old, "Ready", value=value, reason=reason, message=message, now=now, generation=target.generation
     )
-    found: list[Any] = msgspec.to_builtins(settled)
-    return found
+    return [msgspec.to_builtins(condition) for condition in settled]

@@ -8,7 +8,7 @@ from datetime import datetime
 import structlog
 
 from rfuav_operator.core.decide import Scheduler
-from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Pod, Report, Uid
+from rfuav_operator.core.model import Action, CreatePod, PatchLimitsStatus, PatchStatus, Pod, Report, Uid
 from rfuav_operator.shell import clock, metrics
 from rfuav_operator.shell.state import ClusterState
 from rfuav_operator.shell.writer import Writer
@@ -100,6 +100,8 @@ class Loop:
         match action:
             case PatchStatus(job=job, status=status):
                 self._state.plan_status(job.uid, status)
+            case PatchLimitsStatus(target=target, status=status):
+                self._state.plan_limits(target, status)
             case CreatePod(job_uid=uid, name=name):
                 self._state.begin_create(uid, name)
                 held = self._state.job(uid)

@@ -22,6 +22,7 @@ log = structlog.get_logger()
 PAGE = 500
 WATCH_SECONDS = 300
 FIRST_BACKOFF, LAST_BACKOFF = 0.2, 30.0  # seconds
+REFRESH_RETRY = 1.0  # seconds
 HTTP_OK, HTTP_GONE = 200, 410
 
 
@@ -125,6 +126,15 @@ class Reflector(Generic[K, V, R]):
                     "watch interrupted", path=self._path, error=str(error) or type(error).__name__, wait=round(wait, 2)
                 )
             await asyncio.sleep(wait)
+
+    async def refresh(self) -> None:
+        """Read everything once more, trying until it succeeds: the watch may be behind."""
+        while True:
+            try:
+                return await self.relist()
+            except (Refused, NotSent) as error:
+                log.warning("not read yet", path=self._path, error=str(error))
+                await asyncio.sleep(getattr(error, "retry_after", None) or REFRESH_RETRY)
 
     async def relist(self) -> None:
         """Read everything in pages and drop what is not there any more."""

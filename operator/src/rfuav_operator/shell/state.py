@@ -6,7 +6,8 @@ and whether admission must be planned again. It decides nothing.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -65,8 +66,9 @@ class ClusterState:
         self._pods_of: dict[Uid, dict[str, Pod]] = {}
         self._foreign: dict[NodeName, tuple[Pod, ...]] = {}
         self._nodes: dict[NodeName, Node] = {}
-        self._pools: dict[str, Pool] = {}
-        self._quotas: dict[str, Quota] = {}
+        self._planned_limits: dict[Uid, Mapping[str, Any]] = {}  # statuses of these two, decided and not yet seen back
+        self._pools: dict[str, Pool] = {}  # read, with the planned status over it
+        self._quotas: dict[str, Quota] = {}  # the same, by namespace
         self._resource_quotas: dict[str, dict[str, ResourceQuota]] = {}
         self._priority_classes: dict[str, PriorityClass] = {}
         self._dependents: dict[tuple[str, str], set[Uid]] = defaultdict(set)  # by the TrainingJob they wait for
@@ -156,6 +158,21 @@ class ClusterState:
         self._planned.pop(uid, None)
         self._refresh(uid)
         self.touch([uid])
+
+    def plan_limits(self, target: Pool | Quota, status: Mapping[str, Any]) -> None:
+        """A pool's or quota's status was handed to the writer: what is decided next is compared with it."""
+        self._planned_limits[target.uid] = status
+        self._refresh_limits(target)
+
+    def settle_limits(self, target: Pool | Quota, status: Mapping[str, Any]) -> None:
+        """That write is over; a newer plan stays."""
+        if self._planned_limits.get(target.uid) is status:
+            self.drop_limits(target)
+
+    def drop_limits(self, target: Pool | Quota) -> None:
+        """What was planned will not be written any more."""
+        self._planned_limits.pop(target.uid, None)
+        self._refresh_limits(target)
 
     def begin_create(self, uid: Uid, pod: str) -> None:
         """A pod's create was handed to the writer; it takes room from now on."""
@@ -269,20 +286,37 @@ class ClusterState:
         self.touch(set(there), nodes=[node.name])
 
     def _pool_changed(self, old: Pool | None, new: Pool | None) -> None:
+        if old is not None and (new is None or new.uid != old.uid):
+            self._planned_limits.pop(old.uid, None)
         if new is not None:
-            self._pools[new.name] = new
+            self._refresh_limits(new)
         elif old is not None:
             del self._pools[old.name]
-        if old is None or new is None or (old.spec, old.problems) != (new.spec, new.problems):
-            self.touch_all()
+        self._limits_changed(old, new)
 
     def _quota_changed(self, old: Quota | None, new: Quota | None) -> None:
+        if old is not None and (new is None or new.uid != old.uid):
+            self._planned_limits.pop(old.uid, None)
         if new is not None:
-            self._quotas[new.namespace] = new
+            self._refresh_limits(new)
         elif old is not None:
             del self._quotas[old.namespace]
-        if old is None or new is None or old.spec != new.spec:
+        self._limits_changed(old, new)
+
+    def _limits_changed(self, old: Pool | Quota | None, new: Pool | Quota | None) -> None:
+        if old is None or new is None or (old.uid, old.generation) != (new.uid, new.generation):
             self.touch_all()
+
+    def _refresh_limits(self, target: Pool | Quota) -> None:
+        planned = self._planned_limits.get(target.uid)
+        if isinstance(target, Pool):
+            pool = self.pools.get(target.name)
+            if pool is not None:
+                self._pools[pool.name] = pool if planned is None else msgspec.structs.replace(pool, status=planned)
+            return
+        quota = self.quotas.get(target.namespace)
+        if quota is not None:
+            self._quotas[quota.namespace] = quota if planned is None else msgspec.structs.replace(quota, status=planned)
 
     def _resource_quota_changed(self, old: ResourceQuota | None, new: ResourceQuota | None) -> None:
         if new is not None:

@@ -73,6 +73,7 @@ class Writer:
         self._tasks: asyncio.TaskGroup | None = None
         self._tokens = 0.0
         self._running: set[asyncio.Task[None]] = set()
+        self.abandoned = False  # a request was given up while it was under way: it may still be carried out
 
     async def run(self) -> None:
         """Carry out what is submitted, until cancelled; a lost lease ends it with an error."""
@@ -89,10 +90,11 @@ class Writer:
             lane.add(action)
             self._wake(key, lane)
 
-    async def drain(self, seconds: float) -> None:
-        """Wait until nothing is under way, or the time is over."""
+    async def drain(self, seconds: float) -> bool:
+        """Wait until nothing is under way, or the time is over; whether nothing is."""
         if self._running:
             await asyncio.wait(self._running, timeout=seconds)
+        return not self._running
 
     # --- scheduling
 
@@ -132,6 +134,7 @@ class Writer:
         if isinstance(failed, PatchStatus):
             self._state.drop_plan(failed.job.uid)
         elif isinstance(failed, PatchLimitsStatus):
+            self._state.drop_limits(failed.target)
             self._state.touch()
 
     async def _pace(self) -> None:
@@ -181,8 +184,11 @@ class Writer:
                 await self._delete_job(action)
             case RecordEvent():
                 self._events.record(action)
-            case PatchLimitsStatus():
-                return await self._patch_limits(lane, action)
+            case PatchLimitsStatus(target=target, status=status):
+                written = await self._patch_limits(lane, action)
+                if written:
+                    self._state.settle_limits(target, status)
+                return written
         return True
 
     async def _patch_status(self, lane: Lane, action: PatchStatus) -> bool:
@@ -229,6 +235,10 @@ class Writer:
                 answer: Answer | None = await self._insist("POST", paths.pods(action.namespace), action.manifest)
                 if answer is not None and answer.status == CONFLICT:
                     answer = await self._existing(action, answer)
+                elif answer is not None and not answer.ok and answer.status != NOT_FOUND:
+                    # A first try whose answer was lost may have made it, and now fill the quota that refuses this one.
+                    found = await self._insist("GET", f"{paths.pods(action.namespace)}/{action.name}")
+                    answer = found if _is_made(found, action) else answer
                 if answer is None:
                     continue
                 if answer.ok:
@@ -247,7 +257,7 @@ class Writer:
         found = await self._insist("GET", f"{paths.pods(action.namespace)}/{action.name}")
         if found.status == NOT_FOUND:
             return None
-        if not found.ok or any(o["uid"] == action.job_uid for o in found.body["metadata"].get("ownerReferences", ())):
+        if not found.ok or _is_made(found, action):
             return found
         job = self._state.read_job(action.job_uid)
         message = f"the pod {action.name} exists already and belongs to somebody else; delete it to let the job go on"
@@ -360,6 +370,9 @@ class Writer:
                     log.warning("outcome unknown", error=str(error))
                     metrics.wrote(method, "unknown", clock.monotonic() - began)
                     return None
+                except asyncio.CancelledError:
+                    self.abandoned = True
+                    raise
                 except NotSent as error:
                     log.warning("not sent", error=str(error))
                     metrics.wrote(method, "not sent", clock.monotonic() - began)
@@ -375,6 +388,11 @@ class Writer:
                     wait = answer.retry_after
             await asyncio.sleep(wait if wait is not None else backoff * random.uniform(0.5, 1.5))  # noqa: S311  jitter
             backoff = min(backoff * 2, LAST_BACKOFF)
+
+
+def _is_made(found: Answer, action: CreatePod) -> bool:
+    """Whether what was read is the pod that was to be created, and no namesake."""
+    return found.ok and any(o["uid"] == action.job_uid for o in found.body["metadata"].get("ownerReferences", ()))
 
 
 def _key(action: Action) -> str:
