@@ -90,10 +90,11 @@ class Quotas:
             return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
         for quota in self._snapshot.resource_quotas.get(namespace, {}).values():
             for key, hard in quota.hard.items():
-                if _asked(key, need) > hard:
+                asked = _asked(key, need) * need.nodes
+                if asked > hard:
                     text = (
                         f"{needs(need)}; ResourceQuota {quota.name} of namespace {namespace} allows "
-                        f"{_show(key, hard)} {key} in all, {_show(key, _asked(key, need))} needed"
+                        f"{_show(key, hard)} {key} in all, {_show(key, asked)} needed"
                     )
                     return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
         return None
