@@ -461,9 +461,9 @@ class Cluster:
             assert owner is not None
             spec = self.pools[owner].spec
             tier = placement.tier_of(held, spec.per_gpu)
-            pods = [p for p in pods if p.name not in self.not_on]  # those were put there by the scheduler alone
-            training = sum(p.gpus for p in pods if p.kind is Kind.TRAINING)
-            inference = sum(p.gpus for p in pods if p.kind is Kind.INFERENCE)
+            planned = [p for p in pods if p.name not in self.not_on]  # the others were put there by the scheduler alone
+            training = sum(p.gpus for p in planned if p.kind is Kind.TRAINING)
+            inference = sum(p.gpus for p in planned if p.kind is Kind.INFERENCE)
             assert training <= held.gpus * tier.training, f"{name}: {training} training slots"
             assert inference <= held.gpus * tier.inference, f"{name}: {inference} inference slots"
             assert training + inference <= held.gpu_slots, f"{name}: more slots than it has"
@@ -471,9 +471,9 @@ class Cluster:
                 (Kind.TRAINING, spec.per_node_cpu.training),
                 (Kind.INFERENCE, spec.per_node_cpu.inference),
             ):
-                assert sum(p.gpus == 0 and p.kind is kind for p in pods) <= limit, f"{name}: CPU jobs"
-            assert sum(p.cpu_milli for p in pods) <= held.cpu_milli, f"{name}: CPU"
-            assert sum(p.memory_bytes for p in pods) <= held.memory_bytes, f"{name}: memory"
+                assert sum(p.gpus == 0 and p.kind is kind for p in planned) <= limit, f"{name}: CPU jobs"
+            assert sum(p.cpu_milli for p in planned) <= held.cpu_milli, f"{name}: CPU"
+            assert sum(p.memory_bytes for p in planned) <= held.memory_bytes, f"{name}: memory"
         for uid, job in self.jobs.items():
             phase = job.status.phase
             if job.spec.nodes > 1:

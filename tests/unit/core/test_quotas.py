@@ -83,6 +83,11 @@ def test_nominal_is_had_however_much_others_keep_or_hold():
     assert admitted(jobs(12), quotas=quotas) == 8
 
 
+def test_what_a_namespace_keeps_from_others_is_its_own():
+    made = [job(resources=Resources(gpus=6))]
+    assert admitted(made, quotas=[quota(nominal=4, lend=0)]) == 1  # 4 of its own and 2 borrowed
+
+
 def test_a_large_job_may_not_cross_the_limit():
     made = [job("small"), job("large", created=after(1), resources=Resources(gpus=4))]
     reason, message = why(made, quotas=[quota(nominal=2, borrow=2)])
@@ -286,7 +291,7 @@ def test_a_resource_quota_counts_what_is_on_its_way_once():
     cluster.go()
     assert len(cluster.running()) == 2
     cluster.start_all()
-    cluster.finish(sorted(cluster.pods)[0])
+    cluster.finish(min(cluster.pods))
     assert len(cluster.go().running()) == 2
 
 

@@ -12,7 +12,7 @@ from heapq import nsmallest
 
 from msgspec.structs import replace
 
-from rfuav_operator.core import conditions, names, placement, places, progress, reasons, units
+from rfuav_operator.core import conditions, names, placement, places, progress, quotas, reasons, units
 from rfuav_operator.core.gates import Gates
 from rfuav_operator.core.inorder import InOrder
 from rfuav_operator.core.lifecycle import may_live, starting
@@ -42,6 +42,7 @@ _HEADS_THAT_PREEMPT = 4  # blocked jobs for which a plan looks for victims
 class Plan:
     """What was decided: new statuses, pods to create and to delete, and when time alone changes the answer."""
 
+    moved: set[Uid] = field(default_factory=set)  # jobs whose place or room is another now
     statuses: dict[Uid, JobStatus] = field(default_factory=dict)
     create: dict[Uid, list[Assignment]] = field(default_factory=dict)
     delete: dict[Uid, list[str]] = field(default_factory=dict)
@@ -50,6 +51,8 @@ class Plan:
     def wait(self, jobs: MutableMapping[Uid, Job], uid: Uid, status: JobStatus) -> None:
         """Tell a job that waits."""
         if status != jobs[uid].status:
+            if _claims(jobs[uid].status) != _claims(status):
+                self.moved.add(uid)
             jobs[uid] = replace(jobs[uid], status=status)
             self.statuses[uid] = status
 
@@ -93,7 +96,7 @@ class Admission:
         self.usage = Usage(snapshot, jobs, on_change=self._room_changed)
         self.rooms = {name: PoolRooms(pool, self.usage.rooms[name]) for name, pool in snapshot.pools.items()}
         self._places: dict[str, places.Places] = {name: places.Places() for name in snapshot.pools}
-        self.gates = Gates(jobs)
+        self.gates = Gates()
         self._making_room: dict[Uid, dict[str, NodeName]] = {}  # waiting job -> pods stopping for it -> their nodes
         self._stopping: dict[Uid, set[tuple[Uid, str]]] = {}  # job -> (waiting job, pod)
         self._nodeless: dict[str, set[Uid]] = {}  # pool -> jobs admitted without a node
@@ -147,10 +150,17 @@ class Admission:
         rooms = self.rooms.get(job.spec.pool)
         if gate is not None or rooms is None:
             return gate or self.gates.no_pool(job, snapshot)
-        need = rooms.effective(placement.need_of(job))
+        need, pool = placement.need_of(job), snapshot.pools[job.spec.pool]
         if next(ready_units(job, snapshot, now), -1) == -1:
-            return rooms.never(need) or not_ready(job, snapshot)
-        return Key(priority(job, snapshot) or 0, job.namespace, need, started=bool(job.status.assignments))
+            nowhere = rooms.never(need) if pool.spec.scale_up.max_jobs == 0 else None
+            return nowhere or quotas.never(pool.name, job.namespace, need, snapshot) or not_ready(job, snapshot)
+        return Key(
+            priority(job, snapshot) or 0,
+            job.namespace,
+            need,
+            started=bool(job.status.assignments),
+            claims=_claims(job.status),
+        )
 
     # --- the plan
 
@@ -179,9 +189,9 @@ class Admission:
             rooms.settle()
             if queue is None or not (queue.groups or queue.gated):
                 continue
-            quotas = Quotas(name, snapshot, self.usage, rooms.rooms.values())
-            preemption = Preemption(pool, snapshot, jobs, usage=self.usage, quotas=quotas, now=now)
-            at_hand = _PoolPlan(pool, queue, rooms, quotas, preemption, snapshot, jobs, now, result)
+            limits = Quotas(name, snapshot, self.usage, rooms.rooms.values())
+            preemption = Preemption(pool, snapshot, jobs, usage=self.usage, quotas=limits, now=now)
+            at_hand = _PoolPlan(pool, queue, rooms, limits, preemption, snapshot, jobs, now, result)
             self._admit_in_order(at_hand)
             self._tell(at_hand, stepped=stepped, everyone=everyone)
         for queue_name, queue in self.queues.pools.items():
@@ -194,56 +204,86 @@ class Admission:
     def _admit_in_order(self, at: _PoolPlan) -> None:
         # 1. One after the other, in the order of the queue.
         line = InOrder(at.queue.groups.values(), at.quotas.share)
-        blocked: Job | None = None  # StrictFIFO: the first for which there is no room stops those behind it
+        heads: dict[str, Job] = {}  # StrictFIFO: who stops those behind it, by namespace; "": by room, so everybody
         while (turn := line.pop()) is not None:
             number, group, index = turn
             key, job = group.key, at.jobs[group.ages[index][2]]
+            need = at.rooms.effective(key.need)
             group.why = None
             # 2. Shapes that can never run, and StrictFIFO.
-            never = at.rooms.never(key.need) or at.quotas.never(key.namespace, key.need)
-            if never is not None and not self._may_scale_up(at, key.need):
+            nowhere = at.rooms.never(need)
+            never = at.quotas.never(key.namespace, need)
+            if nowhere is not None and not self._may_scale_up(at, need):
+                group.why = self._nowhere(at, nowhere, never)
+                continue
+            if never is not None:
                 group.why = never
                 continue
-            if blocked is not None:
-                group.why = _behind(blocked)
+            head = heads.get("") or heads.get(key.namespace)
+            if head is not None:
+                group.why = _behind(head, by_quota="" not in heads)
                 continue
-            # 3. Quota, then room, pod by pod.
-            refusal = at.quotas.refuses(key.namespace, key.need, started=key.started)
-            closed = refusal is not None or never is not None or at.rooms.is_full(key.need)
-            chosen = [] if closed else self._place(at, job, key.need)
-            if not chosen and refusal is None and self._may_scale_up(at, key.need):
-                chosen = self._without_node(at, job, key.need)
+            # 3. Quota, then room, pod by pod: what was admitted counts before the next is chosen.
+            refusal = at.quotas.refuses(key.namespace, need, started=bool(job.status.assignments))
+            closed = refusal is not None or nowhere is not None or at.rooms.is_full(need)
+            chosen = [] if closed else self._place(at, job, need)
+            if not chosen and refusal is None and self._may_scale_up(at, need):
+                chosen = self._without_node(at, job, need)
             if chosen:
-                at.jobs[job.uid] = replace(job, status=_admit(job, chosen, at.now))
-                at.result.statuses[job.uid] = at.jobs[job.uid].status
-                at.result.create[job.uid] = chosen
+                job = at.jobs[job.uid] = replace(job, status=_admit(job, chosen, at.now))
+                at.result.statuses[job.uid] = job.status
+                at.result.create.setdefault(job.uid, []).extend(chosen)
+                at.result.moved.add(job.uid)
                 if not key.started:
                     at.admitted.add(job.uid)
-                line.go_on(number, index)
+                line.go_on(number, index, same=self._wants_more(at, job))
                 continue
             # 4. No: others stop for it, or it keeps the next room, or it just waits, and all like it.
-            group.why = refusal or never
-            self._stand_up_for(at, job, key.need, by_quota=refusal is not None)
-            if refusal is None and at.pool.spec.queueing == "StrictFIFO":
-                blocked = job
+            group.why = refusal or nowhere or self._kept_for_others(at, need)
+            if nowhere is not None:
+                continue  # further shards of a job that the pool grew for
+            self._stand_up_for(at, job, need, by_quota=refusal is not None)
+            if at.pool.spec.queueing == "StrictFIFO":
+                heads.setdefault(key.namespace if refusal is not None else "", job)
+
+    @staticmethod
+    def _wants_more(at: _PoolPlan, job: Job) -> bool:
+        """Whether a further shard of a job that was just admitted may start."""
+        return job.spec.shards > 1 and next(ready_units(job, at.snapshot, at.now), -1) != -1
+
+    def _nowhere(self, at: _PoolPlan, nowhere: Reason, never: Reason | None) -> Reason:
+        """What a shape is told that no present node takes: a pool that grows may bring one, when it is its turn."""
+        most = at.pool.spec.scale_up.max_jobs
+        if most == 0:
+            return nowhere
+        waiting = len(self._nodeless.get(at.pool.name, ()))
+        text = f"{nowhere.message}; {waiting} of at most {most} jobs wait for nodes that an autoscaler adds (scaleUp)"
+        return never or Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
+
+    @staticmethod
+    def _kept_for_others(at: _PoolPlan, need: Need) -> Reason | None:
+        """Why room that is there is not given to this shape; None: there is none."""
+        room = at.rooms.choose(need) if at.kept else None
+        if room is None or room.node.name not in at.kept:
+            return None
+        head = at.jobs[at.kept[room.node.name][0]]
+        text = (
+            f"{reasons.needs(need)}; room on {room.node.name} is kept for {head.namespace}/{head.name}, which is first"
+        )
+        return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
 
     # --- placing
 
     def _place(self, at: _PoolPlan, job: Job, need: Need) -> list[Assignment]:
-        """Assignments for a job of several nodes whole, for shards as many as find room; the room is taken at once."""
+        """Assignments for the next unit of a job, for one of several nodes whole; the room is taken at once."""
         if need.nodes > 1:
             return self._place_together(at, job, need)
-        chosen: list[Assignment] = []
-        for shard in ready_units(job, at.snapshot, at.now):
-            started = bool(chosen or job.status.assignments)
-            if chosen and at.quotas.refuses(job.namespace, need, started=started):
-                break
-            room = at.rooms.choose(need, kept=at.kept)
-            if room is None:
-                break
-            attempt = units.attempt_of(job.status, shard) + 1
-            chosen.append(self._take(job, need, room, names.pod_name(job, attempt, shard=shard), shard=shard))
-        return chosen
+        shard = next(ready_units(job, at.snapshot, at.now))
+        room = at.rooms.choose(need, kept=at.kept)
+        if room is None:
+            return []
+        attempt = units.attempt_of(job.status, shard) + 1
+        return [self._take(job, need, room, names.pod_name(job, attempt, shard=shard), shard=shard)]
 
     def _place_together(self, at: _PoolPlan, job: Job, need: Need) -> list[Assignment]:
         nodes: dict[NodeName, Room] = {}
@@ -273,11 +313,10 @@ class Admission:
         """Assignments whose nodes are still to come: their pending pods make an autoscaler add them."""
         if job.status.assignments:
             return []  # further shards wait for what is there
-        shards = [None] if need.nodes > 1 or job.kind is job.kind.TRAINING else [next(iter(units.open_units(job)))]
+        shard = next(ready_units(job, at.snapshot, at.now))
+        attempt = units.attempt_of(job.status, shard) + 1
         chosen = []
         for rank in range(need.nodes):
-            shard = shards[0]
-            attempt = units.attempt_of(job.status, shard) + 1
             pod = names.pod_name(job, attempt, shard=shard, rank=rank)
             self.usage.hold(job.uid, pod, planned(job, need, ""))
             several = rank if need.nodes > 1 else None
@@ -292,7 +331,7 @@ class Admission:
         making = self._making_room.get(job.uid)
         if making:
             at.own[job.uid] = _waits_for(need, making)
-            at.kept.update((node, (job.uid, need)) for node in making.values())
+            self._keep(at, job, need, making.values())
             return
         if at.preemption.is_on and at.preempting < _HEADS_THAT_PREEMPT:
             answer = at.preemption.find(job, need, at.rooms, kept=at.kept)
@@ -302,7 +341,7 @@ class Admission:
                 self._stop(at, answer.victims, job)
                 making = {v.assignment.pod: NodeName(v.assignment.node) for v in answer.victims}
                 at.own[job.uid] = _waits_for(need, making)
-                at.kept.update((node, (job.uid, need)) for node in making.values())
+                self._keep(at, job, need, making.values())
                 return
         if by_quota or at.reserved:
             return
@@ -311,8 +350,16 @@ class Admission:
         if starved > at.now:
             at.result.again(starved)
             return
-        nearest = nsmallest(need.nodes, at.rooms.suits(need), key=lambda room: _missing(room, need))
-        at.kept.update((room.node.name, (job.uid, need)) for room in nearest)
+        free = (room for room in at.rooms.suits(need) if room.node.name not in at.kept)
+        nearest = nsmallest(need.nodes, free, key=lambda room: _missing(room, need))
+        self._keep(at, job, need, (room.node.name for room in nearest))
+
+    @staticmethod
+    def _keep(at: _PoolPlan, job: Job, need: Need, nodes: Iterable[NodeName]) -> None:
+        """Let nobody behind it take the next room on these nodes, nor what its namespace may use."""
+        for node in nodes:
+            at.kept.setdefault(node, (job.uid, need))
+        at.quotas.promise(job, need)
 
     def _stop(self, at: _PoolPlan, victims: Collection[Victim], waiting: Job) -> None:
         """Stop the victims: they save a checkpoint, leave, and queue again in their old place."""
@@ -343,13 +390,14 @@ class Admission:
             at.result.statuses[uid] = status
             leaving = [a.pod for a in held if a.stopping_for == waiting.uid]
             at.result.delete.setdefault(uid, []).extend(leaving)
+            at.result.moved.add(uid)
 
     # --- what those that wait are told
 
     def _tell(self, at: _PoolPlan, *, stepped: Collection[Uid], everyone: bool) -> None:
         told = self._places[at.pool.name]
         line = places.Line(at.queue, at.quotas, at.admitted)
-        changed = [uid for uid in stepped if _stands_in_line(at, uid)]
+        changed = [uid for uid in (*stepped, *at.own) if _stands_in_line(at, uid)]
         tell = told.choose(line, stepped=changed, everyone=everyone, now=at.now)
         at.result.again(told.refresh_at)
         ends = told.ends(self.usage, at.pool.name, at.jobs, at.now) if tell else None
@@ -357,8 +405,9 @@ class Admission:
             job = at.jobs[uid]
             why = at.own.get(uid) or group.why
             if why is None:
-                stale = at.rooms.is_stale(group.key.need)
-                why = at.rooms.words(group.key.need, fresh=everyone or (stale and told.may_refresh_words()))
+                need = at.rooms.effective(group.key.need)
+                stale = at.rooms.is_stale(need)
+                why = at.rooms.words(need, fresh=everyone or (stale and told.may_refresh_words()))
             start = ends.estimate(job.kind, position) if ends is not None else None
             at.result.wait(at.jobs, uid, _waiting(job, why, places.queue(job, position, line.length, start), at.now))
         for uid, why in at.queue.gated.items():
@@ -392,6 +441,8 @@ def wants_room(job: Job) -> bool:
 
 def ready_units(job: Job, snapshot: Snapshot, now: datetime) -> Iterator[units.Shard]:
     """Units that may start now: their backoff is over and no pod of an earlier attempt may live."""
+    if job.status.phase is Phase.QUEUED and job.status.assignments:
+        return  # resumed while its pods still stop
     room_for = units.width(job) - len(job.status.assignments)
     names_held = {a.pod for a in job.status.assignments}
     if snapshot.creating.get(job.uid, frozenset()) - names_held:
@@ -426,9 +477,15 @@ def not_ready(job: Job, snapshot: Snapshot) -> Reason:
     return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
 
 
-def _behind(head: Job) -> Reason:
-    text = f"behind {head.namespace}/{head.name}, which does not fit (queueing: StrictFIFO)"
-    return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
+def _behind(head: Job, *, by_quota: bool) -> Reason:
+    what = "waits for quota" if by_quota else "does not fit"
+    text = f"behind {head.namespace}/{head.name}, which {what} (queueing: StrictFIFO)"
+    return Reason(reason=reasons.WAITING_FOR_QUOTA if by_quota else reasons.WAITING_FOR_CAPACITY, message=text)
+
+
+def _claims(status: JobStatus) -> bool:
+    """Whether others were stopped for the job: told so, and not admitted since, it goes first."""
+    return status.phase is Phase.QUEUED and status.reason == reasons.WAITING_FOR_PREEMPTED_JOBS
 
 
 def _waits_for(need: Need, making: Mapping[str, NodeName]) -> Reason:
@@ -438,26 +495,26 @@ def _waits_for(need: Need, making: Mapping[str, NodeName]) -> Reason:
     return Reason(reason=reasons.WAITING_FOR_PREEMPTED_JOBS, message=text)
 
 
-def _missing(room: Room, need: Need) -> tuple[int, int, int, str]:
+def _missing(room: Room, need: Need) -> tuple[bool, int, int, int, str]:
     """How much of what the shape needs the node is short of: the nearest first."""
-    slots = max(0, need.gpus - room.free[need.kind])
+    jobs_free = room.cpu_jobs[need.kind] - room.jobs_used[need.kind]
+    slots = max(0, need.gpus - room.free[need.kind] if need.gpus > 0 else 1 - jobs_free)
     cpu = max(0, need.cpu_milli - (room.node.cpu_milli - room.cpu_milli))
     memory = max(0, need.memory_bytes - (room.node.memory_bytes - room.memory_bytes))
-    return slots, cpu, memory, room.node.name
+    return room.node.name in need.avoided, slots, cpu, memory, room.node.name
 
 
 # --- what is written
 
 
 def _admit(job: Job, admitted: list[Assignment], now: datetime) -> JobStatus:
-    """The record that stands before any pod does: attempt, assignment, Admitted."""
+    """The record of one more unit that stands before any pod of it does: attempt, assignment, Admitted."""
     at = now.replace(microsecond=0)
-    status = job.status
-    for shard in dict.fromkeys(assignment.shard for assignment in admitted):
-        status = progress.begin_attempt(status, shard, job.kind)
-        status = units.begin_attempt(status, shard, shards=job.spec.shards)
+    status, shard = job.status, admitted[0].shard
+    status = progress.begin_attempt(status, shard, job.kind)
+    status = units.begin_attempt(status, shard, shards=job.spec.shards)
     running = status.phase is Phase.RUNNING
-    message = starting(admitted)
+    message = starting([*(a for a in status.assignments if not a.stopping), *admitted])
     settled = status.conditions
     for kind, value, reason, text in (
         ("Admitted", True, "Admitted", message),

@@ -146,8 +146,7 @@ class Scheduler:
         if plan:
             planned_now = admission.plan(snapshot, jobs, now, stepped=todo, everyone=everyone)
             self._plan_at = planned_now.look_again
-            moved = (*planned_now.create, *planned_now.delete)
-            admission.update(moved, (), snapshot, jobs, now)
+            admission.update(planned_now.moved, (), snapshot, jobs, now)
 
         # 4. Trainings that the device plugin put on one GPU.
         flagged = self._flag_gpus(todo | set(gone), jobs, admission, now) if plan else {}

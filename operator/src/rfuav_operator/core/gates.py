@@ -14,14 +14,9 @@ HOLDS = ("Hold", "HoldAndDrain")
 
 
 class Gates:
-    """Knows the TrainingJobs by name.
+    """Knows the TrainingJobs by name."""
 
-    Args:
-        jobs: all of them.
-    """
-
-    def __init__(self, jobs: Mapping[Uid, Job]) -> None:
-        self._jobs = jobs
+    def __init__(self) -> None:
         self._trainings: dict[tuple[str, str], Uid] = {}
         self._names: dict[Uid, tuple[str, str]] = {}
 

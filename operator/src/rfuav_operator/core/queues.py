@@ -24,6 +24,7 @@ class Key(NamedTuple):
     namespace: str
     need: Need
     started: bool  # has an admitted pod already: shards
+    claims: bool = False  # others were stopped for it: what they leave is its own, whoever else waits
 
 
 @dataclass(slots=True)

@@ -6,13 +6,14 @@ A namespace may always use its nominal share. Beyond it, it borrows what is idle
 back (the part of their nominal share above their lendingLimit), up to its borrowingLimit.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from rfuav_operator.core import quantity
-from rfuav_operator.core.model import Kind, PoolQuota, Quota, Snapshot
+from rfuav_operator.core.model import Job, Kind, PoolQuota, Quota, Snapshot
 from rfuav_operator.core.placement import Held, Need, Room
 from rfuav_operator.core.reasons import EXCEEDS_MAX_QUOTA, WAITING_FOR_QUOTA, Reason, needs
-from rfuav_operator.core.usage import Usage
+from rfuav_operator.core.usage import Usage, planned
 
 _NONE = PoolQuota()
 _GPU_KEYS = ("requests.nvidia.com/gpu", "nvidia.com/gpu", "limits.nvidia.com/gpu")
@@ -48,6 +49,18 @@ class Quotas:
             if self._keeping
             else 0
         )
+        self._promised: dict[str, list[Held]] = defaultdict(list)  # by namespace
+        self._promised_jobs: Counter[tuple[str, Kind]] = Counter()
+
+    def promise(self, job: Job, need: Need) -> None:
+        """Count a blocked job for whom room is kept as if it ran: what it will use is not given to others."""
+        self._promised[job.namespace] += [planned(job, need, "")] * need.nodes
+        self._promised_jobs[job.namespace, job.kind] += not job.status.assignments
+
+    def _gpus(self, namespace: str) -> int:
+        """GPU slots that it holds or that are promised to it."""
+        promised = sum(held.gpus for held in self._promised.get(namespace, ()))
+        return self._usage.share(self._pool, namespace).gpus + promised
 
     def entry(self, namespace: str) -> PoolQuota:
         """What the namespace's GPUQuota says of this pool."""
@@ -59,8 +72,7 @@ class Quotas:
 
     def is_nominal(self, namespace: str, need: Need) -> bool:
         """Whether the namespace would stay within its nominal share with this job."""
-        held = self._usage.share(self._pool, namespace).gpus
-        return held + need.total_gpus <= self.entry(namespace).gpus.nominal
+        return self._gpus(namespace) + need.total_gpus <= self.entry(namespace).gpus.nominal
 
     def share(self, namespace: str, need: Need, *, more: int = 0) -> float:
         """The namespace's weighted share of what it may use, by which the queue is ordered: smallest first.
@@ -77,27 +89,7 @@ class Quotas:
 
     def never(self, namespace: str, need: Need) -> Reason | None:
         """Why the namespace may never run this shape, however idle the pool; None: it may."""
-        entry = self.entry(namespace)
-        gpus, most = entry.gpus, _most_jobs(entry, need.kind)
-        if most == 0:
-            text = f"namespace {namespace} may run no {_word(need.kind)} jobs in pool {self._pool} (GPUQuota)"
-            return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
-        if gpus.borrowing_limit is not None and need.total_gpus > gpus.nominal + gpus.borrowing_limit:
-            text = (
-                f"{needs(need)}; namespace {namespace} may use at most {gpus.nominal + gpus.borrowing_limit} in pool "
-                f"{self._pool} (nominal {gpus.nominal}, borrowingLimit {gpus.borrowing_limit})"
-            )
-            return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
-        for quota in self._snapshot.resource_quotas.get(namespace, {}).values():
-            for key, hard in quota.hard.items():
-                asked = _asked(key, need) * need.nodes
-                if asked > hard:
-                    text = (
-                        f"{needs(need)}; ResourceQuota {quota.name} of namespace {namespace} allows "
-                        f"{_show(key, hard)} {key} in all, {_show(key, asked)} needed"
-                    )
-                    return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
-        return None
+        return never(self._pool, namespace, need, self._snapshot)
 
     def refuses(self, namespace: str, need: Need, *, started: bool) -> Reason | None:
         """Why the namespace may not start this shape now; None: it may. `started`: the job has an admitted pod."""
@@ -110,31 +102,33 @@ class Quotas:
     def _over_jobs(self, namespace: str, need: Need, *, started: bool) -> Reason | None:
         most = _most_jobs(self.entry(namespace), need.kind)
         running = self._usage.share(self._pool, namespace).jobs[need.kind]
-        if most is None or started or running < most:
+        promised = self._promised_jobs[namespace, need.kind]
+        if most is None or started or running + promised < most:
             return None
         text = f"namespace {namespace} runs {running} of at most {most} {_word(need.kind)} jobs in pool {self._pool}"
-        return Reason(reason=WAITING_FOR_QUOTA, message=text)
+        return Reason(reason=WAITING_FOR_QUOTA, message=text + _show_promised(promised))
 
     def _over_share(self, namespace: str, need: Need) -> Reason | None:
         gpus, held = self.entry(namespace).gpus, self._usage.share(self._pool, namespace).gpus
-        wanted = held + need.total_gpus
+        promised = _show_promised(self._gpus(namespace) - held)
+        wanted = self._gpus(namespace) + need.total_gpus
         limit = None if gpus.borrowing_limit is None else gpus.nominal + gpus.borrowing_limit
         if limit is not None and wanted > limit:
             text = f"{needs(need)}; namespace {namespace} uses {held} of {limit} in pool {self._pool}"
-            return Reason(
-                reason=WAITING_FOR_QUOTA, message=f"{text} (nominal {gpus.nominal}, may borrow {gpus.borrowing_limit})"
-            )
+            text += f" (nominal {gpus.nominal}, may borrow {gpus.borrowing_limit}){promised}"
+            return Reason(reason=WAITING_FOR_QUOTA, message=text)
         if wanted <= gpus.nominal or not self._keeping:
             return None
         others = {ns: kept for ns, kept in self._keeping.items() if ns != namespace}
-        kept = sum(max(0, own - self._usage.share(self._pool, ns).gpus) for ns, own in others.items())
+        kept = sum(max(0, own - self._gpus(ns)) for ns, own in others.items())
         in_use = sum(share.gpus for (pool, _), share in self._usage.shares.items() if pool == self._pool)
+        in_use += sum(held.gpus for several in self._promised.values() for held in several)
         idle = self._capacity - in_use - kept
         if need.total_gpus <= idle:
             return None
         text = (
             f"{needs(need)}; namespace {namespace} uses {held}, {gpus.nominal} of its own, in pool {self._pool}; "
-            f"{max(0, idle)} can be borrowed ({kept} idle are kept by namespaces that do not lend them)"
+            f"{max(0, idle)} can be borrowed ({kept} idle are kept by namespaces that do not lend them){promised}"
         )
         return Reason(reason=WAITING_FOR_QUOTA, message=text)
 
@@ -142,7 +136,7 @@ class Quotas:
         held = self._snapshot.resource_quotas.get(namespace)
         if not held:
             return None
-        absent = list(self._usage.absent(namespace))
+        absent = [*self._usage.absent(namespace), *self._promised.get(namespace, ())]
         for quota in held.values():
             for key, hard in quota.hard.items():
                 used = quota.used.get(key, 0) + sum(_of_held(key, one) for one in absent)
@@ -154,6 +148,35 @@ class Quotas:
                     )
                     return Reason(reason=WAITING_FOR_QUOTA, message=text)
         return None
+
+
+def never(pool: str, namespace: str, need: Need, snapshot: Snapshot) -> Reason | None:
+    """Why the namespace may never run this shape in the pool, however idle it is; None: it may."""
+    entry = entry_of(snapshot.quotas.get(namespace), pool)
+    gpus, most = entry.gpus, _most_jobs(entry, need.kind)
+    if most == 0:
+        text = f"namespace {namespace} may run no {_word(need.kind)} jobs in pool {pool} (GPUQuota)"
+        return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
+    if gpus.borrowing_limit is not None and need.total_gpus > gpus.nominal + gpus.borrowing_limit:
+        text = (
+            f"{needs(need)}; namespace {namespace} may use at most {gpus.nominal + gpus.borrowing_limit} in pool "
+            f"{pool} (nominal {gpus.nominal}, borrowingLimit {gpus.borrowing_limit})"
+        )
+        return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
+    for quota in snapshot.resource_quotas.get(namespace, {}).values():
+        for key, hard in quota.hard.items():
+            asked = _asked(key, need) * need.nodes
+            if asked > hard:
+                text = (
+                    f"{needs(need)}; ResourceQuota {quota.name} of namespace {namespace} allows "
+                    f"{_show(key, hard)} {key} in all, {_show(key, asked)} needed"
+                )
+                return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
+    return None
+
+
+def _show_promised(count: int) -> str:
+    return f"; {count} more kept for a job that waits longer" if count else ""
 
 
 def _most_jobs(entry: PoolQuota, kind: Kind) -> int | None:

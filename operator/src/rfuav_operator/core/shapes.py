@@ -123,16 +123,17 @@ class PoolRooms:
             self._loosened.clear()
         if len(self._shapes) > _REMEMBERED:
             self._shapes.clear()
+            self._effective.clear()
 
     # --- answers
 
     def effective(self, need: Need) -> Need:
-        """The shape with the nodes that it avoids forgiven when no other node could take it."""
+        """The shape with the nodes that it avoids forgiven when too few others could take it."""
         if not need.avoided:
             return need
         if need not in self._effective:
-            others = any(name not in need.avoided for name in self._shape(need).suits)
-            self._effective[need] = need if others else replace(need, avoided=frozenset())
+            others = sum(name not in need.avoided for name in self._shape(need).suits)
+            self._effective[need] = need if others >= need.nodes else replace(need, avoided=frozenset())
         return self._effective[need]
 
     def never(self, need: Need) -> Reason | None:
