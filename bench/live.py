@@ -122,11 +122,15 @@ def job(name: str, pool: str, run_for: str | None) -> Object:
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
             "model": {"architecture": "resnet18", "weights": "none", "numClasses": 3},
-            "dataset": {"train": {"uri": "pvc://captures/train"}, "validation": {"fraction": 0.2}},
-            "output": {"uri": "pvc://models/out"},
-            "resources": {"gpus": 1, "cpu": "1", "memory": "1Gi"},
+            "dataset": {"train": {"uri": "file:///data/train"}, "validation": {"fraction": 0.2}},
+            "output": {"uri": "file:///out/model"},  # a claim would have to be bound before its pod is
+            "resources": {"gpus": 1, "cpu": "1", "memory": "4Gi"},
             "pool": pool,
-            "podTemplate": {"metadata": {"annotations": notes}},
+            "podTemplate": {
+                "metadata": {"annotations": notes},
+                "volumes": [{"name": "out", "emptyDir": {}}],
+                "volumeMounts": [{"name": "out", "mountPath": "/out"}],
+            },
         },
     }
 
