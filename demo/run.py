@@ -59,7 +59,8 @@ def up() -> None:
         DemoError: something did not succeed, with what failed and the end of its log.
         LocalClusterError: the cluster or an image could not be made.
     """
-    console = Console(soft_wrap=not Console().is_terminal)
+    # Where there is no terminal, lines are not wrapped and tables are as wide as they need.
+    console = Console() if Console().is_terminal else Console(soft_wrap=True, width=160)
     steps = Steps(console)
     try:
         with steps.step("cluster"):

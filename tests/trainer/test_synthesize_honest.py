@@ -1,16 +1,23 @@
-"""What a network can learn from synthesized recordings: the classes when they can be seen, nothing when they cannot."""
+"""What can be learned from synthesized recordings: the classes when they can be seen, nothing when they cannot.
+
+Through files, as a user's job does it: synthesize, train.run, infer.run with an evaluation.
+"""
+
+import json
+import os
 
 import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
-from torch import nn
+from trainer.trainer_kit import Desk, inference_spec, training_spec
 
+from rfuav_trainer import infer, synthesize, train
 from rfuav_trainer.emitters import EMITTERS
-from rfuav_trainer.spectrogram import picture
+from rfuav_trainer.progress import Progress
+from rfuav_trainer.runtime import StopSignal
 from rfuav_trainer.synthesis_spec import make_spec
-from rfuav_trainer.synthesize import recording
 
 SPLITS = {
     "train": {"recordings": 40, "snrDb": [5, 10, 15, 20]},
@@ -18,75 +25,102 @@ SPLITS = {
     "buried": {"recordings": 10, "snrDb": [-20]},
 }
 CHANCE = 1 / len(EMITTERS)
+EPOCHS = 6
+
+
+def made(root, seed=11):
+    """Volumes with captures/<split>/<class>/*.png, and what was seen of the samples on the way.
+
+    Levels: for each split the labels (n,), and mean power, peak and power at zero frequency in dB (n, 3).
+    """
+    desk, levels = Desk(root), {split: ([], []) for split in SPLITS}
+
+    def watched(spec, split, name, index):
+        received, parameters = recording(spec, split, name, index)
+        powers = np.abs(received.samples) ** 2
+        levels[split][0].append(name)
+        levels[split][1].append(10 * np.log10([powers.mean(), powers.max(), np.abs(received.samples.mean()) ** 2]))
+        return received, parameters
+
+    recording = synthesize.recording
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthesize, "recording", watched)
+        synthesize.synthesize(make_spec(output=desk / "captures", splits=SPLITS, format="image", seed=seed))
+    return desk, {split: (labels, np.array(features)) for split, (labels, features) in levels.items()}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """For each split: pictures (n, 1, 64, 64), labels (n,) and trivial features (n, 3) in dB."""
     torch.set_num_threads(1)
-    spec = make_spec(output=tmp_path_factory.getbasetemp(), splits=SPLITS, seed=11)
-    made = {}
-    for split, wanted in spec.splits.items():
-        pictures, labels, trivial = [], [], []
-        for label, name in enumerate(spec.classes):
-            for index in range(wanted.recordings):
-                samples = recording(spec, split, name, index)[0].samples
-                pictures.append(picture(torch.from_numpy(samples), spec.spectrogram, 64))
-                labels.append(label)
-                powers = np.abs(samples) ** 2
-                trivial.append(10 * np.log10([powers.mean(), powers.max(), np.abs(samples.mean()) ** 2]))
-        made[split] = (torch.stack(pictures).float() / 255, torch.tensor(labels), np.array(trivial))
-    return made
+    return made(tmp_path_factory.mktemp("honest"))
 
 
-def trained(pictures, labels):
-    """A small network: four strided convolutions and a mean, 12 epochs."""
-    torch.manual_seed(0)
-    layers = []
-    for before, after in ((1, 16), (16, 32), (32, 64), (64, 64)):
-        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
-    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(256, len(EMITTERS)))
-    epochs, batch = 12, 16
-    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    steps = epochs * -(-len(labels) // batch)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(labels)).split(batch):
-            loss = nn.functional.cross_entropy(network(pictures[rows]), labels[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return network.eval()
+def trained(desk, folder, seed=3):
+    """Train on captures/<folder>; the weights go to models/<folder>."""
+    spec = training_spec(
+        model__architecture="resnet18",
+        dataset={"train": {"uri": f"pvc://captures/{folder}"}, "validation": {"fraction": 0.1}, "imageSize": 64},
+        training__epochs=EPOCHS,
+        training__batchSize=16,
+        training__schedule={"name": "cosine", "warmupEpochs": 1},
+        training__seed=seed,
+        checkpoint={"everyEpochs": EPOCHS},
+        output__uri=f"pvc://models/{folder}",
+    )
+    train.run(desk.job("TrainingJob", spec, uid=folder), Progress(None), StopSignal())
 
 
-def accuracy(network, split):
-    pictures, labels, _ = split
-    with torch.inference_mode():
-        return (network(pictures).argmax(1) == labels).float().mean().item()
+def accuracy(desk, folder, split):
+    """The accuracy over captures/<split> that an evaluation of the weights in models/<folder> finds."""
+    spec = inference_spec(
+        model__weights=f"pvc://models/{folder}/best.safetensors",
+        input__uri=f"pvc://captures/{split}",
+        output__uri=f"pvc://results/{folder}-{split}",
+        evaluation={},
+    )
+    infer.run(desk.job("InferenceJob", spec, uid=f"{folder}-{split}"), Progress(None), StopSignal())
+    found = json.loads((desk / f"results/{folder}-{split}/evaluation.json").read_text())
+    assert found["samples"] == len(EMITTERS) * SPLITS[split]["recordings"]
+    return found["accuracy"]
 
 
-def test_a_network_learns_the_classes_and_loses_them_in_the_noise(data):
-    network = trained(*data["train"][:2])
-    assert accuracy(network, data["test"]) > 0.9
-    assert accuracy(network, data["buried"]) < 2.5 * CHANCE
+def shuffle(desk, seed=1):
+    """captures/shuffled: as many files in each class folder as in captures/train, from every class the same number.
+
+    Labels drawn blindly would leave some classes a majority, which a network finds: a chance of its own, with few classes.
+    """
+    rng = np.random.default_rng(seed)
+    for place, name in enumerate(EMITTERS):
+        for number, path in enumerate(rng.permutation(sorted((desk / "captures/train" / name).glob("*.png")))):
+            folder = desk / "captures/shuffled" / list(EMITTERS)[(place + number) % len(EMITTERS)]
+            folder.mkdir(parents=True, exist_ok=True)
+            os.link(path, folder / path.name)
+
+
+def test_a_training_learns_the_classes_and_loses_them_in_the_noise(data):
+    desk, _ = data
+    trained(desk, "train")
+    assert accuracy(desk, "train", "test") > 0.9
+    assert accuracy(desk, "train", "buried") < 2.5 * CHANCE
 
 
 def test_shuffled_labels_teach_nothing(data):
-    pictures, labels, _ = data["train"]
-    shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))]
-    assert accuracy(trained(pictures, shuffled), data["test"]) < 2.5 * CHANCE
+    desk, _ = data
+    shuffle(desk)
+    trained(desk, "shuffled")
+    assert accuracy(desk, "shuffled", "test") < 2.5 * CHANCE
 
 
 @pytest.mark.parametrize(("column", "name"), list(enumerate(["mean", "peak", "zero frequency"])))
 def test_no_class_is_told_by_its_level(data, column, name):
-    _, labels, trivial = data["train"]
-    _, held_out, other = data["test"]
-    scale = StandardScaler().fit(trivial[:, [column]])
-    guess = KNeighborsClassifier(15).fit(scale.transform(trivial[:, [column]]), labels)
+    _, levels = data
+    labels, known = levels["train"]
+    held_out, other = levels["test"]
+    scale = StandardScaler().fit(known[:, [column]])
+    guess = KNeighborsClassifier(15).fit(scale.transform(known[:, [column]]), labels)
     assert guess.score(scale.transform(other[:, [column]]), held_out) < 2.5 * CHANCE, name
 
 
 def test_every_class_has_files_of_one_length(tmp_path):
     spec = make_spec(output=tmp_path, splits={"train": 1}, seconds=0.001)
-    assert {len(recording(spec, "train", name, 0)[0].samples) for name in EMITTERS} == {spec.sample_count}
+    assert {len(synthesize.recording(spec, "train", name, 0)[0].samples) for name in EMITTERS} == {spec.sample_count}
