@@ -5,7 +5,6 @@ from msgspec.structs import replace
 from unit.core import builders
 from unit.core.builders import (
     after,
-    created,
     job,
     node,
     of_type,
@@ -253,50 +252,6 @@ def test_what_a_quota_can_never_give(made, snap, words):
     reason, message = why([made], **snap)
     assert reason == "ExceedsMaxQuota"
     assert words in message
-
-
-# --- ResourceQuota
-
-
-@pytest.mark.parametrize(
-    ("hard", "used", "expected"),
-    [
-        ({"gpus": 3}, {}, 3),
-        ({"gpus": 3}, {"gpus": 2}, 1),
-        ({"pods": 2}, {}, 2),
-        ({"cpu": 4000}, {"cpu": 1500}, 2),  # a core each
-        ({"memory": 3 * 2**30}, {}, 3),
-    ],
-)
-def test_a_resource_quota_is_honoured_before_pods_are_made(hard, used, expected):
-    done = run(snapshot(jobs(6), nodes=ROOMY, resource_quotas=[resource_quota(used=used, **hard)]))
-    assert len(created(done)) == expected
-
-
-def test_what_a_resource_quota_says():
-    reason, message = why(jobs(2), resource_quotas=[resource_quota(gpus=3, used={"gpus": 2})])
-    assert (reason, message) == (
-        "WaitingForQuota",
-        "needs 1 GPU; ResourceQuota rq of namespace team: 3 of 3 requests.nvidia.com/gpu in use, 1 needed",
-    )
-
-
-def test_a_resource_quota_counts_what_is_on_its_way_once():
-    """Recorded, not seen: beside what the API server counts. Seen: the API server counts it."""
-    cluster = Cluster(ROOMY, resource_quotas=[resource_quota(gpus=2)])
-    for made in jobs(4):
-        cluster.add(made)
-    cluster.turn()
-    assert len(cluster.running() | {j.name for j in cluster.snapshot().jobs.values() if j.status.assignments}) == 2
-    cluster.go()
-    assert len(cluster.running()) == 2
-    cluster.start_all()
-    cluster.finish(min(cluster.pods))
-    assert len(cluster.go().running()) == 2
-
-
-def test_another_namespaces_resource_quota_does_not_matter():
-    assert admitted(jobs(3), resource_quotas=[resource_quota("other", gpus=0)]) == 3
 
 
 # --- what the status of the quota says

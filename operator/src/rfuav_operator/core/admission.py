@@ -28,12 +28,13 @@ from rfuav_operator.core.model import (
     Uid,
 )
 from rfuav_operator.core.placement import Need, Room
-from rfuav_operator.core.preemption import Preemption, Victim, stopped
+from rfuav_operator.core.preemption import Preemption
 from rfuav_operator.core.queues import Key, PoolQueue, Queues, priority
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.reasons import Reason
 from rfuav_operator.core.shapes import PoolRooms
 from rfuav_operator.core.usage import Usage, planned
+from rfuav_operator.core.victims import Victim, stopped
 
 _HEADS_THAT_PREEMPT = 4  # blocked jobs for which a plan looks for victims
 

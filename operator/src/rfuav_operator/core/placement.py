@@ -204,6 +204,12 @@ class Room:
 
     # --- changes
 
+    def without(self, keys: Iterable[Holder]) -> "Room":
+        """The same room as a trial, these holders gone: what happens to it leaves the real one as it is."""
+        gone = set(keys)
+        left = {key: held for key, held in self.holders.items() if key not in gone}
+        return Room(node=self.node, tier=self.tier, cpu_jobs=self.cpu_jobs, holders=left, foreign=self.foreign)
+
     def hold(self, key: Holder, held: Held) -> None:
         """Let a pod of ours hold room here."""
         self.holders[key] = held

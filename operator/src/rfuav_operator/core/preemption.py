@@ -1,43 +1,23 @@
 """Who must stop so that a waiting job can run: the fewest, cheapest pods whose room is enough, or nobody.
 
-A blocked job comes in; victims go out. Two things make a pod a candidate: its job's priority is lower (withinPool), or
-its namespace borrows what the waiting one may take back (reclaimBorrowed). A namespace that does not borrow is stopped
-for nobody else's sake. Nothing younger than minRuntimeSeconds is stopped.
+A blocked job comes in; victims go out. Nobody is stopped where it would not let the job in, where room is about to
+come back anyway, or beyond what is needed: the dearest of those chosen are tried again last.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from msgspec.structs import replace
-
-from rfuav_operator.core.model import Assignment, Job, Kind, NodeName, PodPhase, Pool, Snapshot, Uid
-from rfuav_operator.core.placement import Holder, Need, Room, is_active
+from rfuav_operator.core.model import Job, NodeName, Pool, Snapshot, Uid
+from rfuav_operator.core.placement import Held, Holder, Need, Room
 from rfuav_operator.core.queues import priority
 from rfuav_operator.core.quotas import Quotas
-from rfuav_operator.core.shapes import PoolRooms
+from rfuav_operator.core.shapes import Kept, PoolRooms
 from rfuav_operator.core.usage import Usage
+from rfuav_operator.core.victims import Candidates, Victim
 
-
-@dataclass(frozen=True, slots=True)
-class Victim:
-    """One pod that may be stopped, and with it, in a job of several nodes, all pods of the job."""
-
-    job: Job
-    assignment: Assignment
-    priority: int
-    borrows: bool
-    lost_seconds: float  # work since the last checkpoint, which is done again
-
-    @property
-    def holder(self) -> Holder:
-        """By what rooms know it."""
-        return self.job.uid, self.assignment.pod
-
-    @property
-    def cost(self) -> tuple[int, bool, float, str]:
-        """The cheapest first: lowest priority, borrowed room, least work lost."""
-        return self.priority, not self.borrows, self.lost_seconds, self.assignment.pod
+_LOWEST = -(2**40)  # below every priority
 
 
 @dataclass(slots=True)
@@ -48,201 +28,178 @@ class Answer:
     look_again: datetime | None = None
 
 
+@dataclass(slots=True)
+class _Taken:
+    """Who is stopped already for the other pods of the same job."""
+
+    holders: set[Holder] = field(default_factory=set)
+    gpus: Counter[str] = field(default_factory=Counter)  # by namespace
+
+    def add(self, victims: Iterable[Victim]) -> None:
+        for victim in victims:
+            self.holders.update(victim.stops)
+            self.gpus[victim.job.namespace] += victim.gpus
+
+
 class Preemption:
     """Finds victims in one pool during one plan."""
 
     def __init__(
         self, pool: Pool, snapshot: Snapshot, jobs: Mapping[Uid, Job], *, usage: Usage, quotas: Quotas, now: datetime
     ) -> None:
-        self._pool = pool
         self._snapshot = snapshot
-        self._jobs = jobs
         self._usage = usage
         self._quotas = quotas
-        self._now = now
-        self._policy = pool.spec.preemption
-        self._look_again: datetime | None = None
-        self._in_vain: set[tuple[int, str, Need]] = set()
+        self._candidates = Candidates(pool, snapshot, jobs, usage=usage, quotas=quotas, now=now)
+        self._in_vain: set[tuple[int, str, Need, bool]] = set()
+        policy = pool.spec.preemption
+        self.is_on = policy.within_pool != "Never" or policy.reclaim_borrowed != "Never"
 
-    @property
-    def is_on(self) -> bool:
-        """Whether the pool lets anybody be stopped."""
-        return self._policy.within_pool != "Never" or self._policy.reclaim_borrowed != "Never"
-
-    def find(self, job: Job, need: Need, rooms: PoolRooms, *, kept: Collection[NodeName]) -> Answer:
+    def find(self, job: Job, need: Need, rooms: PoolRooms, *, kept: Kept) -> Answer:
         """Whom to stop so that `job` can be admitted. `kept`: nodes whose room is promised to others."""
-        mine = priority(job, self._snapshot) or 0
-        asked = mine, job.namespace, need
+        mine, started = priority(job, self._snapshot) or 0, bool(job.status.assignments)
+        asked = mine, job.namespace, need, started
         if asked in self._in_vain:
             return Answer()
-        self._look_again = None
-        started = bool(job.status.assignments)
-        if self._quotas.refuses(job.namespace, need, started=started) is not None:
-            victims = self._for_quota(job, need, rooms, mine=mine, started=started)
+        candidates, look_again = self._candidates.for_job(job, need, mine=mine)
+        victims: list[Victim] = []
+        if candidates and self._quotas.refuses(job.namespace, need, started=started) is not None:
+            own = [v for v in candidates if v.job.namespace == job.namespace]
+            victims = self._for_quota(job, need, rooms, own, started=started, kept=kept)
+        elif candidates:
+            victims = self._for_room(job, need, rooms, candidates, kept=kept)
+        if victims:
+            self._candidates.forget()
         else:
-            victims = self._for_room(job, need, rooms, mine=mine, kept=kept)
-        if not victims:
             self._in_vain.add(asked)
-        return Answer(victims, self._look_again)
+        return Answer(victims, look_again)
 
     # --- room on nodes
 
     def _for_room(
-        self, job: Job, need: Need, rooms: PoolRooms, *, mine: int, kept: Collection[NodeName]
+        self, job: Job, need: Need, rooms: PoolRooms, candidates: Iterable[Victim], *, kept: Collection[NodeName]
     ) -> list[Victim]:
-        """The cheapest nodes that could be made free enough, one for each pod of the job."""
-        options: list[tuple[tuple[int, int, int, float, str], list[Victim]]] = []
+        """Victims on the cheapest nodes that could be made free enough, one node for each pod of the job."""
+        by_node: dict[str, list[Victim]] = defaultdict(list)
+        for victim in candidates:
+            by_node[victim.assignment.node].append(victim)
+        options: list[tuple[tuple[int, int, int, float, str], Room]] = []
         for room in rooms.suits(need):
-            if room.node.name in kept or room.node.name in need.avoided:
+            name = room.node.name
+            if name in kept or name in need.avoided:
                 continue
-            chosen = self._on_node(job, need, room, mine=mine)
+            if need.nodes == 1 and name not in by_node and not self._candidates.is_clearing(name):
+                continue  # nothing to gain there
+            chosen = self._on_node(job, need, room, by_node[name], _Taken())
             if chosen is not None:
-                cost = (
-                    len(chosen),
-                    max((v.priority for v in chosen), default=-(2**40)),
-                    sum(not v.borrows for v in chosen),
-                    sum(v.lost_seconds for v in chosen),
-                    str(room.node.name),
-                )
-                options.append((cost, chosen))
+                options.append((_cost(chosen, name), room))
         options.sort(key=lambda option: option[0])
-        if len(options) < need.nodes:
-            return []
-        return _distinct(v for _, chosen in options[: need.nodes] for v in chosen)
+        taken, chosen_rooms = _Taken(), list[Room]()
+        victims: list[Victim] = []
+        for _, room in options:
+            chosen = self._on_node(job, need, room, by_node[room.node.name], taken)
+            if chosen is None:
+                continue  # a namespace would not borrow any more by now
+            chosen_rooms.append(room)
+            taken.add(chosen)
+            victims += chosen
+            if len(chosen_rooms) == need.nodes:
+                return _needed(victims, lambda rest: all(self._will_fit(need, room, rest) for room in chosen_rooms))
+        return []
 
-    def _on_node(self, job: Job, need: Need, room: Room, *, mine: int) -> list[Victim] | None:
-        """Whom to stop on one node; [] when the pod fits already, None when it cannot be made to fit."""
-        trial = replace_holders(room)
+    def _on_node(
+        self, job: Job, need: Need, room: Room, candidates: Iterable[Victim], taken: _Taken
+    ) -> list[Victim] | None:
+        """Whom to stop on one node; [] when the pod will fit anyway, None when it cannot be made to fit."""
+        trial = self._trial(room, taken.holders)
         chosen: list[Victim] = []
-        taken: dict[str, int] = {}
-        for victim in sorted(self._candidates(job, need, room.holders, mine=mine), key=lambda v: v.cost):
+        gpus = Counter(taken.gpus)
+        for victim in candidates:
             if not trial.lacks(need):
                 break
-            if not self._may_take(job, victim, taken):
-                continue
-            taken[victim.job.namespace] = taken.get(victim.job.namespace, 0) + victim.assignment.gpus
-            trial.release(victim.holder)
-            chosen.append(victim)
+            if victim.holder in trial.holders and self._may_take(job, victim, gpus):
+                gpus[victim.job.namespace] += victim.gpus
+                trial.release(victim.holder)
+                chosen.append(victim)
         if trial.lacks(need):
             return None
-        for victim in reversed(chosen[:]):  # the dearest first: is it needed after all?
-            trial.hold(victim.holder, room.holders[victim.holder])
-            if trial.lacks(need):
-                trial.release(victim.holder)
-            else:
-                chosen.remove(victim)
-        return chosen
+        return _needed(chosen, lambda rest: self._will_fit(need, room, rest, taken.holders))
+
+    def _trial(self, room: Room, gone: Collection[Holder]) -> Room:
+        """The room without these, and without those that go anyway."""
+        return room.without(h for h in room.holders if h in gone or self._candidates.goes(h))
+
+    def _will_fit(self, need: Need, room: Room, victims: Iterable[Victim], gone: Collection[Holder] = ()) -> bool:
+        return not self._trial(room, {*gone, *(holder for v in victims for holder in v.stops)}).lacks(need)
+
+    def _may_take(self, job: Job, victim: Victim, taken: Mapping[str, int]) -> bool:
+        """Whether it is a candidate after the others too: a namespace that would not borrow any more is left alone."""
+        namespace = victim.job.namespace
+        if namespace == job.namespace or victim.assignment.gpus == 0:
+            return True
+        return self._candidates.borrows(namespace, taken.get(namespace, 0))
 
     # --- the namespace's own quota
 
-    def _for_quota(self, job: Job, need: Need, rooms: PoolRooms, *, mine: int, started: bool) -> list[Victim]:
-        """The namespace's own pods of lower priority, until its quota has a place again and a node has room."""
-        if self._policy.within_pool == "Never":
-            return []
-        holders = [
-            (uid, name) for uid, name, held in self._usage.of_pool(self._pool.name) if held.namespace == job.namespace
-        ]
+    def _for_quota(
+        self, job: Job, need: Need, rooms: PoolRooms, own: Iterable[Victim], *, started: bool, kept: Kept
+    ) -> list[Victim]:
+        """The namespace's own pods of lower priority, until its quota has a place again and nodes have room."""
+
+        def fits() -> bool:
+            rooms.settle()
+            return self._quotas.refuses(job.namespace, need, started=started) is None and rooms.fits(need, kept)
+
+        released: dict[Holder, Held] = {}
         chosen: list[Victim] = []
-        released = []
         try:
-            for victim in sorted(self._candidates(job, need, holders, mine=mine), key=lambda v: v.cost):
-                if victim.priority >= mine or victim.job.namespace != job.namespace:
-                    continue
-                for a in _stops(victim):
-                    held = self._usage.release(victim.job.uid, a.pod)
-                    if held is not None:
-                        released.append((victim.job.uid, a.pod, held))
-                chosen.append(victim)
-                rooms.settle()
-                if (
-                    self._quotas.refuses(job.namespace, need, started=started) is None
-                    and rooms.choose(need) is not None
-                ):
-                    return chosen
+            for victim in own:
+                if fits():
+                    break
+                if victim.holder not in released:
+                    self._release(victim, released)
+                    chosen.append(victim)
+            if not fits():
+                return []
+
+            def enough(rest: Collection[Victim]) -> bool:
+                self._hold(list(released), released)
+                for victim in rest:
+                    self._release(victim, released)
+                return fits()
+
+            return _needed(chosen, enough)
         finally:
-            for uid, name, held in released:
-                self._usage.hold(uid, name, held)
-        return []
+            self._hold(list(released), released)
 
-    # --- who may be stopped
+    def _release(self, victim: Victim, released: dict[Holder, Held]) -> None:
+        for holder in victim.stops:
+            held = self._usage.release(*holder)
+            if held is not None:
+                released[holder] = held
 
-    def _candidates(self, job: Job, need: Need, holders: Iterable[Holder], *, mine: int) -> Iterator[Victim]:
-        reclaims = self._policy.reclaim_borrowed
-        nominal = need.gpus > 0 and reclaims != "Never" and self._quotas.is_nominal(job.namespace, need)
-        for uid, name in holders:
-            other = self._jobs.get(uid)
-            if other is None or uid == job.uid or other.deleting or not is_active(other):
-                continue
-            a = next((a for a in other.status.assignments if a.pod == name), None)
-            if a is None or a.stopping or (need.gpus > 0 and a.gpus == 0 and need.cpu_milli == 0):
-                continue
-            theirs = priority(other, self._snapshot) or 0
-            foreign = other.namespace != job.namespace
-            borrows = self._quotas.borrowed(other.namespace) > 0
-            lower = theirs < mine
-            by_rank = self._policy.within_pool != "Never" and lower and (not foreign or borrows or a.gpus == 0)
-            by_right = nominal and foreign and borrows and a.gpus > 0 and (lower or reclaims == "Any")
-            if not by_rank and not by_right:
-                continue
-            if not self._is_old_enough(other, a):
-                continue
-            yield Victim(other, a, theirs, borrows, self._lost(other, a))
-
-    def _may_take(self, job: Job, victim: Victim, taken: Mapping[str, int]) -> bool:
-        """Whether it is still so after the others: a namespace that would not borrow any more is left alone."""
-        ns = victim.job.namespace
-        if ns == job.namespace or victim.assignment.gpus == 0:
-            return True
-        return self._quotas.borrowed(ns) > taken.get(ns, 0)
-
-    def _is_old_enough(self, job: Job, a: Assignment) -> bool:
-        for each in _stops_of(job, a):
-            pod = self._snapshot.pods_of.get(job.uid, {}).get(each.pod)
-            if pod is None or pod.deleting or pod.phase is not PodPhase.RUNNING or each.started_at is None:
-                return False  # it has just been admitted, or is about to end
-            at = each.started_at + timedelta(seconds=self._policy.min_runtime_seconds)
-            if at > self._now:
-                self._look_again = min(self._look_again or at, at)
-                return False
-        return True
-
-    def _lost(self, job: Job, a: Assignment) -> float:
-        """Seconds of work that would be done again; an inference keeps what it has classified."""
-        if job.kind is Kind.INFERENCE or a.started_at is None:
-            return 0.0
-        saved = job.status.checkpoint.saved_at if job.status.checkpoint else None
-        since = max(a.started_at, saved) if saved is not None else a.started_at
-        return max(0.0, (self._now - since).total_seconds()) * job.spec.nodes
+    def _hold(self, holders: Iterable[Holder], released: dict[Holder, Held]) -> None:
+        for holder in holders:
+            if holder in released:
+                self._usage.hold(*holder, released.pop(holder))
 
 
-def replace_holders(room: Room) -> Room:
-    """The room as a trial: what happens to it leaves the real one as it is."""
-    return Room(
-        node=room.node, tier=room.tier, cpu_jobs=room.cpu_jobs, holders=dict(room.holders), foreign=room.foreign
-    )
+def _needed(victims: Iterable[Victim], enough: Callable[[Collection[Victim]], bool]) -> list[Victim]:
+    """Those without whom it is not enough: the dearest are tried first."""
+    needed = list(victims)
+    for victim in sorted(needed, key=lambda v: v.cost, reverse=True):
+        rest = [other for other in needed if other is not victim]
+        if enough(rest):
+            needed = rest
+    return needed
 
 
-def _stops(victim: Victim) -> list[Assignment]:
-    return _stops_of(victim.job, victim.assignment)
-
-
-def _stops_of(job: Job, a: Assignment) -> list[Assignment]:
-    """What stops with one pod: a job of several nodes runs whole or not at all."""
-    return list(job.status.assignments) if job.kind is Kind.TRAINING else [a]
-
-
-def _distinct(victims: Iterable[Victim]) -> list[Victim]:
-    """One victim a pod; a job of several nodes once."""
-    found: dict[object, Victim] = {}
-    for victim in victims:
-        found.setdefault(victim.job.uid if victim.job.kind is Kind.TRAINING else victim.holder, victim)
-    return list(found.values())
-
-
-def stopped(job: Job, victims: Iterable[Victim], waiting: Job) -> tuple[Assignment, ...]:
-    """The job's assignments with those of the victims stopping for `waiting`."""
-    pods = {a.pod for victim in victims for a in _stops(victim)}
-    return tuple(
-        replace(a, stopping="Preempted", stopping_for=waiting.uid) if a.pod in pods and not a.stopping else a
-        for a in job.status.assignments
+def _cost(victims: Collection[Victim], node: str) -> tuple[int, int, int, float, str]:
+    """The cheapest node first: fewest, then of the lowest priority, borrowed, least work lost."""
+    return (
+        len(victims),
+        max((v.priority for v in victims), default=_LOWEST),
+        sum(not v.borrows for v in victims),
+        sum(v.lost_seconds for v in victims),
+        node,
     )
