@@ -485,7 +485,9 @@ class Cluster:
     def _check_gang(self, job: Job) -> None:
         """All pods or none are recorded, each on a node of its own, and all live ones are of one attempt."""
         held = job.status.assignments
-        assert not [a for a in held if not a.stopping] or len(held) == job.spec.nodes, f"{job.name}: {len(held)} pods"
+        done = {p.name for p in self.pods.values() if not p.live}
+        lives = [a for a in held if not a.stopping and a.pod not in done]
+        assert not lives or len(held) == job.spec.nodes, f"{job.name}: {len(held)} pods"
         nodes = [a.node for a in held if a.node]
         assert len(set(nodes)) == len(nodes), f"{job.name}: two pods on one node"
         attempts = {p.attempt for p in self.pods.values() if p.job_uid == job.uid and p.live and not self._is_dead(p)}

@@ -110,10 +110,10 @@ class _Step:
         self.now = facts.now.replace(microsecond=0)
         self.status = job.status
         self.kept: list[Assignment] = []
+        self.done: list[Assignment] = []  # of a job of several nodes: pods that succeeded before the others
         self.delete: list[Pod] = []
         self.create: list[Assignment] = []
         self.succeeded = False
-        self.ranks_done = 0  # of a job of several nodes
         self.together: str = ""  # why all pods of a job of several nodes stop with one of them
         self.fatal: tuple[str, str] | None = None
 
@@ -121,7 +121,7 @@ class _Step:
         self._begin()
         for report in self.facts.reports:
             self.status = progress.apply_report(self.status, report, self.job.kind)
-        for assignment in self.status.assignments:
+        for assignment in self._by_their_end():
             self._observe(assignment)
         self._delete_strays()
         if self._is_gang and self.together:
@@ -143,7 +143,9 @@ class _Step:
             self._suspend()
         elif self.facts.pool.stop_policy == DRAIN:
             self._drain()
-        self._set(assignments=tuple(self.kept))
+        # Pods of a job of several nodes that are done wait for the others; with none left, all start again.
+        held = [*self.kept, *self.done] if self.kept else []
+        self._set(assignments=tuple(sorted(held, key=lambda a: a.rank or 0)))
         self._settle()
         return Outcome(status=self.status, delete=self.delete, create=self.create)
 
@@ -175,6 +177,15 @@ class _Step:
                 self.status.conditions, kind, reason=reason, now=self.now, generation=self.job.generation
             )
         )
+
+    def _by_their_end(self) -> Iterable[Assignment]:
+        """The assignments; in a job of several nodes those first that ended first: the others failed because of it."""
+
+        def ended_at(a: Assignment) -> datetime:
+            pod = self.facts.pods.get(a.pod)
+            return self.facts.now if pod is None or pod.live else pod.finished_at or self.facts.now
+
+        return sorted(self.status.assignments, key=ended_at) if self._is_gang else self.status.assignments
 
     # --- what the pods say
 
@@ -211,8 +222,10 @@ class _Step:
     def _observe_absence(self, a: Assignment) -> None:
         if a.pod in self.facts.creating:
             self.kept.append(a)
-        elif a.stopping or a.pod in self.facts.withdrawn:
-            if not a.stopping:  # what was to go is gone; a job of several nodes goes with it, or not at all
+        elif a.stopping:
+            pass  # what was to go is gone
+        elif a.pod in self.facts.withdrawn:
+            if self._is_gang:
                 self.together = self.together or "the room of one of its pods is not there any more"
         elif a.started_at is not None:
             self._fail(a, classify.vanished(), None)
@@ -256,9 +269,8 @@ class _Step:
         if a.started_at is None and self.status.started_at is None:
             self._set(started_at=(pod.started_at or self.now).replace(microsecond=0))
         if self._is_gang:
-            self.ranks_done += 1
-            self.succeeded = self.ranks_done >= self.job.spec.nodes
-            self.kept.append(a)
+            self.done.append(a)
+            self.succeeded = len(self.done) >= self.job.spec.nodes
             return
         if a.shard is None or self.status.shards is None:
             self.succeeded = True
@@ -345,12 +357,10 @@ class _Step:
             pod = self.facts.pods.get(a.pod)
             if pod is None and a.pod not in self.facts.creating:
                 continue
-            if pod is not None and not pod.live:
-                continue
             if pod is not None and not pod.deleting and pod not in self.delete:
                 self.delete.append(pod)
             left.append(a if a.stopping else replace(a, stopping=RESTARTED))
-        self.kept, self.create = left, []
+        self.kept, self.done, self.create = left, [], []
 
     def _delete_strays(self) -> None:
         """Delete pods of older attempts: they must not live beside the present one.
@@ -476,7 +486,7 @@ class _Step:
                 evicted = conditions.find(self.status.conditions, "Evicted")
                 by_others = evicted is not None and evicted.status == "True" and evicted.reason == a.stopping
                 words = evicted.message if evicted is not None and by_others else self._last_failure()
-                return a.stopping, f"{words}; waits until pod {a.pod} is gone"
+                return a.stopping, f"{words}{'; ' * bool(words)}waits until pod {a.pod} is gone"
             if pod is not None and pod.deleting and pod.node is not None:
                 node = self.facts.nodes.get(pod.node)
                 if node is not None and not node.ready:
