@@ -362,7 +362,7 @@ class Cluster:
             actions = self.turn()
             self.deliver_all()
             self.check()
-            if not actions:
+            if not actions and not self.dirty:
                 return self
         raise AssertionError("it does not come to rest")
 
