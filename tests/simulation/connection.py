@@ -149,7 +149,7 @@ class SimConnection:
         feed = Feed(world, self, target.resource, version)
         world.feeds.append(feed)
         try:
-            yield Response(200, Content(feed, float(params["timeoutSeconds"]), idle))
+            yield Response(200, Content(feed, float(params["timeoutSeconds"])))
         finally:
             world.feeds.remove(feed)
 

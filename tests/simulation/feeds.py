@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 BOOKMARK_EVERY = 60.0
+SILENCE = 30.0  # seconds until a connection on which nothing comes is given up
 REPEATS = 0.05  # share of events that come twice
 SPLITS = 0.1  # share of chunks that come in two parts
 
@@ -69,6 +70,11 @@ class Feed:
                 self._position += 1
             yield batch
 
+    async def fall_silent(self) -> None:
+        """A silent connection says nothing for a while before it is known to be dead."""
+        if self.ends == SILENT:
+            await asyncio.sleep(SILENCE)
+
     async def _wait(self, seconds: float) -> bool:
         """Whether something came within so many seconds."""
         self._waiter = waiter = self.world.loop.create_future()
@@ -82,10 +88,9 @@ class Feed:
 class Content:
     """The body of a watch's response."""
 
-    def __init__(self, feed: Feed, seconds: float, idle: float) -> None:
+    def __init__(self, feed: Feed, seconds: float) -> None:
         self._feed = feed
         self._seconds = seconds
-        self._idle = idle
 
     async def iter_any(self) -> AsyncIterator[bytes]:
         """Chunks of lines."""
@@ -104,6 +109,7 @@ class Content:
                 yield chunk[:middle]
                 chunk = chunk[middle:]
             yield chunk
+        await feed.fall_silent()
         match feed.ends:
             case "broken":
                 raise aiohttp.ClientPayloadError("connection reset")
@@ -112,7 +118,6 @@ class Content:
             case "error":
                 yield _line("ERROR", b'{"kind":"Status","code":500,"message":"etcd leader changed"}')
             case "silent":
-                await asyncio.sleep(self._idle)
                 raise aiohttp.SocketTimeoutError
 
 

@@ -249,6 +249,23 @@ def success_was_earned(truth: Truth, change: Change) -> Verdict:
     return None
 
 
+def taken_reports_arrive(truth: Truth, change: Change) -> Verdict:
+    """What a pod was told is taken stands in the status when its job succeeds, if the same process writes it."""
+    found = _status_of_job(change)
+    if found is None or change.resource != "trainingjobs" or phase_of(change.old) == phase_of(change.new):
+        return None
+    old, new = found
+    if phase_of(change.new) != "Succeeded":
+        return None
+    writer, stored = truth.world.process_of(change.author), (new.get("progress") or {}).get("sequence", -1)
+    for assignment in old.get("assignments") or ():
+        end = truth.ended_at.get(assignment["pod"], 0.0)
+        for at, sequence, taker in truth.taken[assignment["pod"]]:
+            if taker is writer and at < end and sequence > stored:
+                return f"{change.key[1]}: report {sequence} was taken, and its status ends with {stored}"
+    return None
+
+
 def _numbers(ranges: str) -> set[int]:
     found: set[int] = set()
     for part in filter(None, ranges.split(",")):
@@ -268,6 +285,7 @@ CHANGES: list[Callable[[Truth, Change], Verdict]] = [
     attempts_only_grow,
     progress_moves_forward,
     success_was_earned,
+    taken_reports_arrive,
 ]
 
 

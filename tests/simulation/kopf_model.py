@@ -61,6 +61,7 @@ async def _watch(connection: SimConnection, plural: str, handler: Handler) -> No
                 for change in batch:
                     await handler(event=_event(change.type, change.new))
                     connection.knows(plural, change.version)
+            await feed.fall_silent()
         finally:
             connection.world.feeds.remove(feed)
         if feed.ends == ERROR:

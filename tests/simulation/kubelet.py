@@ -41,6 +41,7 @@ class Container:
     sequence: int = 0
     percent: int = 0
     said: str = ""  # its termination message
+    gpu: str = ""  # the physical one that the device plugin chose
     told: bool = False  # the API server knows its end
     stopping: bool = False
 
@@ -136,6 +137,7 @@ class Kubelet:
             self._waits(container, "ContainerCreating", "")
         else:
             container.state, container.started = RUNNING, self.world.stamp()
+            container.gpu = f"GPU-{container.node}-{container.chance.randrange(2)}"
             running = {"name": "trainer", "state": {"running": {"startedAt": container.started}}}
             self._status(container, phase="Running", ready=True, containers=[running])
             self.world.after(container.seconds, self._finish, uid)
@@ -262,7 +264,10 @@ class Kubelet:
         self.world.post(container.pod, body)
 
     def _body(self, container: Container, *, final: bool = False) -> Object:
-        ours: Object = {"sequence": container.sequence, "epoch": container.percent // 10, "totalEpochs": 10}
+        epoch = container.percent // 10
+        ours: Object = {"sequence": container.sequence, "epoch": epoch, "totalEpochs": 10, "gpuUUID": container.gpu}
+        if epoch:
+            ours["checkpoint"] = {"uri": "pvc://results/checkpoints", "epoch": epoch}
         if final:
             ours["final"] = True
         return {"trainerStatus": {"progressPercentage": container.percent, "rfuav": ours}}

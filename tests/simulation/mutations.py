@@ -20,6 +20,7 @@ from rfuav_operator.core.model import Action, CreatePod, Phase, Pod, Snapshot, U
 from rfuav_operator.shell import decode, ingest, intake, loop, resync, writer
 from rfuav_operator.shell.cache import Cache
 from rfuav_operator.shell.connection import Answer
+from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.lane import Lane
 from rfuav_operator.shell.leader import Leader
 from rfuav_operator.shell.state import ClusterState
@@ -107,12 +108,13 @@ def plans_are_not_remembered() -> Iterator[None]:
 
 @mutation
 def unknown_is_taken_for_failed() -> Iterator[None]:
-    """A request without an answer is given up as if it had not happened."""
+    """A create without an answer is given up as if it had not happened."""
+    real = Writer._made
 
-    async def insist(self: Writer, method: str, path: str, body: Any = None) -> Answer:
-        return await self._send(method, path, body) or Answer(404, {})
+    async def made(self: Writer, action: CreatePod, answer: Answer | None) -> Answer | None:
+        return await real(self, action, answer or Answer(404, {}))
 
-    with patch.object(Writer, "_insist", insist):
+    with patch.object(Writer, "_made", made):
         yield
 
 
@@ -162,7 +164,14 @@ def statuses_are_not_locked() -> Iterator[None]:
 @mutation
 def namesakes_are_adopted() -> Iterator[None]:
     """AlreadyExists is success, whoever owns the pod."""
-    with patch.object(writer, "_is_made", lambda found, _action: found.ok):
+    real = Writer._made
+
+    async def made(self: Writer, action: CreatePod, answer: Answer | None) -> Answer | None:
+        if answer is not None and answer.reason == "AlreadyExists":
+            return await self._insist("GET", f"/api/v1/namespaces/{action.namespace}/pods/{action.name}")
+        return await real(self, action, answer)
+
+    with patch.object(Writer, "_made", made):
         yield
 
 
@@ -250,6 +259,20 @@ def reports_count_as_they_come() -> Iterator[None]:
         return replace(real(document), sequence=None)
 
     with patch.object(intake, "parse_trainer_status", parse), patch.object(progress, "_forward", lambda _, new: new):
+        yield
+
+
+@mutation
+def taken_reports_are_forgotten() -> Iterator[None]:
+    """A report is handed out once; when the write that carries it fails, it is lost."""
+    real = Intake.take
+
+    def take(self: Intake, jobs: Any = ()) -> Any:
+        taken = real(self, jobs)
+        self._kept.clear()
+        return taken
+
+    with patch.object(Intake, "take", take):
         yield
 
 

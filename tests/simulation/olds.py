@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from rfuav_operator import app
 from rfuav_operator.core import decide
-from rfuav_operator.core.model import Pool
+from rfuav_operator.core.model import CreatePod, Pool
 from rfuav_operator.shell.connection import Answer
 from rfuav_operator.shell.reflector import Reflector
 from rfuav_operator.shell.state import ClusterState
@@ -87,17 +87,22 @@ def new_leader_decides_on_old_pods() -> Iterator[None]:
 @old
 def refused_create_is_believed() -> Iterator[None]:
     """A create whose answer was lost had filled the quota; the second try's refusal gave its room away."""
-    real = Writer._insist
-    refused: set[str] = set()
+    real = Writer._made
 
-    async def insist(self: Writer, method: str, path: str, body: Any = None) -> Answer:
-        if method == "GET" and path in refused:
-            refused.discard(path)
-            return Answer(404, {})
-        answer = await real(self, method, path, body)
-        if method == "POST" and answer.status in (403, 422):
-            refused.add(f"{path}/{body['metadata']['name']}")
-        return answer
+    async def made(self: Writer, action: CreatePod, answer: Answer | None) -> Answer | None:
+        return answer if answer is None or answer.status in (403, 422) else await real(self, action, answer)
 
-    with patch.object(Writer, "_insist", insist):
+    with patch.object(Writer, "_made", made):
+        yield
+
+
+@old
+def lost_create_is_tried_again_unseen() -> Iterator[None]:
+    """Its pod had been made, had ended and was gone: the second try made it once more, in room that was given away."""
+    real = Writer._made
+
+    async def made(self: Writer, action: CreatePod, answer: Answer | None) -> Answer | None:
+        return None if answer is None else await real(self, action, answer)
+
+    with patch.object(Writer, "_made", made):
         yield

@@ -145,6 +145,14 @@ def move(world: "World", *, job: str, pool: str) -> None:
         edit(world, job, pool=pool)
 
 
+@deed(2, job=a_job, priority=one_of("", "urgent"))
+def reprioritize(world: "World", *, job: str, priority: str) -> None:
+    """Another place in the queue, for a queued job."""
+    found = world.find_job(job)
+    if found is not None and phase_of(found[1]) in ("", "Queued"):
+        edit(world, job, priorityClassName=priority)
+
+
 # --- pods
 
 

@@ -96,6 +96,16 @@ FOUND = [
             training("second", 1.1),
         ),
     ),
+    Found(
+        "lost_create_is_tried_again_unseen",
+        "within_the_limits",
+        script(
+            do(0, "requests_fail", effect="slow", what="creates", count=2, skip=0, seconds=12.0),
+            training("first", 1),
+            training("second", 2),
+            do(15, "delete_pods", job="first", how="graceful"),
+        ),
+    ),
 ]
 
 

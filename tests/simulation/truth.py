@@ -156,6 +156,10 @@ class Truth:
         self.last: dict[str, Object] = {}  # by UID: jobs that are gone, as they were
         self.bound_at: dict[str, int] = {}  # by UID: the version at which a pod of others took room
         self.succeeded: set[str] = set()  # names of pods that were seen to succeed
+        self.ended_at: dict[str, float] = {}  # by pod name
+        self.taken: dict[str, list[tuple[float, int, object]]] = defaultdict(
+            list
+        )  # by pod name: reports, who took them
         self.requests: list[Callable[[str, str, Target, Any], None]] = []
 
     def changed(self, change: Change) -> None:
@@ -173,6 +177,8 @@ class Truth:
                 self.bound_at.setdefault(change.new["metadata"]["uid"], change.version)
             if change.new["status"]["phase"] == "Succeeded":
                 self.succeeded.add(change.key[1])
+            if not is_live_phase(change.new):
+                self.ended_at.setdefault(change.key[1], change.at)
 
     def decides(self, known: dict[str, int], pod: str) -> None:
         """A process takes room for a pod, on what it knows now."""

@@ -133,7 +133,7 @@ def outage(world: "World", *, seconds: float) -> None:
 @deed(
     6,
     resource=_WATCHED,
-    how=one_of(feeds.CLEAN, feeds.BROKEN, feeds.BROKEN, feeds.GONE, feeds.ERROR),
+    how=one_of(feeds.CLEAN, feeds.BROKEN, feeds.BROKEN, feeds.GONE, feeds.ERROR, feeds.SILENT),
     away=seconds(0, 20),
     refusal=one_of(faults.REFUSED, faults.TOO_MANY, faults.BROKEN),
 )

@@ -189,6 +189,10 @@ class World:
         """Whether the pod belongs to a job."""
         return bool(owner_of(pod))
 
+    def process_of(self, author: str) -> object:
+        """The process that wrote, if it still runs."""
+        return next((replica.operator for replica in self.replicas if replica.name == author), None)
+
     def is_operator(self, author: str) -> bool:
         """Whether a replica of the operator wrote."""
         return author.startswith("op-")
@@ -234,9 +238,14 @@ class World:
     async def _post(self, pod: Object, body: bytes) -> None:
         await asyncio.sleep(self.latency())
         for replica in self.replicas:
+            taker = replica.operator
             code = await replica.post(pod, body)
+            name = pod["metadata"]["name"]
+            if code == 200:
+                sequence = orjson.loads(body)["trainerStatus"]["rfuav"]["sequence"]
+                self.truth.taken[name].append((self.loop.time(), sequence, taker))
             if code != 503:
-                self.log("report", f"{pod['metadata']['name']} {body.decode()} -> {code}")
+                self.log("report", f"{name} {body.decode()} -> {code}")
                 return
 
 
