@@ -62,6 +62,10 @@ test: check  ## Everything: check, trainer, contract and end-to-end suites, one 
 	$(MAKE) --no-print-directory test-contract
 	$(MAKE) --no-print-directory test-cluster
 
+.PHONY: simulate
+simulate: venv  ## Replay one history of the simulation with its log (SEED=7), or play many (N=1000, FIRST=0)
+	PYTHONPATH=tests $(PY) -m simulation $(if $(N),--count $(N) --first $(or $(FIRST),0),--seed $(or $(SEED),0))
+
 cluster-up: venv  ## A real Kubernetes on this machine: PROFILE=api|full NAME=rfuav
 	$(PY) -m localcluster up --profile $(PROFILE) --name $(NAME)
 

@@ -25,7 +25,7 @@ SPLITS = {
     "buried": {"recordings": 10, "snrDb": [-20]},
 }
 CHANCE = 1 / len(EMITTERS)
-EPOCHS = 6
+EPOCHS = 8
 
 
 def made(root, seed=11):
@@ -85,14 +85,14 @@ def accuracy(desk, folder, split):
 
 
 def shuffle(desk, seed=1):
-    """captures/shuffled: as many files in each class folder as in captures/train, from every class the same number.
+    """captures/shuffled: as many files in each class folder as in captures/train, as evenly as can be from every class.
 
-    Labels drawn blindly would leave some classes a majority, which a network finds: a chance of its own, with few classes.
+    Folders drawn blindly would leave some of them a majority of one class, which a network finds and carries over.
     """
-    rng = np.random.default_rng(seed)
-    for place, name in enumerate(EMITTERS):
+    rng, names = np.random.default_rng(seed), list(EMITTERS)
+    for place, name in enumerate(names):
         for number, path in enumerate(rng.permutation(sorted((desk / "captures/train" / name).glob("*.png")))):
-            folder = desk / "captures/shuffled" / list(EMITTERS)[(place + number) % len(EMITTERS)]
+            folder = desk / "captures/shuffled" / names[(place + number) % len(names)]
             folder.mkdir(parents=True, exist_ok=True)
             os.link(path, folder / path.name)
 

@@ -229,17 +229,13 @@ class Writer:
             self._state.jobs.remove((job.kind, job.namespace, job.name))
 
     async def _create_pod(self, action: CreatePod) -> None:
+        path, backoff = paths.pods(action.namespace), FIRST_BACKOFF
         try:
             while self._state.read_job(action.job_uid) is not None:
-                # A second try after a lost answer is safe: the name follows from the job's UID and the attempt.
-                answer: Answer | None = await self._insist("POST", paths.pods(action.namespace), action.manifest)
-                if answer is not None and answer.status == CONFLICT:
-                    answer = await self._existing(action, answer)
-                elif answer is not None and not answer.ok and answer.status != NOT_FOUND:
-                    # A first try whose answer was lost may have made it, and now fill the quota that refuses this one.
-                    found = await self._insist("GET", f"{paths.pods(action.namespace)}/{action.name}")
-                    answer = found if _is_made(found, action) else answer
+                answer = await self._made(action, await self._send("POST", path, action.manifest))
                 if answer is None:
+                    await asyncio.sleep(backoff * random.uniform(0.5, 1.5))  # noqa: S311  jitter
+                    backoff = min(backoff * 2, LAST_BACKOFF)
                     continue
                 if answer.ok:
                     ingest.pod(self._state, answer.body)
@@ -249,16 +245,26 @@ class Writer:
         finally:
             self._state.end_create(action.job_uid, action.name)
 
-    async def _existing(self, action: CreatePod, conflict: Answer) -> Answer | None:
-        """What stands in the way of a create: our own pod is as good as created; None: try again."""
-        if conflict.reason != "AlreadyExists":
-            await asyncio.sleep(FIRST_BACKOFF)  # a quota was written at the same time
-            return None
+    async def _made(self, action: CreatePod, answer: Answer | None) -> Answer | None:
+        """What came of a create, by what stands under its name when its answer does not tell; None: try again.
+
+        Our own pod there is as good as created, since the name follows from the job's UID and the attempt. An earlier
+        try whose answer was lost may have made it: then it must not be made again, should it have ended and gone
+        meanwhile, and it may fill the very quota that refuses this try.
+        """
+        if answer is not None and (answer.ok or answer.status == NOT_FOUND):
+            return answer
+        taken = answer is not None and answer.reason == "AlreadyExists"
+        if answer is not None and answer.status == CONFLICT and not taken:
+            return None  # a quota was written at the same time
         found = await self._insist("GET", f"{paths.pods(action.namespace)}/{action.name}")
-        if found.status == NOT_FOUND:
-            return None
-        if not found.ok or _is_made(found, action):
+        if found.ok and any(o["uid"] == action.job_uid for o in found.body["metadata"].get("ownerReferences", ())):
             return found
+        if not taken:
+            return answer
+        return self._name_taken(action) if found.ok else None
+
+    def _name_taken(self, action: CreatePod) -> Answer:
         job = self._state.read_job(action.job_uid)
         message = f"the pod {action.name} exists already and belongs to somebody else; delete it to let the job go on"
         if job is not None:
@@ -388,11 +394,6 @@ class Writer:
                     wait = answer.retry_after
             await asyncio.sleep(wait if wait is not None else backoff * random.uniform(0.5, 1.5))  # noqa: S311  jitter
             backoff = min(backoff * 2, LAST_BACKOFF)
-
-
-def _is_made(found: Answer, action: CreatePod) -> bool:
-    """Whether what was read is the pod that was to be created, and no namesake."""
-    return found.ok and any(o["uid"] == action.job_uid for o in found.body["metadata"].get("ownerReferences", ()))
 
 
 def _key(action: Action) -> str:

@@ -1,0 +1,62 @@
+"""`python -m simulation --seed 7` replays one history with its log; `--count 1000` plays many.
+
+A history that fails is shrunk, and its short script printed with the log of what went wrong. The exit status is 1 then.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from simulation.many import executor, play_many
+from simulation.play import play
+from simulation.script import Script, draw
+from simulation.shrink import shrink
+
+SHOWN = 40  # lines of the log before the failure
+
+
+def main() -> int:
+    """Parse the command line and do it."""
+    parser = argparse.ArgumentParser(prog="simulation", description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--seed", type=int, help="replay this history")
+    what.add_argument("--count", type=int, help="play so many histories")
+    what.add_argument("--script", type=Path, help="replay a script that was kept (JSON)")
+    parser.add_argument("--first", type=int, default=0, help="the first seed of --count")
+    parser.add_argument("--keep", action="store_true", help="print the script as it is, not shrunk")
+    given = parser.parse_args()
+    if given.count is None:
+        script = Script.from_json(given.script.read_text()) if given.script else draw(given.seed)
+        return _replay(script, keep=given.keep)
+    with executor() as pool:
+        summary = play_many(range(given.first, given.first + given.count), pool)
+    print(summary)
+    for result in summary.failed[1:]:
+        print(f"seed {result.seed}: {result.violation}")
+    if summary.failed:
+        _explain(draw(summary.failed[0].seed), keep=given.keep)
+    return int(bool(summary.failed))
+
+
+def _replay(script: Script, *, keep: bool) -> int:
+    result = play(script, verbose=True)
+    print("\n".join(result.lines))
+    outcome = result.violation or "all invariants held"
+    print(f"seed {script.seed}: {outcome}; {result.events} events, {result.seconds:.0f} virtual s, {result.digest}")
+    if result.violation:
+        _explain(script, keep=keep)
+    return int(bool(result.violation))
+
+
+def _explain(script: Script, *, keep: bool) -> None:
+    short = script if keep else shrink(script)
+    result = play(short, verbose=True)
+    at = next((i for i, line in enumerate(result.lines) if "!!!" in line), len(result.lines))
+    print(f"\nseed {script.seed}: {result.violation}\n\n" + "\n".join(result.lines[max(0, at - SHOWN) : at + 1]))
+    print(f"\nthe script ({len(short.actions)} of {len(script.actions)} actions):\n")
+    print("\n".join(map(str, short.actions)))
+    print(f"\nto keep it (python -m simulation --script FILE):\n{short.to_json()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

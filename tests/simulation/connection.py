@@ -1,0 +1,171 @@
+"""In the place of the shell's `Connection`: the same three ways in, answered by the model, with all that may go wrong."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import orjson
+from simulation import faults
+from simulation.api import Target, parse, refusal
+from simulation.feeds import Content, Feed, Response
+
+from rfuav_operator.shell.connection import Answer, NotSent, Unknown
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+LINGERS = 0.3  # seconds for which the server goes on with what a killed process has sent: less than a restart takes
+_WORDS = {"403": ("Forbidden", "exceeded quota: team"), "422": ("Invalid", "spec.containers[0]: invalid")}
+
+
+class SimConnection:
+    """One process's way to the API server.
+
+    Attributes:
+        known: up to which version of each resource the process has been told everything.
+        isolated: no request of it arrives, and no answer.
+        dead: the process has crashed; what it still does is nobody's.
+    """
+
+    host = "https://simulated"
+
+    def __init__(self, world: "World", process: str) -> None:
+        self.world = world
+        self.process = process
+        self.known: dict[str, int] = defaultdict(int)
+        self.isolated = False
+        self.dead = False
+        self.killed_at = float("inf")
+
+    def knows(self, resource: str, version: int) -> None:
+        """Everything up to this version was handed over."""
+        self.known[resource] = max(self.known[resource], version)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        timeout: float = 10,  # noqa: ASYNC109  as the real one
+    ) -> Answer:
+        world, target = self.world, parse(path)
+        if method == "POST":
+            target = target._replace(name=body["metadata"]["name"])
+        rule = self._meet(method, target)
+        effect = rule.effect if rule else ""
+        there = world.latency()
+        if effect in (faults.REFUSED, faults.DROPPED):
+            await asyncio.sleep(there if effect == faults.REFUSED else min(rule.seconds, timeout))
+            raise (NotSent if effect == faults.REFUSED else Unknown)(f"{method} {path}: {effect}")
+        if effect == faults.CRASH_BEFORE:
+            world.crash(self.process, f"before {method} {target.resource} {target.name}")
+            await asyncio.Event().wait()
+        if effect in (faults.TOO_MANY, faults.BROKEN, faults.UNAVAILABLE, faults.FORBIDDEN, faults.INVALID):
+            await asyncio.sleep(there)
+            reason, message = _WORDS.get(effect, ("Refused", effect))
+            return refusal(int(effect), reason, message, rule.seconds if effect == faults.TOO_MANY else None)
+        if effect == faults.SLOW:
+            there = min(there + rule.seconds, timeout - 0.001)  # what its sender has given up no longer arrives
+        data = orjson.loads(orjson.dumps(body)) if body is not None else None
+        answered: asyncio.Future[Answer] = world.loop.create_future()
+        # Sent is sent: it arrives even when the process ends meanwhile, or dies a moment before.
+        world.loop.call_later(there, self._arrive, method, target, data, effect, answered)
+        patience = min(rule.seconds, timeout) if effect == faults.LOST else timeout
+        timer = world.loop.call_later(max(patience, there), _expire, answered, f"{method} {path}: no answer")
+        try:
+            return await answered
+        finally:
+            timer.cancel()
+
+    def _meet(self, method: str, target: Target) -> faults.Rule | None:
+        if self.dead:
+            raise NotSent("the process is dead")
+        self.world.count_request(self.process, method, target)
+        if self.isolated:
+            return faults.Rule(faults.REFUSED)
+        return self.world.faults.pick(self.process, method, target, self.world.loop.time())
+
+    def _arrive(self, method: str, target: Target, body: Any, effect: str, answered: "asyncio.Future[Answer]") -> None:
+        world = self.world
+        if world.loop.time() > self.killed_at + LINGERS:
+            return
+        if effect == faults.RACED and world.server.get(target.resource, target.key) is not None:
+            stamp = {"annotations": {"someone": str(world.server.version)}}
+            world.server.meta(target.resource, target.key, stamp, "someone")
+        world.truth.request(self.process, method, target, body)
+        answer = world.api.handle(method, target, body, self.process)
+        if effect == faults.CRASH_AFTER:
+            world.crash(self.process, f"after {method} {target.resource} {target.name}")
+        if effect == faults.LOST or self.dead:
+            return
+        if effect == faults.GATEWAY:
+            answer = refusal(504, "Timeout", "the server did not answer in time")
+        world.loop.call_later(world.latency(), self._answer, answered, answer)
+
+    def _answer(self, answered: "asyncio.Future[Answer]", answer: Answer) -> None:
+        if not answered.done() and not self.isolated:
+            answered.set_result(answer)
+
+    async def get_bytes(
+        self, path: str, params: Mapping[str, str] | None = None, *, accept: str = ""
+    ) -> tuple[int, bytes, float | None]:
+        world, target = self.world, parse(path)
+        rule = self._meet("LIST", target)
+        await asyncio.sleep(world.latency())
+        if rule is not None and rule.effect == faults.REFUSED:
+            raise NotSent(f"LIST {path}: refused")
+        if rule is not None and rule.effect.isdigit():
+            return int(rule.effect), b"{}", rule.seconds if rule.effect == faults.TOO_MANY else None
+        bare = bool(accept)
+        status, body, version = world.api.page(target.resource, params or {}, bare=bare)
+        await asyncio.sleep(world.latency())
+        if status == 200 and not bare:
+            self.knows(target.resource, version)
+        return status, body, None
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, params: Mapping[str, str] | None = None, *, idle: float
+    ) -> AsyncIterator[Response]:
+        world, target, params = self.world, parse(path), params or {}
+        rule = self._meet("WATCH", target)
+        await asyncio.sleep(world.latency())
+        if rule is not None and rule.effect == faults.REFUSED:
+            raise aiohttp.ClientConnectionError(f"WATCH {path}: refused")
+        if rule is not None and rule.effect.isdigit():
+            yield Response(int(rule.effect), headers={"Retry-After": str(int(rule.seconds))})
+            return
+        version = int(params["resourceVersion"])
+        if version < world.server.floor[target.resource]:
+            yield Response(410)
+            return
+        feed = Feed(world, self, target.resource, version)
+        world.feeds.append(feed)
+        try:
+            yield Response(200, Content(feed, float(params["timeoutSeconds"])))
+        finally:
+            world.feeds.remove(feed)
+
+    # --- kopf's list and watch, as events
+
+    async def list_objects(self, resource: str) -> tuple[list[dict[str, Any]], int]:
+        """The objects of a resource, and their version."""
+        rule = self._meet("LIST", Target(resource, "", "", ""))
+        await asyncio.sleep(self.world.latency())
+        if rule is not None:
+            raise NotSent(f"LIST {resource}: {rule.effect}")
+        found, version = self.world.server.all(resource), self.world.server.version
+        await asyncio.sleep(self.world.latency())
+        return found, version
+
+
+def _expire(answered: "asyncio.Future[Answer]", words: str) -> None:
+    if not answered.done():
+        answered.set_exception(Unknown(words))

@@ -1,0 +1,153 @@
+"""The end of a history: faults stop, and what must come true in the end is waited for.
+
+First a calm with everything as it is: statuses become what a freshly started core would decide from the server's state.
+Then the world heals, and every job that can end has ended.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
+from simulation.people import edit, edit_pool, end_others
+from simulation.script import pool
+from simulation.server import JOBS, Object
+from simulation.truth import TERMINAL, owner_of, phase_of
+
+from rfuav_operator.core.model import (
+    Action,
+    CreatePod,
+    DeleteJob,
+    DeletePod,
+    JobStatus,
+    PatchPoolStatus,
+    PatchStatus,
+)
+from rfuav_operator.shell import decode, ingest, paths
+from rfuav_operator.shell.loop import Loop
+from rfuav_operator.shell.state import ClusterState
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+CALM = 150.0  # seconds in which statuses settle
+LIMIT = 4 * 3600.0  # seconds in which every job ends
+NEVER = ("NoMatchingNode", "ExceedsMaxQuota", "Misconfigured", "WaitingForTrainingJob")
+
+
+async def come_to_rest(world: "World") -> None:
+    """Nothing goes wrong any more and nothing happens: statuses settle."""
+    world.log("---", "calm")
+    world.faults.calm()
+    world.slow.clear()
+    world.api.pod_quota = None
+    for replica in world.replicas:
+        replica.isolate(isolated=False)
+    world.frozen = True
+    await _settle(world, "at rest")
+    world.frozen = False
+
+
+async def heal(world: "World") -> None:
+    """Nodes and pools are whole, nobody is suspended, containers succeed: every job ends."""
+    world.log("---", "healed")
+    world.healed = True
+    for name in world.machines.all:
+        world.machines.back(name)
+    end_others(world)
+    if world.server.get("gpupools", ("", "default")) is None:
+        world.server.create("gpupools", pool(world.script.setup), "user")
+    edit_pool(world, **{**world.script.setup["pool"], "stopPolicy": "None"})
+    for resource in JOBS:
+        for job in world.server.all(resource):
+            edit(world, job["metadata"]["name"], suspend=False)
+    end = world.loop.time() + LIMIT
+    while waiting := [job for resource in JOBS for job in world.server.all(resource) if not _is_over(world, job)]:
+        if world.loop.time() > end:
+            told = [f"{j['metadata']['name']} {phase_of(j)} {j.get('status', {}).get('reason')}" for j in waiting]
+            world.fail(f"every_job_ends: after {LIMIT:.0f} s there still is {'; '.join(told)}")
+            return
+        await asyncio.sleep(5)
+    end = world.loop.time() + CALM
+    while left := [
+        pod["metadata"]["name"] for pod in world.server.all("pods") if owner_of(pod) and world.truth.live(pod)
+    ]:
+        if world.loop.time() > end:
+            world.fail(f"nothing_is_left: pods still live when all jobs have ended: {', '.join(left)}")
+            return
+        await asyncio.sleep(2)
+    await _settle(world, "at the end")
+
+
+def _is_over(world: "World", job: Object) -> bool:
+    status = job.get("status") or {}
+    return phase_of(job) in TERMINAL or (phase_of(job) == "Queued" and status.get("reason") in NEVER)
+
+
+async def _settle(world: "World", when: str) -> None:
+    """Wait for an instant at which a freshly started core has nothing to add."""
+    end = world.loop.time() + CALM
+    while found := fresh_decisions(world):
+        if world.loop.time() > end:
+            world.fail(f"statuses_follow_from_the_state: {when}, a fresh core would: {'; '.join(found[:4])}")
+            return
+        await asyncio.sleep(1)
+
+
+class _Recorder:
+    def __init__(self) -> None:
+        self.actions: list[Action] = []
+
+    def submit(self, actions: Sequence[Action]) -> None:
+        self.actions += actions
+
+
+def fresh_decisions(world: "World") -> list[str]:
+    """What an operator started this instant would do, queue positions and messages excepted."""
+    state = ClusterState(world.settings("fresh").defaults(""))
+    for plural, kind in paths.KIND_OF.items():
+        for body in world.server.all(plural):
+            ingest.job(state, kind, body)
+    for body in world.server.all("gpupools"):
+        ingest.pool(state, body)
+    for body in world.server.all("pods"):
+        ingest.pod(state, body)
+    for body in world.server.all("nodes"):
+        node = msgspec.convert(body, decode.NodeObject)
+        state.nodes.put(node.metadata.name, decode.version(node.metadata), decode.node(node))
+    for body in world.server.all("priorityclasses"):
+        named = msgspec.convert(body, decode.PriorityClassObject)
+        state.priority_classes.put(named.metadata.name, decode.version(named.metadata), decode.priority_class(named))
+    recorder = _Recorder()
+    loop = Loop(state, recorder, lambda _jobs: [])  # type: ignore[arg-type]
+    state.touch_all()
+    loop.turn(world.now())
+    return [words for action in recorder.actions if (words := _told(action))]
+
+
+def _told(action: Action) -> str:
+    match action:
+        case PatchStatus(job=job, status=status):
+            old, new = _bare(job.status), _bare(status)
+            changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+            parts = ", ".join(f"{k}: {old.get(k)} -> {new.get(k)}" for k in changed)
+            return f"write {job.name} ({parts})" if changed else ""
+        case CreatePod(name=name):
+            return f"create pod {name}"
+        case DeletePod(name=name):
+            return f"delete pod {name}"
+        case DeleteJob(job=job):
+            return f"delete {job.name}"
+        case PatchPoolStatus(pool=held, status=wanted):
+            changed = [f"{k}: {held.status.get(k)} -> {v}" for k, v in wanted.items() if held.status.get(k) != v]
+            return f"write pool {held.name} ({', '.join(changed)})"
+        case _:
+            return ""
+
+
+def _bare(status: JobStatus) -> dict[str, Any]:
+    """A status without what is throttled."""
+    conditions = tuple(replace(condition, message="") for condition in status.conditions)
+    bare: dict[str, Any] = msgspec.to_builtins(replace(status, message="", queue=None, conditions=conditions))
+    return bare

@@ -1,0 +1,313 @@
+"""What must hold after every event, judged on the server's truth: one function each, listed in CHANGES and REQUESTS.
+
+A function looks at one change (or one request as it arrives) and returns what is wrong with it, or None. A rule that
+comes with a new feature is one more function in the list.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from simulation.api import Target
+from simulation.server import JOBS, Change, Object
+from simulation.truth import (
+    GPU,
+    GROUP,
+    TERMINAL,
+    Limits,
+    Truth,
+    asked,
+    attempt_of,
+    label,
+    owner_of,
+    phase_of,
+    unit_of,
+    wanted_node,
+)
+
+Verdict = str | None
+
+
+def _is_new_pod_of_ours(truth: Truth, change: Change) -> bool:
+    return (
+        change.resource == "pods"
+        and change.type == "ADDED"
+        and truth.world.is_operator(change.author)
+        and bool(owner_of(change.new))
+    )
+
+
+# --- pods
+
+
+def recorded_before_created(truth: Truth, change: Change) -> Verdict:
+    """A pod's attempt and assignment stand in status before the pod exists."""
+    if not _is_new_pod_of_ours(truth, change):
+        return None
+    pod = change.new
+    job, name = truth.job(owner_of(pod)), change.key[1]
+    if job is None:
+        return f"pod {name} belongs to no job that ever was"
+    record = truth.assignment(owner_of(pod), name)
+    if record is None:
+        return f"pod {name} was created, and status.assignments does not name it"
+    if record.get("node") != wanted_node(pod):
+        return f"pod {name} goes to {wanted_node(pod)}, recorded was {record.get('node')}"
+    recorded = attempt_of(job, label(pod, "shard") or None)
+    if str(recorded) != label(pod, "attempt"):
+        return f"pod {name} is of attempt {label(pod, 'attempt')}, recorded is {recorded}"
+    return None
+
+
+def within_the_limits(truth: Truth, change: Change) -> Verdict:
+    """A new pod finds room: with all that lives on its node, and what was known of others, no limit is exceeded."""
+    if not _is_new_pod_of_ours(truth, change):
+        return None
+    return _too_much(truth, wanted_node(change.new), [change.key[1]], [_use(change.new)])
+
+
+def room_is_free_when_it_is_taken(truth: Truth, change: Change) -> Verdict:
+    """Room is not even recorded for a pod while pods of earlier attempts, or of others, may live in it."""
+    found = _status_of_job(change)
+    if found is None or not truth.world.is_operator(change.author):
+        return None
+    by_node: dict[str, list[str]] = {}
+    for assignment in _added(*found):
+        by_node.setdefault(assignment["node"], []).append(assignment["pod"])
+    for node, names in by_node.items():
+        if wrong := _too_much(truth, node, names, [_use_of_job(change)] * len(names)):
+            return wrong
+    return None
+
+
+def _added(old: Object, new: Object) -> list[Object]:
+    """Assignments that a status has and the one before had not."""
+    before = {a["pod"] for a in old.get("assignments") or ()}
+    return [a for a in new.get("assignments") or () if a["pod"] not in before]
+
+
+def _too_much(truth: Truth, node: str, names: list[str], mine: list[Limits]) -> Verdict:
+    if not truth.limits[node]:
+        return f"pod {names[0]} goes to {node}, which never was"
+    knowledge = truth.decided[names[0]]
+    ours = [pod for pod in truth.ours_on(node) if pod["metadata"]["name"] not in names]
+    others = truth.others_on(node, knowledge.pods)
+    used = _sum([*mine, *map(_use, ours), *map(_use, others)])
+    over = [
+        f"{what}: {now} of {limit}"
+        for what, own, now, limit in zip(Limits._fields, _sum(mine), used, truth.widest(node, knowledge), strict=True)
+        if own and now > limit
+    ]
+    return f"with {', '.join(names)} too much is in use on {node}: {', '.join(over)}" if over else None
+
+
+def _use_of_job(change: Change) -> Limits:
+    resources, training = change.new["spec"]["resources"], change.resource == "trainingjobs"
+    requests = {k: resources[k] for k in ("cpu", "memory")} | {GPU: str(resources["gpus"])}
+    pod = {
+        "metadata": {
+            "labels": {f"{GROUP}/kind": "TrainingJob" if training else "InferenceJob"},
+            "ownerReferences": [{"uid": "x", "controller": True, "apiVersion": GROUP}],
+        },
+        "spec": {"containers": [{"resources": {"requests": requests}}]},
+    }
+    return _use(pod)
+
+
+def _use(pod: Object) -> Limits:
+    needs, ours, training = asked(pod), bool(owner_of(pod)), label(pod, "kind") == "TrainingJob"
+    return Limits(
+        training=needs.gpus * (ours and training),
+        inference=needs.gpus * (ours and not training),
+        slots=needs.gpus,
+        training_jobs=int(ours and training and not needs.gpus),
+        inference_jobs=int(ours and not training and not needs.gpus),
+        cpu_milli=needs.cpu_milli,
+        memory=needs.memory,
+    )
+
+
+def _sum(parts: list[Limits]) -> Limits:
+    return Limits(*(sum(values) for values in zip(*parts, strict=True)))
+
+
+def one_live_pod_a_unit(truth: Truth, change: Change) -> Verdict:
+    """No pod of a job or shard is created while another may live."""
+    if not _is_new_pod_of_ours(truth, change):
+        return None
+    others = _others_of_unit(truth, *unit_of(change.new), change.key[1])
+    return f"pod {change.key[1]} was created while {', '.join(others)} may live" if others else None
+
+
+def no_attempt_beside_another(truth: Truth, change: Change) -> Verdict:
+    """A new attempt of a job or shard is not recorded while a pod of an earlier one may live."""
+    found = _status_of_job(change)
+    if found is None or not truth.world.is_operator(change.author):
+        return None
+    for assignment in _added(*found):
+        index = assignment.get("shard") or assignment.get("rank") or 0
+        if others := _others_of_unit(truth, change.new["metadata"]["uid"], index, assignment["pod"]):
+            return f"{assignment['pod']} was recorded while {', '.join(others)} may live"
+    return None
+
+
+def _others_of_unit(truth: Truth, uid: str, index: int, name: str) -> list[str]:
+    return [
+        pod["metadata"]["name"]
+        for pod in truth.server.all("pods")
+        if pod["metadata"]["name"] != name and owner_of(pod) == uid and unit_of(pod)[1] == index and truth.live(pod)
+    ]
+
+
+def stopped_for_a_reason(truth: Truth, change: Change) -> Verdict:
+    """The operator stops a live pod only of its own, and after status says why (or the job is over, or gone)."""
+    if change.resource != "pods" or change.old is None or not truth.world.is_operator(change.author):
+        return None
+    name, uid = change.key[1], owner_of(change.old)
+    if not uid:
+        return f"pod {name} of somebody else was deleted"
+    job = truth.job(uid)
+    if job is None or uid in truth.last or phase_of(job) in TERMINAL:
+        return None
+    record = truth.assignment(uid, name)
+    if record is not None and not record.get("stopping"):
+        return f"pod {name} was deleted, and its assignment does not say why"
+    return None
+
+
+# --- statuses
+
+
+def _status_of_job(change: Change) -> tuple[Object, Object] | None:
+    if change.resource not in JOBS or change.old is None or change.type != "MODIFIED":
+        return None
+    return change.old.get("status") or {}, change.new.get("status") or {}
+
+
+def terminal_stays(truth: Truth, change: Change) -> Verdict:
+    """A job that has ended never moves again."""
+    found = _status_of_job(change)
+    if found is None or phase_of(change.old) not in TERMINAL:
+        return None
+    old, new = ({k: v for k, v in status.items() if k != "observedGeneration"} for status in found)
+    changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    return f"{change.key[1]} has ended, yet its status changed: {', '.join(changed)}" if changed else None
+
+
+def attempts_only_grow(truth: Truth, change: Change) -> Verdict:
+    """The attempt of a job never decreases, nor that of a shard until it is done."""
+    found = _status_of_job(change)
+    if found is None:
+        return None
+    old, new = found
+    if (old.get("attempt") or 0) > (new.get("attempt") or 0):
+        return f"{change.key[1]}: attempt {new.get('attempt')} after {old.get('attempt')}"
+    before, after = ((status.get("shards") or {}).get("attempts") or {} for status in found)
+    back = [shard for shard, attempt in before.items() if after.get(shard, attempt) < attempt]
+    return f"{change.key[1]}: the attempt of shard {back[0]} moved back" if back else None
+
+
+def progress_moves_forward(truth: Truth, change: Change) -> Verdict:
+    """Sequence, percent and epoch never move back within an attempt."""
+    found = _status_of_job(change)
+    if found is None:
+        return None
+    old, new = found
+    pairs = []
+    if change.resource == "trainingjobs" and old.get("attempt") == new.get("attempt"):
+        pairs.append((old.get("progress") or {}, new.get("progress") or {}))
+    shards, later = old.get("shards") or {}, new.get("shards") or {}
+    for shard, before in (shards.get("progress") or {}).items():
+        same = (shards.get("attempts") or {}).get(shard) == (later.get("attempts") or {}).get(shard)
+        if same and shard in (later.get("progress") or {}):
+            pairs.append((before, later["progress"][shard]))
+    for before, after in pairs:
+        if before.get("sequence") is None:
+            continue
+        for part in ("sequence", "percent", "epoch", "processed"):
+            if before.get(part) is not None and (after.get(part) is None or after[part] < before[part]):
+                return f"{change.key[1]}: {part} {after.get(part)} after {before[part]} in the same attempt"
+    return None
+
+
+def success_was_earned(truth: Truth, change: Change) -> Verdict:
+    """A job succeeds, and a shard is done, only when a pod that it had assigned has succeeded."""
+    found = _status_of_job(change)
+    if found is None:
+        return None
+    old, _ = found
+    if phase_of(change.new) == "Succeeded" != phase_of(change.old) and change.resource == "trainingjobs":
+        names = {a["pod"] for a in old.get("assignments") or ()}
+        if not names & truth.succeeded:
+            return f"{change.key[1]} succeeded, and none of its pods did"
+    before, after = (_numbers((status.get("shards") or {}).get("completed", "")) for status in found)
+    for shard in sorted(after - before):
+        names = {a["pod"] for a in old.get("assignments") or () if a.get("shard") == shard}
+        if not names & truth.succeeded:
+            return f"{change.key[1]}: shard {shard} is done, and no pod of it succeeded"
+    if before - after:
+        return f"{change.key[1]}: shards {sorted(before - after)} were done and are not any more"
+    return None
+
+
+def taken_reports_arrive(truth: Truth, change: Change) -> Verdict:
+    """What a pod was told is taken stands in the status when its job succeeds, if the same process writes it."""
+    found = _status_of_job(change)
+    if found is None or change.resource != "trainingjobs" or phase_of(change.old) == phase_of(change.new):
+        return None
+    old, new = found
+    if phase_of(change.new) != "Succeeded":
+        return None
+    writer, stored = truth.world.process_of(change.author), (new.get("progress") or {}).get("sequence", -1)
+    for assignment in old.get("assignments") or ():
+        end = truth.ended_at.get(assignment["pod"], 0.0)
+        for at, sequence, taker in truth.taken[assignment["pod"]]:
+            if taker is writer and at < end and sequence > stored:
+                return f"{change.key[1]}: report {sequence} was taken, and its status ends with {stored}"
+    return None
+
+
+def _numbers(ranges: str) -> set[int]:
+    found: set[int] = set()
+    for part in filter(None, ranges.split(",")):
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
+
+
+CHANGES: list[Callable[[Truth, Change], Verdict]] = [
+    recorded_before_created,
+    within_the_limits,
+    room_is_free_when_it_is_taken,
+    no_attempt_beside_another,
+    one_live_pod_a_unit,
+    stopped_for_a_reason,
+    terminal_stays,
+    attempts_only_grow,
+    progress_moves_forward,
+    success_was_earned,
+    taken_reports_arrive,
+]
+
+
+# --- requests
+
+
+def statuses_are_locked(truth: Truth, process: str, method: str, target: Target, body: Any) -> Verdict:
+    """A job's status is written over the version that was read, or not at all."""
+    if method == "PATCH" and target.resource in JOBS and not (body.get("metadata") or {}).get("resourceVersion"):
+        return f"status of {target.name} was written without resourceVersion"
+    return None
+
+
+def the_leader_alone_writes(truth: Truth, process: str, method: str, target: Target, body: Any) -> Verdict:
+    """Nothing of a process arrives after another has taken the lease."""
+    if method == "GET" or target.resource in ("leases", "events"):
+        return None
+    for lease in truth.server.all("leases"):
+        holder = lease["spec"].get("holderIdentity")
+        if holder not in ("", process):
+            return f"{process} wrote {target.resource} {target.name} while {holder} holds the lease"
+    return None
+
+
+REQUESTS: list[Callable[[Truth, str, str, Target, Any], Verdict]] = [statuses_are_locked, the_leader_alone_writes]

@@ -1,0 +1,306 @@
+"""Safety rules broken on purpose, one each, in the operator's real code: the histories must notice every one.
+
+Where it can be, a rule is broken at a door that stays when what is behind it is rewritten: what the core is told, what
+it answers, the caches, the writer. Each mutation patches while it is entered, and `ALL` lists them.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest.mock import patch
+
+import msgspec
+from msgspec.structs import replace
+
+from rfuav_operator.core import progress
+from rfuav_operator.core.model import Action, CreatePod, Phase, Pod, Snapshot, Uid
+from rfuav_operator.shell import decode, ingest, intake, loop, resync, writer
+from rfuav_operator.shell.cache import Cache
+from rfuav_operator.shell.connection import Answer
+from rfuav_operator.shell.intake import Intake
+from rfuav_operator.shell.lane import Lane
+from rfuav_operator.shell.leader import Leader
+from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.writer import Writer
+
+ALL: dict[str, Callable[[], AbstractContextManager[None]]] = {}
+
+
+def mutation(function: Callable[[], Iterator[None]]) -> None:
+    """Put it into the list."""
+    ALL[function.__name__] = contextlib.contextmanager(function)
+
+
+def _told(change: Callable[[Snapshot], Snapshot]) -> AbstractContextManager[Any]:
+    """The core is told something else than what is known."""
+    real = ClusterState.snapshot
+    return patch.object(ClusterState, "snapshot", lambda self: change(real(self)))
+
+
+def _without_pods(seen: Snapshot, hidden: Callable[[Uid, Pod], bool]) -> Snapshot:
+    pods = {uid: {n: p for n, p in held.items() if not hidden(uid, p)} for uid, held in seen.pods_of.items()}
+    return replace(seen, pods_of=pods)
+
+
+# --- room
+
+
+@mutation
+def stopping_pods_hold_no_room() -> Iterator[None]:
+    """Room is released when a pod is told to stop, not when it is gone."""
+    with _told(lambda seen: _without_pods(seen, lambda _uid, pod: pod.deleting)):
+        yield
+
+
+@mutation
+def tried_again_beside_the_old() -> Iterator[None]:
+    """A pod that is being stopped is forgotten at once: the next attempt does not wait for it."""
+
+    def change(seen: Snapshot) -> Snapshot:
+        jobs = dict(seen.jobs)
+        for uid, job in seen.jobs.items():
+            if not job.deleting and any(a.stopping for a in job.status.assignments):
+                left = tuple(a for a in job.status.assignments if not a.stopping)
+                jobs[uid] = replace(job, status=replace(job.status, assignments=left))
+        seen = replace(seen, jobs=jobs)
+        return _without_pods(
+            seen, lambda uid, pod: uid in jobs and all(a.pod != pod.name for a in jobs[uid].status.assignments)
+        )
+
+    with _told(change):
+        yield
+
+
+@mutation
+def pods_of_others_do_not_count() -> Iterator[None]:
+    with _told(lambda seen: replace(seen, foreign={})):
+        yield
+
+
+@mutation
+def creates_under_way_hold_no_room() -> Iterator[None]:
+    with patch.object(ClusterState, "begin_create", lambda *_: None):
+        yield
+
+
+@mutation
+def deleted_jobs_hold_no_room() -> Iterator[None]:
+    """A create that is under way is forgotten when its job is deleted."""
+    real = ClusterState._forget_job
+
+    def forget(self: ClusterState, job: Any) -> None:
+        real(self, job)
+        self._effective.pop(job.uid, None)
+
+    with patch.object(ClusterState, "_forget_job", forget):
+        yield
+
+
+@mutation
+def plans_are_not_remembered() -> Iterator[None]:
+    """What was decided and is not seen back yet does not count in the next turn."""
+    with patch.object(ClusterState, "plan_status", lambda *_: None):
+        yield
+
+
+@mutation
+def unknown_is_taken_for_failed() -> Iterator[None]:
+    """A create without an answer is given up as if it had not happened."""
+    real = Writer._made
+
+    async def made(self: Writer, action: CreatePod, answer: Answer | None) -> Answer | None:
+        return await real(self, action, answer or Answer(404, {}))
+
+    with patch.object(Writer, "_made", made):
+        yield
+
+
+# --- records
+
+
+@mutation
+def created_before_recorded() -> Iterator[None]:
+    real = Writer.submit
+
+    def submit(self: Writer, actions: Sequence[Action]) -> None:
+        real(self, sorted(actions, key=lambda action: not isinstance(action, CreatePod)))
+
+    with patch.object(Writer, "submit", submit):
+        yield
+
+
+@mutation
+def created_though_the_record_failed() -> Iterator[None]:
+    """A failed status write does not take what depends on it along."""
+    real = Writer._drop
+
+    def drop(self: Writer, lane: Lane, failed: Action) -> None:
+        kept = [action for action in lane.items if isinstance(action, CreatePod)]
+        lane.items = deque(action for action in lane.items if not isinstance(action, CreatePod))
+        real(self, lane, failed)
+        lane.items.extend(kept)
+
+    with patch.object(Writer, "_drop", drop):
+        yield
+
+
+@mutation
+def statuses_are_not_locked() -> Iterator[None]:
+    """A status is written over whatever stands there."""
+    real = Writer._send
+
+    async def send(self: Writer, method: str, path: str, body: Any = None, **rest: Any) -> Answer | None:
+        if method == "PATCH" and "jobs/" in path:
+            body = {"status": body["status"]}
+        return await real(self, method, path, body, **rest)
+
+    with patch.object(Writer, "_send", send):
+        yield
+
+
+@mutation
+def namesakes_are_adopted() -> Iterator[None]:
+    """AlreadyExists is success, whoever owns the pod."""
+    real = Writer._made
+
+    async def made(self: Writer, action: CreatePod, answer: Answer | None) -> Answer | None:
+        if answer is not None and answer.reason == "AlreadyExists":
+            return await self._insist("GET", f"/api/v1/namespaces/{action.namespace}/pods/{action.name}")
+        return await real(self, action, answer)
+
+    with patch.object(Writer, "_made", made):
+        yield
+
+
+@mutation
+def labels_make_owners() -> Iterator[None]:
+    """A pod belongs to the job that its label names."""
+
+    def job_of(meta: decode.Meta) -> Uid | None:
+        uid = (meta.labels or {}).get("rfuav.io/job-uid")
+        return Uid(uid) if uid else None
+
+    with patch.object(decode, "_job_of", job_of):
+        yield
+
+
+@mutation
+def failed_jobs_move_again() -> Iterator[None]:
+    ended = (Phase.SUCCEEDED, Phase.CANCELLED)
+    with patch.object(Phase, "terminal", property(lambda self: self in ended)):
+        yield
+
+
+@mutation
+def a_lost_lease_goes_unnoticed() -> Iterator[None]:
+    real = Leader.left
+    with patch.object(Leader, "left", lambda self: float("inf") if real(self) > float("-inf") else real(self)):
+        yield
+
+
+# --- what is read
+
+
+@mutation
+def versions_are_ignored() -> Iterator[None]:
+    """What comes last is believed, not what is newest."""
+    real = Cache.put
+
+    def put(self: Cache[Any, Any], key: Any, version: int, value: Any) -> bool:
+        self._removed.pop(key, None)
+        if key in self._held:
+            self._held[key] = (-1, self._held[key][1])
+        return real(self, key, version, value)
+
+    with patch.object(Cache, "put", put):
+        yield
+
+
+@mutation
+def answers_are_not_read() -> Iterator[None]:
+    """The next turn is decided on what the watches have brought, not on the answers to our own writes."""
+
+    class Deaf:
+        job = staticmethod(lambda *_: None)
+        pod = staticmethod(lambda *_: None)
+        pool = staticmethod(ingest.pool)
+
+    with patch.object(writer, "ingest", Deaf):
+        yield
+
+
+@mutation
+def lists_drop_nothing() -> Iterator[None]:
+    """What was deleted while a watch was cut stays for ever."""
+    with patch.object(Cache, "retain", lambda *_args, **_rest: None):
+        yield
+
+
+@mutation
+def deletions_are_not_looked_for() -> Iterator[None]:
+    """kopf tells of no deletion that it missed, and nobody asks."""
+
+    async def never(*_args: Any) -> None:
+        await asyncio.Event().wait()
+
+    with patch.object(resync, "keep_dropping", never):
+        yield
+
+
+@mutation
+def reports_count_as_they_come() -> Iterator[None]:
+    """An old report that was held up is applied over newer ones."""
+    real = intake.parse_trainer_status
+
+    def parse(document: Any) -> progress.Parts:
+        return replace(real(document), sequence=None)
+
+    with patch.object(intake, "parse_trainer_status", parse), patch.object(progress, "_forward", lambda _, new: new):
+        yield
+
+
+@mutation
+def taken_reports_are_forgotten() -> Iterator[None]:
+    """A report is handed out once; when the write that carries it fails, it is lost."""
+    real = Intake.take
+
+    def take(self: Intake, jobs: Any = ()) -> Any:
+        taken = real(self, jobs)
+        self._kept.clear()
+        return taken
+
+    with patch.object(Intake, "take", take):
+        yield
+
+
+# --- time
+
+
+@mutation
+def time_wakes_nobody() -> Iterator[None]:
+    """When a backoff is over, nothing happens."""
+    real = loop.turn
+
+    def turn(*args: Any, **rest: Any) -> Any:
+        return msgspec.structs.replace(real(*args, **rest), wake_at=None)
+
+    with patch.object(loop, "turn", turn):
+        yield
+
+
+@mutation
+def ended_pods_wake_nobody() -> Iterator[None]:
+    """A pod's change marks nothing dirty unless it is new."""
+    real = ClusterState._pod_changed
+
+    def changed(self: ClusterState, old: Pod | None, new: Pod | None) -> None:
+        before = set(self._dirty), self._plan
+        real(self, old, new)
+        if old is not None and new is not None and not new.live:
+            self._dirty, self._plan = before
+
+    with patch.object(ClusterState, "_pod_changed", changed):
+        yield

@@ -1,0 +1,108 @@
+"""What the operator did wrong before a history found it: each put back while it is entered, for `test_regressions`."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from rfuav_operator import app
+from rfuav_operator.core import decide
+from rfuav_operator.core.model import CreatePod, Pool
+from rfuav_operator.shell.connection import Answer
+from rfuav_operator.shell.reflector import Reflector
+from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.writer import Writer
+
+ALL: dict[str, Callable[[], AbstractContextManager[None]]] = {}
+
+
+def old(function: Callable[[], Iterator[None]]) -> None:
+    """Put it into the list."""
+    ALL[function.__name__] = contextmanager(function)
+
+
+@old
+def pool_status_never_equals_what_is_stored() -> Iterator[None]:
+    """Conditions were compared as a tuple with the list that was read: every plan wrote the status again."""
+    real = decide.poolstatus.pool_status
+
+    def pool_status(*args: Any, **rest: Any) -> Mapping[str, Any]:
+        status = real(*args, **rest)
+        return {**status, "conditions": tuple(status["conditions"])}
+
+    with patch.object(decide.poolstatus, "pool_status", pool_status):
+        yield
+
+
+@old
+def held_back_pool_status_has_the_last_word() -> Iterator[None]:
+    """A status that waited for its budget was written although the pool had come back to what was stored."""
+    with patch.object(ClusterState, "plan_pool_status", lambda *_: None):
+        yield
+
+
+@old
+def pool_made_anew_gets_no_status() -> Iterator[None]:
+    """Seen as a change of the old one whose spec is the same, it woke nobody."""
+    real = ClusterState._pool_changed
+
+    def changed(self: ClusterState, old: Pool | None, new: Pool | None) -> None:
+        before = self._plan
+        real(self, old, new)
+        if old is not None and new is not None and old.spec == new.spec:
+            self._plan = before
+
+    with patch.object(ClusterState, "_pool_changed", changed):
+        yield
+
+
+@old
+def lease_is_released_over_a_write_under_way() -> Iterator[None]:
+    """At a clean stop the lease was given back though a request had been sent and not answered."""
+    real = Writer.drain
+
+    async def drain(self: Writer, seconds: float) -> bool:
+        await real(self, seconds)
+        return True
+
+    async def release(self: app.Operator) -> None:
+        await self.leader.release()
+
+    with patch.object(Writer, "drain", drain), patch.object(app.Operator, "_release", release):
+        yield
+
+
+@old
+def new_leader_decides_on_old_pods() -> Iterator[None]:
+    """It listed the jobs anew, not the pods; what the last leader had made was not known yet."""
+
+    async def refresh(self: Reflector[Any, Any, Any]) -> None:
+        await asyncio.sleep(0)
+
+    with patch.object(Reflector, "refresh", refresh):
+        yield
+
+
+@old
+def refused_create_is_believed() -> Iterator[None]:
+    """A create whose answer was lost had filled the quota; the second try's refusal gave its room away."""
+    real = Writer._made
+
+    async def made(self: Writer, action: CreatePod, answer: Answer | None) -> Answer | None:
+        return answer if answer is None or answer.status in (403, 422) else await real(self, action, answer)
+
+    with patch.object(Writer, "_made", made):
+        yield
+
+
+@old
+def lost_create_is_tried_again_unseen() -> Iterator[None]:
+    """Its pod had been made, had ended and was gone: the second try made it once more, in room that was given away."""
+    real = Writer._made
+
+    async def made(self: Writer, action: CreatePod, answer: Answer | None) -> Answer | None:
+        return None if answer is None else await real(self, action, answer)
+
+    with patch.object(Writer, "_made", made):
+        yield

@@ -1,0 +1,266 @@
+"""What users and administrators do: jobs, pools, priorities, pods of their own. Rows of the table of deeds."""
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from simulation.deeds import a_job, a_node, deed, one_of, seconds, some, whole
+from simulation.kubelet import FATES
+from simulation.script import QUEUEING, pool
+from simulation.server import Object
+from simulation.truth import attempt_of, is_live_phase, owner_of, phase_of
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+USER = "user"
+NAMESPACE = "team"
+RESOURCE = {"TrainingJob": "trainingjobs", "InferenceJob": "inferencejobs"}
+_MILD = one_of(*FATES, *("ok",) * 6)
+
+
+# --- jobs
+
+
+@deed(
+    0,
+    kind=one_of("TrainingJob", "InferenceJob"),
+    gpus=one_of(0, 1, 1, 1, 1, 2),
+    cpu=one_of("500m", "500m", "2"),
+    shards=one_of(1, 1, 2, 3),
+    parallelism=one_of(1, 2, 3),
+    backoff=one_of(0, 1, 2, 3),
+    fates=some(_MILD, 3),
+    work=seconds(5, 90),
+    priority=one_of("", "", "", "urgent"),
+    source=one_of("", "", "", "j0", "j1"),
+    grace=one_of(5, 20),
+    suspend=one_of(False, False, False, False, True),
+)
+def create(world: "World", *, job: str, kind: str, fates: list[str], work: float, **rest: Any) -> None:
+    """`kubectl create`, unless the name is taken."""
+    if world.find_job(job) is not None:
+        return
+    made = world.server.create(RESOURCE[kind], _manifest(job, kind, **rest), USER)
+    world.fates[made["metadata"]["uid"]] = (list(fates), work)
+
+
+def _manifest(
+    job: str,
+    kind: str,
+    *,
+    gpus: int = 1,
+    cpu: str = "500m",
+    shards: int = 1,
+    parallelism: int = 1,
+    backoff: int = 3,
+    priority: str = "",
+    source: str = "",
+    grace: int = 5,
+    suspend: bool = False,
+) -> Object:
+    spec: Object = {
+        "model": {"architecture": "resnet18"},
+        "output": {"uri": f"pvc://results/{job}"},
+        "resources": {"gpus": gpus, "cpu": cpu, "memory": "1Gi"},
+        "pool": "default",
+        "priorityClassName": priority,
+        "suspend": suspend,
+        "cancel": False,
+        "backoffLimit": backoff,
+        "terminationGracePeriodSeconds": grace,
+    }
+    if gpus > 1:
+        spec["image"] = "own:1"
+    if kind == "InferenceJob":
+        spec |= {"input": {"uri": "pvc://captures/a"}, "shards": shards, "parallelism": parallelism}
+        spec["model"] = {"fromTrainingJob": source} if source and source != job else {"weights": "pvc://models/a"}
+    else:
+        spec["dataset"] = {"train": {"uri": "pvc://captures/a"}, "validation": {"fraction": 0.2}}
+    return {"metadata": {"name": job, "namespace": NAMESPACE}, "spec": spec}
+
+
+def edit(world: "World", job: str, **changes: Any) -> None:
+    """`kubectl patch` of a job's spec."""
+    found = world.find_job(job)
+    if found is not None:
+        resource, old = found
+        world.server.write(resource, (NAMESPACE, job), {"spec": {**old["spec"], **changes}}, USER)
+
+
+@deed(5, job=a_job, suspend=one_of(True, True, False))
+def suspend(world: "World", *, job: str, suspend: bool) -> None:
+    edit(world, job, suspend=suspend)
+
+
+@deed(2, job=a_job, seconds=seconds(0.01, 3))
+def suspend_and_resume(world: "World", *, job: str, seconds: float) -> None:
+    edit(world, job, suspend=True)
+    world.after(seconds, lambda: edit(world, job, suspend=False))
+
+
+@deed(2, job=a_job)
+def cancel(world: "World", *, job: str) -> None:
+    edit(world, job, cancel=True)
+
+
+@deed(3, job=a_job)
+def delete(world: "World", *, job: str) -> None:
+    found = world.find_job(job)
+    if found is not None:
+        world.server.remove(found[0], (NAMESPACE, job), USER)
+
+
+@deed(2, job=a_job)
+def replace(world: "World", *, job: str) -> None:
+    """`kubectl replace --force`: another job of the same name at once."""
+    found = world.find_job(job)
+    if found is None:
+        return
+    resource, old = found
+    fates = world.fates[old["metadata"]["uid"]]
+    world.server.remove(resource, (NAMESPACE, job), USER)
+    body = {"metadata": {"name": job, "namespace": NAMESPACE}, "spec": {**old["spec"], "cancel": False}}
+    world.fates[world.server.create(resource, body, USER)["metadata"]["uid"]] = fates
+
+
+@deed(2, job=a_job, field=one_of("parallelism", "activeDeadlineSeconds", "ttlSecondsAfterFinished"), value=whole(1, 60))
+def adjust(world: "World", *, job: str, field: str, value: int) -> None:
+    edit(world, job, **{field: value % 3 + 1 if field == "parallelism" else value})
+
+
+@deed(2, job=a_job)
+def annotate(world: "World", *, job: str) -> None:
+    """Another writer: the object gets a new version, and nothing else changes."""
+    found = world.find_job(job)
+    if found is not None:
+        stamp = {"annotations": {"note": str(world.server.version)}}
+        world.server.meta(found[0], (NAMESPACE, job), stamp, USER)
+
+
+@deed(1, job=a_job, pool=one_of("lab", "default"))
+def move(world: "World", *, job: str, pool: str) -> None:
+    """Into another pool, which a queued job may."""
+    found = world.find_job(job)
+    if found is not None and phase_of(found[1]) in ("", "Queued"):
+        edit(world, job, pool=pool)
+
+
+@deed(2, job=a_job, priority=one_of("", "urgent"))
+def reprioritize(world: "World", *, job: str, priority: str) -> None:
+    """Another place in the queue, for a queued job."""
+    found = world.find_job(job)
+    if found is not None and phase_of(found[1]) in ("", "Queued"):
+        edit(world, job, priorityClassName=priority)
+
+
+# --- pods
+
+
+@deed(3, job=a_job, how=one_of("graceful", "graceful", "force"))
+def delete_pods(world: "World", *, job: str, how: str) -> None:
+    """`kubectl delete pod`. By force the object alone is gone, so only what does not run on a machine cut off."""
+    for pod in world.pods_of(job):
+        world.api.delete_pod(pod, USER, grace=0 if how == "force" else None)
+
+
+@deed(3, job=a_job, seconds=seconds(20, 120))
+def squat(world: "World", *, job: str, seconds: float) -> None:
+    """Somebody's pod has the very name that the job's next attempt will have."""
+    found = world.find_job(job)
+    if found is None:
+        return
+    resource, held = found
+    uid = held["metadata"]["uid"]
+    shard = "0" if resource == "inferencejobs" else None
+    suffix = "-0" if shard and held["spec"].get("shards", 1) > 1 else ""
+    name = f"{job}-{sha256(uid.encode()).hexdigest()[:5]}-{attempt_of(held, shard) + 1}{suffix}"
+    labels = {"rfuav.io/job-uid": uid, "rfuav.io/attempt": "1"}
+    _run_other(world, name, next(iter(world.machines.all)), gpus=0, seconds=seconds, labels=labels)
+
+
+@deed(4, node=a_node, gpus=one_of(0, 1, 1, 2), cpu=one_of("500m", "3"), seconds=seconds(10, 150))
+def other_pod(world: "World", *, node: str, gpus: int, cpu: str, seconds: float) -> None:
+    """A pod of another workload."""
+    _run_other(world, f"other-{world.server.version}", node, gpus=gpus, seconds=seconds, cpu=cpu)
+
+
+def _run_other(
+    world: "World", name: str, node: str, *, gpus: int, seconds: float, cpu: str = "100m", labels: Any = None
+) -> None:
+    key = (NAMESPACE, name)
+    requests = {"cpu": cpu, "memory": "256Mi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
+    pod = {
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels or {}},
+        "spec": {"nodeName": node, "containers": [{"resources": {"requests": requests}}]},
+        "status": {"phase": "Running"},
+    }
+    held = world.server.get("nodes", ("", node))
+    if held is None or world.server.get("pods", key) is not None or not world.scheduler.fits(pod, held):
+        return
+    made = world.server.create("pods", pod, USER)
+    world.after(seconds, _end_other, world, key, made["metadata"]["uid"])
+
+
+def _end_other(world: "World", key: tuple[str, str], uid: str) -> None:
+    pod = world.server.get("pods", key)
+    if pod is not None and pod["metadata"]["uid"] == uid:
+        world.server.remove("pods", key, USER)
+
+
+def end_others(world: "World") -> None:
+    """Pods of others are gone."""
+    for pod in world.server.all("pods"):
+        if not owner_of(pod) and is_live_phase(pod):
+            world.server.remove("pods", (NAMESPACE, pod["metadata"]["name"]), USER)
+
+
+# --- pools and priorities
+
+
+def edit_pool(world: "World", name: str = "default", **changes: Any) -> None:
+    """`kubectl patch` of a pool's spec."""
+    old = world.server.get("gpupools", ("", name))
+    if old is not None:
+        world.server.write("gpupools", ("", name), {"spec": {**old["spec"], **changes}}, USER)
+
+
+@deed(2, training=one_of(1, 1, 2), inference=one_of(1, 2, 3), cpu=one_of(1, 2, 4))
+def pool_limits(world: "World", *, training: int, inference: int, cpu: int) -> None:
+    tiers = [{"minMemory": 0, "training": training, "inference": inference}]
+    edit_pool(world, perGPU=tiers, perNodeCPU={"training": cpu, "inference": cpu})
+
+
+@deed(1, policy=one_of("Hold", "None"))
+def pool_stop(world: "World", *, policy: str) -> None:
+    edit_pool(world, stopPolicy=policy)
+
+
+@deed(1, placement=one_of("Pack", "Spread"), queueing=one_of(*QUEUEING))
+def pool_order(world: "World", *, placement: str, queueing: str) -> None:
+    edit_pool(world, placement=placement, queueing=queueing)
+
+
+@deed(1)
+def pool_recreated(world: "World") -> None:
+    """Deleted, and there again a moment later."""
+    if world.server.get("gpupools", ("", "default")) is not None:
+        world.server.remove("gpupools", ("", "default"), USER)
+        world.after(3, lambda: world.server.create("gpupools", pool(world.script.setup), USER))
+
+
+@deed(1, there=one_of(True, True, False))
+def pool_lab(world: "World", *, there: bool) -> None:
+    """A second pool takes the nodes of zone b, or gives them back."""
+    held = world.server.get("gpupools", ("", "lab"))
+    if there and held is None:
+        world.server.create("gpupools", pool(world.script.setup, "lab", nodeSelector={"zone": "b"}), USER)
+    elif not there and held is not None:
+        world.server.remove("gpupools", ("", "lab"), USER)
+
+
+@deed(2, name=one_of("urgent", "rfuav-training", "rfuav-inference"), value=one_of(0, 500, 1500, 5000))
+def priority_class(world: "World", *, name: str, value: int) -> None:
+    """Values of a class do not change; it is made anew."""
+    if world.server.get("priorityclasses", ("", name)) is not None:
+        world.server.remove("priorityclasses", ("", name), USER)
+    world.server.create("priorityclasses", {"metadata": {"name": name}, "value": value}, USER)

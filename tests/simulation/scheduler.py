@@ -1,0 +1,97 @@
+"""The kube-scheduler, and the garbage collector: pods are bound where they fit, and go when their owner is gone."""
+
+import random
+from typing import TYPE_CHECKING
+
+from simulation.server import JOBS, Change, Object
+from simulation.truth import asked, is_live_phase, wanted_node
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+RETRY = 5.0  # seconds
+REPELLING = ("NoSchedule", "NoExecute")
+
+
+class Scheduler:
+    """Binds pods of ours; those of others are made bound."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+
+    def pod_changed(self, change: Change) -> None:
+        """A new pod wants a node."""
+        if change.type == "ADDED" and not change.new["spec"].get("nodeName"):
+            chance = random.Random(f"{self.world.seed}/bind/{change.key}")
+            self.world.after(chance.uniform(0.02, 1), self._bind, change.new["metadata"]["uid"], change.key)
+        if change.type == "ADDED":
+            self._collect_if_orphan(change.new)
+
+    def _bind(self, uid: str, key: tuple[str, str]) -> None:
+        pod = self.world.server.get("pods", key)
+        if pod is None or pod["metadata"]["uid"] != uid or pod["metadata"].get("deletionTimestamp"):
+            return
+        node = wanted_node(pod)
+        why = "waits for its volume" if self.world.fate(pod)[0] == "unbound" else self._mismatch(pod, node)
+        old = [c for c in pod["status"].get("conditions") or () if c["type"] != "PodScheduled"]
+        if why:
+            condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
+            self.world.server.write(
+                "pods", key, {"status": {**pod["status"], "conditions": [*old, condition]}}, "sched"
+            )
+            self.world.after(RETRY, self._bind, uid, key)
+            return
+        condition = {"type": "PodScheduled", "status": "True", "lastTransitionTime": self.world.stamp()}
+        changes = {
+            "spec": {**pod["spec"], "nodeName": node},
+            "status": {**pod["status"], "conditions": [*old, condition]},
+        }
+        self.world.server.write("pods", key, changes, "scheduler")
+
+    def _mismatch(self, pod: Object, name: str) -> str:
+        """Why the node does not take it now; empty: it does."""
+        node = self.world.server.get("nodes", ("", name))
+        if node is None:
+            return "0 nodes are available"
+        tolerated = {t.get("key") for t in pod["spec"].get("tolerations") or ()}
+        taints = node["spec"].get("taints") or ()
+        if node["spec"].get("unschedulable") or any(
+            t["effect"] in REPELLING and t["key"] not in tolerated for t in taints
+        ):
+            return "node(s) were unschedulable or had untolerated taints"
+        return "Insufficient resources" if not self.fits(pod, node) else ""
+
+    def fits(self, pod: Object, node: Object) -> bool:
+        """Whether what is allocatable suffices for it and for what is bound there."""
+        room = node["status"]["allocatable"]
+        there = [
+            p
+            for p in self.world.server.all("pods")
+            if p["spec"].get("nodeName") == node["metadata"]["name"] and is_live_phase(p)
+        ]
+        used = [asked(p) for p in (*there, pod)]
+        return (
+            sum(u.gpus for u in used) <= int(room.get("nvidia.com/gpu", "0"))
+            and sum(u.cpu_milli for u in used) <= int(room["cpu"]) * 1000
+            and sum(u.memory for u in used) <= int(room["memory"].removesuffix("Gi")) * 2**30
+        )
+
+    # --- owners
+
+    def job_changed(self, change: Change) -> None:
+        """A job is gone: its pods follow."""
+        if change.type == "DELETED":
+            for pod in self.world.server.all("pods"):
+                self._collect_if_orphan(pod)
+
+    def _collect_if_orphan(self, pod: Object) -> None:
+        owners = pod["metadata"].get("ownerReferences") or ()
+        known = {job["metadata"]["uid"] for resource in JOBS for job in self.world.server.all(resource)}
+        if owners and not any(owner["uid"] in known for owner in owners):
+            chance = self.world.chance["collector"]
+            self.world.after(chance.choice((0.05, 0.5, 5)), self._collect, pod["metadata"]["uid"], pod)
+
+    def _collect(self, uid: str, seen: Object) -> None:
+        pod = self.world.server.get("pods", (seen["metadata"]["namespace"], seen["metadata"]["name"]))
+        if pod is not None and pod["metadata"]["uid"] == uid:
+            self.world.api.delete_pod(pod, "collector")

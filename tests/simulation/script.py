@@ -1,0 +1,136 @@
+"""A history's script: the cluster it begins with, and what people, machines and the network do, each at its time.
+
+All of it follows from the seed. It is plain JSON, so that a short one can be printed and kept as a test.
+"""
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from simulation import deeds
+from simulation.server import Object
+
+from rfuav_crds import unsupported
+
+HORIZON = 240.0  # virtual seconds in which things are done
+UNLUCKY = 0.2  # share of jobs whose first pod's create goes wrong
+SHAPES = ((2, 8, 24000), (1, 4, 12000), (1, 2, 8000), (2, 2, 80000), (0, 0, 0))  # GPUs, slots, MiB of one GPU
+TIERS = (
+    {"minMemory": "22Gi", "training": 1, "inference": 3},
+    {"minMemory": "11Gi", "training": 1, "inference": 2},
+    {"minMemory": 0, "training": 1, "inference": 1},
+)
+STRICT = not unsupported({"queueing": "StrictFIFO"}, "GPUPool")  # drawn as soon as it is built
+QUEUEING = ("BestEffortFIFO", "BestEffortFIFO", "StrictFIFO" if STRICT else "BestEffortFIFO")
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something done at a time."""
+
+    at: float
+    do: str
+    args: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        words = ", ".join(f"{name}={value!r}" for name, value in self.args.items())
+        return f"{self.at:8.3f}  {self.do}({words})"
+
+
+@dataclass(frozen=True)
+class Script:
+    """One history, before it is played."""
+
+    seed: int
+    setup: Mapping[str, Any]
+    actions: Sequence[Action]
+
+    def only(self, actions: Sequence[Action]) -> "Script":
+        """The same beginning, with these actions alone."""
+        return replace(self, actions=tuple(actions))
+
+    def with_setup(self, **changes: Any) -> "Script":
+        """The same actions on another beginning."""
+        return replace(self, setup={**self.setup, **changes})
+
+    def to_json(self) -> str:
+        """For keeping."""
+        actions = ",\n  ".join(json.dumps([a.at, a.do, a.args]) for a in self.actions)
+        return f'{{"seed": {self.seed},\n "setup": {json.dumps(self.setup)},\n "actions": [\n  {actions}]}}'
+
+    @staticmethod
+    def from_json(text: str) -> "Script":
+        """As it was kept."""
+        read = json.loads(text)
+        return Script(read["seed"], read["setup"], tuple(Action(at, do, args) for at, do, args in read["actions"]))
+
+
+def draw(seed: int) -> Script:
+    """The script of a seed."""
+    chance = random.Random(f"{seed}/script")
+    count = chance.choice((1, 1, 2, 2, 3, 4))
+    setup: dict[str, Any] = {
+        "nodes": [[*chance.choice(SHAPES[:4] if i == 0 else SHAPES), chance.choice("ab")] for i in range(count)],
+        "replicas": chance.choice((1, 1, 1, 1, 2)),
+        "leaseSeconds": 15,
+        "resyncSeconds": chance.choice((20, 60)),
+        "lag": chance.choice((0.002, 0.02, 0.1, 0.5)),
+        "urgent": chance.choice((0, 5000, 5000)),  # value of the PriorityClass; 0: there is none
+        "page": chance.choice((2, 5, 500, 500)),
+        "retries": {
+            "backoffBaseSeconds": chance.choice((1, 5, 10)),
+            "backoffCapSeconds": chance.choice((10, 40)),
+            "nodeAvoidSeconds": chance.choice((20, 60)),
+            "uncountedLimit": chance.choice((3, 20)),
+        },
+        "pool": {
+            "perGPU": [*TIERS],
+            "perNodeCPU": {"training": chance.choice((1, 2)), "inference": chance.choice((2, 4))},
+            "placement": chance.choice(("Pack", "Spread")),
+            "queueing": chance.choice(QUEUEING),
+            "scheduleTimeoutSeconds": chance.choice((20, 60)),
+            "startTimeoutSeconds": chance.choice((30, 60)),
+        },
+    }
+    jobs = [f"j{i}" for i in range(chance.randrange(6, 16))]
+    context = deeds.Context(chance=chance, jobs=jobs, nodes=[f"n{i}" for i in range(count)], setup=setup)
+    actions = []
+    for job in jobs:
+        at = 0.0 if chance.random() < 0.4 else chance.uniform(0, HORIZON * 0.7)
+        if chance.random() < UNLUCKY:
+            actions.append(
+                Action(round(at, 3), "unlucky_create", deeds.drawn("unlucky_create", context) | {"job": job})
+            )
+        actions.append(Action(round(at, 3), "create", deeds.drawn("create", context) | {"job": job}))
+    names = [name for name, deed in deeds.TABLE.items() if deed.weight]
+    weights = [deeds.TABLE[name].weight for name in names]
+    for name in chance.choices(names, weights, k=chance.randrange(8, 34)):
+        at = round(chance.uniform(0.05, HORIZON), 3)
+        actions.append(Action(at, name, deeds.drawn(name, context)))
+    return Script(seed, setup, tuple(sorted(actions, key=lambda action: action.at)))
+
+
+def nodes_of(setup: Mapping[str, Any]) -> list[Object]:
+    """The Node objects of a setup."""
+    return [_node(f"n{i}", *shape) for i, shape in enumerate(setup["nodes"])]
+
+
+def _node(name: str, gpus: int, slots: int, memory: int, zone: str) -> Object:
+    labels = {"zone": zone}
+    if gpus:
+        labels |= {"nvidia.com/gpu.count": str(gpus), "nvidia.com/gpu.memory": str(memory)}
+    return {
+        "metadata": {"name": name, "labels": labels},
+        "spec": {},
+        "status": {
+            "allocatable": {"nvidia.com/gpu": str(slots), "cpu": "6", "memory": "12Gi", "pods": "110"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+
+
+def pool(setup: Mapping[str, Any], name: str = "default", **changes: Any) -> Object:
+    """A GPUPool of a setup."""
+    return {"metadata": {"name": name}, "spec": {"nodeSelector": {}, "stopPolicy": "None", **setup["pool"], **changes}}

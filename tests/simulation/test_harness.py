@@ -1,0 +1,118 @@
+"""The model itself: virtual time, the API server's rules, replays that are equal to the bit, and shrinking."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from simulation.api import Api, merged, parse
+from simulation.play import Result, play, play_seed
+from simulation.script import Script, draw
+from simulation.server import Server
+from simulation.shrink import shrink
+from simulation.virtual import NothingLeft, VirtualLoop, run
+
+TESTS = Path(__file__).parents[1]
+
+
+def test_time_jumps():
+    async def main():
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(3600)
+        async with asyncio.timeout(5):
+            await asyncio.sleep(1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5):
+                await asyncio.Event().wait()
+        return loop.time()
+
+    assert run(VirtualLoop(), main()) == 3606
+
+
+def test_waiting_for_nothing_is_an_error():
+    with pytest.raises(NothingLeft):
+        run(VirtualLoop(), asyncio.Event().wait())
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api(Server(lambda: 0.0, lambda: "2026-01-01T12:00:00Z"))
+
+
+def job(api: Api):
+    body = {"metadata": {"namespace": "n", "name": "a"}, "spec": {"x": 1}}
+    return api.server.create("trainingjobs", body, "user")
+
+
+JOB = parse("/apis/rfuav.io/v1alpha1/namespaces/n/trainingjobs/a/status")
+PODS = "/api/v1/namespaces/n/pods"
+
+
+def test_a_status_is_merged_under_its_lock(api):
+    version = job(api)["metadata"]["resourceVersion"]
+    lock = {"metadata": {"resourceVersion": version}}
+    answer = api.handle("PATCH", JOB, lock | {"status": {"a": {"b": 1, "c": 2}}}, "op")
+    assert answer.status == 200
+    assert answer.body["metadata"]["generation"] == 1
+    assert api.handle("PATCH", JOB, lock | {"status": {"a": None}}, "op").status == 409
+    lock = {"metadata": {"resourceVersion": answer.body["metadata"]["resourceVersion"]}}
+    again = api.handle("PATCH", JOB, lock | {"status": {"a": {"b": 1}}}, "op")
+    assert again.body["metadata"]["resourceVersion"] == answer.body["metadata"]["resourceVersion"]
+    assert merged({"a": {"b": 1, "c": 2}}, {"a": {"b": None}, "d": [1]}) == {"a": {"c": 2}, "d": [1]}
+
+
+def test_pods_go_gracefully_only_when_they_are_bound(api):
+    target = parse(PODS)
+    pod = {"metadata": {"namespace": "n", "name": "p"}, "spec": {"terminationGracePeriodSeconds": 7}}
+    assert api.handle("POST", target, pod, "op").status == 201
+    assert api.handle("POST", target, pod, "op").reason == "AlreadyExists"
+    one = parse(f"{PODS}/p")
+    assert api.handle("DELETE", one, {"preconditions": {"uid": "another"}}, "op").status == 409
+    api.server.write("pods", ("n", "p"), {"spec": {**pod["spec"], "nodeName": "x"}}, "scheduler")
+    marked = api.handle("DELETE", one, {}, "op").body["metadata"]
+    assert marked["deletionGracePeriodSeconds"] == 7
+    api.server.write("pods", ("n", "p"), {"status": {"phase": "Failed"}}, "kubelet")
+    assert api.handle("DELETE", one, {}, "op").status == 200
+    assert api.handle("GET", one, None, "op").status == 404
+
+
+def test_pages_are_of_one_version_until_it_is_too_old(api):
+    for name in "abc":
+        api.server.create("nodes", {"metadata": {"name": name}}, "x")
+    status, body, version = api.page("nodes", {"limit": "2"}, bare=True)
+    assert (status, version) == (200, api.server.version)
+    assert body.count(b'"uid"') == 2
+    api.server.remove("nodes", ("", "c"), "x")
+    rest = {"limit": "2", "continue": f"{version}-2"}
+    assert api.page("nodes", rest, bare=True)[1].count(b'"uid"') == 1
+    api.server.compact("nodes")
+    assert api.page("nodes", rest, bare=True)[0] == 410
+
+
+def test_a_seed_is_one_history_to_the_bit():
+    """Also in another process, whose sets and dicts of strings are in another order."""
+    code = "from simulation.play import play_seed\nfor seed in range(8): print(play_seed(seed).digest)"
+    found = set()
+    for order in "12":
+        environment = {**os.environ, "PYTHONHASHSEED": order, "PYTHONPATH": str(TESTS)}
+        command = [sys.executable, "-c", code]
+        found.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert found == {"".join(f"{play_seed(seed).digest}\n" for seed in range(8))}
+
+
+def test_a_script_is_kept_as_json():
+    script = draw(3)
+    assert play(Script.from_json(script.to_json())).digest == play(script).digest
+
+
+def test_a_failing_script_is_shrunk_to_what_it_needs():
+    script = next(s for s in map(draw, range(50)) if len([a for a in s.actions if a.do == "cancel"]) > 1)
+
+    def player(candidate: Script) -> Result:
+        done = [action.do for action in candidate.actions]
+        broken = "cancel" in done and "create" in done[: done.index("cancel")]
+        return Result(script.seed, "rule: broken" * broken, 0, 0, 0, 0.0, "")
+
+    assert [action.do for action in shrink(script, player=player).actions] == ["create", "cancel"]

@@ -1,0 +1,19 @@
+"""The simulation bites: every safety rule that is broken on purpose is noticed within a few hundred histories."""
+
+import pytest
+from simulation import mutations
+from simulation.many import executor, first_failure
+
+SEEDS = range(400)
+
+
+@pytest.mark.timeout(600)
+def test_every_mutation_is_noticed(capsys):
+    with executor(2) as workers:
+        running = {name: workers.submit(first_failure, name, SEEDS) for name in mutations.ALL}
+        found = {name: future.result() for name, future in running.items()}
+    with capsys.disabled():
+        print()
+        for name, result in found.items():
+            print(f"{name:38} {f'{result[0]:3} histories: {result[1][:120]}' if result else 'NOT NOTICED'}")
+    assert not [name for name, result in found.items() if result is None]

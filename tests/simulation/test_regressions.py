@@ -1,0 +1,128 @@
+"""Short scripts of bugs that histories found. Each holds now, and still bites with the old behaviour put back."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pytest
+from simulation import olds
+from simulation.play import play
+from simulation.script import TIERS, Action, Script
+
+SETUP: dict[str, Any] = {
+    "nodes": [[1, 4, 12000, "a"]],
+    "replicas": 1,
+    "leaseSeconds": 15,
+    "resyncSeconds": 20,
+    "lag": 0.002,
+    "urgent": 0,
+    "page": 500,
+    "retries": {"backoffBaseSeconds": 1, "backoffCapSeconds": 10, "nodeAvoidSeconds": 20, "uncountedLimit": 20},
+    "pool": {
+        "perGPU": [*TIERS],
+        "perNodeCPU": {"training": 1, "inference": 2},
+        "placement": "Pack",
+        "queueing": "BestEffortFIFO",
+        "scheduleTimeoutSeconds": 20,
+        "startTimeoutSeconds": 30,
+    },
+}
+
+
+class Found(NamedTuple):
+    """What broke which rule."""
+
+    old: str
+    rule: str
+    script: Script
+
+
+def training(job: str, at: float, **args: Any) -> Action:
+    return Action(at, "create", {"job": job, "kind": "TrainingJob", "fates": [], "work": 30.0} | args)
+
+
+def script(*actions: Action, seed: int = 1, **setup: Any) -> Script:
+    return Script(seed, SETUP | setup, actions)
+
+
+def do(at: float, name: str, **args: Any) -> Action:
+    return Action(at, name, args)
+
+
+FOUND = [
+    Found("pool_status_never_equals_what_is_stored", "statuses_follow_from_the_state", script()),
+    Found(
+        "held_back_pool_status_has_the_last_word",
+        "statuses_follow_from_the_state",
+        script(
+            training("waits", 1, gpus=2),
+            training("another", 100, gpus=2),
+            do(101, "suspend_and_resume", job="another", seconds=0.5),
+            lag=0.2,
+        ),
+    ),
+    Found(
+        "pool_made_anew_gets_no_status",
+        "statuses_follow_from_the_state",
+        script(do(100, "isolated", replica=0, seconds=6.0), do(102, "pool_recreated")),
+    ),
+    Found(
+        "lease_is_released_over_a_write_under_way",
+        "the_leader_alone_writes",
+        script(
+            do(99, "requests_fail", effect="slow", what="status", count=1, skip=0, seconds=9.0),
+            training("late", 100),
+            do(101, "restart", replica=0),
+            do(101, "restart", replica=1),
+            replicas=2,
+        ),
+    ),
+    Found(
+        "new_leader_decides_on_old_pods",
+        "room_is_free_when_it_is_taken",
+        script(
+            training("again", 1, fates=["exit:1"], work=25.0),
+            do(7, "isolated", replica=1, seconds=28.0),
+            do(35.5, "restart", replica=0),
+            replicas=2,
+        ),
+    ),
+    Found(
+        "refused_create_is_believed",
+        "room_is_free_when_it_is_taken",
+        script(
+            do(0, "watch_slow", resource="pods", later=14.0, seconds=60.0),
+            do(0.5, "quota", pods=1, seconds=60.0, lost=0),
+            training("first", 1),
+            training("second", 1.1),
+        ),
+    ),
+    Found(
+        "lost_create_is_tried_again_unseen",
+        "within_the_limits",
+        script(
+            do(0, "requests_fail", effect="slow", what="creates", count=2, skip=0, seconds=12.0),
+            training("first", 1),
+            training("second", 2),
+            do(15, "delete_pods", job="first", how="graceful"),
+        ),
+    ),
+]
+
+
+SEEDS = range(12)  # the same script with other delays
+
+
+@pytest.mark.parametrize("found", FOUND, ids=[found.old for found in FOUND])
+def test_it_holds_now(found: Found):
+    assert {play(replace(found.script, seed=seed)).violation for seed in SEEDS} == {""}
+
+
+@pytest.mark.parametrize("found", FOUND, ids=[found.old for found in FOUND])
+def test_it_bites_with_the_old_behaviour(found: Found):
+    with olds.ALL[found.old]():
+        said = [play(replace(found.script, seed=seed)).violation for seed in SEEDS]
+    assert any(violation.startswith(found.rule) for violation in said), said
+
+
+def test_all_of_the_old_is_covered():
+    assert {found.old for found in FOUND} == set(olds.ALL)

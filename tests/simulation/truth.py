@@ -1,0 +1,240 @@
+"""What is the case on the server, read from raw objects with no code of the operator: what the invariants judge by.
+
+It also keeps what the present state cannot tell: which limits stood when, what a process knew when it decided, and the
+last status of jobs that are gone.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from simulation.server import JOBS, Change, Key, Object
+
+if TYPE_CHECKING:
+    from simulation.api import Target
+    from simulation.world import World
+
+GPU = "nvidia.com/gpu"
+GROUP = "rfuav.io"
+TERMINAL = ("Succeeded", "Failed", "Cancelled")
+_UNITS = {"Gi": 2**30, "Mi": 2**20, "Ki": 2**10}
+
+
+# --- one object
+
+
+class Asked(NamedTuple):
+    """What a pod requests."""
+
+    gpus: int
+    cpu_milli: int
+    memory: int
+
+
+def number(quantity: Any) -> int:
+    """A whole quantity, in bytes if it has a unit."""
+    text = str(quantity)
+    return int(text[:-2]) * _UNITS[text[-2:]] if text[-2:] in _UNITS else int(text)
+
+
+def asked(pod: Object) -> Asked:
+    """The requests of the first container; pods of this world have one."""
+    resources = pod["spec"]["containers"][0].get("resources") or {}
+    requests = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    cpu = str(requests.get("cpu", "0"))
+    milli = int(cpu[:-1]) if cpu.endswith("m") else int(cpu) * 1000
+    return Asked(int(requests.get(GPU, "0")), milli, number(requests.get("memory", "0")))
+
+
+def wanted_node(pod: Object) -> str:
+    """The node that the pod is bound to, or that its affinity names."""
+    bound = pod["spec"].get("nodeName")
+    if bound:
+        return str(bound)
+    affinity = pod["spec"].get("affinity") or {}
+    required = affinity.get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    for term in required.get("nodeSelectorTerms") or ():
+        for field in term.get("matchFields") or ():
+            return str(field["values"][0])
+    return ""
+
+
+def is_live_phase(pod: Object) -> bool:
+    """Whether the API server does not know of its end."""
+    return pod["status"]["phase"] not in ("Succeeded", "Failed")
+
+
+def owner_of(pod: Object) -> str:
+    """UID of the job that controls it; empty: a pod of others."""
+    for owner in pod["metadata"].get("ownerReferences") or ():
+        if owner.get("controller") and owner["apiVersion"].startswith(GROUP):
+            return str(owner["uid"])
+    return ""
+
+
+def label(pod: Object, name: str) -> str:
+    """A label of our group."""
+    return str((pod["metadata"].get("labels") or {}).get(f"{GROUP}/{name}", ""))
+
+
+def unit_of(pod: Object) -> tuple[str, int]:
+    """The unit it runs: job UID, and rank or shard."""
+    return owner_of(pod), int(label(pod, "shard") or label(pod, "rank") or 0)
+
+
+def phase_of(job: Object | None) -> str:
+    """The phase in its status."""
+    return str((job or {}).get("status", {}).get("phase") or "")
+
+
+def attempt_of(job: Object, shard: str | None) -> int:
+    """The recorded attempt of a job, or of its shard."""
+    status = job.get("status") or {}
+    if shard is None:
+        return int(status.get("attempt") or 0)
+    return int(((status.get("shards") or {}).get("attempts") or {}).get(shard, 0))
+
+
+# --- limits
+
+
+class Limits(NamedTuple):
+    """What may be in use together on one node."""
+
+    training: int = 0
+    inference: int = 0
+    slots: int = 0
+    training_jobs: int = 0
+    inference_jobs: int = 0
+    cpu_milli: int = 0
+    memory: int = 0
+
+
+def limits_of(node: Object, pools: Iterable[Object]) -> Limits:
+    """By the pool it belongs to: of those whose selector matches, most terms first, then by name."""
+    labels = node["metadata"].get("labels") or {}
+    mine = [
+        pool for pool in pools if all(labels.get(k) == v for k, v in (pool["spec"].get("nodeSelector") or {}).items())
+    ]
+    if not mine:
+        return Limits()
+    pool = min(mine, key=lambda p: (-len(p["spec"].get("nodeSelector") or {}), p["metadata"]["name"]))
+    room = node["status"]["allocatable"]
+    slots = int(room.get(GPU, "0"))
+    gpus = int(labels.get(f"{GPU}.count") or slots)
+    memory = int(labels.get(f"{GPU}.memory") or 0) * 2**20
+    tiers = sorted(pool["spec"]["perGPU"], key=lambda tier: number(tier["minMemory"]))
+    tier = [tier for tier in tiers if number(tier["minMemory"]) <= memory][-1]
+    cpu_jobs = pool["spec"]["perNodeCPU"]
+    return Limits(
+        training=gpus * tier["training"],
+        inference=gpus * tier["inference"],
+        slots=slots,
+        training_jobs=cpu_jobs["training"],
+        inference_jobs=cpu_jobs["inference"],
+        cpu_milli=int(room["cpu"]) * 1000,
+        memory=number(room["memory"]),
+    )
+
+
+class Knowledge(NamedTuple):
+    """Up to which version a process had been told of each resource when it decided."""
+
+    pods: int
+    nodes: int
+    gpupools: int
+
+
+class Truth:
+    """Everything the invariants ask for."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.server = world.server
+        self.limits: dict[str, list[tuple[int, Limits]]] = defaultdict(list)  # by node: since which version
+        self.decided: dict[str, Knowledge] = {}  # by pod name: what was known when its room was taken
+        self.last: dict[str, Object] = {}  # by UID: jobs that are gone, as they were
+        self.bound_at: dict[str, int] = {}  # by UID: the version at which a pod of others took room
+        self.succeeded: set[str] = set()  # names of pods that were seen to succeed
+        self.ended_at: dict[str, float] = {}  # by pod name
+        self.taken: dict[str, list[tuple[float, int, object]]] = defaultdict(
+            list
+        )  # by pod name: reports, who took them
+        self.requests: list[Callable[[str, str, Target, Any], None]] = []
+
+    def changed(self, change: Change) -> None:
+        """Keep what later questions need; runs before the invariants."""
+        if change.resource in ("nodes", "gpupools"):
+            pools = self.server.all("gpupools")
+            for node in self.server.all("nodes"):
+                now, known = limits_of(node, pools), self.limits[node["metadata"]["name"]]
+                if not known or known[-1][1] != now:
+                    known.append((change.version, now))
+        elif change.resource in JOBS and change.type == "DELETED":
+            self.last[change.new["metadata"]["uid"]] = change.new
+        elif change.resource == "pods":
+            if change.new["spec"].get("nodeName"):
+                self.bound_at.setdefault(change.new["metadata"]["uid"], change.version)
+            if change.new["status"]["phase"] == "Succeeded":
+                self.succeeded.add(change.key[1])
+            if not is_live_phase(change.new):
+                self.ended_at.setdefault(change.key[1], change.at)
+
+    def decides(self, known: dict[str, int], pod: str) -> None:
+        """A process takes room for a pod, on what it knows now."""
+        self.decided[pod] = Knowledge(known["pods"], known["nodes"], known["gpupools"])
+
+    def request(self, process: str, method: str, target: "Target", body: Any) -> None:
+        """A request arrives at the server."""
+        for check in self.requests:
+            check(process, method, target, body)
+
+    # --- questions
+
+    def live(self, pod: Object) -> bool:
+        """Whether its containers run, or may still start."""
+        if not is_live_phase(pod):
+            return False
+        return not pod["metadata"].get("deletionTimestamp") or self.world.kubelet.runs(pod["metadata"]["uid"])
+
+    def job(self, uid: str) -> Object | None:
+        """A job by UID, as it is or was."""
+        for resource in JOBS:
+            for job in self.server.all(resource):
+                if job["metadata"]["uid"] == uid:
+                    return job
+        return self.last.get(uid)
+
+    def assignment(self, uid: str, pod: str) -> Object | None:
+        """The record of a pod in its job's status."""
+        status = (self.job(uid) or {}).get("status") or {}
+        return next((a for a in status.get("assignments") or () if a["pod"] == pod), None)
+
+    def ours_on(self, node: str) -> list[Object]:
+        """Live pods of ours that are or will be there."""
+        return [p for p in self.server.all("pods") if owner_of(p) and wanted_node(p) == node and self.live(p)]
+
+    def others_on(self, node: str, known: int) -> list[Object]:
+        """Live pods of others, bound by the version `known`."""
+        return [
+            p
+            for p in self.server.all("pods")
+            if not owner_of(p)
+            and p["spec"].get("nodeName") == node
+            and self.live(p)
+            and self.bound_at[p["metadata"]["uid"]] <= known
+        ]
+
+    def widest(self, node: str, knowledge: Knowledge) -> Limits:
+        """The widest limits that stood on a node since somebody knew this much."""
+        since = min(knowledge.nodes, knowledge.gpupools)
+        history = self.limits[node]
+        current = [
+            limits for i, (_, limits) in enumerate(history) if i + 1 == len(history) or history[i + 1][0] > since
+        ]
+        return Limits(*map(max, zip(*current, strict=True)))
+
+
+def key_of(obj: Object) -> Key:
+    """Namespace and name."""
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
