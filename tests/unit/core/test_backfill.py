@@ -83,7 +83,7 @@ def test_only_the_first_that_is_blocked_by_room_keeps_some():
     assert {p.node for name in "ab" for p in made.pods_of(name)} == {"n1"}
     assert end(made, "c").running() == {"a", "b", "d"}  # on n2, the nearest for `first`
     assert end(made, "a").running() == {"b", "d", "small"}  # n1 is as near now; nothing is kept for `second`
-    assert [p.node for p in made.pods_of("small")] == ["n2"]
+    assert [a.node for a in made.status("small").assignments] == ["n2"]
 
 
 # --- what does not delay it

@@ -348,14 +348,15 @@ def _actions_of(
             job_uid=job.uid,
             namespace=job.namespace,
             name=assignment.pod,
-            manifest=podspec.manifest(job, assignment, snapshot.defaults, present=_present(assignment, snapshot)),
+            manifest=podspec.manifest(
+                job,
+                assignment,
+                snapshot.defaults,
+                present=() if assignment.node else sorted(snapshot.nodes),
+                selector=_pool_spec(job, snapshot).node_selector,
+            ),
         )
     yield from announce.events(read, job.status)
-
-
-def _present(assignment: Assignment, snapshot: Snapshot) -> Sequence[str]:
-    """Nodes that a pod without a node must not land on: those that are there, whose room is not its own."""
-    return () if assignment.node else sorted(snapshot.nodes)
 
 
 def _next_time(job: Job, snapshot: Snapshot, now: datetime | None) -> datetime | None:

@@ -19,12 +19,23 @@ USER = 65532
 CONTAINER = "trainer"
 _PVC = "pvc://"
 RENDEZVOUS_PORT = 29500  # torch's own default
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_HOSTNAME = "kubernetes.io/hostname"
+_NOTHING: Mapping[str, str] = {}
 
 
-def manifest(job: Job, assignment: Assignment, defaults: Defaults, *, present: Sequence[str] = ()) -> dict[str, Any]:
+def manifest(
+    job: Job,
+    assignment: Assignment,
+    defaults: Defaults,
+    *,
+    present: Sequence[str] = (),
+    selector: Mapping[str, str] = _NOTHING,
+) -> dict[str, Any]:
     """The pod of `assignment`, restricted Pod Security throughout, owned by the job.
 
-    `present`: nodes that a pod without a node of its own must not land on; it waits for a new one.
+    A pod without a node of its own waits for a new one: not one of those `present`, and with the labels of `selector`,
+    by which an autoscaler sees what kind of node to add.
     """
     template: Mapping[str, Any] = job.raw_spec.get("podTemplate") or {}
     metadata: Mapping[str, Any] = template.get("metadata") or {}
@@ -45,7 +56,8 @@ def manifest(job: Job, assignment: Assignment, defaults: Defaults, *, present: S
             "annotations": annotations,
             "ownerReferences": [_owner(job)],
         },
-        "spec": _pod_spec(job, assignment, attempt, template=template, defaults=defaults, present=present),
+        "spec": _pod_spec(job, assignment, attempt, template=template, defaults=defaults)
+        | ({} if assignment.node else _on_a_new_node(job, attempt, template, present=present, selector=selector)),
     }
 
 
@@ -88,7 +100,6 @@ def _pod_spec(
     *,
     template: Mapping[str, Any],
     defaults: Defaults,
-    present: Sequence[str],
 ) -> dict[str, Any]:
     spec = effective_spec(job)
     claims = claims_of(spec)
@@ -139,15 +150,26 @@ def _pod_spec(
         pod["hostname"], pod["subdomain"] = assignment.pod, names.service_name(job)
     if assignment.node:
         pod["affinity"] = _affinity("In", [assignment.node])
-    elif present:
-        pod["affinity"] = _affinity("NotIn", list(present))
     return pod
 
 
-def _affinity(operator: str, nodes: list[str]) -> dict[str, Any]:
+def _on_a_new_node(
+    job: Job, attempt: int, template: Mapping[str, Any], *, present: Sequence[str], selector: Mapping[str, str]
+) -> dict[str, Any]:
+    """What of its pod's spec sends it to a node that is still to come; pods of a job of several nodes to one each."""
+    affinity = _affinity("NotIn", present) if present else {}
+    if job.spec.nodes > 1:
+        mates = {names.LABEL_JOB_UID: job.uid, names.LABEL_ATTEMPT: str(attempt)}
+        apart = {"topologyKey": _HOSTNAME, "labelSelector": {"matchLabels": mates}}
+        affinity["podAntiAffinity"] = {_REQUIRED: [apart]}
+    labels = {**selector, **(template.get("nodeSelector") or {})}
+    return ({"affinity": affinity} if affinity else {}) | ({"nodeSelector": labels} if labels else {})
+
+
+def _affinity(operator: str, nodes: Sequence[str]) -> dict[str, Any]:
     """Required affinity by the names of nodes: the scheduler still binds, so all else that it knows is respected."""
     term = {"matchFields": [{"key": "metadata.name", "operator": operator, "values": [node]} for node in nodes]}
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+    return {"nodeAffinity": {_REQUIRED: {"nodeSelectorTerms": [term]}}}
 
 
 def effective_spec(job: Job) -> dict[str, Any]:
