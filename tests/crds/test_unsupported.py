@@ -37,7 +37,6 @@ def test_every_row_is_about_a_field_that_exists(kind, row):
         ("TrainingJob", {"spec.resources.gpus": 2}, "spec.resources.gpus: our trainer uses one GPU yet"),
         ("InferenceJob", {"spec.resources.gpus": 2}, "spec.resources.gpus: our trainer uses one GPU yet"),
         ("InferenceJob", {"spec.input.pattern": "**/*.MP4"}, "spec.input.pattern: videos cannot be read yet"),
-        ("TrainingJob", {"spec.nodes": 2}, "spec.nodes: our trainer does not train on several nodes yet"),
     ],
 )
 def test_what_is_missing_is_said(kind, changes, message):

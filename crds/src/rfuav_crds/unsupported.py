@@ -78,11 +78,6 @@ _JOB = (
 TABLE: dict[str, tuple[Missing, ...]] = {
     "TrainingJob": (
         *_JOB,
-        Missing(
-            "nodes",
-            _several_without_image,
-            "our trainer does not train on several nodes yet: write 1, or name an image of your own that does",
-        ),
         Missing("model.weights", _remote, _REMOTE),
         Missing("weightsCache.uri", _remote, _REMOTE),
         Missing("dataset.train.uri", _remote, _REMOTE),

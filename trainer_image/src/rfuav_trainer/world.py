@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 import torch
 from torch import distributed
-from torch.distributed.distributed_c10d import TCPStore
 
 from rfuav_trainer.errors import StoppedError
 
@@ -120,7 +119,7 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
     rank, host, port = int(environment["PET_NODE_RANK"]), environment["PET_MASTER_ADDR"], environment["PET_MASTER_PORT"]
     log.info("waiting for the other processes", rank=rank, size=size, first=f"{host}:{port}")
     try:
-        store = TCPStore(
+        store = distributed.TCPStore(  # type: ignore[attr-defined]  # its stubs do not name it
             host if rank else "0.0.0.0",  # noqa: S104  the first is found by its name in the cluster
             int(port),
             size,
