@@ -94,6 +94,9 @@ class Api:
         wanted = body.get("preconditions") or {}
         if any(wanted[part] != found["metadata"][part] for part in wanted):
             return _conflict(target)
+        if target.resource in JOBS and found["metadata"].get("finalizers"):
+            marks = {"deletionTimestamp": found["metadata"].get("deletionTimestamp") or self.server.stamp()}
+            return Answer(200, self.server.meta(target.resource, target.key, marks, author))
         if target.resource in JOBS:
             self.server.remove(target.resource, target.key, author)
             return Answer(200, {"kind": "Status", "status": "Success"})

@@ -26,10 +26,11 @@ _MILD = one_of(*FATES, *("ok",) * 6)
     kind=one_of("TrainingJob", "InferenceJob"),
     gpus=one_of(0, 1, 1, 1, 1, 2),
     cpu=one_of("500m", "500m", "2"),
+    memory=one_of("1Gi", "1Gi", "5Gi"),
     shards=one_of(1, 1, 2, 3),
     parallelism=one_of(1, 2, 3),
     backoff=one_of(0, 1, 2, 3),
-    fates=some(_MILD, 3),
+    fates=some(_MILD, 5),
     work=seconds(5, 90),
     priority=one_of("", "", "", "urgent"),
     source=one_of("", "", "", "j0", "j1"),
@@ -50,6 +51,7 @@ def _manifest(
     *,
     gpus: int = 1,
     cpu: str = "500m",
+    memory: str = "1Gi",
     shards: int = 1,
     parallelism: int = 1,
     backoff: int = 3,
@@ -61,7 +63,7 @@ def _manifest(
     spec: Object = {
         "model": {"architecture": "resnet18"},
         "output": {"uri": f"pvc://results/{job}"},
-        "resources": {"gpus": gpus, "cpu": cpu, "memory": "1Gi"},
+        "resources": {"gpus": gpus, "cpu": cpu, "memory": memory},
         "pool": "default",
         "priorityClassName": priority,
         "suspend": suspend,
@@ -108,6 +110,24 @@ def delete(world: "World", *, job: str) -> None:
     found = world.find_job(job)
     if found is not None:
         world.server.remove(found[0], (NAMESPACE, job), USER)
+
+
+@deed(2, job=a_job, seconds=seconds(1, 60))
+def delete_slowly(world: "World", *, job: str, seconds: float) -> None:
+    """Deleted, and held by somebody's finalizer for a while."""
+    found = world.find_job(job)
+    if found is None or found[1]["metadata"].get("deletionTimestamp"):
+        return
+    resource, held = found
+    marks = {"finalizers": ["example.com/x"], "deletionTimestamp": world.stamp(), "deletionGracePeriodSeconds": 0}
+    world.server.meta(resource, (NAMESPACE, job), marks, USER)
+    world.after(seconds, _let_go, world, resource, job, held["metadata"]["uid"])
+
+
+def _let_go(world: "World", resource: str, job: str, uid: str) -> None:
+    found = world.server.get(resource, (NAMESPACE, job))
+    if found is not None and found["metadata"]["uid"] == uid:
+        world.server.remove(resource, (NAMESPACE, job), USER)
 
 
 @deed(2, job=a_job)

@@ -64,7 +64,7 @@ def node_resized(world: "World", *, node: str, slots: int) -> None:
     14,
     effect=one_of(
         *(faults.REFUSED, faults.DROPPED, faults.LOST, faults.LOST, faults.SLOW, faults.RACED, faults.GATEWAY),
-        *(faults.TOO_MANY, faults.BROKEN, faults.UNAVAILABLE),
+        *(faults.TOO_MANY, faults.BROKEN, faults.UNAVAILABLE, faults.FORBIDDEN),
     ),
     what=one_of("any", "writes", "writes", "status", "creates", "creates", "deletes", "leases"),
     count=one_of(1, 1, 2, 5),

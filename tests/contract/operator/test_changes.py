@@ -59,8 +59,10 @@ def test_a_waiting_job_can_be_cancelled(world):
 
 
 def test_the_pool_s_printed_columns(world, kubectl):
-    for index in range(3):
+    for index in range(2):
         world.submit(f"job{index}", run=None)
+        world.phase(f"job{index}", "Running")
+    world.submit("job2")
     world.reason("job2", "WaitingForCapacity")
     header = ["NAME", "NODES", "GPUS", "SLOTS", "TRAINING", "INFERENCE", "PENDING", "STOP", "AGE"]
 
