@@ -1,8 +1,8 @@
 """How fast a crowd that was held is let in: `make bench-burst`.
 
-500 jobs wait in a pool on hold, with room for all; the hold ends. `seconds`: until the last pod was created. The ceiling is
-measured after it on the same cluster: the operator's own client does one status patch and one pod create for each of 500
-other jobs, as many at a time as the operator's writer, the operator standing still.
+500 jobs wait in a pool on hold, with room for all; the hold ends. `seconds`: until the last pod was created. The
+ceiling is measured after it on the same cluster: the operator's own client does one status patch and one pod create for
+each of 500 other jobs, as many at a time as the operator's writer, the operator standing still.
 """
 
 import asyncio

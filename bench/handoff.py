@@ -1,7 +1,7 @@
 """How long a GPU stands idle between two jobs: `make bench-handoff`.
 
-30 jobs of one second on two GPUs that take one training each. A hand-off: from the event that a pod has succeeded to the
-event that the next was created, both as one watch of the API server tells them. The physical limit of the drain is 15 s.
+30 jobs of one second on two GPUs that take one training each. A hand-off: from the event that a pod has succeeded to
+the event that the next was created, both as one watch of the API server tells them. The limit of the drain is 15 s.
 """
 
 import asyncio

@@ -97,7 +97,8 @@ class Live:
     def writes(self) -> list[Object]:
         """What the operator wrote since the last call, from the API server's audit log; its lease is not counted."""
         time.sleep(0.5)  # the log is flushed behind
-        assert self.cluster.audit_log is not None
+        if self.cluster.audit_log is None:
+            raise RuntimeError("this cluster keeps no audit log")
         with self.cluster.audit_log.open(encoding="utf-8") as log:
             log.seek(self._audit_at)
             lines = log.readlines()
