@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from rfuav_operator import app
 from rfuav_operator.core import limits
-from rfuav_operator.core.model import CreatePod, Pool
+from rfuav_operator.core.model import CreatePod, DeletePod, Pool
 from rfuav_operator.shell.connection import Answer
 from rfuav_operator.shell.reflector import Reflector
 from rfuav_operator.shell.state import ClusterState
@@ -105,4 +105,17 @@ def lost_create_is_tried_again_unseen() -> Iterator[None]:
         return None if answer is None else await real(self, action, answer)
 
     with patch.object(Writer, "_made", made):
+        yield
+
+
+@old
+def refused_delete_is_given_up() -> Iterator[None]:
+    """A pod whose delete was refused once was never deleted."""
+    real = Writer._delete_pod
+
+    async def delete(self: Writer, action: DeletePod) -> None:
+        with patch.object(self._state, "touch", lambda *_: None):
+            await real(self, action)
+
+    with patch.object(Writer, "_delete_pod", delete):
         yield

@@ -106,8 +106,15 @@ FOUND = [
             do(15, "delete_pods", job="first", how="graceful"),
         ),
     ),
+    Found(
+        "refused_delete_is_given_up",
+        "statuses_follow_from_the_state",
+        script(
+            training("stuck", 1, fates=["image"], backoff=0),
+            do(20, "requests_fail", effect="403", what="deletes", count=1, skip=0, seconds=1.0),
+        ),
+    ),
 ]
-
 
 SEEDS = range(12)  # the same script with other delays
 

@@ -78,6 +78,13 @@ def requests_fail(world: "World", *, effect: str, what: str, count: int, skip: i
     world.faults.rules.append(Rule(effect, what, count=count, skip=skip, until=until, seconds=wait))
 
 
+@deed(4, job=a_job, count=whole(1, 6), seconds=seconds(20, 90))
+def contended(world: "World", *, job: str, count: int, seconds: float) -> None:
+    """Somebody else writes a job whenever the operator is about to."""
+    until = world.loop.time() + seconds
+    world.faults.rules.append(Rule(faults.RACED, "status", count=count, until=until, name=job))
+
+
 @deed(
     2, effect=one_of(faults.FORBIDDEN, faults.FORBIDDEN, faults.INVALID), count=one_of(1, 2, 4), seconds=seconds(5, 60)
 )

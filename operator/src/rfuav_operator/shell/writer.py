@@ -285,6 +285,7 @@ class Writer:
                 "pod not deleted", pod=f"{action.namespace}/{action.name}", status=answer.status, message=answer.message
             )
             await asyncio.sleep(REFUSED_BACKOFF)
+            self._state.touch([action.job_uid])
         elif answer.body.get("kind") == "Pod":
             ingest.pod(self._state, answer.body)
 
