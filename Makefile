@@ -7,7 +7,7 @@ NAME ?= rfuav
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock check lint types contracts drift generate test test-unit test-contract test-trainer test-cluster \
+.PHONY: bench-plan bench-handoff bench-burst help venv lock check lint types contracts drift generate test test-unit test-contract test-trainer test-cluster \
 	cluster-up cluster-down kubeconfig demo demo-clean
 
 help:  ## This list
@@ -65,6 +65,15 @@ test: check  ## Everything: check, trainer, contract and end-to-end suites, one 
 .PHONY: simulate
 simulate: venv  ## Replay one history of the simulation with its log (SEED=7), or play many (N=1000, FIRST=0)
 	PYTHONPATH=tests $(PY) -m simulation $(if $(N),--count $(N) --first $(or $(FIRST),0),--seed $(or $(SEED),0))
+
+bench-plan: venv  ## How long the core plans: 10,000 jobs on 1,000 nodes
+	@$(PY) -m bench.plan
+
+bench-handoff: venv  ## From a pod that ended to the next that is created, on a live API server
+	@$(PY) -m bench.handoff
+
+bench-burst: venv  ## 500 held jobs let in at once, against what the API server takes
+	@$(PY) -m bench.burst
 
 cluster-up: venv  ## A real Kubernetes on this machine: PROFILE=api|full NAME=rfuav
 	$(PY) -m localcluster up --profile $(PROFILE) --name $(NAME)

@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from rfuav_crds import GPUPoolSpec, InferenceJobSpec, TrainingJobSpec, pod, pool, running, status
+from rfuav_crds import GPUPoolSpec, InferenceJobSpec, TrainingJobSpec, pod, pool, quota, running, status
+from rfuav_crds.quota import GPUQuotaSpec
 from rfuav_operator.core import model as core
 
 
@@ -33,6 +34,11 @@ def aliases(model: Any) -> set[str]:
         (core.GpuTier, pool.GpuTier),
         (core.PerNodeCpu, pool.PerNodeCpu),
         (core.Resources, running.Resources),
+        (core.Preemption, pool.Preemption),
+        (core.ScaleUp, pool.ScaleUp),
+        (core.GpuShare, quota.GpuShare),
+        (core.PoolQuota, quota.PoolQuota),
+        (core.QuotaSpec, GPUQuotaSpec),
     ],
     ids=lambda part: part.__name__,
 )

@@ -12,7 +12,7 @@ def stored(kind: str, changes: dict) -> dict:
     return load_object(changed(kind, changes)).spec.model_dump(by_alias=True, exclude_none=True)
 
 
-@pytest.mark.parametrize("kind", GOOD.keys() - {"GPUQuota"})
+@pytest.mark.parametrize("kind", GOOD)
 def test_a_plain_manifest_asks_for_nothing_that_is_missing(kind):
     assert unsupported(stored(kind, {}), kind) == []
 
@@ -37,9 +37,6 @@ def test_every_row_is_about_a_field_that_exists(kind, row):
         ("TrainingJob", {"spec.resources.gpus": 2}, "spec.resources.gpus: our trainer uses one GPU yet"),
         ("InferenceJob", {"spec.resources.gpus": 2}, "spec.resources.gpus: our trainer uses one GPU yet"),
         ("InferenceJob", {"spec.input.pattern": "**/*.MP4"}, "spec.input.pattern: videos cannot be read yet"),
-        ("GPUPool", {"spec.scaleUp.maxJobs": 1}, "spec.scaleUp.maxJobs"),
-        ("GPUPool", {"spec.starvationSeconds": 60}, "spec.starvationSeconds"),
-        ("GPUQuota", {}, "spec.pools: quotas are not built yet"),
     ],
 )
 def test_what_is_missing_is_said(kind, changes, message):

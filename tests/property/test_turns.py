@@ -218,8 +218,7 @@ class Turns(RuleBasedStateMachine):
     @rule(n=PICK, gpus=st.integers(0, 2))
     def others(self, n, gpus):
         name = self._pick(sorted(self.whole), n)
-        self.cluster.foreign = {"x": foreign_pod("x", name, gpus=gpus, cpu=1)} if gpus else {}
-        self.cluster.plan = True
+        self.cluster.set_foreign(*([foreign_pod("x", name, gpus=gpus, cpu=1)] if gpus else []))
 
     @rule(seconds=st.sampled_from([1, 12, 70, 400, 2000]))
     def time(self, seconds):
@@ -249,7 +248,7 @@ class Turns(RuleBasedStateMachine):
         if not hasattr(self, "cluster"):
             return
         cluster = self.cluster
-        cluster.foreign = {}
+        cluster.set_foreign()
         for name, whole in self.whole.items():
             cluster.set_node(whole, name)
         for found in list(cluster.jobs.values()):

@@ -21,7 +21,7 @@ from rfuav_operator.core.model import (
     DeleteJob,
     DeletePod,
     JobStatus,
-    PatchPoolStatus,
+    PatchLimitsStatus,
     PatchStatus,
 )
 from rfuav_operator.shell import decode, ingest, paths
@@ -111,6 +111,8 @@ def fresh_decisions(world: "World") -> list[str]:
             ingest.job(state, kind, body)
     for body in world.server.all("gpupools"):
         ingest.pool(state, body)
+    for body in world.server.all("gpuquotas"):
+        ingest.quota(state, body)
     for body in world.server.all("pods"):
         ingest.pod(state, body)
     for body in world.server.all("nodes"):
@@ -139,9 +141,9 @@ def _told(action: Action) -> str:
             return f"delete pod {name}"
         case DeleteJob(job=job):
             return f"delete {job.name}"
-        case PatchPoolStatus(pool=held, status=wanted):
+        case PatchLimitsStatus(target=held, status=wanted):
             changed = [f"{k}: {held.status.get(k)} -> {v}" for k, v in wanted.items() if held.status.get(k) != v]
-            return f"write pool {held.name} ({', '.join(changed)})"
+            return f"write {type(held).__name__} ({', '.join(changed)})"
         case _:
             return ""
 

@@ -16,8 +16,9 @@ import msgspec
 from msgspec.structs import replace
 
 from rfuav_operator.core import progress
+from rfuav_operator.core.decide import Scheduler
 from rfuav_operator.core.model import Action, CreatePod, Phase, Pod, Snapshot, Uid
-from rfuav_operator.shell import decode, ingest, intake, loop, resync, writer
+from rfuav_operator.shell import decode, ingest, intake, resync, writer
 from rfuav_operator.shell.cache import Cache
 from rfuav_operator.shell.connection import Answer
 from rfuav_operator.shell.intake import Intake
@@ -282,12 +283,12 @@ def taken_reports_are_forgotten() -> Iterator[None]:
 @mutation
 def time_wakes_nobody() -> Iterator[None]:
     """When a backoff is over, nothing happens."""
-    real = loop.turn
+    real = Scheduler.turn
 
     def turn(*args: Any, **rest: Any) -> Any:
         return msgspec.structs.replace(real(*args, **rest), wake_at=None)
 
-    with patch.object(loop, "turn", turn):
+    with patch.object(Scheduler, "turn", turn):
         yield
 
 

@@ -1,13 +1,13 @@
 """What the operator did wrong before a history found it: each put back while it is entered, for `test_regressions`."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
 from rfuav_operator import app
-from rfuav_operator.core import decide
+from rfuav_operator.core import limits
 from rfuav_operator.core.model import CreatePod, DeletePod, Pool
 from rfuav_operator.shell.connection import Answer
 from rfuav_operator.shell.reflector import Reflector
@@ -25,20 +25,20 @@ def old(function: Callable[[], Iterator[None]]) -> None:
 @old
 def pool_status_never_equals_what_is_stored() -> Iterator[None]:
     """Conditions were compared as a tuple with the list that was read: every plan wrote the status again."""
-    real = decide.poolstatus.pool_status
+    real = limits.statuses
 
-    def pool_status(*args: Any, **rest: Any) -> Mapping[str, Any]:
-        status = real(*args, **rest)
-        return {**status, "conditions": tuple(status["conditions"])}
+    def statuses(*args: Any) -> Iterator[Any]:
+        for target, status in real(*args):
+            yield target, {**status, "conditions": tuple(status["conditions"])}
 
-    with patch.object(decide.poolstatus, "pool_status", pool_status):
+    with patch.object(limits, "statuses", statuses):
         yield
 
 
 @old
 def held_back_pool_status_has_the_last_word() -> Iterator[None]:
     """A status that waited for its budget was written although the pool had come back to what was stored."""
-    with patch.object(ClusterState, "plan_pool_status", lambda *_: None):
+    with patch.object(ClusterState, "plan_limits", lambda *_: None):
         yield
 
 
@@ -48,10 +48,10 @@ def pool_made_anew_gets_no_status() -> Iterator[None]:
     real = ClusterState._pool_changed
 
     def changed(self: ClusterState, old: Pool | None, new: Pool | None) -> None:
-        before = self._plan
+        before = self._plan, self._everything, set(self._dirty)
         real(self, old, new)
         if old is not None and new is not None and old.spec == new.spec:
-            self._plan = before
+            self._plan, self._everything, self._dirty = before
 
     with patch.object(ClusterState, "_pool_changed", changed):
         yield

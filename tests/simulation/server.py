@@ -23,6 +23,8 @@ KINDS = {
     "pods": "Pod",
     "nodes": "Node",
     "priorityclasses": "PriorityClass",
+    "resourcequotas": "ResourceQuota",
+    "services": "Service",
     "leases": "Lease",
     "events": "Event",
 }

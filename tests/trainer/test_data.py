@@ -13,7 +13,7 @@ from trainer.trainer_kit import image_set, tone_set
 from rfuav_trainer import data
 from rfuav_trainer.data import Sample
 from rfuav_trainer.errors import InputError, UnreadableFileError
-from rfuav_trainer.loading import batches
+from rfuav_trainer.loading import batches, cut
 from rfuav_trainer.spectrogram import SpectrogramParameters
 
 PARAMETERS = SpectrogramParameters(1e6, 0.004096, 128, 64)
@@ -192,7 +192,7 @@ def test_batches_keep_the_order_and_name_what_cannot_be_read(tmp_path, workers):
     (tmp_path / "beta/002.png").write_bytes(b"torn")
     listing = data.list_labelled(tmp_path, ["alpha", "beta", "gamma"], "image", None, where="x")
     reader = data.Reader(data.Preprocessing("image", 16))
-    found = list(batches(listing.samples, reader, 4, workers))
+    found = list(batches(cut(listing.samples, 4), reader, workers))
     assert [len(batch.samples) for batch in found] == [4, 3, 4, 3]
     assert [s.name for batch in found for s in batch.samples] == [
         s.name for s in listing.samples if s.name != "beta/002.png"

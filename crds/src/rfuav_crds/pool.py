@@ -39,9 +39,10 @@ class Preemption(Spec):
     within_pool: Policy = Field(
         "Never", description="Whether jobs of higher priority stop those of lower (LowerPriority). Default: Never."
     )
-    reclaim_borrowed: Policy = Field(
+    reclaim_borrowed: Literal["Never", "LowerPriority", "Any"] = Field(
         "Never",
-        description="Whether a namespace takes back its nominal share from borrowers (LowerPriority). Default: Never.",
+        description="Whether a namespace takes back its nominal share from borrowers: from those of lower priority "
+        "(LowerPriority), or from all (Any). Default: Never.",
     )
     min_runtime_seconds: Annotated[int, Field(ge=0, le=604_800)] = Field(
         300, description="A job that has run less than this, in seconds, is not stopped. Default: 300."

@@ -44,6 +44,7 @@ class Assignment(Model):
     image_error_since: datetime | None = Field(None, description="Since when its image cannot be pulled.")
     gpu_uuid: Name = Field("", alias="gpuUUID", description="Physical GPU that its process says it uses.")
     stopping: Message = Field("", description="Why it is being removed; its room is held until it is gone.")
+    stopping_for: Name = Field("", description="UID of the job that its room is taken back for.")
 
 
 class Queue(Model):

@@ -78,7 +78,6 @@ _JOB = (
 TABLE: dict[str, tuple[Missing, ...]] = {
     "TrainingJob": (
         *_JOB,
-        Missing("nodes", lambda value, _: value > 1, "training on several nodes is not built yet: write 1"),
         Missing("model.weights", _remote, _REMOTE),
         Missing("weightsCache.uri", _remote, _REMOTE),
         Missing("dataset.train.uri", _remote, _REMOTE),
@@ -98,23 +97,8 @@ TABLE: dict[str, tuple[Missing, ...]] = {
             "videos cannot be read yet: name pictures or raw recordings",
         ),
     ),
-    "GPUPool": (
-        Missing("queueing", _is_not("BestEffortFIFO"), "StrictFIFO is not built yet: write BestEffortFIFO"),
-        Missing("preemption.withinPool", _is_not("Never"), "preemption is not built yet: write Never"),
-        Missing("preemption.reclaimBorrowed", _is_not("Never"), "preemption is not built yet: write Never"),
-        Missing(
-            "starvationSeconds", _is_not(1800), "reserving room for a blocked head is not built yet: leave it at 1800"
-        ),
-        Missing("scaleUp.maxJobs", lambda value, _: value > 0, "scale-up is not built yet: write 0"),
-        Missing("stopPolicy", _is_not("None"), "holding a pool is not built yet: write None"),
-    ),
-    "GPUQuota": (
-        Missing(
-            "pools",
-            lambda value, _: bool(value),
-            "quotas are not built yet: limit jobs with a ResourceQuota on count/trainingjobs.rfuav.io",
-        ),
-    ),
+    "GPUPool": (),
+    "GPUQuota": (),
 }
 
 

@@ -5,11 +5,11 @@ What it asks of the API server (the chart grants exactly this):
 | resource | verbs | by |
 |---|---|---|
 | trainingjobs, inferencejobs | list, watch, get, delete | kopf, resync, writer (409, TTL) |
-| gpupools | list, watch, get | kopf, resync, writer |
-| gpuquotas | list, watch | kopf |
-| trainingjobs/status, inferencejobs/status, gpupools/status | patch | writer |
+| gpupools, gpuquotas | list, watch, get | kopf, resync, writer |
+| trainingjobs/status, inferencejobs/status, gpupools/status, gpuquotas/status | patch | writer |
 | pods | list, watch, get, create, delete | reflector, writer |
-| nodes, priorityclasses.scheduling.k8s.io | list, watch | reflectors |
+| services | create | writer |
+| nodes, resourcequotas, priorityclasses.scheduling.k8s.io | list, watch | reflectors |
 | events.events.k8s.io | create, patch | events |
 | own namespace: leases | get, create, update | leader |
 | own namespace: secrets | get, create | tls |
@@ -186,6 +186,14 @@ class Operator:
                 read=decode.NodeObject,
                 key=lambda read: read.metadata.name,
                 value=decode.node,
+            ),
+            Reflector(
+                self._connection,
+                paths.RESOURCE_QUOTAS,
+                self.state.resource_quotas,
+                read=decode.ResourceQuotaObject,
+                key=lambda read: (read.metadata.namespace, read.metadata.name),
+                value=decode.resource_quota,
             ),
             Reflector(
                 self._connection,

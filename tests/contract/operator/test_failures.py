@@ -43,8 +43,9 @@ def test_a_pod_that_vanished_runs_again(world):
 
 
 def test_a_quota_s_refusal_is_quoted_and_tried_again(world):
-    quota = {"metadata": {"name": "q"}, "spec": {"hard": {"requests.nvidia.com/gpu": "0"}}}
-    world.core.create_namespaced_resource_quota(world.namespace, quota)
+    """A quota with scopes is left to the API server, whose refusal is quoted; the others are honoured beforehand."""
+    spec = {"hard": {"pods": "0"}, "scopes": ["NotTerminating"]}
+    world.core.create_namespaced_resource_quota(world.namespace, {"metadata": {"name": "q"}, "spec": spec})
     world.wait(lambda: world.core.read_namespaced_resource_quota("q", world.namespace).status.hard)
     world.submit("a")
     status = world.reason("a", "RejectedByCluster")
@@ -67,9 +68,9 @@ def test_a_job_that_runs_too_long_is_stopped(world):
 
 
 def test_a_field_that_is_not_built_yet_says_so(world):
-    world.submit("a", nodes=2)
+    world.submit("a", training={"precision": "bf16"})
     status = world.reason("a", "Misconfigured")
-    assert "nodes" in status["message"]
+    assert "spec.training.precision" in status["message"]
     assert not world.pods("a")
 
 

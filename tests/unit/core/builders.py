@@ -8,6 +8,7 @@ from rfuav_operator.core.decide import Turn, turn
 from rfuav_operator.core.model import (
     CreatePod,
     Defaults,
+    GpuShare,
     GpuTier,
     Job,
     JobSpec,
@@ -21,8 +22,14 @@ from rfuav_operator.core.model import (
     Pod,
     PodPhase,
     Pool,
+    PoolQuota,
     PoolSpec,
+    Preemption,
+    PriorityClass,
+    Quota,
+    QuotaSpec,
     Report,
+    ResourceQuota,
     Resources,
     Snapshot,
     Uid,
@@ -41,6 +48,7 @@ def job(
     name: str = "a",
     *,
     kind: Kind = Kind.TRAINING,
+    namespace: str = "team",
     uid: str = "",
     created: datetime = T0,
     generation: int = 1,
@@ -55,7 +63,7 @@ def job(
     document = {"output": {"uri": f"pvc://models/{name}"}} if raw is None else raw
     return Job(
         kind=kind,
-        namespace="team",
+        namespace=namespace,
         name=name,
         uid=Uid(uid or f"uid-{name}"),
         resource_version="1",
@@ -104,6 +112,53 @@ def pool(name: str = "default", *, problems: tuple[str, ...] = (), **spec: Any) 
     )
 
 
+def whole(name: str = "n1", *, gpus: int = 4, **rest: Any) -> Node:
+    """A node that does not share its GPUs: one slot each."""
+    return node(name, gpus=gpus, slots=gpus, **rest)
+
+
+PREEMPTION = Preemption(within_pool="LowerPriority", min_runtime_seconds=60)
+RECLAIM = Preemption(reclaim_borrowed="Any", min_runtime_seconds=60)
+CLASSES = {name: PriorityClass(name=name, value=value) for name, value in (("low", 10), ("mid", 500), ("high", 9000))}
+
+
+def quota(
+    namespace: str = "team",
+    nominal: int = 0,
+    *,
+    pool: str = "default",
+    borrow: int | None = None,
+    lend: int | None = None,
+    training: int | None = None,
+    inference: int | None = None,
+    **spec: Any,
+) -> Quota:
+    entry = PoolQuota(
+        name=pool,
+        gpus=GpuShare(nominal=nominal, borrowing_limit=borrow, lending_limit=lend),
+        max_training_jobs=training,
+        max_inference_jobs=inference,
+    )
+    return Quota(
+        namespace=namespace,
+        uid=Uid(f"quota-{namespace}"),
+        resource_version="1",
+        generation=1,
+        spec=QuotaSpec(pools=(entry,), **spec),
+    )
+
+
+def resource_quota(namespace: str = "team", *, used: dict[str, int] | None = None, **hard: int) -> ResourceQuota:
+    """`hard` and `used` by the short names gpus, cpu (millicores), memory (bytes) and pods."""
+    keys = {"gpus": "requests.nvidia.com/gpu", "cpu": "requests.cpu", "memory": "requests.memory", "pods": "pods"}
+    return ResourceQuota(
+        namespace=namespace,
+        name="rq",
+        hard={keys[name]: value for name, value in hard.items()},
+        used={keys[name]: value for name, value in (used or {}).items()},
+    )
+
+
 def pod_of(owner: Job, *, at: int = 0, **changes: Any) -> Pod:
     """The pod of the job's assignment `at`, pending and not bound unless `changes` say otherwise."""
     held = owner.status.assignments[at]
@@ -149,6 +204,8 @@ def snapshot(
     foreign: Iterable[Pod] = (),
     nodes: Iterable[Node] | None = None,
     pools: Iterable[Pool] | None = None,
+    quotas: Iterable[Quota] = (),
+    resource_quotas: Iterable[ResourceQuota] = (),
     **rest: Any,
 ) -> Snapshot:
     pods_of: dict[Uid, dict[str, Pod]] = {}
@@ -160,7 +217,7 @@ def snapshot(
         assert p.node is not None
         others[p.node] = (*others.get(p.node, ()), p)
     rest.setdefault("creating", {})
-    rest.setdefault("priority_classes", {})
+    rest.setdefault("priority_classes", CLASSES)
     rest.setdefault("defaults", DEFAULTS)
     return Snapshot(
         jobs={j.uid: j for j in jobs},
@@ -168,6 +225,8 @@ def snapshot(
         foreign=others,
         nodes={n.name: n for n in ([node()] if nodes is None else nodes)},
         pools={p.name: p for p in ([pool()] if pools is None else pools)},
+        quotas={q.namespace: q for q in quotas},
+        resource_quotas={q.namespace: {q.name: q} for q in resource_quotas},
         **rest,
     )
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 from msgspec.structs import replace
-from unit.core.builders import DEFAULTS, T0, node, pool
+from unit.core.builders import CLASSES, DEFAULTS, T0, node, pool
 
 from rfuav_operator.core import placement
-from rfuav_operator.core.decide import turn
+from rfuav_operator.core.decide import Dirt, Scheduler, turn
 from rfuav_operator.core.model import (
     Action,
     CreatePod,
@@ -24,24 +24,48 @@ from rfuav_operator.core.model import (
     JobStatus,
     Kind,
     Node,
+    NodeName,
     PatchStatus,
+    Phase,
     Pod,
     PodPhase,
     Pool,
+    PoolQuota,
+    Quota,
     Report,
+    ResourceQuota,
     Snapshot,
     Uid,
 )
 
+Held = tuple[Job, int]  # whose pod, and its GPUs
+
+
+def skeleton(status: JobStatus) -> tuple[Any, ...]:
+    """What of a status may not be told later than at once."""
+    return status.phase, status.attempt, status.assignments, status.source
+
 
 class Cluster:
-    def __init__(self, nodes: Iterable[Node] = (), pools: Iterable[Pool] = ()) -> None:
+    def __init__(
+        self,
+        nodes: Iterable[Node] = (),
+        pools: Iterable[Pool] = (),
+        *,
+        quotas: Iterable[Quota] = (),
+        resource_quotas: Iterable[ResourceQuota] = (),
+        compare: bool = True,
+    ) -> None:
         self.now: datetime = T0
         self.jobs: dict[Uid, Job] = {}
         self.pods: dict[str, Pod] = {}
         self.nodes = {n.name: n for n in nodes or [node()]}
         self.pools = {p.name: p for p in pools or [pool()]}
+        self.quotas = {q.namespace: q for q in quotas}
+        self.resource_quotas = {q.namespace: q for q in resource_quotas}
+        self.compare = compare
         self.foreign: dict[str, Pod] = {}
+        self.not_on: dict[str, frozenset[str]] = {}  # pods without a node of their own: where they must not land
         self.version = 1
         self.wake_at: datetime | None = None
         self.ended: dict[Uid, JobStatus] = {}
@@ -57,7 +81,10 @@ class Cluster:
         self.lanes: dict[Uid, deque[Action]] = {}
         self.ours: dict[Uid, str] = {}  # resourceVersion after our own last write
         self.dirty: set[Uid] = set(self.jobs)
+        self.dirty_nodes: set[Any] = set()
         self.plan = True
+        self.everything = True
+        self.scheduler = Scheduler()
 
     def crash(self) -> None:
         self._forget()
@@ -78,15 +105,21 @@ class Cluster:
             creating=dict(self.creating),
             nodes=self.nodes,
             pools=self.pools,
-            priority_classes={},
+            quotas=self.quotas,
+            resource_quotas={ns: {q.name: replace(q, used=self._used(q))} for ns, q in self.resource_quotas.items()},
+            priority_classes=CLASSES,
             defaults=DEFAULTS,
             rejected=dict(self.rejected),
         )
 
     def turn(self, reports: Iterable[Report] = ()) -> list[Action]:
-        seen = self.snapshot()
-        done = turn(seen, dirty=set(self.dirty), reports=list(reports), now=self.now, plan=self.plan)
-        self.dirty, self.plan, self.wake_at = set(), False, done.wake_at
+        seen, before = self.snapshot(), self.held()
+        dirt = Dirt(jobs=set(self.dirty), nodes=set(self.dirty_nodes), plan=self.plan, everything=self.everything)
+        done = self.scheduler.turn(seen, dirt, reports=list(reports), now=self.now)
+        if self.compare:
+            self._compare_with_one_that_knows_nothing(seen, done.actions, list(reports))
+        self.dirty, self.dirty_nodes, self.plan, self.wake_at = set(), set(), False, done.wake_at
+        self.everything = False
         for action in done.actions:
             match action:
                 case PatchStatus(job=job, status=status):
@@ -98,7 +131,20 @@ class Cluster:
                     self.lanes.setdefault(uid, deque()).append(action)
                 case DeletePod(job_uid=uid) | DeleteJob(job=Job(uid=uid)):
                     self.lanes.setdefault(uid, deque()).append(action)
+        self._check_quotas(before, self.held())
         return list(done.actions)
+
+    def _compare_with_one_that_knows_nothing(
+        self, seen: Snapshot, actions: Iterable[Action], reports: list[Report]
+    ) -> None:
+        """What is kept between turns is an index: without it the same is decided."""
+        fresh = turn(seen, dirty=list(seen.jobs), reports=reports, now=self.now, plan=True)
+        mine, theirs = (
+            {a.job.uid: a.status for a in made if isinstance(a, PatchStatus)} for made in (actions, fresh.actions)
+        )
+        for uid in mine.keys() | theirs.keys():
+            ours, other = (skeleton(made.get(uid, seen.jobs[uid].status)) for made in (mine, theirs))
+            assert ours == other, (uid, ours, other)
 
     # --- one write
 
@@ -167,7 +213,12 @@ class Cluster:
         meta, spec = action.manifest["metadata"], action.manifest["spec"]
         held = owner.status.assignments
         assert any(a.pod == action.name for a in held), "a pod was created before it was recorded"
-        terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        required = "requiredDuringSchedulingIgnoredDuringExecution"
+        affinity = spec.get("affinity", {}).get("nodeAffinity", {}).get(required)
+        fields = affinity["nodeSelectorTerms"][0]["matchFields"] if affinity else []
+        wanted = next((f["values"][0] for f in fields if f["operator"] == "In"), None)
+        if wanted is None:
+            self.not_on[action.name] = frozenset(f["values"][0] for f in fields)
         need = placement.need_of(owner)
         labels = meta["labels"]
         self.pods[action.name] = Pod(
@@ -178,7 +229,7 @@ class Cluster:
             job_uid=owner.uid,
             attempt=int(labels["rfuav.io/attempt"]),
             index=int(labels.get("rfuav.io/shard", labels.get("rfuav.io/rank", "0"))),
-            wanted_node=terms[0]["matchFields"][0]["values"][0],
+            wanted_node=wanted,
             created=self.now,
             gpus=int(spec["containers"][0]["resources"]["limits"].get("nvidia.com/gpu", "0")),
             cpu_milli=need.cpu_milli,
@@ -195,6 +246,12 @@ class Cluster:
         self.version += 1
         self.jobs[job.uid] = replace(job, resource_version=str(self.version))
         self.touch(job.uid)
+        self._touch_dependents(job)
+
+    def _touch_dependents(self, job: Job) -> None:
+        for other in self.jobs.values():
+            if other.namespace == job.namespace and other.spec.model.from_training_job == job.name:
+                self.touch(other.uid)
 
     def add(self, job: Job) -> None:
         self._store(job)
@@ -213,6 +270,7 @@ class Cluster:
         for pod in [p for p in self.pods.values() if p.job_uid == uid]:
             self.pods[pod.name] = replace(pod, deleting=True)
         self.touch(uid)
+        self._touch_dependents(job)
 
     def change_pod(self, name: str, **changes: Any) -> None:
         self.pods[name] = replace(self.pods[name], **changes)
@@ -220,9 +278,24 @@ class Cluster:
 
     def bind(self, name: str) -> None:
         pod = self.pods[name]
-        held = self.nodes.get(pod.wanted_node) if pod.wanted_node else None
+        held = self.nodes.get(pod.wanted_node or self._new_node_for(pod))
         if pod.node is None and pod.live and not pod.deleting and held is not None and held.ready:
-            self.change_pod(name, node=pod.wanted_node, bound_at=self.now)
+            self.change_pod(name, node=held.name, bound_at=self.now)
+
+    def _new_node_for(self, pod: Pod) -> NodeName:
+        """Where the scheduler puts a pod that waits for a node to come: it knows slots, and nothing of our limits."""
+        there = [p for p in self.pods.values() if p.live and p.node is not None]
+        for name, held in sorted(self.nodes.items()):
+            mine = [p for p in there if p.node == name]
+            others = [p for p in self.foreign.values() if p.node == name]
+            fits = all(
+                sum(getattr(p, what) for p in (*mine, *others, pod)) <= limit
+                for what, limit in (("gpus", held.gpu_slots), ("cpu_milli", held.cpu_milli))
+            )
+            alone = pod.job_uid not in {p.job_uid for p in mine}
+            if fits and alone and held.ready and name not in self.not_on.get(pod.name, ()):
+                return name
+        return NodeName("")
 
     def start(self, name: str) -> None:
         self.bind(name)
@@ -253,10 +326,121 @@ class Cluster:
                     self.vanish(pod.name)
             self.nodes[name] = held
         self.plan = True
+        self.dirty_nodes.add(name)
         self.dirty |= {p.job_uid for p in self.pods.values() if p.node == name and p.job_uid}
+
+    def set_quota(self, made: Quota | None, namespace: str = "") -> None:
+        if made is None:
+            self.quotas.pop(namespace, None)
+        else:
+            self.quotas[made.namespace] = made
+        self.touch_all()
+
+    def set_pool(self, name: str = "default", **spec: Any) -> None:
+        held = self.pools[name]
+        self.pools[name] = replace(held, spec=replace(held.spec, **spec), generation=held.generation + 1)
+        self.touch_all()
+
+    def touch_all(self) -> None:
+        self.dirty |= set(self.jobs)
+        self.plan = self.everything = True
+
+    def set_foreign(self, *pods: Pod) -> None:
+        self.dirty_nodes |= {p.node for p in (*self.foreign.values(), *pods)}
+        self.foreign = {p.name: p for p in pods}
+        self.plan = True
 
     def pass_time(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
+
+    # --- for tests that tell a story
+
+    def go(self, seconds: float = 0) -> "Cluster":
+        """Time passes; then turns and writes until nothing is left to do."""
+        self.pass_time(seconds)
+        for _ in range(30):
+            actions = self.turn()
+            self.deliver_all()
+            self.check()
+            if not actions and not self.dirty:
+                return self
+        raise AssertionError("it does not come to rest")
+
+    def start_all(self) -> "Cluster":
+        for name in list(self.pods):
+            self.start(name)
+        return self.go()
+
+    def leave(self) -> "Cluster":
+        """Pods that were told to stop have saved a checkpoint and are gone."""
+        self.reap()
+        return self.go()
+
+    def named(self, name: str) -> Job:
+        return next(j for j in self.jobs.values() if j.name == name)
+
+    def status(self, name: str) -> JobStatus:
+        return self.named(name).status
+
+    def pods_of(self, name: str) -> list[Pod]:
+        return sorted((p for p in self.pods.values() if p.job_uid == self.named(name).uid), key=lambda p: p.name)
+
+    def running(self) -> set[str]:
+        """Names of the jobs that are admitted."""
+        return {j.name for j in self.jobs.values() if j.status.phase in (Phase.ADMITTED, Phase.RUNNING)}
+
+    # --- quotas, counted apart from the core
+
+    def held(self) -> dict[str, Held]:
+        """Every pod that lives or is to live, by name: recorded, created, or on its way."""
+        found: dict[str, Held] = {}
+        jobs = self.snapshot().jobs
+        for job in jobs.values():
+            active = job.status.phase in (Phase.ADMITTED, Phase.RUNNING) and not job.deleting
+            for a in job.status.assignments:
+                pod = self.pods.get(a.pod)
+                if (active or a.pod in self.creating.get(job.uid, ())) and (pod is None or pod.live):
+                    found[a.pod] = job, a.gpus
+        for pod in self.pods.values():
+            if pod.live and pod.job_uid in jobs and not self._is_dead(pod):
+                found.setdefault(pod.name, (jobs[pod.job_uid], pod.gpus))
+        return found
+
+    def _is_dead(self, pod: Pod) -> bool:
+        return pod.deleting and pod.node is not None and pod.node not in self.nodes
+
+    def _used(self, quota: ResourceQuota) -> dict[str, int]:
+        mine = [p for p in self.pods.values() if p.namespace == quota.namespace and p.live]
+        amounts = {"pods": len(mine), "requests.nvidia.com/gpu": sum(p.gpus for p in mine)}
+        amounts |= {
+            "requests.cpu": sum(p.cpu_milli for p in mine),
+            "requests.memory": sum(p.memory_bytes for p in mine),
+        }
+        return {key: amounts[key] for key in quota.hard}
+
+    def _check_quotas(self, before: dict[str, Held], after: dict[str, Held]) -> None:
+        """What was admitted in this turn is within the quotas; what ran before may be beyond quotas that shrank."""
+        fresh = {name: held for name, held in after.items() if name not in before}
+        for pool_name, namespace in {(j.spec.pool, j.namespace) for j, _ in fresh.values()}:
+            mine = [h for h in after.values() if (h[0].spec.pool, h[0].namespace) == (pool_name, namespace)]
+            new = [h for h in fresh.values() if (h[0].spec.pool, h[0].namespace) == (pool_name, namespace)]
+            quota = self.quotas.get(namespace)
+            entry = next((e for e in quota.spec.pools if e.name == pool_name), PoolQuota()) if quota else PoolQuota()
+            used, limit = sum(gpus for _, gpus in mine), entry.gpus.borrowing_limit
+            if limit is not None and any(gpus for _, gpus in new):
+                assert used <= entry.gpus.nominal + limit, f"{namespace} uses {used}"
+            for kind, most in ((Kind.TRAINING, entry.max_training_jobs), (Kind.INFERENCE, entry.max_inference_jobs)):
+                ran = {j.uid for j, _ in before.values()}
+                if most is not None and any(j.kind is kind and j.uid not in ran for j, _ in new):
+                    count = len({j.uid for j, _ in mine if j.kind is kind})
+                    assert count <= most, f"{namespace} runs {count} {kind}s"
+            if (hard := self.resource_quotas.get(namespace)) is not None:
+                everywhere = [h for h in after.values() if h[0].namespace == namespace]
+                for key, most in hard.hard.items():
+                    count = len(everywhere) if key == "pods" else sum(gpus for _, gpus in everywhere)
+                    assert key not in ("pods", "requests.nvidia.com/gpu") or count <= most, (
+                        f"{namespace}: {count} {key}"
+                    )
 
     # --- what must always hold
 
@@ -264,7 +448,7 @@ class Cluster:
         by_node: dict[Any, list[Pod]] = {}
         units: set[tuple[Any, int]] = set()
         for pod in self.pods.values():
-            if not pod.live or (pod.deleting and pod.node is not None and pod.node not in self.nodes):
+            if not pod.live or self._is_dead(pod):
                 continue
             by_node.setdefault(pod.node or pod.wanted_node, []).append(pod)
             assert (pod.job_uid, pod.index) not in units, f"two pods live for one unit: {pod.name}"
@@ -277,8 +461,9 @@ class Cluster:
             assert owner is not None
             spec = self.pools[owner].spec
             tier = placement.tier_of(held, spec.per_gpu)
-            training = sum(p.gpus for p in pods if p.kind is Kind.TRAINING)
-            inference = sum(p.gpus for p in pods if p.kind is Kind.INFERENCE)
+            planned = [p for p in pods if p.name not in self.not_on]  # the others were put there by the scheduler alone
+            training = sum(p.gpus for p in planned if p.kind is Kind.TRAINING)
+            inference = sum(p.gpus for p in planned if p.kind is Kind.INFERENCE)
             assert training <= held.gpus * tier.training, f"{name}: {training} training slots"
             assert inference <= held.gpus * tier.inference, f"{name}: {inference} inference slots"
             assert training + inference <= held.gpu_slots, f"{name}: more slots than it has"
@@ -286,11 +471,24 @@ class Cluster:
                 (Kind.TRAINING, spec.per_node_cpu.training),
                 (Kind.INFERENCE, spec.per_node_cpu.inference),
             ):
-                assert sum(p.gpus == 0 and p.kind is kind for p in pods) <= limit, f"{name}: CPU jobs"
-            assert sum(p.cpu_milli for p in pods) <= held.cpu_milli, f"{name}: CPU"
-            assert sum(p.memory_bytes for p in pods) <= held.memory_bytes, f"{name}: memory"
+                assert sum(p.gpus == 0 and p.kind is kind for p in planned) <= limit, f"{name}: CPU jobs"
+            assert sum(p.cpu_milli for p in planned) <= held.cpu_milli, f"{name}: CPU"
+            assert sum(p.memory_bytes for p in planned) <= held.memory_bytes, f"{name}: memory"
         for uid, job in self.jobs.items():
             phase = job.status.phase
+            if job.spec.nodes > 1:
+                self._check_gang(job)
             if phase is not None and phase.terminal:
                 first = self.ended.setdefault(uid, job.status)
                 assert replace(job.status, observed_generation=0) == replace(first, observed_generation=0)
+
+    def _check_gang(self, job: Job) -> None:
+        """All pods or none are recorded, each on a node of its own, and all live ones are of one attempt."""
+        held = job.status.assignments
+        done = {p.name for p in self.pods.values() if not p.live}
+        lives = [a for a in held if not a.stopping and a.pod not in done]
+        assert not lives or len(held) == job.spec.nodes, f"{job.name}: {len(held)} pods"
+        nodes = [a.node for a in held if a.node]
+        assert len(set(nodes)) == len(nodes), f"{job.name}: two pods on one node"
+        attempts = {p.attempt for p in self.pods.values() if p.job_uid == job.uid and p.live and not self._is_dead(p)}
+        assert len(attempts) <= 1, f"{job.name}: attempts {attempts} live together"

@@ -24,7 +24,7 @@ from rfuav_operator.core.model import (
     GpuTier,
     JobStatus,
     Kind,
-    PatchPoolStatus,
+    PatchLimitsStatus,
     PatchStatus,
     PerNodeCpu,
     Phase,
@@ -233,7 +233,12 @@ def why(made, **snap):
         (job(pool="x"), {}, "Misconfigured", "pool x does not exist; existing pools: default"),
         (job(problems=("spec.dataset.train: s3 is not built yet",)), {}, "Misconfigured", "s3 is not built yet"),
         (job(), {"pools": [pool(problems=("preemption is not built yet",))]}, "Misconfigured", "preemption"),
-        (job(nodes=2), {}, "Misconfigured", "spec.nodes"),
+        (
+            job(nodes=2),
+            {},
+            "ExceedsMaxQuota",
+            "needs 1 GPU on each of 2 nodes; pool default has 1 node that could take",
+        ),
         (job(priority_class_name="gone"), {}, "Misconfigured", "PriorityClass gone does not exist"),
         (job(), {"defaults": replace(DEFAULTS, image="")}, "Misconfigured", "spec.image"),
         (job(resources=Resources(cpu="lots")), {}, "Misconfigured", "spec.resources: 'lots' is not a quantity"),
@@ -348,7 +353,7 @@ def test_a_place_in_the_queue_is_not_urgent():
 
 def test_pool_status_says_what_is_there_and_is_written_once():
     done = run(snapshot(crowd(3, 1), foreign=[foreign_pod("x", "n1", gpus=1)]))
-    (patch,) = of_type(done, PatchPoolStatus)
+    (patch,) = of_type(done, PatchLimitsStatus)
     status = dict(patch.status)
     assert status.pop("conditions")[0]["reason"] == "Ready"
     assert status == {
@@ -360,11 +365,12 @@ def test_pool_status_says_what_is_there_and_is_written_once():
         "foreignSlots": 1,
         "pending": {"training": 1, "inference": 0, "total": 1},
         "running": {"training": 2, "inference": 1},
+        "borrowed": 3,
     }
     jobs = [replace(j, status=statuses(done)[j.name]) for j in crowd(3, 1)]
     seen = replace(pool(), status=patch.status)
     again = run(snapshot(jobs, foreign=[foreign_pod("x", "n1", gpus=1)], pools=[seen]))
-    assert of_type(again, PatchPoolStatus) == []
+    assert of_type(again, PatchLimitsStatus) == []
 
 
 def test_two_records_of_one_room_make_one_pod():

@@ -8,6 +8,7 @@ from unit.core.builders import (
     admitted,
     after,
     created,
+    foreign_pod,
     job,
     node,
     of_type,
@@ -15,7 +16,9 @@ from unit.core.builders import (
     run,
     snapshot,
     statuses,
+    whole,
 )
+from unit.core.cluster import Cluster
 
 from rfuav_operator.core import conditions
 from rfuav_operator.core.classify import classify
@@ -249,3 +252,30 @@ def test_a_refused_pod_is_quoted_and_tried_again():
     assert status.assignments == ()
     assert (status.counted_failures, status.uncounted_failures) == (0, 0)
     assert created(run(snapshot([replace(held, status=status)]), now=after(60)))
+
+
+def test_avoided_nodes_are_forgiven_as_the_nodes_are_now():
+    """The other node goes while the job waits: nothing of the job changes, and it need not wait any longer."""
+    made = Cluster([whole("a", gpus=1), whole("b", gpus=1)])
+    made.add(job("other", namespace="other"))
+    made.add(job("a", created=after(1)))
+    made.go()
+    made.start(made.pods_of("other")[0].name)
+    (avoided,) = (a.node for a in made.status("a").assignments)
+    made.go(301)
+    made.leave().go(30)
+    assert (made.status("a").phase, set(made.status("a").avoided_nodes)) == (Phase.QUEUED, {avoided})
+    made.set_node(None, made.pods_of("other")[0].node)
+    assert [a.node for a in made.go().status("a").assignments] == [avoided]
+
+
+def test_a_shard_fails_while_another_has_lost_its_room():
+    """Each shard has its own fate: only pods of a gang share one."""
+    wide = job(kind=Kind.INFERENCE, shards=2, parallelism=2)
+    (held,) = admitted(wide, nodes=[whole("a", gpus=1), whole("b", gpus=1)])
+    pods = [pod_of(held, at=1, phase=PodPhase.FAILED, exit_code=1)]
+    others = [foreign_pod("x", held.status.assignments[0].node, gpus=1)]
+    done = run(snapshot([held], pods=pods, nodes=[whole("a", gpus=1), whole("b", gpus=1)], foreign=others))
+    status = statuses(done)["a"]
+    assert (status.counted_failures, [f.shard for f in status.failures]) == (1, [1])
+    assert "1" in status.shards.not_before

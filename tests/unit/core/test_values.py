@@ -62,13 +62,13 @@ def test_transition_time_moves_only_with_the_status():
 def test_pod_names_follow_from_the_job():
     training, single = job("t"), job("i", kind=Kind.INFERENCE)
     sharded = job("i", kind=Kind.INFERENCE, shards=4)
-    tag = names.pod_name(training, 1, None).split("-")[1]
-    assert names.pod_name(training, 2, None) == f"t-{tag}-2"
-    assert names.pod_name(single, 1, 0).count("-") == 2
-    assert names.pod_name(sharded, 1, 3).endswith("-1-3")
-    assert names.pod_name(job("t", uid="other"), 2, None) != names.pod_name(training, 2, None)
+    tag = names.pod_name(training, 1, shard=None).split("-")[1]
+    assert names.pod_name(training, 2, shard=None) == f"t-{tag}-2"
+    assert names.pod_name(single, 1, shard=0).count("-") == 2
+    assert names.pod_name(sharded, 1, shard=3).endswith("-1-3")
+    assert names.pod_name(job("t", uid="other"), 2) != names.pod_name(training, 2, shard=None)
     longest = job("j" * 40, kind=Kind.INFERENCE, shards=1000)
-    assert len(names.pod_name(longest, 9999, 999)) <= 63
+    assert len(names.pod_name(longest, 9999, shard=999)) <= 63
 
 
 def test_backoff_doubles_to_its_cap_and_is_the_same_for_everyone():

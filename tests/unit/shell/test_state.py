@@ -17,6 +17,11 @@ def state() -> ClusterState:
     return ClusterState(Defaults())
 
 
+def dirt(held: ClusterState) -> tuple[set[Any], set[Any], bool]:
+    taken = held.take_dirt()
+    return set(taken.jobs), set(taken.nodes), taken.plan
+
+
 def put_job(held: ClusterState, *, kind: Kind = Kind.TRAINING, **more: Any) -> None:
     assert ingest.job(held, kind, job_body(kind=kind.value, **more))
 
@@ -70,7 +75,7 @@ def test_a_dropped_plan_is_decided_again():
     planned(held, U1, Phase.ADMITTED)
     held.drop_plan(U1)
     assert phase(held, U1) is Phase.QUEUED
-    assert held.take_dirt() == (frozenset({U1}), True)
+    assert dirt(held) == ({U1}, set(), True)
 
 
 def test_our_own_write_seen_back_is_not_dirt():
@@ -79,7 +84,7 @@ def test_our_own_write_seen_back_is_not_dirt():
     planned(held, U1, Phase.ADMITTED)
     held.take_dirt()
     put_job(held, version=2, status={"phase": "Admitted"})
-    assert held.take_dirt() == (frozenset(), False)
+    assert dirt(held) == (set(), set(), False)
 
 
 def test_a_job_that_is_deleted_during_a_create_keeps_its_room():
@@ -151,7 +156,7 @@ def test_foreign_noise_is_not_dirt():
         spec={"nodeName": "n1"},
         status={"conditions": [{"type": "Ready", "status": "True"}]},
     )
-    assert held.take_dirt() == (frozenset(), False)
+    assert dirt(held) == (set(), set(), False)
 
 
 def test_a_source_that_ends_wakes_who_waits_for_it():
@@ -172,6 +177,6 @@ def test_a_node_that_changes_wakes_the_jobs_on_it():
     put_pod(held, spec={"nodeName": "n1"})
     held.take_dirt()
     held.nodes.put("n1", 2, node)  # a heartbeat
-    assert held.take_dirt() == (frozenset(), False)
+    assert dirt(held) == (set(), set(), False)
     held.nodes.put("n1", 3, replace(node, ready=False))
-    assert held.take_dirt() == (frozenset({U1}), True)
+    assert dirt(held) == ({U1}, {"n1"}, True)

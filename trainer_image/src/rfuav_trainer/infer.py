@@ -22,7 +22,7 @@ from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.classifier import Classifier, open_classifier
 from rfuav_trainer.dataset import check_share
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
-from rfuav_trainer.loading import Batch, batches
+from rfuav_trainer.loading import Batch, batches, cut
 from rfuav_trainer.progress import Speed
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Inference:
         reader = data.Reader(self.classifier.preprocessing)
         done = shard.done
         workers = min(8, self.job.cpus) if self.device.type == "cuda" else int(self.job.cpus > 1)
-        for batch in batches(samples, reader, self.batch_size, workers):
+        for batch in batches(cut(samples, self.batch_size), reader, workers):
             for sample, reason in batch.unreadable:
                 self._refuse(shard, sample.name, reason, sample.frame)
             if batch.samples:

@@ -43,16 +43,19 @@ class Batch:
     unreadable: list[tuple[Sample, str]] = field(default_factory=list)
 
 
-def batches(samples: Sequence[Sample], reader: Reader, batch_size: int, workers: int = 0) -> Iterator[Batch]:
-    """Batches of at most `batch_size` samples, in the given order.
+def cut(samples: Sequence[Sample], batch_size: int) -> list[Sequence[Sample]]:
+    """The samples in parts of `batch_size`; the last may be smaller."""
+    return [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
+
+
+def batches(parts: Sequence[Sequence[Sample]], reader: Reader, workers: int = 0) -> Iterator[Batch]:
+    """Batches, in the given order.
 
     Args:
-        samples: what to read.
-        reader: how to read it.
-        batch_size: samples in a batch; the last may be smaller.
+        parts: the samples of each; a part may be empty.
+        reader: how to read them.
         workers: threads that read ahead; 0 reads in the caller's thread.
     """
-    parts = [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
     if workers == 0:
         for part in parts:
             yield _assemble(part, [_read(reader, sample) for sample in part])
@@ -60,7 +63,7 @@ def batches(samples: Sequence[Sample], reader: Reader, batch_size: int, workers:
     pool = ThreadPoolExecutor(workers, thread_name_prefix="reader")
     ahead: deque[tuple[Sequence[Sample], list[Future[Tensor | str]]]] = deque()
     remaining = iter(parts)
-    nothing: Sequence[Sample] = ()
+    nothing: Sequence[Sample] = []
     try:
         while True:
             while len(ahead) <= READ_AHEAD and (part := next(remaining, nothing)) is not nothing:

@@ -24,8 +24,9 @@ from rfuav_trainer.checkpoint import CheckpointStore, Saved, write_json
 from rfuav_trainer.data import Reader
 from rfuav_trainer.dataset import Dataset, open_dataset
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
-from rfuav_trainer.loading import batches
-from rfuav_trainer.progress import Speed
+from rfuav_trainer.loading import Batch, batches, cut
+from rfuav_trainer.progress import Progress, Speed
+from rfuav_trainer.world import World, join
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from rfuav_trainer.config import Job
     from rfuav_trainer.data import Sample
-    from rfuav_trainer.progress import Progress
 
 log = structlog.get_logger()
 
@@ -95,7 +95,13 @@ def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any
     dataset = open_dataset(job, spec)
     device = runtime.choose_device(job)
     runtime.prepare_output(output, "output.uri")
-    return Training(job, spec, output=output, dataset=dataset, device=device, progress=progress, stop=stop).run()
+    world = join(device, stop)
+    try:
+        return Training(
+            job, spec, output=output, dataset=dataset, device=device, progress=progress, stop=stop, world=world
+        ).run()
+    finally:
+        world.leave()
 
 
 class Training:
@@ -111,9 +117,10 @@ class Training:
         device: torch.device,
         progress: Progress,
         stop: runtime.StopSignal,
+        world: World,
     ) -> None:
         self.job, self.spec, self.output, self.dataset, self.device = job, spec, output, dataset, device
-        self.progress, self.stop = progress, stop
+        self.progress, self.stop, self.world = progress if world.first else Progress(None), stop, world
         self.position = Position()
         self.saved: Saved | None = None
         self.steps = math.ceil(len(dataset.train) / spec.training.batch_size)
@@ -166,25 +173,40 @@ class Training:
         """The steps of the epoch at hand that are still to be taken."""
         position, size = self.position, self.spec.training.batch_size
         order = epoch_order(len(self.dataset.train), self.spec.training.seed, position.epoch)
-        samples = [self.dataset.train[index] for index in order[position.step * size :]]
+        samples = [self.dataset.train[index] for index in order]
+        steps = [self.world.part(samples[step * size : (step + 1) * size]) for step in range(position.step, self.steps)]
         position.totals = position.totals.to(self.device)
         self.network.train()
-        for batch in batches(samples, self.reader, size, self.workers):
+        for batch in batches(steps, self.reader, self.workers):
             self._pass_over(batch.unreadable)
-            if batch.samples:
-                loss, guesses, labels = self._forward(batch.pictures, batch.labels)
-                self._set_learning_rate()
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                self.optimizer.step()
-                with torch.no_grad():
-                    count = torch.tensor(len(batch.samples), device=self.device)
-                    correct = (guesses.argmax(dim=1) == labels).sum()
-                    position.totals += torch.stack([loss.detach() * count, correct, count]).double()
+            seen = self._step(batch)
+            position.totals += seen
             position.step += 1
-            self._speed.add(len(batch.samples))
+            self._speed.add(self.world.all_together(len(batch.samples), seen[2]))
             self._report()
             self._stop_here()
+
+    def _step(self, batch: Batch) -> Tensor:
+        """One step of the optimizer over a batch, of which this process has its part.
+
+        Returns:
+            Summed loss, correct guesses and samples of the whole batch: float64, shape (3,).
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        seen = torch.zeros(3, dtype=torch.float64, device=self.device)
+        if batch.samples:
+            loss, guesses, labels = self._forward(batch.pictures, batch.labels)
+            self.world.weighed(loss, len(batch.samples)).backward()  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                count = torch.tensor(len(batch.samples), device=self.device)
+                correct = (guesses.argmax(dim=1) == labels).sum()
+                seen = torch.stack([loss.detach() * count, correct, count]).double()
+        self.world.sum(seen)
+        if self.world.all_together(len(batch.samples), seen[2]):
+            self.world.average_gradients(self.network, seen[2])
+            self._set_learning_rate()
+            self.optimizer.step()
+        return seen
 
     def _set_learning_rate(self) -> None:
         training, position = self.spec.training, self.position
@@ -202,16 +224,25 @@ class Training:
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         """Metrics over the validation samples."""
+        self.world.share_buffers(self.network)
         self.network.eval()
         scores: list[Tensor] = []
         labels: list[Tensor] = []
-        for batch in batches(self.dataset.validation, self.reader, self.spec.training.batch_size, self.workers):
+        mine = self.world.part(self.dataset.validation)
+        for batch in batches(cut(mine, self.spec.training.batch_size), self.reader, self.workers):
             self._pass_over(batch.unreadable)
             if batch.samples:
                 _, guesses, _ = self._forward(batch.pictures, batch.labels)
                 scores.append(guesses.float().cpu())
                 labels.append(batch.labels)
-            self._stop_here()
+            if self.world.size == 1:
+                self._stop_here()
+        everyone = self.world.gather((scores, labels, self.dataset.unreadable))
+        scores = [part for theirs, _, _ in everyone for part in theirs]
+        labels = [part for _, theirs, _ in everyone for part in theirs]
+        for _, _, unreadable in everyone:
+            self.dataset.pass_over(unreadable)
+        self._stop_here()
         if not scores:
             raise InputError("none of the validation files can be read", reason="TooManyUnreadable")
         all_scores, all_labels = torch.cat(scores), torch.cat(labels)
@@ -245,7 +276,8 @@ class Training:
         self._watch(row)
         position.epoch, position.step, position.totals = position.epoch + 1, 0, torch.zeros_like(position.totals)
         position.history.append({"epoch": position.epoch, **metrics.finite(row)})
-        report.write_history(self.output / "history.jsonl", position.history)
+        if self.world.first:
+            report.write_history(self.output / "history.jsonl", position.history)
         log.info("epoch", **position.history[-1], epochs=self.spec.training.epochs)
         if position.epoch % self.spec.checkpoint.every_epochs == 0:
             self._save_checkpoint()
@@ -320,8 +352,9 @@ class Training:
             self.position.best = None
 
     def _stop_here(self) -> None:
-        """Save and raise StoppedError when SIGTERM has arrived."""
-        if not self.stop.requested:
+        """Save and raise StoppedError when SIGTERM has arrived, at whichever process: all stop at the same step."""
+        wanted = torch.tensor(float(self.stop.requested), device=self.device)
+        if not (self.stop.requested if self.world.size == 1 else self.world.sum(wanted).item()):
             return
         self._save_checkpoint()
         self._report(now=True)
@@ -330,6 +363,8 @@ class Training:
         )
 
     def _save_checkpoint(self) -> None:
+        if not self.world.first:
+            return
         position = self.position
         began = time.monotonic()
         seconds = position.seconds + began - self._started
@@ -352,7 +387,8 @@ class Training:
         mark = runtime.read_mark(path)
         if mark is not None:
             log.warning("replacing the results of another job", job=mark.get("name"), uid=mark.get("uid"))
-        path.unlink(missing_ok=True)
+        if self.world.first:
+            path.unlink(missing_ok=True)
 
     def _signature(self) -> dict[str, Any]:
         """What a checkpoint must agree on to be resumed."""
@@ -367,6 +403,8 @@ class Training:
     # --- results
 
     def _save_weights(self, name: str, row: dict[str, float]) -> None:
+        if not self.world.first:
+            return
         card = weights.Card(
             architecture=self.spec.model.architecture,
             classes=self.dataset.classes,
@@ -379,6 +417,9 @@ class Training:
 
     def _finish(self) -> dict[str, Any]:
         position, history = self.position, self.position.history
+        if not self.world.first:
+            self.world.wait()  # the first says that it is done before anybody ends
+            return {"outputs": self._outputs()}
         self._save_weights("last", history[-1])
         title = f"{self.job.name}: {self.spec.model.architecture}"
         report.write_curves(self.output / "learning-curves.png", history, title)
@@ -406,6 +447,7 @@ class Training:
             trainerStatus={k: v for k, v in self.progress.last.items() if k != "lastUpdatedTime"},
         )
         write_json(self.output / runtime.SUCCESS, mark)
+        self.world.wait()
         log.info("done", output=str(self.output), epochs=position.epoch, seconds=seconds, best=position.best)
         return mark
 

@@ -1,22 +1,25 @@
-"""Who may run next, and why the others wait: one plan over all queued jobs, in numbered steps.
+"""Who may run next, and why the others wait: one plan over all queues, in numbered steps.
 
-The snapshot and the jobs as this turn left them come in; the statuses of jobs that were admitted or whose reason or
-place changed go out, with the assignments whose pods are to be created. Nothing is remembered between plans.
+The jobs and nodes that changed come in (`update`), then the question (`plan`). The statuses of jobs that were admitted,
+stopped for others, or whose reason or place changed go out, with the pods to create and to delete. What is kept between
+plans is an index of the snapshot: `Admission` built anew gives the same answers.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from heapq import nsmallest
 
 from msgspec.structs import replace
 
-from rfuav_operator.core import conditions, names, placement, progress, reasons, units
+from rfuav_operator.core import conditions, names, placement, places, progress, quotas, reasons, units
+from rfuav_operator.core.gates import Gates
+from rfuav_operator.core.inorder import InOrder
 from rfuav_operator.core.lifecycle import may_live, starting
 from rfuav_operator.core.model import (
     Assignment,
     Job,
     JobStatus,
-    Kind,
     NodeName,
     Phase,
     Pool,
@@ -25,169 +28,407 @@ from rfuav_operator.core.model import (
     Uid,
 )
 from rfuav_operator.core.placement import Need, Room
+from rfuav_operator.core.preemption import Preemption
+from rfuav_operator.core.queues import Key, PoolQueue, Queues, priority
+from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.reasons import Reason
-from rfuav_operator.core.sources import Sources
+from rfuav_operator.core.shapes import PoolRooms
+from rfuav_operator.core.usage import Usage, planned
+from rfuav_operator.core.victims import Victim, stopped
 
-HOLD = "Hold"
+_HEADS_THAT_PREEMPT = 4  # blocked jobs for which a plan looks for victims
 
 
 @dataclass(slots=True)
 class Plan:
-    """What was decided: new statuses of the jobs it touched, the pods to create, and the room as it is then."""
+    """What was decided: new statuses, pods to create and to delete, and when time alone changes the answer."""
 
+    moved: set[Uid] = field(default_factory=set)  # jobs whose place or room is another now
     statuses: dict[Uid, JobStatus] = field(default_factory=dict)
     create: dict[Uid, list[Assignment]] = field(default_factory=dict)
-    rooms: dict[str, dict[NodeName, Room]] = field(default_factory=dict)
-    pending: dict[str, list[Job]] = field(default_factory=dict)  # by pool, in queue order, those still waiting
+    delete: dict[Uid, list[str]] = field(default_factory=dict)
+    look_again: datetime | None = None
+
+    def wait(self, jobs: MutableMapping[Uid, Job], uid: Uid, status: JobStatus) -> None:
+        """Tell a job that waits."""
+        if status != jobs[uid].status:
+            if _claims(jobs[uid].status) != _claims(status):
+                self.moved.add(uid)
+            jobs[uid] = replace(jobs[uid], status=status)
+            self.statuses[uid] = status
+
+    def again(self, at: datetime | None) -> None:
+        """Plan once more at this instant."""
+        if at is not None:
+            self.look_again = at if self.look_again is None else min(self.look_again, at)
 
 
-def plan(snapshot: Snapshot, jobs: Mapping[Uid, Job], sources: Sources, now: datetime) -> Plan:
-    """Admit as many units as the limits and the room allow."""
-    # 1. What is in use, computed anew.
-    result = Plan(rooms=placement.rooms(snapshot, jobs))
-    # 2. The queues, in order.
-    for pool, queue in _queues(snapshot, jobs).items():
-        _plan_pool(pool, queue, snapshot, sources, now=now, result=result)
-    return result
+@dataclass(slots=True)
+class _PoolPlan:
+    """The plan of one pool while it is made."""
+
+    pool: Pool
+    queue: PoolQueue
+    rooms: PoolRooms
+    quotas: Quotas
+    preemption: Preemption
+    snapshot: Snapshot
+    jobs: MutableMapping[Uid, Job]
+    now: datetime
+    result: Plan
+    kept: dict[NodeName, tuple[Uid, Need]] = field(default_factory=dict)  # rooms promised to blocked jobs
+    own: dict[Uid, Reason] = field(default_factory=dict)  # reasons of single jobs
+    admitted: set[Uid] = field(default_factory=set)
+    reserved: bool = False  # a starving head has its room
+    preempting: int = 0
 
 
-def withdrawn(
-    snapshot: Snapshot, jobs: Mapping[Uid, Job], recreate: Mapping[Uid, Sequence[Assignment]]
-) -> dict[Uid, set[str]]:
-    """Recorded pods that were never made and have no room (any more), by job.
+class Admission:
+    """The queues and rooms of all pools.
 
-    A crash can lose the write that gave room back but not the one that took it: then two records name the same room,
-    and a pod that is there already keeps it.
+    Args:
+        snapshot: the state of now; its pools, quotas and priority classes stay as they are for the life of this.
+        jobs: the jobs as this turn leaves them.
     """
-    absent = frozenset((uid, a.pod) for uid, held in recreate.items() for a in held)
-    rooms = placement.rooms(snapshot, jobs, without=absent)
-    gone: dict[Uid, set[str]] = {}
-    for uid in sorted(recreate, key=lambda u: order(jobs[u], snapshot)):
-        need = placement.need_of(jobs[uid])
-        need = replace(need, avoided=frozenset())
-        for a in recreate[uid]:
-            room = rooms.get(jobs[uid].spec.pool, {}).get(NodeName(a.node))
-            if room is None or room.mismatch(need) or room.lacks(need):
-                gone.setdefault(uid, set()).add(a.pod)
-            else:
-                room.take(need.kind, gpus=need.gpus, cpu_milli=need.cpu_milli, memory_bytes=need.memory_bytes)
-    return gone
 
+    def __init__(self, snapshot: Snapshot, jobs: Mapping[Uid, Job], now: datetime) -> None:
+        self.queues = Queues()
+        self.rooms: dict[str, PoolRooms] = {}
+        self.usage = Usage(snapshot, jobs, on_change=self._room_changed)
+        self.rooms = {name: PoolRooms(pool, self.usage.rooms[name]) for name, pool in snapshot.pools.items()}
+        self._places: dict[str, places.Places] = {name: places.Places() for name in snapshot.pools}
+        self.gates = Gates()
+        self._making_room: dict[Uid, dict[str, NodeName]] = {}  # waiting job -> pods stopping for it -> their nodes
+        self._stopping: dict[Uid, set[tuple[Uid, str]]] = {}  # job -> (waiting job, pod)
+        self._nodeless: dict[str, set[Uid]] = {}  # pool -> jobs admitted without a node
+        for uid, job in jobs.items():
+            self._index(uid, job, snapshot, now)
 
-def _plan_pool(
-    pool_name: str, queue: list[Job], snapshot: Snapshot, sources: Sources, *, now: datetime, result: Plan
-) -> None:
-    pool = snapshot.pools.get(pool_name)
-    rooms = result.rooms.get(pool_name, {})
-    shapes = _Shapes(pool, list(rooms.values())) if pool is not None else None
-    waiting: list[tuple[Job, Reason | Need]] = []
-    head: Job | None = None  # StrictFIFO: the first that does not fit stops those behind it
-    for job in queue:
-        # 3. Jobs that may not run whatever the room.
-        gate = _gate(job, pool, snapshot, sources)
-        if gate is not None or pool is None or shapes is None:
-            waiting.append((job, gate or _no_pool(job, snapshot)))
-            continue
-        # 4. Shapes that no node takes, then units whose time has not come.
-        need = shapes.need(job)
-        never = shapes.never_fits(need)
-        ready = [] if never else list(_ready_units(job, snapshot, now))
-        if never or not ready:
-            waiting.append((job, never or _not_ready(job, snapshot)))
-            continue
-        # 5. Room, unit by unit, in the order of the queue.
-        if head is not None:
-            waiting.append((job, _behind(head)))
-            continue
-        admitted = _place(job, ready, need, shapes)
-        if admitted:
-            result.statuses[job.uid] = _admit(job, admitted, now)
-            result.create[job.uid] = admitted
-        elif pool.spec.queueing == "StrictFIFO":
-            head = job
-        if not admitted:
-            waiting.append((job, need))
-    # 6. Why the others wait, once a shape, with the numbers as they are after all admissions; and their places.
-    waiting = [(job, why) for job, why in waiting if job.status.phase is Phase.QUEUED]
-    for place, (job, why) in enumerate(waiting, start=1):
-        reason = why if isinstance(why, Reason) or shapes is None else shapes.no_room(why)
-        if isinstance(reason, Reason):
-            result.statuses[job.uid] = _waits(job, reason, Queue(position=place, of=len(waiting)), now)
-    result.pending[pool_name] = [job for job, _ in waiting]
+    def _room_changed(self, pool: str, node: NodeName, released: bool) -> None:
+        if pool in self.rooms:
+            self.rooms[pool].changed(node, released=released)
 
+    # --- what changed
 
-class _Shapes:
-    """Answers for one pool, each computed once a shape: within a plan room only shrinks, so a no stays a no."""
+    def update(
+        self, uids: Iterable[Uid], nodes: Iterable[NodeName], snapshot: Snapshot, jobs: Mapping[Uid, Job], now: datetime
+    ) -> None:
+        """Bring the index up to date for these jobs and nodes."""
+        for node in nodes:
+            self.usage.update_node(node, snapshot)
+        for uid in uids:
+            job = jobs.get(uid)
+            self.usage.update_job(uid, job, snapshot)
+            self._index(uid, job, snapshot, now)
 
-    def __init__(self, pool: Pool, rooms: list[Room]) -> None:
-        self.pool = pool
-        self.rooms = rooms
-        self._never: dict[Need, Reason | None] = {}
-        self._full: set[Need] = set()
-        self._words: dict[Need, Reason] = {}
-        self._effective: dict[Need, Need] = {}
+    def _index(self, uid: Uid, job: Job | None, snapshot: Snapshot, now: datetime) -> None:
+        self.gates.index(uid, job)
+        for waiting, pod in self._stopping.pop(uid, ()):
+            making = self._making_room.get(waiting, {})
+            making.pop(pod, None)
+            if not making:
+                self._making_room.pop(waiting, None)
+        for nodeless in self._nodeless.values():
+            nodeless.discard(uid)
+        if job is None:
+            self.queues.remove(uid)
+            return
+        held = self.usage.holds(uid)
+        for a in job.status.assignments:
+            if a.stopping_for and a.pod in held:
+                self._stopping.setdefault(uid, set()).add((Uid(a.stopping_for), a.pod))
+                self._making_room.setdefault(Uid(a.stopping_for), {})[a.pod] = NodeName(a.node)
+            if not a.node and placement.is_active(job):
+                self._nodeless.setdefault(job.spec.pool, set()).add(uid)
+        if not wants_room(job):
+            self.queues.remove(uid)
+            return
+        self.queues.put(job, self._where(job, snapshot, now))
 
-    def need(self, job: Job) -> Need:
-        """The job's shape. Nodes it avoids are forgiven when no other node could take it."""
-        need = placement.need_of(job)
-        if need.avoided and need not in self._effective:
-            able = (r for r in self.rooms if not r.mismatch(need) and not r.too_small(need))
-            others = any(r.node.name not in need.avoided for r in able)
-            self._effective[need] = need if others else replace(need, avoided=frozenset())
-        return self._effective.get(need, need)
+    def _where(self, job: Job, snapshot: Snapshot, now: datetime) -> Key | Reason:
+        """The group in which the job stands, or why it may not run whatever the room."""
+        gate = self.gates.closed(job, snapshot)
+        rooms = self.rooms.get(job.spec.pool)
+        if gate is not None or rooms is None:
+            return gate or self.gates.no_pool(job, snapshot)
+        need, pool = placement.need_of(job), snapshot.pools[job.spec.pool]
+        if next(ready_units(job, snapshot, now), -1) == -1:
+            nowhere = rooms.never(need) if pool.spec.scale_up.max_jobs == 0 else None
+            return nowhere or quotas.never(pool.name, job.namespace, need, snapshot) or not_ready(job, snapshot)
+        return Key(
+            priority(job, snapshot) or 0,
+            job.namespace,
+            need,
+            started=bool(job.status.assignments),
+            claims=_claims(job.status),
+        )
 
-    def never_fits(self, need: Need) -> Reason | None:
-        if need not in self._never:
-            self._never[need] = reasons.never_fits(need, self.pool, self.rooms)
-        return self._never[need]
+    # --- the plan
 
-    def choose(self, need: Need) -> Room | None:
-        if need in self._full:
+    def plan(
+        self,
+        snapshot: Snapshot,
+        jobs: MutableMapping[Uid, Job],
+        now: datetime,
+        *,
+        stepped: Collection[Uid] = (),
+        everyone: bool = False,
+    ) -> Plan:
+        """Admit as many as limits, quotas and room allow; `jobs` is brought up to date with what was decided.
+
+        Args:
+            snapshot: the state of now.
+            jobs: the jobs as the steps of this turn left them.
+            now: the instant.
+            stepped: jobs that changed in this turn: those of them that wait are told why at once.
+            everyone: tell all that wait, not just the first and those that changed.
+        """
+        result = Plan()
+        for name, pool in snapshot.pools.items():
+            queue = self.queues.pools.get(name)
+            rooms = self.rooms[name]
+            rooms.settle()
+            if queue is None or not (queue.groups or queue.gated):
+                continue
+            limits = Quotas(name, snapshot, self.usage, rooms.rooms.values())
+            preemption = Preemption(pool, snapshot, jobs, usage=self.usage, quotas=limits, now=now)
+            at_hand = _PoolPlan(pool, queue, rooms, limits, preemption, snapshot, jobs, now, result)
+            self._admit_in_order(at_hand)
+            self._tell(at_hand, stepped=stepped, everyone=everyone)
+        for queue_name, queue in self.queues.pools.items():
+            if queue_name not in snapshot.pools:
+                for uid, why in queue.gated.items():
+                    if everyone or uid in stepped:
+                        result.wait(jobs, uid, _waiting(jobs[uid], why, None, now))
+        return result
+
+    def _admit_in_order(self, at: _PoolPlan) -> None:
+        # 1. One after the other, in the order of the queue.
+        line = InOrder(at.queue.groups.values(), at.quotas.share)
+        heads: dict[str, Job] = {}  # StrictFIFO: who stops those behind it, by namespace; "": by room, so everybody
+        while (turn := line.pop()) is not None:
+            number, group, index = turn
+            key, job = group.key, at.jobs[group.ages[index][2]]
+            need = at.rooms.effective(key.need)
+            group.why = None
+            # 2. Shapes that can never run, and StrictFIFO.
+            nowhere = at.rooms.never(need)
+            never = at.quotas.never(key.namespace, need)
+            if nowhere is not None and not self._may_scale_up(at, need):
+                group.why = self._nowhere(at, nowhere, never)
+                continue
+            if never is not None:
+                group.why = never
+                continue
+            head = heads.get("") or heads.get(key.namespace)
+            if head is not None:
+                group.why = _behind(head, by_quota="" not in heads)
+                continue
+            # 3. Quota, then room, pod by pod: what was admitted counts before the next is chosen.
+            refusal = at.quotas.refuses(key.namespace, need, started=bool(job.status.assignments))
+            closed = refusal is not None or nowhere is not None or at.rooms.is_full(need)
+            chosen = [] if closed else self._place(at, job, need)
+            if not chosen and refusal is None and self._may_scale_up(at, need):
+                chosen = self._without_node(at, job, need)
+            if chosen:
+                job = at.jobs[job.uid] = replace(job, status=_admit(job, chosen, at.now))
+                at.result.statuses[job.uid] = job.status
+                at.result.create.setdefault(job.uid, []).extend(chosen)
+                at.result.moved.add(job.uid)
+                if not key.started:
+                    at.admitted.add(job.uid)
+                line.go_on(number, index, same=self._wants_more(at, job))
+                continue
+            # 4. No: others stop for it, or it keeps the next room, or it just waits, and all like it.
+            group.why = refusal or nowhere or self._kept_for_others(at, need)
+            if nowhere is not None:
+                continue  # further shards of a job that the pool grew for
+            self._stand_up_for(at, job, need, by_quota=refusal is not None)
+            if at.pool.spec.queueing == "StrictFIFO":
+                heads.setdefault(key.namespace if refusal is not None else "", job)
+
+    @staticmethod
+    def _wants_more(at: _PoolPlan, job: Job) -> bool:
+        """Whether a further shard of a job that was just admitted may start."""
+        return job.spec.shards > 1 and next(ready_units(job, at.snapshot, at.now), -1) != -1
+
+    def _nowhere(self, at: _PoolPlan, nowhere: Reason, never: Reason | None) -> Reason:
+        """What a shape is told that no present node takes: a pool that grows may bring one, when it is its turn."""
+        most = at.pool.spec.scale_up.max_jobs
+        if most == 0:
+            return nowhere
+        waiting = len(self._nodeless.get(at.pool.name, ()))
+        text = f"{nowhere.message}; {waiting} of at most {most} jobs wait for nodes that an autoscaler adds (scaleUp)"
+        return never or Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
+
+    @staticmethod
+    def _kept_for_others(at: _PoolPlan, need: Need) -> Reason | None:
+        """Why room that is there is not given to this shape; None: there is none."""
+        room = at.rooms.choose(need) if at.kept else None
+        if room is None or room.node.name not in at.kept:
             return None
-        room = placement.choose(need, self.rooms, placement=self.pool.spec.placement)
+        head = at.jobs[at.kept[room.node.name][0]]
+        text = (
+            f"{reasons.needs(need)}; room on {room.node.name} is kept for {head.namespace}/{head.name}, which is first"
+        )
+        return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
+
+    # --- placing
+
+    def _place(self, at: _PoolPlan, job: Job, need: Need) -> list[Assignment]:
+        """Assignments for the next unit of a job, for one of several nodes whole; the room is taken at once."""
+        if need.nodes > 1:
+            return self._place_together(at, job, need)
+        shard = next(ready_units(job, at.snapshot, at.now))
+        room = at.rooms.choose(need, kept=at.kept)
         if room is None:
-            self._full.add(need)
-        return room
+            return []
+        attempt = units.attempt_of(job.status, shard) + 1
+        return [self._take(job, need, room, names.pod_name(job, attempt, shard=shard), shard=shard)]
 
-    def no_room(self, need: Need) -> Reason:
-        if need not in self._words:
-            self._words[need] = reasons.no_room(need, self.pool, self.rooms)
-        return self._words[need]
+    def _place_together(self, at: _PoolPlan, job: Job, need: Need) -> list[Assignment]:
+        nodes: dict[NodeName, Room] = {}
+        for _ in range(need.nodes):
+            room = at.rooms.choose(need, exclude=nodes, kept=at.kept)
+            if room is None:
+                return []
+            nodes[room.node.name] = room
+        attempt = job.status.attempt + 1
+        return [
+            self._take(job, need, room, names.pod_name(job, attempt, rank=rank), rank=rank)
+            for rank, room in enumerate(nodes.values())
+        ]
+
+    def _take(
+        self, job: Job, need: Need, room: Room, pod: str, *, shard: int | None = None, rank: int | None = None
+    ) -> Assignment:
+        node = room.node.name
+        self.usage.hold(job.uid, pod, planned(job, need, node))
+        return Assignment(pod=pod, node=node, gpus=need.gpus, shard=shard, rank=rank)
+
+    def _may_scale_up(self, at: _PoolPlan, need: Need) -> bool:
+        most = at.pool.spec.scale_up.max_jobs
+        return most > 0 and need.avoided == frozenset() and len(self._nodeless.get(at.pool.name, ())) < most
+
+    def _without_node(self, at: _PoolPlan, job: Job, need: Need) -> list[Assignment]:
+        """Assignments whose nodes are still to come: their pending pods make an autoscaler add them."""
+        if job.status.assignments:
+            return []  # further shards wait for what is there
+        shard = next(ready_units(job, at.snapshot, at.now))
+        attempt = units.attempt_of(job.status, shard) + 1
+        chosen = []
+        for rank in range(need.nodes):
+            pod = names.pod_name(job, attempt, shard=shard, rank=rank)
+            self.usage.hold(job.uid, pod, planned(job, need, ""))
+            several = rank if need.nodes > 1 else None
+            chosen.append(Assignment(pod=pod, node="", gpus=need.gpus, shard=shard, rank=several))
+        self._nodeless.setdefault(at.pool.name, set()).add(job.uid)
+        return chosen
+
+    # --- blocked jobs
+
+    def _stand_up_for(self, at: _PoolPlan, job: Job, need: Need, *, by_quota: bool) -> None:
+        """Do for a blocked job what can be done: stop others, or keep the next room for it."""
+        making = self._making_room.get(job.uid)
+        if making:
+            at.own[job.uid] = _waits_for(need, making)
+            self._keep(at, job, need, making.values())
+            return
+        if at.preemption.is_on and at.preempting < _HEADS_THAT_PREEMPT:
+            answer = at.preemption.find(job, need, at.rooms, kept=at.kept)
+            at.result.again(answer.look_again)
+            if answer.victims:
+                at.preempting += 1
+                self._stop(at, answer.victims, job)
+                making = {v.assignment.pod: NodeName(v.assignment.node) for v in answer.victims}
+                at.own[job.uid] = _waits_for(need, making)
+                self._keep(at, job, need, making.values())
+                return
+        if by_quota or at.reserved:
+            return
+        at.reserved = True  # only the first that is blocked by room
+        starved = (job.status.queued_at or job.created) + timedelta(seconds=at.pool.spec.starvation_seconds)
+        if starved > at.now:
+            at.result.again(starved)
+            return
+        free = (room for room in at.rooms.suits(need) if room.node.name not in at.kept)
+        nearest = nsmallest(need.nodes, free, key=lambda room: _missing(room, need))
+        self._keep(at, job, need, (room.node.name for room in nearest))
+
+    @staticmethod
+    def _keep(at: _PoolPlan, job: Job, need: Need, nodes: Iterable[NodeName]) -> None:
+        """Let nobody behind it take the next room on these nodes, nor what its namespace may use."""
+        for node in nodes:
+            at.kept.setdefault(node, (job.uid, need))
+        at.quotas.promise(job, need)
+
+    def _stop(self, at: _PoolPlan, victims: Collection[Victim], waiting: Job) -> None:
+        """Stop the victims: they save a checkpoint, leave, and queue again in their old place."""
+        mine = priority(waiting, at.snapshot) or 0
+        for uid in dict.fromkeys(v.job.uid for v in victims):
+            victim = at.jobs[uid]
+            theirs = next(v for v in victims if v.job.uid == uid)
+            why = (
+                "to give back borrowed GPUs"
+                if theirs.priority >= mine
+                else f"of priority {mine} over {theirs.priority}"
+            )
+            text = (
+                f"preempted by {waiting.kind} {waiting.namespace}/{waiting.name}, {why}; runs again from its checkpoint"
+            )
+            held = stopped(victim, [v for v in victims if v.job.uid == uid], waiting)
+            settled = conditions.put(
+                victim.status.conditions,
+                "Evicted",
+                value=True,
+                reason="Preempted",
+                message=text,
+                now=at.now,
+                generation=victim.generation,
+            )
+            status = replace(victim.status, assignments=held, conditions=settled, reason="Preempted", message=text)
+            at.jobs[uid] = replace(victim, status=status)
+            at.result.statuses[uid] = status
+            leaving = [a.pod for a in held if a.stopping_for == waiting.uid]
+            at.result.delete.setdefault(uid, []).extend(leaving)
+            at.result.moved.add(uid)
+
+    # --- what those that wait are told
+
+    def _tell(self, at: _PoolPlan, *, stepped: Collection[Uid], everyone: bool) -> None:
+        told = self._places[at.pool.name]
+        line = places.Line(at.queue, at.quotas, at.admitted)
+        changed = [uid for uid in (*stepped, *at.own) if _stands_in_line(at, uid)]
+        tell = told.choose(line, stepped=changed, everyone=everyone, now=at.now)
+        at.result.again(told.refresh_at)
+        ends = told.ends(self.usage, at.pool.name, at.jobs, at.now) if tell else None
+        for uid, position, group in tell:
+            job = at.jobs[uid]
+            why = at.own.get(uid) or group.why
+            if why is None:
+                need = at.rooms.effective(group.key.need)
+                stale = at.rooms.is_stale(need)
+                why = at.rooms.words(need, fresh=everyone or (stale and told.may_refresh_words()))
+            start = ends.estimate(job.kind, position) if ends is not None else None
+            at.result.wait(at.jobs, uid, _waiting(job, why, places.queue(job, position, line.length, start), at.now))
+        for uid, why in at.queue.gated.items():
+            if (everyone or uid in stepped) and at.jobs[uid].status.phase is Phase.QUEUED:
+                at.result.wait(at.jobs, uid, _waiting(at.jobs[uid], why, None, at.now))
 
 
-# --- the queue
+def _stands_in_line(at: _PoolPlan, uid: Uid) -> bool:
+    job = at.jobs.get(uid)
+    return (
+        job is not None
+        and job.spec.pool == at.pool.name
+        and job.status.phase is Phase.QUEUED
+        and uid not in at.queue.gated
+        and wants_room(job)
+    )
 
 
-def priority(job: Job, snapshot: Snapshot) -> int | None:
-    """The value that orders the job; None: it names a PriorityClass that does not exist."""
-    defaults = snapshot.defaults
-    if job.spec.priority_class_name:
-        named = snapshot.priority_classes.get(job.spec.priority_class_name)
-        return None if named is None else named.value
-    if job.kind is Kind.TRAINING:
-        name, otherwise = defaults.training_priority_class, defaults.training_priority
-    else:
-        name, otherwise = defaults.inference_priority_class, defaults.inference_priority
-    found = snapshot.priority_classes.get(name)
-    return otherwise if found is None else found.value
-
-
-def order(job: Job, snapshot: Snapshot) -> tuple[int, datetime, datetime, Uid]:
-    """The one place that orders a queue: priority, then age, then UID so that no two jobs are equal."""
-    return -(priority(job, snapshot) or 0), job.status.queued_at or job.created, job.created, job.uid
-
-
-def _queues(snapshot: Snapshot, jobs: Mapping[Uid, Job]) -> dict[str, list[Job]]:
-    queues: dict[str, list[Job]] = {name: [] for name in snapshot.pools}
-    for job in jobs.values():
-        if _waits_for_room(job):
-            queues.setdefault(job.spec.pool, []).append(job)
-    for queue in queues.values():
-        queue.sort(key=lambda job: order(job, snapshot))
-    return queues
-
-
-def _waits_for_room(job: Job) -> bool:
+def wants_room(job: Job) -> bool:
+    """Whether anything of the job still waits to be admitted."""
     phase = job.status.phase
     if job.deleting or phase is None or phase.terminal or job.spec.suspend or job.spec.cancel:
         return False
@@ -196,69 +437,29 @@ def _waits_for_room(job: Job) -> bool:
     )
 
 
-# --- reasons that do not depend on room
-
-
-def _gate(job: Job, pool: Pool | None, snapshot: Snapshot, sources: Sources) -> Reason | None:
-    """The first reason, in the order of the API page, for which the job may not run whatever the room."""
-    if pool is None:
-        return _no_pool(job, snapshot)
-    if pool.spec.stop_policy == HOLD:
-        return Reason(reason=reasons.ON_HOLD, message=f"pool {pool.name} admits nothing new (stopPolicy: Hold)")
-    problem = _problem(job, pool, snapshot)
-    if problem:
-        return Reason(reason=reasons.MISCONFIGURED, message=problem)
-    if job.spec.model.from_training_job and job.status.source is None:
-        return Reason(reason=reasons.WAITING_FOR_TRAINING_JOB, message=sources.why_waiting(job))
-    return None
-
-
-def _problem(job: Job, pool: Pool, snapshot: Snapshot) -> str:
-    if job.problems:
-        return "; ".join(job.problems)
-    if pool.problems:
-        return f"pool {pool.name}: {'; '.join(pool.problems)}"
-    if job.spec.nodes > 1:
-        return "spec.nodes: training over several nodes is not built yet; write 1"
-    if priority(job, snapshot) is None:
-        known = ", ".join(sorted(snapshot.priority_classes)) or "none"
-        return f"spec.priorityClassName: PriorityClass {job.spec.priority_class_name} does not exist; existing: {known}"
-    if not job.spec.image and not snapshot.defaults.image:
-        return "no image: write spec.image, or set the operator's default trainer image"
-    try:
-        placement.need_of(job)
-    except ValueError as error:
-        return f"spec.resources: {error}"
-    return ""
-
-
-def _no_pool(job: Job, snapshot: Snapshot) -> Reason:
-    known = ", ".join(sorted(snapshot.pools)) or "none"
-    text = f"pool {job.spec.pool} does not exist; existing pools: {known}"
-    return Reason(reason=reasons.MISCONFIGURED, message=text)
-
-
 # --- units
 
 
-def _ready_units(job: Job, snapshot: Snapshot, now: datetime) -> Iterable[units.Shard]:
+def ready_units(job: Job, snapshot: Snapshot, now: datetime) -> Iterator[units.Shard]:
     """Units that may start now: their backoff is over and no pod of an earlier attempt may live."""
-    places = units.width(job) - len(job.status.assignments)
+    if job.status.phase is Phase.QUEUED and job.status.assignments:
+        return  # resumed while its pods still stop
+    room_for = units.width(job) - len(job.status.assignments)
     names_held = {a.pod for a in job.status.assignments}
     if snapshot.creating.get(job.uid, frozenset()) - names_held:
         return  # a create of an attempt that was given up is still on its way
     left = [p for p in snapshot.pods_of.get(job.uid, {}).values() if p.name not in names_held]
-    alive = {p.index for p in left if may_live(p, snapshot.nodes)}
+    alive = {None if job.spec.nodes > 1 else p.index for p in left if may_live(p, snapshot.nodes)}
     for shard in units.open_units(job):
-        if places <= 0:
+        if room_for <= 0:
             return
         until = units.not_before(job.status, shard)
-        if (until is None or until <= now) and (shard or 0) not in alive:
-            places -= 1
+        if (until is None or until <= now) and not (None in alive or (shard or 0) in alive):
+            room_for -= 1
             yield shard
 
 
-def _not_ready(job: Job, snapshot: Snapshot) -> Reason:
+def not_ready(job: Job, snapshot: Snapshot) -> Reason:
     """Why none of the open units may start: backoff, or pods of an earlier attempt."""
     waits = [t for t in (units.not_before(job.status, s) for s in units.open_units(job)) if t is not None]
     last = job.status.failures[-1] if job.status.failures else None
@@ -277,37 +478,44 @@ def _not_ready(job: Job, snapshot: Snapshot) -> Reason:
     return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
 
 
-def _behind(head: Job) -> Reason:
-    text = f"behind {head.namespace}/{head.name}, which does not fit (queueing: StrictFIFO)"
-    return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
+def _behind(head: Job, *, by_quota: bool) -> Reason:
+    what = "waits for quota" if by_quota else "does not fit"
+    text = f"behind {head.namespace}/{head.name}, which {what} (queueing: StrictFIFO)"
+    return Reason(reason=reasons.WAITING_FOR_QUOTA if by_quota else reasons.WAITING_FOR_CAPACITY, message=text)
 
 
-def _place(job: Job, ready: list[units.Shard], need: Need, shapes: _Shapes) -> list[Assignment]:
-    """Assignments for as many of the ready units as find room; the room is taken at once."""
-    admitted: list[Assignment] = []
-    for shard in ready:
-        room = shapes.choose(need)
-        if room is None:
-            break
-        room.take(job.kind, gpus=need.gpus, cpu_milli=need.cpu_milli, memory_bytes=need.memory_bytes)
-        attempt = units.attempt_of(job.status, shard) + 1
-        name = names.pod_name(job, attempt, shard)
-        admitted.append(Assignment(pod=name, node=room.node.name, gpus=need.gpus, shard=shard))
-    return admitted
+def _claims(status: JobStatus) -> bool:
+    """Whether others were stopped for the job: told so, and not admitted since, it goes first."""
+    return status.phase is Phase.QUEUED and status.reason == reasons.WAITING_FOR_PREEMPTED_JOBS
+
+
+def _waits_for(need: Need, making: Mapping[str, NodeName]) -> Reason:
+    pods = ", ".join(f"{pod} on {node}" for pod, node in sorted(making.items())[:3])
+    more = f" and {len(making) - 3} more" if len(making) > 3 else ""  # noqa: PLR2004  shown above
+    text = f"{reasons.needs(need)}; waits until preempted pods have stopped: {pods}{more}"
+    return Reason(reason=reasons.WAITING_FOR_PREEMPTED_JOBS, message=text)
+
+
+def _missing(room: Room, need: Need) -> tuple[bool, int, int, int, str]:
+    """How much of what the shape needs the node is short of: the nearest first."""
+    jobs_free = room.cpu_jobs[need.kind] - room.jobs_used[need.kind]
+    slots = max(0, need.gpus - room.free[need.kind] if need.gpus > 0 else 1 - jobs_free)
+    cpu = max(0, need.cpu_milli - (room.node.cpu_milli - room.cpu_milli))
+    memory = max(0, need.memory_bytes - (room.node.memory_bytes - room.memory_bytes))
+    return room.node.name in need.avoided, slots, cpu, memory, room.node.name
 
 
 # --- what is written
 
 
 def _admit(job: Job, admitted: list[Assignment], now: datetime) -> JobStatus:
-    """The record that stands before any pod does: attempt, assignment, Admitted."""
+    """The record of one more unit that stands before any pod of it does: attempt, assignment, Admitted."""
     at = now.replace(microsecond=0)
-    status = job.status
-    for assignment in admitted:
-        status = progress.begin_attempt(status, assignment.shard, job.kind)
-        status = units.begin_attempt(status, assignment.shard, shards=job.spec.shards)
+    status, shard = job.status, admitted[0].shard
+    status = progress.begin_attempt(status, shard, job.kind)
+    status = units.begin_attempt(status, shard, shards=job.spec.shards)
     running = status.phase is Phase.RUNNING
-    message = starting(admitted)
+    message = starting([*(a for a in status.assignments if not a.stopping), *admitted])
     settled = status.conditions
     for kind, value, reason, text in (
         ("Admitted", True, "Admitted", message),
@@ -330,7 +538,10 @@ def _admit(job: Job, admitted: list[Assignment], now: datetime) -> JobStatus:
     )
 
 
-def _waits(job: Job, why: Reason, queue: Queue, now: datetime) -> JobStatus:
+def _waiting(job: Job, why: Reason, queue: Queue | None, now: datetime) -> JobStatus:
+    """The status of a job that waits whole: why, and its place."""
+    if job.status.phase is not Phase.QUEUED:
+        return job.status
     settled = conditions.put(
         job.status.conditions,
         "Admitted",

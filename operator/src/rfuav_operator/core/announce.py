@@ -16,6 +16,12 @@ def is_transition(old: JobStatus, new: JobStatus) -> bool:
     return _skeleton(old) != _skeleton(new)
 
 
+def is_place_alone(old: JobStatus, new: JobStatus) -> bool:
+    """Whether nothing changed but the place in the queue and the words about it."""
+    words = {"queue": None, "message": "", "reason": "", "conditions": ()}
+    return replace(old, **words) == replace(new, **words)
+
+
 def _skeleton(status: JobStatus) -> tuple[JobStatus, tuple[tuple[str, str, str], ...]]:
     bare = replace(
         status,

@@ -19,6 +19,7 @@ IMAGE_PULL = "ImagePullFailed"
 NODE_LOST = "NodeLost"
 SCHEDULE_TIMEOUT = "ScheduleTimeout"
 START_TIMEOUT = "StartTimeout"
+SCALE_UP_TIMEOUT = "ScaleUpTimeout"
 
 # status.reason of pods that the kubelet or the scheduler took away or never let in, besides `OutOf<resource>`.
 _TAKEN_AWAY = frozenset(
@@ -134,6 +135,12 @@ def not_scheduled(pod: Pod, seconds: int) -> Verdict:
     return Verdict(
         reason=SCHEDULE_TIMEOUT, message=f"not bound within {seconds} s: {why}", counted=False, avoid_node=True
     )
+
+
+def not_scaled_up(pod: Pod, seconds: int) -> Verdict:
+    """Admitted without a node, and none came in time."""
+    why = pod.unschedulable or "the scheduler gave no reason"
+    return Verdict(reason=SCALE_UP_TIMEOUT, message=f"no node was added within {seconds} s: {why}", counted=False)
 
 
 def not_started(pod: Pod, seconds: int) -> Verdict:

@@ -1,27 +1,33 @@
 """The one door of the core: what changed goes in, actions come out.
 
-`turn` steps the dirty jobs through their lifecycle and, when room or the queue may have changed, plans admission. Every
-job gets at most one status write a turn, and it stands before the effects that depend on it.
+A turn steps the jobs that changed or are due through their lifecycle and, when room or the queue may have changed,
+plans admission. Every job gets at most one status write a turn, and it stands before the effects that depend on it.
+
+`Scheduler` keeps an index of the snapshot between turns, so that a turn costs what changed and not what there is. It
+knows nothing that the snapshot does not say: `turn` with a new one decides the same.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_operator.core import admission, announce, gpusharing, lifecycle, podspec, poolstatus
+from rfuav_operator.core import announce, gpusharing, lifecycle, limits, podspec
+from rfuav_operator.core.admission import Admission, Plan
 from rfuav_operator.core.lifecycle import Facts, Outcome
 from rfuav_operator.core.model import (
     Action,
+    Assignment,
     CreatePod,
+    CreateService,
     DeleteJob,
     DeletePod,
     Job,
     JobStatus,
-    PatchPoolStatus,
+    NodeName,
+    PatchLimitsStatus,
     PatchStatus,
     Phase,
     Pod,
@@ -30,11 +36,23 @@ from rfuav_operator.core.model import (
     Snapshot,
     Uid,
 )
-from rfuav_operator.core.sources import Sources
+from rfuav_operator.core.placement import need_of
+from rfuav_operator.core.queues import Alarms, age_of, priority
+from rfuav_operator.core.usage import planned
 
 _OVERDUE = timedelta(seconds=30)  # when to look again at what was due and whose effect was not seen yet
+_LIMITS_EVERY = timedelta(seconds=1)  # how often the status of pools and quotas is made anew
 _NO_POOL = PoolSpec()
 _NO_PODS: Mapping[str, Pod] = {}
+
+
+class Dirt(msgspec.Struct, frozen=True, kw_only=True):
+    """What changed since the last turn."""
+
+    jobs: Collection[Uid] = ()
+    nodes: Collection[NodeName] = ()
+    plan: bool = False
+    everything: bool = False  # pools, quotas, priority classes or settings: the index is made anew
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,96 +62,233 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     wake_at: datetime | None = None  # the next instant at which time alone changes something (backoff, TTL, deadlines)
 
 
+class Jobs(MutableMapping[Uid, Job]):
+    """The snapshot's jobs with those of this turn over them; only these are stored."""
+
+    def __init__(self, read: Mapping[Uid, Job]) -> None:
+        self._read = read
+        self.changed: dict[Uid, Job] = {}
+
+    def __getitem__(self, uid: Uid) -> Job:
+        found = self.changed.get(uid)
+        return self._read[uid] if found is None else found
+
+    def __setitem__(self, uid: Uid, job: Job) -> None:
+        self.changed[uid] = job
+
+    def __delitem__(self, uid: Uid) -> None:
+        raise TypeError("jobs are deleted by the API server")
+
+    def __iter__(self) -> Iterator[Uid]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
+
+    def __contains__(self, uid: object) -> bool:
+        return uid in self._read
+
+
 def turn(snapshot: Snapshot, *, dirty: Collection[Uid], reports: Sequence[Report], now: datetime, plan: bool) -> Turn:
-    """Decide everything that follows from `snapshot` for the `dirty` jobs, and admission when `plan` is set.
+    """One turn of a scheduler that knows nothing yet: what follows from `snapshot` for the `dirty` jobs."""
+    return Scheduler().turn(snapshot, Dirt(jobs=dirty, plan=plan), reports=reports, now=now)
 
-    Jobs whose time has come (backoff, TTL, deadline, timeouts) need not be named; admission is planned without `plan`
-    too when a step gave room back or changed the queue. Reports of jobs and pods that are not current are ignored.
-    """
-    jobs = dict(snapshot.jobs)
-    sources = Sources(snapshot.jobs)  # as recorded: what a source does in this turn is written first, then followed
-    by_job: dict[Uid, list[Report]] = defaultdict(list)
-    for report in reports:
-        by_job[report.job_uid].append(report)
 
-    # 1. The jobs to step: named, reported on, or due.
-    todo = {uid for uid in (*dirty, *by_job, *_due(snapshot, now)) if uid in jobs}
-    outcomes: dict[Uid, Outcome] = {}
-    step_all = partial(
-        _step_all, jobs=jobs, snapshot=snapshot, sources=sources, reports=by_job, now=now, outcomes=outcomes
-    )
-    step_all(todo)
-    plan = plan or any(uid not in jobs for uid in dirty) or any(_moves_queue(snapshot.jobs[u], jobs[u]) for u in todo)
+class Scheduler:
+    """Decides turn after turn."""
 
-    # 2. What others' changes mean for jobs that were not named: nodes that were lost.
-    if plan:
-        step_all(set(_affected(jobs, snapshot)) - todo)
+    def __init__(self) -> None:
+        self._admission: Admission | None = None
+        self._alarms = Alarms()
+        self._plan_at: datetime | None = None
+        self._gpu_users: set[Uid] = set()  # jobs that reported a GPU, or are flagged for it
+        self._limits_at: datetime | None = None  # when the status of pools and quotas was made last
+        self._limits_due = False
 
-    # 3. Admission, on the jobs as the steps left them.
-    planned = admission.plan(snapshot, jobs, sources, now) if plan else admission.Plan()
-    for uid, status in planned.statuses.items():
-        jobs[uid] = replace(jobs[uid], status=status)
+    def turn(self, snapshot: Snapshot, dirt: Dirt, *, reports: Sequence[Report], now: datetime) -> Turn:
+        """Decide everything that follows from what changed.
 
-    # 4. Trainings that the device plugin put on one GPU.
-    flagged = dict(gpusharing.flags(jobs, planned.rooms, now)) if plan else {}
-    for uid, status in flagged.items():
-        jobs[uid] = replace(jobs[uid], status=status)
+        Jobs whose time has come (backoff, TTL, deadline, timeouts) need not be named; admission is planned without
+        `dirt.plan` too when a step gave room back or changed the queue. Reports of jobs and pods that are not current
+        are ignored.
+        """
+        jobs = Jobs(snapshot.jobs)
+        everyone = self._admission is None or dirt.everything
+        if self._admission is None or dirt.everything:
+            admission = self._rebuild(snapshot, jobs, now)
+        else:
+            admission = self._admission
+        by_job: dict[Uid, list[Report]] = defaultdict(list)
+        for report in reports:
+            by_job[report.job_uid].append(report)
 
-    # 5. One write a job, then its effects.
-    actions: list[Action] = []
-    for uid in {**outcomes, **planned.statuses, **flagged}:
-        final = any(report.final for report in by_job.get(uid, ()))
-        create = (
-            [*outcomes[uid].create, *planned.create.get(uid, ())] if uid in outcomes else planned.create.get(uid, [])
+        # 1. The jobs to step: named, reported on, due, or holding room on a node that changed.
+        near = (uid for node in dirt.nodes for uid in admission.usage.on_node(node))
+        todo = {uid for uid in (*dirt.jobs, *by_job, *near, *self._alarms.due(now)) if uid in jobs}
+        gone = [uid for uid in dirt.jobs if uid not in jobs]
+        if not everyone:
+            admission.update(gone, dirt.nodes, snapshot, jobs, now)
+        steps = _Steps(snapshot, jobs, by_job, admission, now)
+        outcomes = steps.run(todo)
+        plan = (
+            dirt.plan
+            or dirt.everything
+            or bool(gone)
+            or (self._plan_at is not None and self._plan_at <= now)
+            or any(_moves_queue(snapshot.jobs[uid], jobs[uid]) for uid in todo)
         )
-        actions += _status_actions(snapshot.jobs[uid], jobs[uid].status, final=final)
-        actions += _effects(jobs[uid], outcomes.get(uid), snapshot)
-        actions += [
-            CreatePod(
-                job_uid=uid,
-                namespace=jobs[uid].namespace,
-                name=assignment.pod,
-                manifest=podspec.manifest(jobs[uid], assignment, snapshot.defaults),
+
+        # 2. The index follows.
+        admission.update(todo, (), snapshot, jobs, now)
+
+        # 3. Admission, on the jobs as the steps left them; the index follows that too.
+        planned_now = Plan()
+        if plan:
+            planned_now = admission.plan(snapshot, jobs, now, stepped=todo, everyone=everyone)
+            self._plan_at = planned_now.look_again
+            admission.update(planned_now.moved, (), snapshot, jobs, now)
+
+        # 4. Trainings that the device plugin put on one GPU.
+        flagged = self._flag_gpus(todo | set(gone), jobs, admission, now) if plan else {}
+
+        # 5. One write a job, then its effects.
+        touched = {**outcomes, **planned_now.statuses, **flagged}
+        actions: list[Action] = []
+        for uid in touched:
+            actions += _actions_of(
+                snapshot.jobs[uid],
+                jobs[uid],
+                outcomes.get(uid),
+                planned_now,
+                snapshot,
+                final=_is_final(by_job.get(uid)),
             )
-            for assignment in create
-        ]
-        actions += announce.events(snapshot.jobs[uid], jobs[uid].status)
-    if plan:
-        actions += _pool_actions(planned, jobs, snapshot, now)
-    return Turn(actions=actions, wake_at=_wake_at(jobs, snapshot, now))
+        # 6. When time alone changes something.
+        for uid in {**touched, **dict.fromkeys(todo)}:
+            self._alarms.set(uid, _next_time(jobs[uid], snapshot, now))
+        for uid in gone:
+            self._alarms.set(uid, None)
+        actions += self._limits(snapshot, jobs, admission, now, changed=plan)
+        return Turn(actions=actions, wake_at=self._wake_at(now))
+
+    def _rebuild(self, snapshot: Snapshot, jobs: Jobs, now: datetime) -> Admission:
+        self._admission = Admission(snapshot, jobs, now)
+        self._alarms = Alarms()
+        self._gpu_users = set()
+        for uid, job in jobs.items():
+            self._alarms.set(uid, _next_time(job, snapshot, None))
+            if _uses_gpu(job):
+                self._gpu_users.add(uid)
+        return self._admission
+
+    def _wake_at(self, now: datetime) -> datetime | None:
+        limits_at = self._limits_at + _LIMITS_EVERY if self._limits_due and self._limits_at else None
+        times = [t for t in (self._alarms.next(), self._plan_at, limits_at) if t is not None]
+        at = min(times, default=None)
+        return at if at is None or at > now else now + timedelta(milliseconds=1)
+
+    def _flag_gpus(
+        self, changed: Iterable[Uid], jobs: Jobs, admission: Admission, now: datetime
+    ) -> dict[Uid, JobStatus]:
+        for uid in changed:
+            job = jobs.get(uid)
+            if job is not None and _uses_gpu(job):
+                self._gpu_users.add(uid)
+            else:
+                self._gpu_users.discard(uid)
+        users = {uid: jobs[uid] for uid in self._gpu_users if uid in jobs}
+        found = dict(gpusharing.flags(users, admission.usage.room, now))
+        for uid, status in found.items():
+            jobs[uid] = replace(jobs[uid], status=status)
+        return found
+
+    def _limits(
+        self, snapshot: Snapshot, jobs: Jobs, admission: Admission, now: datetime, *, changed: bool
+    ) -> Iterator[Action]:
+        """The status of pools and quotas, at most once a second: it follows, nothing waits for it."""
+        self._limits_due = self._limits_due or changed
+        if not self._limits_due or (self._limits_at is not None and now < self._limits_at + _LIMITS_EVERY):
+            return
+        self._limits_due, self._limits_at = False, now
+        for target, status in limits.statuses(snapshot, jobs, admission, now):
+            if any(target.status.get(key) != value for key, value in status.items()):
+                yield PatchLimitsStatus(target=target, status=status)
 
 
-def _step_all(
-    uids: Iterable[Uid],
-    *,
-    jobs: dict[Uid, Job],
-    snapshot: Snapshot,
-    sources: Sources,
-    reports: Mapping[Uid, Sequence[Report]],
-    now: datetime,
-    outcomes: dict[Uid, Outcome],
-) -> None:
-    facts: dict[Uid, Facts] = {}
-    for uid in sorted(uids):
-        job = jobs[uid]
-        facts[uid] = Facts(
-            now=now,
-            pods=snapshot.pods_of.get(uid, _NO_PODS),
-            creating=snapshot.creating.get(uid, frozenset()),
+class _Steps:
+    """Steps jobs through their lifecycle."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        jobs: Jobs,
+        reports: Mapping[Uid, Sequence[Report]],
+        admission: Admission,
+        now: datetime,
+    ) -> None:
+        self._snapshot = snapshot
+        self._jobs = jobs
+        self._reports = reports
+        self._admission = admission
+        self._now = now
+
+    def run(self, uids: Iterable[Uid]) -> dict[Uid, Outcome]:
+        """The outcomes; the jobs have their new status."""
+        outcomes: dict[Uid, Outcome] = {}
+        facts: dict[Uid, Facts] = {}
+        for uid in sorted(uids):
+            facts[uid] = self._facts(self._snapshot.jobs[uid])
+            outcomes[uid] = self._step(uid, facts[uid])
+        recreate = {uid: outcome.create for uid, outcome in outcomes.items() if outcome.create}
+        for uid in outcomes if recreate else ():
+            self._admission.usage.update_job(uid, self._jobs[uid], self._snapshot)
+        for uid, gone in self._withdrawn(recreate).items():
+            outcomes[uid] = self._step(uid, replace(facts[uid], withdrawn=gone))
+        return outcomes
+
+    def _facts(self, job: Job) -> Facts:
+        snapshot = self._snapshot
+        source = self._admission.gates.source(job, snapshot.jobs) if job.status.source is None else None
+        return Facts(
+            now=self._now,
+            pods=snapshot.pods_of.get(job.uid, _NO_PODS),
+            creating=snapshot.creating.get(job.uid, frozenset()),
             nodes=snapshot.nodes,
             pool=_pool_spec(job, snapshot),
             defaults=snapshot.defaults,
-            reports=reports.get(uid, ()),
-            rejected=snapshot.rejected.get(uid, ""),
-            source=sources.of(job) if job.status.source is None else None,
+            reports=self._reports.get(job.uid, ()),
+            rejected=snapshot.rejected.get(job.uid, ""),
+            source=source,
         )
-        outcomes[uid] = lifecycle.step(job, facts[uid])
-        jobs[uid] = replace(job, status=outcomes[uid].status)
-    recreate = {uid: outcomes[uid].create for uid in facts if outcomes[uid].create}
-    for uid, gone in (admission.withdrawn(snapshot, jobs, recreate) if recreate else {}).items():
-        job = snapshot.jobs[uid]
-        outcomes[uid] = lifecycle.step(job, replace(facts[uid], withdrawn=gone))
-        jobs[uid] = replace(job, status=outcomes[uid].status)
+
+    def _step(self, uid: Uid, facts: Facts) -> Outcome:
+        outcome = lifecycle.step(self._snapshot.jobs[uid], facts)
+        self._jobs[uid] = replace(self._snapshot.jobs[uid], status=outcome.status)
+        return outcome
+
+    def _withdrawn(self, recreate: Mapping[Uid, Sequence[Assignment]]) -> dict[Uid, set[str]]:
+        """Recorded pods that were never made and have no room (any more), by job.
+
+        A crash can lose the write that gave room back but not the one that took it: then two records name the same
+        room, and a pod that is there already keeps it.
+        """
+        usage = self._admission.usage
+        for uid, held in recreate.items():
+            for a in held:
+                usage.release(uid, a.pod)
+        gone: dict[Uid, set[str]] = {}
+        order = sorted(recreate, key=lambda u: (-(priority(self._jobs[u], self._snapshot) or 0), age_of(self._jobs[u])))
+        for uid in order:
+            job = self._jobs[uid]
+            need = replace(need_of(job), avoided=frozenset())
+            for a in recreate[uid]:
+                room = usage.room(NodeName(a.node))
+                fits = room is not None and not room.mismatch(need) and not room.lacks(need)
+                if a.node and not fits:
+                    gone.setdefault(uid, set()).add(a.pod)
+                else:
+                    usage.hold(uid, a.pod, planned(job, need, a.node))
+        return gone
 
 
 def _pool_spec(job: Job, snapshot: Snapshot) -> PoolSpec:
@@ -157,56 +312,57 @@ def _moves_queue(old: Job, new: Job) -> bool:
     )
 
 
-def _affected(jobs: Mapping[Uid, Job], snapshot: Snapshot) -> Iterator[Uid]:
-    for uid, job in jobs.items():
-        phase = job.status.phase
-        if job.deleting or phase is None or phase.terminal:
-            continue
-        if job.status.assignments:
-            pods = snapshot.pods_of.get(uid, _NO_PODS)
-            if any(a.pod in pods and pods[a.pod].deleting for a in job.status.assignments):
-                yield uid
+def _uses_gpu(job: Job) -> bool:
+    flagged = any(c.type == gpusharing.CONDITION and c.status == "True" for c in job.status.conditions)
+    return flagged or any(a.gpu_uuid for a in job.status.assignments)
 
 
-def _status_actions(job: Job, status: JobStatus, *, final: bool) -> Iterator[Action]:
-    if status != job.status:
-        yield PatchStatus(job=job, status=status, urgent=announce.is_transition(job.status, status), final=final)
+def _is_final(reports: Sequence[Report] | None) -> bool:
+    return any(report.final for report in reports or ())
 
 
-def _effects(job: Job, outcome: Outcome | None, snapshot: Snapshot) -> Iterator[Action]:
-    if outcome is None:
-        return
-    for pod in outcome.delete:
-        yield DeletePod(job_uid=job.uid, namespace=job.namespace, name=pod.name, uid=pod.uid)
-    if outcome.remove_job:
-        yield DeleteJob(job=snapshot.jobs[job.uid])
-
-
-def _pool_actions(
-    planned: admission.Plan, jobs: Mapping[Uid, Job], snapshot: Snapshot, now: datetime
+def _actions_of(
+    read: Job, job: Job, outcome: Outcome | None, plan: Plan, snapshot: Snapshot, *, final: bool
 ) -> Iterator[Action]:
-    running = poolstatus.running_by_pool(jobs.values())
-    for name, pool in snapshot.pools.items():
-        rooms = planned.rooms.get(name, {}).values()
-        status = poolstatus.pool_status(pool, rooms, planned.pending.get(name, ()), running, now)
-        if any(pool.status.get(key) != value for key, value in status.items()):
-            yield PatchPoolStatus(pool=pool, status=status)
+    """What is done for one job: its record first, then what follows from it."""
+    if job.status != read.status:
+        urgent = announce.is_transition(read.status, job.status)
+        slow = not urgent and not final and announce.is_place_alone(read.status, job.status)
+        yield PatchStatus(job=read, status=job.status, urgent=urgent, final=final, slow=slow)
+    pods = snapshot.pods_of.get(job.uid, _NO_PODS)
+    leaving = [*(outcome.delete if outcome else ()), *(pods[n] for n in plan.delete.get(job.uid, ()) if n in pods)]
+    for pod in leaving:
+        yield DeletePod(job_uid=job.uid, namespace=job.namespace, name=pod.name, uid=pod.uid)
+    if outcome is not None and outcome.remove_job:
+        yield DeleteJob(job=read)
+    stopping = {a.pod for a in job.status.assignments if a.stopping}
+    fresh = [*(outcome.create if outcome else ()), *plan.create.get(job.uid, ())]
+    fresh = [a for a in fresh if a.pod not in stopping]
+    if fresh and job.spec.nodes > 1:
+        service = podspec.service(job)
+        yield CreateService(
+            job_uid=job.uid, namespace=job.namespace, name=service["metadata"]["name"], manifest=service
+        )
+    for assignment in fresh:
+        yield CreatePod(
+            job_uid=job.uid,
+            namespace=job.namespace,
+            name=assignment.pod,
+            manifest=podspec.manifest(
+                job,
+                assignment,
+                snapshot.defaults,
+                present=() if assignment.node else sorted(snapshot.nodes),
+                selector=_pool_spec(job, snapshot).node_selector,
+            ),
+        )
+    yield from announce.events(read, job.status)
 
 
-def _due(snapshot: Snapshot, now: datetime) -> Iterator[Uid]:
-    for uid, job in snapshot.jobs.items():
-        at = _next_time(job, snapshot)
-        if at is not None and at <= now:
-            yield uid
-
-
-def _next_time(job: Job, snapshot: Snapshot) -> datetime | None:
+def _next_time(job: Job, snapshot: Snapshot, now: datetime | None) -> datetime | None:
+    """When time alone changes the job. What was due in a turn is looked at again a while later, until it was seen."""
     phase = job.status.phase
     if phase is Phase.QUEUED and not (job.status.not_before or job.status.avoided_nodes or job.status.shards):
         return None  # most jobs of a long queue
-    return lifecycle.next_time(job, snapshot.pods_of.get(job.uid, _NO_PODS), _pool_spec(job, snapshot))
-
-
-def _wake_at(jobs: Mapping[Uid, Job], snapshot: Snapshot, now: datetime) -> datetime | None:
-    times = (_next_time(job, snapshot) for job in jobs.values())
-    return min((t if t > now else now + _OVERDUE for t in times if t is not None), default=None)
+    at = lifecycle.next_time(job, snapshot.pods_of.get(job.uid, _NO_PODS), _pool_spec(job, snapshot))
+    return now + _OVERDUE if now is not None and at is not None and at <= now else at

@@ -1,11 +1,11 @@
 """Trainings that landed on one physical GPU beyond what the pool allows there: said on each of them.
 
-Which GPU a slot lands on is the device plugin's choice, so it is known only when the trainers report it. Jobs and the
-rooms of a plan come in, statuses with the condition `GPUShared` set or cleared go out.
+Which GPU a slot lands on is the device plugin's choice, so it is known only when the trainers report it. Jobs and
+rooms come in, statuses with the condition `GPUShared` set or cleared go out.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -19,7 +19,7 @@ _SHOWN = 3
 
 
 def flags(
-    jobs: Mapping[Uid, Job], rooms: Mapping[str, Mapping[NodeName, Room]], now: datetime
+    jobs: Mapping[Uid, Job], room_of: Callable[[NodeName], Room | None], now: datetime
 ) -> Iterator[tuple[Uid, JobStatus]]:
     """The statuses that change because trainings share a GPU, or do so no more."""
     on_gpu: dict[tuple[str, str], list[Job]] = defaultdict(list)
@@ -29,8 +29,8 @@ def flags(
                 on_gpu[node, uuid].append(job)
     messages: dict[Uid, str] = {}
     for (node, uuid), sharers in on_gpu.items():
+        room = room_of(NodeName(node))
         for job in sharers:
-            room = rooms.get(job.spec.pool, {}).get(NodeName(node))
             if room is not None and len(sharers) > room.tier.training:
                 messages[job.uid] = _message(node, uuid, [other for other in sharers if other is not job])
     for job in jobs.values():

@@ -32,6 +32,9 @@ from rfuav_operator.core.model import (
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 IMAGE_GRACE = timedelta(seconds=30)  # a registry that hiccups is not a missing image
 SUSPENDED = "Suspended"
+DRAIN = "HoldAndDrain"
+DRAINED = "PoolDrained"
+RESTARTED = "RestartedTogether"
 _IMAGE_ERRORS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _HOPELESS_IMAGE = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 _KEPT_FAILURES = 5
@@ -107,18 +110,22 @@ class _Step:
         self.now = facts.now.replace(microsecond=0)
         self.status = job.status
         self.kept: list[Assignment] = []
+        self.done: list[Assignment] = []  # of a job of several nodes: pods that succeeded before the others
         self.delete: list[Pod] = []
         self.create: list[Assignment] = []
         self.succeeded = False
+        self.together: str = ""  # why all pods of a job of several nodes stop with one of them
         self.fatal: tuple[str, str] | None = None
 
     def run(self) -> Outcome:
         self._begin()
         for report in self.facts.reports:
             self.status = progress.apply_report(self.status, report, self.job.kind)
-        for assignment in self.status.assignments:
+        for assignment in self._by_their_end():
             self._observe(assignment)
         self._delete_strays()
+        if self._is_gang and self.together:
+            self._stop_together()
         self._count_running_time()
         if self.succeeded:  # seen in the same step as a cancellation, success wins: the work is done
             return self._end(Phase.SUCCEEDED, "Succeeded", "")
@@ -134,9 +141,17 @@ class _Step:
             return self._end(Phase.FAILED, *self.fatal)
         if self.job.spec.suspend:
             self._suspend()
-        self._set(assignments=tuple(self.kept))
+        elif self.facts.pool.stop_policy == DRAIN:
+            self._drain()
+        # Pods of a job of several nodes that are done wait for the others; with none left, all start again.
+        held = [*self.kept, *self.done] if self.kept else []
+        self._set(assignments=tuple(sorted(held, key=lambda a: a.rank or 0)))
         self._settle()
         return Outcome(status=self.status, delete=self.delete, create=self.create)
+
+    @property
+    def _is_gang(self) -> bool:
+        return self.job.kind is Kind.TRAINING and self.job.spec.nodes > 1
 
     # --- small tools
 
@@ -162,6 +177,15 @@ class _Step:
                 self.status.conditions, kind, reason=reason, now=self.now, generation=self.job.generation
             )
         )
+
+    def _by_their_end(self) -> Iterable[Assignment]:
+        """The assignments; in a job of several nodes those first that ended first: the others failed because of it."""
+
+        def ended_at(a: Assignment) -> datetime:
+            pod = self.facts.pods.get(a.pod)
+            return self.facts.now if pod is None or pod.live else pod.finished_at or self.facts.now
+
+        return sorted(self.status.assignments, key=ended_at) if self._is_gang else self.status.assignments
 
     # --- what the pods say
 
@@ -198,8 +222,11 @@ class _Step:
     def _observe_absence(self, a: Assignment) -> None:
         if a.pod in self.facts.creating:
             self.kept.append(a)
-        elif a.stopping or a.pod in self.facts.withdrawn:
+        elif a.stopping:
             pass  # what was to go is gone
+        elif a.pod in self.facts.withdrawn:
+            if self._is_gang:
+                self.together = self.together or "the room of one of its pods is not there any more"
         elif a.started_at is not None:
             self._fail(a, classify.vanished(), None)
         elif self.facts.rejected:
@@ -212,6 +239,8 @@ class _Step:
         """A pod that lives: started, or waiting, perhaps for too long."""
         verdict = None
         now, pool = self.facts.now, self.facts.pool
+        if not a.node and pod.node is not None:  # the autoscaler has brought a node
+            a = replace(a, node=pod.node)
         if a.stopping or pod.deleting:
             pass
         elif pod.phase is PodPhase.RUNNING:
@@ -219,8 +248,9 @@ class _Step:
                 started = (pod.started_at or self.now).replace(microsecond=0)
                 a = replace(a, started_at=started, image_error_since=None)
         elif pod.node is None:
-            if pod.created + timedelta(seconds=pool.schedule_timeout_seconds) <= now:
-                verdict = classify.not_scheduled(pod, pool.schedule_timeout_seconds)
+            limit = _bind_seconds(a, pool)
+            if pod.created + timedelta(seconds=limit) <= now:
+                verdict = classify.not_scheduled(pod, limit) if a.node else classify.not_scaled_up(pod, limit)
         elif pod.waiting_reason in _IMAGE_ERRORS:
             a = replace(a, image_error_since=a.image_error_since or self.now)
             if pod.waiting_reason in _HOPELESS_IMAGE or (a.image_error_since or now) + IMAGE_GRACE <= now:
@@ -238,6 +268,10 @@ class _Step:
         self._read_termination_message(a, pod)
         if a.started_at is None and self.status.started_at is None:
             self._set(started_at=(pod.started_at or self.now).replace(microsecond=0))
+        if self._is_gang:
+            self.done.append(a)
+            self.succeeded = len(self.done) >= self.job.spec.nodes
+            return
         if a.shard is None or self.status.shards is None:
             self.succeeded = True
             return
@@ -269,6 +303,10 @@ class _Step:
 
     def _fail(self, a: Assignment, verdict: classify.Verdict, pod: Pod | None) -> None:
         """Record a failure of the unit and when it may run again, or that it may not."""
+        if self.together:
+            return  # its other pods fail because the first did
+        if self._is_gang:
+            self.together = f"pod {a.pod} failed"
         attempt = units.attempt_of(self.status, a.shard)
         out_of_memory_before = any(
             f.reason == classify.OUT_OF_MEMORY and f.shard == a.shard for f in self.status.failures
@@ -286,7 +324,7 @@ class _Step:
             shard=a.shard,
         )
         self._set(failures=(*self.status.failures, failure)[-_KEPT_FAILURES:])
-        rejected = verdict.reason == classify.REJECTED
+        rejected = verdict.reason in (classify.REJECTED, classify.SCALE_UP_TIMEOUT)
         self.status = units.record_failure(self.status, a.shard, counted=verdict.counted, rejected=rejected)
         if verdict.avoid_node and a.node:
             until = self.now + timedelta(seconds=self.facts.defaults.node_avoid_seconds)
@@ -311,6 +349,18 @@ class _Step:
             tries = counted + uncounted + self.status.rejections
             wait = backoff.delay(self.job.uid, a.shard, tries, self.facts.defaults)
             self.status = units.wait_until(self.status, a.shard, self.now + wait)
+
+    def _stop_together(self) -> None:
+        """A job of several nodes runs whole or not at all: what is left of the attempt stops, and all start again."""
+        left = []
+        for a in self.kept:
+            pod = self.facts.pods.get(a.pod)
+            if pod is None and a.pod not in self.facts.creating:
+                continue
+            if pod is not None and not pod.deleting and pod not in self.delete:
+                self.delete.append(pod)
+            left.append(a if a.stopping else replace(a, stopping=RESTARTED))
+        self.kept, self.done, self.create = left, [], []
 
     def _delete_strays(self) -> None:
         """Delete pods of older attempts: they must not live beside the present one.
@@ -359,13 +409,29 @@ class _Step:
             self.fatal = ("SourceFailed", f"TrainingJob {name} {word}: {source.status.message or source.status.reason}")
 
     def _suspend(self) -> None:
+        self._stop_all(SUSPENDED)
+
+    def _drain(self) -> None:
+        """The pool is emptied: what runs stops, and queues again."""
+        if any(not a.stopping for a in self.kept):
+            self._condition(
+                "Evicted",
+                True,
+                DRAINED,
+                f"pool {self.job.spec.pool} is drained (stopPolicy: {DRAIN}); runs again later",
+            )
+        self._stop_all(DRAINED)
+
+    def _stop_all(self, why: str) -> None:
         """Stop what runs. The pods save a checkpoint and leave; the room is theirs until then."""
         kept = []
         for a in self.kept:
             pod = self.facts.pods.get(a.pod)
-            if pod is not None and not pod.deleting and pod not in self.delete:
+            if pod is None and a.pod not in self.facts.creating:
+                continue
+            if pod is not None and pod.live and not pod.deleting and pod not in self.delete:
                 self.delete.append(pod)
-            kept.append(a if a.stopping else replace(a, stopping=SUSPENDED))
+            kept.append(a if a.stopping else replace(a, stopping=why))
         self.kept, self.create = kept, []
 
     # --- conclusions
@@ -388,9 +454,12 @@ class _Step:
         if not held:
             self._set(phase=Phase.QUEUED)
             if before is not Phase.QUEUED:  # the plan of the same turn says why it waits, with numbers
-                reason, message = (
-                    ("Resumed", "resumed") if before is Phase.SUSPENDED else ("BackingOff", self._last_failure())
-                )
+                reason, message = "BackingOff", self._last_failure()
+                evicted = conditions.find(self.status.conditions, "Evicted")
+                if before is Phase.SUSPENDED:
+                    reason, message = "Resumed", "resumed"
+                elif evicted is not None and evicted.status == "True":
+                    reason, message = evicted.reason, evicted.message
                 if before is not None:
                     self._set(reason=reason, message=message)
                     self._condition("Admitted", False, reason, message)
@@ -414,8 +483,10 @@ class _Step:
         for a in held:
             pod = self.facts.pods.get(a.pod)
             if a.stopping:
-                words = self._last_failure()
-                return a.stopping, f"{words}; waits until pod {a.pod} is gone"
+                evicted = conditions.find(self.status.conditions, "Evicted")
+                by_others = evicted is not None and evicted.status == "True" and evicted.reason == a.stopping
+                words = evicted.message if evicted is not None and by_others else self._last_failure()
+                return a.stopping, f"{words}{'; ' * bool(words)}waits until pod {a.pod} is gone"
             if pod is not None and pod.deleting and pod.node is not None:
                 node = self.facts.nodes.get(pod.node)
                 if node is not None and not node.ready:
@@ -487,9 +558,16 @@ class _Step:
         return Outcome(status=self.status, delete=live)
 
 
+def _bind_seconds(a: Assignment, pool: PoolSpec) -> int:
+    """How long a pod may wait to be bound."""
+    return pool.schedule_timeout_seconds if a.node else pool.scale_up.timeout_seconds
+
+
 def starting(assignments: Iterable[Assignment]) -> str:
     """Where pods are about to start, for people; the first three nodes suffice."""
     nodes = sorted({a.node for a in assignments if a.node})
+    if not nodes:
+        return "waits for a node that the cluster's autoscaler adds"
     return f"starts on {', '.join(nodes[:_SHOWN_NODES])}{' ...' * (len(nodes) > _SHOWN_NODES)}"
 
 
@@ -524,7 +602,7 @@ def next_time(job: Job, facts_pods: Mapping[str, Pod], pool: PoolSpec) -> dateti
         if pod is None or not pod.live or pod.deleting or a.stopping or pod.phase is PodPhase.RUNNING:
             continue
         if pod.node is None:
-            times.append(pod.created + timedelta(seconds=pool.schedule_timeout_seconds))
+            times.append(pod.created + timedelta(seconds=_bind_seconds(a, pool)))
         elif pod.waiting_reason in _IMAGE_ERRORS:
             if a.image_error_since is not None:
                 times.append(a.image_error_since + IMAGE_GRACE)

@@ -74,6 +74,7 @@ class Assignment(Wire, frozen=True, kw_only=True):
     image_error_since: datetime | None = None  # first seen in ErrImagePull or ImagePullBackOff
     gpu_uuid: str = msgspec.field(default="", name="gpuUUID")  # the physical GPU its process reports to use
     stopping: str = ""  # why its pod is being removed; the room is held until the pod is gone or terminal
+    stopping_for: str = ""  # UID of the job that its room is taken back for
 
 
 class Queue(Wire, frozen=True, kw_only=True):
@@ -342,6 +343,21 @@ class PerNodeCpu(Wire, frozen=True, kw_only=True):
     inference: int = 4
 
 
+class Preemption(Wire, frozen=True, kw_only=True):
+    """When running jobs make room for others."""
+
+    within_pool: str = "Never"  # | LowerPriority
+    reclaim_borrowed: str = "Never"  # | LowerPriority | Any
+    min_runtime_seconds: int = 300
+
+
+class ScaleUp(Wire, frozen=True, kw_only=True):
+    """Jobs admitted without a node, so that their pending pods make an autoscaler add one."""
+
+    max_jobs: int = 0
+    timeout_seconds: int = 900
+
+
 class PoolSpec(Wire, frozen=True, kw_only=True):
     """GPUPool.spec; behaviour that comes later is reported by `problems` of the pool."""
 
@@ -350,6 +366,9 @@ class PoolSpec(Wire, frozen=True, kw_only=True):
     per_node_cpu: PerNodeCpu = msgspec.field(default=PerNodeCpu(), name="perNodeCPU")
     queueing: str = "BestEffortFIFO"
     placement: str = "Pack"
+    preemption: Preemption = Preemption()
+    starvation_seconds: int = 1800
+    scale_up: ScaleUp = ScaleUp()
     schedule_timeout_seconds: int = 300
     start_timeout_seconds: int = 1800
     stop_policy: str = "None"
@@ -365,6 +384,51 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     spec: PoolSpec
     status: Mapping[str, Any] = {}
     problems: tuple[str, ...] = ()
+
+
+class GpuShare(Wire, frozen=True, kw_only=True):
+    """A namespace's share of a pool, in GPU slots; None: no limit."""
+
+    nominal: int = 0
+    borrowing_limit: int | None = None
+    lending_limit: int | None = None
+
+
+class PoolQuota(Wire, frozen=True, kw_only=True):
+    """What a namespace may use of one pool."""
+
+    name: str = ""
+    gpus: GpuShare = GpuShare()
+    max_training_jobs: int | None = None
+    max_inference_jobs: int | None = None
+
+
+class QuotaSpec(Wire, frozen=True, kw_only=True):
+    """GPUQuota.spec."""
+
+    pools: tuple[PoolQuota, ...] = ()
+    weight: int = 1
+    stop_policy: str = "None"
+
+
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
+    """A GPUQuota: a namespace has at most one."""
+
+    namespace: str
+    uid: Uid
+    resource_version: str
+    generation: int
+    spec: QuotaSpec
+    status: Mapping[str, Any] = {}
+
+
+class ResourceQuota(msgspec.Struct, frozen=True, kw_only=True):
+    """A plain ResourceQuota without scopes: what the API server will refuse beyond. GPUs, millicores, bytes, pods."""
+
+    namespace: str
+    name: str
+    hard: Mapping[str, int]
+    used: Mapping[str, int]
 
 
 class PriorityClass(msgspec.Struct, frozen=True, kw_only=True):
@@ -404,6 +468,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     pools: Mapping[str, Pool]
     priority_classes: Mapping[str, PriorityClass]
     defaults: Defaults
+    quotas: Mapping[str, Quota] = {}  # by namespace
+    resource_quotas: Mapping[str, Mapping[str, ResourceQuota]] = {}  # namespace -> name -> quota
     # The API server's own words on a create it answered with 403 or 422; cleared when the job's status changes.
     rejected: Mapping[Uid, str] = {}
 
@@ -418,6 +484,7 @@ class PatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     status: JobStatus
     urgent: bool = True  # a transition; False: progress or queue position, written under the budget
     final: bool = False  # holds the last value of a progress: first in the budget
+    slow: bool = False  # nothing but the place in the queue and the words about it: may wait longest
 
 
 class CreatePod(msgspec.Struct, frozen=True, kw_only=True):
@@ -454,14 +521,23 @@ class RecordEvent(msgspec.Struct, frozen=True, kw_only=True):
     note: str
 
 
-class PatchPoolStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Write the status of a GPUPool; under the budget."""
+class CreateService(msgspec.Struct, frozen=True, kw_only=True):
+    """Create the headless Service by which the pods of a job of several nodes find each other; before its pods."""
 
-    pool: Pool
+    job_uid: Uid
+    namespace: str
+    name: str
+    manifest: Mapping[str, Any]
+
+
+class PatchLimitsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Write the status of a GPUPool or GPUQuota; under the budget."""
+
+    target: Pool | Quota
     status: Mapping[str, Any]
 
 
-Action = PatchStatus | CreatePod | DeletePod | DeleteJob | RecordEvent | PatchPoolStatus
+Action = PatchStatus | CreatePod | CreateService | DeletePod | DeleteJob | RecordEvent | PatchLimitsStatus
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,16 +18,21 @@ CA_ANNOTATION = "rfuav.io/progress-ca"
 TOKEN_AUDIENCE = "rfuav.io/progress"  # noqa: S105  an audience, not a secret
 
 
-def pod_name(job: Job, attempt: int, shard: int | None) -> str:
-    """`<job>-<5 characters of the UID's hash>-<attempt>[-<shard>]`; a job of one pod carries no last part."""
-    tag = sha256(job.uid.encode()).hexdigest()[:5]
-    suffix = f"-{shard}" if shard is not None and job.spec.shards > 1 else ""
-    return f"{job.name}-{tag}-{attempt}{suffix}"
+def service_name(job: Job) -> str:
+    """`<job>-<5 characters of the UID's hash>`: what the names of its pods and of its headless Service begin with."""
+    return f"{job.name}-{sha256(job.uid.encode()).hexdigest()[:5]}"
 
 
-def pod_labels(job: Job, attempt: int, shard: int | None) -> dict[str, str]:
+def pod_name(job: Job, attempt: int, *, shard: int | None = None, rank: int | None = None) -> str:
+    """`<job>-<5 characters of the UID's hash>-<attempt>[-<rank or shard>]`; a job of one pod carries no last part."""
+    several = job.spec.nodes if shard is None else job.spec.shards
+    suffix = f"-{rank or 0 if shard is None else shard}" if several > 1 else ""
+    return f"{service_name(job)}-{attempt}{suffix}"
+
+
+def pod_labels(job: Job, attempt: int, *, shard: int | None = None, rank: int | None = None) -> dict[str, str]:
     """The labels by which the operator and people find the pods of a job."""
-    index = {LABEL_RANK: "0"} if shard is None else {LABEL_SHARD: str(shard)}
+    index = {LABEL_RANK: str(rank or 0)} if shard is None else {LABEL_SHARD: str(shard)}
     return {
         LABEL_JOB: job.name,
         LABEL_KIND: job.kind.value,

@@ -1,17 +1,12 @@
-"""Room on nodes: what a unit needs, what a node gives by the pool's limits, what is in use, and where a unit fits.
+"""Room on one node: what a unit needs, what a node gives by the pool's limits, what is in use there, and what fits."""
 
-Usage is computed from the snapshot each time, never counted up and down: assignments of admitted jobs, live pods and
-creates on their way, each once by pod name, and the pods of others.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from rfuav_operator.core import quantity
-from rfuav_operator.core.lifecycle import may_live
-from rfuav_operator.core.model import GpuTier, Job, Kind, Node, NodeName, Phase, Pod, Pool, Snapshot, Uid
+from rfuav_operator.core.model import GpuTier, Job, Kind, Node, Phase, Pod, Pool, Uid
 from rfuav_operator.core.names import GPU
 
 # GPUPool.spec.perGPU's default, for a pool read without it.
@@ -25,20 +20,26 @@ _HOSTNAME = "kubernetes.io/hostname"
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
-    """What one unit of a job asks of a node: its shape. Equal shapes get equal answers, which are computed once."""
+    """What one pod of a job asks of a node: its shape. Equal shapes get equal answers, which are computed once."""
 
     kind: Kind
     gpus: int
     gpu_memory: int  # bytes on one GPU; 0: any
     cpu_milli: int
     memory_bytes: int
+    nodes: int = 1  # pods that start together, each on a node of its own
     node_selector: tuple[tuple[str, str], ...] = ()
     tolerations: tuple[tuple[str, str, str, str], ...] = ()  # key, operator, value, effect
     avoided: frozenset[str] = frozenset()
 
+    @property
+    def total_gpus(self) -> int:
+        """GPU slots of all pods together."""
+        return self.gpus * self.nodes
+
 
 def need_of(job: Job) -> Need:
-    """The shape of a job's units. Raises ValueError when a quantity cannot be read."""
+    """The shape of a job's pods. Raises ValueError when a quantity cannot be read."""
     asked, template = job.spec.resources, job.spec.pod_template
     tolerations = [
         (
@@ -57,42 +58,54 @@ def need_of(job: Job) -> Need:
         gpu_memory=quantity.whole(asked.gpu_memory) if asked.gpus > 0 else 0,
         cpu_milli=quantity.milli(asked.cpu),
         memory_bytes=quantity.whole(asked.memory),
+        nodes=job.spec.nodes if job.kind is Kind.TRAINING else 1,
         node_selector=tuple(sorted(template.node_selector.items())),
         tolerations=tuple(tolerations),
         avoided=frozenset(job.status.avoided_nodes),
     )
 
 
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """Room that one pod name of ours holds."""
+
+    kind: Kind
+    namespace: str
+    pool: str  # of its job; of its node when the job is gone
+    node: str  # empty: none yet (a pool that scales up)
+    gpus: int
+    cpu_milli: int
+    memory_bytes: int
+    absent: bool = False  # recorded, and its pod was not seen yet
+
+
+Holder = tuple[Uid, str]  # job and pod name
+
+
 @dataclass(slots=True)
 class Room:
-    """One node of a pool: its limits and what is in use on it. `take` is the only change."""
+    """One node of a pool: its limits, who holds room on it, and the sums of that."""
 
     node: Node
     tier: GpuTier
     cpu_jobs: Mapping[Kind, int]
+    holders: dict[Holder, Held] = field(default_factory=dict)
+    foreign: Sequence[Pod] = ()
     slots_used: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     jobs_used: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))  # with gpus: 0
     foreign_gpus: int = 0
     cpu_milli: int = 0
     memory_bytes: int = 0
     pods: int = 0
+    slot_limit: dict[Kind, int] = field(default_factory=dict)  # that a kind may use together on the empty node
+    kind_free: dict[Kind, int] = field(default_factory=dict)  # that a kind has left by its own limit alone
+    slots_free: int = 0  # left of what the node has in all, the pods of others counted
+    free: dict[Kind, int] = field(default_factory=dict)  # that a job of the kind can have now
 
-    # --- limits
-
-    def slot_limit(self, kind: Kind) -> int:
-        """GPU slots that jobs of this kind may use together on the empty node."""
-        if self.node.gpu_problem:
-            return 0
-        share = self.tier.training if kind is Kind.TRAINING else self.tier.inference
-        return min(self.node.gpus * share, self.node.gpu_slots)
-
-    def kind_free(self, kind: Kind) -> int:
-        """Slots that this kind has left by its own limit alone."""
-        return max(0, self.slot_limit(kind) - self.slots_used[kind])
-
-    def slots_free(self) -> int:
-        """Slots left of what the node has in all, the pods of others counted."""
-        return max(0, self.node.gpu_slots - sum(self.slots_used.values()) - self.foreign_gpus)
+    def __post_init__(self) -> None:
+        for kind, share in ((Kind.TRAINING, self.tier.training), (Kind.INFERENCE, self.tier.inference)):
+            usable = 0 if self.node.gpu_problem else self.node.gpus * share
+            self.slot_limit[kind] = min(usable, self.node.gpu_slots)
+        self.count()
 
     # --- the three questions
 
@@ -138,7 +151,7 @@ class Room:
     def too_small(self, need: Need) -> str:
         """What the node could not give this shape even if it were empty; empty: nothing."""
         if need.gpus > 0:
-            limit = self.slot_limit(need.kind)
+            limit = self.slot_limit[need.kind]
             if need.gpus > limit:
                 return f"with at most {limit} {_word(need.kind)} GPU slots"
         elif self.cpu_jobs[need.kind] == 0:
@@ -152,9 +165,9 @@ class Room:
     def lacks(self, need: Need) -> str:
         """What the node is short of now: a key that `reasons` counts over nodes; empty: the shape fits."""
         if need.gpus > 0:
-            if need.gpus > self.kind_free(need.kind):
+            if need.gpus > self.kind_free[need.kind]:
                 return "slots"
-            if need.gpus > self.slots_free():
+            if need.gpus > self.slots_free:
                 return "all slots"
         elif self.jobs_used[need.kind] >= self.cpu_jobs[need.kind]:
             return "jobs"
@@ -166,25 +179,67 @@ class Room:
             return "pods"
         return "avoided" if self.node.name in need.avoided else ""
 
-    # --- the change
+    def delays(self, need: Need, waiting: Need) -> bool:
+        """Whether a pod of shape `need` here would take what `waiting`, for whom the room is kept, is short of.
 
-    def take(self, kind: Kind, *, gpus: int, cpu_milli: int, memory_bytes: int) -> None:
-        """Count one of our pods on this node."""
-        if gpus > 0:
-            self.slots_used[kind] += gpus
-        else:
-            self.jobs_used[kind] += 1
-        self._take_plain(cpu_milli, memory_bytes)
+        It would not where enough for both is left: then only what runs already decides when `waiting` can start.
+        """
+        if need.gpus > 0 and waiting.gpus > 0:
+            if need.kind is waiting.kind and self.kind_free[need.kind] - need.gpus < waiting.gpus:
+                return True
+            if self.slots_free - need.gpus < waiting.gpus:
+                return True
+        if need.gpus == 0 and waiting.gpus == 0 and need.kind is waiting.kind:
+            left = self.cpu_jobs[need.kind] - self.jobs_used[need.kind]
+            if left <= 1:
+                return True
+        return (
+            (need.cpu_milli > 0 and self.cpu_milli + need.cpu_milli + waiting.cpu_milli > self.node.cpu_milli)
+            or (
+                need.memory_bytes > 0
+                and self.memory_bytes + need.memory_bytes + waiting.memory_bytes > self.node.memory_bytes
+            )
+            or self.pods + 1 >= self.node.pods
+        )
 
-    def take_foreign(self, pod: Pod) -> None:
-        """Count a pod of others on this node."""
-        self.foreign_gpus += pod.gpus
-        self._take_plain(pod.cpu_milli, pod.memory_bytes)
+    # --- changes
 
-    def _take_plain(self, cpu_milli: int, memory_bytes: int) -> None:
-        self.cpu_milli += cpu_milli
-        self.memory_bytes += memory_bytes
-        self.pods += 1
+    def without(self, keys: Iterable[Holder]) -> "Room":
+        """The same room as a trial, these holders gone: what happens to it leaves the real one as it is."""
+        gone = set(keys)
+        left = {key: held for key, held in self.holders.items() if key not in gone}
+        return Room(node=self.node, tier=self.tier, cpu_jobs=self.cpu_jobs, holders=left, foreign=self.foreign)
+
+    def hold(self, key: Holder, held: Held) -> None:
+        """Let a pod of ours hold room here."""
+        self.holders[key] = held
+        self.count()
+
+    def release(self, key: Holder) -> None:
+        """Give back what a pod of ours held here."""
+        self.holders.pop(key, None)
+        self.count()
+
+    def count(self) -> None:
+        """Sum up anew what is in use: nothing is ever counted up and down."""
+        slots, jobs = dict.fromkeys(Kind, 0), dict.fromkeys(Kind, 0)
+        cpu = memory = 0
+        for held in self.holders.values():
+            if held.gpus > 0:
+                slots[held.kind] += held.gpus
+            else:
+                jobs[held.kind] += 1
+            cpu += held.cpu_milli
+            memory += held.memory_bytes
+        self.slots_used, self.jobs_used = slots, jobs
+        self.foreign_gpus = sum(pod.gpus for pod in self.foreign)
+        self.cpu_milli = cpu + sum(pod.cpu_milli for pod in self.foreign)
+        self.memory_bytes = memory + sum(pod.memory_bytes for pod in self.foreign)
+        self.pods = len(self.holders) + len(self.foreign)
+        self.slots_free = max(0, self.node.gpu_slots - sum(slots.values()) - self.foreign_gpus)
+        for kind in Kind:
+            self.kind_free[kind] = max(0, self.slot_limit[kind] - slots[kind])
+            self.free[kind] = min(self.kind_free[kind], self.slots_free)
 
 
 def _tolerated(key: str, value: str, effect: str, need: Need) -> bool:
@@ -199,7 +254,7 @@ def _word(kind: Kind) -> str:
     return "training" if kind is Kind.TRAINING else "inference"
 
 
-# --- nodes to pools, and what is in use
+# --- nodes to pools
 
 
 def pool_of(node: Node, pools: Iterable[Pool]) -> str | None:
@@ -216,86 +271,6 @@ def tier_of(node: Node, tiers: Sequence[GpuTier]) -> GpuTier:
         return ordered[-1]
     memory = quantity.mib(node.gpu_memory_mib)
     return next((t for t in ordered if quantity.whole(t.min_memory) <= memory), GpuTier(training=0, inference=0))
-
-
-class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """Room that one pod name of ours holds."""
-
-    kind: Kind
-    node: str
-    gpus: int
-    cpu_milli: int
-    memory_bytes: int
-
-
-def held(snapshot: Snapshot, jobs: Mapping[Uid, Job]) -> Iterator[tuple[Uid, str, Held]]:
-    """What every pod of ours holds, by job and pod name: recorded, alive, or on its way."""
-    for uid in jobs.keys() | snapshot.pods_of.keys():
-        job = jobs.get(uid)
-        pods = snapshot.pods_of.get(uid, {})
-        if job is not None:
-            yield from _held_by_assignments(job, pods, snapshot)
-        assigned = {a.pod for a in job.status.assignments} if job is not None else set()
-        for pod in pods.values():
-            if pod.name not in assigned and may_live(pod, snapshot.nodes):
-                kind = job.kind if job is not None else pod.kind or Kind.TRAINING
-                yield uid, pod.name, _held_by_pod(pod, kind, pod.node or pod.wanted_node or "")
-
-
-def _held_by_assignments(job: Job, pods: Mapping[str, Pod], snapshot: Snapshot) -> Iterator[tuple[Uid, str, Held]]:
-    if not job.status.assignments:
-        return
-    creating = snapshot.creating.get(job.uid, frozenset())
-    active = not job.deleting and job.status.phase is not None and not job.status.phase.terminal
-    for a in job.status.assignments:
-        pod = pods.get(a.pod)
-        if pod is not None and (active or may_live(pod, snapshot.nodes)):
-            yield job.uid, a.pod, _held_by_pod(pod, job.kind, a.node or pod.node or "")
-        elif pod is None and (active or a.pod in creating):
-            need = need_of(job)
-            yield (
-                job.uid,
-                a.pod,
-                Held(kind=job.kind, node=a.node, gpus=a.gpus, cpu_milli=need.cpu_milli, memory_bytes=need.memory_bytes),
-            )
-
-
-def _held_by_pod(pod: Pod, kind: Kind, node: str) -> Held:
-    return Held(kind=kind, node=node, gpus=pod.gpus, cpu_milli=pod.cpu_milli, memory_bytes=pod.memory_bytes)
-
-
-def rooms(
-    snapshot: Snapshot, jobs: Mapping[Uid, Job], *, without: frozenset[tuple[Uid, str]] = frozenset()
-) -> dict[str, dict[NodeName, Room]]:
-    """Pool name -> node name -> room, with everything counted that is in use, `without` these pods of these jobs."""
-    by_pool: dict[str, dict[NodeName, Room]] = {name: {} for name in snapshot.pools}
-    by_node: dict[str, Room] = {}
-    for node in snapshot.nodes.values():
-        name = pool_of(node, snapshot.pools.values())
-        if name is None:
-            continue
-        spec = snapshot.pools[name].spec
-        limits = {Kind.TRAINING: spec.per_node_cpu.training, Kind.INFERENCE: spec.per_node_cpu.inference}
-        room = Room(node=node, tier=tier_of(node, spec.per_gpu), cpu_jobs=limits)
-        by_pool[name][node.name] = by_node[node.name] = room
-        for pod in snapshot.foreign.get(node.name, ()):
-            room.take_foreign(pod)
-    for uid, pod_name, use in held(snapshot, jobs):
-        if use.node in by_node and (uid, pod_name) not in without:
-            by_node[use.node].take(use.kind, gpus=use.gpus, cpu_milli=use.cpu_milli, memory_bytes=use.memory_bytes)
-    return by_pool
-
-
-def choose(need: Need, candidates: Iterable[Room], *, placement: str) -> Room | None:
-    """The room for one more unit of this shape, or None. Pack fills the fullest node first, Spread the emptiest."""
-    fitting = (room for room in candidates if not room.mismatch(need) and not room.lacks(need))
-
-    def order(room: Room) -> tuple[int, int, str]:
-        wasted = int(need.gpus == 0 and room.node.gpu_slots > 0)  # CPU jobs leave GPU nodes to others while they can
-        free = room.slots_free() if need.gpus > 0 else room.cpu_jobs[need.kind] - room.jobs_used[need.kind]
-        return wasted, free if placement == "Pack" else -free, room.node.name
-
-    return min(fitting, key=order, default=None)
 
 
 def is_active(job: Job) -> bool:

@@ -4,9 +4,10 @@ The job's spec as the user wrote it, the assignment (name, node, shard) and the 
 manifest goes out. Nothing here looks at the cluster.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from rfuav_operator.core import names, units
 from rfuav_operator.core.model import Assignment, Defaults, Job, Source
@@ -17,10 +18,25 @@ SECRETS = "/var/run/secrets/rfuav.io"
 USER = 65532
 CONTAINER = "trainer"
 _PVC = "pvc://"
+RENDEZVOUS_PORT = 29500  # torch's own default
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_HOSTNAME = "kubernetes.io/hostname"
+_NOTHING: Mapping[str, str] = {}
 
 
-def manifest(job: Job, assignment: Assignment, defaults: Defaults) -> dict[str, Any]:
-    """The pod of `assignment`, restricted Pod Security throughout, owned by the job."""
+def manifest(
+    job: Job,
+    assignment: Assignment,
+    defaults: Defaults,
+    *,
+    present: Sequence[str] = (),
+    selector: Mapping[str, str] = _NOTHING,
+) -> dict[str, Any]:
+    """The pod of `assignment`, restricted Pod Security throughout, owned by the job.
+
+    A pod without a node of its own waits for a new one: not one of those `present`, and with the labels of `selector`,
+    by which an autoscaler sees what kind of node to add.
+    """
     template: Mapping[str, Any] = job.raw_spec.get("podTemplate") or {}
     metadata: Mapping[str, Any] = template.get("metadata") or {}
     attempt = units.attempt_of(job.status, assignment.shard)
@@ -35,26 +51,55 @@ def manifest(job: Job, assignment: Assignment, defaults: Defaults) -> dict[str, 
             "namespace": job.namespace,
             "labels": {
                 **(metadata.get("labels") or {}),
-                **names.pod_labels(job, attempt, assignment.shard),
+                **names.pod_labels(job, attempt, shard=assignment.shard, rank=assignment.rank),
             },
             "annotations": annotations,
-            "ownerReferences": [
-                {
-                    "apiVersion": names.API_VERSION,
-                    "kind": job.kind.value,
-                    "name": job.name,
-                    "uid": job.uid,
-                    "controller": True,
-                    "blockOwnerDeletion": False,
-                }
-            ],
+            "ownerReferences": [_owner(job)],
         },
-        "spec": _pod_spec(job, assignment, attempt, template, defaults),
+        "spec": _pod_spec(job, assignment, attempt, template=template, defaults=defaults)
+        | ({} if assignment.node else _on_a_new_node(job, attempt, template, present=present, selector=selector)),
+    }
+
+
+def service(job: Job) -> dict[str, Any]:
+    """The headless Service through which the pods of a job of several nodes find the first of them."""
+    labels = {names.LABEL_JOB: job.name, names.LABEL_KIND: job.kind.value, names.LABEL_JOB_UID: job.uid}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": names.service_name(job),
+            "namespace": job.namespace,
+            "labels": labels,
+            "ownerReferences": [_owner(job)],
+        },
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,  # they look for each other before any of them is ready
+            "selector": {names.LABEL_JOB_UID: job.uid},
+            "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
+        },
+    }
+
+
+def _owner(job: Job) -> dict[str, Any]:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": job.kind.value,
+        "name": job.name,
+        "uid": job.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
     }
 
 
 def _pod_spec(
-    job: Job, assignment: Assignment, attempt: int, template: Mapping[str, Any], defaults: Defaults
+    job: Job,
+    assignment: Assignment,
+    attempt: int,
+    *,
+    template: Mapping[str, Any],
+    defaults: Defaults,
 ) -> dict[str, Any]:
     spec = effective_spec(job)
     claims = claims_of(spec)
@@ -101,15 +146,30 @@ def _pod_spec(
     for key in ("nodeSelector", "imagePullSecrets", "serviceAccountName"):
         if template.get(key):
             pod[key] = template[key]
+    if job.spec.nodes > 1 and assignment.rank is not None:
+        pod["hostname"], pod["subdomain"] = assignment.pod, names.service_name(job)
     if assignment.node:
-        pod["affinity"] = _pinned(assignment.node)
+        pod["affinity"] = _affinity("In", [assignment.node])
     return pod
 
 
-def _pinned(node: str) -> dict[str, Any]:
-    """Required affinity to one node by its name: the scheduler still binds, so all else it knows is respected."""
-    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+def _on_a_new_node(
+    job: Job, attempt: int, template: Mapping[str, Any], *, present: Sequence[str], selector: Mapping[str, str]
+) -> dict[str, Any]:
+    """What of its pod's spec sends it to a node that is still to come; pods of a job of several nodes to one each."""
+    affinity = _affinity("NotIn", present) if present else {}
+    if job.spec.nodes > 1:
+        mates = {names.LABEL_JOB_UID: job.uid, names.LABEL_ATTEMPT: str(attempt)}
+        apart = {"topologyKey": _HOSTNAME, "labelSelector": {"matchLabels": mates}}
+        affinity["podAntiAffinity"] = {_REQUIRED: [apart]}
+    labels = {**selector, **(template.get("nodeSelector") or {})}
+    return ({"affinity": affinity} if affinity else {}) | ({"nodeSelector": labels} if labels else {})
+
+
+def _affinity(operator: str, nodes: Sequence[str]) -> dict[str, Any]:
+    """Required affinity by the names of nodes: the scheduler still binds, so all else that it knows is respected."""
+    term = {"matchFields": [{"key": "metadata.name", "operator": operator, "values": [node]} for node in nodes]}
+    return {"nodeAffinity": {_REQUIRED: {"nodeSelectorTerms": [term]}}}
 
 
 def effective_spec(job: Job) -> dict[str, Any]:
@@ -169,15 +229,19 @@ def _environment(
     }
     if assignment.shard is None:
         document["rank"] = assignment.rank or 0
+        if job.spec.nodes > 1:
+            document["nodes"] = job.spec.nodes
     else:
         document |= {"shard": assignment.shard, "shards": job.spec.shards}
     env = {
-        "RFUAV_JOB": json.dumps(document, separators=(",", ":"), sort_keys=True),
-        "RFUAV_MOUNTS": json.dumps({claim: f"{MOUNT_ROOT}/{claim}" for claim in claims}, separators=(",", ":")),
+        "RFUAV_JOB": msgspec.json.encode(document, order="sorted").decode(),
+        "RFUAV_MOUNTS": msgspec.json.encode({claim: f"{MOUNT_ROOT}/{claim}" for claim in claims}).decode(),
         "HOME": HOME,
         "XDG_CACHE_HOME": f"{HOME}/.cache",
         "TMPDIR": "/tmp",  # noqa: S108  an emptyDir of the pod's own
     }
+    if job.spec.nodes > 1 and assignment.rank is not None:
+        env |= _rendezvous(job, assignment, attempt)
     if defaults.allow_cpu:
         env["RFUAV_ALLOW_CPU"] = "1"
     if defaults.progress_url:
@@ -185,6 +249,18 @@ def _environment(
         env["KUBEFLOW_TRAINER_SERVER_CA_CERT"] = f"{SECRETS}/ca.crt"
         env["KUBEFLOW_TRAINER_SERVER_TOKEN"] = f"{SECRETS}/token"
     return [{"name": name, "value": value} for name, value in env.items()]
+
+
+def _rendezvous(job: Job, assignment: Assignment, attempt: int) -> dict[str, str]:
+    """What torchrun reads from the environment (PET_*): how many nodes, which one this is, where the first is."""
+    first = names.pod_name(job, attempt, rank=0)
+    return {
+        "PET_NNODES": str(job.spec.nodes),
+        "PET_NODE_RANK": str(assignment.rank),
+        "PET_NPROC_PER_NODE": str(max(1, job.spec.resources.gpus)),
+        "PET_MASTER_ADDR": f"{first}.{names.service_name(job)}.{job.namespace}.svc",
+        "PET_MASTER_PORT": str(RENDEZVOUS_PORT),
+    }
 
 
 def _resources(job: Job, gpus: int) -> dict[str, dict[str, str]]:

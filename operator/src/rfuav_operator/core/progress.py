@@ -217,12 +217,14 @@ def apply_report(status: JobStatus, report: Report, kind: Kind) -> JobStatus:
     assignment = next((a for a in status.assignments if a.pod == report.pod), None)
     if assignment is None:
         return status
-    before = _of_unit(status, assignment.shard, kind)
-    if before.sequence is not None and report.sequence <= before.sequence:
-        return status
     if report.gpu_uuid and report.gpu_uuid != assignment.gpu_uuid:
         seen = replace(assignment, gpu_uuid=report.gpu_uuid)
         status = replace(status, assignments=tuple(seen if a is assignment else a for a in status.assignments))
+    if assignment.rank:
+        return status  # the first pod of a job of several nodes speaks for all
+    before = _of_unit(status, assignment.shard, kind)
+    if before.sequence is not None and report.sequence <= before.sequence:
+        return status
     after = _forward(before, replace(report.progress, sequence=report.sequence, updated_at=report.received_at))
     return _store(status, assignment.shard, kind, after, _as_parts(report))
 

@@ -15,7 +15,9 @@ WAITING_FOR_TRAINING_JOB = "WaitingForTrainingJob"
 NO_MATCHING_NODE = "NoMatchingNode"
 EXCEEDS_MAX_QUOTA = "ExceedsMaxQuota"
 BACKING_OFF = "BackingOff"
+WAITING_FOR_QUOTA = "WaitingForQuota"
 WAITING_FOR_CAPACITY = "WaitingForCapacity"
+WAITING_FOR_PREEMPTED_JOBS = "WaitingForPreemptedJobs"
 REJECTED_BY_CLUSTER = "RejectedByCluster"
 _SHOWN = 4
 
@@ -32,44 +34,49 @@ def never_fits(need: Need, pool: Pool, rooms: Sequence[Room]) -> Reason | None:
     if not rooms:
         terms = ",".join(f"{k}={v}" for k, v in sorted(pool.spec.node_selector.items()))
         why = f"; no node that is not another pool's matches its nodeSelector {terms}" if terms else ""
-        return Reason(reason=NO_MATCHING_NODE, message=f"{_needs(need)}; pool {pool.name} has no nodes{why}")
+        return Reason(reason=NO_MATCHING_NODE, message=f"{needs(need)}; pool {pool.name} has no nodes{why}")
     matching = [room for room in rooms if not room.mismatch(need)]
     if not matching:
         why = _count(room.mismatch(need) for room in rooms)
-        text = f"{_needs(need)}; pool {pool.name} has {_nodes(len(rooms))}, none that suits: {why}"
+        text = f"{needs(need)}; pool {pool.name} has {_nodes(len(rooms))}, none that suits: {why}"
         return Reason(reason=NO_MATCHING_NODE, message=text)
     small = [room.too_small(need) for room in matching]
     if all(small):
-        text = f"{_needs(need)}; more than any node of pool {pool.name} has when empty: {_count(small)}"
+        text = f"{needs(need)}; more than any node of pool {pool.name} has when empty: {_count(small)}"
+        return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
+    able = small.count("")
+    if able < need.nodes:
+        text = f"{needs(need)}; pool {pool.name} has {_nodes(able)} that could take one when empty"
         return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
     return None
 
 
-def no_room(need: Need, pool: Pool, rooms: Sequence[Room]) -> Reason:
-    """What the pool is short of now for a shape that it could take."""
-    matching = [room for room in rooms if not room.mismatch(need)]
+def no_room(need: Need, pool: Pool, matching: Sequence[Room]) -> Reason:
+    """What the pool is short of now for a shape that it could take, on the nodes that suit it."""
     nodes = _nodes(len(matching))
     if need.gpus > 0:
-        limit = sum(room.slot_limit(need.kind) for room in matching)
+        limit = sum(room.slot_limit[need.kind] for room in matching)
         used = sum(room.slots_used[need.kind] for room in matching)
-        free = sum(min(room.kind_free(need.kind), room.slots_free()) for room in matching)
+        free = sum(room.free[need.kind] for room in matching)
         text = f"pool {pool.name} has {free} of {limit} {_kind(need.kind)} slots free on {nodes}"
         text += f" ({used} {_kind(need.kind)} slots used; {_other_slots(need.kind, matching)})"
         if free >= need.gpus > 1:
-            largest = max(min(room.kind_free(need.kind), room.slots_free()) for room in matching)
-            text += f" (largest free block {largest})"
+            text += f" (largest free block {max(room.free[need.kind] for room in matching)})"
     else:
         limit = sum(room.cpu_jobs[need.kind] for room in matching)
         free = sum(max(0, room.cpu_jobs[need.kind] - room.jobs_used[need.kind]) for room in matching)
         text = f"pool {pool.name} has room for {free} of {limit} {_kind(need.kind)} jobs without GPU on {nodes}"
+    if need.nodes > 1:
+        fitting = sum(not room.lacks(need) for room in matching)
+        text += f"; {_nodes(fitting)} of {need.nodes} with room now"
     text += _short_of(need, matching)
-    return Reason(reason=WAITING_FOR_CAPACITY, message=f"{_needs(need)}; {text}")
+    return Reason(reason=WAITING_FOR_CAPACITY, message=f"{needs(need)}; {text}")
 
 
 def _other_slots(kind: Kind, rooms: Sequence[Room]) -> str:
     other = Kind.INFERENCE if kind is Kind.TRAINING else Kind.TRAINING
     used = sum(room.slots_used[other] for room in rooms)
-    limit = sum(room.slot_limit(other) for room in rooms)
+    limit = sum(room.slot_limit[other] for room in rooms)
     foreign = sum(room.foreign_gpus for room in rooms)
     more = f"; pods of others use {foreign}" if foreign else ""
     return f"{used} of {limit} {_kind(other)} slots used{more}"
@@ -104,10 +111,12 @@ def _short_of(need: Need, rooms: Sequence[Room]) -> str:
     return "".join(f"; {text}" for text in texts)
 
 
-def _needs(need: Need) -> str:
+def needs(need: Need) -> str:
+    """What the shape asks for, in words."""
+    where = f" on each of {need.nodes} nodes" if need.nodes > 1 else ""
     if need.gpus == 0:
-        return f"needs room for a {_kind(need.kind)} job without GPU"
-    return f"needs {need.gpus} GPU{'s' * (need.gpus > 1)}"
+        return f"needs room for a {_kind(need.kind)} job without GPU{where}"
+    return f"needs {need.gpus} GPU{'s' * (need.gpus > 1)}{where}"
 
 
 def _kind(kind: Kind) -> str:

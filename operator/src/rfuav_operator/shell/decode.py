@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from rfuav_crds import unsupported
 from rfuav_crds.quantity import parse_quantity
+from rfuav_operator.core import quantity
 from rfuav_operator.core.model import (
     Job,
     JobSpec,
@@ -27,9 +28,13 @@ from rfuav_operator.core.model import (
     Pool,
     PoolSpec,
     PriorityClass,
+    Quota,
+    QuotaSpec,
+    ResourceQuota,
     Taint,
     Uid,
 )
+from rfuav_operator.core.quotas import RESOURCE_KEYS
 
 GPU = "nvidia.com/gpu"
 GROUP = "rfuav.io"
@@ -404,6 +409,62 @@ def pool(body: Mapping[str, Any]) -> Pool:
         status=body.get("status") or {},
         problems=problems,
     )
+
+
+def quota(body: Mapping[str, Any]) -> Quota:
+    """A GPUQuota. One that cannot be read holds its namespace: a limit that is not understood is not ignored."""
+    meta = msgspec.convert(body["metadata"], Meta)
+    try:
+        decoded = msgspec.convert(body.get("spec") or {}, QuotaSpec)
+    except msgspec.ValidationError:
+        decoded = QuotaSpec(stop_policy="Hold")
+    return Quota(
+        namespace=meta.namespace,
+        uid=Uid(meta.uid),
+        resource_version=meta.resource_version,
+        generation=meta.generation,
+        spec=decoded,
+        status=body.get("status") or {},
+    )
+
+
+class _ResourceQuotaSpec(_Wire, frozen=True):
+    hard: dict[str, str] = {}
+    scopes: tuple[str, ...] | None = None
+    scope_selector: msgspec.Raw | None = None
+
+
+class _ResourceQuotaStatus(_Wire, frozen=True):
+    hard: dict[str, str] = {}
+    used: dict[str, str] = {}
+
+
+class ResourceQuotaObject(_Wire, frozen=True):
+    """What is read of a ResourceQuota."""
+
+    metadata: Meta
+    spec: _ResourceQuotaSpec = _ResourceQuotaSpec()
+    status: _ResourceQuotaStatus = _ResourceQuotaStatus()
+
+
+def resource_quota(read: ResourceQuotaObject) -> ResourceQuota:
+    """A ResourceQuota, with what admission honours of it; one with scopes is left to the API server."""
+    scoped = bool(read.spec.scopes) or read.spec.scope_selector is not None
+    hard = {} if scoped else _amounts(read.status.hard or read.spec.hard)
+    return ResourceQuota(
+        namespace=read.metadata.namespace,
+        name=read.metadata.name,
+        hard=hard,
+        used={key: amount for key, amount in _amounts(read.status.used).items() if key in hard},
+    )
+
+
+def _amounts(quantities: Mapping[str, str]) -> dict[str, int]:
+    return {
+        key: quantity.milli(text) if key in ("cpu", "requests.cpu") else quantity.whole(text)
+        for key, text in quantities.items()
+        if key in RESOURCE_KEYS
+    }
 
 
 def keys(items: Iterable[Bare]) -> list[tuple[str, str]]:

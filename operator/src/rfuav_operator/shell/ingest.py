@@ -52,15 +52,15 @@ def pod(state: ClusterState, body: Mapping[str, Any]) -> None:
     state.pods.put((read.metadata.namespace, read.metadata.name), decode.version(read.metadata), decode.pod(read))
 
 
-_warned: set[tuple[str, int]] = set()
+def quota(state: ClusterState, body: Mapping[str, Any]) -> None:
+    """Take in a GPUQuota as read."""
+    read = decode.quota(body)
+    state.quotas.put(read.namespace, decode.version(body["metadata"]), read)
 
 
-def quota(body: Mapping[str, Any]) -> None:
-    """Take in a GPUQuota: nothing is limited by it yet, which the log says once for every version of it."""
-    seen = (_name(body), body["metadata"].get("generation", 0))
-    if seen not in _warned:
-        _warned.add(seen)
-        log.warning("GPUQuota is not enforced by this version; use a ResourceQuota", quota=seen[0])
+def quota_gone(state: ClusterState, body: Mapping[str, Any]) -> None:
+    """Take in that a GPUQuota was deleted."""
+    state.quotas.remove(body["metadata"]["namespace"], decode.version(body["metadata"]))
 
 
 def _name(body: Mapping[str, Any]) -> str:

@@ -59,8 +59,10 @@ def handlers(state: ClusterState, connection: Connection) -> kopf.OperatorRegist
 
     @kopf.on.event(paths.GROUP, paths.VERSION, paths.QUOTAS, registry=registry)
     async def on_quota(event: Any, **_: Any) -> None:
-        if event["type"] != "DELETED":
-            ingest.quota(event["object"])
+        if event["type"] == "DELETED":
+            ingest.quota_gone(state, event["object"])
+        else:
+            ingest.quota(state, event["object"])
 
     return registry
 

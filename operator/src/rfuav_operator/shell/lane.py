@@ -4,9 +4,17 @@ from collections import deque
 
 import msgspec
 
-from rfuav_operator.core.model import Action, CreatePod, DeleteJob, DeletePod, PatchPoolStatus, PatchStatus
+from rfuav_operator.core.model import (
+    Action,
+    CreatePod,
+    CreateService,
+    DeleteJob,
+    DeletePod,
+    PatchLimitsStatus,
+    PatchStatus,
+)
 
-Status = PatchStatus | PatchPoolStatus
+Status = PatchStatus | PatchLimitsStatus
 
 
 class Lane:
@@ -54,25 +62,30 @@ class Lane:
     @property
     def urgent(self) -> bool:
         """Whether something waits that the budget does not hold back: a transition, or an effect behind a status."""
-        return any(not isinstance(item, PatchPoolStatus) and getattr(item, "urgent", True) for item in self.items)
+        return any(not isinstance(item, PatchLimitsStatus) and getattr(item, "urgent", True) for item in self.items)
 
     @property
     def final(self) -> bool:
         """Whether the waiting status holds the last value of a progress."""
         return any(isinstance(item, PatchStatus) and item.final for item in self.items)
 
+    @property
+    def slow(self) -> bool:
+        """Whether all that waits is a place in the queue."""
+        return all(isinstance(item, PatchStatus) and item.slow for item in self.items)
+
 
 def _newest(waiting: Status, action: Status) -> Status:
     """What `waiting` had to be sent for holds for the status that takes its place."""
     if isinstance(waiting, PatchStatus) and isinstance(action, PatchStatus):
         urgent, final = waiting.urgent or action.urgent, waiting.final or action.final
-        return msgspec.structs.replace(action, urgent=urgent, final=final)
+        return msgspec.structs.replace(action, urgent=urgent, final=final, slow=waiting.slow and action.slow)
     return action
 
 
 def _effect(action: Action) -> tuple[str, str] | None:
     match action:
-        case CreatePod(name=name):
+        case CreatePod(name=name) | CreateService(name=name):
             return "create", name
         case DeletePod(uid=uid):
             return "delete", uid

@@ -7,8 +7,8 @@ from datetime import datetime
 
 import structlog
 
-from rfuav_operator.core.decide import turn
-from rfuav_operator.core.model import Action, CreatePod, PatchPoolStatus, PatchStatus, Pod, Report, Uid
+from rfuav_operator.core.decide import Scheduler
+from rfuav_operator.core.model import Action, CreatePod, PatchLimitsStatus, PatchStatus, Pod, Report, Uid
 from rfuav_operator.shell import clock, metrics
 from rfuav_operator.shell.state import ClusterState
 from rfuav_operator.shell.writer import Writer
@@ -34,6 +34,7 @@ class Loop:
         self._state = state
         self._writer = writer
         self._take_reports = take_reports
+        self._scheduler = Scheduler()
         self._dirty = asyncio.Event()
         self._wake_at: datetime | None = None
         self._turned_at = clock.monotonic()
@@ -85,13 +86,7 @@ class Loop:
         dirt = self._state.take_dirt()
         reports = self._take_reports(dirt.jobs)
         began = time.perf_counter()
-        decided = turn(
-            self._state.snapshot(),
-            dirty=dirt.jobs | {report.job_uid for report in reports},
-            reports=reports,
-            now=now,
-            plan=dirt.plan,
-        )
+        decided = self._scheduler.turn(self._state.snapshot(), dirt, reports=reports, now=now)
         metrics.turns.observe(time.perf_counter() - began)
         self._wake_at = decided.wake_at
         for action in decided.actions:
@@ -105,8 +100,8 @@ class Loop:
         match action:
             case PatchStatus(job=job, status=status):
                 self._state.plan_status(job.uid, status)
-            case PatchPoolStatus(pool=pool, status=status):
-                self._state.plan_pool_status(pool, status)
+            case PatchLimitsStatus(target=target, status=status):
+                self._state.plan_limits(target, status)
             case CreatePod(job_uid=uid, name=name):
                 self._state.begin_create(uid, name)
                 held = self._state.job(uid)

@@ -24,8 +24,8 @@ HTTP_OK, HTTP_NOT_FOUND = 200, 404
 
 
 async def read_all(state: ClusterState, connection: Connection) -> None:
-    """Read all jobs and pools whole, trying until it succeeds; a CRD that is not there yet is waited for."""
-    for plural in (*paths.KIND_OF, paths.POOLS):
+    """Read all jobs, pools and quotas whole, trying until it succeeds; a CRD that is not there yet is waited for."""
+    for plural in (*paths.KIND_OF, paths.POOLS, paths.QUOTAS):
         while True:
             try:
                 await _read(state, connection, plural, whole=True)
@@ -39,7 +39,7 @@ async def keep_dropping(state: ClusterState, connection: Connection, every: floa
     """Drop what is gone, every so many seconds, until cancelled."""
     while True:
         await asyncio.sleep(every)
-        for plural in (*paths.KIND_OF, paths.POOLS):
+        for plural in (*paths.KIND_OF, paths.POOLS, paths.QUOTAS):
             try:
                 await _read(state, connection, plural, whole=False)
             except ConnectionProblem as error:
@@ -57,12 +57,16 @@ async def _read(state: ClusterState, connection: Connection, plural: str, *, who
             found.append((meta.get("namespace", ""), meta["name"]))
             if whole and kind is not None:
                 ingest.job(state, kind, item)
-            elif whole:
+            elif whole and plural == paths.POOLS:
                 ingest.pool(state, item)
+            elif whole:
+                ingest.quota(state, item)
     if kind is not None:
         state.jobs.retain(((kind, *key) for key in found), version, among=_of(kind))
-    else:
+    elif plural == paths.POOLS:
         state.pools.retain((name for _, name in found), version)
+    else:
+        state.quotas.retain((namespace for namespace, _ in found), version)
 
 
 def _of(kind: Kind) -> Any:

@@ -7,10 +7,11 @@ and whether admission must be planned again. It decides nothing.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
+from rfuav_operator.core.decide import Dirt
 from rfuav_operator.core.model import (
     Defaults,
     Job,
@@ -21,19 +22,14 @@ from rfuav_operator.core.model import (
     Pod,
     Pool,
     PriorityClass,
+    Quota,
+    ResourceQuota,
     Snapshot,
     Uid,
 )
 from rfuav_operator.shell.cache import Cache
 
 JobKey = tuple[Kind, str, str]  # kind, namespace, name
-
-
-class Dirt(NamedTuple):
-    """What changed since it was last taken."""
-
-    jobs: frozenset[Uid]
-    plan: bool
 
 
 class ClusterState:
@@ -59,6 +55,8 @@ class ClusterState:
         self.pods: Cache[tuple[str, str], Pod] = Cache(self._pod_changed)
         self.nodes: Cache[str, Node] = Cache(self._node_changed)
         self.pools: Cache[str, Pool] = Cache(self._pool_changed)
+        self.quotas: Cache[str, Quota] = Cache(self._quota_changed)
+        self.resource_quotas: Cache[tuple[str, str], ResourceQuota] = Cache(self._resource_quota_changed)
         self.priority_classes: Cache[str, PriorityClass] = Cache(self._priority_class_changed)
         self._read: dict[Uid, Job] = {}  # as the API server holds them
         self._planned: dict[Uid, JobStatus] = {}  # decided, not yet seen back
@@ -68,12 +66,16 @@ class ClusterState:
         self._pods_of: dict[Uid, dict[str, Pod]] = {}
         self._foreign: dict[NodeName, tuple[Pod, ...]] = {}
         self._nodes: dict[NodeName, Node] = {}
-        self._planned_pools: dict[Uid, Mapping[str, Any]] = {}  # statuses decided, not yet seen back
+        self._planned_limits: dict[Uid, Mapping[str, Any]] = {}  # statuses of these two, decided and not yet seen back
         self._pools: dict[str, Pool] = {}  # read, with the planned status over it
+        self._quotas: dict[str, Quota] = {}  # the same, by namespace
+        self._resource_quotas: dict[str, dict[str, ResourceQuota]] = {}
         self._priority_classes: dict[str, PriorityClass] = {}
         self._dependents: dict[tuple[str, str], set[Uid]] = defaultdict(set)  # by the TrainingJob they wait for
         self._dirty: set[Uid] = set()
+        self._dirty_nodes: set[NodeName] = set()
         self._plan = False
+        self._everything = False
 
     # --- what is known
 
@@ -86,6 +88,8 @@ class ClusterState:
             creating=self._creating,
             nodes=self._nodes,
             pools=self._pools,
+            quotas=self._quotas,
+            resource_quotas=self._resource_quotas,
             priority_classes=self._priority_classes,
             defaults=self.defaults,
             rejected=self._rejected,
@@ -112,19 +116,27 @@ class ClusterState:
 
     def take_dirt(self) -> Dirt:
         """What became dirty since the last call."""
-        dirt = Dirt(frozenset(self._dirty), self._plan)
+        dirt = Dirt(
+            jobs=frozenset(self._dirty),
+            nodes=frozenset(self._dirty_nodes),
+            plan=self._plan,
+            everything=self._everything,
+        )
         self._dirty.clear()
-        self._plan = False
+        self._dirty_nodes.clear()
+        self._plan = self._everything = False
         return dirt
 
-    def touch(self, uids: Iterable[Uid] = (), *, plan: bool = True) -> None:
-        """Have these jobs stepped again, and admission planned."""
+    def touch(self, uids: Iterable[Uid] = (), *, nodes: Iterable[NodeName] = (), plan: bool = True) -> None:
+        """Have these jobs stepped again, the room of these nodes looked at, and admission planned."""
         self._dirty.update(uids)
+        self._dirty_nodes.update(nodes)
         self._plan = self._plan or plan
         self._on_dirt()
 
     def touch_all(self) -> None:
-        """Have everything decided again: a new leader, or an instant at which time alone changes something."""
+        """Have everything decided again: a new leader, or limits that changed."""
+        self._everything = True
         self.touch(self._effective)
 
     # --- what was decided and not yet seen back
@@ -147,20 +159,20 @@ class ClusterState:
         self._refresh(uid)
         self.touch([uid])
 
-    def plan_pool_status(self, pool: Pool, status: Mapping[str, Any]) -> None:
-        """A pool's status was handed to the writer: what is decided next is compared with it."""
-        self._planned_pools[pool.uid] = status
-        self._refresh_pool(pool.name)
+    def plan_limits(self, target: Pool | Quota, status: Mapping[str, Any]) -> None:
+        """A pool's or quota's status was handed to the writer: what is decided next is compared with it."""
+        self._planned_limits[target.uid] = status
+        self._refresh_limits(target)
 
-    def settle_pool_status(self, pool: Pool, status: Mapping[str, Any]) -> None:
+    def settle_limits(self, target: Pool | Quota, status: Mapping[str, Any]) -> None:
         """That write is over; a newer plan stays."""
-        if self._planned_pools.get(pool.uid) is status:
-            self.drop_pool_plan(pool)
+        if self._planned_limits.get(target.uid) is status:
+            self.drop_limits(target)
 
-    def drop_pool_plan(self, pool: Pool) -> None:
+    def drop_limits(self, target: Pool | Quota) -> None:
         """What was planned will not be written any more."""
-        self._planned_pools.pop(pool.uid, None)
-        self._refresh_pool(pool.name)
+        self._planned_limits.pop(target.uid, None)
+        self._refresh_limits(target)
 
     def begin_create(self, uid: Uid, pod: str) -> None:
         """A pod's create was handed to the writer; it takes room from now on."""
@@ -237,7 +249,7 @@ class ClusterState:
             self._on_pod(old, new)
             self.touch({p.job_uid for p in (old, new) if p is not None and p.job_uid is not None})
         elif _room(old) != _room(new):
-            self.touch()
+            self.touch(nodes={p.node for p in (old, new) if p is not None and p.node is not None})
 
     def _take_out(self, pod: Pod) -> None:
         if pod.job_uid is not None:
@@ -271,23 +283,48 @@ class ClusterState:
         else:
             self._nodes[node.name] = new
         there = (u for u, pods in self._pods_of.items() if any(p.node == node.name for p in pods.values()))
-        self.touch(set(there))
+        self.touch(set(there), nodes=[node.name])
 
     def _pool_changed(self, old: Pool | None, new: Pool | None) -> None:
         if old is not None and (new is None or new.uid != old.uid):
-            self._planned_pools.pop(old.uid, None)
+            self._planned_limits.pop(old.uid, None)
         if new is not None:
-            self._refresh_pool(new.name)
+            self._refresh_limits(new)
         elif old is not None:
             del self._pools[old.name]
-        if old is None or new is None or (old.uid, old.generation) != (new.uid, new.generation):
-            self.touch()
+        self._limits_changed(old, new)
 
-    def _refresh_pool(self, name: str) -> None:
-        read = self.pools.get(name)
-        if read is not None:
-            planned = self._planned_pools.get(read.uid)
-            self._pools[name] = read if planned is None else msgspec.structs.replace(read, status=planned)
+    def _quota_changed(self, old: Quota | None, new: Quota | None) -> None:
+        if old is not None and (new is None or new.uid != old.uid):
+            self._planned_limits.pop(old.uid, None)
+        if new is not None:
+            self._refresh_limits(new)
+        elif old is not None:
+            del self._quotas[old.namespace]
+        self._limits_changed(old, new)
+
+    def _limits_changed(self, old: Pool | Quota | None, new: Pool | Quota | None) -> None:
+        if old is None or new is None or (old.uid, old.generation) != (new.uid, new.generation):
+            self.touch_all()
+
+    def _refresh_limits(self, target: Pool | Quota) -> None:
+        planned = self._planned_limits.get(target.uid)
+        if isinstance(target, Pool):
+            pool = self.pools.get(target.name)
+            if pool is not None:
+                self._pools[pool.name] = pool if planned is None else msgspec.structs.replace(pool, status=planned)
+            return
+        quota = self.quotas.get(target.namespace)
+        if quota is not None:
+            self._quotas[quota.namespace] = quota if planned is None else msgspec.structs.replace(quota, status=planned)
+
+    def _resource_quota_changed(self, old: ResourceQuota | None, new: ResourceQuota | None) -> None:
+        if new is not None:
+            self._resource_quotas.setdefault(new.namespace, {})[new.name] = new
+        elif old is not None:
+            self._resource_quotas[old.namespace].pop(old.name, None)
+        if old != new:
+            self.touch()
 
     def _priority_class_changed(self, old: PriorityClass | None, new: PriorityClass | None) -> None:
         if new is not None:
@@ -295,7 +332,7 @@ class ClusterState:
         elif old is not None:
             del self._priority_classes[old.name]
         if old != new:
-            self.touch()
+            self.touch_all()
 
 
 def _room(pod: Pod | None) -> tuple[object, ...] | None:

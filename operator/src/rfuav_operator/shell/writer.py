@@ -16,11 +16,14 @@ import structlog
 from rfuav_operator.core.model import (
     Action,
     CreatePod,
+    CreateService,
     DeleteJob,
     DeletePod,
     Job,
-    PatchPoolStatus,
+    PatchLimitsStatus,
     PatchStatus,
+    Pool,
+    Quota,
     RecordEvent,
 )
 from rfuav_operator.settings import Writes
@@ -130,8 +133,8 @@ class Writer:
         lane.ours.clear()
         if isinstance(failed, PatchStatus):
             self._state.drop_plan(failed.job.uid)
-        elif isinstance(failed, PatchPoolStatus):
-            self._state.drop_pool_plan(failed.pool)
+        elif isinstance(failed, PatchLimitsStatus):
+            self._state.drop_limits(failed.target)
             self._state.touch()
 
     async def _pace(self) -> None:
@@ -148,7 +151,7 @@ class Writer:
             due = [
                 (not lane.final, lane.waiting_since, key)
                 for key, lane in self._held_back.items()
-                if now - lane.written_at >= self._limits.progress_interval_seconds
+                if now - lane.written_at >= self._interval(lane)
             ]
             for _, _, key in sorted(due)[: int(self._tokens)]:
                 self._tokens -= 1
@@ -162,6 +165,9 @@ class Writer:
             ]:
                 del self._lanes[key]
 
+    def _interval(self, lane: Lane) -> float:
+        return self._limits.queue_interval_seconds if lane.slow else self._limits.progress_interval_seconds
+
     # --- one action
 
     async def _carry_out(self, lane: Lane, action: Action) -> bool:
@@ -170,16 +176,18 @@ class Writer:
                 return await self._patch_status(lane, action)
             case CreatePod():
                 await self._create_pod(action)
+            case CreateService():
+                await self._create_service(action)
             case DeletePod():
                 await self._delete_pod(action)
             case DeleteJob():
                 await self._delete_job(action)
             case RecordEvent():
                 self._events.record(action)
-            case PatchPoolStatus(pool=pool, status=status):
-                written = await self._patch_pool(lane, action)
+            case PatchLimitsStatus(target=target, status=status):
+                written = await self._patch_limits(lane, action)
                 if written:
-                    self._state.settle_pool_status(pool, status)
+                    self._state.settle_limits(target, status)
                 return written
         return True
 
@@ -299,26 +307,42 @@ class Writer:
             await self._read_job(job)
             self._state.touch([job.uid])
 
-    async def _patch_pool(self, lane: Lane, action: PatchPoolStatus) -> bool:
-        pool = self._state.pools.get(action.pool.name)
-        if pool is None or pool.uid != action.pool.uid:
+    async def _create_service(self, action: CreateService) -> None:
+        """Create the Service of a job; one that is there already is its own, or its pods will say what they miss."""
+        answer = await self._insist("POST", paths.services(action.namespace), dict(action.manifest))
+        if not answer.ok and answer.status not in (CONFLICT, NOT_FOUND):
+            log.error(
+                "service refused",
+                service=f"{action.namespace}/{action.name}",
+                status=answer.status,
+                message=answer.message,
+            )
+
+    async def _patch_limits(self, lane: Lane, action: PatchLimitsStatus) -> bool:
+        target = action.target
+        held: Pool | Quota | None
+        if isinstance(target, Pool):
+            held, take_in = self._state.pools.get(target.name), ingest.pool
+        else:
+            held, take_in = self._state.quotas.get(target.namespace), ingest.quota
+        if held is None or held.uid != target.uid:
             return True
-        patch = merge_patch(dict(pool.status), dict(action.status))
+        patch = merge_patch(dict(held.status), dict(action.status))
         if not patch:
             return True
         lane.written_at = clock.monotonic()
-        path = f"{paths.OURS}/{paths.POOLS}/{pool.name}"
-        body = {"metadata": {"resourceVersion": pool.resource_version}, "status": patch}
+        path = paths.limits(held)
+        body = {"metadata": {"resourceVersion": held.resource_version}, "status": patch}
         answer = await self._send("PATCH", f"{path}/status", body, content_type=MERGE_PATCH)
         if answer is None or answer.status == CONFLICT:
             answer = await self._insist("GET", path)
             if answer.ok:
-                ingest.pool(self._state, answer.body)
+                take_in(self._state, answer.body)
             return False
         if answer.ok:
-            ingest.pool(self._state, answer.body)
+            take_in(self._state, answer.body)
         elif answer.status != NOT_FOUND:
-            log.error("pool status refused", pool=pool.name, status=answer.status, message=answer.message)
+            log.error("status refused", path=path, status=answer.status, message=answer.message)
         return True
 
     # --- one request
@@ -375,9 +399,9 @@ class Writer:
 
 def _key(action: Action) -> str:
     match action:
-        case CreatePod(job_uid=uid) | DeletePod(job_uid=uid):
+        case CreatePod(job_uid=uid) | CreateService(job_uid=uid) | DeletePod(job_uid=uid):
             return uid
-        case PatchPoolStatus(pool=pool):
-            return pool.uid
+        case PatchLimitsStatus(target=target):
+            return target.uid
         case PatchStatus(job=job) | DeleteJob(job=job) | RecordEvent(job=job):
             return job.uid

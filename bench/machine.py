@@ -1,0 +1,34 @@
+"""What every benchmark prints beside its figures: the machine, and the one JSON line."""
+
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory and versions of this machine."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "memoryGiB": round(memory / 2**30),
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def report(name: str, figures: dict[str, Any]) -> None:
+    """Print the one line; everything else a benchmark says goes to stderr."""
+    print(json.dumps({"benchmark": name, **figures, "machine": machine()}))
+    sys.stdout.flush()

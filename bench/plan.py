@@ -1,0 +1,243 @@
+"""How long the core plans: `make bench-plan`.
+
+10,000 pending jobs of 50 shapes in 20 namespaces with quotas, on 1,000 nodes of 8 slots. `full_plan_s`: the index is
+built from nothing and admission planned (ordered, placed, recorded, and why the others wait). `full_turn_s`: all of a
+first turn, in which every job is stepped and every manifest made too. `cycle_*`: one pod has ended, and what follows is
+decided: step, index, plan, records, manifests. `by_pending`: the same for 1,000 to 10,000 pending jobs.
+"""
+
+import argparse
+import gc
+import random
+import statistics
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+from bench.machine import report
+from msgspec.structs import replace
+
+from rfuav_operator.app import GC_THRESHOLDS
+from rfuav_operator.core import lifecycle
+from rfuav_operator.core.admission import Admission
+from rfuav_operator.core.decide import Dirt, Jobs, Scheduler
+from rfuav_operator.core.model import (
+    CreatePod,
+    Defaults,
+    GpuShare,
+    GpuTier,
+    Job,
+    JobSpec,
+    JobStatus,
+    Kind,
+    Node,
+    NodeName,
+    PatchStatus,
+    Pod,
+    PodPhase,
+    PodTemplate,
+    Pool,
+    PoolQuota,
+    PoolSpec,
+    Quota,
+    QuotaSpec,
+    Resources,
+    Snapshot,
+    Uid,
+)
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+NAMESPACES, SHAPES, NODES = 20, 50, 1000
+CYCLES = 1000
+
+
+def cluster(pending: int, nodes: int, seed: int = 1) -> tuple[dict[str, Any], dict[Uid, Job]]:
+    """The world, and its jobs: the maps that a snapshot shows."""
+    chance = random.Random(seed)
+    shapes = [
+        (
+            chance.choice(list(Kind)),
+            Resources(
+                gpus=1,
+                cpu=str(chance.choice([1, 2, 4])),
+                memory=f"{chance.choice([4, 8, 16]) + index / 100:.2f}Gi",
+                gpu_memory=chance.choice([None, "8Gi", "20Gi"]),
+            ),
+            PodTemplate(node_selector={"zone": chance.choice("abc")} if chance.random() < 0.2 else {}),
+        )
+        for index in range(SHAPES)
+    ]
+    jobs = {}
+    for index in range(pending):
+        kind, resources, template = shapes[index % SHAPES]
+        uid = Uid(f"uid-{index:05}")
+        jobs[uid] = Job(
+            kind=kind,
+            namespace=f"team-{chance.randrange(NAMESPACES):02}",
+            name=f"job-{index:05}",
+            uid=uid,
+            resource_version="1",
+            generation=1,
+            created=NOW - timedelta(seconds=pending - index),
+            deleting=False,
+            spec=JobSpec(resources=resources, pod_template=template),
+            raw_spec={
+                "model": {"architecture": "resnet18", "weights": "none"},
+                "dataset": {"train": {"uri": "pvc://captures/train"}, "validation": {"fraction": 0.2}},
+                "output": {"uri": f"pvc://models/{uid}"},
+            },
+            status=JobStatus(),
+        )
+    held = {
+        NodeName(f"node-{index:04}"): Node(
+            name=NodeName(f"node-{index:04}"),
+            labels={"zone": "abc"[index % 3]},
+            gpus=2,
+            gpu_slots=8,
+            gpu_memory_mib=24576,
+            cpu_milli=64_000,
+            memory_bytes=256 * 2**30,
+        )
+        for index in range(nodes)
+    }
+    tiers = (GpuTier(min_memory="22Gi", training=1, inference=3), GpuTier(min_memory=0, training=1, inference=1))
+    pool = Pool(name="default", uid=Uid("pool"), resource_version="1", generation=1, spec=PoolSpec(per_gpu=tiers))
+    share = nodes * 8 // NAMESPACES
+    quotas = {
+        f"team-{index:02}": Quota(
+            namespace=f"team-{index:02}",
+            uid=Uid(f"quota-{index}"),
+            resource_version="1",
+            generation=1,
+            spec=QuotaSpec(
+                pools=(PoolQuota(name="default", gpus=GpuShare(nominal=share // (1 + index % 2))),),
+                weight=1 + index % 3,
+            ),
+        )
+        for index in range(NAMESPACES)
+    }
+    world = {
+        "pods_of": {},
+        "foreign": {},
+        "creating": {},
+        "nodes": held,
+        "pools": {"default": pool},
+        "quotas": quotas,
+        "priority_classes": {},
+        "defaults": Defaults(image="trainer:1", progress_url="https://progress:8443", progress_ca="PEM"),
+    }
+    return world, jobs
+
+
+def run(pending: int, nodes: int, cycles: int) -> dict[str, Any]:
+    """One full plan and so many cycles; seconds and milliseconds."""
+    world, jobs = cluster(pending, nodes)
+    gc.set_threshold(*GC_THRESHOLDS)  # as the operator does
+    gc.collect()
+    gc.freeze()
+    stepped = {uid: replace(job, status=lifecycle.step(job, _facts(world)).status) for uid, job in jobs.items()}
+    snapshot, now_jobs = Snapshot(jobs=stepped, **world), Jobs(stepped)
+    began = time.perf_counter()
+    Admission(snapshot, now_jobs, NOW).plan(snapshot, now_jobs, NOW, everyone=True)
+    plan = time.perf_counter() - began
+    del stepped, snapshot, now_jobs
+    scheduler = Scheduler()
+    began = time.perf_counter()
+    first = scheduler.turn(
+        Snapshot(jobs=jobs, **world), Dirt(jobs=list(jobs), plan=True, everything=True), reports=[], now=NOW
+    )
+    full = time.perf_counter() - began
+    created = _apply(first.actions, world, jobs)
+    chance = random.Random(2)
+    running = sorted(created)
+    now, times = NOW, []
+    for _ in range(cycles):
+        now += timedelta(milliseconds=50)
+        at = chance.randrange(len(running))
+        running[at], running[-1] = running[-1], running[at]
+        uid, name = running.pop()
+        world["pods_of"][uid][name] = replace(
+            world["pods_of"][uid][name], phase=PodPhase.SUCCEEDED, exit_code=0, finished_at=now
+        )
+        began = time.perf_counter()
+        turn = scheduler.turn(Snapshot(jobs=jobs, **world), Dirt(jobs=[uid], plan=True), reports=[], now=now)
+        times.append((time.perf_counter() - began) * 1000)
+        running += _apply(turn.actions, world, jobs)
+    times.sort()
+    return {
+        "full_plan_s": round(plan, 3),
+        "full_turn_s": round(full, 3),
+        "admitted": len(created),
+        "cycle_p50_ms": round(statistics.median(times), 2),
+        "cycle_p99_ms": round(times[int(len(times) * 0.99)], 2),
+        "cycle_max_ms": round(times[-1], 2),
+        "peak_mb": round(_peak_mb()),
+    }
+
+
+def _facts(world: dict[str, Any]) -> lifecycle.Facts:
+    pool = world["pools"]["default"].spec
+    return lifecycle.Facts(now=NOW, pods={}, creating=(), nodes=world["nodes"], pool=pool, defaults=world["defaults"])
+
+
+def _apply(actions: Any, world: dict[str, Any], jobs: dict[Uid, Job]) -> list[tuple[Uid, str]]:
+    """Do what was decided, at once; the pods that were created, running."""
+    created = []
+    for action in actions:
+        if isinstance(action, PatchStatus):
+            jobs[action.job.uid] = replace(jobs[action.job.uid], status=action.status)
+        elif isinstance(action, CreatePod):
+            job = jobs[action.job_uid]
+            node = next(a.node for a in job.status.assignments if a.pod == action.name)
+            orjson.dumps(action.manifest)
+            world["pods_of"].setdefault(action.job_uid, {})[action.name] = Pod(
+                namespace=job.namespace,
+                name=action.name,
+                uid=Uid(f"pod-{action.name}"),
+                kind=job.kind,
+                job_uid=job.uid,
+                attempt=1,
+                node=NodeName(node),
+                wanted_node=NodeName(node),
+                phase=PodPhase.RUNNING,
+                created=NOW,
+                started_at=NOW,
+                ready=True,
+                gpus=1,
+                cpu_milli=int(job.spec.resources.cpu or 0) * 1000,
+                memory_bytes=8 * 2**30,
+            )
+            created.append((action.job_uid, action.name))
+    return created
+
+
+def _peak_mb() -> float:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
+def main() -> None:
+    """Each size in a process of its own, so that its peak memory is its own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pending", type=int)
+    parser.add_argument("--nodes", type=int, default=NODES)
+    parser.add_argument("--cycles", type=int, default=CYCLES)
+    asked = parser.parse_args()
+    if asked.pending:
+        print(orjson.dumps(run(asked.pending, asked.nodes, asked.cycles)).decode())
+        return
+    sizes = {}
+    for pending in (1000, 2000, 5000, 10_000):
+        command = [sys.executable, "-m", "bench.plan", "--pending", str(pending), "--cycles", str(asked.cycles)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        sizes[pending] = orjson.loads(done.stdout)
+        print(f"{pending} pending: {sizes[pending]}", file=sys.stderr)
+    report("plan", {**sizes[10_000], "nodes": asked.nodes, "by_pending": sizes})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Reasons for which a job may not run whatever the room: holds, mistakes, a training that it waits for.
+
+They depend on the job, its pool, its namespace's quota and the TrainingJobs, which are kept by name here.
+"""
+
+from collections.abc import Mapping
+
+from rfuav_operator.core import placement, reasons
+from rfuav_operator.core.model import Job, Kind, Pool, Snapshot, Uid
+from rfuav_operator.core.queues import priority
+from rfuav_operator.core.reasons import Reason
+
+HOLDS = ("Hold", "HoldAndDrain")
+
+
+class Gates:
+    """Knows the TrainingJobs by name."""
+
+    def __init__(self) -> None:
+        self._trainings: dict[tuple[str, str], Uid] = {}
+        self._names: dict[Uid, tuple[str, str]] = {}
+
+    def index(self, uid: Uid, job: Job | None) -> None:
+        """A job came, changed or went."""
+        name = self._names.pop(uid, None)
+        if name is not None and self._trainings.get(name) == uid:
+            del self._trainings[name]
+        if job is not None and job.kind is Kind.TRAINING and not job.deleting:
+            self._names[uid] = job.namespace, job.name
+            self._trainings[job.namespace, job.name] = uid
+
+    def source(self, job: Job, jobs: Mapping[Uid, Job]) -> Job | None:
+        """The TrainingJob that `job` takes its weights from; None: it names none, or there is none (yet)."""
+        name = job.spec.model.from_training_job
+        uid = self._trainings.get((job.namespace, name)) if name else None
+        return None if uid is None else jobs.get(uid)
+
+    def closed(self, job: Job, snapshot: Snapshot) -> Reason | None:
+        """The first reason, in the order of the API page, for which the job may not run."""
+        pool = snapshot.pools.get(job.spec.pool)
+        if pool is None:
+            return self.no_pool(job, snapshot)
+        if pool.spec.stop_policy in HOLDS:
+            text = f"pool {pool.name} admits nothing new (stopPolicy: {pool.spec.stop_policy})"
+            return Reason(reason=reasons.ON_HOLD, message=text)
+        quota = snapshot.quotas.get(job.namespace)
+        if quota is not None and quota.spec.stop_policy in HOLDS:
+            text = f"namespace {job.namespace} admits nothing new (GPUQuota default, stopPolicy: Hold)"
+            return Reason(reason=reasons.ON_HOLD, message=text)
+        problem = _problem(job, pool, snapshot)
+        if problem:
+            return Reason(reason=reasons.MISCONFIGURED, message=problem)
+        if job.spec.model.from_training_job and job.status.source is None:
+            return Reason(reason=reasons.WAITING_FOR_TRAINING_JOB, message=self._why_waiting(job, snapshot))
+        return None
+
+    @staticmethod
+    def no_pool(job: Job, snapshot: Snapshot) -> Reason:
+        """The pool that the job names does not exist."""
+        known = ", ".join(sorted(snapshot.pools)) or "none"
+        text = f"pool {job.spec.pool} does not exist; existing pools: {known}"
+        return Reason(reason=reasons.MISCONFIGURED, message=text)
+
+    def _why_waiting(self, job: Job, snapshot: Snapshot) -> str:
+        """What the job waits for, in words: the TrainingJob, its phase and how far it is."""
+        name, source = job.spec.model.from_training_job, self.source(job, snapshot.jobs)
+        if source is None:
+            return f"waits for TrainingJob {name}, which does not exist in namespace {job.namespace} (yet)"
+        phase = source.status.phase.value if source.status.phase else "new"
+        done = source.status.progress.percent if source.status.progress else None
+        return f"waits for TrainingJob {name}, which is {phase}" + (f" ({done} %)" if done is not None else "")
+
+
+def _problem(job: Job, pool: Pool, snapshot: Snapshot) -> str:
+    if job.problems:
+        return "; ".join(job.problems)
+    if pool.problems:
+        return f"pool {pool.name}: {'; '.join(pool.problems)}"
+    if priority(job, snapshot) is None:
+        known = ", ".join(sorted(snapshot.priority_classes)) or "none"
+        return f"spec.priorityClassName: PriorityClass {job.spec.priority_class_name} does not exist; existing: {known}"
+    if not job.spec.image and not snapshot.defaults.image:
+        return "no image: write spec.image, or set the operator's default trainer image"
+    try:
+        placement.need_of(job)
+    except ValueError as error:
+        return f"spec.resources: {error}"
+    return ""

@@ -1,0 +1,132 @@
+"""Who waits, and in which order: the queue of each pool, kept between turns.
+
+Jobs that could run if there were room stand in groups of one shape, namespace and priority, each by age; what is true
+of the first of a group is true of all. Jobs that may not run whatever the room are kept beside them with the reason.
+"""
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass, field
+from datetime import datetime
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from rfuav_operator.core.model import Job, Kind, Snapshot, Uid
+from rfuav_operator.core.placement import Need
+from rfuav_operator.core.reasons import Reason
+
+Age = tuple[datetime, datetime, Uid]
+
+
+class Key(NamedTuple):
+    """What the jobs of a group have in common."""
+
+    priority: int
+    namespace: str
+    need: Need
+    started: bool  # has an admitted pod already: shards
+    claims: bool = False  # others were stopped for it: what they leave is its own, whoever else waits
+
+
+@dataclass(slots=True)
+class Group:
+    """Jobs alike, the oldest first."""
+
+    key: Key
+    ages: list[Age] = field(default_factory=list)
+    why: Reason | None = None  # why they wait, by the last plan; None: no room
+
+
+@dataclass(slots=True)
+class PoolQueue:
+    """The queue of one pool."""
+
+    groups: dict[Key, Group] = field(default_factory=dict)
+    gated: dict[Uid, Reason] = field(default_factory=dict)  # may not run whatever the room
+
+
+class Queues:
+    """The queues of all pools."""
+
+    def __init__(self) -> None:
+        self.pools: dict[str, PoolQueue] = {}
+        self._places: dict[Uid, tuple[str, Key | None, Age]] = {}
+
+    def put(self, job: Job, where: Key | Reason) -> None:
+        """Let a job stand in its group, or beside the queue with the reason."""
+        queue = self.pools.setdefault(job.spec.pool, PoolQueue())
+        age = age_of(job)
+        key = where if isinstance(where, Key) else None
+        if self._places.get(job.uid) != (job.spec.pool, key, age):
+            self.remove(job.uid)
+            self._places[job.uid] = job.spec.pool, key, age
+            if key is not None:
+                insort(queue.groups.setdefault(key, Group(key)).ages, age)
+        if isinstance(where, Reason):
+            queue.gated[job.uid] = where
+
+    def remove(self, uid: Uid) -> None:
+        """Take a job out of its queue."""
+        place = self._places.pop(uid, None)
+        if place is None:
+            return
+        pool, key, age = place
+        queue = self.pools[pool]
+        if key is None:
+            queue.gated.pop(uid, None)
+            return
+        ages = queue.groups[key].ages
+        del ages[bisect_left(ages, age)]
+        if not ages:
+            del queue.groups[key]
+
+
+def age_of(job: Job) -> Age:
+    """By what jobs of one priority and namespace are ordered: when they queued, then UID, so that no two are equal."""
+    return job.status.queued_at or job.created, job.created, job.uid
+
+
+def priority(job: Job, snapshot: Snapshot) -> int | None:
+    """The value that orders the job; None: it names a PriorityClass that does not exist."""
+    defaults = snapshot.defaults
+    if job.spec.priority_class_name:
+        named = snapshot.priority_classes.get(job.spec.priority_class_name)
+        return None if named is None else named.value
+    if job.kind is Kind.TRAINING:
+        name, otherwise = defaults.training_priority_class, defaults.training_priority
+    else:
+        name, otherwise = defaults.inference_priority_class, defaults.inference_priority
+    found = snapshot.priority_classes.get(name)
+    return otherwise if found is None else found.value
+
+
+class Alarms:
+    """When time alone changes a job: at most one instant each."""
+
+    def __init__(self) -> None:
+        self._at: dict[Uid, datetime] = {}
+        self._heap: list[tuple[datetime, Uid]] = []
+
+    def set(self, uid: Uid, at: datetime | None) -> None:
+        """Replace a job's instant; None: there is none."""
+        if self._at.get(uid) == at:
+            return
+        if at is None:
+            self._at.pop(uid, None)
+            return
+        self._at[uid] = at
+        heappush(self._heap, (at, uid))
+
+    def due(self, now: datetime) -> list[Uid]:
+        """Whose time has come; each is named once, until it is set again."""
+        found = []
+        while (first := self.next()) is not None and first <= now:
+            _, uid = heappop(self._heap)
+            del self._at[uid]
+            found.append(uid)
+        return found
+
+    def next(self) -> datetime | None:
+        """The next instant."""
+        while self._heap and self._at.get(self._heap[0][1]) != self._heap[0][0]:
+            heappop(self._heap)
+        return self._heap[0][0] if self._heap else None

@@ -1,0 +1,229 @@
+"""What is in use in the whole cluster: rooms by pool and node, GPU slots by namespace. Each pod name counts once.
+
+The snapshot comes in, first whole, then for the jobs and nodes that changed; `Room`s and `Share`s go out. A holder is
+an assignment of an active job, a live pod, or a create on its way. What is held is looked up, job by job, in the
+snapshot and kept by pod name: a sum changes only together with the entry that it counts.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from rfuav_operator.core.lifecycle import may_live
+from rfuav_operator.core.model import Job, Kind, NodeName, Pod, Pool, Snapshot, Uid
+from rfuav_operator.core.placement import Held, Holder, Need, Room, need_of, pool_of, tier_of
+
+
+@dataclass(slots=True)
+class Share:
+    """What one namespace holds of one pool."""
+
+    gpus: int = 0
+    cpu_pods: int = 0  # pods without GPU
+    jobs: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))  # with an admitted pod
+
+
+_NOTHING: Mapping[str, Held] = {}
+
+
+class Usage:
+    """Who holds which room.
+
+    Args:
+        snapshot: the state of now.
+        jobs: the snapshot's jobs, those of this turn over them.
+        on_change: called with the pool and the node whose room was changed, and whether room may have been given back.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        jobs: Mapping[Uid, Job],
+        *,
+        on_change: Callable[[str, NodeName, bool], None] = lambda _pool, _node, _released: None,
+    ) -> None:
+        self.rooms: dict[str, dict[NodeName, Room]] = {name: {} for name in snapshot.pools}
+        self.shares: dict[tuple[str, str], Share] = {}  # pool, namespace
+        self._on_change = on_change
+        self._pool_of: dict[NodeName, str] = {}
+        self._held: dict[Uid, dict[str, Held]] = {}
+        self._on_node: dict[NodeName, dict[Holder, Held]] = defaultdict(dict)
+        self._absent: dict[str, dict[Holder, Held]] = defaultdict(dict)  # namespace -> recorded, not seen
+        for uid in jobs.keys() | snapshot.pods_of.keys():
+            for name, held in held_by(uid, jobs.get(uid), snapshot):
+                self._put(uid, name, held)
+        for node in snapshot.nodes:
+            self.update_node(node, snapshot)
+
+    # --- questions
+
+    def room(self, node: NodeName) -> Room | None:
+        """The room of one node, if it belongs to a pool."""
+        pool = self._pool_of.get(node)
+        return None if pool is None else self.rooms[pool].get(node)
+
+    def share(self, pool: str, namespace: str) -> Share:
+        """What a namespace holds of a pool."""
+        return self.shares.get((pool, namespace)) or Share()
+
+    def holds(self, uid: Uid) -> Mapping[str, Held]:
+        """What a job holds, by pod name."""
+        return self._held.get(uid, _NOTHING)
+
+    def of_pool(self, pool: str) -> Iterator[tuple[Uid, str, Held]]:
+        """All that is held in one pool: job, pod name, room."""
+        for uid, pods in self._held.items():
+            for name, held in pods.items():
+                if held.pool == pool:
+                    yield uid, name, held
+
+    def on_node(self, node: NodeName) -> set[Uid]:
+        """The jobs that hold room on one node."""
+        return {uid for uid, _ in self._on_node[node]}
+
+    def absent(self, namespace: str) -> Iterable[Held]:
+        """What is recorded in a namespace and whose pod was not seen: a ResourceQuota does not count it yet."""
+        return self._absent.get(namespace, {}).values()
+
+    # --- changes
+
+    def update_job(self, uid: Uid, job: Job | None, snapshot: Snapshot) -> bool:
+        """Bring what a job holds up to date; whether anything changed."""
+        old, new = self._held.get(uid, {}), dict(held_by(uid, job, snapshot))
+        if old == new:
+            return False
+        for name in list(old):
+            if new.get(name) != old[name]:
+                self.release(uid, name)
+        for name, held in new.items():
+            if self._held.get(uid, {}).get(name) != held:
+                self.hold(uid, name, held)
+        return True
+
+    def update_node(self, name: NodeName, snapshot: Snapshot) -> None:
+        """Bring one node up to date: it came, changed, went, or pods of others did on it."""
+        was = self._pool_of.pop(name, None)
+        if was is not None:
+            self.rooms.get(was, {}).pop(name, None)
+        node = snapshot.nodes.get(name)
+        pool = None if node is None else pool_of(node, snapshot.pools.values())
+        if node is not None and pool is not None:
+            self._pool_of[name] = pool
+            spec = snapshot.pools[pool].spec
+            self.rooms.setdefault(pool, {})[name] = Room(
+                node=node,
+                tier=tier_of(node, spec.per_gpu),
+                cpu_jobs={Kind.TRAINING: spec.per_node_cpu.training, Kind.INFERENCE: spec.per_node_cpu.inference},
+                holders=self._on_node[name],
+                foreign=snapshot.foreign.get(name, ()),
+            )
+        for changed in {was, pool} - {None}:
+            self._on_change(str(changed), name, True)
+
+    def hold(self, uid: Uid, name: str, held: Held) -> None:
+        """Let a pod hold room, in the place of what it held before."""
+        self.release(uid, name)
+        self._put(uid, name, held)
+        self._changed(held, released=False)
+
+    def release(self, uid: Uid, name: str) -> Held | None:
+        """Give back what a pod held."""
+        mine = self._held.get(uid, {})
+        held = mine.pop(name, None)
+        if held is None:
+            return None
+        key = held.pool, held.namespace
+        share = self.shares[key]
+        share.gpus -= held.gpus
+        share.cpu_pods -= held.gpus == 0
+        share.jobs[held.kind] -= _is_first(held, mine)
+        if not mine:
+            del self._held[uid]
+        self._on_node[NodeName(held.node)].pop((uid, name), None)
+        self._absent[held.namespace].pop((uid, name), None)
+        self._changed(held, released=True)
+        return held
+
+    def _put(self, uid: Uid, name: str, held: Held) -> None:
+        share = self.shares.setdefault((held.pool, held.namespace), Share())
+        mine = self._held.setdefault(uid, {})
+        share.jobs[held.kind] += _is_first(held, mine)
+        share.gpus += held.gpus
+        share.cpu_pods += held.gpus == 0
+        mine[name] = held
+        self._on_node[NodeName(held.node)][uid, name] = held
+        if held.absent:
+            self._absent[held.namespace][uid, name] = held
+
+    def _changed(self, held: Held, *, released: bool) -> None:
+        room = self.room(NodeName(held.node))
+        if room is not None:
+            room.count()
+            self._on_change(self._pool_of[NodeName(held.node)], NodeName(held.node), released)
+
+
+def _is_first(held: Held, others: Mapping[str, Held]) -> bool:
+    """Whether it alone makes its job one of those that hold room in the pool: pods of a job that is gone may differ."""
+    return not any(other.pool == held.pool and other.kind is held.kind for other in others.values())
+
+
+# --- what one job holds
+
+
+def held_by(uid: Uid, job: Job | None, snapshot: Snapshot) -> Iterator[tuple[str, Held]]:
+    """What every pod of one job holds, by name: recorded, alive, or on its way."""
+    pods = snapshot.pods_of.get(uid, {})
+    assigned: set[str] = set()
+    if job is not None and job.status.assignments:
+        assigned = {a.pod for a in job.status.assignments}
+        yield from _by_assignments(job, pods, snapshot)
+    for pod in pods.values():
+        if pod.name not in assigned and may_live(pod, snapshot.nodes):
+            node = pod.node or pod.wanted_node or NodeName("")
+            pool = job.spec.pool if job is not None else _pool_name(node, snapshot.pools.values(), snapshot)
+            kind = job.kind if job is not None else pod.kind or Kind.TRAINING
+            yield pod.name, _by_pod(pod, kind, pool, node)
+
+
+def _by_assignments(job: Job, pods: Mapping[str, Pod], snapshot: Snapshot) -> Iterator[tuple[str, Held]]:
+    creating = snapshot.creating.get(job.uid, frozenset())
+    active = not job.deleting and job.status.phase is not None and not job.status.phase.terminal
+    need: Need | None = None
+    for a in job.status.assignments:
+        pod = pods.get(a.pod)
+        if pod is not None and (active or may_live(pod, snapshot.nodes)):
+            yield a.pod, _by_pod(pod, job.kind, job.spec.pool, a.node or pod.node or "")
+        elif pod is None and (active or a.pod in creating):
+            need = need or need_of(job)
+            yield a.pod, planned(job, need, a.node)
+
+
+def planned(job: Job, need: Need, node: str) -> Held:
+    """What a pod that is recorded and was not seen yet holds."""
+    return Held(
+        kind=job.kind,
+        namespace=job.namespace,
+        pool=job.spec.pool,
+        node=node,
+        gpus=need.gpus,
+        cpu_milli=need.cpu_milli,
+        memory_bytes=need.memory_bytes,
+        absent=True,
+    )
+
+
+def _by_pod(pod: Pod, kind: Kind, pool: str, node: str) -> Held:
+    return Held(
+        kind=kind,
+        namespace=pod.namespace,
+        pool=pool,
+        node=node,
+        gpus=pod.gpus,
+        cpu_milli=pod.cpu_milli,
+        memory_bytes=pod.memory_bytes,
+    )
+
+
+def _pool_name(node: NodeName, pools: Iterable[Pool], snapshot: Snapshot) -> str:
+    held = snapshot.nodes.get(node)
+    return (pool_of(held, pools) or "") if held is not None else ""

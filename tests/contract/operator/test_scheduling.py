@@ -1,0 +1,177 @@
+"""Teams, crowds and jobs of several nodes against a real API server and scheduler, watched by an independent observer."""
+
+from typing import Any
+
+import pytest
+from kubernetes import client
+
+from localcluster.gpus import Gpus
+from localcluster.simulation import create_nodes
+
+pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("audited")]
+
+
+def pool(world, **spec: Any) -> None:
+    """Change the pool of this test."""
+    world.custom.patch_cluster_custom_object("rfuav.io", "v1alpha1", "gpupools", world.namespace, {"spec": spec})
+
+
+def quota(world, namespace: str, **share: Any) -> None:
+    """Give a namespace a GPUQuota for the pool of this test."""
+    body = {
+        "apiVersion": "rfuav.io/v1alpha1",
+        "kind": "GPUQuota",
+        "metadata": {"name": "default", "namespace": namespace},
+        "spec": {"pools": [{"name": world.namespace, **share}]},
+    }
+    world.custom.create_namespaced_custom_object("rfuav.io", "v1alpha1", namespace, "gpuquotas", body)
+
+
+def more_nodes(world, kubeconfig, litter, count: int) -> list[str]:
+    names = create_nodes(
+        kubeconfig, count, prefix=f"{world.namespace}-more", gpus=Gpus(), labels={"test": world.namespace}
+    )
+    litter.extend(lambda name=name: world.core.delete_node(name) for name in names)
+    return names
+
+
+@pytest.fixture
+def other(world):
+    """A second team: a world of its own namespace over the same pool."""
+    name = f"{world.namespace}-b"
+    world.core.create_namespace({"metadata": {"name": name}})
+    world.wait(lambda: world.core.list_namespaced_service_account(name).items)
+    made = type(world)(world.core.api_client, name, world.nodes, world.operator)
+    yield made
+    world.core.delete_namespace(name)
+
+
+def test_inference_goes_first_and_all_of_a_crowd_finish(world):
+    """The reference service's own scenario: 10 trainings and 30 inferences on two GPUs, at most 2 + 6 at a time."""
+    world.submit("warm-up", run=None)
+    world.phase("warm-up", "Running")
+    for index in range(10):
+        world.submit(f"train{index}")
+    for index in range(30):
+        world.submit(f"infer{index}", "InferenceJob")
+    world.delete("warm-up")
+    for index in range(30):
+        world.phase(f"infer{index}", "Succeeded", "InferenceJob", seconds=60)
+    for index in range(10):
+        world.phase(f"train{index}", "Succeeded", seconds=60)
+
+
+def test_three_nodes_run_24_at_once(world, kubeconfig, litter):
+    more_nodes(world, kubeconfig, litter, 2)
+    for index in range(7):
+        world.submit(f"train{index}", run=None)
+    for index in range(19):
+        world.submit(f"infer{index}", "InferenceJob", run=None)
+    world.wait(lambda: sum(p.status.phase == "Running" for p in world.pods()) == 24, 60)
+    waiting = [n for n in range(7) if world.status(f"train{n}").get("reason") == "WaitingForCapacity"]
+    assert len(waiting) == 1
+
+
+def test_a_gang_is_admitted_whole_or_not_at_all(world, kubeconfig, litter):
+    world.submit("gang", nodes=2, run="2s")
+    status = world.reason("gang", "ExceedsMaxQuota")
+    assert "on each of 2 nodes" in status["message"]
+    assert not world.pods("gang")
+    more_nodes(world, kubeconfig, litter, 1)
+    world.phase("gang", "Running", seconds=30)
+    pods = world.pods("gang")
+    assert len({pod.spec.node_name for pod in pods}) == len(pods) == 2
+    (service,) = world.core.list_namespaced_service(world.namespace).items
+    assert service.spec.cluster_ip == "None"
+    env = {e.name: e.value for e in pods[0].spec.containers[0].env}
+    assert env["PET_MASTER_ADDR"].split(".")[0] in {pod.metadata.name for pod in pods}
+    world.phase("gang", "Succeeded")
+
+
+def test_a_gang_whose_pod_fails_starts_again_as_a_whole(world, kubeconfig, litter):
+    more_nodes(world, kubeconfig, litter, 1)
+    world.submit("gang", nodes=2, run=None)
+    world.phase("gang", "Running", seconds=30)
+    first = {pod.metadata.name for pod in world.pods("gang")}
+    world.core.delete_namespaced_pod(min(first), world.namespace, grace_period_seconds=0)
+    world.until("gang", lambda s: s.get("attempt") == 2 and s["phase"] == "Running", seconds=30)
+    world.wait(lambda: not {pod.metadata.name for pod in world.pods("gang") if pod.status.phase == "Running"} & first)
+
+
+def test_a_job_of_higher_priority_takes_room_and_the_other_goes_on_later(world):
+    names = {"low": f"{world.namespace}-low", "high": f"{world.namespace}-high"}
+    scheduling = client.SchedulingV1Api(world.core.api_client)
+    for value, name in ((10, names["low"]), (1000, names["high"])):
+        scheduling.create_priority_class({"metadata": {"name": name}, "value": value})
+    try:
+        pool(world, preemption={"withinPool": "LowerPriority", "minRuntimeSeconds": 0})
+        for index in range(2):
+            world.submit(f"low{index}", run=None, priorityClassName=names["low"])
+            world.phase(f"low{index}", "Running")
+        world.submit("high", run="2s", priorityClassName=names["high"])
+        world.phase("high", "Running", seconds=30)
+        (evicted,) = [n for n in ("low0", "low1") if any(c["type"] == "Evicted" for c in world.status(n)["conditions"])]
+        condition = next(c for c in world.status(evicted)["conditions"] if c["type"] == "Evicted")
+        assert "preempted by TrainingJob" in condition["message"]
+        assert "/high" in condition["message"]
+        world.phase("high", "Succeeded")
+        status = world.until(evicted, lambda s: s.get("attempt") == 2 and s["phase"] == "Running")
+        assert status.get("countedFailures", 0) == 0
+    finally:
+        for name in names.values():
+            scheduling.delete_priority_class(name)
+
+
+def test_a_team_takes_back_what_it_lent(world, other):
+    quota(world, world.namespace, gpus={"nominal": 2})
+    pool(world, preemption={"reclaimBorrowed": "Any", "minRuntimeSeconds": 0})
+    for index in range(2):
+        other.submit(f"borrows{index}", run=None, pool=world.namespace)
+        other.phase(f"borrows{index}", "Running")
+    world.submit("mine", run=None)
+    world.phase("mine", "Running", seconds=30)
+    back = [other.status(f"borrows{index}") for index in range(2)]
+    assert sum(s["phase"] == "Queued" for s in back) == 1
+    held = world.custom.get_namespaced_custom_object("rfuav.io", "v1alpha1", world.namespace, "gpuquotas", "default")
+    assert held["spec"]["pools"][0]["gpus"]["nominal"] == 2
+
+
+def test_a_quota_bounds_a_team_and_tells_what_it_uses(world, kubectl):
+    quota(world, world.namespace, gpus={"nominal": 1, "borrowingLimit": 0})
+    world.submit("one", run=None)
+    world.phase("one", "Running")
+    world.submit("two", run="1s")
+    status = world.reason("two", "WaitingForQuota")
+    assert f"namespace {world.namespace} uses 1 of 1" in status["message"]
+
+    def row() -> list[str]:
+        return kubectl("get", "gquota", "-n", world.namespace).stdout.splitlines()[1].split()[:5]
+
+    world.wait(lambda: row() == ["default", world.namespace, "1", "1", "0"])
+    world.delete("one")
+    world.phase("two", "Succeeded", seconds=30)
+
+
+def test_a_resource_quota_is_honoured_before_a_pod_is_created(world):
+    body = {"metadata": {"name": "q"}, "spec": {"hard": {"requests.nvidia.com/gpu": "1"}}}
+    world.core.create_namespaced_resource_quota(world.namespace, body)
+    world.wait(lambda: world.core.read_namespaced_resource_quota("q", world.namespace).status.hard)
+    world.submit("one", run=None)
+    world.phase("one", "Running")
+    world.submit("two")
+    status = world.reason("two", "WaitingForQuota")
+    assert "ResourceQuota q" in status["message"]
+    assert "failures" not in status
+    world.delete("one")
+    world.phase("two", "Succeeded", seconds=30)
+
+
+def test_a_pool_on_hold_and_drained(world):
+    world.submit("a", run=None)
+    world.phase("a", "Running")
+    pool(world, stopPolicy="HoldAndDrain")
+    status = world.reason("a", "OnHold", seconds=30)
+    assert status["phase"] == "Queued"
+    world.wait(lambda: not [pod for pod in world.pods("a") if pod.status.phase == "Running"])
+    pool(world, stopPolicy="None")
+    world.until("a", lambda s: s.get("attempt") == 2 and s["phase"] == "Running")

@@ -1,0 +1,116 @@
+"""Several processes train as one: the same weights as one process with the whole batch, and all stop and go on together."""
+
+import json
+import os
+import signal
+import socket
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from trainer.trainer_kit import Desk, image_set, training_spec
+
+from rfuav_trainer.world import World
+
+SPEC = training_spec(training__epochs=40, training__batchSize=5)
+# Batch norm sees one process' part of a batch alone, as it does everywhere else: this network has none.
+SAME = training_spec(model__architecture="vit_b_32", training__epochs=1, training__batchSize=5)
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def together(desk: Desk, spec, port, *, size=2, uid="u1"):
+    """Start as many processes as nodes, each with the environment that the operator gives its pod."""
+    processes = []
+    for rank in range(size):
+        env = {
+            **desk.environment("TrainingJob", spec, uid=uid, rank=rank, nodes=size),
+            "PET_NNODES": str(size),
+            "PET_NODE_RANK": str(rank),
+            "PET_MASTER_ADDR": "127.0.0.1",
+            "PET_MASTER_PORT": str(port),
+            "RFUAV_TERMINATION_LOG": str(desk.root / f"termination-{rank}.json"),
+        }
+        processes.append(desk.start("run", env=env, log=f"log-{rank}.txt"))
+    return processes
+
+
+def codes(processes, timeout=120):
+    for process in processes:
+        process.join(timeout)
+    return [process.exitcode for process in processes]
+
+
+def history(desk: Desk, folder="models/out"):
+    return [json.loads(line) for line in (desk / folder / "history.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_end_with_the_weights_of_one(tmp_path, port):
+    one, two = Desk(tmp_path / "one"), Desk(tmp_path / "two")
+    for desk in (one, two):
+        image_set(
+            desk / "captures/train", count=7
+        )  # 16 to train on: batches of 5 that do not divide by 2, and one of 1
+    assert one.pod("TrainingJob", SAME).code == 0
+    assert codes(together(two, SAME, port)) == [0, 0], (two / "log-0.txt").read_text() + (two / "log-1.txt").read_text()
+    alone, shared = load_file(one / "models/out/last.safetensors"), load_file(two / "models/out/last.safetensors")
+    for name, value in alone.items():
+        torch.testing.assert_close(shared[name], value, rtol=1e-3, atol=2e-4)
+    for row, other in zip(history(one), history(two), strict=True):
+        assert other["trainLoss"] == pytest.approx(row["trainLoss"], rel=1e-3)
+        assert other["valLoss"] == pytest.approx(row["valLoss"], rel=1e-3)
+    assert (two / "models/out/_SUCCESS").exists()
+
+
+def test_one_that_is_told_to_stop_stops_all_and_they_go_on_together(tmp_path, port):
+    desk = Desk(tmp_path)
+    image_set(desk / "captures/train", count=7)
+    processes = together(desk, SPEC, port)
+    _until(lambda: (desk / "models/out/history.jsonl").exists() and len(history(desk)) >= 2)
+    os.kill(processes[1].pid, signal.SIGTERM)
+    assert codes(processes) == [75, 75]
+    done = len(history(desk))
+    short = together(desk, SPEC, port)
+    _until(lambda: len(history(desk)) > done)
+    os.kill(short[0].pid, signal.SIGTERM)
+    assert codes(short) == [75, 75]
+    assert '"event": "resumed"' in (desk / "log-0.txt").read_text()
+    assert '"event": "resumed"' in (desk / "log-1.txt").read_text()
+
+
+def test_one_that_dies_ends_the_others_soon(tmp_path, port):
+    desk = Desk(tmp_path)
+    image_set(desk / "captures/train", count=7)
+    processes = together(desk, SPEC, port)
+    _until((desk / "models/out/history.jsonl").exists)
+    os.kill(processes[1].pid, signal.SIGKILL)
+    began = time.monotonic()
+    assert codes(processes) == [1, -signal.SIGKILL]
+    assert time.monotonic() - began < 30
+
+
+def test_alone_nothing_is_done():
+    world = World()
+    values = torch.ones(3)
+    assert world.part([1, 2, 3]) == [1, 2, 3]
+    assert world.sum(values) is values
+    assert world.gather("x") == ["x"]
+    assert world.first
+
+
+def test_the_parts_of_a_batch_make_it_whole():
+    batch = list(range(7))
+    assert sorted(x for rank in range(3) for x in World(rank, 3).part(batch)) == batch
+
+
+def _until(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.1)

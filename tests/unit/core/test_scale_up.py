@@ -1,0 +1,210 @@
+"""A pool that grows: jobs that no present node has room for are admitted without one, a few at a time, within quota."""
+
+import pytest
+from msgspec.structs import replace
+from unit.core.builders import after, job, node, of_type, pool, quota, run, snapshot, whole
+from unit.core.cluster import Cluster
+
+from rfuav_operator.core.model import CreatePod, Kind, Phase, Resources, ScaleUp
+
+GROWS = ScaleUp(max_jobs=2, timeout_seconds=900)
+
+
+def cluster(*jobs, nodes=None, up=GROWS, running=(), **rest):
+    quotas = rest.pop("quotas", ())
+    made = Cluster([whole("old", gpus=1)] if nodes is None else nodes, [pool(scale_up=up, **rest)], quotas=quotas)
+    for one in running:
+        made.add(one)
+    made.go().start_all()
+    for one in jobs:
+        made.add(one)
+    return made.go()
+
+
+def nodeless(made):
+    return {j.name for j in made.jobs.values() if any(not a.node for a in j.status.assignments)}
+
+
+def jobs(count, **rest):
+    return [job(f"j{i}", created=after(1 + i), **rest) for i in range(count)]
+
+
+# --- who, and how many
+
+
+@pytest.mark.parametrize(("most", "expected"), [(0, set()), (1, {"j0"}), (2, {"j0", "j1"})])
+def test_at_most_so_many_are_admitted_without_a_node(most, expected):
+    made = cluster(*jobs(4), running=[job("a")], up=ScaleUp(max_jobs=most))
+    assert nodeless(made) == expected
+
+
+def test_a_node_that_has_room_is_taken_first():
+    made = cluster(*jobs(1))
+    assert [a.node for a in made.status("j0").assignments] == ["old"]
+
+
+def test_a_pool_without_nodes_grows_from_nothing():
+    made = Cluster(
+        [whole("other", labels={"gpu": "x"})], [pool(), pool("new", node_selector={"gpu": "a"}, scale_up=GROWS)]
+    )
+    made.add(job("a", pool="new"))
+    made.go()
+    status = made.status("a")
+    assert (status.phase, status.reason) == (Phase.ADMITTED, "Starting")
+    assert status.message == "waits for a node that the cluster's autoscaler adds"
+
+
+@pytest.mark.parametrize(
+    ("made", "quotas", "reason"),
+    [
+        (jobs(1), [quota(nominal=1, borrow=0)], "WaitingForQuota"),
+        (jobs(1), [quota(nominal=8, training=1)], "WaitingForQuota"),
+        (jobs(1, resources=Resources(gpus=2)), [quota(nominal=1, borrow=0)], "ExceedsMaxQuota"),
+        ([job("j0", kind=Kind.INFERENCE)], [quota(inference=0)], "ExceedsMaxQuota"),
+    ],
+)
+def test_never_beyond_quota(made, quotas, reason):
+    grown = cluster(*made, running=[job("a")], quotas=quotas)
+    assert (nodeless(grown), grown.status("j0").reason) == (set(), reason)
+
+
+def test_what_has_no_node_yet_counts_against_quota():
+    made = cluster(*jobs(3), running=[job("a")], quotas=[quota(nominal=2, borrow=0)])
+    assert nodeless(made) == {"j0"}
+    assert "uses 2 of 2" in made.status("j1").message
+
+
+def test_those_whose_turn_it_is_not_are_told_so():
+    """No present node takes them, which is no final word in a pool that grows."""
+    wide = Resources(gpus=4)
+    made = cluster(*jobs(3, resources=wide), running=[job("a")])
+    told = made.status("j2")
+    assert told.reason == "WaitingForCapacity"
+    assert told.message.endswith("; 2 of at most 2 jobs wait for nodes that an autoscaler adds (scaleUp)")
+    assert told.queue.position == 1
+
+
+def test_higher_priority_is_first():
+    made = cluster(*jobs(2), job("urgent", created=after(9), priority_class_name="high"), running=[job("a")])
+    assert nodeless(made) == {"urgent", "j0"}
+
+
+def test_one_that_grows_the_pool_keeps_no_room_and_stops_nobody():
+    """Its shards beyond the first wait for what is there; those behind it may have that, strict or not."""
+    wide = job("wide", kind=Kind.INFERENCE, shards=3, parallelism=3, resources=Resources(gpus=4))
+    made = cluster(wide, *jobs(1), queueing="StrictFIFO", starvation_seconds=0)
+    assert [a.node for a in made.status("wide").assignments] == [""]
+    assert [a.node for a in made.status("j0").assignments] == ["old"]
+
+
+# --- the pods
+
+
+def test_its_pods_must_land_on_a_new_node_of_the_pool():
+    grows = pool(node_selector={"gpu": "a100"}, scale_up=GROWS)
+    done = run(snapshot([job(nodes=2)], nodes=[whole("old", gpus=1, labels={"gpu": "a100"})], pools=[grows]))
+    pods = [a.manifest for a in of_type(done, CreatePod)]
+    assert len(pods) == 2
+    for pod in pods:
+        affinity = pod["spec"]["affinity"]
+        (term,) = affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        assert term == {"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["old"]}]}
+        assert pod["spec"]["nodeSelector"] == {"gpu": "a100"}  # the autoscaler chooses by it what kind of node to add
+        (apart,) = affinity["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert apart == {
+            "topologyKey": "kubernetes.io/hostname",
+            "labelSelector": {"matchLabels": {"rfuav.io/job-uid": "uid-a", "rfuav.io/attempt": "1"}},
+        }
+
+
+def test_the_jobs_own_selector_stays():
+    made = job()
+    made = replace(
+        made, spec=replace(made.spec, pod_template=replace(made.spec.pod_template, node_selector={"z": "1"}))
+    )
+    made = replace(made, raw_spec={**made.raw_spec, "podTemplate": {"nodeSelector": {"z": "1"}}})
+    grows = pool(node_selector={"gpu": "a"}, scale_up=GROWS)
+    (pod,) = of_type(run(snapshot([made], nodes=[], pools=[grows])), CreatePod)
+    assert pod.manifest["spec"]["nodeSelector"] == {"gpu": "a", "z": "1"}
+    assert "affinity" not in pod.manifest["spec"]
+
+
+def test_a_pod_bound_to_the_new_node_holds_its_room():
+    made = cluster(*jobs(3), running=[job("a")])
+    made.set_node(whole("new", gpus=2), "new")
+    made.start(made.pods_of("j0")[0].name)
+    made.go()
+    assert [a.node for a in made.status("j0").assignments] == ["new"]
+    assert made.status("j0").phase is Phase.RUNNING
+    assert nodeless(made) <= {"j1", "j2"}
+    room = made.scheduler._admission.usage.room("new")
+    assert room.slots_used[Kind.TRAINING] == 2  # j0, and j2 that had waited for a place
+    made.finish(made.pods_of("j0")[0].name)
+    assert made.go().status("j0").phase is Phase.SUCCEEDED
+
+
+def test_the_next_may_grow_the_pool_when_one_has_its_node():
+    made = cluster(*jobs(3, resources=Resources(gpus=2)), running=[job("a")])
+    assert nodeless(made) == {"j0", "j1"}
+    made.set_node(whole("new", gpus=2), "new")
+    made.start(made.pods_of("j0")[0].name)
+    assert nodeless(made.go()) == {"j1", "j2"}
+
+
+def test_the_first_shard_that_is_ready_is_taken():
+    """Shard 0 backs off, so it is shard 1 that gets a pod: never two pods for one shard."""
+    wide = job("wide", kind=Kind.INFERENCE, shards=2, parallelism=1)
+    made = cluster(wide, nodes=[whole("old", gpus=1)]).start_all()
+    made.finish(made.pods_of("wide")[0].name, 1)
+    made.set_node(whole("old", gpus=1, unschedulable=True), "old")
+    made.go()
+    assert [(a.shard, a.node) for a in made.status("wide").assignments] == [(1, "")]
+
+
+# --- the timeout
+
+
+def test_at_the_timeout_room_is_given_back_and_it_backs_off():
+    made = cluster(*jobs(1), running=[job("a")], quotas=[quota(nominal=2, borrow=0)])
+    made.add(job("late", created=after(50)))
+    made.go(5).go(2)
+    assert made.wake_at == after(900)
+    made.go(893)
+    status = made.status("j0")
+    assert (status.assignments[0].stopping, made.pods_of("j0")[0].deleting) == ("ScaleUpTimeout", True)
+    assert status.failures[0].message == "no node was added within 900 s: the scheduler gave no reason"
+    assert (status.counted_failures, status.uncounted_failures, status.rejections) == (0, 0, 1)
+    made.leave()
+    status = made.status("j0")
+    assert (status.phase, status.reason) == (Phase.QUEUED, "BackingOff")
+    assert "ScaleUpTimeout: no node was added within 900 s" in status.message
+    assert nodeless(made) == {"late"}
+
+
+def test_while_it_backs_off_it_says_so_although_no_node_suits():
+    """A pool without nodes that grows: that there is none is not why it waits."""
+    made = Cluster([node("x", labels={"other": "1"})], [pool(node_selector={"gpu": "a"}, scale_up=GROWS)])
+    made.add(job("a"))
+    made.go()
+    made.go(900)
+    made.leave()
+    assert made.status("a").reason == "BackingOff"
+    assert nodeless(made.go(30)) == {"a"}
+
+
+def test_a_gang_that_grows_the_pool_is_whole_too():
+    made = cluster(job("gang", nodes=2, created=after(1)), running=[job("a")])
+    assert [(a.rank, a.node) for a in made.status("gang").assignments] == [(0, ""), (1, "")]
+    made.set_node(whole("n1", gpus=4), "n1")
+    for pod in made.pods_of("gang"):
+        made.start(pod.name)
+    made.go(900)
+    assert {a.stopping for a in made.status("gang").assignments} == {"ScaleUpTimeout", "RestartedTogether"}
+
+
+def test_a_lost_create_of_one_without_a_node_is_repeated():
+    made = cluster(*jobs(1), running=[job("a")])
+    lost = made.pods_of("j0")[0].name
+    made.vanish(lost)
+    made.go()
+    assert lost in made.pods

@@ -1,0 +1,141 @@
+"""Several processes that train one network: each takes its part of every batch, and all take the same step.
+
+In: torchrun's environment (PET_* as the operator sets it, one process a node). Out: a `World` that sums over all
+processes; alone, it leaves everything as it is. Gradients are summed, not averaged per process: the step is that of one
+process with the whole batch, also where a batch does not divide evenly or a file cannot be read.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+import torch
+from torch import distributed
+
+from rfuav_trainer.errors import StoppedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from rfuav_trainer.runtime import StopSignal
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+JOIN_SECONDS = 600
+"""How long the first to start waits for the others: their images may still be pulled."""
+SILENCE_SECONDS = 300
+"""How long one step may take; a process that died is noticed at once, one that hangs after this."""
+
+
+@dataclass(frozen=True)
+class World:
+    """All processes of a training.
+
+    Attributes:
+        rank: which of them this is; 0 writes and reports.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and reports."""
+        return self.rank == 0
+
+    def part(self, batch: Sequence[T]) -> Sequence[T]:
+        """This process' share of a batch."""
+        return batch[self.rank :: self.size] if self.size > 1 else batch
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def all_together(self, mine: int, total: Tensor) -> int:
+        """How many all processes have. Alone, that is known without waiting for the device."""
+        return mine if self.size == 1 else int(total.item())
+
+    def weighed(self, loss: Tensor, count: int) -> Tensor:
+        """A mean loss over `count` samples, weighed so that gradients of several processes can be summed."""
+        return loss if self.size == 1 else loss * count
+
+    def average_gradients(self, network: nn.Module, count: Tensor) -> None:
+        """Sum the weighed gradients of all processes, in one message, and divide by the samples of all."""
+        if self.size == 1:
+            return
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in network.parameters()]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        distributed.all_reduce(flat)
+        flat /= count.to(flat.dtype)
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for parameter, part in zip(network.parameters(), parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def share_buffers(self, network: nn.Module) -> None:
+        """Give all the running statistics of the first: each saw other samples."""
+        if self.size > 1:
+            for buffer in network.buffers():
+                distributed.broadcast(buffer, src=0)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Everybody's value, by rank."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        distributed.all_gather_object(found, value)
+        return found
+
+    def wait(self) -> None:
+        """Wait until all have come here."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def leave(self) -> None:
+        """Close the connections."""
+        if self.size > 1 and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] = os.environ) -> World:
+    """Meet the other processes; alone when the environment names no others.
+
+    Raises:
+        StoppedError: SIGTERM arrived while waiting.
+        TimeoutError: the others did not come.
+    """
+    size = int(environment.get("PET_NNODES", "1"))
+    if size == 1:
+        return World()
+    rank, host, port = int(environment["PET_NODE_RANK"]), environment["PET_MASTER_ADDR"], environment["PET_MASTER_PORT"]
+    log.info("waiting for the other processes", rank=rank, size=size, first=f"{host}:{port}")
+    try:
+        store = distributed.TCPStore(  # type: ignore[attr-defined]  # its stubs do not name it
+            host if rank else "0.0.0.0",  # noqa: S104  the first is found by its name in the cluster
+            int(port),
+            size,
+            is_master=rank == 0,
+            timeout=timedelta(seconds=JOIN_SECONDS),
+        )
+        distributed.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=SILENCE_SECONDS),
+        )
+    except (distributed.DistError, RuntimeError) as error:
+        if stop.requested:
+            raise StoppedError("stopped by SIGTERM before there was anything to save") from error
+        raise TimeoutError(f"the {size} processes of the job did not meet at {host}:{port}: {error}") from error
+    log.info("all processes are here", rank=rank, size=size)
+    return World(rank, size)
