@@ -347,6 +347,8 @@ class Writer:
             take_in(self._state, answer.body)
         elif answer.status != NOT_FOUND:
             log.error("status refused", path=path, status=answer.status, message=answer.message)
+            await asyncio.sleep(REFUSED_BACKOFF)
+            return False
         return True
 
     # --- one request
