@@ -132,3 +132,16 @@ def unread_create_is_forgotten() -> Iterator[None]:
 
     with patch.object(Writer, "_insist", insist):
         yield
+
+
+@old
+def refused_pool_status_is_given_up() -> Iterator[None]:
+    """A pool's status that was refused once stayed as it was until something else happened."""
+    real = Writer._patch_limits
+
+    async def patched(self: Writer, *args: Any) -> bool:
+        await real(self, *args)
+        return True
+
+    with patch.object(Writer, "_patch_limits", patched):
+        yield

@@ -125,7 +125,17 @@ FOUND = [
             do(1.6, "forbidden_to_read", seconds=10.0),
         ),
     ),
+    Found(
+        "refused_pool_status_is_given_up",
+        "statuses_follow_from_the_state",
+        script(
+            training("waits", 1, gpus=2),
+            do(99, "limits_refused", count=1),
+            training("another", 100, gpus=2),
+        ),
+    ),
 ]
+
 
 SEEDS = range(12)  # the same script with other delays
 
