@@ -332,7 +332,7 @@ class Admission:
         making = self._making_room.get(job.uid)
         if making:
             at.own[job.uid] = _waits_for(need, making)
-            self._keep(at, job, need, making.values())
+            self._keep(at, job, need, self._with_the_rest(at, need, making.values()))
             return
         if at.preemption.is_on and at.preempting < _HEADS_THAT_PREEMPT:
             answer = at.preemption.find(job, need, at.rooms, kept=at.kept)
@@ -342,7 +342,7 @@ class Admission:
                 self._stop(at, answer.victims, job)
                 making = {v.assignment.pod: NodeName(v.assignment.node) for v in answer.victims}
                 at.own[job.uid] = _waits_for(need, making)
-                self._keep(at, job, need, making.values())
+                self._keep(at, job, need, self._with_the_rest(at, need, making.values()))
                 return
         if by_quota or at.reserved:
             return
@@ -351,9 +351,21 @@ class Admission:
         if starved > at.now:
             at.result.again(starved)
             return
-        free = (room for room in at.rooms.suits(need) if room.node.name not in at.kept)
-        nearest = nsmallest(need.nodes, free, key=lambda room: _missing(room, need))
-        self._keep(at, job, need, (room.node.name for room in nearest))
+        self._keep(at, job, need, self._with_the_rest(at, need, ()))
+
+    @staticmethod
+    def _with_the_rest(at: _PoolPlan, need: Need, nodes: Iterable[NodeName]) -> list[NodeName]:
+        """These nodes, and so many of the others as the job needs beside them: those that are nearest to having room.
+
+        A job of several nodes is let in by none of them alone: if the others went to somebody, its victims would have
+        been stopped in vain, and again and again.
+        """
+        chosen = list(dict.fromkeys(nodes))
+        others = (
+            room for room in at.rooms.suits(need) if room.node.name not in at.kept and room.node.name not in chosen
+        )
+        nearest = nsmallest(need.nodes - len(chosen), others, key=lambda room: _missing(room, need))
+        return chosen + [room.node.name for room in nearest]
 
     @staticmethod
     def _keep(at: _PoolPlan, job: Job, need: Need, nodes: Iterable[NodeName]) -> None:
