@@ -103,12 +103,30 @@ def within_the_quota(truth: Truth, change: Change) -> Verdict:
     return None
 
 
+def nothing_is_admitted_on_hold(truth: Truth, change: Change) -> Verdict:
+    """A pool that was on hold for as long as the operator could know takes nothing new."""
+    found = _status_of_job(change)
+    if found is None or not truth.world.is_operator(change.author):
+        return None
+    added, pool = [a["pod"] for a in _added(*found)], change.new["spec"]["pool"]
+    if added and truth.on_hold(pool, truth.decided[added[0]]):
+        return f"{', '.join(added)} got room in pool {pool}, which is on hold"
+    return None
+
+
 def gangs_are_whole(truth: Truth, change: Change) -> Verdict:
-    """The pods of a job of several nodes are admitted together, each on a node of its own, or not at all."""
+    """The pods of a job of several nodes are admitted together, each on a node of its own, or not at all.
+
+    When one of them is given up, those that still run are told to stop in the same write.
+    """
     found = _status_of_job(change)
     if found is None or change.resource != "trainingjobs":
         return None
     added, wanted = _added(*found), change.new["spec"].get("nodes", 1)
+    going_on = [a["pod"] for a in found[1].get("assignments") or () if not a.get("stopping")]
+    running = [pod for pod in going_on if pod not in truth.ended_at]
+    if running and len(going_on) != wanted and phase_of(change.new) not in TERMINAL:
+        return f"of the {wanted} pods of {change.key[1]} only {', '.join(running)} go on"
     nodes = {a["node"] for a in added if a.get("node")}
     if added and (len(added) != wanted or len(nodes) not in (0, wanted)):
         return f"{change.key[1]} of {wanted} nodes got {len(added)} pods on {len(nodes)} nodes"
@@ -343,6 +361,7 @@ CHANGES: list[Callable[[Truth, Change], Verdict]] = [
     within_the_limits,
     room_is_free_when_it_is_taken,
     within_the_quota,
+    nothing_is_admitted_on_hold,
     gangs_are_whole,
     nothing_young_is_stopped_for_another,
     no_attempt_beside_another,

@@ -15,9 +15,12 @@ from unittest.mock import patch
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_operator.core import progress
+from rfuav_operator.core import decide, lifecycle, progress
 from rfuav_operator.core.decide import Scheduler
 from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Phase, Pod, Snapshot, Uid
+from rfuav_operator.core.quotas import Quotas
+from rfuav_operator.core.shapes import PoolRooms
+from rfuav_operator.core.usage import Usage
 from rfuav_operator.shell import decode, ingest, intake, resync, writer
 from rfuav_operator.shell.cache import Cache
 from rfuav_operator.shell.connection import Answer
@@ -158,6 +161,95 @@ def gangs_begin_in_parts() -> Iterator[None]:
         real(self, cut)
 
     with patch.object(Writer, "submit", submit):
+        yield
+
+
+@mutation
+def gpus_have_no_quota() -> Iterator[None]:
+    """What a namespace may use of a pool's GPUs is not asked."""
+    with patch.object(Quotas, "_over_share", lambda *_: None):
+        yield
+
+
+@mutation
+def jobs_at_a_time_are_not_counted() -> Iterator[None]:
+    with patch.object(Quotas, "_over_jobs", lambda *_, **__: None):
+        yield
+
+
+@mutation
+def gangs_go_on_in_parts() -> Iterator[None]:
+    """When a pod of a job of several nodes ends badly, the others stay."""
+    with patch.object(lifecycle._Step, "_stop_together", lambda _: None):
+        yield
+
+
+@mutation
+def pools_on_hold_admit() -> Iterator[None]:
+    """A pool's stopPolicy is not read."""
+
+    def change(seen: Snapshot) -> Snapshot:
+        pools = {n: replace(pool, spec=replace(pool.spec, stop_policy="None")) for n, pool in seen.pools.items()}
+        return replace(seen, pools=pools)
+
+    with _told(change):
+        yield
+
+
+# --- the index that is kept between turns
+
+
+@mutation
+def records_without_room_are_made() -> Iterator[None]:
+    """After a crash a recorded pod is created although another has its room by now."""
+    with patch.object(decide._Steps, "_withdrawn", lambda *_: {}):
+        yield
+
+
+@mutation
+def what_was_full_stays_full() -> Iterator[None]:
+    """Room that is given back is not offered to the shapes that had found none."""
+    with patch.object(PoolRooms, "settle", lambda _: None):
+        yield
+
+
+@mutation
+def the_index_forgets_nodes() -> Iterator[None]:
+    """A node that changes is kept as it was when the index was made."""
+    real = Usage.update_node
+
+    def update(self: Usage, name: Any, snapshot: Snapshot) -> None:
+        if self.room(name) is None:
+            real(self, name, snapshot)
+
+    with patch.object(Usage, "update_node", update):
+        yield
+
+
+@mutation
+def the_index_forgets_ends() -> Iterator[None]:
+    """What a job held when it was looked at first is held until the index is made anew."""
+    real = Usage.update_job
+
+    def update(self: Usage, uid: Any, job: Any, snapshot: Snapshot) -> bool:
+        return False if self.holds(uid) else real(self, uid, job, snapshot)
+
+    with patch.object(Usage, "update_job", update):
+        yield
+
+
+@mutation
+def shares_only_grow() -> Iterator[None]:
+    """What a namespace gives back stays in its sum: a counter that drifts."""
+    real = Usage.release
+
+    def release(self: Usage, uid: Any, name: str) -> Any:
+        held = real(self, uid, name)
+        if held is not None:
+            self.shares[held.pool, held.namespace].gpus += held.gpus
+        return held
+
+    with patch.object(Usage, "release", release):
         yield
 
 

@@ -262,6 +262,14 @@ class Truth:
         current = [shares.get(pool, Share()) for shares in _since(history, knowledge.gpuquotas)]
         return Share(*map(max, zip(*current, strict=True)))
 
+    def on_hold(self, pool: str, knowledge: Knowledge) -> bool:
+        """Whether a pool has been on hold, in every version, since somebody knew this much."""
+        versions = [
+            [held["spec"].get("stopPolicy", "None") for held in there if held["metadata"]["name"] == pool]
+            for there in _since(self.pools, knowledge.gpupools)
+        ]
+        return all(policies and policies[0] != "None" for policies in versions)
+
     def ours_in(self, namespace: str, pool: str) -> list[Object]:
         """Live pods of ours in a namespace, by their job's pool."""
         return [
