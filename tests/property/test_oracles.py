@@ -34,9 +34,10 @@ def gpus(count, **rest):
     return Resources(gpus=count, **{"cpu": "1", "memory": "1Gi"} | rest)
 
 
-def of(team, nominal, borrow, lend, training, weight):
+def quota_of(name, share):
+    nominal, borrow, lend, training, weight = share
     lend = None if lend is None else min(lend, nominal)
-    return quota(team, nominal, borrow=borrow, lend=lend, training=training, weight=weight)
+    return quota(name, nominal, borrow=borrow, lend=lend, training=training, weight=weight)
 
 
 class Oracle:
@@ -113,7 +114,7 @@ class Oracle:
 @given(nodes=nodes, limits=quotas, waves=st.lists(st.tuples(arrivals, st.integers(0, 3)), min_size=1, max_size=3))
 def test_each_admission_is_the_one_that_the_key_puts_first(nodes, limits, waves):
     """Waves of jobs come, some that run end; every plan is what the small scheduler would have done."""
-    held = [of(team, *share) for team, share in limits.items()]
+    held = [quota_of(team, share) for team, share in limits.items()]
     cluster = Cluster([whole(f"n{i}", gpus=size) for i, size in enumerate(nodes)], [pool()], quotas=held, compare=False)
     made = 0
     for wave, ends in waves:

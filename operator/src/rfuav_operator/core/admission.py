@@ -27,9 +27,9 @@ from rfuav_operator.core.model import (
     Snapshot,
     Uid,
 )
-from rfuav_operator.core.placement import Need, Room
+from rfuav_operator.core.placement import Holder, Need, Room
 from rfuav_operator.core.preemption import Preemption
-from rfuav_operator.core.queues import Key, PoolQueue, Queues, priority
+from rfuav_operator.core.queues import Key, PoolQueue, Queues, age_of, priority
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.reasons import Reason
 from rfuav_operator.core.shapes import PoolRooms
@@ -98,7 +98,7 @@ class Admission:
         self.rooms = {name: PoolRooms(pool, self.usage.rooms[name]) for name, pool in snapshot.pools.items()}
         self._places: dict[str, places.Places] = {name: places.Places() for name in snapshot.pools}
         self.gates = Gates()
-        self._making_room: dict[Uid, dict[str, NodeName]] = {}  # waiting job -> pods stopping for it -> their nodes
+        self._making_room: dict[Uid, dict[Holder, NodeName]] = {}  # waiting job -> pods stopping for it -> their nodes
         self._stopping: dict[Uid, set[tuple[Uid, str]]] = {}  # job -> (waiting job, pod)
         self._nodeless: dict[str, set[Uid]] = {}  # pool -> jobs admitted without a node
         for uid, job in jobs.items():
@@ -125,7 +125,7 @@ class Admission:
         self.gates.index(uid, job)
         for waiting, pod in self._stopping.pop(uid, ()):
             making = self._making_room.get(waiting, {})
-            making.pop(pod, None)
+            making.pop((uid, pod), None)
             if not making:
                 self._making_room.pop(waiting, None)
         for nodeless in self._nodeless.values():
@@ -137,7 +137,7 @@ class Admission:
         for a in job.status.assignments:
             if a.stopping_for and a.pod in held:
                 self._stopping.setdefault(uid, set()).add((Uid(a.stopping_for), a.pod))
-                self._making_room.setdefault(Uid(a.stopping_for), {})[a.pod] = NodeName(a.node)
+                self._making_room.setdefault(Uid(a.stopping_for), {})[uid, a.pod] = NodeName(a.node)
             if not a.node and placement.is_active(job):
                 self._nodeless.setdefault(job.spec.pool, set()).add(uid)
         if not wants_room(job):
@@ -203,7 +203,8 @@ class Admission:
         return result
 
     def _admit_in_order(self, at: _PoolPlan) -> None:
-        # 1. One after the other, in the order of the queue.
+        # 1. What others are clearing is kept for those they clear it for; then one after the other, in order.
+        self._keep_what_is_cleared(at)
         line = InOrder(at.queue.groups.values(), at.quotas.share)
         heads: dict[str, Job] = {}  # StrictFIFO: who stops those behind it, by namespace; "": by room, so everybody
         while (turn := line.pop()) is not None:
@@ -223,6 +224,9 @@ class Admission:
             head = heads.get("") or heads.get(key.namespace)
             if head is not None:
                 group.why = _behind(head, by_quota="" not in heads)
+                continue
+            if key.claims and job.uid in at.own:  # its room is being cleared
+                line.go_on(number, index)
                 continue
             # 3. Quota, then room, pod by pod: what was admitted counts before the next is chosen.
             refusal = at.quotas.refuses(key.namespace, need, started=bool(job.status.assignments))
@@ -327,22 +331,32 @@ class Admission:
 
     # --- blocked jobs
 
+    def _keep_what_is_cleared(self, at: _PoolPlan) -> None:
+        waiting = [at.jobs[uid] for uid in self._making_room if uid in at.jobs]
+        waiting = [
+            j for j in waiting if j.spec.pool == at.pool.name and _claims(j.status) and _stands_in_line(at, j.uid)
+        ]
+        for job in sorted(waiting, key=lambda j: (-(priority(j, at.snapshot) or 0), age_of(j))):
+            making = self._making(at, job)
+            if making:
+                self._wait_for(at, job, at.rooms.effective(placement.need_of(job)), making)
+
+    def _wait_for(self, at: _PoolPlan, job: Job, need: Need, making: Mapping[Holder, NodeName]) -> None:
+        at.own[job.uid] = _waits_for(need, making)
+        self._keep(at, job, need, making)
+
     def _stand_up_for(self, at: _PoolPlan, job: Job, need: Need, *, by_quota: bool) -> None:
         """Do for a blocked job what can be done: stop others, or keep the next room for it."""
-        making = self._making_room.get(job.uid)
+        making = self._making(at, job)
         if making:
-            at.own[job.uid] = _waits_for(need, making)
-            self._keep(at, job, need, making.values())
+            self._wait_for(at, job, need, making)
             return
         if at.preemption.is_on and at.preempting < _HEADS_THAT_PREEMPT:
             answer = at.preemption.find(job, need, at.rooms, kept=at.kept)
             at.result.again(answer.look_again)
             if answer.victims:
                 at.preempting += 1
-                self._stop(at, answer.victims, job)
-                making = {v.assignment.pod: NodeName(v.assignment.node) for v in answer.victims}
-                at.own[job.uid] = _waits_for(need, making)
-                self._keep(at, job, need, making.values())
+                self._wait_for(at, job, need, self._stop(at, answer.victims, job))
                 return
         if by_quota or at.reserved:
             return
@@ -351,19 +365,35 @@ class Admission:
         if starved > at.now:
             at.result.again(starved)
             return
-        free = (room for room in at.rooms.suits(need) if room.node.name not in at.kept)
-        nearest = nsmallest(need.nodes, free, key=lambda room: _missing(room, need))
-        self._keep(at, job, need, (room.node.name for room in nearest))
+        self._keep(at, job, need, {})
 
     @staticmethod
-    def _keep(at: _PoolPlan, job: Job, need: Need, nodes: Iterable[NodeName]) -> None:
-        """Let nobody behind it take the next room on these nodes, nor what its namespace may use."""
-        for node in nodes:
-            at.kept.setdefault(node, (job.uid, need))
+    def _keep(at: _PoolPlan, job: Job, need: Need, making: Mapping[Holder, NodeName]) -> None:
+        """Let nobody behind it take the next room on the nearest nodes, nor what its namespace may use.
+
+        The nearest are those that lack least when the pods that make room for it are gone, and of them those for which
+        that makes the difference.
+        """
+        nodes = set(making.values())
+
+        def distance(room: Room) -> tuple[tuple[bool, int, int, int], bool, str]:
+            if room.node.name not in nodes or not room.lacks(need):
+                return _missing(room, need), True, room.node.name
+            return _missing(room.without(making), need), False, room.node.name
+
+        free = (room for room in at.rooms.suits(need) if room.node.name not in at.kept)
+        for room in nsmallest(need.nodes, free, key=distance):
+            at.kept[room.node.name] = job.uid, need
         at.quotas.promise(job, need)
 
-    def _stop(self, at: _PoolPlan, victims: Collection[Victim], waiting: Job) -> None:
-        """Stop the victims: they save a checkpoint, leave, and queue again in their old place."""
+    def _making(self, at: _PoolPlan, job: Job) -> Mapping[Holder, NodeName]:
+        """Pods that stop for this job, and their nodes; those on a node that is lost may never be seen to end."""
+        found = self._making_room.get(job.uid, {})
+        return {pod: node for pod, node in found.items() if (room := at.rooms.rooms.get(node)) and room.node.ready}
+
+    def _stop(self, at: _PoolPlan, victims: Collection[Victim], waiting: Job) -> Mapping[Holder, NodeName]:
+        """Stop the victims: they save a checkpoint, leave, and queue again in their old place. Their pods and nodes."""
+        making: dict[Holder, NodeName] = {}
         mine = priority(waiting, at.snapshot) or 0
         for uid in dict.fromkeys(v.job.uid for v in victims):
             victim = at.jobs[uid]
@@ -389,9 +419,11 @@ class Admission:
             status = replace(victim.status, assignments=held, conditions=settled, reason="Preempted", message=text)
             at.jobs[uid] = replace(victim, status=status)
             at.result.statuses[uid] = status
-            leaving = [a.pod for a in held if a.stopping_for == waiting.uid]
-            at.result.delete.setdefault(uid, []).extend(leaving)
+            leaving = [a for a in held if a.stopping_for == waiting.uid]
+            making |= {(uid, a.pod): NodeName(a.node) for a in leaving}
+            at.result.delete.setdefault(uid, []).extend(a.pod for a in leaving)
             at.result.moved.add(uid)
+        return making
 
     # --- what those that wait are told
 
@@ -489,20 +521,20 @@ def _claims(status: JobStatus) -> bool:
     return status.phase is Phase.QUEUED and status.reason == reasons.WAITING_FOR_PREEMPTED_JOBS
 
 
-def _waits_for(need: Need, making: Mapping[str, NodeName]) -> Reason:
-    pods = ", ".join(f"{pod} on {node}" for pod, node in sorted(making.items())[:3])
+def _waits_for(need: Need, making: Mapping[Holder, NodeName]) -> Reason:
+    pods = ", ".join(f"{pod} on {node}" for (_, pod), node in sorted(making.items())[:3])
     more = f" and {len(making) - 3} more" if len(making) > 3 else ""  # noqa: PLR2004  shown above
     text = f"{reasons.needs(need)}; waits until preempted pods have stopped: {pods}{more}"
     return Reason(reason=reasons.WAITING_FOR_PREEMPTED_JOBS, message=text)
 
 
-def _missing(room: Room, need: Need) -> tuple[bool, int, int, int, str]:
+def _missing(room: Room, need: Need) -> tuple[bool, int, int, int]:
     """How much of what the shape needs the node is short of: the nearest first."""
     jobs_free = room.cpu_jobs[need.kind] - room.jobs_used[need.kind]
     slots = max(0, need.gpus - room.free[need.kind] if need.gpus > 0 else 1 - jobs_free)
     cpu = max(0, need.cpu_milli - (room.node.cpu_milli - room.cpu_milli))
     memory = max(0, need.memory_bytes - (room.node.memory_bytes - room.memory_bytes))
-    return room.node.name in need.avoided, slots, cpu, memory, room.node.name
+    return room.node.name in need.avoided, slots, cpu, memory
 
 
 # --- what is written
