@@ -36,6 +36,7 @@ from rfuav_operator.core.shapes import PoolRooms
 from rfuav_operator.core.usage import Usage, planned
 from rfuav_operator.core.victims import Victim, stopped
 
+_STRICT = "StrictFIFO"
 _HEADS_THAT_PREEMPT = 4  # blocked jobs for which a plan looks for victims
 
 
@@ -48,12 +49,14 @@ class Plan:
     create: dict[Uid, list[Assignment]] = field(default_factory=dict)
     delete: dict[Uid, list[str]] = field(default_factory=dict)
     look_again: datetime | None = None
+    unsettled: bool = False  # the next plan would say more, although nothing else changes
 
     def wait(self, jobs: MutableMapping[Uid, Job], uid: Uid, status: JobStatus) -> None:
         """Tell a job that waits."""
         if status != jobs[uid].status:
             if _claims(jobs[uid].status) != _claims(status):
                 self.moved.add(uid)
+                self.unsettled = True
             jobs[uid] = replace(jobs[uid], status=status)
             self.statuses[uid] = status
 
@@ -200,6 +203,8 @@ class Admission:
                 for uid, why in queue.gated.items():
                     if everyone or uid in stepped:
                         result.wait(jobs, uid, _waiting(jobs[uid], why, None, now))
+        if result.unsettled:
+            result.again(now)
         return result
 
     def _admit_in_order(self, at: _PoolPlan) -> None:
@@ -226,6 +231,8 @@ class Admission:
                 group.why = _behind(head, by_quota="" not in heads)
                 continue
             if key.claims and job.uid in at.own:  # its room is being cleared
+                if at.pool.spec.queueing == _STRICT:
+                    heads.setdefault("", job)
                 line.go_on(number, index)
                 continue
             # 3. Quota, then room, pod by pod: what was admitted counts before the next is chosen.
@@ -239,6 +246,7 @@ class Admission:
                 at.result.statuses[job.uid] = job.status
                 at.result.create.setdefault(job.uid, []).extend(chosen)
                 at.result.moved.add(job.uid)
+                at.result.unsettled |= bool(at.kept)  # other nodes may be the nearest to what is kept for
                 if not key.started:
                     at.admitted.add(job.uid)
                 line.go_on(number, index, same=self._wants_more(at, job))
@@ -248,7 +256,7 @@ class Admission:
             if nowhere is not None:
                 continue  # further shards of a job that the pool grew for
             self._stand_up_for(at, job, need, by_quota=refusal is not None)
-            if at.pool.spec.queueing == "StrictFIFO":
+            if at.pool.spec.queueing == _STRICT:
                 heads.setdefault(key.namespace if refusal is not None else "", job)
 
     @staticmethod
@@ -416,7 +424,15 @@ class Admission:
                 now=at.now,
                 generation=victim.generation,
             )
-            status = replace(victim.status, assignments=held, conditions=settled, reason="Preempted", message=text)
+            runs = any(a.started_at is not None and not a.stopping for a in held)
+            status = replace(
+                victim.status,
+                phase=Phase.RUNNING if runs else Phase.ADMITTED,
+                assignments=held,
+                conditions=settled,
+                reason="Preempted",
+                message=text,
+            )
             at.jobs[uid] = replace(victim, status=status)
             at.result.statuses[uid] = status
             leaving = [a for a in held if a.stopping_for == waiting.uid]
