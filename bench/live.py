@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import yaml
 from kubernetes import client, config
 
@@ -83,16 +84,19 @@ class Live:
         return {item["metadata"]["name"]: item.get("status") or {} for item in items}
 
     async def watch(self) -> None:
-        """Note every event of pods as it comes, until cancelled."""
+        """Note every event of pods as it comes, until cancelled; a watch that was closed is taken up again."""
         version = (await self.must("GET", PODS))["metadata"]["resourceVersion"]
-        params = {"watch": "true", "resourceVersion": version}
-        async with self.connection.stream(PODS, params, idle=600) as response:
-            rest = b""
-            async for chunk in response.content.iter_any():
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    event = json.loads(line)
-                    self.seen.append((time.monotonic(), event["type"], event["object"]))
+        while True:
+            params = {"watch": "true", "resourceVersion": version}
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with self.connection.stream(PODS, params, idle=600) as response:
+                    rest = b""
+                    async for chunk in response.content.iter_any():
+                        *lines, rest = (rest + chunk).split(b"\n")
+                        for line in lines:
+                            event = json.loads(line)
+                            version = event["object"]["metadata"]["resourceVersion"]
+                            self.seen.append((time.monotonic(), event["type"], event["object"]))
 
     def writes(self) -> list[Object]:
         """What the operator wrote since the last call, from the API server's audit log; its lease is not counted."""

@@ -36,6 +36,7 @@ class SimConnection:
         self.world = world
         self.process = process
         self.known: dict[str, int] = defaultdict(int)
+        self._blind: dict[str, int] = {}  # resources of which a list hid deletions: what was known before it
         self.isolated = False
         self.dead = False
         self.killed_at = float("inf")
@@ -43,6 +44,17 @@ class SimConnection:
     def knows(self, resource: str, version: int) -> None:
         """Everything up to this version was handed over."""
         self.known[resource] = max(self.known[resource], version)
+
+    def sees_no_deletions(self, resource: str, version: int) -> None:
+        """A list at this version was handed over that does not tell what is gone."""
+        log = self.world.server.log[resource]
+        missed = log[self.world.server.position(resource, self.known[resource]) :]
+        if any(change.type == "DELETED" and change.version <= version for change in missed):
+            self._blind.setdefault(resource, self.known[resource])
+
+    def knowledge(self) -> dict[str, int]:
+        """Up to which version everything of each resource is known, deletions too."""
+        return defaultdict(int, self.known | self._blind)
 
     async def request(
         self,
@@ -126,8 +138,10 @@ class SimConnection:
         bare = bool(accept)
         status, body, version = world.api.page(target.resource, params or {}, bare=bare)
         await asyncio.sleep(world.latency())
-        if status == 200 and not bare:
-            self.knows(target.resource, version)
+        if status == 200 and b'"continue":""' in body[:100]:  # the last page
+            self._blind.pop(target.resource, None)  # such a list drops what it does not name
+            if not bare:
+                self.knows(target.resource, version)
         return status, body, None
 
     @asynccontextmanager

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import replace
-from simulation.people import edit, edit_pool, end_others
+from simulation.admins import edit_pool, quota_removed
+from simulation.people import edit, end_others
 from simulation.script import pool
 from simulation.server import JOBS, Object
 from simulation.truth import TERMINAL, owner_of, phase_of
@@ -59,6 +60,8 @@ async def heal(world: "World") -> None:
     if world.server.get("gpupools", ("", "default")) is None:
         world.server.create("gpupools", pool(world.script.setup), "user")
     edit_pool(world, **{**world.script.setup["pool"], "stopPolicy": "None"})
+    for namespace in ("team", "lab"):
+        quota_removed(world, namespace=namespace)
     for resource in JOBS:
         for job in world.server.all(resource):
             edit(world, job["metadata"]["name"], suspend=False)

@@ -31,6 +31,10 @@ def matches(what: str, method: str, target: Target) -> bool:
             return writes and jobs_or_pods
         case "reads":
             return method in ("GET", "LIST", "WATCH") and target.resource != "leases"
+        case "gets":
+            return method == "GET" and jobs_or_pods
+        case "limits":
+            return method == "PATCH" and target.resource in ("gpupools", "gpuquotas")
         case "status":
             return target.sub == "status" and target.resource in JOBS
         case "creates":

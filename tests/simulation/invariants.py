@@ -79,6 +79,60 @@ def room_is_free_when_it_is_taken(truth: Truth, change: Change) -> Verdict:
     return None
 
 
+def within_the_quota(truth: Truth, change: Change) -> Verdict:
+    """A namespace never takes more of a pool than its quota lets it: its own and what it may borrow; jobs at a time."""
+    found = _status_of_job(change)
+    if found is None or not truth.world.is_operator(change.author):
+        return None
+    added = [a["pod"] for a in _added(*found)]
+    if not added:
+        return None
+    namespace, pool, uid = change.key[0], change.new["spec"]["pool"], change.new["metadata"]["uid"]
+    share = truth.share(namespace, pool, truth.decided[added[0]])
+    live = [pod for pod in truth.ours_in(namespace, pool) if pod["metadata"]["name"] not in added]
+    mine = int(change.new["spec"]["resources"]["gpus"]) * len(added)
+    gpus = mine + sum(asked(pod).gpus for pod in live)
+    if mine and gpus > share.gpus:
+        return f"with {', '.join(added)} namespace {namespace} uses {gpus} of {share.gpus} GPUs"
+    kind, most = (
+        ("TrainingJob", share.training) if change.resource == "trainingjobs" else ("InferenceJob", share.inference)
+    )
+    jobs = {owner_of(pod) for pod in live if label(pod, "kind") == kind} | {uid}
+    if len(jobs) > most and not any(owner_of(pod) == uid for pod in live):
+        return f"with {change.key[1]} namespace {namespace} runs {len(jobs)} of {most} {kind}s"
+    return None
+
+
+def gangs_are_whole(truth: Truth, change: Change) -> Verdict:
+    """The pods of a job of several nodes are admitted together, each on a node of its own, or not at all."""
+    found = _status_of_job(change)
+    if found is None or change.resource != "trainingjobs":
+        return None
+    added, wanted = _added(*found), change.new["spec"].get("nodes", 1)
+    nodes = {a["node"] for a in added if a.get("node")}
+    if added and (len(added) != wanted or len(nodes) not in (0, wanted)):
+        return f"{change.key[1]} of {wanted} nodes got {len(added)} pods on {len(nodes)} nodes"
+    return None
+
+
+def nothing_young_is_stopped_for_another(truth: Truth, change: Change) -> Verdict:
+    """Only what has run for minRuntimeSeconds is preempted, and only in a pool that allows it."""
+    found = _status_of_job(change)
+    if found is None:
+        return None
+    before = {a["pod"]: a for a in found[0].get("assignments") or ()}
+    policy = truth.world.script.setup["pool"].get("preemption", {})
+    for a in found[1].get("assignments") or ():
+        if a.get("stopping") != "Preempted" or before.get(a["pod"], {}).get("stopping"):
+            continue
+        if {policy.get("withinPool", "Never"), policy.get("reclaimBorrowed", "Never")} == {"Never"}:
+            return f"{a['pod']} was preempted, and the pool does not allow it"
+        since = truth.world.seconds(a["startedAt"]) if a.get("startedAt") else truth.world.loop.time()
+        if truth.world.loop.time() - since < policy["minRuntimeSeconds"]:
+            return f"{a['pod']} was preempted after {truth.world.loop.time() - since:.1f} s"
+    return None
+
+
 def _added(old: Object, new: Object) -> list[Object]:
     """Assignments that a status has and the one before had not."""
     before = {a["pod"] for a in old.get("assignments") or ()}
@@ -144,17 +198,27 @@ def no_attempt_beside_another(truth: Truth, change: Change) -> Verdict:
     if found is None or not truth.world.is_operator(change.author):
         return None
     for assignment in _added(*found):
-        index = assignment.get("shard") or assignment.get("rank") or 0
+        index = None if change.resource == "trainingjobs" else assignment.get("shard") or 0
         if others := _others_of_unit(truth, change.new["metadata"]["uid"], index, assignment["pod"]):
             return f"{assignment['pod']} was recorded while {', '.join(others)} may live"
     return None
 
 
-def _others_of_unit(truth: Truth, uid: str, index: int, name: str) -> list[str]:
+def _others_of_unit(truth: Truth, uid: str, index: int | None, name: str) -> list[str]:
+    """Live pods of earlier attempts: of the same shard, or of any node of a training."""
+    names = (
+        {a["pod"] for a in (truth.job(uid) or {}).get("status", {}).get("assignments") or ()}
+        if index is None
+        else set()
+    )
     return [
         pod["metadata"]["name"]
         for pod in truth.server.all("pods")
-        if pod["metadata"]["name"] != name and owner_of(pod) == uid and unit_of(pod)[1] == index and truth.live(pod)
+        if pod["metadata"]["name"] != name
+        and pod["metadata"]["name"] not in names
+        and owner_of(pod) == uid
+        and index in (None, unit_of(pod)[1])
+        and truth.live(pod)
     ]
 
 
@@ -237,8 +301,8 @@ def success_was_earned(truth: Truth, change: Change) -> Verdict:
     old, _ = found
     if phase_of(change.new) == "Succeeded" != phase_of(change.old) and change.resource == "trainingjobs":
         names = {a["pod"] for a in old.get("assignments") or ()}
-        if not names & truth.succeeded:
-            return f"{change.key[1]} succeeded, and none of its pods did"
+        if not names or names - truth.succeeded:
+            return f"{change.key[1]} succeeded, and not all of its pods did"
     before, after = (_numbers((status.get("shards") or {}).get("completed", "")) for status in found)
     for shard in sorted(after - before):
         names = {a["pod"] for a in old.get("assignments") or () if a.get("shard") == shard}
@@ -278,6 +342,9 @@ CHANGES: list[Callable[[Truth, Change], Verdict]] = [
     recorded_before_created,
     within_the_limits,
     room_is_free_when_it_is_taken,
+    within_the_quota,
+    gangs_are_whole,
+    nothing_young_is_stopped_for_another,
     no_attempt_beside_another,
     one_live_pod_a_unit,
     stopped_for_a_reason,

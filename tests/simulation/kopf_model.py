@@ -53,6 +53,7 @@ async def _watch(connection: SimConnection, plural: str, handler: Handler) -> No
             continue
         for item in items:
             await handler(event=_event(None, item))
+        connection.sees_no_deletions(plural, version)
         connection.knows(plural, version)
         feed = Feed(connection.world, connection, plural, version)
         connection.world.feeds.append(feed)

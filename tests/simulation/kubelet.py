@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from simulation.server import Change, Key, Object
+from simulation.truth import label
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -141,7 +142,8 @@ class Kubelet:
             running = {"name": "trainer", "state": {"running": {"startedAt": container.started}}}
             self._status(container, phase="Running", ready=True, containers=[running])
             self.world.after(container.seconds, self._finish, uid)
-            self.world.after(container.chance.uniform(1, 6), self._report, uid)
+            if label(container.pod, "rank") in ("", "0"):  # of several nodes, the first one tells
+                self.world.after(container.chance.uniform(1, 6), self._report, uid)
 
     def _still_waits(self, uid: str) -> None:
         found = self._here(uid)
@@ -201,7 +203,7 @@ class Kubelet:
 
     def _end(self, uid: str, code: int, reason: str, *, disrupted: bool = False, pod_reason: str = "") -> None:
         container = self.containers[uid]
-        if container.state == RUNNING and container.chance.random() < 0.7:
+        if container.state == RUNNING and container.chance.random() < 0.7 and label(container.pod, "rank") in ("", "0"):
             container.sequence += 1
             container.percent = 100 if code == 0 else container.percent
             container.said = json.dumps(self._body(container, final=True))

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from rfuav_operator.core import progress
 from rfuav_operator.core.decide import Scheduler
-from rfuav_operator.core.model import Action, CreatePod, Phase, Pod, Snapshot, Uid
+from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Phase, Pod, Snapshot, Uid
 from rfuav_operator.shell import decode, ingest, intake, resync, writer
 from rfuav_operator.shell.cache import Cache
 from rfuav_operator.shell.connection import Answer
@@ -116,6 +116,48 @@ def unknown_is_taken_for_failed() -> Iterator[None]:
         return await real(self, action, answer or Answer(404, {}))
 
     with patch.object(Writer, "_made", made):
+        yield
+
+
+# --- teams
+
+
+@mutation
+def quotas_do_not_count() -> Iterator[None]:
+    with _told(lambda seen: replace(seen, quotas={})):
+        yield
+
+
+@mutation
+def the_young_are_stopped_too() -> Iterator[None]:
+    """Whoever waits may stop what has only just begun."""
+
+    def change(seen: Snapshot) -> Snapshot:
+        pools = {}
+        for name, pool in seen.pools.items():
+            eager = replace(pool.spec.preemption, min_runtime_seconds=0)
+            pools[name] = replace(pool, spec=replace(pool.spec, preemption=eager))
+        return replace(seen, pools=pools)
+
+    with _told(change):
+        yield
+
+
+@mutation
+def gangs_begin_in_parts() -> Iterator[None]:
+    """Of a job of several nodes the first pod is admitted alone."""
+    real = Writer.submit
+
+    def submit(self: Writer, actions: Sequence[Action]) -> None:
+        cut: list[Action] = []
+        for action in actions:
+            if isinstance(action, PatchStatus) and not action.job.status.assignments:
+                first = tuple(a for a in action.status.assignments if not a.rank)
+                action = replace(action, status=replace(action.status, assignments=first))  # noqa: PLW2901
+            cut.append(action)
+        real(self, cut)
+
+    with patch.object(Writer, "submit", submit):
         yield
 
 
@@ -228,6 +270,7 @@ def answers_are_not_read() -> Iterator[None]:
         job = staticmethod(lambda *_: None)
         pod = staticmethod(lambda *_: None)
         pool = staticmethod(ingest.pool)
+        quota = staticmethod(ingest.quota)
 
     with patch.object(writer, "ingest", Deaf):
         yield
@@ -274,6 +317,18 @@ def taken_reports_are_forgotten() -> Iterator[None]:
         return taken
 
     with patch.object(Intake, "take", take):
+        yield
+
+
+@mutation
+def nodes_are_looked_at_once() -> Iterator[None]:
+    """What changed on a node is not told: its room stays as it was first counted."""
+    real = ClusterState.take_dirt
+
+    def take(self: ClusterState) -> Any:
+        return replace(real(self), nodes=())
+
+    with patch.object(ClusterState, "take_dirt", take):
         yield
 
 

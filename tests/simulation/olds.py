@@ -119,3 +119,29 @@ def refused_delete_is_given_up() -> Iterator[None]:
 
     with patch.object(Writer, "_delete_pod", delete):
         yield
+
+
+@old
+def unread_create_is_forgotten() -> Iterator[None]:
+    """A create without an answer, whose pod could not be read either, gave its room away when its job was deleted."""
+    real = Writer._insist
+
+    async def insist(self: Writer, method: str, path: str, body: Any = None) -> Answer:
+        answer = await real(self, method, path, body)
+        return Answer(404, {}) if method == "GET" and answer.status == 403 else answer
+
+    with patch.object(Writer, "_insist", insist):
+        yield
+
+
+@old
+def refused_pool_status_is_given_up() -> Iterator[None]:
+    """A pool's status that was refused once stayed as it was until something else happened."""
+    real = Writer._patch_limits
+
+    async def patched(self: Writer, *args: Any) -> bool:
+        await real(self, *args)
+        return True
+
+    with patch.object(Writer, "_patch_limits", patched):
+        yield

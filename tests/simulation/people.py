@@ -1,19 +1,18 @@
-"""What users and administrators do: jobs, pools, priorities, pods of their own. Rows of the table of deeds."""
+"""What users do: jobs, and pods of their own. Rows of the table of deeds."""
 
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from simulation.deeds import a_job, a_node, deed, one_of, seconds, some, whole
+from simulation.deeds import a_job, a_node, deed, one_of, seconds, some, space, whole
 from simulation.kubelet import FATES
-from simulation.script import QUEUEING, pool
-from simulation.server import Object
+from simulation.server import Key, Object
 from simulation.truth import attempt_of, is_live_phase, owner_of, phase_of
 
 if TYPE_CHECKING:
     from simulation.world import World
 
 USER = "user"
-NAMESPACE = "team"
+OTHERS = "others"  # the namespace of pods of other workloads
 RESOURCE = {"TrainingJob": "trainingjobs", "InferenceJob": "inferencejobs"}
 _MILD = one_of(*FATES, *("ok",) * 6)
 
@@ -27,6 +26,7 @@ _MILD = one_of(*FATES, *("ok",) * 6)
     gpus=one_of(0, 1, 1, 1, 1, 2),
     cpu=one_of("500m", "500m", "2"),
     memory=one_of("1Gi", "1Gi", "5Gi"),
+    nodes=one_of(1, 1, 1, 1, 1, 2),
     shards=one_of(1, 1, 2, 3),
     parallelism=one_of(1, 2, 3),
     backoff=one_of(0, 1, 2, 3),
@@ -52,6 +52,7 @@ def _manifest(
     gpus: int = 1,
     cpu: str = "500m",
     memory: str = "1Gi",
+    nodes: int = 1,
     shards: int = 1,
     parallelism: int = 1,
     backoff: int = 3,
@@ -77,8 +78,9 @@ def _manifest(
         spec |= {"input": {"uri": "pvc://captures/a"}, "shards": shards, "parallelism": parallelism}
         spec["model"] = {"fromTrainingJob": source} if source and source != job else {"weights": "pvc://models/a"}
     else:
+        spec["nodes"] = nodes
         spec["dataset"] = {"train": {"uri": "pvc://captures/a"}, "validation": {"fraction": 0.2}}
-    return {"metadata": {"name": job, "namespace": NAMESPACE}, "spec": spec}
+    return {"metadata": {"name": job, "namespace": space(job)}, "spec": spec}
 
 
 def edit(world: "World", job: str, **changes: Any) -> None:
@@ -86,7 +88,7 @@ def edit(world: "World", job: str, **changes: Any) -> None:
     found = world.find_job(job)
     if found is not None:
         resource, old = found
-        world.server.write(resource, (NAMESPACE, job), {"spec": {**old["spec"], **changes}}, USER)
+        world.server.write(resource, (space(job), job), {"spec": {**old["spec"], **changes}}, USER)
 
 
 @deed(5, job=a_job, suspend=one_of(True, True, False))
@@ -109,7 +111,7 @@ def cancel(world: "World", *, job: str) -> None:
 def delete(world: "World", *, job: str) -> None:
     found = world.find_job(job)
     if found is not None:
-        world.server.remove(found[0], (NAMESPACE, job), USER)
+        world.server.remove(found[0], (space(job), job), USER)
 
 
 @deed(2, job=a_job, seconds=seconds(1, 60))
@@ -120,14 +122,14 @@ def delete_slowly(world: "World", *, job: str, seconds: float) -> None:
         return
     resource, held = found
     marks = {"finalizers": ["example.com/x"], "deletionTimestamp": world.stamp(), "deletionGracePeriodSeconds": 0}
-    world.server.meta(resource, (NAMESPACE, job), marks, USER)
+    world.server.meta(resource, (space(job), job), marks, USER)
     world.after(seconds, _let_go, world, resource, job, held["metadata"]["uid"])
 
 
 def _let_go(world: "World", resource: str, job: str, uid: str) -> None:
-    found = world.server.get(resource, (NAMESPACE, job))
+    found = world.server.get(resource, (space(job), job))
     if found is not None and found["metadata"]["uid"] == uid:
-        world.server.remove(resource, (NAMESPACE, job), USER)
+        world.server.remove(resource, (space(job), job), USER)
 
 
 @deed(2, job=a_job)
@@ -138,8 +140,8 @@ def replace(world: "World", *, job: str) -> None:
         return
     resource, old = found
     fates = world.fates[old["metadata"]["uid"]]
-    world.server.remove(resource, (NAMESPACE, job), USER)
-    body = {"metadata": {"name": job, "namespace": NAMESPACE}, "spec": {**old["spec"], "cancel": False}}
+    world.server.remove(resource, (space(job), job), USER)
+    body = {"metadata": {"name": job, "namespace": space(job)}, "spec": {**old["spec"], "cancel": False}}
     world.fates[world.server.create(resource, body, USER)["metadata"]["uid"]] = fates
 
 
@@ -154,7 +156,7 @@ def annotate(world: "World", *, job: str) -> None:
     found = world.find_job(job)
     if found is not None:
         stamp = {"annotations": {"note": str(world.server.version)}}
-        world.server.meta(found[0], (NAMESPACE, job), stamp, USER)
+        world.server.meta(found[0], (space(job), job), stamp, USER)
 
 
 @deed(1, job=a_job, pool=one_of("lab", "default"))
@@ -192,25 +194,26 @@ def squat(world: "World", *, job: str, seconds: float) -> None:
     resource, held = found
     uid = held["metadata"]["uid"]
     shard = "0" if resource == "inferencejobs" else None
-    suffix = "-0" if shard and held["spec"].get("shards", 1) > 1 else ""
+    suffix = "-0" if max(held["spec"].get("shards", 1), held["spec"].get("nodes", 1)) > 1 else ""
     name = f"{job}-{sha256(uid.encode()).hexdigest()[:5]}-{attempt_of(held, shard) + 1}{suffix}"
     labels = {"rfuav.io/job-uid": uid, "rfuav.io/attempt": "1"}
-    _run_other(world, name, next(iter(world.machines.all)), gpus=0, seconds=seconds, labels=labels)
+    key = space(job), name
+    _run_other(world, key, next(iter(world.machines.all)), gpus=0, seconds=seconds, labels=labels)
 
 
 @deed(4, node=a_node, gpus=one_of(0, 1, 1, 2), cpu=one_of("500m", "3"), seconds=seconds(10, 150))
 def other_pod(world: "World", *, node: str, gpus: int, cpu: str, seconds: float) -> None:
     """A pod of another workload."""
-    _run_other(world, f"other-{world.server.version}", node, gpus=gpus, seconds=seconds, cpu=cpu)
+    _run_other(world, (OTHERS, f"other-{world.server.version}"), node, gpus=gpus, seconds=seconds, cpu=cpu)
 
 
 def _run_other(
-    world: "World", name: str, node: str, *, gpus: int, seconds: float, cpu: str = "100m", labels: Any = None
+    world: "World", key: Key, node: str, *, gpus: int, seconds: float, cpu: str = "100m", labels: Any = None
 ) -> None:
-    key = (NAMESPACE, name)
+    namespace, name = key
     requests = {"cpu": cpu, "memory": "256Mi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
     pod = {
-        "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels or {}},
+        "metadata": {"name": name, "namespace": namespace, "labels": labels or {}},
         "spec": {"nodeName": node, "containers": [{"resources": {"requests": requests}}]},
         "status": {"phase": "Running"},
     }
@@ -221,7 +224,7 @@ def _run_other(
     world.after(seconds, _end_other, world, key, made["metadata"]["uid"])
 
 
-def _end_other(world: "World", key: tuple[str, str], uid: str) -> None:
+def _end_other(world: "World", key: Key, uid: str) -> None:
     pod = world.server.get("pods", key)
     if pod is not None and pod["metadata"]["uid"] == uid:
         world.server.remove("pods", key, USER)
@@ -231,56 +234,4 @@ def end_others(world: "World") -> None:
     """Pods of others are gone."""
     for pod in world.server.all("pods"):
         if not owner_of(pod) and is_live_phase(pod):
-            world.server.remove("pods", (NAMESPACE, pod["metadata"]["name"]), USER)
-
-
-# --- pools and priorities
-
-
-def edit_pool(world: "World", name: str = "default", **changes: Any) -> None:
-    """`kubectl patch` of a pool's spec."""
-    old = world.server.get("gpupools", ("", name))
-    if old is not None:
-        world.server.write("gpupools", ("", name), {"spec": {**old["spec"], **changes}}, USER)
-
-
-@deed(2, training=one_of(1, 1, 2), inference=one_of(1, 2, 3), cpu=one_of(1, 2, 4))
-def pool_limits(world: "World", *, training: int, inference: int, cpu: int) -> None:
-    tiers = [{"minMemory": 0, "training": training, "inference": inference}]
-    edit_pool(world, perGPU=tiers, perNodeCPU={"training": cpu, "inference": cpu})
-
-
-@deed(1, policy=one_of("Hold", "None"))
-def pool_stop(world: "World", *, policy: str) -> None:
-    edit_pool(world, stopPolicy=policy)
-
-
-@deed(1, placement=one_of("Pack", "Spread"), queueing=one_of(*QUEUEING))
-def pool_order(world: "World", *, placement: str, queueing: str) -> None:
-    edit_pool(world, placement=placement, queueing=queueing)
-
-
-@deed(1)
-def pool_recreated(world: "World") -> None:
-    """Deleted, and there again a moment later."""
-    if world.server.get("gpupools", ("", "default")) is not None:
-        world.server.remove("gpupools", ("", "default"), USER)
-        world.after(3, lambda: world.server.create("gpupools", pool(world.script.setup), USER))
-
-
-@deed(1, there=one_of(True, True, False))
-def pool_lab(world: "World", *, there: bool) -> None:
-    """A second pool takes the nodes of zone b, or gives them back."""
-    held = world.server.get("gpupools", ("", "lab"))
-    if there and held is None:
-        world.server.create("gpupools", pool(world.script.setup, "lab", nodeSelector={"zone": "b"}), USER)
-    elif not there and held is not None:
-        world.server.remove("gpupools", ("", "lab"), USER)
-
-
-@deed(2, name=one_of("urgent", "rfuav-training", "rfuav-inference"), value=one_of(0, 500, 1500, 5000))
-def priority_class(world: "World", *, name: str, value: int) -> None:
-    """Values of a class do not change; it is made anew."""
-    if world.server.get("priorityclasses", ("", name)) is not None:
-        world.server.remove("priorityclasses", ("", name), USER)
-    world.server.create("priorityclasses", {"metadata": {"name": name}, "value": value}, USER)
+            world.server.remove("pods", (pod["metadata"]["namespace"], pod["metadata"]["name"]), USER)

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from dataclasses import dataclass, field
 
-from simulation import deeds, ending, people, weather  # noqa: F401  people and weather fill the table of deeds
+from simulation import admins, deeds, ending, people, weather  # noqa: F401  they fill the table of deeds
 from simulation.process import edges
 from simulation.script import HORIZON, Script, draw, pool
 from simulation.virtual import VirtualLoop, run
@@ -71,7 +71,9 @@ async def _story(world: World, script: Script) -> None:
     world.machines.register()
     world.server.create("gpupools", pool(script.setup), "user")
     if value := script.setup["urgent"]:
-        people.priority_class(world, name="urgent", value=value)
+        admins.priority_class(world, name="urgent", value=value)
+    for namespace, drawn in script.setup.get("quotas", {}).items():
+        admins.set_quota(world, namespace, drawn)
     for replica in world.replicas:
         replica.start()
     for action in script.actions:

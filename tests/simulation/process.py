@@ -103,7 +103,7 @@ class SimOperator(app.Operator):
                     before = {a.pod for a in action.job.status.assignments}
                     for assignment in action.status.assignments:
                         if assignment.pod not in before:
-                            world.truth.decides(connection.known, assignment.pod)
+                            world.truth.decides(connection.knowledge(), assignment.pod)
             submit(actions)
 
         self.writer.submit = noted  # type: ignore[method-assign]

@@ -92,7 +92,14 @@ def draw(seed: int) -> Script:
             "queueing": chance.choice(QUEUEING),
             "scheduleTimeoutSeconds": chance.choice((20, 60)),
             "startTimeoutSeconds": chance.choice((30, 60)),
+            "starvationSeconds": chance.choice((20, 1800)),
+            "preemption": {
+                "withinPool": chance.choice(("Never", "LowerPriority")),
+                "reclaimBorrowed": chance.choice(("Never", "LowerPriority", "Any")),
+                "minRuntimeSeconds": chance.choice((5, 20)),
+            },
         },
+        "quotas": {name: draw_quota(chance) for name in ("team", "lab") if chance.random() < 0.4},
     }
     jobs = [f"j{i}" for i in range(chance.randrange(6, 16))]
     context = deeds.Context(chance=chance, jobs=jobs, nodes=[f"n{i}" for i in range(count)], setup=setup)
@@ -110,6 +117,17 @@ def draw(seed: int) -> Script:
         at = round(chance.uniform(0.05, HORIZON), 3)
         actions.append(Action(at, name, deeds.drawn(name, context)))
     return Script(seed, setup, tuple(sorted(actions, key=lambda action: action.at)))
+
+
+def draw_quota(chance: random.Random) -> dict[str, Any]:
+    """What one namespace may use of the pool."""
+    return {
+        "nominal": chance.choice((0, 1, 2, 4)),
+        "borrowingLimit": chance.choice((None, None, 0, 1, 2)),
+        "lendingLimit": chance.choice((None, None, 0, 1)),
+        "maxTrainingJobs": chance.choice((None, None, 1, 2)),
+        "maxInferenceJobs": chance.choice((None, None, 1, 2)),
+    }
 
 
 def nodes_of(setup: Mapping[str, Any]) -> list[Object]:
@@ -134,3 +152,11 @@ def _node(name: str, gpus: int, slots: int, memory: int, zone: str) -> Object:
 def pool(setup: Mapping[str, Any], name: str = "default", **changes: Any) -> Object:
     """A GPUPool of a setup."""
     return {"metadata": {"name": name}, "spec": {"nodeSelector": {}, "stopPolicy": "None", **setup["pool"], **changes}}
+
+
+def quota(namespace: str, drawn: Mapping[str, Any], **spec: Any) -> Object:
+    """A GPUQuota; what is None is left out."""
+    gpus = {name: drawn[name] for name in ("nominal", "borrowingLimit", "lendingLimit") if drawn[name] is not None}
+    jobs = {name: drawn[name] for name in ("maxTrainingJobs", "maxInferenceJobs") if drawn[name] is not None}
+    entry = {"name": "default", "gpus": gpus, **jobs}
+    return {"metadata": {"name": "default", "namespace": namespace}, "spec": {"pools": [entry], "weight": 1, **spec}}

@@ -17,3 +17,6 @@ def test_every_mutation_is_noticed(capsys):
         for name, result in found.items():
             print(f"{name:38} {f'{result[0]:3} histories: {result[1][:120]}' if result else 'NOT NOTICED'}")
     assert not [name for name, result in found.items() if result is None]
+    assert not [
+        result for result in found.values() if result and " broke:" in result[1]
+    ]  # a mutation that is no longer one

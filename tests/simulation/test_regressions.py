@@ -114,7 +114,28 @@ FOUND = [
             do(20, "requests_fail", effect="403", what="deletes", count=1, skip=0, seconds=1.0),
         ),
     ),
+    Found(
+        "unread_create_is_forgotten",
+        "room_is_free_when_it_is_taken",
+        script(
+            do(0, "watch_slow", resource="pods", later=14.0, seconds=60.0),
+            do(0, "unlucky_create", job="first", how="delete", effect="lost", answered=1.0, later=14.0, delay=0.3),
+            training("first", 1),
+            training("second", 1.5),
+            do(1.6, "forbidden_to_read", seconds=10.0),
+        ),
+    ),
+    Found(
+        "refused_pool_status_is_given_up",
+        "statuses_follow_from_the_state",
+        script(
+            training("waits", 1, gpus=2),
+            do(99, "limits_refused", count=1),
+            training("another", 100, gpus=2),
+        ),
+    ),
 ]
+
 
 SEEDS = range(12)  # the same script with other delays
 

@@ -143,6 +143,26 @@ class Knowledge(NamedTuple):
     pods: int
     nodes: int
     gpupools: int
+    gpuquotas: int
+
+
+class Share(NamedTuple):
+    """What a namespace may use of a pool at most."""
+
+    gpus: float = float("inf")
+    training: float = float("inf")
+    inference: float = float("inf")
+
+
+def shares_of(quota: Object) -> dict[str, Share]:
+    """By pool."""
+    found = {}
+    for entry in quota["spec"]["pools"]:
+        gpus = entry["gpus"]
+        most = gpus["nominal"] + gpus["borrowingLimit"] if "borrowingLimit" in gpus else float("inf")
+        jobs = (entry.get(kind, float("inf")) for kind in ("maxTrainingJobs", "maxInferenceJobs"))
+        found[entry["name"]] = Share(most, *jobs)
+    return found
 
 
 class Truth:
@@ -151,6 +171,7 @@ class Truth:
     def __init__(self, world: "World") -> None:
         self.world = world
         self.server = world.server
+        self.quotas: dict[str, list[tuple[int, dict[str, Share]]]] = defaultdict(list)  # by namespace: since when
         self.limits: dict[str, list[tuple[int, Limits]]] = defaultdict(list)  # by node: since which version
         self.decided: dict[str, Knowledge] = {}  # by pod name: what was known when its room was taken
         self.last: dict[str, Object] = {}  # by UID: jobs that are gone, as they were
@@ -170,6 +191,9 @@ class Truth:
                 now, known = limits_of(node, pools), self.limits[node["metadata"]["name"]]
                 if not known or known[-1][1] != now:
                     known.append((change.version, now))
+        elif change.resource == "gpuquotas":
+            shares = {} if change.type == "DELETED" else shares_of(change.new)
+            self.quotas[change.key[0]].append((change.version, shares))
         elif change.resource in JOBS and change.type == "DELETED":
             self.last[change.new["metadata"]["uid"]] = change.new
         elif change.resource == "pods":
@@ -182,7 +206,7 @@ class Truth:
 
     def decides(self, known: dict[str, int], pod: str) -> None:
         """A process takes room for a pod, on what it knows now."""
-        self.decided[pod] = Knowledge(known["pods"], known["nodes"], known["gpupools"])
+        self.decided[pod] = Knowledge(*(known[resource] for resource in Knowledge._fields))
 
     def request(self, process: str, method: str, target: "Target", body: Any) -> None:
         """A request arrives at the server."""
@@ -227,12 +251,30 @@ class Truth:
 
     def widest(self, node: str, knowledge: Knowledge) -> Limits:
         """The widest limits that stood on a node since somebody knew this much."""
-        since = min(knowledge.nodes, knowledge.gpupools)
-        history = self.limits[node]
-        current = [
-            limits for i, (_, limits) in enumerate(history) if i + 1 == len(history) or history[i + 1][0] > since
-        ]
+        current = _since(self.limits[node], min(knowledge.nodes, knowledge.gpupools))
         return Limits(*map(max, zip(*current, strict=True)))
+
+    def share(self, namespace: str, pool: str, knowledge: Knowledge) -> Share:
+        """The widest share of a pool that a namespace had since somebody knew this much."""
+        history = [(0, {}), *self.quotas[namespace]]
+        current = [shares.get(pool, Share()) for shares in _since(history, knowledge.gpuquotas)]
+        return Share(*map(max, zip(*current, strict=True)))
+
+    def ours_in(self, namespace: str, pool: str) -> list[Object]:
+        """Live pods of ours in a namespace, by their job's pool."""
+        return [
+            p
+            for p in self.server.all("pods")
+            if p["metadata"]["namespace"] == namespace
+            and owner_of(p)
+            and self.live(p)
+            and (self.job(owner_of(p)) or {}).get("spec", {}).get("pool") == pool
+        ]
+
+
+def _since(history: list[tuple[int, Any]], version: int) -> list[Any]:
+    """What stood at a version, and all that came after."""
+    return [value for i, (_, value) in enumerate(history) if i + 1 == len(history) or history[i + 1][0] > version]
 
 
 def key_of(obj: Object) -> Key:

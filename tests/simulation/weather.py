@@ -85,6 +85,19 @@ def contended(world: "World", *, job: str, count: int, seconds: float) -> None:
     world.faults.rules.append(Rule(faults.RACED, "status", count=count, until=until, name=job))
 
 
+@deed(1, seconds=seconds(1, 20))
+def forbidden_to_read(world: "World", *, seconds: float) -> None:
+    """Single objects may not be read for a while: somebody has a hand on the roles."""
+    until = world.loop.time() + seconds
+    world.faults.rules.append(Rule(faults.FORBIDDEN, "gets", count=10**6, until=until))
+
+
+@deed(1, count=whole(1, 3))
+def limits_refused(world: "World", *, count: int) -> None:
+    """The next statuses of pools and quotas are refused."""
+    world.faults.rules.append(Rule(faults.FORBIDDEN, "limits", count=count, until=world.loop.time() + 60))
+
+
 @deed(
     2, effect=one_of(faults.FORBIDDEN, faults.FORBIDDEN, faults.INVALID), count=one_of(1, 2, 4), seconds=seconds(5, 60)
 )

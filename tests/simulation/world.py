@@ -12,6 +12,7 @@ import orjson
 import structlog
 from simulation import invariants
 from simulation.api import Api, Target
+from simulation.deeds import space
 from simulation.faults import Faults
 from simulation.kubelet import Kubelet
 from simulation.machines import Machines
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from simulation.feeds import Feed
 
 T0 = datetime(2026, 1, 1, 12, tzinfo=UTC)
-NAMESPACE = "team"
 STORM, STORM_SECONDS = 400, 10.0  # so many requests within so many seconds are more than any history needs
 
 
@@ -97,6 +97,10 @@ class World:
     def now(self) -> datetime:
         """The present instant."""
         return T0 + timedelta(seconds=self.loop.time())
+
+    def seconds(self, stamp: str) -> float:
+        """Virtual seconds of an instant as Kubernetes writes it."""
+        return (datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S%z") - T0).total_seconds()
 
     def stamp(self) -> str:
         """The same, as Kubernetes writes it."""
@@ -206,7 +210,7 @@ class World:
     def find_job(self, name: str) -> tuple[str, Object] | None:
         """Resource and object of a job, if it is there."""
         for resource in JOBS:
-            if (job := self.server.get(resource, (NAMESPACE, name))) is not None:
+            if (job := self.server.get(resource, (space(name), name))) is not None:
                 return resource, job
         return None
 

@@ -257,7 +257,11 @@ class Writer:
         taken = answer is not None and answer.reason == "AlreadyExists"
         if answer is not None and answer.status == CONFLICT and not taken:
             return None  # a quota was written at the same time
-        found = await self._insist("GET", f"{paths.pods(action.namespace)}/{action.name}")
+        path = f"{paths.pods(action.namespace)}/{action.name}"
+        found = await self._insist("GET", path)
+        while answer is None and not found.ok and found.status != NOT_FOUND:  # not told: it keeps its room
+            await asyncio.sleep(REFUSED_BACKOFF)
+            found = await self._insist("GET", path)
         if found.ok and any(o["uid"] == action.job_uid for o in found.body["metadata"].get("ownerReferences", ())):
             return found
         if not taken:
@@ -343,6 +347,8 @@ class Writer:
             take_in(self._state, answer.body)
         elif answer.status != NOT_FOUND:
             log.error("status refused", path=path, status=answer.status, message=answer.message)
+            await asyncio.sleep(REFUSED_BACKOFF)
+            return False
         return True
 
     # --- one request

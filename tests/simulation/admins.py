@@ -1,0 +1,88 @@
+"""What administrators do: pools, quotas, priorities. Rows of the table of deeds."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from simulation.deeds import deed, one_of
+from simulation.people import USER
+from simulation.script import QUEUEING, draw_quota, pool, quota
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+
+def edit_pool(world: "World", name: str = "default", **changes: Any) -> None:
+    """`kubectl patch` of a pool's spec."""
+    old = world.server.get("gpupools", ("", name))
+    if old is not None:
+        world.server.write("gpupools", ("", name), {"spec": {**old["spec"], **changes}}, USER)
+
+
+@deed(2, training=one_of(1, 1, 2), inference=one_of(1, 2, 3), cpu=one_of(1, 2, 4))
+def pool_limits(world: "World", *, training: int, inference: int, cpu: int) -> None:
+    tiers = [{"minMemory": 0, "training": training, "inference": inference}]
+    edit_pool(world, perGPU=tiers, perNodeCPU={"training": cpu, "inference": cpu})
+
+
+@deed(2, policy=one_of("Hold", "HoldAndDrain", "None"))
+def pool_stop(world: "World", *, policy: str) -> None:
+    edit_pool(world, stopPolicy=policy)
+
+
+@deed(1, placement=one_of("Pack", "Spread"), queueing=one_of(*QUEUEING))
+def pool_order(world: "World", *, placement: str, queueing: str) -> None:
+    edit_pool(world, placement=placement, queueing=queueing)
+
+
+@deed(1)
+def pool_recreated(world: "World") -> None:
+    """Deleted, and there again a moment later."""
+    if world.server.get("gpupools", ("", "default")) is not None:
+        world.server.remove("gpupools", ("", "default"), USER)
+        world.after(3, lambda: world.server.create("gpupools", pool(world.script.setup), USER))
+
+
+@deed(1, there=one_of(True, True, False))
+def pool_lab(world: "World", *, there: bool) -> None:
+    """A second pool takes the nodes of zone b, or gives them back."""
+    held = world.server.get("gpupools", ("", "lab"))
+    if there and held is None:
+        world.server.create("gpupools", pool(world.script.setup, "lab", nodeSelector={"zone": "b"}), USER)
+    elif not there and held is not None:
+        world.server.remove("gpupools", ("", "lab"), USER)
+
+
+@deed(2, name=one_of("urgent", "rfuav-training", "rfuav-inference"), value=one_of(0, 500, 1500, 5000))
+def priority_class(world: "World", *, name: str, value: int) -> None:
+    """Values of a class do not change; it is made anew."""
+    if world.server.get("priorityclasses", ("", name)) is not None:
+        world.server.remove("priorityclasses", ("", name), USER)
+    world.server.create("priorityclasses", {"metadata": {"name": name}, "value": value}, USER)
+
+
+# --- quotas
+
+
+def set_quota(world: "World", namespace: str, drawn: Mapping[str, Any], **spec: Any) -> None:
+    """Make a GPUQuota, or change it."""
+    key, body = (namespace, "default"), quota(namespace, drawn, **spec)
+    if world.server.get("gpuquotas", key) is None:
+        world.server.create("gpuquotas", body, USER)
+    else:
+        world.server.write("gpuquotas", key, {"spec": body["spec"]}, USER)
+
+
+@deed(
+    3,
+    namespace=one_of("team", "lab"),
+    drawn=lambda context: draw_quota(context.chance),
+    policy=one_of("None", "None", "None", "Hold"),
+)
+def quota_changed(world: "World", *, namespace: str, drawn: dict[str, Any], policy: str) -> None:
+    set_quota(world, namespace, drawn, stopPolicy=policy)
+
+
+@deed(1, namespace=one_of("team", "lab"))
+def quota_removed(world: "World", *, namespace: str) -> None:
+    if world.server.get("gpuquotas", (namespace, "default")) is not None:
+        world.server.remove("gpuquotas", (namespace, "default"), USER)
