@@ -44,7 +44,7 @@ _HEADS_THAT_PREEMPT = 4  # blocked jobs for which a plan looks for victims
 class Plan:
     """What was decided: new statuses, pods to create and to delete, and when time alone changes the answer."""
 
-    moved: set[Uid] = field(default_factory=set)  # jobs whose place or room is another now
+    moved: dict[Uid, None] = field(default_factory=dict)  # jobs whose place or room is another now, in order
     statuses: dict[Uid, JobStatus] = field(default_factory=dict)
     create: dict[Uid, list[Assignment]] = field(default_factory=dict)
     delete: dict[Uid, list[str]] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Plan:
         """Tell a job that waits."""
         if status != jobs[uid].status:
             if _claims(jobs[uid].status) != _claims(status):
-                self.moved.add(uid)
+                self.moved[uid] = None
                 self.unsettled = True
             jobs[uid] = replace(jobs[uid], status=status)
             self.statuses[uid] = status
@@ -245,7 +245,7 @@ class Admission:
                 job = at.jobs[job.uid] = replace(job, status=_admit(job, chosen, at.now))
                 at.result.statuses[job.uid] = job.status
                 at.result.create.setdefault(job.uid, []).extend(chosen)
-                at.result.moved.add(job.uid)
+                at.result.moved[job.uid] = None
                 at.result.unsettled |= bool(at.kept)  # other nodes may be the nearest to what is kept for
                 if not key.started:
                     at.admitted.add(job.uid)
@@ -438,7 +438,7 @@ class Admission:
             leaving = [a for a in held if a.stopping_for == waiting.uid]
             making |= {(uid, a.pod): NodeName(a.node) for a in leaving}
             at.result.delete.setdefault(uid, []).extend(a.pod for a in leaving)
-            at.result.moved.add(uid)
+            at.result.moved[uid] = None
         return making
 
     # --- what those that wait are told
