@@ -140,7 +140,7 @@ def _added(old: Object, new: Object) -> list[Object]:
 
 
 def _too_much(truth: Truth, node: str, names: list[str], mine: list[Limits]) -> Verdict:
-    if not truth.limits[node]:
+    if not truth.nodes[node]:
         return f"pod {names[0]} goes to {node}, which never was"
     knowledge = truth.decided[names[0]]
     ours = [pod for pod in truth.ours_on(node) if pod["metadata"]["name"] not in names]

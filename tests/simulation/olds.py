@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 from rfuav_operator import app
 from rfuav_operator.core import limits
+from rfuav_operator.core.admission import Admission
 from rfuav_operator.core.model import CreatePod, DeletePod, Pool
 from rfuav_operator.shell.connection import Answer
 from rfuav_operator.shell.reflector import Reflector
@@ -144,4 +145,16 @@ def refused_pool_status_is_given_up() -> Iterator[None]:
         return True
 
     with patch.object(Writer, "_patch_limits", patched):
+        yield
+
+
+@old
+def gang_stops_others_in_vain() -> Iterator[None]:
+    """Room was kept for a job of several nodes only where pods stopped for it; the rest went to those just stopped."""
+    real = Admission._with_the_rest
+
+    def only_these(at: Any, need: Any, nodes: Any) -> Any:
+        return list(dict.fromkeys(nodes)) or real(at, need, nodes)
+
+    with patch.object(Admission, "_with_the_rest", staticmethod(only_these)):
         yield

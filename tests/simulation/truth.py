@@ -172,7 +172,8 @@ class Truth:
         self.world = world
         self.server = world.server
         self.quotas: dict[str, list[tuple[int, dict[str, Share]]]] = defaultdict(list)  # by namespace: since when
-        self.limits: dict[str, list[tuple[int, Limits]]] = defaultdict(list)  # by node: since which version
+        self.nodes: dict[str, list[tuple[int, Object | None]]] = defaultdict(list)  # by name: since when
+        self.pools: list[tuple[int, list[Object]]] = [(0, [])]
         self.decided: dict[str, Knowledge] = {}  # by pod name: what was known when its room was taken
         self.last: dict[str, Object] = {}  # by UID: jobs that are gone, as they were
         self.bound_at: dict[str, int] = {}  # by UID: the version at which a pod of others took room
@@ -185,12 +186,10 @@ class Truth:
 
     def changed(self, change: Change) -> None:
         """Keep what later questions need; runs before the invariants."""
-        if change.resource in ("nodes", "gpupools"):
-            pools = self.server.all("gpupools")
-            for node in self.server.all("nodes"):
-                now, known = limits_of(node, pools), self.limits[node["metadata"]["name"]]
-                if not known or known[-1][1] != now:
-                    known.append((change.version, now))
+        if change.resource == "nodes":
+            self.nodes[change.key[1]].append((change.version, None if change.type == "DELETED" else change.new))
+        elif change.resource == "gpupools":
+            self.pools.append((change.version, self.server.all("gpupools")))
         elif change.resource == "gpuquotas":
             shares = {} if change.type == "DELETED" else shares_of(change.new)
             self.quotas[change.key[0]].append((change.version, shares))
@@ -251,7 +250,10 @@ class Truth:
 
     def widest(self, node: str, knowledge: Knowledge) -> Limits:
         """The widest limits that stood on a node since somebody knew this much."""
-        current = _since(self.limits[node], min(knowledge.nodes, knowledge.gpupools))
+        nodes = [held for held in _since(self.nodes[node], knowledge.nodes) if held is not None]
+        pools = _since(self.pools, knowledge.gpupools)
+        # What it knew of the one may be older than what it knew of the other.
+        current = [limits_of(held, there) for held in nodes for there in pools]
         return Limits(*map(max, zip(*current, strict=True)))
 
     def share(self, namespace: str, pool: str, knowledge: Knowledge) -> Share:
