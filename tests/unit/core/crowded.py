@@ -26,8 +26,8 @@ def low(name, **rest):
     return job(name, priority_class_name="low", **rest)
 
 
-def high(name="high", **rest):
-    return job(name, priority_class_name="high", **rest)
+def high(name="high", priority="high", **rest):
+    return job(name, priority_class_name=priority, **rest)
 
 
 def add(made, *jobs):

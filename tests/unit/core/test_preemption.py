@@ -186,3 +186,46 @@ def test_a_node_that_is_cleared_for_another_is_not_counted_on():
     assert len(stopping(add(made, high(resources=gpus(2))))) == 2
     assert stopping(add(made, job("d", priority_class_name="mid"))) == {"a", "b", "c"}
     assert made.leave().running() == {"high", "d"}
+
+
+# --- two at once
+
+
+def test_two_that_wait_each_get_what_was_cleared_for_them():
+    """Whichever pods leave first: a part of the first's room is not taken by the second, whose own comes later."""
+    made = cluster(*(low(name) for name in "abcd"), nodes=[whole("n1", gpus=2), whole("n2", gpus=2)])
+    add(made, high("first", resources=gpus(2), priority="mid"))
+    (one, other) = sorted(stopping(made))
+    add(made, high("second", namespace="other"))
+    (third,) = stopping(made) - {one, other}
+    for name in (one, third, other):
+        made.vanish(made.pods_of(name)[0].name)
+        made.go()
+    assert {"first", "second"} <= made.running()
+    assert stopping(made) == set()
+
+
+def test_the_other_room_of_a_stopped_gang_is_not_what_was_cleared():
+    """`second` stops a gang for its pod on n2; that it leaves n1 too gives it no right to what `first` waits for there."""
+    nodes = [whole("n1", gpus=2), whole("n2", gpus=1), whole("n3", gpus=1)]
+    made = cluster(low("c"), low("gang", nodes=2), nodes=nodes)
+    assert {a.node for a in made.status("gang").assignments} == {"n1", "n3"}
+    add(made, high("first", nodes=2, priority="mid"))  # n1, which has room, and n2
+    assert stopping(made) == {"c"}
+    add(made, high("second", namespace="other"))
+    assert stopping(made) == {"c", "gang"}
+    made.vanish(made.pods_of("c")[0].name)
+    assert made.go().running() >= {"first"}
+    assert {a.node for a in made.status("first").assignments} == {"n1", "n2"}
+    assert made.leave().running() == {"first", "second", "c"}  # which has found room beside them
+
+
+def test_a_victim_on_a_lost_node_is_not_waited_for():
+    made = add(cluster(low("a"), low("b"), nodes=[whole("n1", gpus=1), whole("n2", gpus=1)]), high())
+    (first,) = stopping(made)
+    (lost,) = (p.node for p in made.pods_of(first))
+    made.set_node(replace(made.nodes[lost], ready=False), lost)
+    made.go()
+    assert stopping(made) == {"a", "b"}
+    made.vanish(made.pods_of(({"a", "b"} - {first}).pop())[0].name)
+    assert "high" in made.go().running()

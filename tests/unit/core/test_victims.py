@@ -77,7 +77,7 @@ def test_of_a_quota_no_more_is_freed_than_is_needed():
 def test_a_gang_gets_its_quota_only_when_all_its_nodes_have_room():
     quotas = (quota("team", nominal=2, borrow=0),)
     nodes = [whole("a", gpus=2), whole("b", gpus=1)]
-    made = cluster(job("z", namespace="other"), low("x"), low("y"), nodes=nodes, quotas=quotas)
+    made = cluster(high("z", namespace="other"), low("x"), low("y"), nodes=nodes, quotas=quotas)
     assert [p.node for p in made.pods_of("z")] == ["b"]  # the only GPU there, and not the team's to stop
     assert stopping(add(made, high("gang", nodes=2))) == set()
     made.finish(made.pods_of("z")[0].name)
@@ -94,6 +94,17 @@ def test_a_shard_of_a_running_job_asks_although_an_older_job_asked_in_vain():
     assert stopping(made.go()) == set()
     assert stopping(made.go(41)) == {"x"}
     assert len(made.leave().status("wide").assignments) == 2
+
+
+def test_its_quota_and_its_room_together():
+    """Its own lower job for the quota, and one that borrows for the room: either alone would be in vain."""
+    quotas = (quota("team", nominal=2, borrow=0), quota("other", nominal=0))
+    running = [low("x", namespace="other"), low("y", namespace="other"), low("own")]
+    made = cluster(*running, nodes=[whole("a", gpus=1), whole("b", gpus=2)], quotas=quotas)
+    add(made, high("gang", nodes=2))
+    assert "own" in stopping(made)
+    assert len(stopping(made)) == 2
+    assert "gang" in made.leave().running()
 
 
 # --- jobs of several pods

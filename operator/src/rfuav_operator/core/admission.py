@@ -27,15 +27,16 @@ from rfuav_operator.core.model import (
     Snapshot,
     Uid,
 )
-from rfuav_operator.core.placement import Need, Room
+from rfuav_operator.core.placement import Holder, Need, Room
 from rfuav_operator.core.preemption import Preemption
-from rfuav_operator.core.queues import Key, PoolQueue, Queues, priority
+from rfuav_operator.core.queues import Key, PoolQueue, Queues, age_of, priority
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.reasons import Reason
 from rfuav_operator.core.shapes import PoolRooms
 from rfuav_operator.core.usage import Usage, planned
 from rfuav_operator.core.victims import Victim, stopped
 
+_STRICT = "StrictFIFO"
 _HEADS_THAT_PREEMPT = 4  # blocked jobs for which a plan looks for victims
 
 
@@ -43,17 +44,19 @@ _HEADS_THAT_PREEMPT = 4  # blocked jobs for which a plan looks for victims
 class Plan:
     """What was decided: new statuses, pods to create and to delete, and when time alone changes the answer."""
 
-    moved: set[Uid] = field(default_factory=set)  # jobs whose place or room is another now
+    moved: dict[Uid, None] = field(default_factory=dict)  # jobs whose place or room is another now, in order
     statuses: dict[Uid, JobStatus] = field(default_factory=dict)
     create: dict[Uid, list[Assignment]] = field(default_factory=dict)
     delete: dict[Uid, list[str]] = field(default_factory=dict)
     look_again: datetime | None = None
+    unsettled: bool = False  # the next plan would say more, although nothing else changes
 
     def wait(self, jobs: MutableMapping[Uid, Job], uid: Uid, status: JobStatus) -> None:
         """Tell a job that waits."""
         if status != jobs[uid].status:
             if _claims(jobs[uid].status) != _claims(status):
-                self.moved.add(uid)
+                self.moved[uid] = None
+                self.unsettled = True
             jobs[uid] = replace(jobs[uid], status=status)
             self.statuses[uid] = status
 
@@ -98,7 +101,7 @@ class Admission:
         self.rooms = {name: PoolRooms(pool, self.usage.rooms[name]) for name, pool in snapshot.pools.items()}
         self._places: dict[str, places.Places] = {name: places.Places() for name in snapshot.pools}
         self.gates = Gates()
-        self._making_room: dict[Uid, dict[str, NodeName]] = {}  # waiting job -> pods stopping for it -> their nodes
+        self._making_room: dict[Uid, dict[Holder, NodeName]] = {}  # waiting job -> pods stopping for it -> their nodes
         self._stopping: dict[Uid, set[tuple[Uid, str]]] = {}  # job -> (waiting job, pod)
         self._nodeless: dict[str, set[Uid]] = {}  # pool -> jobs admitted without a node
         for uid, job in jobs.items():
@@ -125,7 +128,7 @@ class Admission:
         self.gates.index(uid, job)
         for waiting, pod in self._stopping.pop(uid, ()):
             making = self._making_room.get(waiting, {})
-            making.pop(pod, None)
+            making.pop((uid, pod), None)
             if not making:
                 self._making_room.pop(waiting, None)
         for nodeless in self._nodeless.values():
@@ -137,7 +140,7 @@ class Admission:
         for a in job.status.assignments:
             if a.stopping_for and a.pod in held:
                 self._stopping.setdefault(uid, set()).add((Uid(a.stopping_for), a.pod))
-                self._making_room.setdefault(Uid(a.stopping_for), {})[a.pod] = NodeName(a.node)
+                self._making_room.setdefault(Uid(a.stopping_for), {})[uid, a.pod] = NodeName(a.node)
             if not a.node and placement.is_active(job):
                 self._nodeless.setdefault(job.spec.pool, set()).add(uid)
         if not wants_room(job):
@@ -200,10 +203,13 @@ class Admission:
                 for uid, why in queue.gated.items():
                     if everyone or uid in stepped:
                         result.wait(jobs, uid, _waiting(jobs[uid], why, None, now))
+        if result.unsettled:
+            result.again(now)
         return result
 
     def _admit_in_order(self, at: _PoolPlan) -> None:
-        # 1. One after the other, in the order of the queue.
+        # 1. What others are clearing is kept for those they clear it for; then one after the other, in order.
+        self._keep_what_is_cleared(at)
         line = InOrder(at.queue.groups.values(), at.quotas.share)
         heads: dict[str, Job] = {}  # StrictFIFO: who stops those behind it, by namespace; "": by room, so everybody
         while (turn := line.pop()) is not None:
@@ -224,6 +230,11 @@ class Admission:
             if head is not None:
                 group.why = _behind(head, by_quota="" not in heads)
                 continue
+            if key.claims and job.uid in at.own:  # its room is being cleared
+                if at.pool.spec.queueing == _STRICT:
+                    heads.setdefault("", job)
+                line.go_on(number, index)
+                continue
             # 3. Quota, then room, pod by pod: what was admitted counts before the next is chosen.
             refusal = at.quotas.refuses(key.namespace, need, started=bool(job.status.assignments))
             closed = refusal is not None or nowhere is not None or at.rooms.is_full(need)
@@ -234,7 +245,8 @@ class Admission:
                 job = at.jobs[job.uid] = replace(job, status=_admit(job, chosen, at.now))
                 at.result.statuses[job.uid] = job.status
                 at.result.create.setdefault(job.uid, []).extend(chosen)
-                at.result.moved.add(job.uid)
+                at.result.moved[job.uid] = None
+                at.result.unsettled |= bool(at.kept)  # other nodes may be the nearest to what is kept for
                 if not key.started:
                     at.admitted.add(job.uid)
                 line.go_on(number, index, same=self._wants_more(at, job))
@@ -244,7 +256,7 @@ class Admission:
             if nowhere is not None:
                 continue  # further shards of a job that the pool grew for
             self._stand_up_for(at, job, need, by_quota=refusal is not None)
-            if at.pool.spec.queueing == "StrictFIFO":
+            if at.pool.spec.queueing == _STRICT:
                 heads.setdefault(key.namespace if refusal is not None else "", job)
 
     @staticmethod
@@ -327,22 +339,32 @@ class Admission:
 
     # --- blocked jobs
 
+    def _keep_what_is_cleared(self, at: _PoolPlan) -> None:
+        waiting = [at.jobs[uid] for uid in self._making_room if uid in at.jobs]
+        waiting = [
+            j for j in waiting if j.spec.pool == at.pool.name and _claims(j.status) and _stands_in_line(at, j.uid)
+        ]
+        for job in sorted(waiting, key=lambda j: (-(priority(j, at.snapshot) or 0), age_of(j))):
+            making = self._making(at, job)
+            if making:
+                self._wait_for(at, job, at.rooms.effective(placement.need_of(job)), making)
+
+    def _wait_for(self, at: _PoolPlan, job: Job, need: Need, making: Mapping[Holder, NodeName]) -> None:
+        at.own[job.uid] = _waits_for(need, making)
+        self._keep(at, job, need, making)
+
     def _stand_up_for(self, at: _PoolPlan, job: Job, need: Need, *, by_quota: bool) -> None:
         """Do for a blocked job what can be done: stop others, or keep the next room for it."""
-        making = self._making_room.get(job.uid)
+        making = self._making(at, job)
         if making:
-            at.own[job.uid] = _waits_for(need, making)
-            self._keep(at, job, need, self._with_the_rest(at, need, making.values()))
+            self._wait_for(at, job, need, making)
             return
         if at.preemption.is_on and at.preempting < _HEADS_THAT_PREEMPT:
             answer = at.preemption.find(job, need, at.rooms, kept=at.kept)
             at.result.again(answer.look_again)
             if answer.victims:
                 at.preempting += 1
-                self._stop(at, answer.victims, job)
-                making = {v.assignment.pod: NodeName(v.assignment.node) for v in answer.victims}
-                at.own[job.uid] = _waits_for(need, making)
-                self._keep(at, job, need, self._with_the_rest(at, need, making.values()))
+                self._wait_for(at, job, need, self._stop(at, answer.victims, job))
                 return
         if by_quota or at.reserved:
             return
@@ -351,31 +373,35 @@ class Admission:
         if starved > at.now:
             at.result.again(starved)
             return
-        self._keep(at, job, need, self._with_the_rest(at, need, ()))
+        self._keep(at, job, need, {})
 
     @staticmethod
-    def _with_the_rest(at: _PoolPlan, need: Need, nodes: Iterable[NodeName]) -> list[NodeName]:
-        """These nodes, and so many of the others as the job needs beside them: those that are nearest to having room.
+    def _keep(at: _PoolPlan, job: Job, need: Need, making: Mapping[Holder, NodeName]) -> None:
+        """Let nobody behind it take the next room on the nearest nodes, nor what its namespace may use.
 
-        A job of several nodes is let in by none of them alone: if the others went to somebody, its victims would have
-        been stopped in vain, and again and again.
+        The nearest are those that lack least when the pods that make room for it are gone, and of them those for which
+        that makes the difference.
         """
-        chosen = list(dict.fromkeys(nodes))
-        others = (
-            room for room in at.rooms.suits(need) if room.node.name not in at.kept and room.node.name not in chosen
-        )
-        nearest = nsmallest(need.nodes - len(chosen), others, key=lambda room: _missing(room, need))
-        return chosen + [room.node.name for room in nearest]
+        nodes = set(making.values())
 
-    @staticmethod
-    def _keep(at: _PoolPlan, job: Job, need: Need, nodes: Iterable[NodeName]) -> None:
-        """Let nobody behind it take the next room on these nodes, nor what its namespace may use."""
-        for node in nodes:
-            at.kept.setdefault(node, (job.uid, need))
+        def distance(room: Room) -> tuple[tuple[bool, int, int, int], bool, str]:
+            if room.node.name not in nodes or not room.lacks(need):
+                return _missing(room, need), True, room.node.name
+            return _missing(room.without(making), need), False, room.node.name
+
+        free = (room for room in at.rooms.suits(need) if room.node.name not in at.kept)
+        for room in nsmallest(need.nodes, free, key=distance):
+            at.kept[room.node.name] = job.uid, need
         at.quotas.promise(job, need)
 
-    def _stop(self, at: _PoolPlan, victims: Collection[Victim], waiting: Job) -> None:
-        """Stop the victims: they save a checkpoint, leave, and queue again in their old place."""
+    def _making(self, at: _PoolPlan, job: Job) -> Mapping[Holder, NodeName]:
+        """Pods that stop for this job, and their nodes; those on a node that is lost may never be seen to end."""
+        found = self._making_room.get(job.uid, {})
+        return {pod: node for pod, node in found.items() if (room := at.rooms.rooms.get(node)) and room.node.ready}
+
+    def _stop(self, at: _PoolPlan, victims: Collection[Victim], waiting: Job) -> Mapping[Holder, NodeName]:
+        """Stop the victims: they save a checkpoint, leave, and queue again in their old place. Their pods and nodes."""
+        making: dict[Holder, NodeName] = {}
         mine = priority(waiting, at.snapshot) or 0
         for uid in dict.fromkeys(v.job.uid for v in victims):
             victim = at.jobs[uid]
@@ -398,12 +424,22 @@ class Admission:
                 now=at.now,
                 generation=victim.generation,
             )
-            status = replace(victim.status, assignments=held, conditions=settled, reason="Preempted", message=text)
+            runs = any(a.started_at is not None and not a.stopping for a in held)
+            status = replace(
+                victim.status,
+                phase=Phase.RUNNING if runs else Phase.ADMITTED,
+                assignments=held,
+                conditions=settled,
+                reason="Preempted",
+                message=text,
+            )
             at.jobs[uid] = replace(victim, status=status)
             at.result.statuses[uid] = status
-            leaving = [a.pod for a in held if a.stopping_for == waiting.uid]
-            at.result.delete.setdefault(uid, []).extend(leaving)
-            at.result.moved.add(uid)
+            leaving = [a for a in held if a.stopping_for == waiting.uid]
+            making |= {(uid, a.pod): NodeName(a.node) for a in leaving}
+            at.result.delete.setdefault(uid, []).extend(a.pod for a in leaving)
+            at.result.moved[uid] = None
+        return making
 
     # --- what those that wait are told
 
@@ -501,20 +537,20 @@ def _claims(status: JobStatus) -> bool:
     return status.phase is Phase.QUEUED and status.reason == reasons.WAITING_FOR_PREEMPTED_JOBS
 
 
-def _waits_for(need: Need, making: Mapping[str, NodeName]) -> Reason:
-    pods = ", ".join(f"{pod} on {node}" for pod, node in sorted(making.items())[:3])
+def _waits_for(need: Need, making: Mapping[Holder, NodeName]) -> Reason:
+    pods = ", ".join(f"{pod} on {node}" for (_, pod), node in sorted(making.items())[:3])
     more = f" and {len(making) - 3} more" if len(making) > 3 else ""  # noqa: PLR2004  shown above
     text = f"{reasons.needs(need)}; waits until preempted pods have stopped: {pods}{more}"
     return Reason(reason=reasons.WAITING_FOR_PREEMPTED_JOBS, message=text)
 
 
-def _missing(room: Room, need: Need) -> tuple[bool, int, int, int, str]:
+def _missing(room: Room, need: Need) -> tuple[bool, int, int, int]:
     """How much of what the shape needs the node is short of: the nearest first."""
     jobs_free = room.cpu_jobs[need.kind] - room.jobs_used[need.kind]
     slots = max(0, need.gpus - room.free[need.kind] if need.gpus > 0 else 1 - jobs_free)
     cpu = max(0, need.cpu_milli - (room.node.cpu_milli - room.cpu_milli))
     memory = max(0, need.memory_bytes - (room.node.memory_bytes - room.memory_bytes))
-    return room.node.name in need.avoided, slots, cpu, memory, room.node.name
+    return room.node.name in need.avoided, slots, cpu, memory
 
 
 # --- what is written

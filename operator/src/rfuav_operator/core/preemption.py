@@ -64,8 +64,7 @@ class Preemption:
         candidates, look_again = self._candidates.for_job(job, need, mine=mine)
         victims: list[Victim] = []
         if candidates and self._quotas.refuses(job.namespace, need, started=started) is not None:
-            own = [v for v in candidates if v.job.namespace == job.namespace]
-            victims = self._for_quota(job, need, rooms, own, started=started, kept=kept)
+            victims = self._for_quota(job, need, rooms, candidates, started=started, kept=kept)
         elif candidates:
             victims = self._for_room(job, need, rooms, candidates, kept=kept)
         if victims:
@@ -94,17 +93,17 @@ class Preemption:
             if chosen is not None:
                 options.append((_cost(chosen, name), room))
         options.sort(key=lambda option: option[0])
-        taken, chosen_rooms = _Taken(), list[Room]()
+        taken, found = _Taken(), 0
         victims: list[Victim] = []
         for _, room in options:
             chosen = self._on_node(job, need, room, by_node[room.node.name], taken)
             if chosen is None:
                 continue  # a namespace would not borrow any more by now
-            chosen_rooms.append(room)
+            found += 1
             taken.add(chosen)
             victims += chosen
-            if len(chosen_rooms) == need.nodes:
-                return _needed(victims, lambda rest: all(self._will_fit(need, room, rest) for room in chosen_rooms))
+            if found == need.nodes:
+                return _needed(victims, lambda rest: self._will_fit(need, rooms, rest, kept))
         return []
 
     def _on_node(
@@ -123,14 +122,22 @@ class Preemption:
                 chosen.append(victim)
         if trial.lacks(need):
             return None
-        return _needed(chosen, lambda rest: self._will_fit(need, room, rest, taken.holders))
+        return _needed(chosen, lambda rest: not self._trial(room, taken.holders | _all_that_stops(rest)).lacks(need))
 
     def _trial(self, room: Room, gone: Collection[Holder]) -> Room:
         """The room without these, and without those that go anyway."""
         return room.without(h for h in room.holders if h in gone or self._candidates.goes(h))
 
-    def _will_fit(self, need: Need, room: Room, victims: Iterable[Victim], gone: Collection[Holder] = ()) -> bool:
-        return not self._trial(room, {*gone, *(holder for v in victims for holder in v.stops)}).lacks(need)
+    def _will_fit(self, need: Need, rooms: PoolRooms, victims: Iterable[Victim], kept: Collection[NodeName]) -> bool:
+        """Whether all pods of the job find room when these are gone, and those that go anyway."""
+        gone, left = _all_that_stops(victims), need.nodes
+        for room in rooms.suits(need):
+            name = room.node.name
+            if name not in kept and name not in need.avoided and not self._trial(room, gone).lacks(need):
+                left -= 1
+                if left == 0:
+                    return True
+        return False
 
     def _may_take(self, job: Job, victim: Victim, taken: Mapping[str, int]) -> bool:
         """Whether it is a candidate after the others too: a namespace that would not borrow any more is left alone."""
@@ -142,38 +149,39 @@ class Preemption:
     # --- the namespace's own quota
 
     def _for_quota(
-        self, job: Job, need: Need, rooms: PoolRooms, own: Iterable[Victim], *, started: bool, kept: Kept
+        self, job: Job, need: Need, rooms: PoolRooms, candidates: Collection[Victim], *, started: bool, kept: Kept
     ) -> list[Victim]:
-        """The namespace's own pods of lower priority, until its quota has a place again and nodes have room."""
+        """The namespace's own pods of lower priority, until its quota has a place again; then others, for the room."""
 
-        def fits() -> bool:
-            rooms.settle()
-            return self._quotas.refuses(job.namespace, need, started=started) is None and rooms.fits(need, kept)
+        def is_refused() -> bool:
+            return self._quotas.refuses(job.namespace, need, started=started) is not None
+
+        def enough(rest: Collection[Victim]) -> bool:
+            self._hold(list(released), released)
+            self._release(rest, released)
+            return not is_refused() and self._will_fit(need, rooms, rest, kept)
 
         released: dict[Holder, Held] = {}
         chosen: list[Victim] = []
         try:
-            for victim in own:
-                if fits():
+            for victim in candidates:
+                if not is_refused():
                     break
-                if victim.holder not in released:
-                    self._release(victim, released)
+                if victim.job.namespace == job.namespace and victim.holder not in released:
+                    self._release([victim], released)
                     chosen.append(victim)
-            if not fits():
+            if is_refused():
                 return []
-
-            def enough(rest: Collection[Victim]) -> bool:
-                self._hold(list(released), released)
-                for victim in rest:
-                    self._release(victim, released)
-                return fits()
-
+            if not self._will_fit(need, rooms, chosen, kept):
+                others = [v for v in candidates if v.holder not in released]
+                more = self._for_room(job, need, rooms, others, kept=kept)
+                chosen = [*chosen, *more] if more else []
             return _needed(chosen, enough)
         finally:
             self._hold(list(released), released)
 
-    def _release(self, victim: Victim, released: dict[Holder, Held]) -> None:
-        for holder in victim.stops:
+    def _release(self, victims: Iterable[Victim], released: dict[Holder, Held]) -> None:
+        for holder in _all_that_stops(victims):
             held = self._usage.release(*holder)
             if held is not None:
                 released[holder] = held
@@ -182,6 +190,10 @@ class Preemption:
         for holder in holders:
             if holder in released:
                 self._usage.hold(*holder, released.pop(holder))
+
+
+def _all_that_stops(victims: Iterable[Victim]) -> set[Holder]:
+    return {holder for victim in victims for holder in victim.stops}
 
 
 def _needed(victims: Iterable[Victim], enough: Callable[[Collection[Victim]], bool]) -> list[Victim]:

@@ -175,13 +175,6 @@ class PoolRooms:
         shape.full = not turned_away
         return None
 
-    def fits(self, need: Need, kept: Kept) -> bool:
-        """Whether all pods of this shape find room now, each on a node of its own."""
-        nodes: set[NodeName] = set()
-        while len(nodes) < need.nodes and (room := self.choose(need, exclude=nodes, kept=kept)) is not None:
-            nodes.add(room.node.name)
-        return len(nodes) == need.nodes
-
     def words(self, need: Need, *, fresh: bool) -> Reason:
         """What the pool is short of for this shape; unless `fresh`, words of an earlier moment will do."""
         shape = self._shape(need)
