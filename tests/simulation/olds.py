@@ -151,10 +151,15 @@ def refused_pool_status_is_given_up() -> Iterator[None]:
 @old
 def gang_stops_others_in_vain() -> Iterator[None]:
     """Room was kept for a job of several nodes only where pods stopped for it; the rest went to those just stopped."""
-    real = Admission._with_the_rest
+    real = Admission._keep
 
-    def only_these(at: Any, need: Any, nodes: Any) -> Any:
-        return list(dict.fromkeys(nodes)) or real(at, need, nodes)
+    def only_these(at: Any, job: Any, need: Any, making: Any) -> None:
+        if not making:
+            real(at, job, need, making)
+            return
+        for name in making.values():
+            at.kept[name] = job.uid, need
+        at.quotas.promise(job, need)
 
-    with patch.object(Admission, "_with_the_rest", staticmethod(only_these)):
+    with patch.object(Admission, "_keep", staticmethod(only_these)):
         yield
