@@ -1,4 +1,8 @@
-"""What the outside is told about a change of status: Events on transitions, and whether the write is urgent."""
+"""What the outside is told about a change of status: Events on transitions, and whether the write is urgent.
+
+Getting in line and beginning to run cause no Event: conditions and status tell both with their times, and each Event
+is one more write for every job.
+"""
 
 from collections.abc import Iterator
 
@@ -47,8 +51,6 @@ def events(job: Job, new: JobStatus) -> Iterator[RecordEvent]:
             again = "" if new.phase and new.phase.terminal else "; runs again after a pause"
             note = f"pod {failure.pod} on {failure.node or 'no node'}: {failure.message}{again}"
             yield _event(job, "Warning", failure.reason, "RetryPod" if again else "StopJob", note)
-    if old.phase is None and new.phase is not None:
-        yield _event(job, "Normal", "Queued", "Queue", f"queued in pool {job.spec.pool}")
     if new.attempt != old.attempt or {a.pod for a in new.assignments} - {a.pod for a in old.assignments}:
         fresh = [a for a in new.assignments if a not in old.assignments]
         places = ", ".join(f"{a.pod} on {a.node}" for a in fresh[:5])
@@ -63,9 +65,7 @@ def events(job: Job, new: JobStatus) -> Iterator[RecordEvent]:
 
 
 def _phase_events(job: Job, new: JobStatus) -> Iterator[RecordEvent]:
-    if new.phase is Phase.RUNNING:
-        yield _event(job, "Normal", "Started", "StartPod", f"attempt {new.attempt} runs")
-    elif new.phase is Phase.SUSPENDED:
+    if new.phase is Phase.SUSPENDED:
         yield _event(job, "Normal", "Suspended", "Suspend", "suspended; running pods save a checkpoint and stop")
     elif new.phase is Phase.QUEUED and job.status.phase is Phase.SUSPENDED:
         yield _event(job, "Normal", "Resumed", "Queue", "resumed; back in the queue")
