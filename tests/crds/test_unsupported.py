@@ -32,7 +32,11 @@ def test_every_row_is_about_a_field_that_exists(kind, row):
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("TrainingJob", {"spec.dataset.train.uri": "s3://bucket/train"}, "spec.dataset.train.uri: s3:// and hf://"),
+        (
+            "TrainingJob",
+            {"spec.output.uri": "s3://bucket/out"},
+            "spec.output.uri: s3:// can be read from, not yet written to",
+        ),
         ("TrainingJob", {"spec.output.uri": "file:///out"}, "spec.output.uri: a file:/// folder is lost with the pod"),
         ("TrainingJob", {"spec.resources.gpus": 2}, "spec.resources.gpus: our trainer uses one GPU yet"),
         ("InferenceJob", {"spec.resources.gpus": 2}, "spec.resources.gpus: our trainer uses one GPU yet"),

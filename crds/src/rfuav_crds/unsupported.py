@@ -36,7 +36,7 @@ def _at(spec: Any, path: str) -> Any:
 
 
 def _remote(value: Any, _: Spec) -> bool:
-    return str(value).startswith(("s3://", "hf://"))
+    return str(value).startswith("s3://")
 
 
 def _file_without_mount(value: Any, spec: Spec) -> bool:
@@ -62,7 +62,7 @@ def _several_without_image(value: Any, spec: Spec) -> bool:
 
 
 _VIDEO = (".mp4", ".avi", ".mov", ".mkv")
-_REMOTE = "s3:// and hf:// are not built yet: copy the data to a claim and write pvc://CLAIM/path"
+_REMOTE = "s3:// can be read from, not yet written to: write pvc://CLAIM/path"
 _LOST = "a file:/// folder is lost with the pod: write pvc://CLAIM/path, or mount a volume there with podTemplate"
 
 _JOB = (
@@ -78,10 +78,6 @@ _JOB = (
 TABLE: dict[str, tuple[Missing, ...]] = {
     "TrainingJob": (
         *_JOB,
-        Missing("model.weights", _remote, _REMOTE),
-        Missing("weightsCache.uri", _remote, _REMOTE),
-        Missing("dataset.train.uri", _remote, _REMOTE),
-        Missing("dataset.validation.uri", _remote, _REMOTE),
         Missing("training.precision", _is("bf16", "fp16"), "bf16 and fp16 are not built yet: write auto or fp32"),
         Missing("training.optimizer.name", _is_not("adam"), "only adam is built yet: write adam"),
         Missing("training.augment", lambda value, _: bool(value), "augmentation is not built yet: write []"),
@@ -89,8 +85,6 @@ TABLE: dict[str, tuple[Missing, ...]] = {
     "InferenceJob": (
         *_JOB,
         Missing("precision", _is("bf16", "fp16"), "bf16 and fp16 are not built yet: write auto or fp32"),
-        Missing("model.weights", _remote, _REMOTE),
-        Missing("input.uri", _remote, _REMOTE),
         Missing(
             "input.pattern",
             lambda value, _: str(value).lower().endswith(_VIDEO),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
+from rfuav_trainer import storage
 from rfuav_trainer.checkpoint import atomic_writer
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def draw(path: Path, sample: Sample, picture: Tensor, text: str) -> None:
         text: one line.
     """
     if sample.frame is None:
-        with Image.open(sample.path) as opened:
+        with storage.opened(sample.path) as here, Image.open(here) as opened:
             image = opened.convert("RGB")
     else:
         image = _coloured(picture)

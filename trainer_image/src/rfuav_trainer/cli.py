@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import structlog
 import typer
 
-from rfuav_trainer import config, errors, logs, runtime
+from rfuav_trainer import config, errors, logs, runtime, storage
 from rfuav_trainer.progress import Progress, Server
 
 if TYPE_CHECKING:
@@ -152,6 +152,7 @@ def _finish(work: Callable[[Progress, runtime.StopSignal], Any]) -> None:
     if display is not None and failure is None:
         display.summary(progress.last)
     progress.close()
+    storage.close()
     _write_termination_message(failure, progress.last)
     sys.stdout.flush()
     raise SystemExit(failure.exit_code if failure else 0)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from rfuav_crds import API_VERSION, InferenceJobSpec, JobError, TrainingJobSpec, load_job, parse_quantity, unsupported
+from rfuav_trainer import storage
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 
 if TYPE_CHECKING:
@@ -55,16 +56,14 @@ class Job:
         """The local path that `uri` stands for; `where` is the field's name, for the message.
 
         Raises:
-            InputError: its claim is not mounted.
-            InvalidConfigurationError: a scheme that cannot be read yet.
+            InputError: its claim is not mounted, or the object store has no such thing.
+            StorageError: the object store does not answer.
         """
         scheme, _, rest = uri.partition("://")
         if scheme == "file":
             return Path(unquote(rest))
-        if scheme != "pvc":
-            raise InvalidConfigurationError(
-                f"{where}: {uri} cannot be read yet: write pvc://CLAIM/path or file:///path"
-            )
+        if scheme in storage.REMOTE:
+            return storage.path(uri, where)
         claim, _, inside = rest.partition("/")
         root = self.mounts.get(claim, MOUNT_ROOT / claim)
         if not root.is_dir():
@@ -175,8 +174,8 @@ def _resolved(spec: Any) -> Any:
 
 def _checked(job: Job) -> Job:
     spec = job.spec.model_dump(mode="json", by_alias=True)
-    if not job.in_pod:
-        del spec["output"]  # a file:/// output is lost with a pod, but not on a laptop
+    if not job.in_pod and spec["output"]["uri"].startswith("file://"):
+        del spec["output"]  # lost with a pod, but not on a laptop
     problems = unsupported(spec, job.kind)
     if problems:
         raise InvalidConfigurationError("\n".join(problems), reason="Unsupported")

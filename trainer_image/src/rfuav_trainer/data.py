@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from rfuav_trainer import storage
 from rfuav_trainer.errors import InputError, UnreadableFileError
 from rfuav_trainer.spectrogram import SpectrogramParameters, picture
 
@@ -209,7 +210,7 @@ def count_frames(path: Path, parameters: SpectrogramParameters) -> int:
     """
     width = 2 * SAMPLE_TYPES[parameters.sample_format].itemsize
     try:
-        size = path.stat().st_size
+        size = storage.size(path)
     except OSError as error:
         raise UnreadableFileError(f"cannot be opened: {error.strerror}") from error
     if size % width:
@@ -233,7 +234,8 @@ def read_frame(path: Path, frame: int, parameters: SpectrogramParameters) -> Ten
     kind = SAMPLE_TYPES[parameters.sample_format]
     values = 2 * parameters.frame_samples
     try:
-        raw = np.fromfile(path, dtype=kind, count=values, offset=frame * values * kind.itemsize)
+        with storage.opened(path) as here:
+            raw = np.fromfile(here, dtype=kind, count=values, offset=frame * values * kind.itemsize)
     except OSError as error:
         raise UnreadableFileError(f"cannot be read: {error.strerror or error}") from error
     if raw.size != values:
@@ -251,7 +253,7 @@ def read_picture(path: Path, size: int) -> Tensor:
         UnreadableFileError: it is corrupt, truncated, too large to be true, or gone.
     """
     try:
-        with Image.open(path) as image:
+        with storage.opened(path) as here, Image.open(here) as image:
             resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
             return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1).contiguous()
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -324,8 +326,9 @@ def split(
 def read_label_file(path: Path) -> dict[str, Any]:
     """What stands beside a recording (`a.iq` -> `a.json`), such as {"snrDb": 10}; empty when there is nothing."""
     try:
-        content = json.loads(path.with_suffix(".json").read_bytes())
-    except (OSError, ValueError):
+        with storage.opened(path.with_suffix(".json")) as here:
+            content = json.loads(here.read_bytes())
+    except (OSError, ValueError, UnreadableFileError):
         return {}
     return content if isinstance(content, dict) else {}
 

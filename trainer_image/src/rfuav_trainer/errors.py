@@ -48,6 +48,12 @@ class UnreadableFileError(InputError):
     reason = "Unreadable"
 
 
+class StorageError(JobError):
+    """An object store does not answer, or not as it should; later it may."""
+
+    reason = "StorageUnavailable"
+
+
 class DiskFullError(JobError):
     """The volume is full; what was saved before is still there."""
 

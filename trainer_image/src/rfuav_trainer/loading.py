@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 
+from rfuav_trainer import storage
 from rfuav_trainer.errors import UnreadableFileError
 
 if TYPE_CHECKING:
@@ -57,7 +59,8 @@ def batches(parts: Sequence[Sequence[Sample]], reader: Reader, workers: int = 0)
         workers: threads that read ahead; 0 reads in the caller's thread.
     """
     if workers == 0:
-        for part in parts:
+        for part, following in pairwise([*parts, []]):
+            storage.fetch_ahead(sample.path for sample in following)
             yield _assemble(part, [_read(reader, sample) for sample in part])
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="reader")
@@ -67,6 +70,7 @@ def batches(parts: Sequence[Sequence[Sample]], reader: Reader, workers: int = 0)
     try:
         while True:
             while len(ahead) <= READ_AHEAD and (part := next(remaining, nothing)) is not nothing:
+                storage.fetch_ahead(sample.path for sample in part)
                 ahead.append((part, [pool.submit(_read, reader, sample) for sample in part]))
             if not ahead:
                 return

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torchvision import models as zoo
 
+from rfuav_trainer import storage
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 
 
@@ -111,7 +112,8 @@ def load_pretrained(network: nn.Module, architecture: str, cache: Path | None) -
             f"no ImageNet weights for {architecture} in {cache}: nothing is downloaded, so put {url} there "
             f"as {Path(url).name}, or write model.weights: none",
         )
-    state = read_state_dict(found)
+    with storage.opened(found) as here:
+        state = read_state_dict(here)
     own = network.state_dict()
     embedding = "encoder.pos_embedding"
     if embedding in state and embedding in own and state[embedding].shape != own[embedding].shape:
