@@ -91,7 +91,19 @@ def test_recordings_are_classified_frame_by_frame(recordings):
     found = lines(recordings)
     assert len(found) == 3 * 2 * 3
     assert [(line["frame"], line["startSeconds"]) for line in found[:3]] == [(0, 0.0), (1, 0.004096), (2, 0.008192)]
-    assert (recordings / "results/out/annotated/alpha/000.iq/frame-000002.png").is_file()
+    assert [line["endSeconds"] for line in found[:3]] == [0.004096, 0.008192, 0.012288]
+    assert {(line["lowHz"], line["highHz"]) for line in found} == {(-500_000.0, 500_000.0)}
+    for name in {line["path"] for line in found}:
+        assert len(video(recordings / f"results/out/annotated/{name}.mp4")) == 3
+
+
+def video(path):
+    """The pictures of a video."""
+    import av
+
+    with av.open(str(path)) as opened:
+        assert [stream.type for stream in opened.streams] == ["video"]
+        return [frame.to_ndarray(format="gray") for frame in opened.decode(video=0)]
 
 
 def test_training_and_inference_see_the_same_picture(recordings):
@@ -163,21 +175,74 @@ def test_stopped_and_started_again_no_line_is_lost_or_doubled(pictures):
     assert lines(pictures) == lines(pictures, folder="results/whole")
 
 
-def _die(environment, at):
+def _die(environment, at, method, rest):
+    """Run a shard that commits after every batch and kills itself at the `at`-th call of `method`, before or after it."""
+    import importlib
     import os
 
+    from rfuav_trainer import results
     from rfuav_trainer.config import from_environment
 
     torch.set_num_threads(1)
-    infer.run(from_environment(environment), Watcher(at, lambda: os.kill(os.getpid(), signal.SIGKILL)), StopSignal())
+    results.COMMIT_SECONDS = 0.0
+    module, owner, name = method.split(".")
+    owner = getattr(importlib.import_module(f"rfuav_trainer.{module}"), owner)
+    whole, calls = getattr(owner, name), iter(range(at, -1, -1))
+
+    def deadly(*arguments, **named):
+        last = next(calls) == 0
+        if last and not rest:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = whole(*arguments, **named)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, deadly)
+    infer.run(from_environment(environment), Watcher(), StopSignal())
 
 
-def test_killed_and_started_again_no_line_is_lost_or_doubled(pictures):
-    spec = inference_spec(batchSize=4)
-    assert in_child(_die, pictures.environment("InferenceJob", spec), 8) == -signal.SIGKILL
-    run(pictures, spec)
-    paths = [line["path"] for line in lines(pictures)]
-    assert len(paths) == len(set(paths)) == 15
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("method", "at"),
+    [
+        ("results.ShardResults.write", 6),
+        ("results.ShardResults.commit", 1),
+        ("results.ShardResults.commit", 3),
+        ("results.ShardResults.begin_anew", 1),
+        ("results.ShardResults.publish", 0),
+        ("annotate.Video.save", 2),
+    ],
+)
+def test_killed_at_any_point_and_started_again_nothing_is_lost_or_doubled(recordings, method, at, after):
+    (recordings / "captures/test/beta/001.iq").write_bytes(b"torn")
+    changes = {"batchSize": 2, "errorThreshold": 0.5, "output__annotate": True}
+    run(recordings, inference_spec(**changes, output__uri="pvc://results/whole"), uid="u2")
+    environment = recordings.environment("InferenceJob", inference_spec(**changes))
+    assert in_child(_die, environment, at, method, after) == -signal.SIGKILL
+    left = 0 if method.endswith("publish") and not after else -signal.SIGKILL
+    assert in_child(_die, environment, 2, "results.ShardResults.write", after) == left
+    run(recordings, inference_spec(**changes))
+    for name in ("predictions-0.jsonl", "errors-0.jsonl"):
+        assert lines(recordings, name) == lines(recordings, name, folder="results/whole")
+    whole = sorted((recordings / "results/whole/annotated").rglob("*.mp4"))
+    assert len(whole) == 5
+    for path in whole:
+        ours = recordings / "results/out/annotated" / path.relative_to(recordings / "results/whole/annotated")
+        for mine, theirs in zip(video(ours), video(path), strict=True):
+            assert abs(mine.astype(int) - theirs).mean() < 3  # a cut changes how the encoder spends its bits
+    assert not list((recordings / "results/out").glob(".*"))
+
+
+def test_two_shards_killed_again_and_again_share_the_input_without_loss(pictures):
+    spec = inference_spec(batchSize=2, shards=2)
+    for shard in (1, 0, 1, 1):
+        environment = pictures.environment("InferenceJob", spec, shard=shard)
+        assert in_child(_die, environment, 3, "results.ShardResults.write", True) == -signal.SIGKILL
+    for shard in (0, 1):
+        run(pictures, spec, shard=shard)
+    paths = [line["path"] for shard in (0, 1) for line in lines(pictures, f"predictions-{shard}.jsonl")]
+    assert sorted(paths) == [f"{name}/{number:03d}.png" for name in CLASSES for number in range(5)]
 
 
 def test_unreadable_inputs_are_listed_and_tolerated_up_to_the_threshold(pictures):

@@ -66,11 +66,13 @@ class InferenceInput(Spec):
 
 
 class InferenceOutput(Spec):
-    """Where predictions and annotated pictures go."""
+    """Where predictions, annotated pictures and videos go."""
 
     uri: OutputUri = Field(description="Folder: pvc://CLAIM/path, s3://bucket/prefix or file:///path.")
     annotate: bool = Field(
-        True, description="Whether annotated pictures are written beside the predictions. Default: true."
+        True,
+        description="Whether annotated pictures (of a recording: a video) are written beside the predictions. "
+        "Default: true.",
     )
     overwrite: bool = Field(
         False,

@@ -16,20 +16,21 @@ import torch
 
 from rfuav_crds import InferenceJobSpec
 from rfuav_crds.inference import Evaluation
-from rfuav_trainer import annotate, data, results, runtime
+from rfuav_trainer import data, results, runtime
 from rfuav_trainer import evaluate as evaluation
+from rfuav_trainer.annotate import Annotations
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.classifier import Classifier, open_classifier
-from rfuav_trainer.dataset import check_share
-from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
-from rfuav_trainer.loading import Batch, batches, cut
+from rfuav_trainer.errors import InputError, StoppedError
+from rfuav_trainer.finishing import check_labels, check_unreadable, finish_job, outputs_of
+from rfuav_trainer.loading import batches, cut
 from rfuav_trainer.progress import Speed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from rfuav_trainer.config import Job
+    from rfuav_trainer.data import Sample
     from rfuav_trainer.progress import Progress
 
 log = structlog.get_logger()
@@ -152,26 +153,43 @@ class Inference:
             self._refuse(shard, name, reason, None)
 
     def _classify(self, shard: results.ShardResults) -> None:
-        samples = self.listing.samples[shard.done :]
-        reader = data.Reader(self.classifier.preprocessing)
-        done = shard.done
+        samples, done = self.listing.samples, shard.done
+        spectrogram = self.classifier.preprocessing.spectrogram
+        annotations = None
+        if self.spec.output.annotate:
+            frame_seconds = None if spectrogram is None else spectrogram.frame_seconds
+            last = samples[done - 1] if done else None
+            annotations = Annotations(self.output / "annotated", shard, frame_seconds, last)
         workers = min(8, self.job.cpus) if self.device.type == "cuda" else int(self.job.cpus > 1)
-        for batch in batches(cut(samples, self.batch_size), reader, workers):
-            for sample, reason in batch.unreadable:
-                self._refuse(shard, sample.name, reason, sample.frame)
-            if batch.samples:
-                self._write(shard, batch, self._scores(batch.pictures))
-            done += len(batch.samples) + len(batch.unreadable)
-            self._speed.add(len(batch.samples))
-            shard.commit(done)
+        parts = cut(samples[done:], self.batch_size)
+        read = batches(parts, data.Reader(self.classifier.preprocessing), workers)
+        for part, batch in zip(parts, read, strict=True):
+            reasons = dict(batch.unreadable)
+            scores = self._scores(batch.pictures) if batch.samples else batch.pictures
+            row = 0
+            for sample in part:  # in their order, so that what is done is always the first `done` of them
+                if sample in reasons:
+                    self._refuse(shard, sample.name, reasons[sample], sample.frame)
+                else:
+                    if annotations is not None:
+                        annotations.turn_to(sample, done)  # may commit, so before this sample's line
+                    text = self._write(shard, sample, scores[row])
+                    if annotations is not None:
+                        annotations.add(sample, batch.pictures[row], text)
+                    row += 1
+                done += 1
+            self._speed.add(row)
             self._report()
-            if self.stop.requested:
-                shard.commit(done, now=True)
+            stop = self.stop.requested
+            if shard.due or stop or done == len(samples):
+                if annotations is not None:
+                    annotations.flush()
+                shard.commit(done)
+            if stop:
                 self._report(now=True)
-                raise StoppedError(
-                    f"stopped by SIGTERM after {done} of {len(self.listing.samples)} inputs; they are kept"
-                )
-        shard.commit(done, now=True)
+                raise StoppedError(f"stopped by SIGTERM after {done} of {len(samples)} inputs; they are kept")
+        if annotations is not None:
+            annotations.finish(done)
 
     def _scores(self, pictures: torch.Tensor) -> torch.Tensor:
         """Scores of a batch; with batchSize auto, one that is too large for the GPU is halved until it fits."""
@@ -185,27 +203,30 @@ class Inference:
         torch.cuda.empty_cache()
         return self._scores(pictures)
 
-    def _write(self, shard: results.ShardResults, batch: Batch, scores: torch.Tensor) -> None:
+    def _write(self, shard: results.ShardResults, sample: Sample, scores: torch.Tensor) -> str:
+        """Write the prediction of one input; returns it in words."""
         classes = self.classifier.classes
+        best = scores.topk(min(TOP, len(classes)))
+        top = [
+            {"class": classes[index], "score": round(score, 6)}
+            for index, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        line: dict[str, Any] = {"path": sample.name}
+        text = f"{top[0]['class']}  {top[0]['score']:.1%}"
         spectrogram = self.classifier.preprocessing.spectrogram
-        best = scores.topk(min(TOP, len(classes)), dim=1)
-        for row, sample in enumerate(batch.samples):
-            top = [
-                {"class": classes[index], "score": round(score, 6)}
-                for index, score in zip(best.indices[row].tolist(), best.values[row].tolist(), strict=True)
-            ]
-            line: dict[str, Any] = {"path": sample.name}
-            if sample.frame is not None and spectrogram is not None:
-                line["frame"] = sample.frame
-                line["startSeconds"] = round(sample.frame * spectrogram.frame_samples / spectrogram.sample_rate, 9)
-            line |= {"class": top[0]["class"], "score": top[0]["score"], "top": top}
-            if self.spec.evaluation is not None:
-                line["scores"] = [round(value, 6) for value in scores[row].tolist()]
-            shard.write("predictions", line)
-            if self.spec.output.annotate:
-                path = self.output / "annotated" / annotate.annotated_name(sample)
-                annotate.draw(path, sample, batch.pictures[row], f"{top[0]['class']}  {top[0]['score']:.1%}")
-        self.processed += len(batch.samples)
+        if sample.frame is not None and spectrogram is not None:
+            seconds = spectrogram.frame_samples / spectrogram.sample_rate
+            line["frame"] = sample.frame
+            line["startSeconds"] = round(sample.frame * seconds, 9)
+            line["endSeconds"] = round((sample.frame + 1) * seconds, 9)
+            line["lowHz"], line["highHz"] = -spectrogram.sample_rate / 2, spectrogram.sample_rate / 2
+            text = f"{line['startSeconds']:.3f} s  {text}"
+        line |= {"class": top[0]["class"], "score": top[0]["score"], "top": top}
+        if self.spec.evaluation is not None:
+            line["scores"] = [round(value, 6) for value in scores.tolist()]
+        shard.write("predictions", line)
+        self.processed += 1
+        return text
 
     def _refuse(self, shard: results.ShardResults, name: str, reason: str, frame: int | None) -> None:
         shard.write("errors", {"path": name, **({} if frame is None else {"frame": frame}), "reason": reason})
@@ -246,71 +267,3 @@ class Inference:
         if speed:
             status["estimatedRemainingSeconds"] = max(0, int((self.total - seen) / speed))
         return status
-
-
-def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence[str]) -> dict[str, float]:
-    """Evaluate and mark the whole job when every shard has left its mark. Doing it twice changes nothing.
-
-    Returns:
-        The metrics of the evaluation; empty when there is none or other shards still work.
-
-    Raises:
-        InputError: more of the whole job's files than errorThreshold cannot be read.
-    """
-    marks = [runtime.read_mark(output / f"{runtime.SUCCESS}-{shard}") for shard in range(spec.shards)]
-    own = [mark for mark in marks if mark is not None and mark.get("uid") == job.uid]
-    if len(own) < spec.shards:
-        log.info("other shards still work", done=len(own), shards=spec.shards)
-        return {}
-    totals = {key: sum(mark[key] for mark in own) for key in ("files", "processed", "failed")}
-    errors = evaluation.read_lines([output / f"errors-{shard}.jsonl" for shard in range(spec.shards)])
-    unreadable = {line["path"]: line["reason"] for line in errors}
-    check_unreadable(spec, unreadable, files=totals["files"], processed=totals["processed"])
-    found: dict[str, float] = {}
-    if spec.evaluation is not None:
-        paths = [output / f"predictions-{shard}.jsonl" for shard in range(spec.shards)]
-        root = job.path(spec.input.uri, "input.uri")
-        lines = list(evaluation.read_lines(paths))
-        check_labels([line["path"] for line in lines], classes, root)
-        content = evaluation.evaluate(lines, classes, root)
-        evaluation.write(output, content)
-        found = content["metrics"]
-    mark = runtime.mark_of(job, shards=spec.shards, outputs=outputs_of(spec), metrics=found, **totals)
-    write_json(output / runtime.SUCCESS, mark)
-    log.info("done", output=str(output), **totals, **found)
-    return found
-
-
-def check_unreadable(spec: InferenceJobSpec, unreadable: Mapping[str, str], *, files: int, processed: int) -> None:
-    """Raise InputError when more files than errorThreshold cannot be read, or when there are files and none can."""
-    check_share(unreadable, files, spec.error_threshold if processed or not files else 0.0)
-
-
-def outputs_of(spec: InferenceJobSpec) -> dict[str, str]:
-    """The URIs of the job's results by name."""
-    base = spec.output.uri.rstrip("/")
-    outputs = {"predictions": f"{base}/predictions-0.jsonl" if spec.shards == 1 else base}
-    if spec.output.annotate:
-        outputs["annotated"] = f"{base}/annotated"
-    if spec.evaluation is not None:
-        outputs["evaluation"] = f"{base}/{evaluation.CONTENT}"
-        outputs["evaluationTable"] = f"{base}/{evaluation.TABLE}"
-        outputs["confusionMatrix"] = f"{base}/{evaluation.PICTURE}"
-    return outputs
-
-
-def check_labels(names: Sequence[str], classes: Sequence[str], root: Path) -> None:
-    """Raise when the inputs of an evaluation are not in folders that are named after the weights' classes."""
-    loose = [name for name in names if "/" not in name]
-    if loose:
-        raise InputError(
-            f"evaluation needs every input in a folder named after its class: {root}/{loose[0]} is in none",
-            reason="LabelsMissing",
-        )
-    unknown = sorted({name.partition("/")[0] for name in names} - set(classes))
-    if unknown:
-        raise InvalidConfigurationError(
-            f"the folders {', '.join(unknown[:5])} in {root} are no classes of the weights ({', '.join(classes[:10])}"
-            f"{', ...' if classes[10:] else ''}): rename them, or leave evaluation out",
-            reason="ClassMismatch",
-        )

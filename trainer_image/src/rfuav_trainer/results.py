@@ -2,7 +2,8 @@
 
 In: lines, and now and then a commit. Out: predictions-<shard>.jsonl and errors-<shard>.jsonl, which appear when the
 shard is through.
-Until then they are hidden `.part` files; a small state file says up to which input and byte they are good.
+Until then they are hidden `.part` files, beside one of the video at hand; a small state file says up to which input and
+byte they are good.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ log = structlog.get_logger()
 OWNER = "job.json"
 COMMIT_SECONDS = 5.0
 KINDS = ("predictions", "errors")
+VIDEO = "video"
+PARTS = (*KINDS, VIDEO)
 
 
 def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
@@ -103,9 +106,16 @@ class ShardResults:
         self._committed = time.monotonic()
         self.done = 0
         """Inputs whose lines are safely written."""
+        self.sizes = dict.fromkeys(PARTS, 0)
+        """Bytes of each part that are safely written."""
 
-    def _part(self, kind: str) -> Path:
-        return self._folder / f".{kind}-{self._job.shard}.jsonl.part"
+    def part(self, kind: str) -> Path:
+        """The hidden file that `kind` (one of PARTS) is written to."""
+        return self._folder / f".{kind}-{self._job.shard}.part"
+
+    def stream(self, kind: str) -> IO[bytes]:
+        """The part of `kind`, open for writing at its end."""
+        return self._streams[kind]
 
     def final(self, kind: str) -> Path:
         """Where the lines of `kind` (predictions or errors) stand once the shard is through."""
@@ -113,18 +123,19 @@ class ShardResults:
 
     def __enter__(self) -> Self:
         state = runtime.read_mark(self._state_path) or {}
-        sizes = state.get("sizes", {})
         good = (
             state.get("uid") == self._job.uid
             and state.get("inputs") == self._inputs
-            and all(self._part(k).is_file() and self._part(k).stat().st_size >= sizes.get(k, 0) for k in KINDS)
+            and {*state["sizes"]} == {*PARTS}
+            and all(self.part(k).is_file() and self.part(k).stat().st_size >= state["sizes"][k] for k in PARTS)
         )
-        for kind in KINDS:
-            stream = self._part(kind).open("r+b" if good else "wb")
-            stream.truncate(sizes[kind] if good else 0)
+        if good:
+            self.done, self.sizes = state["done"], state["sizes"]
+        for kind in PARTS:
+            stream = self.part(kind).open("r+b" if good else "wb")
+            stream.truncate(self.sizes[kind])
             stream.seek(0, os.SEEK_END)
             self._streams[kind] = stream
-        self.done = state["done"] if good else 0
         if self.done:
             log.info("going on after an earlier start", done=self.done)
         return self
@@ -137,29 +148,43 @@ class ShardResults:
 
     def earlier(self, kind: str) -> list[dict[str, Any]]:
         """The lines of `kind` that an earlier start wrote."""
-        return [json.loads(line) for line in self._part(kind).read_bytes().splitlines()] if self.done else []
+        return [json.loads(line) for line in self.part(kind).read_bytes().splitlines()] if self.done else []
 
     def write(self, kind: str, line: dict[str, Any]) -> None:
         """Append one line to the predictions or errors."""
         self._streams[kind].write(json.dumps(line).encode() + b"\n")
 
-    def commit(self, done: int, *, now: bool = False) -> None:
-        """Note that the lines of the first `done` inputs are written; on disk every few seconds, or `now`."""
-        if not now and time.monotonic() - self._committed < COMMIT_SECONDS:
-            return
+    @property
+    def due(self) -> bool:
+        """Whether the last commit was long enough ago."""
+        return time.monotonic() - self._committed >= COMMIT_SECONDS
+
+    def commit(self, done: int) -> None:
+        """Note that everything of the first `done` inputs is written, and see to it that it is on disk."""
         for stream in self._streams.values():
             stream.flush()
             os.fsync(stream.fileno())
         sizes = {kind: stream.tell() for kind, stream in self._streams.items()}
-        write_json(self._state_path, {"uid": self._job.uid, "inputs": self._inputs, "done": done, "sizes": sizes})
+        content = {"uid": self._job.uid, "inputs": self._inputs, "done": done, "sizes": sizes}
+        write_json(self._state_path, content)
         self._committed = time.monotonic()
-        self.done = done
+        self.done, self.sizes = done, sizes
+
+    def begin_anew(self, kind: str, done: int) -> None:
+        """Empty the part of `kind`. What an earlier commit counts on is noted as no longer needed first."""
+        if self.sizes[kind]:
+            self._streams[kind].seek(0)  # the note says that none of it is good; it is cut off after that
+            self.commit(done)
+        self._streams[kind].seek(0)
+        self._streams[kind].truncate()
 
     def publish(self) -> None:
         """Give the files their names. Each is replaced whole, so a second start leaves no line twice."""
-        for kind, stream in self._streams.items():
+        for kind in KINDS:
+            stream = self._streams[kind]
             stream.flush()
             os.fsync(stream.fileno())
-            self._part(kind).replace(self.final(kind))
+            self.part(kind).replace(self.final(kind))
+        self.part(VIDEO).unlink(missing_ok=True)
         sync_folder(self._folder)
         self._state_path.unlink(missing_ok=True)
