@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 
 from rfuav_trainer import metrics
 
@@ -17,11 +18,29 @@ def drawn(classes, count, seed):
     return torch.from_numpy(scores).float().softmax(1), torch.from_numpy(labels)
 
 
-@given(classes=st.integers(2, 9), count=st.integers(1, 60), seed=st.integers(0, 999))
+def calibration_error(scores, labels):
+    """By scikit-learn's reliability curve of the most likely class."""
+    confidence, right = scores.max(1).values.double().numpy(), (scores.argmax(1) == labels).numpy()
+    edges = np.linspace(0, 1, metrics.CONFIDENCES + 1)
+    counts = np.histogram(confidence, edges)[0]
+    true, expected = calibration_curve(right, confidence, n_bins=metrics.CONFIDENCES)
+    return (np.abs(true - expected) * counts[counts > 0]).sum() / len(labels)
+
+
+def mean_average_precision(scores, labels):
+    present = labels.unique().tolist()
+    return np.mean([sk.average_precision_score((labels == c).numpy(), scores[:, c]) for c in present])
+
+
+@given(classes=st.integers(2, 9), count=st.integers(1, 60), seed=st.integers(0, 999), parts=st.integers(1, 5))
 @settings(deadline=None, max_examples=25)
-def test_the_same_as_scikit_learn(classes, count, seed):
+def test_the_same_as_scikit_learn(classes, count, seed, parts):
     scores, labels = drawn(classes, count, seed)
-    found = metrics.compute(scores, labels, classes)
+    tally = metrics.Tally(classes)
+    for part in range(parts):  # in parts or at once is the same
+        tally.add(scores[part::parts], labels[part::parts])
+    found = tally.metrics()
+    assert found == metrics.compute(scores, labels, classes)
     guesses = scores.argmax(1)
     for name, function in (("F1", sk.f1_score), ("Precision", sk.precision_score), ("Recall", sk.recall_score)):
         for average in ("macro", "micro"):
@@ -32,11 +51,43 @@ def test_the_same_as_scikit_learn(classes, count, seed):
         assert found[f"top{k}"] == pytest.approx(
             np.mean([label in row for label, row in zip(labels, top, strict=True)]), abs=1e-5
         )
-    present = [c for c in range(classes) if (labels == c).any()]
-    average = np.mean([sk.average_precision_score((labels == c).numpy(), scores[:, c]) for c in present])
-    assert found["meanAveragePrecision"] == pytest.approx(average, abs=1e-4)
-    matrix = metrics.confusion_matrix(guesses, labels, classes)
-    assert matrix.tolist() == sk.confusion_matrix(labels, guesses, labels=range(classes)).tolist()
+    assert found["calibrationError"] == pytest.approx(calibration_error(scores, labels), abs=1e-5)
+    assert tally.confusion.tolist() == sk.confusion_matrix(labels, guesses, labels=range(classes)).tolist()
+    precision, recall, f1, samples = sk.precision_recall_fscore_support(
+        labels, guesses, labels=range(classes), zero_division=0
+    )
+    for c, row in enumerate(tally.per_class()):
+        expected = (samples[c], precision[c], recall[c], f1[c])
+        assert (row["samples"], row["precision"], row["recall"], row["f1"]) == pytest.approx(expected)
+
+
+@given(classes=st.integers(2, 40), count=st.integers(1, 400), seed=st.integers(0, 999))
+@settings(deadline=None, max_examples=25)
+def test_mean_average_precision_is_scikit_learns_up_to_the_steps_of_the_scores(classes, count, seed):
+    """Exactly, of scores that are rounded to those steps, and so close to that of the scores themselves."""
+    scores, labels = drawn(classes, count, seed)
+    steps = min(metrics.LEVELS, metrics.MOST_LEVELS // classes) / (2 * metrics.REACH)
+    rounded = torch.floor(torch.logit(scores.double()) * steps) / steps
+    found = metrics.compute(scores, labels, classes)["meanAveragePrecision"]
+    assert found == pytest.approx(mean_average_precision(rounded, labels), abs=1e-5)
+    assert found == pytest.approx(mean_average_precision(scores, labels), abs=0.01 if count > 100 else 0.1)
+
+
+def test_many_samples():
+    scores, labels = drawn(37, 20_000, 1)
+    found = metrics.compute(scores, labels, 37)["meanAveragePrecision"]
+    assert found == pytest.approx(mean_average_precision(scores, labels), abs=5e-4)
+
+
+def test_logits_are_taken_for_what_they_are():
+    scores, labels = drawn(5, 40, 2)
+    ours, theirs = metrics.compute(scores.log(), labels, 5), metrics.compute(scores, labels, 5)
+    assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_certain_and_impossible():
+    found = metrics.compute(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]), 2)
+    assert (found["top1"], found["meanAveragePrecision"], found["calibrationError"]) == (0.5, 1.0, 0.5)
 
 
 def test_nothing_gives_nothing():

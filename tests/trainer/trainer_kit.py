@@ -18,7 +18,6 @@ _CONTEXT.set_forkserver_preload(
         "rfuav_trainer.cli",
         "rfuav_trainer.train",
         "rfuav_trainer.infer",
-        "torchmetrics.functional.classification",
         "matplotlib.figure",
     ]
 )

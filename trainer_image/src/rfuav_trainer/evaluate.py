@@ -1,172 +1,168 @@
-"""How good the predictions are: metrics, a confusion matrix, and a table by signal-to-noise ratio.
+"""How good the predictions are: over all, for each class, by signal-to-noise ratio, by colour map, by confidence.
 
-In: prediction lines of inputs that lie in folders named after their class. Out: evaluation.json, evaluation.txt and
-confusion-matrix.png in the output.
+In: prediction lines of inputs that lie in folders named after their class, a few at a time. Out: what `evaluation.json`
+holds; `evaluation_report` makes pages and pictures of it.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from itertools import islice
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rfuav_trainer import data, metrics
-from rfuav_trainer.checkpoint import atomic_writer, write_json
-from rfuav_trainer.errors import InputError
+from rfuav_trainer import data
+from rfuav_trainer.errors import InputError, InvalidConfigurationError
+from rfuav_trainer.metrics import CONFIDENCES, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from torch import Tensor
-
-CONTENT, TABLE, PICTURE = "evaluation.json", "evaluation.txt", "confusion-matrix.png"
-MOST_NUMBERS = 20  # classes; beyond, counts are not written into the picture's cells
+TOGETHER = 512  # lines
+SNR = re.compile(r"(?:^|[^a-z])snr[_=]*([+-]?\d+(?:\.\d+)?)|([+-]?\d+(?:\.\d+)?)_?db(?![a-z])", re.IGNORECASE)
+COLOUR_MAPS = {"autumn", "bone", "cividis", "cool", "copper", "gray", "grey", "hot", "hsv", "inferno", "jet", "magma"}
+COLOUR_MAPS |= {"parula", "pink", "plasma", "rainbow", "spring", "summer", "turbo", "viridis", "winter"}
+IN_GROUPS = ("top1", "top3", "top5", "macroF1", "meanAveragePrecision", "calibrationError")
 
 
 def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path) -> dict[str, Any]:
-    """Metrics over all predictions and for each SNR.
+    """Metrics over all predictions, for each SNR, and for each colour map.
 
     Args:
         lines: predictions; their `path` begins with the name of the true class. `scores` (one for each class) may be
             missing, then `top` stands in for them.
         classes: names in the order of the scores.
-        root: the input folder, where a file beside a recording may tell its SNR.
+        root: the input folder, where a file beside an input may tell its SNR and colour map.
 
     Returns:
-        samples, accuracy, metrics, perClass (precision, recall, samples), confusionMatrix (rows true, columns
-        predicted), and bySnr: a list in rising order with snrDb, samples, accuracy, top3, macroF1, empty when no file
-        states its SNR. Without all scores the mean average precision is left out: it cannot be known.
+        samples, accuracy, metrics, perClass (samples, precision, recall, f1, averagePrecision), classes,
+        confusionMatrix (rows true, columns predicted), calibration (samples, confidence, accuracy by confidence), bySnr
+        (snrDb, samples, accuracy, ...; in rising order) and byColorMap (colorMap, ...), empty when nothing states them.
+        Without all scores the average precisions are left out: they cannot be known.
 
     Raises:
-        InputError: there are no predictions.
+        InputError: there are no predictions, or inputs that lie in no folder.
+        InvalidConfigurationError: a folder is no class of the weights.
     """
     index = {name: position for position, name in enumerate(classes)}
-    scores_list: list[list[float]] = []
-    labels_list: list[int] = []
-    snr: list[float | None] = []
-    levels: dict[str, float | None] = {}
     whole = True
-    for line in lines:
-        name = line["path"]
-        given = line.get("scores")
-        if given is None:
-            given = [0.0] * len(classes)
-            for entry in line["top"]:
-                given[index[entry["class"]]] = entry["score"]
-            whole = whole and len(line["top"]) == len(classes)
-        scores_list.append(given)
-        labels_list.append(index[name.partition("/")[0]])
-        if name not in levels:
-            levels[name] = _snr(root / name)
-        snr.append(levels[name])
-    if not labels_list:
+    total, by_snr, by_map = Tally(len(classes)), dict[float, Tally](), dict[str, Tally]()
+    remaining = iter(lines)
+    while part := list(islice(remaining, TOGETHER)):
+        check_labels([line["path"] for line in part], classes, root)
+        scores = torch.tensor([_scores(line, index) for line in part], dtype=torch.float32)
+        whole = whole and all("scores" in line or len(line["top"]) == len(classes) for line in part)
+        labels = torch.tensor([index[line["path"].partition("/")[0]] for line in part])
+        total.add(scores, labels)
+        snr, colours = zip(*_conditions(part, root), strict=True)
+        for groups, values in ((by_snr, snr), (by_map, colours)):
+            for value in {*values} - {None}:
+                rows = torch.tensor([other == value for other in values])
+                groups.setdefault(value, Tally(len(classes))).add(scores[rows], labels[rows])
+    if not total.samples:
         raise InputError("there is nothing to evaluate: no input could be read", reason="TooManyUnreadable")
-    scores, labels = torch.tensor(scores_list, dtype=torch.float32), torch.tensor(labels_list)
-    matrix = metrics.confusion_matrix(scores.argmax(dim=1), labels, len(classes))
-    found = metrics.compute(scores, labels, len(classes))
-    if not whole:
-        del found["meanAveragePrecision"]
-    return {
-        "samples": len(labels),
-        "accuracy": found["top1"],
-        "metrics": found,
-        "perClass": _per_class(matrix, classes),
+    content = {
+        "samples": total.samples,
+        "accuracy": total.metrics()["top1"],
+        "metrics": total.metrics(),
+        "perClass": dict(zip(classes, total.per_class(), strict=True)),
         "classes": list(classes),
-        "confusionMatrix": matrix.tolist(),
-        "bySnr": _by_snr(scores, labels, snr),
+        "confusionMatrix": total.confusion.tolist(),
+        "calibration": _calibration(total),
+        "bySnr": [{"snrDb": value, **_row(by_snr[value])} for value in sorted(by_snr)],
+        "byColorMap": [{"colorMap": value, **_row(by_map[value])} for value in sorted(by_map)],
     }
+    if not whole:
+        for row in (content["metrics"], *content["perClass"].values(), *content["bySnr"], *content["byColorMap"]):
+            row.pop("meanAveragePrecision", None)
+            row.pop("averagePrecision", None)
+    return content
 
 
-def _snr(path: Path) -> float | None:
-    """The SNR in dB that the file beside a recording states, or None."""
-    value = data.read_label_file(path).get("snrDb")
-    return float(value) if isinstance(value, int | float) else None
+def _scores(line: dict[str, Any], index: dict[str, int]) -> list[float]:
+    given: list[float] | None = line.get("scores")
+    if given is None:
+        given = [0.0] * len(index)
+        for entry in line["top"]:
+            given[index[entry["class"]]] = entry["score"]
+    return given
 
 
-def _per_class(matrix: Tensor, classes: Sequence[str]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
-    for position, name in enumerate(classes):
-        right, true, guessed = (
-            int(value) for value in (matrix[position, position], matrix[position].sum(), matrix[:, position].sum())
-        )
-        found[name] = {
-            "samples": true,
-            "precision": round(right / guessed, 6) if guessed else 0.0,
-            "recall": round(right / true, 6) if true else 0.0,
+def _row(tally: Tally) -> dict[str, float]:
+    found = tally.metrics()
+    return {"samples": tally.samples, "accuracy": found["top1"], **{name: found[name] for name in IN_GROUPS[1:]}}
+
+
+def _calibration(tally: Tally) -> list[dict[str, float]]:
+    """For each part of the confidence that occurs: samples, their mean confidence and their accuracy."""
+    return [
+        {
+            "from": round(part / CONFIDENCES, 4),
+            "to": round((part + 1) / CONFIDENCES, 4),
+            "samples": int(count),
+            "confidence": round(confidence / count, 6),
+            "accuracy": round(right / count, 6),
         }
-    return found
-
-
-def _by_snr(scores: Tensor, labels: Tensor, snr: Sequence[float | None]) -> list[dict[str, float]]:
-    table: list[dict[str, float]] = []
-    for level in sorted({value for value in snr if value is not None}):
-        rows = torch.tensor([value == level for value in snr])
-        found = metrics.compute(scores[rows], labels[rows], scores.shape[1])
-        row = {"snrDb": level, "samples": int(rows.sum()), "accuracy": found["top1"]}
-        table.append({**row, "top3": found["top3"], "macroF1": found["macroF1"]})
-    return table
-
-
-def write(folder: Path, evaluation: dict[str, Any]) -> None:
-    """Write evaluation.json, evaluation.txt and confusion-matrix.png; each is replaced whole."""
-    write_json(folder / CONTENT, evaluation)
-    with atomic_writer(folder / TABLE) as stream:
-        stream.write(as_text(evaluation).encode())
-    _draw_matrix(folder / PICTURE, evaluation["confusionMatrix"], evaluation["classes"])
-
-
-def as_text(evaluation: dict[str, Any]) -> str:
-    """The evaluation as tables for a terminal."""
-    lines = [f"{evaluation['samples']} samples", ""]
-    lines += [f"{name:<22}{value:8.4f}" for name, value in evaluation["metrics"].items()]
-    width = max(len(name) for name in evaluation["perClass"]) + 5
-    lines += ["", f"{'class':<{width}}{'samples':>9}{'precision':>11}{'recall':>9}"]
-    lines += [
-        f"{name:<{width}}{row['samples']:>9}{row['precision']:>11.4f}{row['recall']:>9.4f}"
-        for name, row in evaluation["perClass"].items()
+        for part, (count, confidence, right) in enumerate(tally.calibration.T.tolist())
+        if count
     ]
-    lines += ["", "confusion matrix: rows are true classes, columns predicted", ""]
-    lines.append(" " * width + "".join(f"{number:>6}" for number in range(len(evaluation["classes"]))))
-    lines += [
-        f"{number:>3} {name:<{width - 4}}" + "".join(f"{count:>6}" for count in row)
-        for number, (name, row) in enumerate(zip(evaluation["classes"], evaluation["confusionMatrix"], strict=True))
-    ]
-    if evaluation["bySnr"]:
-        lines += ["", f"{'SNR (dB)':>9}{'samples':>9}{'accuracy':>10}{'top3':>8}{'macro F1':>10}"]
-        lines += [
-            f"{r['snrDb']:>9g}{r['samples']:>9}{r['accuracy']:>10.4f}{r['top3']:>8.4f}{r['macroF1']:>10.4f}"
-            for r in evaluation["bySnr"]
-        ]
-    return "\n".join(lines) + "\n"
 
 
-def _draw_matrix(path: Path, matrix: list[list[int]], classes: Sequence[str]) -> None:
-    """The confusion matrix as a picture: colour is the share of the true class, the number the count."""
-    from matplotlib.figure import Figure  # noqa: PLC0415  (seconds to import)
-
-    counts = torch.tensor(matrix, dtype=torch.float64)
-    share = counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
-    side = max(4.0, 0.45 * len(classes) + 2.5)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(classes)), classes, rotation=90)
-    axes.set_yticks(range(len(classes)), classes)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    if len(classes) <= MOST_NUMBERS:
-        for row, values in enumerate(matrix):
-            for column, count in enumerate(values):
-                dark = float(share[row, column]) > 0.5  # noqa: PLR2004  (half of the colour scale)
-                axes.text(column, row, str(count), ha="center", va="center", color="white" if dark else "black")
-    figure.colorbar(image, ax=axes, label="share of the true class")
-    with atomic_writer(path) as stream:
-        figure.savefig(stream, format="png", dpi=100)
+def _conditions(lines: Iterable[dict[str, Any]], root: Path) -> Iterator[tuple[float | None, str | None]]:
+    """SNR in dB and colour map of each input; frames of one recording follow each other, so its file is read once."""
+    last = ""
+    found: tuple[float | None, str | None] = (None, None)
+    for line in lines:
+        if line["path"] != last:
+            last = line["path"]
+            found = conditions(last, data.read_label_file(root / last))
+        yield found
 
 
-def read_lines(paths: Iterable[Path]) -> Iterable[dict[str, Any]]:
+def conditions(name: str, beside: dict[str, Any]) -> tuple[float | None, str | None]:
+    """Under which conditions an input was recorded and drawn.
+
+    Args:
+        name: its path, which begins with its class.
+        beside: what the file beside it says; `snrDb` and `colorMap` in it come before what the name says.
+
+    Returns:
+        The SNR in dB, from `snr_-10`, `SNR10` or `-10dB` in the name, and the colour map, a word of the name such as
+        jet. None where neither says.
+    """
+    below = PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix()  # a class may be called hot or 10dB
+    snr = beside.get("snrDb")
+    if not isinstance(snr, int | float):
+        match = SNR.search(below)
+        snr = (match[1] or match[2]) if match else None
+    colours = beside.get("colorMap")
+    if not isinstance(colours, str):
+        colours = next((word for word in re.split(r"[^a-z]+", below.lower()) if word in COLOUR_MAPS), None)
+    return None if snr is None else float(snr), colours
+
+
+def check_labels(names: Sequence[str], classes: Sequence[str], root: Path) -> None:
+    """Raise when the inputs of an evaluation are not in folders that are named after the weights' classes."""
+    loose = [name for name in names if "/" not in name]
+    if loose:
+        raise InputError(
+            f"evaluation needs every input in a folder named after its class: {root}/{loose[0]} is in none",
+            reason="LabelsMissing",
+        )
+    unknown = sorted({name.partition("/")[0] for name in names} - set(classes))
+    if unknown:
+        raise InvalidConfigurationError(
+            f"the folders {', '.join(unknown[:5])} in {root} are no classes of the weights ({', '.join(classes[:10])}"
+            f"{', ...' if classes[10:] else ''}): rename them, or leave evaluation out",
+            reason="ClassMismatch",
+        )
+
+
+def read_lines(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """The JSON objects of several JSON Lines files, one after the other."""
     for path in paths:
         with path.open("rb") as stream:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rfuav_trainer import evaluate as evaluation
-from rfuav_trainer import runtime
+from rfuav_trainer import evaluation_report, runtime
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.dataset import check_share
-from rfuav_trainer.errors import InputError, InvalidConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,10 +47,8 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
     if spec.evaluation is not None:
         paths = [output / f"predictions-{shard}.jsonl" for shard in range(spec.shards)]
         root = job.path(spec.input.uri, "input.uri")
-        lines = list(evaluation.read_lines(paths))
-        check_labels([line["path"] for line in lines], classes, root)
-        content = evaluation.evaluate(lines, classes, root)
-        evaluation.write(output, content)
+        content = evaluation.evaluate(evaluation.read_lines(paths), classes, root)
+        evaluation_report.write(output, content, f"{job.name}: evaluation")
         found = content["metrics"]
     mark = runtime.mark_of(job, shards=spec.shards, outputs=outputs_of(spec), metrics=found, **totals)
     write_json(output / runtime.SUCCESS, mark)
@@ -71,24 +68,8 @@ def outputs_of(spec: InferenceJobSpec) -> dict[str, str]:
     if spec.output.annotate:
         outputs["annotated"] = f"{base}/annotated"
     if spec.evaluation is not None:
-        outputs["evaluation"] = f"{base}/{evaluation.CONTENT}"
-        outputs["evaluationTable"] = f"{base}/{evaluation.TABLE}"
-        outputs["confusionMatrix"] = f"{base}/{evaluation.PICTURE}"
+        outputs["evaluation"] = f"{base}/{evaluation_report.CONTENT}"
+        outputs["evaluationTable"] = f"{base}/{evaluation_report.TABLE}"
+        outputs["evaluationReport"] = f"{base}/{evaluation_report.PAGE}"
+        outputs["confusionMatrix"] = f"{base}/{evaluation_report.PICTURE}"
     return outputs
-
-
-def check_labels(names: Sequence[str], classes: Sequence[str], root: Path) -> None:
-    """Raise when the inputs of an evaluation are not in folders that are named after the weights' classes."""
-    loose = [name for name in names if "/" not in name]
-    if loose:
-        raise InputError(
-            f"evaluation needs every input in a folder named after its class: {root}/{loose[0]} is in none",
-            reason="LabelsMissing",
-        )
-    unknown = sorted({name.partition("/")[0] for name in names} - set(classes))
-    if unknown:
-        raise InvalidConfigurationError(
-            f"the folders {', '.join(unknown[:5])} in {root} are no classes of the weights ({', '.join(classes[:10])}"
-            f"{', ...' if classes[10:] else ''}): rename them, or leave evaluation out",
-            reason="ClassMismatch",
-        )

@@ -16,13 +16,13 @@ import torch
 
 from rfuav_crds import InferenceJobSpec
 from rfuav_crds.inference import Evaluation
-from rfuav_trainer import data, results, runtime
-from rfuav_trainer import evaluate as evaluation
+from rfuav_trainer import data, evaluation_report, results, runtime
 from rfuav_trainer.annotate import Annotations
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.classifier import Classifier, open_classifier
 from rfuav_trainer.errors import InputError, StoppedError
-from rfuav_trainer.finishing import check_labels, check_unreadable, finish_job, outputs_of
+from rfuav_trainer.evaluate import check_labels
+from rfuav_trainer.finishing import check_unreadable, finish_job, outputs_of
 from rfuav_trainer.loading import batches, cut
 from rfuav_trainer.progress import Speed
 
@@ -77,7 +77,7 @@ def evaluate(job: Job, progress: Progress, stop: runtime.StopSignal) -> str:
     output = job.path(job.spec.output.uri, "output.uri")
     if runtime.finished_before(output / runtime.SUCCESS, job) is None:
         raise InputError(f"{output}: {job.spec.shards} shards make the whole, not all have finished: run the others")
-    return (output / evaluation.TABLE).read_text()
+    return (output / evaluation_report.TABLE).read_text()
 
 
 class Inference:

@@ -1,65 +1,140 @@
-"""The numbers of one evaluation, by the names of the API's `status.metrics`.
+"""How good scores are, counted as they come: memory does not grow with the number of samples.
 
-In: scores and true classes of all samples. Out: plain floats; what cannot be computed (a class without samples) is left
-out, never NaN.
+In: scores and true classes, a part at a time. Out: plain floats by the names of the API's `status.metrics`; what cannot
+be computed (a class without samples) is left out, never NaN.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 TOP = (1, 3, 5)
+CONFIDENCES = 15
+"""Equal parts of the confidence from 0 to 1, as in Guo et al. 2017, arXiv 1706.04599."""
+LEVELS, MOST_LEVELS = 2**14, 2**20
+"""Steps of the log-odds in which scores are told apart for the average precision: a class, and all classes at most."""
+REACH = 16.0
+"""Log-odds from -REACH to REACH have steps of their own, a score of 1e-7 to 1 - 1e-7."""
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Counts = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Tally:
+    """Everything that the metrics need of the samples seen so far.
+
+    Args:
+        classes: number of classes, at least 2.
+
+    Attributes:
+        confusion: counts, int64, shape (classes, classes): rows are true classes, columns are guesses.
+        calibration: shape (3, CONFIDENCES): samples, sum of their confidences, right guesses by confidence.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.confusion: Counts = np.zeros((classes, classes), dtype=np.int64)
+        self.calibration: Floats = np.zeros((3, CONFIDENCES))
+        self._top: Counts = np.zeros(len(TOP), dtype=np.int64)
+        self._levels = min(LEVELS, MOST_LEVELS // classes)
+        # Pages that are never counted in are never there: the memory follows the spread of the scores, up to 16 MB.
+        self._all = np.zeros((classes, self._levels), dtype=np.int64)
+        self._true = np.zeros((classes, self._levels), dtype=np.int64)
+
+    @property
+    def samples(self) -> int:
+        """How many were counted."""
+        return int(self.confusion.sum())
+
+    def add(self, scores: Tensor, labels: Tensor) -> None:
+        """Count samples.
+
+        Args:
+            scores: float, shape (n, classes): probabilities, or logits when any is outside of 0 to 1.
+            labels: int64, shape (n,).
+        """
+        if labels.numel() == 0:
+            return
+        if bool(((scores < 0) | (scores > 1)).any()):
+            scores = scores.double().softmax(dim=1)
+        order = scores.topk(min(max(TOP), self.classes), dim=1).indices.numpy()
+        true, chances = labels.numpy(), scores.double().numpy()
+        guesses = order[:, 0]
+        np.add.at(self.confusion, (true, guesses), 1)
+        found = order == true[:, None]
+        self._top += [found[:, :k].sum() for k in TOP]
+        confidence = chances[np.arange(len(true)), guesses]
+        parts = np.minimum((confidence * CONFIDENCES).astype(np.int64), CONFIDENCES - 1)
+        for row, weights in enumerate((np.ones(len(true)), confidence, guesses == true)):
+            self.calibration[row] += np.bincount(parts, weights, CONFIDENCES)
+        with np.errstate(divide="ignore"):
+            odds = np.clip(np.log(chances) - np.log1p(-chances), -REACH, REACH)
+        levels = np.minimum(((odds + REACH) * (self._levels / (2 * REACH))).astype(np.int64), self._levels - 1)
+        np.add.at(self._all, (np.arange(self.classes), levels), 1)
+        np.add.at(self._true, (true, levels[np.arange(len(true)), true]), 1)
+
+    def metrics(self) -> dict[str, float]:
+        """F1, precision and recall (macro and micro), mean average precision, top-k accuracy, calibration error.
+
+        Values from 0 to 1, none without samples. With fewer than k classes, top-k is 1: every class is among the
+        guesses. Macro averages and mAP run over the classes that occur in the labels or the guesses (mAP: in the
+        labels). Of one label for each sample, micro F1, precision and recall are the accuracy.
+        """
+        if not self.samples:
+            return {}
+        each = self.per_class()
+        occurring = [c for c in range(self.classes) if self.confusion[c].any() or self.confusion[:, c].any()]
+        accuracy = float(self.confusion.trace()) / self.samples
+        found: dict[str, float] = {}
+        for name in ("F1", "Precision", "Recall"):
+            found[f"macro{name}"] = float(np.mean([each[c][name.lower()] for c in occurring]))
+            found[f"micro{name}"] = accuracy
+        for k, count in zip(TOP, self._top, strict=True):
+            found[f"top{k}"] = 1.0 if k >= self.classes else float(count) / self.samples
+        precisions = [row["averagePrecision"] for row in each if "averagePrecision" in row]
+        found["meanAveragePrecision"] = float(np.mean(precisions))
+        found["calibrationError"] = self._calibration_error()
+        return finite(found)
+
+    def per_class(self) -> list[dict[str, float]]:
+        """For each class: samples, precision, recall, f1 (0 where nothing was guessed), averagePrecision (if any)."""
+        rows: list[dict[str, float]] = []
+        for c in range(self.classes):
+            right, true, guessed = self.confusion[c, c], self.confusion[c].sum(), self.confusion[:, c].sum()
+            row = {
+                "samples": int(true),
+                "precision": float(right / guessed) if guessed else 0.0,
+                "recall": float(right / true) if true else 0.0,
+                "f1": float(2 * right / (true + guessed)) if true + guessed else 0.0,
+            }
+            if true:
+                row["averagePrecision"] = self._average_precision(c)
+            rows.append(row)
+        return rows
+
+    def _average_precision(self, c: int) -> float:
+        """The sum over falling scores of the step in recall times the precision, samples of one level together."""
+        seen, right = self._all[c, ::-1].cumsum(), self._true[c, ::-1].cumsum()
+        steps = self._true[c, ::-1]
+        return float((steps * right / np.maximum(seen, 1)).sum() / right[-1])
+
+    def _calibration_error(self) -> float:
+        """Expected calibration error: how far confidence and accuracy lie apart, averaged over the samples."""
+        _, confidence, right = self.calibration
+        return float(np.abs(confidence - right).sum() / self.samples)
 
 
 def compute(scores: Tensor, labels: Tensor, classes: int) -> dict[str, float]:
-    """Accuracy, F1, precision and recall (macro and micro), mean average precision and top-k accuracy.
-
-    Args:
-        scores: float, shape (n, classes); the higher the likelier, softmax or logits alike.
-        labels: int64, shape (n,).
-        classes: number of classes, at least 2.
-
-    Returns:
-        Values from 0 to 1. With fewer than k classes, top-k is 1: every class is among the guesses. Macro averages and
-        mAP run over
-        the classes that occur in the labels or the guesses (mAP: in the labels).
-    """
-    from torchmetrics.functional import classification as tm  # noqa: PLC0415  (seconds to import)
-
-    if labels.numel() == 0:
-        return {}
-    guesses = scores.argmax(dim=1)
-    found: dict[str, Tensor] = {}
-    for name, function in (
-        ("F1", tm.multiclass_f1_score),
-        ("Precision", tm.multiclass_precision),
-        ("Recall", tm.multiclass_recall),
-    ):
-        for average in ("macro", "micro"):
-            found[f"{average}{name}"] = function(guesses, labels, num_classes=classes, average=average)
-    for k in TOP:
-        found[f"top{k}"] = (
-            torch.tensor(1.0)
-            if k >= classes
-            else tm.multiclass_accuracy(scores, labels, num_classes=classes, average="micro", top_k=k)
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of classes without samples, which are left out of the mean here
-        precisions = tm.multiclass_average_precision(scores, labels, num_classes=classes, average="none")
-    found["meanAveragePrecision"] = precisions[labels.unique()].mean()  # type: ignore[no-untyped-call]
-    return finite({name: float(value) for name, value in found.items()})
-
-
-def confusion_matrix(guesses: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Counts, int64, shape (classes, classes): rows are true classes, columns are guesses."""
-    return torch.bincount(labels * classes + guesses, minlength=classes * classes).reshape(classes, classes)
+    """The metrics of samples that are all at hand; arguments as for `Tally`."""
+    tally = Tally(classes)
+    tally.add(scores, labels)
+    return tally.metrics()
 
 
 def finite(values: dict[str, float]) -> dict[str, float]:
