@@ -1,5 +1,8 @@
 """Teams, crowds and jobs of several nodes against a real API server and scheduler, watched by an independent observer."""
 
+import itertools
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -59,6 +62,41 @@ def test_inference_goes_first_and_all_of_a_crowd_finish(world):
         world.phase(f"infer{index}", "Succeeded", "InferenceJob", seconds=60)
     for index in range(10):
         world.phase(f"train{index}", "Succeeded", seconds=60)
+
+
+PHASES = [None, "Queued", "Admitted", "Running", "Succeeded"]
+
+
+def test_twenty_at_once_and_a_hundred_who_ask_at_once(world):
+    """The reference service's own scenario: 20 tasks at once, and their status asked 100 times at once until they end.
+
+    Whoever asks at the same time, or later, is told the same, or what came after it.
+    """
+    names, rounds, end = [f"task{index}" for index in range(20)], [], time.monotonic() + 120
+    with ThreadPoolExecutor(100) as people:
+        list(people.map(world.submit, names))
+        while not rounds or any(phase(answer) != "Succeeded" for answer in rounds[-1]):
+            assert time.monotonic() < end, [phase(answer) for answer in rounds[-1]]
+            rounds.append(list(people.map(world.job, names * 5)))
+            assert sum(pod.status.phase == "Running" for pod in world.pods()) <= 2
+    for index, name in enumerate(names):
+        mine = [answers[index :: len(names)] for answers in rounds]
+        assert {answer["metadata"]["name"] for answers in mine for answer in answers} == {name}
+        for earlier, later in itertools.pairwise(mine):
+            assert max(map(version, earlier)) <= min(map(version, later))
+        told = {version(answer): answer for answers in mine for answer in answers}
+        assert all(answer == told[version(answer)] for answers in mine for answer in answers)
+        story = [PHASES.index(phase(told[at])) for at in sorted(told)]
+        assert story == sorted(story), f"{name} moved back"
+        assert {told[at]["status"].get("attempt", 1) for at in told if phase(told[at])} == {1}
+
+
+def phase(job: dict[str, Any]) -> str | None:
+    return (job.get("status") or {}).get("phase")
+
+
+def version(job: dict[str, Any]) -> int:
+    return int(job["metadata"]["resourceVersion"])
 
 
 def test_three_nodes_run_24_at_once(world, kubeconfig, litter):
