@@ -362,6 +362,45 @@ def test_evaluate_measures_predictions_that_are_there_without_making_them_again(
     assert (pictures / "results/out/predictions-0.jsonl").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
+def test_precision_changes_the_scores_a_little_and_is_said(pictures, precision):
+    from torch import nn
+
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, _, output: seen.append(output.dtype) if isinstance(module, nn.Linear) else None
+    )
+    try:
+        run(pictures, inference_spec(precision=precision))
+    finally:
+        handle.remove()
+    found = {torch.bfloat16: "bf16", torch.float32: "fp32"}[seen[-1]]
+    assert found == json.loads((pictures / "results/out/_SUCCESS-0").read_text())["precision"]
+    if precision != "auto":
+        assert found == precision
+    run(pictures, inference_spec(precision="fp32", output__uri="pvc://results/whole"), uid="u2")
+    for ours, exact in zip(lines(pictures), lines(pictures, folder="results/whole"), strict=True):
+        assert ours["score"] == pytest.approx(exact["score"], abs=0.01)
+
+
+def test_a_batch_that_is_too_large_for_the_memory_is_halved(pictures, monkeypatch):
+    sizes = []
+    whole = infer.Classifier.scores
+
+    def scores(self, batch):
+        sizes.append(len(batch))
+        if len(batch) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, batch)
+
+    monkeypatch.setattr(infer.Classifier, "scores", scores)
+    run(pictures, inference_spec())
+    assert len(lines(pictures)) == 15
+    assert sizes[:4] == [15, 8, 4, 4]
+    with pytest.raises(torch.OutOfMemoryError):
+        run(pictures, inference_spec(batchSize=8, output__uri="pvc://results/fixed"), uid="u2")
+
+
 def test_int16_recordings_of_a_float32_model(recordings):
     tone_set(recordings / "captures/short", count=2, kind="int16")
     run(recordings, inference_spec(input__uri="pvc://captures/short", iq={**IQ, "sampleFormat": "int16"}))

@@ -84,7 +84,6 @@ TABLE: dict[str, tuple[Missing, ...]] = {
     ),
     "InferenceJob": (
         *_JOB,
-        Missing("precision", _is("bf16", "fp16"), "bf16 and fp16 are not built yet: write auto or fp32"),
         Missing(
             "input.pattern",
             lambda value, _: str(value).lower().endswith(_VIDEO),
