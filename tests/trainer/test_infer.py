@@ -25,7 +25,7 @@ def weights_file(path, *, recordings=False, classes=CLASSES):
     preprocessing = data.Preprocessing(
         "iq" if recordings else "image", 64, spectrogram=PARAMETERS if recordings else None
     )
-    weights.save(path, network, weights.Card("mobilenet_v3_small", list(classes), preprocessing))
+    weights.save(path, network.state_dict(), weights.Card("mobilenet_v3_small", list(classes), preprocessing))
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ def saved(path):
     torch.manual_seed(2)
     network = models.build("mobilenet_v3_small", 3, 64)
     weights.save(
-        path, network, weights.Card("mobilenet_v3_small", ["a", "b", "c"], PREPROCESSING, {"valLoss": 0.25}, "u1", 4)
+        path,
+        network.state_dict(),
+        weights.Card("mobilenet_v3_small", ["a", "b", "c"], PREPROCESSING, {"valLoss": 0.25}, "u1", 4),
     )
     return network
 

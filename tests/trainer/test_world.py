@@ -15,7 +15,9 @@ from rfuav_trainer.world import World
 
 SPEC = training_spec(training__epochs=40, training__batchSize=5)
 # Batch norm sees one process' part of a batch alone, as it does everywhere else: this network has none.
-SAME = training_spec(model__architecture="vit_b_32", training__epochs=1, training__batchSize=5)
+SAME = training_spec(
+    model__architecture="vit_b_32", training__epochs=1, training__batchSize=5, training__precision="fp32"
+)
 
 
 @pytest.fixture

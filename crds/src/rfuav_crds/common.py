@@ -89,6 +89,15 @@ Architecture = Literal[
     "swin_v2_b",
     "mobilenet_v3_small",
     "mobilenet_v3_large",
+    "custom",
+]
+CustomFunction = Annotated[
+    str,
+    Field(max_length=200),
+    matches(
+        r"[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*",
+        "write module:function, as in my_package.networks:build",
+    ),
 ]
 
 # --- where data is

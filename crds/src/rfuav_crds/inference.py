@@ -4,7 +4,17 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from rfuav_crds.common import Architecture, DataUri, Format, JobName, OutputUri, Precision, Spec, WeightsUri
+from rfuav_crds.common import (
+    Architecture,
+    CustomFunction,
+    DataUri,
+    Format,
+    JobName,
+    OutputUri,
+    Precision,
+    Spec,
+    WeightsUri,
+)
 from rfuav_crds.iq import Iq
 from rfuav_crds.quantity import IntOrString, auto_or_count
 from rfuav_crds.rules import IMMUTABLE, SET, Rule, keeps
@@ -40,6 +50,11 @@ class InferenceModel(Spec):
     )
     architecture: Architecture | None = Field(
         None, description="Architecture, for weights files that do not carry it. Default: as the file says."
+    )
+    custom: CustomFunction | None = Field(
+        None,
+        description="For weights of architecture custom: the module:function that builds the network, as in the "
+        "TrainingJob. Weights never name code to run by themselves. Default: none.",
     )
     classes: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=1000), SET] = Field(
         default_factory=list,

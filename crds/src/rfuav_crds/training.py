@@ -4,19 +4,50 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from rfuav_crds.common import Architecture, DataUri, Format, InitialWeights, OutputUri, Precision, Spec
+from rfuav_crds.common import Architecture, CustomFunction, DataUri, Format, InitialWeights, OutputUri, Precision, Spec
 from rfuav_crds.iq import Iq
 from rfuav_crds.quantity import IntOrString, auto_or_count
 from rfuav_crds.rules import ATOMIC, IMMUTABLE, SET, Rule
 from rfuav_crds.running import KEEPS_WEIGHTS_CACHE, Running, WeightsCache
 
+Augmentation = Literal[
+    "AdvancedBlur",
+    "CLAHE",
+    "ColorJitter",
+    "GaussNoise",
+    "ISONoise",
+    "Sharpen",
+    "AddNoise",
+    "Fading",
+    "FrequencyShift",
+    "TimeCrop",
+    "FrequencyMask",
+    "TimeMask",
+]
 PATCH = {"vit_b_16": 16, "vit_l_16": 16, "vit_b_32": 32, "vit_l_32": 32, "vit_h_14": 14}  # pixels
 
 
 class TrainingModel(Spec):
     """The network."""
 
-    architecture: Architecture = Field(description="torchvision architecture to train. Required.")
+    rules = (
+        Rule(
+            cel="has(self.custom) == (self.architecture == 'custom')",
+            message="architecture custom and custom: module:function go together: write both, or neither",
+            field=".custom",
+            check=lambda m: (m.custom is not None) == (m.architecture == "custom"),
+        ),
+    )
+
+    architecture: Architecture = Field(
+        description="torchvision architecture to train, or custom: what your own function builds. Required."
+    )
+    custom: CustomFunction | None = Field(
+        None,
+        description="For architecture custom: module:function that the image can import (or that lies on the "
+        "PYTHONPATH of podTemplate.env). Called with the number of classes and the side of the pictures, it returns a "
+        "torch module that maps (n, 3, side, side) to (n, classes). Default: none.",
+    )
     weights: InitialWeights = Field(
         "none",
         description="Where to start from: none (random), pretrained (ImageNet, from weightsCache), or the URI "
@@ -71,13 +102,25 @@ class Dataset(Spec):
 
 
 class Optimizer(Spec):
-    """The optimizer and its two numbers."""
+    """The optimizer and its numbers."""
+
+    rules = (
+        Rule(
+            cel="!has(self.momentum) || self.name == 'sgd'",
+            message="momentum is of sgd alone: write name: sgd, or leave it out",
+            field=".momentum",
+            check=lambda o: o.momentum is None or o.name == "sgd",
+        ),
+    )
 
     name: Literal["adam", "adamw", "sgd"] = Field("adam", description="Optimizer. Default: adam.")
     learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         0.0001, description="Learning rate, more than 0 and at most 1. Default: 0.0001."
     )
     weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="Weight decay, 0 to 1. Default: 0.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="Momentum of sgd, 0 to below 1. Default: 0.9."
+    )
 
 
 class Schedule(Spec):
@@ -120,7 +163,38 @@ class TrainingLoop(Spec):
     epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(
         100, description="Passes over the training data, from 1. Default: 100."
     )
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(8, description="Samples a step, from 1. Default: 8.")
+    batch_size: Annotated[IntOrString, auto_or_count(1, 65_536)] = Field(
+        8,
+        description="Samples that pass through the network together, over all nodes, from 1, or auto: as many as fit "
+        "into the memory, at most 32 on a CPU and 256 on a GPU; resolved once and kept in the checkpoint. Default: 8.",
+    )
+    gradient_accumulation: Annotated[int, Field(ge=1, le=4096)] = Field(
+        1,
+        description="Batches that make one step of the optimizer, from 1: their gradients are averaged as if they were "
+        "one batch. Default: 1.",
+    )
+    clip_norm: Annotated[float, Field(gt=0, le=1_000_000)] | None = Field(
+        None,
+        description="Largest norm of all gradients together; a longer gradient is shortened to it. Default: no limit.",
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of each label that is spread evenly over all classes, 0 to below 1. Default: 0."
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="Weight of the classes in the loss: none, or balanced (rare classes count more, as if every class "
+        "had the same number of samples). Default: none.",
+    )
+    mixup: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.0,
+        description="Both parameters of the Beta distribution from which each batch's mixing share is drawn; 0: "
+        "samples are not mixed. Default: 0.",
+    )
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="Decay a step of the exponential moving average of the weights, such as 0.999; the average is what "
+        "is validated and saved. 0: no average. Default: 0.",
+    )
     optimizer: Optimizer = Field(default_factory=Optimizer, description="The optimizer.")
     schedule: Schedule = Field(default_factory=Schedule, description="How the learning rate goes over the epochs.")
     precision: Precision = Field(
@@ -132,10 +206,15 @@ class TrainingLoop(Spec):
         None, description="Stop when the validation does not get better. Default: train all epochs."
     )
     augment: Annotated[
-        list[Literal["AdvancedBlur", "CLAHE", "ColorJitter", "GaussNoise", "ISONoise", "Sharpen"]],
-        Field(max_length=6),
+        list[Augmentation],
+        Field(max_length=12),
         SET,
-    ] = Field(default_factory=list, description="Random changes made to the training pictures. Default: none.")
+    ] = Field(
+        default_factory=list,
+        description="Random changes made to the training data. Of any picture: AdvancedBlur, CLAHE, ColorJitter, "
+        "GaussNoise, ISONoise, Sharpen, FrequencyMask, TimeMask. Of raw recordings alone: AddNoise, Fading, "
+        "FrequencyShift, TimeCrop. Default: none.",
+    )
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
         0, description="Seed of the split, the order, the initial weights and the augmentation. Default: 0."
     )

@@ -53,10 +53,6 @@ def _is(*values: Any) -> Predicate:
     return lambda value, _: value in values
 
 
-def _is_not(*values: Any) -> Predicate:
-    return lambda value, _: value not in values
-
-
 def _several_without_image(value: Any, spec: Spec) -> bool:
     return int(value) > 1 and not spec.get("image")
 
@@ -76,12 +72,7 @@ _JOB = (
 )
 
 TABLE: dict[str, tuple[Missing, ...]] = {
-    "TrainingJob": (
-        *_JOB,
-        Missing("training.precision", _is("bf16", "fp16"), "bf16 and fp16 are not built yet: write auto or fp32"),
-        Missing("training.optimizer.name", _is_not("adam"), "only adam is built yet: write adam"),
-        Missing("training.augment", lambda value, _: bool(value), "augmentation is not built yet: write []"),
-    ),
+    "TrainingJob": (*_JOB,),
     "InferenceJob": (
         *_JOB,
         Missing(

@@ -74,7 +74,7 @@ def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.d
     else:
         _agree(spec, card, path)
     preprocessing = _preprocessing(spec, card, kind)
-    network = models.build(card.architecture, len(card.classes), preprocessing.image_size)
+    network = models.build(card.architecture, len(card.classes), preprocessing.image_size, function=spec.model.custom)
     weights.load(path, network, architecture=card.architecture)
     # Channels last: convolutions on CPUs and on tensor cores alike take it without turning it around first.
     network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -67,6 +67,40 @@ class StoppedError(JobError):
     exit_code = EXIT_STOPPED
 
 
+class GpuOutOfMemoryError(JobError):
+    """A step does not fit into the GPU's memory."""
+
+    reason = "OutOfMemory"
+    exit_code = EXIT_GPU_OUT_OF_MEMORY
+
+    @classmethod
+    def advising(
+        cls, *, size: int, fitting: int, image_size: int, accumulation: int, precision: str, problem: str
+    ) -> GpuOutOfMemoryError:
+        """The error with what would have avoided it.
+
+        Args:
+            size: the batch that did not fit.
+            fitting: the largest that does, as tried out; 0 when none does.
+            image_size: side of the pictures in pixels.
+            accumulation: batches a step, as the job has it.
+            precision: of the forward pass.
+            problem: what torch said.
+        """
+        what = f"the GPU ran out of memory with batchSize {size} at imageSize {image_size} in {precision}"
+        detail = f"({(problem.splitlines() or [''])[0]})"
+        if not fitting:
+            return cls(
+                f"{what}, and not even one picture fits: lower imageSize, choose a smaller architecture, or ask for a "
+                f"GPU with more memory (resources.gpuMemory) {detail}"
+            )
+        steps = -(-size * accumulation // fitting)
+        return cls(
+            f"{what}; {fitting} fit: write batchSize: {fitting} with gradientAccumulation: {steps}, which takes steps "
+            f"of the same size, or batchSize: auto, or ask for a GPU with more memory (resources.gpuMemory) {detail}"
+        )
+
+
 @dataclass(frozen=True)
 class Failure:
     """How a job ended: `reason` in CamelCase, a message for people, and the process's exit code."""
@@ -105,8 +139,9 @@ def describe(error: BaseException) -> Failure:
             f"(resources.gpuMemory) ({_first_line(error)})",
             EXIT_GPU_OUT_OF_MEMORY,
         )
-    if isinstance(error, MemoryError):
-        return Failure("OutOfMemory", "out of memory: raise resources.memory or lower batchSize", EXIT_FAILED)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
+        advice = "out of memory: raise resources.memory, lower batchSize, or write batchSize: auto"
+        return Failure("OutOfMemory", advice, EXIT_FAILED)
     if isinstance(error, KeyboardInterrupt):
         return Failure("Interrupted", "interrupted from the keyboard", 130)
     if isinstance(error, PermissionError):

@@ -11,7 +11,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -23,9 +23,16 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from rfuav_trainer.data import Reader, Sample
+    from rfuav_trainer.data import Sample
 
 READ_AHEAD = 2  # batches
+
+
+class Reads(Protocol):
+    """What turns a sample into a picture: a `Reader`, or one that changes what it reads."""
+
+    def read(self, sample: Sample) -> Tensor:
+        """Uint8, (1 or 3, size, size), or UnreadableFileError."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ def cut(samples: Sequence[Sample], batch_size: int) -> list[Sequence[Sample]]:
     return [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
 
 
-def batches(parts: Sequence[Sequence[Sample]], reader: Reader, workers: int = 0) -> Iterator[Batch]:
+def batches(parts: Sequence[Sequence[Sample]], reader: Reads, workers: int = 0) -> Iterator[Batch]:
     """Batches, in the given order.
 
     Args:
@@ -80,7 +87,7 @@ def batches(parts: Sequence[Sequence[Sample]], reader: Reader, workers: int = 0)
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read(reader: Reader, sample: Sample) -> Tensor | str:
+def _read(reader: Reads, sample: Sample) -> Tensor | str:
     try:
         return reader.read(sample)
     except UnreadableFileError as error:

@@ -1,4 +1,4 @@
-"""The networks: torchvision's architectures with their head replaced for the job's classes.
+"""The networks: torchvision's architectures with a head for the job's classes, or a network of the user's own.
 
 In: an architecture's name, the number of classes, the image size. Out: a torch module that maps (n, 3, size, size) to
 (n, classes).
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torchvision import models as zoo
 
-from rfuav_trainer import storage
+from rfuav_trainer import custom, storage
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 
 
@@ -49,8 +49,13 @@ ARCHITECTURES: dict[str, Architecture] = {
 BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own default
 
 
+CUSTOM = "custom"
+
+
 def check(architecture: str, image_size: int) -> None:
     """Raise InvalidConfigurationError when the architecture is unknown or cannot take that image size."""
+    if architecture == CUSTOM:
+        return
     known = ARCHITECTURES.get(architecture)
     if known is None:
         raise InvalidConfigurationError(
@@ -64,13 +69,26 @@ def check(architecture: str, image_size: int) -> None:
         )
 
 
-def build(architecture: str, classes: int, image_size: int) -> nn.Module:
+def build(architecture: str, classes: int, image_size: int, *, function: str | None = None) -> nn.Module:
     """The network with fresh weights, drawn from torch's current random state.
 
+    Args:
+        architecture: one of `ARCHITECTURES`, or custom.
+        classes: outputs of the head.
+        image_size: side of the pictures in pixels.
+        function: module:function, for custom.
+
     Raises:
-        InvalidConfigurationError: unknown architecture, or an image size that it cannot take.
+        InvalidConfigurationError: unknown architecture, an image size that it cannot take, or a function that does not
+            build a network.
     """
     check(architecture, image_size)
+    if architecture == CUSTOM:
+        if function is None:
+            raise InvalidConfigurationError(
+                "the network is of the user's own making: write model.custom: module:function"
+            )
+        return custom.build(function, classes, image_size)
     arguments: dict[str, Any] = {"weights": None, "num_classes": classes}
     if architecture.startswith("vit"):
         arguments["image_size"] = image_size
@@ -102,6 +120,10 @@ def load_pretrained(network: nn.Module, architecture: str, cache: Path | None) -
         raise InvalidConfigurationError(
             "model.weights is pretrained, but weightsCache is empty: write weightsCache: {uri: pvc://CLAIM/FOLDER}, "
             f"a folder that holds {pretrained_file(architecture)}, or weights: none",
+        )
+    if architecture == CUSTOM:
+        raise InvalidConfigurationError(
+            "model.weights: there are no ImageNet weights for a custom network: write none, or a weights file's URI"
         )
     enum = getattr(zoo, ARCHITECTURES[architecture].weights)
     names = {Path(entry.url).name: entry for entry in enum}

@@ -9,9 +9,9 @@ nothing had happened.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -19,13 +19,18 @@ import torch
 from torch.nn import functional
 
 from rfuav_crds import TrainingJobSpec
-from rfuav_trainer import metrics, models, report, runtime, schedule, weights
+from rfuav_trainer import augment_signal, fitting, metrics, models, report, runtime, weights
 from rfuav_trainer.checkpoint import CheckpointStore, Saved, write_json
 from rfuav_trainer.data import Reader
 from rfuav_trainer.dataset import Dataset, open_dataset
-from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
+from rfuav_trainer.errors import GpuOutOfMemoryError, InputError, InvalidConfigurationError, StoppedError
+from rfuav_trainer.learner import Learner, Moment
 from rfuav_trainer.loading import Batch, batches, cut
-from rfuav_trainer.progress import Progress, Speed
+from rfuav_trainer.loss import balanced_weights
+from rfuav_trainer.position import Position, epoch_order
+from rfuav_trainer.progress import Progress
+from rfuav_trainer.reporting import Reporter
+from rfuav_trainer.resolved import Resolved, resolve, resolve_workers
 from rfuav_trainer.world import World, join
 
 if TYPE_CHECKING:
@@ -40,37 +45,6 @@ log = structlog.get_logger()
 
 CACHE_SHARE = 0.25
 """Share of the job's memory that may hold decoded pictures between epochs."""
-
-
-@dataclass
-class Position:
-    """Where a training stands: all of it goes into the checkpoint, beside weights, optimizer and random state.
-
-    Attributes:
-        epoch: epochs completed.
-        step: steps taken in the epoch at hand.
-        totals: float64 (summed loss, correct guesses, samples) of the epoch at hand.
-        history: metrics of each completed epoch.
-        best: the epoch with the best validation accuracy (on a tie, the lower loss).
-        watched: best value so far of the metric that early stopping watches; higher is better.
-        stale: epochs since it got better.
-        seconds: running time of all attempts up to here.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    totals: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
-    history: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, float] | None = None
-    watched: float | None = None
-    stale: int = 0
-    seconds: float = 0.0
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """The order of the samples in an epoch: a permutation that depends on seed and epoch alone."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(count, generator=generator).tolist()
 
 
 def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any]:
@@ -93,6 +67,7 @@ def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any
     stop.check()
     models.check(spec.model.architecture, spec.dataset.image_size)
     dataset = open_dataset(job, spec)
+    augment_signal.check(spec.training.augment, dataset.preprocessing.format)
     device = runtime.choose_device(job)
     runtime.prepare_output(output, "output.uri")
     world = join(device, stop)
@@ -123,33 +98,23 @@ class Training:
         self.progress, self.stop, self.world = progress if world.first else Progress(None), stop, world
         self.position = Position()
         self.saved: Saved | None = None
-        self.steps = math.ceil(len(dataset.train) / spec.training.batch_size)
-        self.workers = _resolve_workers(job, spec)
+        self.workers = resolve_workers(job, spec)
         self.reader = Reader(dataset.preprocessing, cache_bytes=int(job.memory * CACHE_SHARE))
-        if device.type == "cpu":
-            torch.use_deterministic_algorithms(True)
-        torch.manual_seed(spec.training.seed)
-        self.network: nn.Module = models.build(spec.model.architecture, len(dataset.classes), spec.dataset.image_size)
-        self.network.to(device)
-        optimizer = spec.training.optimizer
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(),
-            lr=optimizer.learning_rate,
-            weight_decay=optimizer.weight_decay,
-        )
         self.store = CheckpointStore(
             output / "checkpoints" / job.uid,
             keep=spec.checkpoint.keep,
             signature=self._signature(),
         )
         self._started = time.monotonic()
-        self._reported = 0.0
-        self._speed = Speed()
+        state = self._checkpoint()
+        self.learner, self.resolved = self._make_learner(state)
+        self.steps = math.ceil(len(dataset.train) / (self.resolved.batch_size * spec.training.gradient_accumulation))
+        self.reporter = Reporter(job, spec, self.progress, samples=len(dataset.train), steps=self.steps, device=device)
+        if state is not None:
+            self._resume(state)
 
     def run(self) -> dict[str, Any]:
         """All epochs from where the newest checkpoint stands, then the results."""
-        if not self._resume():
-            self._start_weights()
         self._clear_foreign_mark()
         epochs = self.spec.training.epochs
         log.info(
@@ -159,6 +124,7 @@ class Training:
             train=len(self.dataset.train),
             validation=len(self.dataset.validation),
             device=str(self.device),
+            **self.resolved.to_json(),
             epoch=self.position.epoch,
             epochs=epochs,
         )
@@ -171,69 +137,67 @@ class Training:
 
     def _train_epoch(self) -> None:
         """The steps of the epoch at hand that are still to be taken."""
-        position, size = self.position, self.spec.training.batch_size
-        order = epoch_order(len(self.dataset.train), self.spec.training.seed, position.epoch)
+        position, training = self.position, self.spec.training
+        size = self.resolved.batch_size
+        order = epoch_order(len(self.dataset.train), training.seed, position.epoch)
         samples = [self.dataset.train[index] for index in order]
-        steps = [self.world.part(samples[step * size : (step + 1) * size]) for step in range(position.step, self.steps)]
+        steps = cut(samples, size * training.gradient_accumulation)[position.step :]
+        groups = [[self.world.part(batch) for batch in cut(step, size)] for step in steps]
+        reader = augment_signal.ChangingReader(self.reader, training.augment, seed=training.seed, epoch=position.epoch)
         position.totals = position.totals.to(self.device)
-        self.network.train()
-        for batch in batches(steps, self.reader, self.workers):
-            self._pass_over(batch.unreadable)
-            seen = self._step(batch)
+        self.learner.network.train()
+        read = batches([part for group in groups for part in group], reader, self.workers)
+        for parts in groups:
+            group = list(itertools.islice(read, len(parts)))
+            for batch in group:
+                self._pass_over(batch.unreadable)
+            seen = self._step(group)
             position.totals += seen
             position.step += 1
-            self._speed.add(self.world.all_together(len(batch.samples), seen[2]))
+            mine = sum(len(batch.samples) for batch in group)
+            self.reporter.speed.add(self.world.all_together(mine, seen[2]))
             self._report()
             self._stop_here()
 
-    def _step(self, batch: Batch) -> Tensor:
-        """One step of the optimizer over a batch, of which this process has its part.
+    def _step(self, group: list[Batch]) -> Tensor:
+        """One step of the optimizer: summed loss, correct guesses and samples."""
+        try:
+            return self.learner.step(group, Moment(self.position.epoch, self.position.step, self.steps))
+        except torch.OutOfMemoryError as error:
+            raise self._out_of_memory(str(error)) from error
 
-        Returns:
-            Summed loss, correct guesses and samples of the whole batch: float64, shape (3,).
-        """
-        self.optimizer.zero_grad(set_to_none=True)
-        seen = torch.zeros(3, dtype=torch.float64, device=self.device)
-        if batch.samples:
-            loss, guesses, labels = self._forward(batch.pictures, batch.labels)
-            self.world.weighed(loss, len(batch.samples)).backward()  # type: ignore[no-untyped-call]
-            with torch.no_grad():
-                count = torch.tensor(len(batch.samples), device=self.device)
-                correct = (guesses.argmax(dim=1) == labels).sum()
-                seen = torch.stack([loss.detach() * count, correct, count]).double()
-        self.world.sum(seen)
-        if self.world.all_together(len(batch.samples), seen[2]):
-            self.world.average_gradients(self.network, seen[2])
-            self._set_learning_rate()
-            self.optimizer.step()
-        return seen
-
-    def _set_learning_rate(self) -> None:
-        training, position = self.spec.training, self.position
-        step = position.epoch * self.steps + position.step
-        share = schedule.factor(training.schedule, step, steps=self.steps, epochs=training.epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = training.optimizer.learning_rate * share
-
-    def _forward(self, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss (mean cross entropy), scores (n, classes) and labels on the device."""
-        labels = labels.to(self.device)
-        scores = self.network(self.dataset.preprocessing.normalise(pictures.to(self.device)))
-        return functional.cross_entropy(scores, labels), scores, labels
+    def _out_of_memory(self, problem: str) -> GpuOutOfMemoryError:
+        """What would have fitted, found by trying it now."""
+        learner, size, world = self.learner, self.resolved.batch_size, self.world.size
+        learner.release()
+        fitting_here = fitting.largest(
+            lambda n: fitting.step_fits(
+                learner.network, n, self.spec.dataset.image_size, self.device, self.resolved.precision
+            ),
+            (size - 1) // world,
+        )
+        accumulation = self.spec.training.gradient_accumulation
+        return GpuOutOfMemoryError.advising(
+            size=size,
+            fitting=fitting_here * world,
+            image_size=self.spec.dataset.image_size,
+            accumulation=accumulation,
+            precision=self.resolved.precision,
+            problem=problem,
+        )
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         """Metrics over the validation samples."""
-        self.world.share_buffers(self.network)
-        self.network.eval()
+        self.learner.share()
+        self.learner.network.eval()
         scores: list[Tensor] = []
         labels: list[Tensor] = []
         mine = self.world.part(self.dataset.validation)
-        for batch in batches(cut(mine, self.spec.training.batch_size), self.reader, self.workers):
+        for batch in batches(cut(mine, max(1, self.resolved.batch_size // self.world.size)), self.reader, self.workers):
             self._pass_over(batch.unreadable)
             if batch.samples:
-                _, guesses, _ = self._forward(batch.pictures, batch.labels)
-                scores.append(guesses.float().cpu())
+                scores.append(self.learner.scores(batch.pictures).cpu())
                 labels.append(batch.labels)
             if self.world.size == 1:
                 self._stop_here()
@@ -266,7 +230,7 @@ class Training:
                 f"(now {self.spec.training.optimizer.learning_rate:g})",
                 reason="Diverged",
             )
-        row["learningRate"] = self.optimizer.param_groups[0]["lr"]
+        row["learningRate"] = self.learner.learning_rate
         best = position.best
         if best is None or (row["valAccuracy"], -row["valLoss"]) > (best["valAccuracy"], -best["valLoss"]):
             position.best = best = {"epoch": position.epoch + 1, **metrics.finite(row)}
@@ -303,13 +267,57 @@ class Training:
 
     # --- starting, stopping, resuming
 
-    def _start_weights(self) -> None:
+    def _checkpoint(self) -> dict[str, Any] | None:
+        """The state to go on from, or None for the beginning."""
+        if not self.spec.checkpoint.resume:
+            self.store.clear()
+            return None
+        found = self.store.latest(device="cpu")
+        if found is None:
+            return None
+        state, self.saved = found
+        return state
+
+    def _make_learner(self, state: dict[str, Any] | None) -> tuple[Learner, Resolved]:
+        """The network as it starts or stood, and what was decided for it."""
+        spec, device = self.spec, self.device
+        if device.type == "cpu":
+            torch.use_deterministic_algorithms(True)
+        torch.manual_seed(spec.training.seed)
+        network = models.build(
+            spec.model.architecture, len(self.dataset.classes), spec.dataset.image_size, function=spec.model.custom
+        )
+        if state is None:
+            self._start_weights(network)
+        network.to(device)
+        if state is not None:
+            resolved = Resolved(**state["resolved"])
+        else:
+            resolved = resolve(
+                self.job, spec, network, device=device, world=self.world, samples=len(self.dataset.train)
+            )
+        labels = [sample.label for sample in self.dataset.train]
+        balanced = spec.training.class_weights == "balanced"
+        learner = Learner(
+            spec.training,
+            network,
+            device=device,
+            number_format=resolved.precision,
+            preprocessing=self.dataset.preprocessing,
+            world=self.world,
+            weights=balanced_weights(labels, len(self.dataset.classes)) if balanced else None,
+        )
+        if state is not None:
+            learner.load(state["learner"])
+        return learner, resolved
+
+    def _start_weights(self, network: nn.Module) -> None:
         spec = self.spec
         if spec.model.weights == "none":
             return
         if spec.model.weights == "pretrained":
             cache = self.job.path(spec.weights_cache.uri, "weightsCache.uri") if spec.weights_cache else None
-            models.load_pretrained(self.network, spec.model.architecture, cache)
+            models.load_pretrained(network, spec.model.architecture, cache)
             return
         path = self.job.path(spec.model.weights, "model.weights")
         card = weights.read_card(path) if path.suffix == ".safetensors" else None
@@ -320,18 +328,10 @@ class Training:
                     reason="WeightsMismatch",
                 )
             weights.check_classes(card, self.dataset.classes, path)
-        weights.load(path, self.network, architecture=spec.model.architecture)
+        weights.load(path, network, architecture=spec.model.architecture)
 
-    def _resume(self) -> bool:
-        if not self.spec.checkpoint.resume:
-            self.store.clear()
-            return False
-        found = self.store.latest(device="cpu")
-        if found is None:
-            return False
-        state, self.saved = found
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def _resume(self, state: dict[str, Any]) -> None:
+        assert self.saved is not None  # noqa: S101  (it came with the state; mypy cannot see it)
         self.position = Position(**state["position"])
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and state["randomCuda"] is not None:
@@ -342,7 +342,6 @@ class Training:
         self.dataset.pass_over(state["unreadable"])
         self._forget_missing_best()
         log.info("resumed", checkpoint=str(self.saved.path), epoch=self.position.epoch, step=self.position.step)
-        return True
 
     def _forget_missing_best(self) -> None:
         """Without the best weights' file the next epoch is the best there is."""
@@ -369,14 +368,13 @@ class Training:
         began = time.monotonic()
         seconds = position.seconds + began - self._started
         state = {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "learner": self.learner.state(),
             "position": {**position.__dict__, "totals": position.totals.cpu(), "seconds": seconds},
             "random": torch.get_rng_state(),
             "randomCuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "samples": _names_hash(self.dataset.train),
             "unreadable": self.dataset.unreadable,
-            "resolved": {"precision": "fp32", "workers": self.workers},
+            "resolved": self.resolved.to_json(),
         }
         self.saved = self.store.save(state, epoch=position.epoch, step=position.epoch * self.steps + position.step)
         log.info("checkpoint", file=str(self.saved.path), seconds=round(time.monotonic() - began, 3))
@@ -413,13 +411,13 @@ class Training:
             job=self.job.uid,
             epoch=int(row["epoch"]),
         )
-        weights.save(self.output / f"{name}.safetensors", self.network, card)
+        weights.save(self.output / f"{name}.safetensors", self.learner.trained(), card)
 
     def _finish(self) -> dict[str, Any]:
         position, history = self.position, self.position.history
         if not self.world.first:
             self.world.wait()  # the first says that it is done before anybody ends
-            return {"outputs": self._outputs()}
+            return {"outputs": self.reporter.outputs()}
         self._save_weights("last", history[-1])
         title = f"{self.job.name}: {self.spec.model.architecture}"
         report.write_curves(self.output / "learning-curves.png", history, title)
@@ -438,11 +436,12 @@ class Training:
             seconds=seconds,
             best=position.best,
             last=history[-1],
+            resolved=self.resolved.to_json(),
         )
-        self._report(now=True, outputs=self._outputs())
+        self._report(now=True, outputs=self.reporter.outputs())
         mark = runtime.mark_of(
             self.job,
-            outputs=self._outputs(),
+            outputs=self.reporter.outputs(),
             metrics={**history[-1], "best": position.best},
             trainerStatus={k: v for k, v in self.progress.last.items() if k != "lastUpdatedTime"},
         )
@@ -451,65 +450,14 @@ class Training:
         log.info("done", output=str(self.output), epochs=position.epoch, seconds=seconds, best=position.best)
         return mark
 
-    def _outputs(self) -> dict[str, str]:
-        base = self.spec.output.uri.rstrip("/")
-        return {
-            "bestWeights": f"{base}/best.safetensors",
-            "lastWeights": f"{base}/last.safetensors",
-            "report": f"{base}/report.json",
-            "history": f"{base}/history.jsonl",
-            "learningCurves": f"{base}/learning-curves.png",
-        }
-
     # --- progress
 
     def _report(self, *, now: bool = False, outputs: dict[str, str] | None = None) -> None:
-        """Hand the state to the reporter, at most once in its interval unless `now`."""
-        moment = time.monotonic()
-        if not now and moment - self._reported < self.progress.interval:
-            return
-        self._reported = moment
-        position, epochs = self.position, self.spec.training.epochs
-        share = 1.0 if outputs is not None else (position.epoch + position.step / self.steps) / epochs
-        speed = self._speed.value()
-        left = (1 - share) * epochs * len(self.dataset.train) / speed if speed else None
-        row = position.history[-1] if position.history else {}
-        base = self.spec.output.uri.rstrip("/")
-        saved = self.saved
-        own: dict[str, Any] = {
-            "epoch": position.epoch,
-            "totalEpochs": epochs,
-            "step": position.step,
-            "totalSteps": self.steps,
-            "samplesPerSecond": round(speed, 2),
-            "failed": len(self.dataset.unreadable),
-            "gpuUUID": runtime.gpu_uuid(self.device),
-        }
-        if saved is not None:
-            uri = f"{base}/checkpoints/{self.job.uid}/{saved.path.name}"
-            own["checkpoint"] = {"uri": uri, "epoch": saved.epoch, "savedAt": saved.saved_at}
-        if outputs is not None:
-            own["outputs"] = outputs
-        status: dict[str, Any] = {
-            "progressPercentage": min(100, int(share * 100)),
-            "metrics": [{"name": k, "value": f"{v:.4g}"} for k, v in row.items() if k != "epoch"],
-            "rfuav": own,
-        }
-        if left is not None:
-            status["estimatedRemainingSeconds"] = int(left)
-        self.progress.update(status)
+        failed = len(self.dataset.unreadable)
+        self.reporter.report(self.position, saved=self.saved, failed=failed, now=now, outputs=outputs)
 
     def _pass_over(self, unreadable: list[tuple[Sample, str]]) -> None:
         self.dataset.pass_over({sample.name: reason for sample, reason in unreadable})
-
-
-def _resolve_workers(job: Job, spec: TrainingJobSpec) -> int:
-    """Reader threads: as written, or for auto none beside a single CPU, up to 8 beside a GPU, else one."""
-    if isinstance(spec.training.workers, int):
-        return spec.training.workers
-    if job.cpus == 1:
-        return 0
-    return min(8, job.cpus) if spec.resources.gpus else 1
 
 
 def _names_hash(samples: list[Sample]) -> str:

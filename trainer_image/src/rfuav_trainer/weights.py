@@ -19,6 +19,7 @@ from rfuav_trainer.data import Preprocessing
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -53,13 +54,13 @@ class Card:
         return {**self.__dict__, "preprocessing": self.preprocessing.to_json()}
 
 
-def save(path: Path, network: nn.Module, card: Card) -> None:
-    """Write a weights file, whole or not at all."""
+def save(path: Path, state: Mapping[str, Tensor], card: Card) -> None:
+    """Write a network's state dict as a weights file, whole or not at all."""
     from safetensors.torch import save as serialise  # noqa: PLC0415
 
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_writer(path) as stream:
-        stream.write(serialise(state, metadata={KEY: json.dumps(card.to_json())}))
+        stream.write(serialise(tensors, metadata={KEY: json.dumps(card.to_json())}))
 
 
 def read_card(path: Path) -> Card | None:

@@ -19,7 +19,7 @@ from torch import distributed
 from rfuav_trainer.errors import StoppedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -81,11 +81,11 @@ class World:
         for parameter, part in zip(network.parameters(), parts, strict=True):
             parameter.grad = part.view_as(parameter)
 
-    def share_buffers(self, network: nn.Module) -> None:
-        """Give all the running statistics of the first: each saw other samples."""
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give all what the first has, in place."""
         if self.size > 1:
-            for buffer in network.buffers():
-                distributed.broadcast(buffer, src=0)
+            for tensor in tensors:
+                distributed.broadcast(tensor, src=0)
 
     def gather(self, value: Any) -> list[Any]:
         """Everybody's value, by rank."""
