@@ -19,7 +19,7 @@ from rfuav_trainer.runtime import StopSignal
 
 METRICS = {
     "trainLoss", "trainAccuracy", "valLoss", "valAccuracy", "bestValAccuracy", "macroF1", "microF1", "meanAveragePrecision",
-    "top1", "top3", "top5", "macroPrecision", "macroRecall", "microPrecision", "microRecall", "learningRate",
+    "calibrationError", "top1", "top3", "top5", "macroPrecision", "macroRecall", "microPrecision", "microRecall", "learningRate",
 }  # fmt: skip
 
 
