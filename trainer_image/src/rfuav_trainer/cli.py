@@ -106,6 +106,41 @@ def synthesize(
     _finish(work)
 
 
+@app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="A .pth or .pt file with a state dict, as the reference service saves.")
+    ],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    *,
+    classes: Annotated[list[str] | None, typer.Option("--class", help="Class, in output order. Repeated.")] = None,
+    classes_from: Annotated[Path | None, typer.Option(help="Folder whose sorted folders are the classes.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Default: the one that fits.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the pictures it was trained with. Default: 224.")
+    ] = None,
+    normalisation: Annotated[
+        str, typer.Option(help="Of the pictures it was trained with: imagenet or none.")
+    ] = "imagenet",
+) -> None:
+    """Make a weights file of ours from a PyTorch one, without running code from it."""
+
+    def work(_progress: Progress, _stop: runtime.StopSignal) -> None:
+        from rfuav_trainer import convert as conversion  # noqa: PLC0415  (seconds to import)
+
+        card = conversion.run(
+            source,
+            target,
+            classes=conversion.classes(classes or [], classes_from),
+            architecture=architecture,
+            image_size=image_size,
+            normalisation=normalisation,
+        )
+        log.info("converted", file=str(target), architecture=card.architecture, classes=len(card.classes))
+
+    _finish(work)
+
+
 def _job(file: Path | None, mount: list[str] | None, shard: int, kind: str | None) -> config.Job:
     mounts: dict[str, Path] = {}
     for text in mount or []:
