@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,9 +13,6 @@ from rfuav_trainer import data
 from rfuav_trainer.data import Sample
 from rfuav_trainer.errors import InputError, UnreadableFileError
 from rfuav_trainer.loading import batches, cut
-from rfuav_trainer.spectrogram import SpectrogramParameters
-
-PARAMETERS = SpectrogramParameters(1e6, 0.004096, 128, 64)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".PNG"])
@@ -33,52 +29,6 @@ def test_image_formats(tmp_path, suffix):
 def test_image_modes(tmp_path, mode):
     Image.new(mode, (20, 20)).save(tmp_path / "a.png")
     assert data.read_picture(tmp_path / "a.png", 16).shape == (3, 16, 16)
-
-
-@pytest.mark.parametrize("kind", ["float32", "int16", "int8"])
-def test_sample_formats_give_the_same_frame(tmp_path, kind):
-    tone_set(tmp_path / "f", count=1)
-    tone_set(tmp_path / "k", count=1, kind=kind)
-    parameters = SpectrogramParameters(1e6, 0.004096, 128, 64, sample_format=kind)
-    reference = data.read_frame(tmp_path / "f/alpha/000.iq", 1, PARAMETERS)
-    found = data.read_frame(tmp_path / "k/alpha/000.iq", 1, parameters)
-    assert found.dtype == torch.complex64
-    scale = 1 if kind == "float32" else 0.9
-    assert (found / scale - reference).abs().max() < {"float32": 1e-6, "int16": 1e-4, "int8": 0.02}[kind]
-
-
-def test_frames_are_cut_without_a_gap_and_the_tail_left_out(tmp_path):
-    samples = (np.arange(4096 * 2 + 100) + 0j).astype("<c8")
-    path = tmp_path / "a.dat"
-    path.write_bytes(samples.tobytes())
-    assert data.count_frames(path, PARAMETERS) == 2
-    assert data.read_frame(path, 1, PARAMETERS)[0].real.item() == 4096
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"x" * 8 * 4095, "shorter than one frame: 4095 samples, 4096 needed"),
-        (b"x" * (8 * 5000 + 3), "truncated: 40003 bytes is no multiple of the 8 bytes"),
-        (b"", "shorter than one frame: 0 samples"),
-    ],
-)
-def test_torn_recordings(tmp_path, content, message):
-    (tmp_path / "a.iq").write_bytes(content)
-    with pytest.raises(UnreadableFileError, match=message):
-        data.count_frames(tmp_path / "a.iq", PARAMETERS)
-
-
-def test_a_frame_that_is_no_numbers(tmp_path):
-    (tmp_path / "a.iq").write_bytes(np.full(8192, np.nan, "<f4").tobytes())
-    with pytest.raises(UnreadableFileError, match="NaN or infinite samples: is sampleFormat right"):
-        data.read_frame(tmp_path / "a.iq", 0, PARAMETERS)
-
-
-def test_a_frame_that_went_away(tmp_path):
-    tone_set(tmp_path, count=1)
-    with pytest.raises(UnreadableFileError, match="frame 7 ends early"):
-        data.read_frame(tmp_path / "alpha/000.iq", 7, PARAMETERS)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"hello", "cut"])

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfuav_trainer.spectrogram import WINDOWS, SpectrogramParameters, decibels, picture, stft
+from rfuav_trainer import colours, spectrogram
+from rfuav_trainer.spectrogram import WINDOWS, SpectrogramParameters, decibels, picture, pictures, stft
 
 
 def noise(n, seed=0):
@@ -67,3 +68,65 @@ def test_extreme_frames_give_a_picture(samples):
     assert found.shape == (1, 32, 32)
     assert found.dtype == torch.uint8
     assert found.max() == 255
+
+
+@given(inputs=st.integers(1, 3000), outputs=st.integers(1, 300))
+@settings(deadline=None, max_examples=60)
+def test_resizing_is_torchs_antialiased_interpolation(inputs, outputs):
+    values = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 1, 1, inputs)).astype(np.float32))
+    theirs = torch.nn.functional.interpolate(values, (1, outputs), mode="bilinear", antialias=True)[0, 0, 0]
+    ours = spectrogram._resizing(inputs, outputs, torch.device("cpu")) @ values[0, 0, 0]
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-4)
+
+
+@given(piece=st.integers(1, 300), count=st.integers(1, 3), size=st.sampled_from([16, 33, 100]), hop=st.integers(5, 64))
+@settings(deadline=None, max_examples=40)
+def test_the_pieces_do_not_show(piece, count, size, hop):
+    parameters = SpectrogramParameters(1e6, 0.004, 64, hop)
+    frames = torch.view_as_real(torch.from_numpy(noise(4000 * count))).reshape(count, 4000, 2)
+    whole = [spectrogram._resized_levels(frame[None], parameters, size, 10**6) for frame in frames]
+    found = spectrogram._resized_levels(frames, parameters, size, piece)
+    np.testing.assert_allclose(found.numpy(), torch.cat(whole).numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["autumn", "bone", "hot", "hsv", "jet", "viridis", "winter"])
+def test_colours_are_matplotlibs(name):
+    from matplotlib import colormaps
+
+    parameters = SpectrogramParameters(1e6, 0.004, 64, 32)
+    frames = torch.view_as_real(torch.from_numpy(noise(4000)))[None]
+    grey = pictures(frames, parameters, 32)[0][0, 0].numpy()
+    found = pictures(frames, SpectrogramParameters(1e6, 0.004, 64, 32, color_map=name), 32)[0]
+    assert found.shape == (1, 3, 32, 32)
+    assert found.dtype == torch.uint8
+    np.testing.assert_array_equal(found[0].permute(1, 2, 0).numpy(), colormaps[name](grey, bytes=True)[..., :3])
+
+
+def test_parula_runs_from_blue_through_green_to_yellow():
+    table = colours.table("parula").float() / 255
+    assert table.shape == (256, 3)
+    np.testing.assert_allclose(
+        table[[0, 255]].numpy(), [[0.2081, 0.1663, 0.5292], [0.9763, 0.9831, 0.0538]], atol=0.003
+    )
+    brightness = table @ torch.tensor([0.2126, 0.7152, 0.0722])
+    assert (brightness.diff() > -0.003).all()
+
+
+def test_every_colour_map_of_the_api_is_there():
+    from typing import get_args
+
+    from rfuav_crds import Iq
+
+    for name in get_args(Iq.model_fields["color_map"].annotation):
+        assert name == "gray" or colours.table(name).shape == (256, 3)
+
+
+@pytest.mark.parametrize("reach", [10.0, 40.0, 80.0])
+def test_the_floor_lies_the_dynamic_range_below_the_brightest_point(reach):
+    time = np.arange(4000)
+    faint = 10 ** (-reach / 2 / 10)  # |Z| half way down the scale
+    tones = np.exp(2j * np.pi * 0.25 * time) + faint * np.exp(-2j * np.pi * 0.25 * time)
+    parameters = SpectrogramParameters(1e6, 0.004, 64, 32, window="blackman", dynamic_range=reach)
+    found = picture(torch.from_numpy(tones.astype(np.complex64)), parameters, 64)[0]
+    assert found[15:17].max() == 255
+    assert found[47:49].max().item() == pytest.approx(127.5, abs=2)

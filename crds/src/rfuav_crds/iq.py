@@ -46,3 +46,23 @@ class Iq(Spec):
     sample_format: Literal["float32", "int16", "int8"] = Field(
         "float32", description="Type of each I and Q value in the file, little-endian, interleaved. Default: float32."
     )
+    dynamic_range: Annotated[float, Field(gt=0, le=150)] = Field(
+        40.0,
+        description="Height of the scale of levels, in units of 10 log10|Z|: the frame's brightest point has the map's "
+        "last colour, what lies this far below it the first, more than 0 and at most 150. Default: 40.",
+    )
+    color_map: Literal[
+        "gray",
+        "autumn",
+        "bone",
+        "cool",
+        "copper",
+        "hot",
+        "hsv",
+        "jet",
+        "parula",
+        "plasma",
+        "turbo",
+        "viridis",
+        "winter",
+    ] = Field("gray", description="Colours of the spectrograms; gray: one channel. Default: gray.")

@@ -14,14 +14,16 @@ import numpy as np
 import torch
 
 from rfuav_trainer.augment import PROBABILITY
-from rfuav_trainer.data import Reader, Sample, read_frame
 from rfuav_trainer.errors import InvalidConfigurationError
+from rfuav_trainer.recording import read_frame
 from rfuav_trainer.spectrogram import SpectrogramParameters, picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
+
+    from rfuav_trainer.data import Reader, Sample
 
 PATHS = 16  # sinusoids that make a fading channel
 
@@ -89,7 +91,7 @@ class ChangingReader:
         self._changes = [change for name, change in SIGNALS.items() if name in names]
 
     def read(self, sample: Sample) -> Tensor:
-        """The picture of one sample: uint8, (3, size, size) for images, (1, size, size) for recordings.
+        """The picture of one sample: uint8, (3, size, size) for images, (1 or 3, size, size) for recordings.
 
         Raises:
             UnreadableFileError: the file cannot be read.

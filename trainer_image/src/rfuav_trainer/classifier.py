@@ -33,6 +33,8 @@ SPEC_FIELDS = {
     "fft_size": "fftSize",
     "hop_size": "hopSize",
     "window": "window",
+    "dynamic_range": "dynamicRange",
+    "color_map": "colorMap",
 }
 
 

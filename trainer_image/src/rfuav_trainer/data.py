@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from rfuav_trainer import storage
+from rfuav_trainer import recording, storage
 from rfuav_trainer.errors import InputError, UnreadableFileError
-from rfuav_trainer.spectrogram import SpectrogramParameters, picture
+from rfuav_trainer.spectrogram import SpectrogramParameters, pictures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
-IQ_SUFFIXES = frozenset({".iq", ".dat"})
-SAMPLE_TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int16": np.dtype("<i2"), "int8": np.dtype("i1")}
-FULL_SCALE = {"float32": 1.0, "int16": 32768.0, "int8": 128.0}
+IQ_SUFFIXES = frozenset({".iq", ".dat", ".sigmf-data"})
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SPECTROGRAM = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
@@ -185,6 +183,8 @@ def list_labelled(
 
 def list_samples(files: Iterable[Path], root: Path, spectrogram: SpectrogramParameters | None) -> Listing:
     """The samples in `files`: one for an image, one for each whole frame of a recording."""
+    files = list(files)
+    storage.fetch_ahead(path.with_suffix(recording.METADATA) for path in files)
     listing = Listing([])
     base = root if root.is_dir() else root.parent
     for path in files:
@@ -194,56 +194,12 @@ def list_samples(files: Iterable[Path], root: Path, spectrogram: SpectrogramPara
             listing.samples.append(Sample(path, name, group=name))
             continue
         try:
-            frames = count_frames(path, spectrogram)
+            frames = recording.count_frames(path, spectrogram)
         except UnreadableFileError as error:
             listing.unreadable[name] = str(error)
             continue
         listing.samples.extend(Sample(path, name, frame=index, group=name) for index in range(frames))
     return listing
-
-
-def count_frames(path: Path, parameters: SpectrogramParameters) -> int:
-    """How many whole frames a recording holds.
-
-    Raises:
-        UnreadableFileError: it is torn inside a sample, or shorter than one frame.
-    """
-    width = 2 * SAMPLE_TYPES[parameters.sample_format].itemsize
-    try:
-        size = storage.size(path)
-    except OSError as error:
-        raise UnreadableFileError(f"cannot be opened: {error.strerror}") from error
-    if size % width:
-        raise UnreadableFileError(
-            f"truncated: {size} bytes is no multiple of the {width} bytes of a {parameters.sample_format} I/Q pair",
-        )
-    if size // width < parameters.frame_samples:
-        raise UnreadableFileError(
-            f"shorter than one frame: {size // width} samples, {parameters.frame_samples} needed "
-            f"({parameters.frame_seconds} s at {parameters.sample_rate:g} samples/s)",
-        )
-    return int(size // width // parameters.frame_samples)
-
-
-def read_frame(path: Path, frame: int, parameters: SpectrogramParameters) -> Tensor:
-    """One frame of a recording as complex64 samples, full scale 1; shape (frame_samples,).
-
-    Raises:
-        UnreadableFileError: the file is gone, became shorter, or holds values that are no numbers.
-    """
-    kind = SAMPLE_TYPES[parameters.sample_format]
-    values = 2 * parameters.frame_samples
-    try:
-        with storage.opened(path) as here:
-            raw = np.fromfile(here, dtype=kind, count=values, offset=frame * values * kind.itemsize)
-    except OSError as error:
-        raise UnreadableFileError(f"cannot be read: {error.strerror or error}") from error
-    if raw.size != values:
-        raise UnreadableFileError(f"frame {frame} ends early: {raw.size // 2} of {values // 2} samples")
-    numbers = raw.astype(np.float32, copy=False) / np.float32(FULL_SCALE[parameters.sample_format])
-    if not np.isfinite(numbers).all():
-        raise UnreadableFileError(f"frame {frame} holds NaN or infinite samples: is sampleFormat right?")
-    return torch.from_numpy(numbers.view(np.complex64))
 
 
 def read_picture(path: Path, size: int) -> Tensor:
@@ -261,15 +217,24 @@ def read_picture(path: Path, size: int) -> Tensor:
 
 
 class Reader:
-    """Reads samples as 8-bit pictures and keeps up to `cache_bytes` of them: every epoch reads them again."""
+    """Reads samples as 8-bit pictures and keeps up to `cache_bytes` of them: every epoch reads them again.
 
-    def __init__(self, preprocessing: Preprocessing, *, cache_bytes: int = 0) -> None:
+    Args:
+        preprocessing: how files become pictures.
+        cache_bytes: how much may be kept.
+        device: where recordings are transformed.
+    """
+
+    def __init__(
+        self, preprocessing: Preprocessing, *, cache_bytes: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
         self.preprocessing = preprocessing
+        self._device = torch.device(device)
         self._left = cache_bytes
         self._cache: dict[tuple[Path, int | None], Tensor] = {}
 
     def read(self, sample: Sample) -> Tensor:
-        """The picture of one sample: uint8, (3, size, size) for images, (1, size, size) for recordings.
+        """The picture of one sample: uint8, (3, size, size) for images, (1 or 3, size, size) for recordings.
 
         Raises:
             UnreadableFileError: the file cannot be read.
@@ -283,7 +248,11 @@ class Reader:
         if sample.frame is None or spectrogram is None:
             result = read_picture(sample.path, size)
         else:
-            result = picture(read_frame(sample.path, sample.frame, spectrogram), spectrogram, size)
+            raw = recording.read_frames(sample.path, sample.frame, 1, spectrogram)
+            found, good = pictures(raw.to(self._device), spectrogram, size)
+            if not good.item():
+                raise UnreadableFileError(recording.NO_NUMBERS.format(frame=sample.frame))
+            result = found[0].cpu()
         if result.nbytes <= self._left:
             self._left -= result.nbytes
             self._cache[key] = result

@@ -73,6 +73,8 @@ def spectrogram_parameters(iq: Iq) -> SpectrogramParameters:
         hop_size=iq.hop_size,
         window=iq.window,
         sample_format=iq.sample_format,
+        dynamic_range=iq.dynamic_range,
+        color_map=iq.color_map,
     )
 
 

@@ -1,0 +1,152 @@
+"""Raw recordings: which bytes of a file are which samples.
+
+In: a file of interleaved I and Q, perhaps with SigMF metadata beside it (`a.sigmf-meta` for `a.sigmf-data` or `a.iq`),
+whose word on the sample format counts. Out: frames as they are recorded, mapped from the file instead of copied.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rfuav_trainer import storage
+from rfuav_trainer.errors import UnreadableFileError
+from rfuav_trainer.spectrogram import FULL_SCALE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from rfuav_trainer.spectrogram import SpectrogramParameters
+
+SAMPLE_TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int16": np.dtype("<i2"), "int8": np.dtype("i1")}
+METADATA = ".sigmf-meta"
+DATATYPE = re.compile(r"(?P<kind>[cr])(?P<type>[fiu])(?P<bits>8|16|32|64)(?P<order>_le|_be)?")
+NO_NUMBERS = "frame {frame} holds NaN or infinite samples: is sampleFormat right?"
+AS_THEY_ARE = frozenset(SAMPLE_TYPES.values())
+"""Types that the transform takes; others become float32 first."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the samples lie in a recording.
+
+    Attributes:
+        kind: type of each I and each Q.
+        header, trailer: bytes before and after the samples.
+    """
+
+    kind: np.dtype[Any]
+    header: int = 0
+    trailer: int = 0
+
+
+def count_frames(path: Path, parameters: SpectrogramParameters) -> int:
+    """How many whole frames a recording holds.
+
+    Raises:
+        UnreadableFileError: it is torn inside a sample, shorter than one frame, or its metadata does not fit the job.
+    """
+    layout = _layout(path, parameters.sample_format, parameters.sample_rate)
+    width = 2 * layout.kind.itemsize
+    try:
+        size = storage.size(path) - layout.header - layout.trailer
+    except OSError as error:
+        raise UnreadableFileError(f"cannot be opened: {error.strerror}") from error
+    if size % width:
+        raise UnreadableFileError(
+            f"truncated: {size} bytes is no multiple of the {width} bytes of a {layout.kind.name} I/Q pair",
+        )
+    if size // width < parameters.frame_samples:
+        raise UnreadableFileError(
+            f"shorter than one frame: {size // width} samples, {parameters.frame_samples} needed "
+            f"({parameters.frame_seconds} s at {parameters.sample_rate:g} samples/s)",
+        )
+    return int(size // width // parameters.frame_samples)
+
+
+def read_frames(path: Path, first: int, count: int, parameters: SpectrogramParameters) -> Tensor:
+    """Frames that follow each other, as recorded: float32, int16 or int8, shape (count, frame_samples, 2).
+
+    The values are mapped from the file: they are read when they are used, and must not be changed.
+
+    Raises:
+        UnreadableFileError: the file is gone or became shorter.
+    """
+    layout = _layout(path, parameters.sample_format, parameters.sample_rate)
+    length = parameters.frame_samples
+    offset = layout.header + first * length * 2 * layout.kind.itemsize
+    try:
+        with storage.opened(path) as here:
+            # Copy-on-write: torch wants memory that could be written, the file stays as it is.
+            raw = np.memmap(here, dtype=layout.kind, mode="c", offset=offset, shape=(count, length, 2))
+    except OSError as error:
+        raise UnreadableFileError(f"cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UnreadableFileError(f"frame {first + count - 1} ends early: the file became shorter") from error
+    return torch.from_numpy(raw if layout.kind in AS_THEY_ARE else _as_float(raw))
+
+
+def read_frame(path: Path, frame: int, parameters: SpectrogramParameters) -> Tensor:
+    """One frame as complex64 samples, full scale 1, shape (frame_samples,): a copy, for those who change it.
+
+    Raises:
+        UnreadableFileError: the file is gone, became shorter, or holds values that are no numbers.
+    """
+    raw = read_frames(path, frame, 1, parameters)[0]
+    samples = torch.view_as_complex(raw.to(torch.float32, copy=True).contiguous()).div_(FULL_SCALE[raw.dtype])
+    if not torch.isfinite(torch.view_as_real(samples)).all():
+        raise UnreadableFileError(NO_NUMBERS.format(frame=frame))
+    return samples
+
+
+def _as_float(raw: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Values of any type as float32, full scale 1; unsigned ones lie around the middle of their range."""
+    if raw.dtype.kind == "f":
+        return raw.astype(np.float32)
+    scale = np.float32(2.0 ** (8 * raw.dtype.itemsize - 1))
+    middle = scale if raw.dtype.kind == "u" else np.float32(0)
+    return (raw.astype(np.float32) - middle) / scale
+
+
+@lru_cache(maxsize=4096)
+def _layout(path: Path, sample_format: str, sample_rate: float) -> Layout:
+    """The layout that the metadata states, else that of the job.
+
+    Raises:
+        UnreadableFileError: the metadata cannot be understood, or is of another sample rate than the job.
+    """
+    metadata = path.with_suffix(METADATA)
+    if not metadata.is_file():
+        return Layout(SAMPLE_TYPES[sample_format])
+    try:
+        with storage.opened(metadata) as here:
+            content = json.loads(here.read_bytes())
+        stated = content["global"]
+        captures = content.get("captures") or [{}]
+        datatype = str(stated["core:datatype"])
+        rate = stated.get("core:sample_rate")
+        header, trailer = (int(captures[0].get("core:header_bytes", 0)), int(stated.get("core:trailing_bytes", 0)))
+        channels = int(stated.get("core:num_channels", 1))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UnreadableFileError(f"{metadata.name} is no SigMF metadata: {error!r}") from error
+    found = DATATYPE.fullmatch(datatype)
+    if found is None or found["kind"] != "c" or (found["type"], found["bits"]) in {("f", "8"), ("f", "16")}:
+        raise UnreadableFileError(
+            f"{metadata.name} says core:datatype {datatype}: complex ones can be read, as cf32_le, ci16_le, cu8"
+        )
+    if channels != 1 or any(capture.get("core:header_bytes") for capture in captures[1:]):
+        raise UnreadableFileError(f"{metadata.name} says several channels or headers: write one recording a file")
+    if rate is not None and not np.isclose(float(rate), sample_rate, rtol=1e-6):
+        raise UnreadableFileError(
+            f"recorded with {float(rate):g} samples/s as {metadata.name} says, iq.sampleRate is {sample_rate:g}"
+        )
+    order = ">" if found["order"] == "_be" else "<"
+    return Layout(np.dtype(f"{order}{found['type']}{int(found['bits']) // 8}"), header, trailer)
