@@ -27,10 +27,10 @@ def port():
         return probe.getsockname()[1]
 
 
-def together(desk: Desk, spec, port, *, size=2, uid="u1"):
-    """Start as many processes as nodes, each with the environment that the operator gives its pod."""
+def together(desk: Desk, spec, port, *, size=2, uid="u1", only=(0, 1)):
+    """Start a process for each of these ranks, with the environment that the operator gives its pod."""
     processes = []
-    for rank in range(size):
+    for rank in only:
         env = {
             **desk.environment("TrainingJob", spec, uid=uid, rank=rank, nodes=size),
             "PET_NNODES": str(size),
@@ -51,6 +51,11 @@ def codes(processes, timeout=120):
 
 def history(desk: Desk, folder="models/out"):
     return [json.loads(line) for line in (desk / folder / "history.jsonl").read_text().splitlines()]
+
+
+def waits(desk: Desk, rank):
+    log = desk / f"log-{rank}.txt"
+    return log.exists() and "waiting for the other processes" in log.read_text()
 
 
 def test_two_processes_end_with_the_weights_of_one(tmp_path, port):
@@ -93,8 +98,30 @@ def test_one_that_dies_ends_the_others_soon(tmp_path, port):
     _until((desk / "models/out/history.jsonl").exists)
     os.kill(processes[1].pid, signal.SIGKILL)
     began = time.monotonic()
-    assert codes(processes) == [1, -signal.SIGKILL]
+    assert codes(processes) == [75, -signal.SIGKILL]
+    ended = json.loads((desk / "termination-0.json").read_text())
+    assert (ended["reason"], ended["exitCode"]) == ("PeerLost", 75)
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_that_waits_for_the_others_hears_that_it_shall_stop(tmp_path, port, rank):
+    """The image of another may still be pulled for minutes when the job is suspended."""
+    desk = Desk(tmp_path)
+    image_set(desk / "captures/train", count=3)
+    waiting = together(desk, SPEC, port, only=[rank])
+    _until(lambda: waits(desk, rank))
+    os.kill(waiting[0].pid, signal.SIGTERM)
+    assert codes(waiting, timeout=10) == [75]
+
+
+def test_the_others_come_when_they_can(tmp_path, port):
+    desk = Desk(tmp_path)
+    image_set(desk / "captures/train", count=3)
+    spec = training_spec(training__epochs=1)
+    late = together(desk, spec, port, only=[1])
+    _until(lambda: waits(desk, 1))
+    assert codes([*together(desk, spec, port, only=[0]), *late]) == [0, 0]
 
 
 def test_alone_nothing_is_done():

@@ -101,6 +101,13 @@ class GpuOutOfMemoryError(JobError):
         )
 
 
+class PeerLostError(JobError):
+    """Another process of the training is gone, and why is for that one to say; what was saved before is there."""
+
+    reason = "PeerLost"
+    exit_code = EXIT_STOPPED
+
+
 @dataclass(frozen=True)
 class Failure:
     """How a job ended: `reason` in CamelCase, a message for people, and the process's exit code."""

@@ -7,7 +7,10 @@ process with the whole batch, also where a batch does not divide evenly or a fil
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,10 +19,10 @@ import structlog
 import torch
 from torch import distributed
 
-from rfuav_trainer.errors import StoppedError
+from rfuav_trainer.errors import PeerLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -32,6 +35,23 @@ JOIN_SECONDS = 600
 """How long the first to start waits for the others: their images may still be pulled."""
 SILENCE_SECONDS = 300
 """How long one step may take; a process that died is noticed at once, one that hangs after this."""
+_LOOK_EVERY = 0.2
+
+
+@contextlib.contextmanager
+def _with_the_others() -> Iterator[None]:
+    """Around what only works when all take part: a failure here says that another is gone, not that this one is wrong.
+
+    Raises:
+        PeerLostError: a connection broke, or another was silent for too long.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        words = (str(error).splitlines() or [""])[0]
+        raise PeerLostError(f"another process of the training is gone; all start again together ({words})") from error
 
 
 @dataclass(frozen=True)
@@ -58,7 +78,8 @@ class World:
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         if self.size > 1:
-            distributed.all_reduce(values)
+            with _with_the_others():
+                distributed.all_reduce(values)
         return values
 
     def all_together(self, mine: int, total: Tensor) -> int:
@@ -75,7 +96,8 @@ class World:
             return
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in network.parameters()]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        distributed.all_reduce(flat)
+        with _with_the_others():
+            distributed.all_reduce(flat)
         flat /= count.to(flat.dtype)
         parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for parameter, part in zip(network.parameters(), parts, strict=True):
@@ -84,21 +106,24 @@ class World:
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Give all what the first has, in place."""
         if self.size > 1:
-            for tensor in tensors:
-                distributed.broadcast(tensor, src=0)
+            with _with_the_others():
+                for tensor in tensors:
+                    distributed.broadcast(tensor, src=0)
 
     def gather(self, value: Any) -> list[Any]:
         """Everybody's value, by rank."""
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
-        distributed.all_gather_object(found, value)
+        with _with_the_others():
+            distributed.all_gather_object(found, value)
         return found
 
     def wait(self) -> None:
         """Wait until all have come here."""
         if self.size > 1:
-            distributed.barrier()
+            with _with_the_others():
+                distributed.barrier()
 
     def leave(self) -> None:
         """Close the connections."""
@@ -111,21 +136,31 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
 
     Raises:
         StoppedError: SIGTERM arrived while waiting.
+        PeerLostError: one that had come is gone again.
         TimeoutError: the others did not come.
     """
     size = int(environment.get("PET_NNODES", "1"))
     if size == 1:
         return World()
-    rank, host, port = int(environment["PET_NODE_RANK"]), environment["PET_MASTER_ADDR"], environment["PET_MASTER_PORT"]
+    rank, host, port = (
+        int(environment["PET_NODE_RANK"]),
+        environment["PET_MASTER_ADDR"],
+        int(environment["PET_MASTER_PORT"]),
+    )
     log.info("waiting for the other processes", rank=rank, size=size, first=f"{host}:{port}")
-    try:
+    # What waits inside torch hears no SIGTERM, so all the waiting is done here.
+    if rank:
+        _wait(lambda: _listens(host, port), stop, f"the first of them, at {host}:{port}")
+    with _with_the_others():
         store = distributed.TCPStore(  # type: ignore[attr-defined]  # its stubs do not name it
             host if rank else "0.0.0.0",  # noqa: S104  the first is found by its name in the cluster
-            int(port),
-            size,
+            port,
             is_master=rank == 0,
-            timeout=timedelta(seconds=JOIN_SECONDS),
+            wait_for_workers=False,
+            timeout=timedelta(seconds=SILENCE_SECONDS),
         )
+        store.add("here", 1)
+        _wait(lambda: store.add("here", 0) >= size, stop, f"all {size} of them, at {host}:{port}")
         distributed.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             store=store,
@@ -133,9 +168,23 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
             world_size=size,
             timeout=timedelta(seconds=SILENCE_SECONDS),
         )
-    except (distributed.DistError, RuntimeError) as error:
-        if stop.requested:
-            raise StoppedError("stopped by SIGTERM before there was anything to save") from error
-        raise TimeoutError(f"the {size} processes of the job did not meet at {host}:{port}: {error}") from error
     log.info("all processes are here", rank=rank, size=size)
     return World(rank, size)
+
+
+def _wait(until: Callable[[], bool], stop: StopSignal, what: str) -> None:
+    end = time.monotonic() + JOIN_SECONDS
+    while not until():
+        stop.check()
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {JOIN_SECONDS} s for the other processes of the job, in vain for {what}")
+        time.sleep(_LOOK_EVERY)
+
+
+def _listens(host: str, port: int) -> bool:
+    """Whether the first process is there; its name resolves only once its pod has an address."""
+    try:
+        with socket.create_connection((host, port), timeout=2):
+            return True
+    except OSError:
+        return False
