@@ -75,6 +75,44 @@ def test_the_first_to_end_is_the_cause():
     assert (made.status("gang").phase, made.status("gang").reason) == (Phase.FAILED, "InputMissing")
 
 
+@pytest.mark.parametrize(("code", "counted"), [(1, 1), (137, 1), (75, 0)])
+def test_one_that_stopped_because_another_did_is_not_the_cause(code, counted):
+    """It may be heard of first, from another kubelet: what the other says is waited for."""
+    made = cluster(gang()).start_all()
+    first, second = pods(made)
+    made.finish(first, 75)
+    made.go()
+    assert (made.status("gang").failures, made.pods[second].deleting) == ((), False)
+    made.finish(second, code)
+    made.go()
+    (failure,) = made.status("gang").failures
+    assert (failure.exit_code, failure.counted) == (code, bool(counted))
+    assert failure.pod == (second if counted else first)
+    assert made.go(30).status("gang").attempt == 2
+
+
+def test_one_that_stopped_in_the_same_second_is_not_the_cause():
+    made = cluster(gang()).start_all()
+    first, second = pods(made)
+    made.finish(first, 75)
+    made.finish(second, 3)
+    made.go()
+    assert (made.status("gang").phase, made.status("gang").reason) == (Phase.FAILED, "InputMissing")
+
+
+def test_the_cause_is_not_waited_for_for_ever():
+    made = cluster(gang()).start_all()
+    first, second = pods(made)
+    made.finish(first, 75)
+    made.go().go(9)
+    assert not made.pods[second].deleting
+    made.go(1)
+    assert made.pods[second].deleting
+    assert (made.status("gang").failures[0].pod, made.status("gang").counted_failures) == (first, 0)
+    made.leave()
+    assert made.go(30).status("gang").attempt == 2
+
+
 @pytest.mark.parametrize("at", [0, 1])
 def test_a_pod_that_is_lost_before_it_started_is_made_again_alone(at):
     made = cluster(gang())

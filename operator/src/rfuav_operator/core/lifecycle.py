@@ -31,6 +31,7 @@ from rfuav_operator.core.model import (
 
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 IMAGE_GRACE = timedelta(seconds=30)  # a registry that hiccups is not a missing image
+CAUSE_GRACE = timedelta(seconds=10)  # kubelets of several nodes tell of their pods at their own time
 SUSPENDED = "Suspended"
 DRAIN = "HoldAndDrain"
 DRAINED = "PoolDrained"
@@ -179,13 +180,18 @@ class _Step:
         )
 
     def _by_their_end(self) -> Iterable[Assignment]:
-        """The assignments; in a job of several nodes those first that ended first: the others failed because of it."""
+        """The assignments; in a job of several nodes those first that ended first: the others failed because of it.
+
+        One that says itself that it only stopped (exit 75) comes last: times are whole seconds.
+        """
 
         def ended_at(a: Assignment) -> datetime:
             pod = self.facts.pods.get(a.pod)
             return self.facts.now if pod is None or pod.live else pod.finished_at or self.facts.now
 
-        return sorted(self.status.assignments, key=ended_at) if self._is_gang else self.status.assignments
+        if not self._is_gang:
+            return self.status.assignments
+        return sorted(self.status.assignments, key=lambda a: (_is_consequence(self.facts.pods.get(a.pod)), ended_at(a)))
 
     # --- what the pods say
 
@@ -211,7 +217,10 @@ class _Step:
             self._complete(a, pod)
         elif pod.phase is PodPhase.FAILED:
             self._read_termination_message(a, pod)
-            if not a.stopping:
+            due = _cause_due(a, self.job, self.facts.pods)
+            if due is not None and due > self.facts.now and not self.together:
+                self.kept.append(a)
+            elif not a.stopping:
                 self._fail(a, classify.classify(pod, gpu_shared=self._gpu_shared(pod)), pod)
         elif not may_live(pod, self.facts.nodes):
             if not a.stopping:
@@ -558,6 +567,22 @@ class _Step:
         return Outcome(status=self.status, delete=live)
 
 
+def _is_consequence(pod: Pod | None) -> bool:
+    """Whether the pod of a job of several nodes stopped because another did, as far as it knows."""
+    return pod is not None and pod.phase is PodPhase.FAILED and pod.exit_code == classify.CHECKPOINTED
+
+
+def _cause_due(a: Assignment, job: Job, pods: Mapping[str, Pod]) -> datetime | None:
+    """Until when a pod that stopped because another did is not judged, as that other may say why; None: judge it."""
+    pod = pods.get(a.pod)
+    if job.kind is Kind.INFERENCE or job.spec.nodes == 1 or a.stopping or pod is None or not _is_consequence(pod):
+        return None
+    others = (pods.get(other.pod) for other in job.status.assignments)
+    if pod.finished_at is None or not any(p is not None and p.live for p in others):
+        return None
+    return pod.finished_at + CAUSE_GRACE
+
+
 def _bind_seconds(a: Assignment, pool: PoolSpec) -> int:
     """How long a pod may wait to be bound."""
     return pool.schedule_timeout_seconds if a.node else pool.scale_up.timeout_seconds
@@ -599,6 +624,8 @@ def next_time(job: Job, facts_pods: Mapping[str, Pod], pool: PoolSpec) -> dateti
         times += status.shards.not_before.values()
     for a in status.assignments:
         pod = facts_pods.get(a.pod)
+        if (due := _cause_due(a, job, facts_pods)) is not None:
+            times.append(due)
         if pod is None or not pod.live or pod.deleting or a.stopping or pod.phase is PodPhase.RUNNING:
             continue
         if pod.node is None:
