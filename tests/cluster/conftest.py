@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from cluster import data
 from cluster.install import install
-from cluster.jobs import claim, training
+from cluster.jobs import APART, PULLING, claim, on_the_second_node, restricted_pod, training
 from cluster.kube import NAMESPACE, Kube
 from cluster.observer import observing
 from cluster.running import Running
@@ -18,7 +18,15 @@ from localcluster import api
 from localcluster.api import Cluster
 
 # Jobs that need no hand are submitted at the start and looked at in the end, so that they run beside the others.
-ORDER = ("test_queue", "test_disturbances", "test_whole_way", "test_bad_inputs", "test_drain", "test_promises")
+ORDER = (
+    "test_queue",
+    "test_disturbances",
+    "test_whole_way",
+    "test_bad_inputs",
+    "test_gang",
+    "test_drain",
+    "test_promises",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,18 +38,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in ours:
         item.add_marker("cluster")
     ours.sort(key=lambda item: ORDER.index(item.path.stem))
+    for first in ours[:1]:  # it brings everything up, images included
+        first.add_marker(pytest.mark.timeout(1800))
     items[:] = [item for item in items if item not in ours] + ours
 
 
 @pytest.fixture(scope="session")
 def full_cluster() -> Iterator[Cluster]:
-    """Real nodes with pods in them."""
+    """Two real nodes with pods in them; the second is for those who ask for it (`jobs.APART`)."""
     if os.geteuid() != 0:
         pytest.skip("real nodes need root: run `sudo make test-cluster`")
     name = os.environ.get("RFUAV_TEST_CLUSTER", "e2e")
     keep = os.environ.get("RFUAV_KEEP_CLUSTER") == "1" or api.get(name) is not None  # what ran before goes on running
     try:
-        yield api.up(name, "full")
+        yield api.up(name, "full", nodes=2)
     finally:
         if not keep:
             api.down(name)
@@ -52,14 +62,17 @@ def running(full_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[R
     """The operator installed, the data in its claims, the jobs of all chosen tests submitted, the observer watching."""
     kube = Kube(full_cluster.kubeconfig, full_cluster.programs["kubectl"])
     trainer_image = install(full_cluster)
-    (node,) = kube.core.list_node().items
+    first, second = sorted(node.metadata.name for node in kube.core.list_node().items)
+    kube.kubectl("taint", "node", second, f"{APART}:NoSchedule", "--overwrite")
     with observing(kube.api) as observer:
         kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=180)  # of a cluster that was kept
         kube.apply(_namespace(), *map(claim, data.CLAIMS))
         data.prepare(kube, trainer_image)
+        # the second node pulls the image, gigabytes, beside the first tests
+        kube.apply(on_the_second_node(restricted_pod(PULLING, trainer_image, "true"), second))
         early = [job for item in request.session.items for mark in item.iter_markers("submits") for job in mark.args]
         kube.apply(training("base"), *early)
-        yield Running(kube, observer, str(full_cluster.registry), trainer_image, node.metadata.name)
+        yield Running(kube, observer, str(full_cluster.registry), trainer_image, first, second)
 
 
 def _namespace() -> dict[str, object]:

@@ -9,6 +9,9 @@ CAPTURES, MODELS, RESULTS = "captures", "models", "results"  # claims
 TINY = "tiny"  # another, of 8 MiB
 CPU_JOB = {"gpus": 0, "cpu": "100m", "memory": "1Gi", "sharedMemory": "64Mi"}
 GPU_JOB = {**CPU_JOB, "gpus": 1}
+APART = "rfuav.io/apart=yes"  # taint of the second node
+TOLERATIONS = [{"key": "rfuav.io/apart", "operator": "Exists", "effect": "NoSchedule"}]
+PULLING = "pulling"  # a pod that brings the trainer's image to the second node
 
 
 def merged(base: Object, changes: Object) -> Object:
@@ -101,3 +104,8 @@ def restricted_pod(name: str, image: str, *command: str, gpus: int = 0, claims: 
             "volumes": [{"name": c, "persistentVolumeClaim": {"claimName": c}} for c in claims],
         },
     }
+
+
+def on_the_second_node(pod: Object, node: str) -> Object:
+    """The pod, sent to that node and suffering its taint."""
+    return merged(pod, {"spec": {"nodeSelector": {"kubernetes.io/hostname": node}, "tolerations": TOLERATIONS}})

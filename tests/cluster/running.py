@@ -14,4 +14,5 @@ class Running:
     observer: Observer
     registry: str
     trainer_image: str
-    node: str
+    node: str  # where all pods run
+    second_node: str  # where only those run that tolerate its taint

@@ -69,5 +69,6 @@ def _check_waiting(kube: Kube, order: list[tuple[str, str]]) -> None:
 
 def test_the_pool_tells_how_many_slots_it_has(running: Running) -> None:
     (pool,) = running.kube.items("gpupools")
-    assert pool["status"]["slots"] == 8
-    assert pool["status"]["gpus"] == 2
+    assert pool["status"]["nodes"] == 2
+    assert pool["status"]["slots"] == 16
+    assert pool["status"]["gpus"] == 4
