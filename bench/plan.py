@@ -4,6 +4,9 @@
 built from nothing and admission planned (ordered, placed, recorded, and why the others wait). `full_turn_s`: all of a
 first turn, in which every job is stepped and every manifest made too. `cycle_*`: one pod has ended, and what follows is
 decided: step, index, plan, records, manifests. `by_pending`: the same for 1,000 to 10,000 pending jobs.
+
+`preemption`: the same cluster with three priorities and a pool whose jobs stop for higher ones and give back what they
+borrow. Every tenth cycle an urgent job comes instead of an end; a stopped pod is gone with the next cycle.
 """
 
 import argparse
@@ -15,7 +18,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from bench.machine import report
@@ -28,6 +31,7 @@ from rfuav_operator.core.decide import Dirt, Jobs, Scheduler
 from rfuav_operator.core.model import (
     CreatePod,
     Defaults,
+    DeletePod,
     GpuShare,
     GpuTier,
     Job,
@@ -43,6 +47,8 @@ from rfuav_operator.core.model import (
     Pool,
     PoolQuota,
     PoolSpec,
+    Preemption,
+    PriorityClass,
     Quota,
     QuotaSpec,
     Resources,
@@ -53,9 +59,15 @@ from rfuav_operator.core.model import (
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NAMESPACES, SHAPES, NODES = 20, 50, 1000
 CYCLES = 1000
+LONG_AGO = NOW - timedelta(hours=1)  # when pods started: nothing is too young to be stopped
 
 
-def cluster(pending: int, nodes: int, seed: int = 1) -> tuple[dict[str, Any], dict[Uid, Job]]:
+PRIORITIES = {"low": 0, "normal": 100, "urgent": 1000}
+
+
+def cluster(
+    pending: int, nodes: int, *, preemption: bool = False, seed: int = 1
+) -> tuple[dict[str, Any], dict[Uid, Job]]:
     """The world, and its jobs: the maps that a snapshot shows."""
     chance = random.Random(seed)
     shapes = [
@@ -84,7 +96,11 @@ def cluster(pending: int, nodes: int, seed: int = 1) -> tuple[dict[str, Any], di
             generation=1,
             created=NOW - timedelta(seconds=pending - index),
             deleting=False,
-            spec=JobSpec(resources=resources, pod_template=template),
+            spec=JobSpec(
+                resources=resources,
+                pod_template=template,
+                priority_class_name=chance.choices(list(PRIORITIES), (6, 3, 1))[0] if preemption else "",
+            ),
             raw_spec={
                 "model": {"architecture": "resnet18", "weights": "none"},
                 "dataset": {"train": {"uri": "pvc://captures/train"}, "validation": {"fraction": 0.2}},
@@ -105,7 +121,9 @@ def cluster(pending: int, nodes: int, seed: int = 1) -> tuple[dict[str, Any], di
         for index in range(nodes)
     }
     tiers = (GpuTier(min_memory="22Gi", training=1, inference=3), GpuTier(min_memory=0, training=1, inference=1))
-    pool = Pool(name="default", uid=Uid("pool"), resource_version="1", generation=1, spec=PoolSpec(per_gpu=tiers))
+    policy = Preemption(within_pool="LowerPriority", reclaim_borrowed="Any") if preemption else Preemption()
+    spec = PoolSpec(per_gpu=tiers, preemption=policy)
+    pool = Pool(name="default", uid=Uid("pool"), resource_version="1", generation=1, spec=spec)
     share = nodes * 8 // NAMESPACES
     quotas = {
         f"team-{index:02}": Quota(
@@ -127,15 +145,15 @@ def cluster(pending: int, nodes: int, seed: int = 1) -> tuple[dict[str, Any], di
         "nodes": held,
         "pools": {"default": pool},
         "quotas": quotas,
-        "priority_classes": {},
+        "priority_classes": {name: PriorityClass(name=name, value=value) for name, value in PRIORITIES.items()},
         "defaults": Defaults(image="trainer:1", progress_url="https://progress:8443", progress_ca="PEM"),
     }
     return world, jobs
 
 
-def run(pending: int, nodes: int, cycles: int) -> dict[str, Any]:
+def run(pending: int, nodes: int, cycles: int, *, preemption: bool = False) -> dict[str, Any]:
     """One full plan and so many cycles; seconds and milliseconds."""
-    world, jobs = cluster(pending, nodes)
+    world, jobs = cluster(pending, nodes, preemption=preemption)
     gc.set_threshold(*GC_THRESHOLDS)  # as the operator does
     gc.collect()
     gc.freeze()
@@ -151,32 +169,74 @@ def run(pending: int, nodes: int, cycles: int) -> dict[str, Any]:
         Snapshot(jobs=jobs, **world), Dirt(jobs=list(jobs), plan=True, everything=True), reports=[], now=NOW
     )
     full = time.perf_counter() - began
-    created = _apply(first.actions, world, jobs)
     chance = random.Random(2)
-    running = sorted(created)
-    now, times = NOW, []
-    for _ in range(cycles):
+    running = sorted(_apply(first.actions, world, jobs).created)
+    _seen_to_run(running, scheduler, world, jobs, NOW)
+    admitted, now, times, stopped, leaving = len(running), NOW, [], 0, []
+    for number in range(cycles):
         now += timedelta(milliseconds=50)
-        at = chance.randrange(len(running))
-        running[at], running[-1] = running[-1], running[at]
-        uid, name = running.pop()
-        world["pods_of"][uid][name] = replace(
-            world["pods_of"][uid][name], phase=PodPhase.SUCCEEDED, exit_code=0, finished_at=now
-        )
+        changed = {uid for uid, _ in leaving}
+        for uid, name in leaving:
+            del world["pods_of"][uid][name]
+        if preemption and number % 10 == 0:
+            changed.add(_arrives(number, jobs, now))
+        else:
+            changed.add(_ends(running, world, chance, now))
         began = time.perf_counter()
-        turn = scheduler.turn(Snapshot(jobs=jobs, **world), Dirt(jobs=[uid], plan=True), reports=[], now=now)
+        turn = scheduler.turn(Snapshot(jobs=jobs, **world), Dirt(jobs=changed, plan=True), reports=[], now=now)
         times.append((time.perf_counter() - began) * 1000)
-        running += _apply(turn.actions, world, jobs)
+        done = _apply(turn.actions, world, jobs)
+        gone = set(done.deleted)
+        running = [pod for pod in running if pod not in gone] if gone else running
+        running += done.created
+        leaving = done.deleted
+        if preemption:
+            _seen_to_run(done.created, scheduler, world, jobs, now)
+        stopped += len(leaving)
     times.sort()
     return {
         "full_plan_s": round(plan, 3),
         "full_turn_s": round(full, 3),
-        "admitted": len(created),
+        "admitted": admitted,
         "cycle_p50_ms": round(statistics.median(times), 2),
         "cycle_p99_ms": round(times[int(len(times) * 0.99)], 2),
         "cycle_max_ms": round(times[-1], 2),
         "peak_mb": round(_peak_mb()),
+        **({"preempted": stopped} if preemption else {}),
     }
+
+
+def _seen_to_run(
+    pods: list[tuple[Uid, str]], scheduler: Scheduler, world: dict[str, Any], jobs: dict[Uid, Job], now: datetime
+) -> None:
+    """Their jobs are told so: nobody is stopped before he runs."""
+    dirt = Dirt(jobs=[uid for uid, _ in pods])
+    _apply(scheduler.turn(Snapshot(jobs=jobs, **world), dirt, reports=[], now=now).actions, world, jobs)
+
+
+def _ends(running: list[tuple[Uid, str]], world: dict[str, Any], chance: random.Random, now: datetime) -> Uid:
+    """One of the pods has done its work."""
+    at = chance.randrange(len(running))
+    running[at], running[-1] = running[-1], running[at]
+    uid, name = running.pop()
+    pod = world["pods_of"][uid][name]
+    world["pods_of"][uid][name] = replace(pod, phase=PodPhase.SUCCEEDED, exit_code=0, finished_at=now)
+    return uid
+
+
+def _arrives(number: int, jobs: dict[Uid, Job], now: datetime) -> Uid:
+    """An urgent job more, like one of those that are there."""
+    uid = Uid(f"uid-urgent-{number:05}")
+    like = jobs[Uid(f"uid-{number:05}")]
+    jobs[uid] = replace(
+        like,
+        uid=uid,
+        name=f"urgent-{number:05}",
+        created=now,
+        spec=replace(like.spec, priority_class_name="urgent"),
+        status=JobStatus(),
+    )
+    return uid
 
 
 def _facts(world: dict[str, Any]) -> lifecycle.Facts:
@@ -184,12 +244,19 @@ def _facts(world: dict[str, Any]) -> lifecycle.Facts:
     return lifecycle.Facts(now=NOW, pods={}, creating=(), nodes=world["nodes"], pool=pool, defaults=world["defaults"])
 
 
-def _apply(actions: Any, world: dict[str, Any], jobs: dict[Uid, Job]) -> list[tuple[Uid, str]]:
-    """Do what was decided, at once; the pods that were created, running."""
-    created = []
+class _Done(NamedTuple):
+    created: list[tuple[Uid, str]]
+    deleted: list[tuple[Uid, str]]
+
+
+def _apply(actions: Any, world: dict[str, Any], jobs: dict[Uid, Job]) -> _Done:
+    """Do what was decided, at once: the pods that were created, running, and those that leave."""
+    done = _Done([], [])
     for action in actions:
         if isinstance(action, PatchStatus):
             jobs[action.job.uid] = replace(jobs[action.job.uid], status=action.status)
+        elif isinstance(action, DeletePod):
+            done.deleted.append((action.job_uid, action.name))
         elif isinstance(action, CreatePod):
             job = jobs[action.job_uid]
             node = next(a.node for a in job.status.assignments if a.pod == action.name)
@@ -200,19 +267,19 @@ def _apply(actions: Any, world: dict[str, Any], jobs: dict[Uid, Job]) -> list[tu
                 uid=Uid(f"pod-{action.name}"),
                 kind=job.kind,
                 job_uid=job.uid,
-                attempt=1,
+                attempt=job.status.attempt,
                 node=NodeName(node),
                 wanted_node=NodeName(node),
                 phase=PodPhase.RUNNING,
-                created=NOW,
-                started_at=NOW,
+                created=LONG_AGO,
+                started_at=LONG_AGO,
                 ready=True,
                 gpus=1,
                 cpu_milli=int(job.spec.resources.cpu or 0) * 1000,
                 memory_bytes=8 * 2**30,
             )
-            created.append((action.job_uid, action.name))
-    return created
+            done.created.append((action.job_uid, action.name))
+    return done
 
 
 def _peak_mb() -> float:
@@ -224,19 +291,24 @@ def main() -> None:
     """Each size in a process of its own, so that its peak memory is its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pending", type=int)
+    parser.add_argument("--preemption", action="store_true")
     parser.add_argument("--nodes", type=int, default=NODES)
     parser.add_argument("--cycles", type=int, default=CYCLES)
     asked = parser.parse_args()
     if asked.pending:
-        print(orjson.dumps(run(asked.pending, asked.nodes, asked.cycles)).decode())
+        print(orjson.dumps(run(asked.pending, asked.nodes, asked.cycles, preemption=asked.preemption)).decode())
         return
-    sizes = {}
-    for pending in (1000, 2000, 5000, 10_000):
-        command = [sys.executable, "-m", "bench.plan", "--pending", str(pending), "--cycles", str(asked.cycles)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        sizes[pending] = orjson.loads(done.stdout)
-        print(f"{pending} pending: {sizes[pending]}", file=sys.stderr)
-    report("plan", {**sizes[10_000], "nodes": asked.nodes, "by_pending": sizes})
+    sizes = {pending: _alone(pending, asked.cycles) for pending in (1000, 2000, 5000, 10_000)}
+    preempting = _alone(10_000, asked.cycles, "--preemption")
+    report("plan", {**sizes[10_000], "nodes": asked.nodes, "by_pending": sizes, "preemption": preempting})
+
+
+def _alone(pending: int, cycles: int, *flags: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.plan", "--pending", str(pending), "--cycles", str(cycles), *flags]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, Any] = orjson.loads(done.stdout)
+    print(f"{pending} pending {' '.join(flags)}: {found}", file=sys.stderr)
+    return found
 
 
 if __name__ == "__main__":

@@ -228,3 +228,13 @@ def test_only_pods_of_its_kind_make_room_for_it():
     made = full()
     made.turn([report(made, "r0", 300)])
     assert queue(made, 1, kind=Kind.INFERENCE).status("q00").queue.estimated_start is None
+
+
+def test_far_behind_a_job_is_told_why_at_once_and_its_place_later(monkeypatch):
+    monkeypatch.setattr("rfuav_operator.core.places.NEAR", 12)
+    made = queue(full(), 15)
+    made.add(job("late", created=after(100)))
+    assert made.go().status("late").reason == "WaitingForCapacity"
+    assert made.status("late").queue is None
+    made.go(11)
+    assert made.status("late").queue.position == 16

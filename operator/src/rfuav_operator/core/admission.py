@@ -28,8 +28,8 @@ from rfuav_operator.core.model import (
     Uid,
 )
 from rfuav_operator.core.placement import Holder, Need, Room
-from rfuav_operator.core.preemption import Preemption
-from rfuav_operator.core.queues import Key, PoolQueue, Queues, age_of, priority
+from rfuav_operator.core.preemption import Ground, Preemption, is_on
+from rfuav_operator.core.queues import Group, Key, PoolQueue, Queues, age_of, priority
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.reasons import Reason
 from rfuav_operator.core.shapes import PoolRooms
@@ -37,7 +37,7 @@ from rfuav_operator.core.usage import Usage, planned
 from rfuav_operator.core.victims import Victim, stopped
 
 _STRICT = "StrictFIFO"
-_HEADS_THAT_PREEMPT = 4  # blocked jobs for which a plan looks for victims
+_HEADS_THAT_PREEMPT = 1  # blocked jobs for which a plan looks for victims
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class _PoolPlan:
     queue: PoolQueue
     rooms: PoolRooms
     quotas: Quotas
-    preemption: Preemption
+    preemption: Preemption | None  # None: nobody is stopped for others in this pool
     snapshot: Snapshot
     jobs: MutableMapping[Uid, Job]
     now: datetime
@@ -97,19 +97,23 @@ class Admission:
     def __init__(self, snapshot: Snapshot, jobs: Mapping[Uid, Job], now: datetime) -> None:
         self.queues = Queues()
         self.rooms: dict[str, PoolRooms] = {}
+        self._grounds: dict[str, Ground] = {}  # of the pools that let jobs be stopped
         self.usage = Usage(snapshot, jobs, on_change=self._room_changed)
         self.rooms = {name: PoolRooms(pool, self.usage.rooms[name]) for name, pool in snapshot.pools.items()}
+        self._grounds = {name: Ground(pool, self.rooms[name]) for name, pool in snapshot.pools.items() if is_on(pool)}
         self._places: dict[str, places.Places] = {name: places.Places() for name in snapshot.pools}
         self.gates = Gates()
         self._making_room: dict[Uid, dict[Holder, NodeName]] = {}  # waiting job -> pods stopping for it -> their nodes
         self._stopping: dict[Uid, set[tuple[Uid, str]]] = {}  # job -> (waiting job, pod)
         self._nodeless: dict[str, set[Uid]] = {}  # pool -> jobs admitted without a node
-        for uid, job in jobs.items():
-            self._index(uid, job, snapshot, now)
+        for uid in (*jobs, *(uid for uid in snapshot.pods_of if uid not in jobs)):
+            self._index(uid, jobs.get(uid), snapshot, now)
 
     def _room_changed(self, pool: str, node: NodeName, released: bool) -> None:
         if pool in self.rooms:
             self.rooms[pool].changed(node, released=released)
+        if pool in self._grounds:
+            self._grounds[pool].clearable.changed(node)
 
     # --- what changed
 
@@ -124,8 +128,14 @@ class Admission:
             self.usage.update_job(uid, job, snapshot)
             self._index(uid, job, snapshot, now)
 
+    def _index_runners(self, uid: Uid, job: Job | None, snapshot: Snapshot) -> None:
+        for ground in self._grounds.values():
+            for node in ground.runners.put(uid, job, self.usage.holds(uid), snapshot):
+                ground.clearable.changed(node)
+
     def _index(self, uid: Uid, job: Job | None, snapshot: Snapshot, now: datetime) -> None:
         self.gates.index(uid, job)
+        self._index_runners(uid, job, snapshot)
         for waiting, pod in self._stopping.pop(uid, ()):
             making = self._making_room.get(waiting, {})
             making.pop((uid, pod), None)
@@ -194,7 +204,10 @@ class Admission:
             if queue is None or not (queue.groups or queue.gated):
                 continue
             limits = Quotas(name, snapshot, self.usage, rooms.rooms.values())
-            preemption = Preemption(pool, snapshot, jobs, usage=self.usage, quotas=limits, now=now)
+            ground = self._grounds.get(name)
+            preemption = None
+            if ground is not None:
+                preemption = Preemption(pool, snapshot, ground, rooms, usage=self.usage, quotas=limits, now=now)
             at_hand = _PoolPlan(pool, queue, rooms, limits, preemption, snapshot, jobs, now, result)
             self._admit_in_order(at_hand)
             self._tell(at_hand, stepped=stepped, everyone=everyone)
@@ -247,6 +260,8 @@ class Admission:
                 at.result.create.setdefault(job.uid, []).extend(chosen)
                 at.result.moved[job.uid] = None
                 at.result.unsettled |= bool(at.kept)  # other nodes may be the nearest to what is kept for
+                if at.preemption is not None:
+                    at.preemption.forget()
                 if not key.started:
                     at.admitted.add(job.uid)
                 line.go_on(number, index, same=self._wants_more(at, job))
@@ -359,8 +374,8 @@ class Admission:
         if making:
             self._wait_for(at, job, need, making)
             return
-        if at.preemption.is_on and at.preempting < _HEADS_THAT_PREEMPT:
-            answer = at.preemption.find(job, need, at.rooms, kept=at.kept)
+        if at.preemption is not None and at.preempting < _HEADS_THAT_PREEMPT:
+            answer = at.preemption.find(job, need, kept=at.kept, by_quota=by_quota)
             at.result.again(answer.look_again)
             if answer.victims:
                 at.preempting += 1
@@ -382,7 +397,20 @@ class Admission:
         The nearest are those that lack least when the pods that make room for it are gone, and of them those for which
         that makes the difference.
         """
-        nodes = set(making.values())
+        nodes = dict.fromkeys(making.values())
+        enough = [
+            name
+            for name in nodes
+            if name not in at.kept
+            and at.rooms.is_suiting(name, need)
+            and name not in need.avoided
+            and at.rooms.rooms[name].lacks(need)
+            and not at.rooms.rooms[name].without(making).lacks(need)
+        ]
+        if len(enough) >= need.nodes:  # none is nearer
+            at.kept |= dict.fromkeys(sorted(enough)[: need.nodes], (job.uid, need))
+            at.quotas.promise(job, need)
+            return
 
         def distance(room: Room) -> tuple[tuple[bool, int, int, int], bool, str]:
             if room.node.name not in nodes or not room.lacks(need):
@@ -434,11 +462,14 @@ class Admission:
                 message=text,
             )
             at.jobs[uid] = replace(victim, status=status)
+            self._index_runners(uid, at.jobs[uid], at.snapshot)
             at.result.statuses[uid] = status
             leaving = [a for a in held if a.stopping_for == waiting.uid]
             making |= {(uid, a.pod): NodeName(a.node) for a in leaving}
             at.result.delete.setdefault(uid, []).extend(a.pod for a in leaving)
             at.result.moved[uid] = None
+        if at.preemption is not None:
+            at.preemption.forget()
         return making
 
     # --- what those that wait are told
@@ -450,18 +481,29 @@ class Admission:
         tell = told.choose(line, stepped=changed, everyone=everyone, now=at.now)
         at.result.again(told.refresh_at)
         ends = told.ends(self.usage, at.pool.name, at.jobs, at.now) if tell else None
+        far = {uid: g for uid in changed if (g := self.queues.group_of(uid)) is not None and not everyone}
         for uid, position, group in tell:
+            far.pop(uid, None)
             job = at.jobs[uid]
-            why = at.own.get(uid) or group.why
-            if why is None:
-                need = at.rooms.effective(group.key.need)
-                stale = at.rooms.is_stale(need)
-                why = at.rooms.words(need, fresh=everyone or (stale and told.may_refresh_words()))
             start = ends.estimate(job.kind, position) if ends is not None else None
+            why = self._why(at, uid, group, told, everyone=everyone)
             at.result.wait(at.jobs, uid, _waiting(job, why, places.queue(job, position, line.length, start), at.now))
+        for uid, group in far.items():  # their place follows when it is their turn to be told
+            if uid not in at.admitted:
+                why, job = self._why(at, uid, group, told, everyone=False), at.jobs[uid]
+                at.result.wait(at.jobs, uid, _waiting(job, why, job.status.queue, at.now))
         for uid, why in at.queue.gated.items():
             if (everyone or uid in stepped) and at.jobs[uid].status.phase is Phase.QUEUED:
                 at.result.wait(at.jobs, uid, _waiting(at.jobs[uid], why, None, at.now))
+
+    @staticmethod
+    def _why(at: _PoolPlan, uid: Uid, group: Group, told: places.Places, *, everyone: bool) -> Reason:
+        why = at.own.get(uid) or group.why
+        if why is None:
+            need = at.rooms.effective(group.key.need)
+            stale = at.rooms.is_stale(need)
+            why = at.rooms.words(need, fresh=everyone or (stale and told.may_refresh_words()))
+        return why
 
 
 def _stands_in_line(at: _PoolPlan, uid: Uid) -> bool:

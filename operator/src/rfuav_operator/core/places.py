@@ -16,6 +16,7 @@ from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.usage import Usage
 
 FIRST = 10  # places that are always right
+NEAR = 1000  # places in which a job that has just come is looked for; farther back it is told with the rest
 REFRESH = timedelta(seconds=10)  # how often the rest is looked at again
 AT_A_TIME = 200  # of the rest that are told then: what the budget of writes can carry
 WORDS_AT_A_TIME = 2  # explanations that a plan words anew
@@ -33,8 +34,12 @@ class Line:
         self._admitted = admitted
         self.length = sum(len(group.ages) for group in self._groups) - len(admitted)
 
-    def first(self, count: int) -> list[Told]:
-        """The first `count`, from place 1; what each would use is counted for its namespace before the next."""
+    def first(self, count: int, *, find: Collection[Uid] = ()) -> list[Told]:
+        """The first `count`, from place 1; what each would use is counted for its namespace before the next.
+
+        Beyond, as far as the jobs to `find` stand, if they stand near.
+        """
+        wanted = set(find)
         more: dict[tuple[str, bool], int] = {}
 
         def share(namespace: str, need: Need) -> float:
@@ -42,13 +47,16 @@ class Line:
 
         line = InOrder(self._groups, share)
         found: list[Told] = []
-        while len(found) < count and (turn := line.pop()) is not None:
+        while len(found) < count or (wanted and len(found) < NEAR):
+            if (turn := line.pop()) is None:
+                break
             number, group, index = turn
             uid, need = group.ages[index][2], group.key.need
             if uid not in self._admitted:
                 counted = group.key.namespace, need.gpus > 0
                 more[counted] = more.get(counted, 0) + (need.total_gpus or need.nodes)
                 found.append((uid, len(found) + 1, group))
+                wanted.discard(uid)
             line.go_on(number, index)
         return found
 
@@ -94,7 +102,7 @@ class Places:
             self.refresh_at = None
         elif others:
             wanted = set(others)
-            chosen += [t for t in line.first(line.length)[FIRST:] if t[0] in wanted]
+            chosen += [t for t in line.first(FIRST, find=wanted)[FIRST:] if t[0] in wanted]
         if self.refresh_at is None and line.length > FIRST:
             self.refresh_at = now + REFRESH
         return chosen

@@ -2,22 +2,30 @@
 
 A blocked job comes in; victims go out. Nobody is stopped where it would not let the job in, where room is about to
 come back anyway, or beyond what is needed: the dearest of those chosen are tried again last.
+
+A pool has thousands of blocked jobs and of pods that run, so most questions must end early: with the lowest priority
+that anyone has (`Candidates.has_any`), then with the nodes where victims could help at all (`Clearable`). Only then
+are nodes looked at one by one, those with the cheapest candidates first, until no other can be cheaper.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from heapq import heapify, heappop
 
-from rfuav_operator.core.model import Job, NodeName, Pool, Snapshot, Uid
+from rfuav_operator.core.clearable import Clearable, Left
+from rfuav_operator.core.model import Job, Kind, NodeName, Pool, Snapshot
 from rfuav_operator.core.placement import Held, Holder, Need, Room
 from rfuav_operator.core.queues import priority
 from rfuav_operator.core.quotas import Quotas
+from rfuav_operator.core.runners import Runners
 from rfuav_operator.core.shapes import Kept, PoolRooms
 from rfuav_operator.core.usage import Usage
-from rfuav_operator.core.victims import Candidates, Victim
+from rfuav_operator.core.victims import Asker, Candidates, Like, Victim, held_of
 
 _LOWEST = -(2**40)  # below every priority
+Cost = tuple[int, int, int, float, str]
 
 
 @dataclass(slots=True)
@@ -41,147 +49,230 @@ class _Taken:
             self.gpus[victim.job.namespace] += victim.gpus
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One blocked job, and where victims could help it."""
+
+    job: Job
+    need: Need
+    asker: Asker
+    nodes: set[NodeName]  # where victims could help
+    without: Collection[NodeName]  # of these, those whose room is promised to others
+
+    @property
+    def like(self) -> Like:
+        """The limit of a node that it needs a part of."""
+        return self.need.kind, self.need.gpus > 0
+
+    def may_use(self, name: NodeName) -> bool:
+        """Whether it may have room on this node."""
+        return name in self.nodes and name not in self.without and name not in self.need.avoided
+
+
+class Ground:
+    """What is kept between plans about one pool that lets jobs be stopped: who runs, and where that matters."""
+
+    def __init__(self, pool: Pool, rooms: PoolRooms) -> None:
+        self.runners = Runners(pool)
+        self.clearable = Clearable(rooms, self.runners)
+
+
+def is_on(pool: Pool) -> bool:
+    """Whether a pool lets jobs be stopped for others."""
+    policy = pool.spec.preemption
+    return policy.within_pool != "Never" or policy.reclaim_borrowed != "Never"
+
+
 class Preemption:
     """Finds victims in one pool during one plan."""
 
     def __init__(
-        self, pool: Pool, snapshot: Snapshot, jobs: Mapping[Uid, Job], *, usage: Usage, quotas: Quotas, now: datetime
+        self,
+        pool: Pool,
+        snapshot: Snapshot,
+        ground: Ground,
+        rooms: PoolRooms,
+        *,
+        usage: Usage,
+        quotas: Quotas,
+        now: datetime,
     ) -> None:
         self._snapshot = snapshot
+        self._rooms = rooms
         self._usage = usage
         self._quotas = quotas
-        self._candidates = Candidates(pool, snapshot, jobs, usage=usage, quotas=quotas, now=now)
-        self._in_vain: set[tuple[int, str, Need, bool]] = set()
-        policy = pool.spec.preemption
-        self.is_on = policy.within_pool != "Never" or policy.reclaim_borrowed != "Never"
+        self._candidates = Candidates(pool, ground.runners, quotas, now)
+        self._clearable = ground.clearable
+        self._with_room: dict[tuple[Kind, int], set[NodeName]] = {}
+        self._in_vain: set[tuple[Asker, Need, bool]] = set()
 
-    def find(self, job: Job, need: Need, rooms: PoolRooms, *, kept: Kept) -> Answer:
-        """Whom to stop so that `job` can be admitted. `kept`: nodes whose room is promised to others."""
-        mine, started = priority(job, self._snapshot) or 0, bool(job.status.assignments)
-        asked = mine, job.namespace, need, started
-        if asked in self._in_vain:
-            return Answer()
-        candidates, look_again = self._candidates.for_job(job, need, mine=mine)
+    def forget(self) -> None:
+        """Somebody was stopped or admitted."""
+        self._candidates.forget()
+        self._with_room.clear()
+
+    def find(self, job: Job, need: Need, *, kept: Kept, by_quota: bool) -> Answer:
+        """Whom to stop so that `job` can be admitted.
+
+        Args:
+            job: who waits.
+            need: its shape.
+            kept: nodes whose room is promised to others.
+            by_quota: its namespace's quota refuses it, whatever the room.
+        """
+        asker = self._candidates.asker(job, need, mine=priority(job, self._snapshot) or 0)
+        look_again = self._candidates.later(asker)
+        asked = asker, need, by_quota
+        if not self._candidates.has_any(asker) or asked in self._in_vain:
+            return Answer([], look_again)
+        nodes = self._clearable.nodes(need, below=self._candidates.below(asker))
         victims: list[Victim] = []
-        if candidates and self._quotas.refuses(job.namespace, need, started=started) is not None:
-            victims = self._for_quota(job, need, rooms, candidates, started=started, kept=kept)
-        elif candidates:
-            victims = self._for_room(job, need, rooms, candidates, kept=kept)
-        if victims:
-            self._candidates.forget()
-        else:
+        if len(nodes) >= need.nodes:
+            question = _Question(job, need, asker, nodes, kept)
+            victims = self._for_quota(question) if by_quota else self._for_room(question)
+        if not victims:
             self._in_vain.add(asked)
         return Answer(victims, look_again)
 
     # --- room on nodes
 
-    def _for_room(
-        self, job: Job, need: Need, rooms: PoolRooms, candidates: Iterable[Victim], *, kept: Collection[NodeName]
-    ) -> list[Victim]:
+    def _for_room(self, at: _Question) -> list[Victim]:
         """Victims on the cheapest nodes that could be made free enough, one node for each pod of the job."""
-        by_node: dict[str, list[Victim]] = defaultdict(list)
-        for victim in candidates:
-            by_node[victim.assignment.node].append(victim)
-        options: list[tuple[tuple[int, int, int, float, str], Room]] = []
-        for room in rooms.suits(need):
-            name = room.node.name
-            if name in kept or name in need.avoided:
-                continue
-            if need.nodes == 1 and name not in by_node and not self._candidates.is_clearing(name):
-                continue  # nothing to gain there
-            chosen = self._on_node(job, need, room, by_node[name], _Taken())
-            if chosen is not None:
-                options.append((_cost(chosen, name), room))
-        options.sort(key=lambda option: option[0])
         taken, found = _Taken(), 0
         victims: list[Victim] = []
-        for _, room in options:
-            chosen = self._on_node(job, need, room, by_node[room.node.name], taken)
+        for room in self._options(at):
+            chosen = self._on_node(at, room, taken)
             if chosen is None:
                 continue  # a namespace would not borrow any more by now
             found += 1
             taken.add(chosen)
             victims += chosen
-            if found == need.nodes:
-                return _needed(victims, lambda rest: self._will_fit(need, rooms, rest, kept))
+            if found == at.need.nodes:
+                return _needed(victims, lambda rest: self._will_fit(at, rest)) if found > 1 else victims
         return []
 
-    def _on_node(
-        self, job: Job, need: Need, room: Room, candidates: Iterable[Victim], taken: _Taken
-    ) -> list[Victim] | None:
+    def _options(self, at: _Question) -> Iterator[Room]:
+        """Rooms that can be made free enough, the cheapest first.
+
+        Where the limit of the job's own kind is reached, one like it must go: such nodes are looked at when the
+        cheapest of those is the cheapest that is left. The other nodes, few as a rule, are all looked at first.
+        """
+        rooms = self._rooms.rooms
+        found: list[tuple[Cost, NodeName]] = []
+        looked_at: set[NodeName] = set()
+        for name in at.nodes if at.need.nodes > 1 else self._candidates.clearing.keys() & at.nodes:
+            if at.may_use(name) and self._left(rooms[name], ()).fits(at.need):
+                looked_at.add(name)
+                found.append((_cost((), name), name))
+        for name in self._roomy(at) & at.nodes:
+            if at.may_use(name) and name not in looked_at:
+                looked_at.add(name)
+                self._look(at, name, found)
+        heapify(found)
+        others = self._candidates.cheapest(at.asker, at.like) if self._candidates.has_any(at.asker, at.like) else ()
+        for candidate in others:
+            name = candidate.node
+            if name in looked_at or not at.may_use(name):
+                continue
+            least = 1, candidate.priority, int(candidate.own), candidate.lost_seconds, name
+            while found and found[0][0] <= least:
+                yield rooms[heappop(found)[1]]
+            looked_at.add(name)
+            self._look(at, name, found)
+            heapify(found)
+        while found:
+            yield rooms[heappop(found)[1]]
+
+    def _look(self, at: _Question, name: NodeName, found: list[tuple[Cost, NodeName]]) -> None:
+        chosen = self._on_node(at, self._rooms.rooms[name], _Taken())
+        if chosen is not None:
+            found.append((_cost(chosen, name), name))
+
+    def _roomy(self, at: _Question) -> set[NodeName]:
+        """Nodes with enough left of the kind's own limit, when those are gone that go anyway."""
+        kind, gpu = at.like
+        asked = kind, at.need.gpus
+        if asked in self._with_room:
+            return self._with_room[asked]
+        found = set()
+        for name, room in self._rooms.rooms.items():
+            if name in self._candidates.clearing:
+                left = self._left(room, ())
+                has = left.kind[kind] if gpu else left.jobs[kind]
+            else:
+                has = room.kind_free[kind] if gpu else room.cpu_jobs[kind] - room.jobs_used[kind]
+            if has >= max(1, at.need.gpus):
+                found.add(name)
+        self._with_room[asked] = found
+        return found
+
+    def _on_node(self, at: _Question, room: Room, taken: _Taken) -> list[Victim] | None:
         """Whom to stop on one node; [] when the pod will fit anyway, None when it cannot be made to fit."""
-        trial = self._trial(room, taken.holders)
+        left = self._left(room, taken.holders)
         chosen: list[Victim] = []
         gpus = Counter(taken.gpus)
-        for victim in candidates:
-            if not trial.lacks(need):
-                break
-            if victim.holder in trial.holders and self._may_take(job, victim, gpus):
-                gpus[victim.job.namespace] += victim.gpus
-                trial.release(victim.holder)
-                chosen.append(victim)
-        if trial.lacks(need):
-            return None
-        return _needed(chosen, lambda rest: not self._trial(room, taken.holders | _all_that_stops(rest)).lacks(need))
+        if left.fits(at.need):
+            return chosen
+        for victim in self._candidates.on_node(at.asker, room.node.name):
+            held = room.holders.get(victim.holder)
+            if held is None or victim.holder in taken.holders or not self._candidates.may_take(at.asker, victim, gpus):
+                continue
+            gpus[victim.job.namespace] += victim.gpus
+            left.give_back(held)
+            chosen.append(victim)
+            if left.fits(at.need):
+                return _spared(chosen, room, left, at.need)
+        return None
 
-    def _trial(self, room: Room, gone: Collection[Holder]) -> Room:
-        """The room without these, and without those that go anyway."""
-        return room.without(h for h in room.holders if h in gone or self._candidates.goes(h))
+    def _left(self, room: Room, gone: Collection[Holder]) -> Left:
+        """What the room has left without these, and without those that go anyway."""
+        going = self._candidates.going
+        return Left.of(room, (held for key, held in room.holders.items() if key in going or key in gone))
 
-    def _will_fit(self, need: Need, rooms: PoolRooms, victims: Iterable[Victim], kept: Collection[NodeName]) -> bool:
+    def _will_fit(self, at: _Question, victims: Iterable[Victim]) -> bool:
         """Whether all pods of the job find room when these are gone, and those that go anyway."""
-        gone, left = _all_that_stops(victims), need.nodes
-        for room in rooms.suits(need):
-            name = room.node.name
-            if name not in kept and name not in need.avoided and not self._trial(room, gone).lacks(need):
-                left -= 1
-                if left == 0:
-                    return True
+        gone, lacking = held_of(victims), at.need.nodes
+        for name in at.nodes:
+            lacking -= at.may_use(name) and self._left(self._rooms.rooms[name], gone).fits(at.need)
+            if lacking == 0:
+                return True
         return False
-
-    def _may_take(self, job: Job, victim: Victim, taken: Mapping[str, int]) -> bool:
-        """Whether it is a candidate after the others too: a namespace that would not borrow any more is left alone."""
-        namespace = victim.job.namespace
-        if namespace == job.namespace or victim.assignment.gpus == 0:
-            return True
-        return self._candidates.borrows(namespace, taken.get(namespace, 0))
 
     # --- the namespace's own quota
 
-    def _for_quota(
-        self, job: Job, need: Need, rooms: PoolRooms, candidates: Collection[Victim], *, started: bool, kept: Kept
-    ) -> list[Victim]:
+    def _for_quota(self, at: _Question) -> list[Victim]:
         """The namespace's own pods of lower priority, until its quota has a place again; then others, for the room."""
+        started = bool(at.job.status.assignments)
 
         def is_refused() -> bool:
-            return self._quotas.refuses(job.namespace, need, started=started) is not None
+            return self._quotas.refuses(at.job.namespace, at.need, started=started) is not None
 
         def enough(rest: Collection[Victim]) -> bool:
             self._hold(list(released), released)
             self._release(rest, released)
-            return not is_refused() and self._will_fit(need, rooms, rest, kept)
+            return not is_refused() and self._will_fit(at, rest)
 
         released: dict[Holder, Held] = {}
         chosen: list[Victim] = []
         try:
-            for victim in candidates:
+            for candidate in self._candidates.cheapest(at.asker, own=True):
                 if not is_refused():
                     break
-                if victim.job.namespace == job.namespace and victim.holder not in released:
+                victim = self._candidates.victim(candidate)
+                if victim.holder not in released:
                     self._release([victim], released)
                     chosen.append(victim)
             if is_refused():
                 return []
-            if not self._will_fit(need, rooms, chosen, kept):
-                others = [v for v in candidates if v.holder not in released]
-                more = self._for_room(job, need, rooms, others, kept=kept)
+            if not self._will_fit(at, chosen):
+                more = self._for_room(at)
                 chosen = [*chosen, *more] if more else []
             return _needed(chosen, enough)
         finally:
             self._hold(list(released), released)
 
     def _release(self, victims: Iterable[Victim], released: dict[Holder, Held]) -> None:
-        for holder in _all_that_stops(victims):
+        for holder in held_of(victims):
             held = self._usage.release(*holder)
             if held is not None:
                 released[holder] = held
@@ -192,8 +283,17 @@ class Preemption:
                 self._usage.hold(*holder, released.pop(holder))
 
 
-def _all_that_stops(victims: Iterable[Victim]) -> set[Holder]:
-    return {holder for victim in victims for holder in victim.stops}
+def _spared(chosen: Collection[Victim], room: Room, left: Left, need: Need) -> list[Victim]:
+    """Those of one node without whom it is not enough: the dearest are tried first."""
+    needed = list(chosen)
+    for victim in reversed(needed[:]):
+        held = room.holders[victim.holder]
+        left.give_back(held, -1)
+        if left.fits(need):
+            needed.remove(victim)
+        else:
+            left.give_back(held)
+    return needed
 
 
 def _needed(victims: Iterable[Victim], enough: Callable[[Collection[Victim]], bool]) -> list[Victim]:
@@ -206,7 +306,7 @@ def _needed(victims: Iterable[Victim], enough: Callable[[Collection[Victim]], bo
     return needed
 
 
-def _cost(victims: Collection[Victim], node: str) -> tuple[int, int, int, float, str]:
+def _cost(victims: Collection[Victim], node: str) -> Cost:
     """The cheapest node first: fewest, then of the lowest priority, borrowed, least work lost."""
     return (
         len(victims),

@@ -64,6 +64,11 @@ class Queues:
         if isinstance(where, Reason):
             queue.gated[job.uid] = where
 
+    def group_of(self, uid: Uid) -> Group | None:
+        """The group in which a job stands."""
+        pool, key, _ = self._places.get(uid, ("", None, None))
+        return None if key is None else self.pools[pool].groups.get(key)
+
     def remove(self, uid: Uid) -> None:
         """Take a job out of its queue."""
         place = self._places.pop(uid, None)

@@ -152,6 +152,10 @@ class PoolRooms:
         """Rooms of the nodes that could take this shape when empty."""
         return (self.rooms[name] for name in self._shape(need).suits)
 
+    def is_suiting(self, name: NodeName, need: Need) -> bool:
+        """Whether this node could take the shape when empty."""
+        return name in self._shape(need).suits
+
     def choose(self, need: Need, *, exclude: Collection[NodeName] = (), kept: Kept | None = None) -> Room | None:
         """The room for one more pod of this shape, or None.
 

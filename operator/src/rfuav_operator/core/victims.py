@@ -2,57 +2,89 @@
 
 Two things make a pod a candidate: its job's priority is lower (withinPool), or its namespace borrows what the waiting
 one may take back (reclaimBorrowed). A namespace that does not borrow is stopped for nobody else's sake, and nothing
-younger than minRuntimeSeconds is stopped. The snapshot with this turn's jobs comes in; `Victim`s go out.
+younger than minRuntimeSeconds is stopped. Who runs comes in; `Victim`s go out, the cheapest first and only as many as
+are asked for.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from heapq import merge
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from rfuav_operator.core.model import Assignment, Job, Kind, PodPhase, Pool, Snapshot, Uid
-from rfuav_operator.core.placement import Holder, Need, is_active
-from rfuav_operator.core.queues import priority
+from rfuav_operator.core.model import Assignment, Job, Kind, NodeName, Pool, Uid
+from rfuav_operator.core.placement import Holder, Need
 from rfuav_operator.core.quotas import Quotas
-from rfuav_operator.core.usage import Usage
+from rfuav_operator.core.runners import Runner, Runners, Sort, stops_of
+
+HIGHEST = 2**40  # above every priority
+Like = tuple[Kind, bool]  # kind, with GPU or without
+
+
+class Asker(NamedTuple):
+    """What of a waiting job decides whom it may stop."""
+
+    priority: int
+    namespace: str
+    nominal: bool  # it would stay within its namespace's own share, and may take back what others borrow
+
+
+class Candidate(NamedTuple):
+    """One pod that may be stopped; the cheapest is the least: lowest priority, borrowed room, least work lost."""
+
+    priority: int
+    own: bool  # its namespace does not borrow
+    lost_seconds: float
+    node: NodeName
+    pod: str
+    uid: Uid
 
 
 @dataclass(frozen=True, slots=True)
 class Victim:
     """One pod that may be stopped, and with it, in a job of several nodes, all pods of the job."""
 
-    job: Job
-    assignment: Assignment
-    priority: int
+    runner: Runner
     borrows: bool
     lost_seconds: float  # work since the last checkpoint, which is done again
 
     @property
+    def job(self) -> Job:
+        """The job that it is a pod of."""
+        return self.runner.job
+
+    @property
+    def assignment(self) -> Assignment:
+        """The record of the pod."""
+        return self.runner.assignment
+
+    @property
+    def priority(self) -> int:
+        """The job's priority."""
+        return self.runner.sort.priority
+
+    @property
     def holder(self) -> Holder:
         """By what rooms know it."""
-        return self.job.uid, self.assignment.pod
+        return self.runner.holder
 
     @property
     def stops(self) -> list[Holder]:
         """All that stops with it."""
-        return [(self.job.uid, a.pod) for a in _stops_of(self.job, self.assignment)]
+        return [(self.job.uid, a.pod) for a in stops_of(self.job, self.assignment)]
 
     @property
     def gpus(self) -> int:
         """GPU slots that its namespace has less then."""
-        return sum(a.gpus for a in _stops_of(self.job, self.assignment))
+        return sum(a.gpus for a in stops_of(self.job, self.assignment))
 
     @property
     def cost(self) -> tuple[int, bool, float, str]:
         """The cheapest first: lowest priority, borrowed room, least work lost."""
         return self.priority, not self.borrows, self.lost_seconds, self.assignment.pod
-
-
-def _stops_of(job: Job, a: Assignment) -> list[Assignment]:
-    """What stops with one pod: a job of several nodes runs whole or not at all."""
-    return list(job.status.assignments) if job.kind is Kind.TRAINING else [a]
 
 
 def stopped(job: Job, victims: Iterable[Victim], waiting: Job) -> tuple[Assignment, ...]:
@@ -67,95 +99,140 @@ def stopped(job: Job, victims: Iterable[Victim], waiting: Job) -> tuple[Assignme
 class Candidates:
     """Who may be stopped in one pool, during one plan."""
 
-    def __init__(
-        self, pool: Pool, snapshot: Snapshot, jobs: Mapping[Uid, Job], *, usage: Usage, quotas: Quotas, now: datetime
-    ) -> None:
-        self._pool = pool
-        self._snapshot = snapshot
-        self._jobs = jobs
-        self._usage = usage
+    def __init__(self, pool: Pool, runners: Runners, quotas: Quotas, now: datetime) -> None:
+        self._within = pool.spec.preemption.within_pool != "Never"
+        self._reclaims = pool.spec.preemption.reclaim_borrowed
+        self._runners = runners
         self._quotas = quotas
         self._now = now
-        self._policy = pool.spec.preemption
-        self.forget()
+        self._reach: dict[tuple[bool, Like | None], _Reach] = {}  # of the young, of the old
+        self._spare: dict[str, int] = {}
+        runners.grow(now)
 
     def forget(self) -> None:
-        """Somebody was stopped: look at all anew."""
-        self._known: dict[tuple[int, str, bool], tuple[list[Victim], datetime | None]] = {}
-        self._going: set[Holder] | None = None  # pods that go already: stopped, suspended, drained, ended
-        self._clearing: set[str] = set()  # nodes that they leave
-        self._going_gpus: Counter[str] = Counter()  # by namespace
+        """Somebody was stopped or admitted: namespaces borrow more or less."""
+        self._reach.clear()
+        self._spare.clear()
 
-    def for_job(self, job: Job, need: Need, *, mine: int) -> tuple[list[Victim], datetime | None]:
-        """Whom a job of priority `mine` may stop, the cheapest first, and when more will be old enough."""
-        reclaims = self._policy.reclaim_borrowed
-        nominal = need.gpus > 0 and reclaims != "Never" and self._quotas.is_nominal(job.namespace, need)
-        asker = mine, job.namespace, nominal
-        if asker in self._known:
-            return self._known[asker]
-        found: list[Victim] = []
-        look_again: datetime | None = None
-        going = self._all_going()
-        for uid, name, held in self._usage.of_pool(self._pool.name):
-            if (uid, name) in going:
+    # --- askers
+
+    def asker(self, job: Job, need: Need, *, mine: int) -> Asker:
+        """What decides whom this job may stop."""
+        nominal = need.gpus > 0 and self._reclaims != "Never" and self._quotas.is_nominal(job.namespace, need)
+        return Asker(mine, job.namespace, nominal)
+
+    def below(self, asker: Asker) -> int:
+        """Whoever has at least this priority is never stopped for it."""
+        return HIGHEST if asker.nominal and self._reclaims == "Any" else asker.priority
+
+    def has_any(self, asker: Asker, like: Like | None = None) -> bool:
+        """Whether there is a candidate at all, or one like this."""
+        return self._reaches(self._lowest(like, young=False), asker)
+
+    def later(self, asker: Asker) -> datetime | None:
+        """When to look again: somebody who would be a candidate is too young."""
+        return self._runners.next_birthday() if self._reaches(self._lowest(None, young=True), asker) else None
+
+    def _lowest(self, like: Like | None, *, young: bool) -> "_Reach":
+        known = self._reach.get((young, like))
+        if known is None:
+            known = self._reach[young, like] = _Reach({}, HIGHEST, {})
+            for sort in self._runners.young if young else self._runners.old:
+                if like is None or (sort.kind, sort.gpu) == like:
+                    known.count(sort, borrows=self.borrows(sort.namespace))
+        return known
+
+    def _reaches(self, reach: "_Reach", asker: Asker) -> bool:
+        mine, namespace, nominal = asker
+        if self._within and (reach.anyone < mine or reach.own.get(namespace, HIGHEST) < mine):
+            return True
+        below = self.below(asker)
+        return nominal and any(ns != namespace and lowest < below for ns, lowest in reach.borrowers.items())
+
+    # --- candidates
+
+    def cheapest(self, asker: Asker, only: Like | None = None, *, own: bool = False) -> Iterator[Candidate]:
+        """Whom the asker may stop, the cheapest first; `only` pods like these, and of its `own` namespace only."""
+        found = []
+        for sort in self._runners.old:
+            if (own and sort.namespace != asker.namespace) or (only and (sort.kind, sort.gpu) != only):
                 continue
-            other, borrows = self._jobs[uid], self.borrows(held.namespace)
-            theirs, foreign = priority(other, self._snapshot) or 0, other.namespace != job.namespace
-            by_rank = self._policy.within_pool != "Never" and (not foreign or borrows or held.gpus == 0)
-            by_right = nominal and foreign and borrows and held.gpus > 0
-            if not ((theirs < mine and (by_rank or by_right)) or (by_right and reclaims == "Any")):
-                continue
-            a = next(a for a in other.status.assignments if a.pod == name)
-            old_at = self._old_enough_at(other, a)
-            if old_at is not None and old_at <= self._now:
-                found.append(Victim(other, a, theirs, borrows, self._lost(other, a)))
-            elif old_at is not None:
-                look_again = min(look_again or old_at, old_at)
-        self._known[asker] = sorted(found, key=lambda victim: victim.cost), look_again
-        return self._known[asker]
+            if self._may_stop(asker, sort):
+                found.append(self._in_order(sort, not self.borrows(sort.namespace)))
+        return merge(*found)
+
+    def on_node(self, asker: Asker, name: NodeName) -> list[Victim]:
+        """Whom the asker may stop on one node, the cheapest first."""
+        found = [
+            Victim(runner, self.borrows(runner.sort.namespace), self._lost(runner))
+            for runner in self._runners.on_node(name)
+            if runner.old_at is not None and runner.old_at <= self._now and self._may_stop(asker, runner.sort)
+        ]
+        return sorted(found, key=lambda victim: victim.cost)
+
+    def _in_order(self, sort: Sort, own: bool) -> Iterator[Candidate]:
+        for runner in self._runners.least_lost(sort):
+            uid, pod = runner.holder
+            yield Candidate(sort.priority, own, self._lost(runner), runner.node, pod, uid)
+
+    def victim(self, candidate: Candidate) -> Victim:
+        """The candidate with all that is known of it."""
+        return Victim(self._runners.named(candidate.uid, candidate.pod), not candidate.own, candidate.lost_seconds)
+
+    def _lost(self, runner: Runner) -> float:
+        return max(0.0, (self._now - runner.since).total_seconds()) * runner.sort.repeats if runner.since else 0.0
+
+    def _may_stop(self, asker: Asker, sort: Sort) -> bool:
+        mine, namespace, nominal = asker
+        own, lower = sort.namespace == namespace, sort.priority < mine
+        borrows = sort.gpu and self.borrows(sort.namespace)
+        if self._within and lower and (own or borrows or not sort.gpu):
+            return True
+        return nominal and not own and borrows and (lower or self._reclaims == "Any")
+
+    def may_take(self, asker: Asker, victim: Victim, taken: Counter[str]) -> bool:
+        """Whether it is a candidate after others too: a namespace that would not borrow any more is left alone."""
+        namespace = victim.job.namespace
+        if namespace == asker.namespace or victim.assignment.gpus == 0:
+            return True
+        return self.borrows(namespace, taken[namespace])
 
     def borrows(self, namespace: str, taken: int = 0) -> bool:
         """Whether it holds more than its own when those that go already, and `taken` slots beside, are gone."""
-        self._all_going()
-        return self._quotas.borrowed(namespace) > self._going_gpus[namespace] + taken
+        spare = self._spare.get(namespace)
+        if spare is None:
+            spare = self._spare[namespace] = self._quotas.borrowed(namespace) - self._runners.going_gpus[namespace]
+        return spare > taken
 
-    def goes(self, holder: Holder) -> bool:
-        """Whether the pod goes already: its room is about to come back."""
-        return holder in self._all_going()
+    # --- those that go already
 
-    def is_clearing(self, node: str) -> bool:
-        """Whether such a pod is on this node."""
-        self._all_going()
-        return node in self._clearing
+    @property
+    def going(self) -> Collection[Holder]:
+        """Pods that go already: their room is about to come back."""
+        return self._runners.going
 
-    def _all_going(self) -> Collection[Holder]:
-        if self._going is None:
-            self._going = set()
-            for uid, name, held in self._usage.of_pool(self._pool.name):
-                job, pod = self._jobs.get(uid), self._snapshot.pods_of.get(uid, {}).get(name)
-                a = None
-                if job is not None and is_active(job) and not job.deleting:
-                    a = next((a for a in job.status.assignments if a.pod == name), None)
-                if a is None or a.stopping or (pod is not None and not pod.live):
-                    self._going.add((uid, name))
-                    self._clearing.add(held.node)
-                    self._going_gpus[held.namespace] += held.gpus
-        return self._going
+    @property
+    def clearing(self) -> Mapping[NodeName, int]:
+        """Nodes that such pods leave."""
+        return self._runners.clearing
 
-    def _old_enough_at(self, job: Job, a: Assignment) -> datetime | None:
-        """From when it may be stopped; None: it has just been admitted, or is about to end."""
-        since = []
-        for each in _stops_of(job, a):
-            pod = self._snapshot.pods_of.get(job.uid, {}).get(each.pod)
-            if pod is None or pod.deleting or pod.phase is not PodPhase.RUNNING or each.started_at is None:
-                return None
-            since.append(each.started_at)
-        return max(since) + timedelta(seconds=self._policy.min_runtime_seconds)
 
-    def _lost(self, job: Job, a: Assignment) -> float:
-        """Seconds of work that would be done again; an inference keeps what it has classified."""
-        if job.kind is Kind.INFERENCE or a.started_at is None:
-            return 0.0
-        saved = job.status.checkpoint.saved_at if job.status.checkpoint else None
-        since = max(a.started_at, saved) if saved is not None else a.started_at
-        return max(0.0, (self._now - since).total_seconds()) * job.spec.nodes
+@dataclass(slots=True)
+class _Reach:
+    """The lowest priorities among those who run: who has nobody below him finds no candidate."""
+
+    own: dict[str, int]  # by namespace
+    anyone: int  # of those whom any namespace may stop by rank
+    borrowers: dict[str, int]  # of those whose GPUs are borrowed, by namespace
+
+    def count(self, sort: Sort, *, borrows: bool) -> None:
+        self.own[sort.namespace] = min(self.own.get(sort.namespace, HIGHEST), sort.priority)
+        if borrows or not sort.gpu:
+            self.anyone = min(self.anyone, sort.priority)
+        if borrows and sort.gpu:
+            self.borrowers[sort.namespace] = min(self.borrowers.get(sort.namespace, HIGHEST), sort.priority)
+
+
+def held_of(victims: Iterable[Victim]) -> set[Holder]:
+    """All that stops with these."""
+    return {holder for victim in victims for holder in victim.stops}
