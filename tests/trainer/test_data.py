@@ -1,11 +1,7 @@
 """Finding and reading inputs: formats, frames, splits, and everything that can be wrong with a folder."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from trainer.trainer_kit import image_set, tone_set
 
@@ -91,39 +87,6 @@ def test_an_empty_class_folder(tmp_path):
     (tmp_path / "delta").mkdir()
     with pytest.raises(InputError, match=r"no .* files in .*delta"):
         data.list_labelled(tmp_path, data.find_classes(tmp_path, where="x"), "image", None, where="x")
-
-
-@given(
-    groups=st.lists(st.lists(st.integers(1, 5), min_size=2, max_size=8), min_size=2, max_size=4),
-    fraction=st.floats(0.05, 0.95),
-    seed=st.integers(0, 99),
-)
-@settings(deadline=None, max_examples=100)
-def test_a_split_parts_no_recording_and_leaves_every_class_on_both_sides(groups, fraction, seed):
-    classes = [f"c{index}" for index in range(len(groups))]
-    samples = [
-        Sample(Path("x"), f"{classes[label]}/{number}", label, frame, f"{classes[label]}/{number}")
-        for label, sizes in enumerate(groups)
-        for number, frames in enumerate(sizes)
-        for frame in range(frames)
-    ]
-    train, validation = data.split(samples, classes, fraction, seed)
-    assert sorted(train + validation, key=repr) == sorted(samples, key=repr)
-    assert not {s.group for s in train} & {s.group for s in validation}
-    for side in (train, validation):
-        assert {s.label for s in side} == set(range(len(groups)))
-    assert data.split(samples, classes, fraction, seed) == (train, validation)
-    for label, sizes in enumerate(groups):
-        wanted = fraction * sum(sizes)
-        taken = sum(s.label == label for s in validation)
-        assert taken <= wanted + max(sizes)
-        assert taken >= wanted - max(sizes) or taken == sum(sizes) - max(sizes)
-
-
-def test_a_class_with_one_recording_cannot_be_split():
-    samples = [Sample(Path("x"), f"a/{n}", 0, n, "a/0") for n in range(3)]
-    with pytest.raises(InputError, match="a has 1: add recordings, or name a folder in dataset.validation.uri"):
-        data.split(samples, ["a"], 0.2, 0)
 
 
 def test_pictures_of_one_recording_lie_in_one_folder(tmp_path):

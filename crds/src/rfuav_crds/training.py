@@ -62,10 +62,11 @@ class TrainingModel(Spec):
 
 
 class TrainingData(Spec):
-    """Folder of the training data: one folder a class."""
+    """The training data: a folder with one folder a class, or a manifest (.jsonl, .parquet)."""
 
     uri: DataUri = Field(
-        description="pvc://CLAIM/path, s3://bucket/prefix, hf://datasets/owner/name or file:///path in the image."
+        description="Folder with one folder a class, or a manifest (.jsonl or .parquet with path, label, snr, "
+        "recording): pvc://CLAIM/path, s3://bucket/prefix, hf://datasets/owner/name or file:///path in the image."
     )
 
 
@@ -80,9 +81,13 @@ class Validation(Spec):
         ),
     )
 
-    uri: DataUri | None = Field(None, description="Folder of the validation data, with the same classes as train.")
+    uri: DataUri | None = Field(
+        None, description="Folder or manifest of the validation data, with the same classes as train."
+    )
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="Share of the training data that is set apart, stratified and seeded, between 0 and 1."
+        None,
+        description="Share of the training data that is set apart, stratified and seeded, whole recordings, between 0 "
+        "and 1.",
     )
 
 
@@ -99,6 +104,11 @@ class Dataset(Spec):
     )
     format: Format = Field("auto", description="image, iq (raw recordings), or auto: by the file names. Default: auto.")
     iq: Iq = Field(default_factory=Iq, description="How raw recordings are read; images need none of it.")
+    error_threshold: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.05,
+        description="Share of unreadable files, 0 to 1, above which the job fails; they are listed either way. "
+        "Default: 0.05.",
+    )
 
 
 class Optimizer(Spec):

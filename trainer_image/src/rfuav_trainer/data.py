@@ -6,7 +6,6 @@ one size.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -81,6 +80,7 @@ class Sample:
         label: index of its class; -1 when not labelled.
         frame: index of the frame in its recording; None for images.
         group: samples of one recording have the same group and never part in a split.
+        snr: in dB, where a manifest states it.
     """
 
     path: Path
@@ -88,6 +88,7 @@ class Sample:
     label: int = -1
     frame: int | None = None
     group: str = ""
+    snr: float | None = None
 
 
 @dataclass
@@ -257,39 +258,6 @@ class Reader:
             self._left -= result.nbytes
             self._cache[key] = result
         return result
-
-
-def split(
-    samples: Sequence[Sample], classes: Sequence[str], fraction: float, seed: int
-) -> tuple[list[Sample], list[Sample]]:
-    """Training and validation samples: about `fraction` of every class set apart, whole recordings, by the seed.
-
-    Raises:
-        InputError: a class has a single recording.
-    """
-    validation: set[str] = set()
-    for label, name in enumerate(classes):
-        sizes: dict[str, int] = {}
-        for sample in samples:
-            if sample.label == label:
-                sizes[sample.group] = sizes.get(sample.group, 0) + 1
-        if len(sizes) < 2:  # noqa: PLR2004  (one for each side)
-            raise InputError(
-                f"dataset.validation.fraction needs two recordings or images of every class, {name} has {len(sizes)}: "
-                "add recordings, or name a folder in dataset.validation.uri",
-            )
-        ordered = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}/{group}".encode()).digest())
-        wanted = fraction * sum(sizes.values())
-        taken = 0
-        for group in ordered[:-1]:
-            if taken and taken + sizes[group] / 2 > wanted:
-                break
-            validation.add(group)
-            taken += sizes[group]
-    return (
-        [s for s in samples if s.group not in validation],
-        [s for s in samples if s.group in validation],
-    )
 
 
 def read_label_file(path: Path) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rfuav_crds import Iq, TrainingJobSpec, parse_quantity
-from rfuav_trainer import data
+from rfuav_trainer import data, manifest
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.spectrogram import SpectrogramParameters
+from rfuav_trainer.splitting import split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-ERROR_THRESHOLD = 0.05
-"""Share of unreadable files above which a training fails."""
 SHOWN = 3
 """How many of them an error names."""
 
@@ -38,6 +37,7 @@ class Dataset:
     preprocessing: data.Preprocessing
     unreadable: dict[str, str]
     files: int
+    error_threshold: float
 
     def pass_over(self, found: Mapping[str, str]) -> None:
         """Take note of unreadable files.
@@ -49,7 +49,7 @@ class Dataset:
             if name not in self.unreadable:
                 self.unreadable[name] = reason
                 log.warning("unreadable file passed over", file=name, problem=reason)
-        check_share(self.unreadable, self.files, ERROR_THRESHOLD)
+        check_share(self.unreadable, self.files, self.error_threshold)
 
 
 def check_share(unreadable: Mapping[str, str], files: int, threshold: float) -> None:
@@ -78,46 +78,71 @@ def spectrogram_parameters(iq: Iq) -> SpectrogramParameters:
     )
 
 
+class _Source:
+    """A data set's folder or manifest; `where` is the field that names it."""
+
+    def __init__(self, job: Job, uri: str, where: str) -> None:
+        self.where = where
+        self.path = job.path(uri, where)
+        self.rows = manifest.read(self.path, where=where) if manifest.is_manifest(self.path) else None
+
+    def classes(self) -> list[str]:
+        if self.rows is None:
+            return data.find_classes(self.path, where=self.where)
+        return manifest.classes(self.rows, where=self.where)
+
+    def kind(self, wanted: str) -> str:
+        if self.rows is None:
+            return data.find_files(self.path, kind=wanted, where=self.where)[1]
+        return manifest.kind_of(self.rows, wanted, where=self.where)
+
+    def samples(self, classes: list[str], kind: str, spectrogram: SpectrogramParameters | None) -> data.Listing:
+        if self.rows is None:
+            return data.list_labelled(self.path, classes, kind, spectrogram, where=self.where)
+        return manifest.list_rows(self.path, self.rows, classes, kind, spectrogram, where=self.where)
+
+
 def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
     """Find the samples of spec.dataset.
 
     Raises:
-        InputError: folders or files are missing, or too many cannot be read.
+        InputError: folders, manifests or files are missing, or too many cannot be read.
         InvalidConfigurationError: the classes are not what the job says.
     """
-    where = "dataset.train.uri"
-    root = job.path(spec.dataset.train.uri, where)
-    classes = data.find_classes(root, where=where)
+    source = _Source(job, spec.dataset.train.uri, "dataset.train.uri")
+    classes = source.classes()
     if spec.model.num_classes not in (None, len(classes)):
         raise InvalidConfigurationError(
-            f"model.numClasses is {spec.model.num_classes}, but {root} holds {len(classes)} class folders "
+            f"model.numClasses is {spec.model.num_classes}, but {source.path} holds {len(classes)} classes "
             f"({', '.join(classes[:10])}{', ...' if classes[10:] else ''}): "
-            "correct the number, leave it out, or correct the folders",
+            "correct the number, leave it out, or correct the data",
             reason="ClassMismatch",
         )
-    _, kind = data.find_files(root, kind=spec.dataset.format, where=where)
+    kind = source.kind(spec.dataset.format)
     spectrogram = spectrogram_parameters(spec.dataset.iq) if kind == "iq" else None
     mean, std = data.SPECTROGRAM if kind == "iq" else data.IMAGENET
     preprocessing = data.Preprocessing(kind, spec.dataset.image_size, mean, std, spectrogram)
-    train = data.list_labelled(root, classes, kind, spectrogram, where=where)
+    train = source.samples(classes, kind, spectrogram)
     if spec.dataset.validation.uri is not None:
-        where = "dataset.validation.uri"
-        other = job.path(spec.dataset.validation.uri, where)
-        theirs = data.find_classes(other, where=where)
-        if theirs != classes:
-            missing, extra = sorted(set(classes) - set(theirs)), sorted(set(theirs) - set(classes))
-            raise InvalidConfigurationError(
-                f"the class folders of {other} differ from those of {root}: missing {', '.join(missing) or 'none'}, "
-                f"unknown {', '.join(extra) or 'none'}",
-                reason="ClassMismatch",
-            )
-        validation = data.list_labelled(other, classes, kind, spectrogram, where=where)
-        unreadable = {**train.unreadable, **{f"validation/{k}": v for k, v in validation.unreadable.items()}}
-        dataset = Dataset(train.samples, validation.samples, classes, preprocessing, {}, train.files + validation.files)
+        other = _Source(job, spec.dataset.validation.uri, "dataset.validation.uri")
+        _same_classes(source, classes, other, other.classes())
+        theirs = other.samples(classes, kind, spectrogram)
+        parts, files = (train.samples, theirs.samples), train.files + theirs.files
+        unreadable = {**train.unreadable, **{f"validation/{k}": v for k, v in theirs.unreadable.items()}}
     else:
-        fraction = spec.dataset.validation.fraction or 0.0
-        parts = data.split(train.samples, classes, fraction, spec.training.seed)
-        unreadable = train.unreadable
-        dataset = Dataset(*parts, classes, preprocessing, {}, train.files)
+        parts = split(train.samples, classes, spec.dataset.validation.fraction or 0.0, spec.training.seed)
+        files, unreadable = train.files, train.unreadable
+    dataset = Dataset(*parts, classes, preprocessing, {}, files, spec.dataset.error_threshold)
     dataset.pass_over(unreadable)
     return dataset
+
+
+def _same_classes(source: _Source, classes: list[str], other: _Source, theirs: list[str]) -> None:
+    if theirs == classes:
+        return
+    missing, extra = sorted(set(classes) - set(theirs)), sorted(set(theirs) - set(classes))
+    raise InvalidConfigurationError(
+        f"the classes of {other.path} differ from those of {source.path}: missing {', '.join(missing) or 'none'}, "
+        f"unknown {', '.join(extra) or 'none'}",
+        reason="ClassMismatch",
+    )

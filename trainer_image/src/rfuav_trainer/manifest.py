@@ -1,0 +1,171 @@
+"""Data sets as a list: JSON Lines or Parquet with a path, a label, and perhaps SNR and recording for each file.
+
+In: `train.jsonl` or `train.parquet`, paths relative to its folder. Out: rows that have been checked, and their samples.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from rfuav_trainer import data, storage
+from rfuav_trainer.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from rfuav_trainer.spectrogram import SpectrogramParameters
+
+SUFFIXES = (".jsonl", ".parquet")
+COLUMNS = ("path", "label", "snr", "recording")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file of a data set.
+
+    Attributes:
+        path: relative to the manifest's folder, with forward slashes.
+        label: name of its class.
+        snr: in dB; None when not stated.
+        recording: files of one recording have the same and never part in a split; the file itself when not stated.
+    """
+
+    path: str
+    label: str
+    snr: float | None
+    recording: str
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a data set is a manifest, by its name; a folder may not be called so."""
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
+
+
+def read(path: Path, *, where: str) -> list[Row]:
+    """The rows of a manifest, sorted by path; columns of other names are left alone.
+
+    Raises:
+        InputError: it is missing, no manifest, or a row says what cannot be; the message names the row.
+    """
+    if not path.is_file():
+        raise InputError(f"{where}: {path} does not exist: put the manifest there or correct the path")
+    rows: dict[str, Row] = {}
+    with storage.opened(path) as here:
+        for number, content in enumerate(_records(here, where), start=1):
+            at = f"{where}: {path.name}, row {number}"
+            row = _checked(content, at)
+            if row.path in rows:
+                raise InputError(f"{at}: {row.path} was listed before: list every file once")
+            rows[row.path] = row
+    if not rows:
+        raise InputError(f"{where}: {path} lists nothing")
+    return [rows[name] for name in sorted(rows)]
+
+
+def classes(rows: Iterable[Row], *, where: str) -> list[str]:
+    """The sorted labels; InputError when there are fewer than two."""
+    found = sorted({row.label for row in rows})
+    if len(found) < 2:  # noqa: PLR2004  (a classifier tells at least two things apart)
+        raise InputError(f"{where}: the manifest has one label alone ({found[0]}): at least two are needed")
+    return found
+
+
+def kind_of(rows: Iterable[Row], wanted: str, *, where: str) -> str:
+    """Image or iq, by the names of the files, or as `wanted` says.
+
+    Raises:
+        InputError: a file is neither, or both are there and none was chosen.
+    """
+    kinds: dict[str, str] = {}
+    for row in rows:
+        suffix = f".{row.path.rpartition('.')[2].lower()}"
+        kind = "iq" if suffix in data.IQ_SUFFIXES else "image" if suffix in data.IMAGE_SUFFIXES else ""
+        if not kind:
+            raise InputError(f"{where}: {row.path} is neither a picture nor a recording, by its name: remove the row")
+        kinds.setdefault(kind, row.path)
+    if wanted == "auto" and len(kinds) > 1:
+        raise InputError(
+            f"{where}: the manifest lists pictures ({kinds['image']}) and recordings ({kinds['iq']}): "
+            "write format image or iq"
+        )
+    return next(iter(kinds)) if wanted == "auto" else wanted
+
+
+def list_rows(
+    path: Path,
+    rows: Sequence[Row],
+    labels: Sequence[str],
+    kind: str,
+    spectrogram: SpectrogramParameters | None,
+    *,
+    where: str,
+) -> data.Listing:
+    """The samples of the rows of `kind`: one for a picture, one for each whole frame of a recording.
+
+    Raises:
+        InputError: nothing of a class can be read.
+    """
+    suffixes = data.IQ_SUFFIXES if kind == "iq" else data.IMAGE_SUFFIXES
+    wanted = {r.path: r for r in rows if f".{r.path.rpartition('.')[2].lower()}" in suffixes}
+    root = path.parent
+    missing = {name: "does not exist" for name in wanted if not (root / name).is_file()}
+    files = [root / name for name in wanted if name not in missing]
+    listing = data.list_samples(files, root, spectrogram if kind == "iq" else None)
+    index = {name: number for number, name in enumerate(labels)}
+    samples = [
+        replace(s, label=index[row.label], group=row.recording, snr=row.snr)
+        for s in listing.samples
+        for row in (wanted[s.name],)
+    ]
+    unreadable = {**missing, **listing.unreadable}
+    empty = sorted(set(range(len(labels))) - {s.label for s in samples})
+    if empty:
+        reason = next(iter(unreadable.items()), ("no file", f"none is of format {kind}"))
+        raise InputError(f"{where}: nothing of class {labels[empty[0]]} can be read (for instance {': '.join(reason)})")
+    return data.Listing(samples, unreadable, len(wanted))
+
+
+def _records(path: Path, where: str) -> Iterator[Any]:
+    if path.suffix.lower() == ".jsonl":
+        yield from _json_lines(path, where)
+        return
+    from pyarrow import ArrowException  # noqa: PLC0415  (half a second to import)
+    from pyarrow.parquet import ParquetFile  # noqa: PLC0415
+
+    try:
+        with ParquetFile(path) as opened:
+            there = [name for name in COLUMNS if name in opened.schema_arrow.names]
+            for batch in opened.iter_batches(columns=there):
+                yield from batch.to_pylist()
+    except (ArrowException, OSError) as error:
+        raise InputError(f"{where}: {path} is no whole Parquet file: {error}") from error
+
+
+def _json_lines(path: Path, where: str) -> Iterator[Any]:
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise InputError(f"{where}: {path.name}, line {number} is not JSON: {error}") from error
+
+
+def _checked(content: Any, where: str) -> Row:
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: write an object with path and label")
+    path, label, snr = content.get("path"), content.get("label"), content.get("snr")
+    recording = content.get("recording")
+    if not isinstance(path, str) or not {"", ".", ".."}.isdisjoint(path.split("/")) or "\\" in path:
+        raise InputError(f"{where}: path {path!r}: write a path below the manifest's folder, without '..'")
+    if not isinstance(label, str) or not label:
+        raise InputError(f"{where}: label {label!r}: write the name of the class")
+    if snr is not None and (isinstance(snr, bool) or not isinstance(snr, int | float) or snr != snr):  # noqa: PLR0124
+        raise InputError(f"{where}: snr {snr!r}: write a number of dB, or leave it out")
+    if recording is not None and not isinstance(recording, str):
+        raise InputError(f"{where}: recording {recording!r}: write a name, or leave it out")
+    return Row(path, label, None if snr is None else float(snr), recording or path)
