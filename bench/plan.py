@@ -171,12 +171,14 @@ def run(pending: int, nodes: int, cycles: int, *, preemption: bool = False) -> d
     full = time.perf_counter() - began
     chance = random.Random(2)
     running = sorted(_apply(first.actions, world, jobs).created)
-    _seen_to_run(running, scheduler, world, jobs, NOW)
-    admitted, now, times, stopped, leaving = len(running), NOW, [], 0, []
+    started = Dirt(jobs=[uid for uid, _ in running])  # nobody is stopped before he was seen to run
+    seen = scheduler.turn(Snapshot(jobs=jobs, **world), started, reports=[], now=NOW)
+    admitted, now, times, stopped = len(running), NOW, [], 0
+    done = _apply(seen.actions, world, jobs)
     for number in range(cycles):
         now += timedelta(milliseconds=50)
-        changed = {uid for uid, _ in leaving}
-        for uid, name in leaving:
+        changed = {uid for uid, _ in done.created + done.deleted}
+        for uid, name in done.deleted:
             del world["pods_of"][uid][name]
         if preemption and number % 10 == 0:
             changed.add(_arrives(number, jobs, now))
@@ -189,10 +191,7 @@ def run(pending: int, nodes: int, cycles: int, *, preemption: bool = False) -> d
         gone = set(done.deleted)
         running = [pod for pod in running if pod not in gone] if gone else running
         running += done.created
-        leaving = done.deleted
-        if preemption:
-            _seen_to_run(done.created, scheduler, world, jobs, now)
-        stopped += len(leaving)
+        stopped += len(gone)
     times.sort()
     return {
         "full_plan_s": round(plan, 3),
@@ -204,14 +203,6 @@ def run(pending: int, nodes: int, cycles: int, *, preemption: bool = False) -> d
         "peak_mb": round(_peak_mb()),
         **({"preempted": stopped} if preemption else {}),
     }
-
-
-def _seen_to_run(
-    pods: list[tuple[Uid, str]], scheduler: Scheduler, world: dict[str, Any], jobs: dict[Uid, Job], now: datetime
-) -> None:
-    """Their jobs are told so: nobody is stopped before he runs."""
-    dirt = Dirt(jobs=[uid for uid, _ in pods])
-    _apply(scheduler.turn(Snapshot(jobs=jobs, **world), dirt, reports=[], now=now).actions, world, jobs)
 
 
 def _ends(running: list[tuple[Uid, str]], world: dict[str, Any], chance: random.Random, now: datetime) -> Uid:
