@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rfuav_trainer.display import Display
+    from rfuav_trainer.prepare import Made
 
 log = structlog.get_logger()
 
@@ -37,6 +38,9 @@ app = typer.Typer(
     help="Trains and runs drone-signal classifiers.",
 )
 
+prepare = typer.Typer(no_args_is_help=True, help="Prepares data sets on files; the source is never changed.")
+app.add_typer(prepare, name="prepare")
+
 JobFile = Annotated[
     Path | None,
     typer.Option("-f", "--file", help="Job file (YAML with one TrainingJob or InferenceJob). Without it: RFUAV_JOB."),
@@ -46,6 +50,10 @@ Mount = Annotated[
     typer.Option(help="CLAIM=FOLDER: the folder on this machine that stands for pvc://CLAIM. May be repeated."),
 ]
 Shard = Annotated[int, typer.Option(help="Which shard of the input to work on, from 0.")]
+Source = Annotated[Path, typer.Argument(help="Folder with one folder for each class.")]
+Output = Annotated[Path, typer.Argument(help="Folder to make.")]
+Seed = Annotated[int, typer.Option(help="The same seed makes the same files.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that prepare made before.")]
 
 
 @app.command()
@@ -139,6 +147,73 @@ def convert(
         log.info("converted", file=str(target), architecture=card.architecture, classes=len(card.classes))
 
     _finish(work)
+
+
+@prepare.command("split")
+def prepare_split(
+    source: Source,
+    output: Output,
+    *,
+    validation: Annotated[float, typer.Option(help="Share of every class that goes to val/.")] = 0.2,
+    seed: Seed = 0,
+    link: Annotated[bool, typer.Option("--link", help="Hard links instead of copies.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Split into train/ and val/: whole recordings, every class and SNR on both sides."""
+
+    def work(_progress: Progress, stop: runtime.StopSignal) -> None:
+        from rfuav_trainer import prepare as preparation  # noqa: PLC0415  (seconds to import)
+
+        task = preparation.Task(source, output, overwrite, stop)
+        _made(preparation.split(task, fraction=validation, seed=seed, link=link), output)
+
+    _finish(work)
+
+
+@prepare.command("augment")
+def prepare_augment(
+    source: Source,
+    output: Output,
+    *,
+    change: Annotated[
+        list[str], typer.Option(help="AdvancedBlur, CLAHE, ColorJitter, GaussNoise, ISONoise or Sharpen. Repeated.")
+    ],
+    copies: Annotated[int, typer.Option(help="Changed copies of each picture.")] = 1,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Every picture with changed copies beside it."""
+
+    def work(_progress: Progress, stop: runtime.StopSignal) -> None:
+        from rfuav_trainer import prepare as preparation  # noqa: PLC0415  (seconds to import)
+
+        task = preparation.Task(source, output, overwrite, stop)
+        _made(preparation.augmented(task, changes=change, copies=copies, seed=seed), output)
+
+    _finish(work)
+
+
+@prepare.command("crop")
+def prepare_crop(
+    source: Source,
+    output: Output,
+    *,
+    box: Annotated[str, typer.Option(help="LEFT,TOP,WIDTH,HEIGHT in pixels.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Every picture cut to a box, for instance to leave out the axes of a plot."""
+
+    def work(_progress: Progress, stop: runtime.StopSignal) -> None:
+        from rfuav_trainer import prepare as preparation  # noqa: PLC0415  (seconds to import)
+
+        task = preparation.Task(source, output, overwrite, stop)
+        _made(preparation.cropped(task, box=preparation.read_box(box)), output)
+
+    _finish(work)
+
+
+def _made(made: Made, output: Path) -> None:
+    log.info("made", output=str(output), files=made.files, unreadable=len(made.unreadable), **made.parts)
 
 
 def _job(file: Path | None, mount: list[str] | None, shard: int, kind: str | None) -> config.Job:

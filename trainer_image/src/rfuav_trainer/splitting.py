@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def split(
-    samples: Sequence[Sample], classes: Sequence[str], fraction: float, seed: int
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    fraction: float,
+    seed: int,
+    *,
+    where: str = "dataset.validation.fraction",
 ) -> tuple[list[Sample], list[Sample]]:
     """Training and validation samples: about `fraction` of every class set apart, whole recordings, by the seed.
 
@@ -34,8 +39,8 @@ def split(
                 levels.setdefault(sample.group, float("-inf") if sample.snr is None else sample.snr)
         if len(sizes) < 2:  # noqa: PLR2004  (one for each side)
             raise InputError(
-                f"dataset.validation.fraction needs two recordings or images of every class, {name} has {len(sizes)}: "
-                "add recordings, or name a folder in dataset.validation.uri",
+                f"{where} needs two recordings or images of every class, {name} has {len(sizes)}: "
+                "add recordings, or keep validation data of their own (dataset.validation.uri)",
             )
         drawn = {group: hashlib.sha256(f"{seed}/{group}".encode()).digest() for group in sizes}
         validation |= _share(sorted(sizes, key=lambda group: (levels[group], drawn[group])), sizes, fraction, drawn)
@@ -45,7 +50,7 @@ def split(
         without = sorted(set(range(len(classes))) - {s.label for s in part})
         if without:
             raise InputError(
-                f"dataset.validation.fraction leaves {classes[without[0]]} without {side} data: its recordings hold "
+                f"{where} leaves {classes[without[0]]} without {side} data: its recordings hold "
                 "other classes too, so name a folder or manifest in dataset.validation.uri",
             )
     return train, kept

@@ -1,0 +1,209 @@
+"""Preparing data sets on files: splits, changed copies, crops; nothing lost, nothing overwritten, the same by the seed."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from trainer.trainer_kit import image_set, tone_set
+
+from rfuav_trainer import data, prepare
+from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
+from rfuav_trainer.runtime import StopSignal
+
+
+def task(source, output, *, overwrite=False, stop=None):
+    return prepare.Task(source, output, overwrite, stop or StopSignal())
+
+
+def content(root):
+    """Every file below a folder and a hash of it."""
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name != prepare.MARK
+    }
+
+
+def test_a_split_takes_every_file_once_with_what_lies_beside_it(tmp_path):
+    source = tone_set(tmp_path / "all", count=10)
+    made = prepare.split(task(source, tmp_path / "out"), fraction=0.2, seed=1, link=False)
+    assert made.parts == {"train": 24, "val": 6}
+    before, after = content(source), content(tmp_path / "out")
+    assert {name.partition("/")[2]: digest for name, digest in after.items()} == before
+    for part in ("train", "val"):
+        for name in ("alpha", "beta", "gamma"):
+            found = [json.loads(p.read_text())["snrDb"] for p in (tmp_path / "out" / part / name).glob("*.json")]
+            assert {-10, 10} == set(found)  # one of each SNR on each side
+    again = prepare.split(task(source, tmp_path / "again"), fraction=0.2, seed=1, link=True)
+    assert again == made
+    assert content(tmp_path / "again") == after
+    assert next((tmp_path / "again/val/alpha").glob("*.iq")).stat().st_nlink == 2
+    prepare.split(task(source, tmp_path / "other"), fraction=0.2, seed=2, link=False)
+    assert content(tmp_path / "other").keys() != after.keys()
+
+
+def test_pictures_of_one_recording_go_to_one_side(tmp_path):
+    for recording in range(6):
+        for name in ("a", "b"):
+            image_set(tmp_path / "all" / name, classes=(f"r{recording}",), count=3, seed=recording)
+    prepare.split(task(tmp_path / "all", tmp_path / "out"), fraction=0.3, seed=0, link=False)
+    places = recordings_of(tmp_path / "out")
+    assert not places[0] & places[1]
+    assert len(places[0] | places[1]) == 12
+
+
+def recordings_of(output):
+    """The folders of pictures below train/ and below val/."""
+    sides = [output / part for part in ("train", "val")]
+    return [{p.parent.relative_to(side) for p in side.rglob("*.png") if p.is_file()} for side in sides]
+
+
+@pytest.mark.parametrize("change", prepare.CHANGES)
+def test_every_change_changes_and_is_the_same_by_the_seed(tmp_path, change):
+    source = image_set(tmp_path / "all", count=2, size=192)  # CLAHE's clip limit says nothing in tiles of 8 pixels
+    made = prepare.augmented(task(source, tmp_path / "one"), changes=[change], copies=2, seed=3)
+    assert made.files == 6 * 3
+    prepare.augmented(task(source, tmp_path / "two"), changes=[change], copies=2, seed=3)
+    prepare.augmented(task(source, tmp_path / "three"), changes=[change], copies=2, seed=4)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+    original = np.asarray(Image.open(source / "alpha/000.png").convert("RGB"))
+    folder = tmp_path / "one/alpha/000.png"
+    assert np.array_equal(np.asarray(Image.open(folder / "000.png")), original)
+    copies = [np.asarray(Image.open(folder / f"000-{number}.png")) for number in (1, 2)]
+    other = np.asarray(Image.open(tmp_path / "three/alpha/000.png/000-1.png"))
+    for first, second in [(copies[0], original), (copies[0], copies[1]), (copies[0], other)]:
+        assert first.shape == second.shape
+        assert not np.array_equal(first, second)
+
+
+def test_copies_never_part_from_their_picture_in_a_later_split(tmp_path):
+    source = image_set(tmp_path / "all", count=6)
+    prepare.augmented(task(source, tmp_path / "more"), changes=["GaussNoise"], copies=3, seed=0)
+    prepare.split(task(tmp_path / "more", tmp_path / "out"), fraction=0.3, seed=0, link=False)
+    places = recordings_of(tmp_path / "out")
+    assert not places[0] & places[1]
+    assert len(places[0] | places[1]) == 18
+
+
+def test_a_copy_has_the_conditions_of_its_picture(tmp_path):
+    source = image_set(tmp_path / "all", count=1)
+    (source / "alpha/000.json").write_text('{"snrDb": 5}')
+    prepare.augmented(task(source, tmp_path / "out"), changes=["Sharpen"], copies=1, seed=0)
+    assert data.read_label_file(tmp_path / "out/alpha/000.png/000-1.png") == {"snrDb": 5}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tiff"])
+def test_crop(tmp_path, suffix):
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[10:30, 20:50] = (200, 100, 50)
+    for name in ("a", "b"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "all" / name / f"x{suffix}")
+    made = prepare.cropped(task(tmp_path / "all", tmp_path / "out"), box=prepare.read_box("20,10,30,20"))
+    assert made.files == 2
+    found = np.asarray(Image.open(tmp_path / f"out/a/x{suffix}"))
+    assert found.shape == (20, 30, 3)
+    assert np.abs(found[5:-5, 5:-5].astype(int) - [200, 100, 50]).max() <= 25 * (suffix == ".jpg")
+
+
+@pytest.mark.parametrize("box", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,0,4", "-1,0,5,5", "1.5,0,5,5"])
+def test_no_box(box):
+    with pytest.raises(InvalidConfigurationError, match="write LEFT,TOP,WIDTH,HEIGHT"):
+        prepare.read_box(box)
+
+
+def test_unreadable_pictures_are_listed_up_to_a_share(tmp_path):
+    source = image_set(tmp_path / "all", count=10)
+    (source / "beta/003.png").write_bytes(b"torn")
+    made = prepare.cropped(task(source, tmp_path / "out"), box=(0, 0, 8, 8))
+    assert made.files == 29
+    assert made.unreadable.keys() == {"beta/003.png"}
+    with pytest.raises(InputError, match=r"30 of 30 files cannot be read.*64 x 64 pixels: the box does not lie in it"):
+        prepare.cropped(task(source, tmp_path / "none"), box=(0, 0, 65, 8))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["all", "out"]
+
+
+def test_nothing_is_overwritten_that_prepare_did_not_make(tmp_path):
+    source = image_set(tmp_path / "all", count=2)
+    before = content(source)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("dear")
+    with pytest.raises(InvalidConfigurationError, match="mine exists: give --overwrite"):
+        prepare.cropped(task(source, tmp_path / "mine"), box=(0, 0, 8, 8))
+    with pytest.raises(InvalidConfigurationError, match="mine was not made by prepare: remove it"):
+        prepare.cropped(task(source, tmp_path / "mine", overwrite=True), box=(0, 0, 8, 8))
+    prepare.cropped(task(source, tmp_path / "out"), box=(0, 0, 8, 8))
+    with pytest.raises(InvalidConfigurationError, match="out exists"):
+        prepare.cropped(task(source, tmp_path / "out"), box=(0, 0, 9, 9))
+    prepare.cropped(task(source, tmp_path / "out", overwrite=True), box=(0, 0, 9, 9))
+    assert Image.open(tmp_path / "out/alpha/000.png").size == (9, 9)
+    for output in (source, source / "inside", tmp_path):
+        with pytest.raises(InvalidConfigurationError, match="lie in each other"):
+            prepare.cropped(task(source, output, overwrite=True), box=(0, 0, 8, 8))
+    assert content(source) == before
+    assert (tmp_path / "mine/notes.txt").read_text() == "dear"
+
+
+def test_what_fails_or_is_stopped_leaves_nothing_and_the_older_output_stands(tmp_path):
+    source = image_set(tmp_path / "all", count=4)
+    prepare.cropped(task(source, tmp_path / "out"), box=(0, 0, 8, 8))
+    before = content(tmp_path / "out")
+    stop = StopSignal()
+    stop.request()
+    with pytest.raises(StoppedError):
+        prepare.cropped(task(source, tmp_path / "out", overwrite=True, stop=stop), box=(0, 0, 9, 9))
+    assert content(tmp_path / "out") == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["all", "out"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda t: prepare.split(t, fraction=1.0, seed=0, link=False),
+            "--validation 1.0: write a share between 0 and 1",
+        ),
+        (
+            lambda t: prepare.augmented(t, changes=["Mirror"], copies=1, seed=0),
+            "--change Mirror: write AdvancedBlur, CLAHE",
+        ),
+        (lambda t: prepare.augmented(t, changes=[], copies=1, seed=0), "--change is missing"),
+        (lambda t: prepare.augmented(t, changes=["CLAHE"], copies=0, seed=0), "--copies 0: write 1 or more"),
+    ],
+)
+def test_wrong_options(tmp_path, call, message):
+    with pytest.raises(InvalidConfigurationError, match=message):
+        call(task(tmp_path, tmp_path / "out"))
+
+
+def test_too_few_recordings_to_split(tmp_path):
+    source = image_set(tmp_path / "all", count=1)
+    with pytest.raises(InputError, match="--validation needs two recordings or images of every class, alpha has 1"):
+        prepare.split(task(source, tmp_path / "out"), fraction=0.5, seed=0, link=False)
+
+
+def test_the_command_line(desk):
+    image_set(desk / "all", count=5)
+    out = str(desk / "out")
+    ended = desk.run("prepare", "split", str(desk / "all"), out, "--validation", "0.4", "--seed", "2")
+    assert ended.code == 0, ended.output
+    assert ended.events[-1].items() >= {"event": "made", "files": 15, "train": 9, "val": 6, "unreadable": 0}.items()
+    ended = desk.run(
+        "prepare",
+        "augment",
+        out + "/train",
+        str(desk / "more"),
+        "--change",
+        "CLAHE",
+        "--change",
+        "Sharpen",
+        "--copies",
+        "2",
+    )
+    assert ended.code == 0, ended.output
+    assert len(list((desk / "more").rglob("*.png"))) == 9 * 3 + 9  # each in a folder of its own
+    ended = desk.run("prepare", "crop", str(desk / "all"), out, "--box", "0,0,8,8")
+    assert ended.code == 2
+    assert "exists: give --overwrite" in ended.output

@@ -1,0 +1,247 @@
+"""Prepares data sets on files: splits them, adds changed copies of pictures, crops pictures.
+
+In: a folder with one folder for each class. Out: another folder of the same kind, which appears once it is whole; the
+source is never changed, and the same seed makes the same files.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import structlog
+import torch
+from PIL import Image, UnidentifiedImageError
+from rich.progress import track
+
+from rfuav_trainer import augment, data
+from rfuav_trainer.checkpoint import write_json
+from rfuav_trainer.dataset import check_share
+from rfuav_trainer.errors import InputError, InvalidConfigurationError, UnreadableFileError
+from rfuav_trainer.recording import METADATA
+from rfuav_trainer.splitting import split as split_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from rfuav_trainer.runtime import StopSignal
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+MARK = ".prepared.json"
+BESIDE = (".json", METADATA)
+"""What goes with a file: conditions, SigMF metadata."""
+JPEG_QUALITY = 95
+CHANGES = ("AdvancedBlur", "CLAHE", "ColorJitter", "GaussNoise", "ISONoise", "Sharpen")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One preparation.
+
+    Attributes:
+        source: folder that is read.
+        output: folder that is made.
+        overwrite: whether an output that prepare made before is replaced.
+        error_threshold: share of unreadable pictures above which nothing is made.
+        stop: looked at between files.
+    """
+
+    source: Path
+    output: Path
+    overwrite: bool
+    stop: StopSignal
+    error_threshold: float = 0.05
+
+
+@dataclass
+class Made:
+    """What became of it: files written in all, and by part; unreadable ones with the reason."""
+
+    files: int = 0
+    parts: dict[str, int] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def split(task: Task, *, fraction: float, seed: int, link: bool) -> Made:
+    """Copy (or hard-link) the source to `train/` and `val/`: whole recordings, every class and SNR on both sides.
+
+    Raises:
+        InputError: a class has a single recording.
+        InvalidConfigurationError: the output may not be made there.
+    """
+    if not 0 < fraction < 1:
+        raise InvalidConfigurationError(f"--validation {fraction}: write a share between 0 and 1, as in 0.2")
+    where = str(task.source)
+    classes = data.find_classes(task.source, where=where)
+    _, kind = data.find_files(task.source, where=where)
+    listed = data.list_labelled(task.source, classes, kind, None, where=where).samples
+    samples = [replace(sample, snr=_snr(sample.path)) for sample in listed]
+    train, validation = split_samples(samples, classes, fraction, seed, where="--validation")
+    made = Made(parts={"train": len(train), "val": len(validation)})
+    with _output(task, {"split": fraction, "seed": seed}) as folder:
+        for part, sample in _shown(task, [("train", s) for s in train] + [("val", s) for s in validation]):
+            target = folder / part / sample.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for path in (sample.path, *_beside(sample.path)):
+                (os.link if link else shutil.copy2)(path, target.with_name(path.name))
+            made.files += 1
+    return made
+
+
+def augmented(task: Task, *, changes: Sequence[str], copies: int, seed: int) -> Made:
+    """Every picture and `copies` changed ones of it, in a folder of their own: they never part in a later split.
+
+    Each copy has at least one of the changes; the others come with a probability of one half. What is drawn follows
+    from the seed, the picture's name and the copy's number.
+    """
+    unknown = sorted(set(changes) - set(CHANGES))
+    if unknown or not changes:
+        raise InvalidConfigurationError(f"--change {', '.join(unknown) or 'is missing'}: write {', '.join(CHANGES)}")
+    if copies < 1:
+        raise InvalidConfigurationError(f"--copies {copies}: write 1 or more")
+    wanted = [name for name in CHANGES if name in changes]
+
+    def change(path: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
+        original = _opened(path).convert("RGB")
+        pixels = torch.from_numpy(np.asarray(original).copy()).permute(2, 0, 1)[None].float() / 255
+        parent, _, file = name.rpartition("/")
+        inside = f"{name}/" if "/" not in parent else f"{parent}/"  # a recording's pictures have their folder already
+        yield f"{inside}{file}", original
+        for number in range(1, copies + 1):
+            random = np.random.default_rng([seed, zlib.crc32(name.encode()), number])
+            yield f"{inside}{path.stem}-{number}{path.suffix}", _changed(pixels, wanted, random)
+
+    return _pictures(task, change, {"augment": wanted, "copies": copies, "seed": seed})
+
+
+def read_box(text: str) -> tuple[int, int, int, int]:
+    """The box that LEFT,TOP,WIDTH,HEIGHT means.
+
+    Raises:
+        InvalidConfigurationError: it means none.
+    """
+    steps = text.split(",")
+    numbers = [int(step) for step in steps if step.strip().isdecimal()]
+    if len(steps) != 4 or len(numbers) != 4 or 0 in numbers[2:]:  # noqa: PLR2004  (the four numbers of a box)
+        raise InvalidConfigurationError(f"--box {text}: write LEFT,TOP,WIDTH,HEIGHT in pixels, as in 80,60,496,370")
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def cropped(task: Task, *, box: tuple[int, int, int, int]) -> Made:
+    """Every picture cut to the box (left, top, width, height), in pixels; one that does not hold it is unreadable."""
+    left, top, width, height = box
+
+    def cut(path: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
+        image = _opened(path)
+        if left + width > image.width or top + height > image.height:
+            raise UnreadableFileError(f"has {image.width} x {image.height} pixels: the box does not lie in it")
+        yield name, image.crop((left, top, left + width, top + height))
+
+    return _pictures(task, cut, {"crop": list(box)})
+
+
+def _changed(pixels: torch.Tensor, wanted: Sequence[str], random: np.random.Generator) -> Image.Image:
+    """The picture (1, 3, height, width), from 0 to 1, with some of the changes, as an image."""
+    drawn = random.random(len(wanted)) < augment.PROBABILITY
+    drawn[random.integers(len(wanted))] = True
+    for name in [name for name, chosen in zip(wanted, drawn, strict=True) if chosen]:
+        pixels = augment.PICTURES[name](pixels, random).clamp(0, 1)
+    return Image.fromarray((pixels[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
+
+
+def _pictures(
+    task: Task, work: Callable[[Path, str], Iterator[tuple[str, Image.Image]]], settings: dict[str, object]
+) -> Made:
+    """Write what `work` makes of every picture of the source, with what lies beside it."""
+    found, _ = data.find_files(task.source, kind="image", where=str(task.source))
+    made = Made()
+    with _output(task, settings) as folder:
+        for path in _shown(task, found):
+            name = path.relative_to(task.source).as_posix()
+            try:
+                for target, image in work(path, name):
+                    _save(image, folder / target)
+                    for other in _beside(path):
+                        shutil.copy2(other, (folder / target).with_suffix(other.suffix))
+                    made.files += 1
+            except UnreadableFileError as error:
+                made.unreadable[name] = str(error)
+                log.warning("unreadable file passed over", file=name, problem=str(error))
+        check_share(made.unreadable, len(found), task.error_threshold)
+    return made
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.copy()
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableFileError(f"not a readable image: {error}") from error
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, quality=JPEG_QUALITY)  # a number that lossless formats do not look at
+
+
+def _beside(path: Path) -> list[Path]:
+    return [other for suffix in BESIDE if (other := path.with_suffix(suffix)).is_file()]
+
+
+def _snr(path: Path) -> float | None:
+    value = data.read_label_file(path).get("snrDb")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _shown(task: Task, items: Sequence[T]) -> Iterator[T]:
+    """The items, with a bar at a terminal; SIGTERM ends it between two."""
+    for item in track(items, description="files", disable=not sys.stderr.isatty(), transient=True):
+        task.stop.check()
+        yield item
+
+
+@contextmanager
+def _output(task: Task, settings: dict[str, object]) -> Iterator[Path]:
+    """A folder beside the output that takes its place once the body is through; left out when it fails.
+
+    Raises:
+        InvalidConfigurationError: the output is there and may not be replaced, or lies in the source.
+        InputError: the source is missing.
+    """
+    source, output = task.source.resolve(), task.output.resolve()
+    if not source.is_dir():
+        raise InputError(f"{task.source} is not a folder: name the folder with the classes")
+    if output.is_relative_to(source) or source.is_relative_to(output):
+        raise InvalidConfigurationError(f"{task.output} and {task.source} lie in each other: write another output")
+    if output.exists():
+        if not task.overwrite:
+            raise InvalidConfigurationError(f"{task.output} exists: give --overwrite to replace it, or another output")
+        if not (output / MARK).is_file():
+            raise InvalidConfigurationError(
+                f"{task.output} was not made by prepare: remove it, or write another output"
+            )
+    staging = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        write_json(staging / MARK, settings)
+        older = output.with_name(f".{output.name}.old")
+        shutil.rmtree(older, ignore_errors=True)
+        if output.exists():
+            output.rename(older)
+        staging.rename(output)
+        shutil.rmtree(older, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
