@@ -7,7 +7,7 @@ NAME ?= rfuav
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: bench-plan bench-handoff bench-burst help venv lock check lint types contracts drift generate test test-unit test-contract test-trainer test-cluster \
+.PHONY: bench-plan bench-handoff bench-burst bench-train bench-io help venv lock check lint types contracts drift generate test test-unit test-contract test-trainer test-cluster \
 	cluster-up cluster-down kubeconfig demo demo-clean
 
 help:  ## This list
@@ -71,6 +71,9 @@ bench-plan: venv  ## How long the core plans: 10,000 jobs on 1,000 nodes
 
 bench-handoff: venv  ## From a pod that ended to the next that is created, on a live API server
 	@$(PY) -m bench.handoff
+
+bench-train: venv  ## Pictures a second in training, against the reference's way and tuned PyTorch
+	@$(PY) -m bench.train
 
 bench-burst: venv  ## 500 held jobs let in at once, against what the API server takes
 	@$(PY) -m bench.burst

@@ -46,7 +46,8 @@ class Moment:
 
 def make_optimizer(network: nn.Module, optimizer: Optimizer) -> torch.optim.Optimizer:
     """The optimizer that the job names, with PyTorch's defaults where the job has no field."""
-    shared: dict[str, Any] = {"lr": optimizer.learning_rate, "weight_decay": optimizer.weight_decay}
+    # Fused: one pass over all weights instead of one for each operation.
+    shared: dict[str, Any] = {"lr": optimizer.learning_rate, "weight_decay": optimizer.weight_decay, "fused": True}
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if optimizer.name == "adamw":
         return torch.optim.AdamW(parameters, **shared)
@@ -83,6 +84,7 @@ class Learner:
         self.training, self.network, self.device = training, network, device
         self.number_format, self.preprocessing, self.world = number_format, preprocessing, world
         self.weights = weights.to(device) if weights is not None else None
+        network.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(network, training.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=number_format == "fp16")
         self.average = Average(network, training.ema_decay) if training.ema_decay else None
@@ -162,7 +164,7 @@ class Learner:
         return scores.float()
 
     def _on_device(self, pictures: Tensor) -> Tensor:
-        return pictures.to(self.device, non_blocking=True)
+        return pictures.to(self.device, non_blocking=True, memory_format=torch.channels_last)
 
     def trained(self) -> dict[str, Tensor]:
         """The state dict to save: of the average where there is one."""

@@ -283,6 +283,7 @@ class Training:
         spec, device = self.spec, self.device
         if device.type == "cpu":
             torch.use_deterministic_algorithms(True)
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a help for finding bugs that costs time
         torch.manual_seed(spec.training.seed)
         network = models.build(
             spec.model.architecture, len(self.dataset.classes), spec.dataset.image_size, function=spec.model.custom

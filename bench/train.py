@@ -1,0 +1,153 @@
+"""Pictures a second in training, from JPEG files: `make bench-train`.
+
+Ours is the trainer itself, running a TrainingJob; its epochs are taken from the first read to the last step. Against
+it, on the same files in the same run: the reference service's way, and tuned plain PyTorch (bench/baselines.py). The
+sides take turns, so that what else runs on the machine disturbs them alike. `limit` is the network alone (forward,
+backward, optimizer) on pictures in memory.
+
+    python -m bench.train [--models resnet18 vit_b_16] [--images 48] [--epochs 3] [--rounds 1] [--batch 8] [--threads 2]
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from bench import baselines
+from bench.machine import report
+from PIL import Image
+
+from rfuav_trainer import config, precision, train
+from rfuav_trainer.progress import Progress
+from rfuav_trainer.runtime import StopSignal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CLASSES, SIZE, PIXELS = 4, 224, 640
+MODELS = ("resnet18", "swin_v2_t", "vit_b_16")
+
+
+def write_pictures(root: Path, count: int) -> None:
+    """JPEG pictures of 640 by 640 pixels: noise with a band that tells the class, as spectrograms have."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        label = number % CLASSES
+        folder = root / f"class-{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = random.normal(70, 25, (PIXELS, PIXELS, 3))
+        pixels[label * 150 + 20 : label * 150 + 70] += 110
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number:05d}.jpg", quality=90)
+
+
+def ours(architecture: str, data: Path, *, epochs: int, batch: int, gpu: bool) -> list[float]:
+    """Seconds of every epoch's training in a job; validating and saving, which the others do not do, are left out."""
+    with tempfile.TemporaryDirectory() as output:
+        spec = {
+            "model": {"architecture": architecture},
+            "dataset": {
+                "train": {"uri": f"file://{data}/train"},
+                "validation": {"uri": f"file://{data}/validation"},
+                "imageSize": SIZE,
+            },
+            "training": {"epochs": epochs, "batchSize": batch},
+            "checkpoint": {"everyEpochs": epochs},
+            "output": {"uri": f"file://{output}"},
+            "resources": {"gpus": int(gpu), "cpu": str(torch.get_num_threads()), "memory": "8Gi"},
+        }
+        path = Path(output) / "job.yaml"
+        job = {"apiVersion": "rfuav.io/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "bench"}, "spec": spec}
+        path.write_text(json.dumps(job))
+        seconds: list[float] = []
+        run_epoch = train.Training._train_epoch  # noqa: SLF001  (what the others do as well)
+
+        def timed(training: train.Training) -> None:
+            began = time.perf_counter()
+            run_epoch(training)
+            seconds.append(time.perf_counter() - began)
+
+        train.Training._train_epoch = timed  # noqa: SLF001
+        try:
+            train.run(config.from_file(path), Progress(None), StopSignal())
+        finally:
+            train.Training._train_epoch = run_epoch  # noqa: SLF001
+            torch.use_deterministic_algorithms(False)  # the others' way
+        return seconds
+
+
+def compare(architecture: str, data: Path, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """All sides in turn."""
+    half = precision.resolve("auto", device) == "bf16"
+    shared = {"classes": CLASSES, "size": SIZE, "device": device}
+    root, epochs, batch = data / "train", options.epochs, options.batch
+    workers = min(8, os.cpu_count() or 1)
+    sides: dict[str, Callable[[], list[float]]] = {
+        "ours": lambda: ours(architecture, data, epochs=epochs, batch=batch, gpu=device.type == "cuda"),
+        "reference": lambda: baselines.reference(architecture, root, epochs=epochs, **shared),
+        "tuned": lambda: baselines.tuned(
+            architecture, root, epochs=epochs, batch=batch, workers=workers, half=half, **shared
+        ),
+    }
+    seconds: dict[str, list[list[float]]] = {name: [] for name in sides}
+    limits = []
+    for turn in range(options.rounds):
+        for name, side in sides.items():
+            torch.manual_seed(0)
+            seconds[name].append(side())
+            print(f"{architecture} {turn} {name}: {[round(s, 2) for s in seconds[name][-1]]} s", file=sys.stderr)
+        steps = max(2, options.images // batch)
+        limits.append(baselines.limit(architecture, batch=batch, half=half, steps=steps, **shared))
+    whole = {name: options.images * epochs / statistics.median(sum(s) for s in runs) for name, runs in seconds.items()}
+    later = {name: options.images / statistics.median(t for s in runs for t in s[1:]) for name, runs in seconds.items()}
+    limit = statistics.median(limits)
+    return {
+        **{name: round(value, 2) for name, value in whole.items()},
+        "ratio": round(whole["ours"] / whole["reference"], 2),
+        "to_tuned": round(whole["ours"] / whole["tuned"], 2),
+        "after_first_epoch": {name: round(value, 2) for name, value in later.items()},
+        "limit": round(limit, 2),
+        "of_limit": round(later["ours"] / limit, 2),
+    }
+
+
+def main() -> None:
+    """One run."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    if options.epochs < 2:
+        parser.error("--epochs: write 2 or more, the first is told apart from the later")
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        data = Path(folder)
+        write_pictures(data / "train", options.images)
+        write_pictures(data / "validation", CLASSES)
+        found = {name: compare(name, data, options, device) for name in options.models}
+    report(
+        "train",
+        {
+            "unit": "pictures/s",
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+            "limit_is": "forward, backward and optimizer on pictures in memory, same batch and precision",
+            **{key: getattr(options, key) for key in ("images", "epochs", "rounds", "batch", "threads")},
+            "models": found,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
