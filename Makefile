@@ -78,6 +78,10 @@ bench-train: venv  ## Pictures a second in training, against the reference's way
 bench-burst: venv  ## 500 held jobs let in at once, against what the API server takes
 	@$(PY) -m bench.burst
 
+.PHONY: bench-infer
+bench-infer: venv  ## Images and IQ samples a second, ours, the reference's way and tuned PyTorch (on the CPU)
+	@$(PY) -m bench.infer
+
 cluster-up: venv  ## A real Kubernetes on this machine: PROFILE=api|full NAME=rfuav
 	$(PY) -m localcluster up --profile $(PROFILE) --name $(NAME)
 

@@ -105,10 +105,11 @@ class Video:
         self._encoder: Any = None
 
     def add(self, picture: Tensor, text: str) -> None:
-        """Append a picture, uint8 (1, size, size), in colours and with `text` above it."""
+        """Append a picture, uint8 (1 or 3, size, size), a grey one in colours, with `text` above it."""
         import av  # noqa: PLC0415  (only annotated recordings need it)
 
-        image = _with_bar(_enlarged(Image.fromarray(_colours()[picture[0].numpy()])), text)
+        pixels = _colours()[picture[0].numpy()] if len(picture) == 1 else picture.permute(1, 2, 0).numpy()
+        image = _with_bar(_enlarged(Image.fromarray(np.ascontiguousarray(pixels))), text)
         if self._encoder is None:
             self._encoder = av.CodecContext.create("libx264", "w")
             self._encoder.width, self._encoder.height = image.size

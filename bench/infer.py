@@ -1,0 +1,156 @@
+"""Images and IQ samples a second, files in to predictions out: `make bench-infer`.
+
+Three sides over the same files with the same network: ours (a whole InferenceJob, results and marks included), the
+reference's way, and tuned plain PyTorch (bench/infer_baselines.py). They take turns, and the best of each side's turns
+counts: others use this machine too. `limit` is the network alone on images that are ready in memory, and the Fourier
+transforms alone on samples that are.
+
+    python -m bench.infer [--images 64] [--frames 3] [--turns 2] [--cores 2] [--architecture resnet18]
+        [--height 768] [--width 1024]
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from bench import infer_baselines as baselines
+from bench.machine import report
+from PIL import Image
+
+from rfuav_crds import InferenceJobSpec
+from rfuav_trainer import data, infer, models, precision, weights
+from rfuav_trainer.config import Job
+from rfuav_trainer.progress import Progress
+from rfuav_trainer.runtime import StopSignal
+from rfuav_trainer.spectrogram import SpectrogramParameters
+
+CLASSES = [f"drone-{number:02}" for number in range(37)]
+CPU = torch.device("cpu")
+
+
+def job(root: Path, folder: str, kind: str, turn: int, cores: int) -> Job:
+    """An InferenceJob over root/<folder>."""
+    spec = {
+        "model": {"weights": f"file://{root}/{kind}.safetensors"},
+        "input": {"uri": f"file://{root}/{folder}"},
+        "output": {"uri": f"file://{root}/out-{kind}-{turn}", "annotate": False},
+        "resources": {"gpus": 0, "cpu": str(cores), "memory": "8Gi"},
+    }
+    checked = InferenceJobSpec.model_validate(spec)
+    return Job("InferenceJob", kind, "", f"{kind}-{turn}", 1, 0, checked, {})
+
+
+def make(root: Path, arguments: argparse.Namespace) -> None:
+    """Files with what files of recordings have: noise, a few signals, nothing that compresses to nothing."""
+    rng = np.random.default_rng(1)
+    (root / "images").mkdir()
+    for number in range(arguments.images):
+        pixels = rng.integers(0, 90, (arguments.height // 4, arguments.width // 4, 3), dtype=np.uint8)
+        pixels[rng.integers(0, arguments.height // 8) :][:9] += 120
+        image = Image.fromarray(pixels).resize((arguments.width, arguments.height), Image.Resampling.BICUBIC)
+        image.save(root / f"images/{number:04}.jpg", quality=90)
+    (root / "iq").mkdir()
+    with (root / "iq/flight.iq").open("wb") as stream:
+        for _ in range(arguments.frames):
+            stream.write(rng.standard_normal(2 * baselines.FRAME, dtype=np.float32).tobytes())
+    torch.manual_seed(1)
+    network = models.build(arguments.architecture, len(CLASSES), baselines.SIZE)
+    for kind in ("image", "iq"):
+        parameters = SpectrogramParameters(baselines.RATE, 0.1) if kind == "iq" else None
+        preprocessing = data.Preprocessing(kind, baselines.SIZE, spectrogram=parameters)
+        card = weights.Card(arguments.architecture, CLASSES, preprocessing)
+        weights.save(root / f"{kind}.safetensors", network.state_dict(), card)
+
+
+def seconds(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    defaults = {"images": 64, "frames": 3, "turns": 2, "height": 768, "width": 1024}
+    for name, default in {**defaults, "cores": len(os.sched_getaffinity(0))}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--architecture", default="resnet18")
+    arguments = parser.parse_args()
+    cores = arguments.cores
+    torch.set_num_threads(cores)
+    bf16 = precision.resolve("auto", CPU) == "bf16"
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make(root, arguments)
+        files = sorted((root / "images").iterdir())
+        recording = root / "iq/flight.iq"
+
+        def network() -> torch.nn.Module:
+            found = models.build(arguments.architecture, len(CLASSES), baselines.SIZE)
+            weights.load(root / "image.safetensors", found, architecture=arguments.architecture)
+            return found.eval()
+
+        def ours(name: str, kind: str, turn: int) -> None:
+            infer.run(job(root, name, kind, turn, cores), Progress(None), StopSignal())
+
+        def plain(dataset: torch.utils.data.Dataset[torch.Tensor]) -> None:
+            baselines.tuned(network(), dataset, root / "tuned.jsonl", workers=cores, bf16=bf16)
+
+        counts = {"images": len(files), "iq": arguments.frames * baselines.FRAME}
+        sides: dict[tuple[str, str], Callable[[int], object]] = {
+            ("images", "ours"): lambda turn: ours("images", "image", turn),
+            ("images", "reference"): lambda _: baselines.reference_images(network(), files, root / "reference.jsonl"),
+            ("images", "tuned"): lambda _: plain(baselines.Images(files)),
+            ("iq", "ours"): lambda turn: ours("iq", "iq", turn),
+            ("iq", "reference"): lambda _: baselines.reference_iq(
+                network(), recording, arguments.frames, root / "reference.jsonl"
+            ),
+            ("iq", "tuned"): lambda _: plain(baselines.Frames(recording, arguments.frames)),
+        }
+        best: dict[tuple[str, str], float] = {}
+        for turn in range(arguments.turns):
+            for side, act in sides.items():
+                took = seconds(lambda act=act, turn=turn: act(turn))  # type: ignore[misc]
+                best[side] = min(best.get(side, took), took)
+                print(f"turn {turn + 1}: {' '.join(side)} {took:.2f} s", file=sys.stderr)
+        limits = {"images": network_alone(network(), bf16=bf16), "iq": transforms_alone(recording)}
+    figures = {}
+    for kind, count in counts.items():
+        rates = {side: count / best[kind, side] for side in ("ours", "reference", "tuned")}
+        figures[kind] = {
+            **{side: round(rate, 2) for side, rate in rates.items()},
+            "ratio": round(rates["ours"] / rates["reference"], 2),
+            "ofTuned": round(rates["ours"] / rates["tuned"], 2),
+            "limit": round(limits[kind], 2),
+            "ofLimit": round(rates["ours"] / limits[kind], 2),
+        }
+    settings = {**vars(arguments), "precision": "bf16" if bf16 else "fp32", "imageSize": baselines.SIZE}
+    report("infer", {**figures, "settings": settings})
+
+
+@torch.inference_mode()
+def network_alone(network: torch.nn.Module, *, bf16: bool) -> float:
+    """Images a second through the network, in batches that lie ready."""
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = torch.randn(baselines.BATCH, 3, baselines.SIZE, baselines.SIZE).contiguous(
+        memory_format=torch.channels_last
+    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        return baselines.BATCH / min(seconds(lambda: network(batch)) for _ in range(6))
+
+
+def transforms_alone(recording: Path) -> float:
+    """Samples a second through the Fourier transforms of one frame, windows half over each other, on all cores."""
+    values = torch.from_numpy(np.fromfile(recording, np.float32, 2 * baselines.FRAME))
+    samples = torch.view_as_complex(values.view(-1, 2))
+    windows = samples.unfold(0, baselines.POINTS, baselines.POINTS // 2).contiguous()
+    return baselines.FRAME / min(seconds(lambda: torch.fft.fft(windows)) for _ in range(3))
+
+
+if __name__ == "__main__":
+    main()
