@@ -1,5 +1,6 @@
 """Finding and reading inputs: formats, frames, splits, and everything that can be wrong with a folder."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -127,3 +128,15 @@ def test_the_cache_holds_as_much_as_it_may(tmp_path):
     assert torch.equal(reader.read(Sample(files[1], "x")), first[1])
     with pytest.raises(UnreadableFileError):
         reader.read(Sample(files[2], "x"))
+
+
+def test_a_large_jpeg_is_read_as_if_it_had_been_decoded_in_full(tmp_path):
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    large = Image.fromarray(pixels).resize((800, 600), Image.Resampling.BICUBIC)
+    large.save(tmp_path / "a.jpg", quality=95)
+    expected = Image.open(tmp_path / "a.jpg").resize((64, 64), Image.Resampling.BILINEAR)
+    found = data.read_picture(tmp_path / "a.jpg", 64).permute(1, 2, 0).numpy().astype(int)
+    difference = np.abs(found - np.asarray(expected))
+    assert difference.mean() < 2
+    assert difference.max() < 20

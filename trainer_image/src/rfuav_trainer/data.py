@@ -211,6 +211,7 @@ def read_picture(path: Path, size: int) -> Tensor:
     """
     try:
         with storage.opened(path) as here, Image.open(here) as image:
+            image.draft("RGB", (size, size))  # a JPEG halved while it is decoded, as often as it stays large enough
             resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
             return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1).contiguous()
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
