@@ -38,8 +38,7 @@ def test_every_row_is_about_a_field_that_exists(kind, row):
             "spec.output.uri: s3:// can be read from, not yet written to",
         ),
         ("TrainingJob", {"spec.output.uri": "file:///out"}, "spec.output.uri: a file:/// folder is lost with the pod"),
-        ("TrainingJob", {"spec.resources.gpus": 2}, "spec.resources.gpus: our trainer uses one GPU yet"),
-        ("InferenceJob", {"spec.resources.gpus": 2}, "spec.resources.gpus: our trainer uses one GPU yet"),
+        ("InferenceJob", {"spec.resources.gpus": 2}, "spec.resources.gpus: a shard is classified on one GPU"),
         ("InferenceJob", {"spec.input.pattern": "**/*.MP4"}, "spec.input.pattern: videos cannot be read yet"),
     ],
 )

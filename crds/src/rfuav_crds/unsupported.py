@@ -64,17 +64,17 @@ _LOST = "a file:/// folder is lost with the pod: write pvc://CLAIM/path, or moun
 _JOB = (
     Missing("output.uri", _remote, _REMOTE),
     Missing("output.uri", _file_without_mount, _LOST),
-    Missing(
-        "resources.gpus",
-        _several_without_image,
-        "our trainer uses one GPU yet: write 1, or name an image of your own that uses several",
-    ),
 )
 
 TABLE: dict[str, tuple[Missing, ...]] = {
     "TrainingJob": (*_JOB,),
     "InferenceJob": (
         *_JOB,
+        Missing(
+            "resources.gpus",
+            _several_without_image,
+            "a shard is classified on one GPU: write 1, and shards with parallelism to use several",
+        ),
         Missing(
             "input.pattern",
             lambda value, _: str(value).lower().endswith(_VIDEO),

@@ -77,20 +77,20 @@ class Job:
 
     @property
     def cpus(self) -> int:
-        """Whole CPU cores this process may use, at least 1: as resources.cpu, the cgroup and the machine allow."""
+        """Whole CPU cores for this process, at least 1: its part of what resources.cpu, cgroup and machine allow."""
         limits = [float(parse_quantity(self.spec.resources.cpu)), float(os.cpu_count() or 1)]
         quota = _read(CGROUP / "cpu.max").split()
         if len(quota) == 2 and quota[0] != "max":  # noqa: PLR2004  ("quota period", cgroup v2)
             limits.append(int(quota[0]) / int(quota[1]))
-        return max(1, int(min(limits)))
+        return max(1, int(min(limits)) // _processes())
 
     @property
     def memory(self) -> int:
-        """Bytes of memory this process may use."""
+        """Bytes of memory this process may use: its part of the pod's."""
         limit = _read(CGROUP / "memory.max").strip()
         wanted = int(parse_quantity(self.spec.resources.memory))
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return min(wanted, machine, *([int(limit)] if limit.isdigit() else []))
+        return min(wanted, machine, *([int(limit)] if limit.isdigit() else [])) // _processes()
 
     def fingerprint(self) -> str:
         """Short hash of what decides the result; scheduling fields (pool, suspend, resources, ...) are left out."""
@@ -184,6 +184,11 @@ def _checked(job: Job) -> Job:
             f"shard {job.shard} does not exist: spec.shards is {job.spec.shards}, counted from 0"
         )
     return job
+
+
+def _processes() -> int:
+    """How many processes share the pod: one for each GPU."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _read(path: Path) -> str:

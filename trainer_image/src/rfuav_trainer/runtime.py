@@ -60,25 +60,29 @@ class StopSignal:
 
 
 def choose_device(job: Job) -> torch.device:
-    """The GPU when the job asks for one, else the CPU; sets torch's threads to the job's CPUs.
+    """This process' GPU when the job asks for some, else the CPU; sets torch's threads to the process' CPUs.
 
     Raises:
-        InvalidConfigurationError: resources.gpus is 1 or more and there is no CUDA device.
+        InvalidConfigurationError: there are fewer CUDA devices than resources.gpus.
     """
     import torch  # noqa: PLC0415  (seconds to import)
 
     torch.set_num_threads(job.cpus)
     if job.spec.resources.gpus == 0:
         return torch.device("cpu")
-    if torch.cuda.is_available():
+    mine = int(os.environ.get("LOCAL_RANK", "0"))
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found > mine:
         torch.backends.cudnn.benchmark = True
-        return torch.device("cuda", 0)
+        torch.cuda.set_device(mine)
+        return torch.device("cuda", mine)
     if os.environ.get("RFUAV_ALLOW_CPU") == "1":
         log.warning("no CUDA device; RFUAV_ALLOW_CPU=1, so the CPU does the work")
         return torch.device("cpu")
     raise InvalidConfigurationError(
-        f"resources.gpus is {job.spec.resources.gpus}, but there is no CUDA device: write gpus: 0 to use the CPU, "
-        "or look at the node's GPU driver",
+        f"resources.gpus is {job.spec.resources.gpus}, but there {'are' if found else 'is'} {found or 'no'} CUDA "
+        f"device{'s' * (found > 1)}: write gpus: {found} to use {'what is there' if found else 'the CPU'}, or look at "
+        "the node's GPU driver",
         reason="NoAccelerator",
     )
 

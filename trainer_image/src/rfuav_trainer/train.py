@@ -21,6 +21,7 @@ from torch.nn import functional
 from rfuav_crds import TrainingJobSpec
 from rfuav_trainer import augment_signal, fitting, metrics, models, report, runtime, weights
 from rfuav_trainer.checkpoint import CheckpointStore, Saved, write_json
+from rfuav_trainer.crew import crew
 from rfuav_trainer.data import Reader
 from rfuav_trainer.dataset import Dataset, open_dataset
 from rfuav_trainer.errors import GpuOutOfMemoryError, InputError, InvalidConfigurationError, StoppedError
@@ -66,6 +67,14 @@ def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any
         return done
     stop.check()
     models.check(spec.model.architecture, spec.dataset.image_size)
+    with crew(job, run):
+        return _train(job, spec, output, progress, stop)
+
+
+def _train(
+    job: Job, spec: TrainingJobSpec, output: Path, progress: Progress, stop: runtime.StopSignal
+) -> dict[str, Any]:
+    """The work of one process."""
     dataset = open_dataset(job, spec)
     augment_signal.check(spec.training.augment, dataset.preprocessing.format)
     device = runtime.choose_device(job)

@@ -1,8 +1,8 @@
 """Several processes that train one network: each takes its part of every batch, and all take the same step.
 
-In: torchrun's environment (PET_* as the operator sets it, one process a node). Out: a `World` that sums over all
-processes; alone, it leaves everything as it is. Gradients are summed, not averaged per process: the step is that of one
-process with the whole batch, also where a batch does not divide evenly or a file cannot be read.
+In: torchrun's environment (PET_* as the operator sets it for a node; RANK and its like for a process). Out: a `World`
+that sums over all processes; alone, it leaves everything as it is. Gradients are summed, not averaged per process: the
+step is that of one process with the whole batch, also where a batch does not divide evenly or a file cannot be read.
 """
 
 from __future__ import annotations
@@ -139,14 +139,14 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
         PeerLostError: one that had come is gone again.
         TimeoutError: the others did not come.
     """
-    size = int(environment.get("PET_NNODES", "1"))
+    if "WORLD_SIZE" in environment:  # one of several processes of a pod
+        names = "WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"
+    else:
+        names = "PET_NNODES", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT"
+    size = int(environment.get(names[0], "1"))
     if size == 1:
         return World()
-    rank, host, port = (
-        int(environment["PET_NODE_RANK"]),
-        environment["PET_MASTER_ADDR"],
-        int(environment["PET_MASTER_PORT"]),
-    )
+    rank, host, port = int(environment[names[1]]), environment[names[2]], int(environment[names[3]])
     log.info("waiting for the other processes", rank=rank, size=size, first=f"{host}:{port}")
     # What waits inside torch hears no SIGTERM, so all the waiting is done here.
     if rank:

@@ -1,0 +1,122 @@
+"""A pod with several GPUs: a process for each, the weights of one, and one voice for all of them."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from trainer.trainer_kit import Desk, image_set, training_spec
+
+TWO = {"RFUAV_ALLOW_CPU": "1"}
+LONG = training_spec(training__epochs=60, training__batchSize=5, resources__gpus=2)
+
+
+def spec(gpus, **changes):
+    # Batch norm sees one process' part of a batch alone: this network has none.
+    return training_spec(
+        model__architecture="vit_b_32",
+        training__epochs=1,
+        training__batchSize=5,
+        training__precision="fp32",
+        resources__gpus=gpus,
+        **changes,
+    )
+
+
+def others(process):
+    """The processes that it started for its other GPUs."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                command = (entry / "cmdline").read_text()
+            except OSError:
+                continue
+            if parent == str(process.pid) and "spawn_main" in command:
+                found.append(int(entry.name))
+    return found
+
+
+def begun(desk):
+    end = time.monotonic() + 90
+    while not (desk / "models/out/history.jsonl").exists():
+        assert time.monotonic() < end, (desk / "log.txt").read_text()
+        time.sleep(0.1)
+
+
+def start(desk, job):
+    return desk.start("run", env={**desk.environment("TrainingJob", job), **TWO})
+
+
+def test_two_gpus_end_with_the_weights_of_one(tmp_path):
+    one, two = Desk(tmp_path / "one"), Desk(tmp_path / "two")
+    for desk in (one, two):
+        image_set(desk / "captures/train", count=7)
+    assert one.pod("TrainingJob", spec(1), env=TWO).code == 0
+    ended = two.pod("TrainingJob", spec(2), env=TWO)
+    assert ended.code == 0, ended.output
+    assert {e.get("size") for e in ended.events if e["event"] == "all processes are here"} == {2}
+    alone, shared = load_file(one / "models/out/last.safetensors"), load_file(two / "models/out/last.safetensors")
+    for name, value in alone.items():
+        torch.testing.assert_close(shared[name], value, rtol=1e-3, atol=2e-4)
+
+
+def test_told_to_stop_all_stop_with_a_checkpoint_and_go_on(tmp_path):
+    desk = Desk(tmp_path)
+    image_set(desk / "captures/train", count=7)
+    process = start(desk, LONG)
+    begun(desk)
+    members = others(process)
+    assert len(members) == 1
+    os.kill(process.pid, signal.SIGTERM)
+    assert desk.end(process).code == 75
+    assert not Path(f"/proc/{members[0]}").exists()
+    process = start(desk, LONG)
+    end = time.monotonic() + 60
+    while '"event": "resumed"' not in (desk / "log.txt").read_text():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    assert desk.end(process).code == 75
+
+
+def test_one_that_is_killed_is_the_reason_that_the_pod_gives(tmp_path):
+    desk = Desk(tmp_path)
+    image_set(desk / "captures/train", count=7)
+    process = start(desk, LONG)
+    begun(desk)
+    os.kill(others(process)[0], signal.SIGKILL)
+    ended = desk.end(process)
+    assert ended.code == 1
+    told = json.loads((desk / "termination.json").read_text())
+    assert (told["reason"], told["exitCode"]) == ("ProcessLost", 1)
+    assert "signal 9" in told["message"]
+
+
+def test_when_the_first_is_killed_the_others_do_not_stay(tmp_path):
+    desk = Desk(tmp_path)
+    image_set(desk / "captures/train", count=7)
+    process = start(desk, LONG)
+    begun(desk)
+    members = others(process)
+    process.kill()
+    process.join(10)
+    end = time.monotonic() + 40
+    while any(Path(f"/proc/{member}").exists() for member in members):
+        assert time.monotonic() < end, "it lives on"
+        time.sleep(0.1)
+
+
+def test_fewer_gpus_than_asked_for(tmp_path):
+    desk = Desk(tmp_path)
+    image_set(desk / "captures/train", count=3)
+    if torch.cuda.is_available():
+        pytest.skip("this machine has GPUs")
+    ended = desk.pod("TrainingJob", spec(2))
+    assert ended.code == 2
+    assert "resources.gpus is 2, but there is no CUDA device" in ended.output
