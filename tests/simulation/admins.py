@@ -34,6 +34,11 @@ def pool_order(world: "World", *, placement: str, queueing: str) -> None:
     edit_pool(world, placement=placement, queueing=queueing)
 
 
+@deed(2, most=one_of(0, 1, 1, 2, 3), timeout=one_of(20, 40, 60))
+def pool_scale_up(world: "World", *, most: int, timeout: int) -> None:
+    edit_pool(world, scaleUp={"maxJobs": most, "timeoutSeconds": timeout})
+
+
 @deed(1)
 def pool_recreated(world: "World") -> None:
     """Deleted, and there again a moment later."""

@@ -14,7 +14,7 @@ from simulation.admins import edit_pool, quota_removed
 from simulation.people import edit, end_others
 from simulation.script import pool
 from simulation.server import JOBS, Object
-from simulation.truth import TERMINAL, owner_of, phase_of
+from simulation.truth import TERMINAL, owner_of, phase_of, wanted_node
 
 from rfuav_operator.core.model import (
     Action,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 CALM = 150.0  # seconds in which statuses settle
+LATE = 5.0  # seconds until a time that has come is acted upon
 LIMIT = 4 * 3600.0  # seconds in which every job ends
 NEVER = ("NoMatchingNode", "ExceedsMaxQuota", "Misconfigured", "WaitingForTrainingJob")
 
@@ -47,6 +48,7 @@ async def come_to_rest(world: "World") -> None:
         replica.isolate(isolated=False)
     world.frozen = True
     await _settle(world, "at rest")
+    _nobody_waits_for_ever(world)
     world.frozen = False
 
 
@@ -54,7 +56,7 @@ async def heal(world: "World") -> None:
     """Nodes and pools are whole, nobody is suspended, containers succeed: every job ends."""
     world.log("---", "healed")
     world.healed = True
-    for name in world.machines.all:
+    for name in list(world.machines.all):
         world.machines.back(name)
     end_others(world)
     if world.server.get("gpupools", ("", "default")) is None:
@@ -81,6 +83,19 @@ async def heal(world: "World") -> None:
             return
         await asyncio.sleep(2)
     await _settle(world, "at the end")
+
+
+def _nobody_waits_for_ever(world: "World") -> None:
+    """A pod for which no node came in time has given its room back."""
+    for pod in world.server.all("pods"):
+        job = world.truth.job(owner_of(pod))
+        if job is None or wanted_node(pod) or not world.truth.live(pod) or job["metadata"].get("deletionTimestamp"):
+            continue
+        said = world.truth.scale_up(job["spec"]["pool"], world.server.version)
+        waited = world.loop.time() - world.seconds(pod["metadata"]["creationTimestamp"])
+        if said and waited > said[0]["timeoutSeconds"] + LATE:
+            name, most = pod["metadata"]["name"], said[0]["timeoutSeconds"]
+            world.fail(f"nobody_waits_for_ever: {name} has waited {waited:.0f} s for a node, of {most}")
 
 
 def _is_over(world: "World", job: Object) -> bool:

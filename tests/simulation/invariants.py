@@ -50,7 +50,7 @@ def recorded_before_created(truth: Truth, change: Change) -> Verdict:
     record = truth.assignment(owner_of(pod), name)
     if record is None:
         return f"pod {name} was created, and status.assignments does not name it"
-    if record.get("node") != wanted_node(pod):
+    if (record.get("node") or "") != wanted_node(pod):
         return f"pod {name} goes to {wanted_node(pod)}, recorded was {record.get('node')}"
     recorded = attempt_of(job, label(pod, "shard") or None)
     if str(recorded) != label(pod, "attempt"):
@@ -60,9 +60,53 @@ def recorded_before_created(truth: Truth, change: Change) -> Verdict:
 
 def within_the_limits(truth: Truth, change: Change) -> Verdict:
     """A new pod finds room: with all that lives on its node, and what was known of others, no limit is exceeded."""
-    if not _is_new_pod_of_ours(truth, change):
+    if not _is_new_pod_of_ours(truth, change) or not wanted_node(change.new):
         return None
     return _too_much(truth, wanted_node(change.new), [change.key[1]], [_use(change.new)])
+
+
+def within_the_limits_where_it_lands(truth: Truth, change: Change) -> Verdict:
+    """A pod that was admitted without a node finds room by our limits on the one that the scheduler gives it to.
+
+    Unless the node is not for it even when empty, which the scheduler cannot know: then it is stopped as soon as it is seen.
+    """
+    if change.resource != "pods" or change.type != "MODIFIED" or not owner_of(change.new):
+        return None
+    if change.old is None or wanted_node(change.old) or not wanted_node(change.new):
+        return None
+    node, mine = wanted_node(change.new), _use(change.new)
+    widest = truth.widest(node, truth.decided[change.key[1]])
+    if any(own > limit for own, limit in zip(mine, widest, strict=True)):
+        return None
+    return _too_much(truth, node, [change.key[1]], [mine])
+
+
+def few_wait_for_a_node(truth: Truth, change: Change) -> Verdict:
+    """Of a pool, at most as many jobs as its scaleUp lets have pods for which there is no node."""
+    if not _is_new_pod_of_ours(truth, change) or wanted_node(change.new):
+        return None
+    pool = (truth.job(owner_of(change.new)) or {})["spec"]["pool"]
+    said = truth.scale_up(pool, truth.decided[change.key[1]].gpupools)
+    most, waiting = max((up["maxJobs"] for up in said), default=0), len(truth.without_node(pool))
+    return f"with {change.key[1]} {waiting} jobs wait for a node, of at most {most}" if waiting > most else None
+
+
+def nobody_gives_up_early(truth: Truth, change: Change) -> Verdict:
+    """A pod for which no node came is given up at the timeout, not before."""
+    found = _status_of_job(change)
+    if found is None:
+        return None
+    before = {a["pod"]: a for a in found[0].get("assignments") or ()}
+    for a in found[1].get("assignments") or ():
+        pod = truth.server.get("pods", (change.key[0], a["pod"]))
+        if a.get("stopping") != "ScaleUpTimeout" or before.get(a["pod"], {}).get("stopping") or pod is None:
+            continue
+        said = truth.scale_up(change.new["spec"]["pool"], truth.decided[a["pod"]].gpupools)
+        least = min((up["timeoutSeconds"] for up in said), default=0)
+        waited = truth.world.loop.time() - truth.world.seconds(pod["metadata"]["creationTimestamp"])
+        if waited < least:
+            return f"{a['pod']} was given up after {waited:.1f} s of {least}"
+    return None
 
 
 def room_is_free_when_it_is_taken(truth: Truth, change: Change) -> Verdict:
@@ -72,7 +116,8 @@ def room_is_free_when_it_is_taken(truth: Truth, change: Change) -> Verdict:
         return None
     by_node: dict[str, list[str]] = {}
     for assignment in _added(*found):
-        by_node.setdefault(assignment["node"], []).append(assignment["pod"])
+        if assignment.get("node"):
+            by_node.setdefault(assignment["node"], []).append(assignment["pod"])
     for node, names in by_node.items():
         if wrong := _too_much(truth, node, names, [_use_of_job(change)] * len(names)):
             return wrong
@@ -359,6 +404,9 @@ def _numbers(ranges: str) -> set[int]:
 CHANGES: list[Callable[[Truth, Change], Verdict]] = [
     recorded_before_created,
     within_the_limits,
+    within_the_limits_where_it_lands,
+    few_wait_for_a_node,
+    nobody_gives_up_early,
     room_is_free_when_it_is_taken,
     within_the_quota,
     nothing_is_admitted_on_hold,

@@ -39,6 +39,12 @@ class Machines:
         for machine in self.all.values():
             self.world.server.create("nodes", machine.node, AUTHOR)
 
+    def add(self, node: Object) -> None:
+        """A machine more, and its Node."""
+        name = node["metadata"]["name"]
+        self.all[name] = Machine(name, node)
+        self.world.server.create("nodes", node, AUTHOR)
+
     def reachable(self, name: str) -> bool:
         """Whether its kubelet can act and talk."""
         machine = self.all.get(name)
@@ -48,8 +54,8 @@ class Machines:
 
     def cut_off(self, name: str, *, up: bool) -> None:
         """The network fails (`up`: what runs goes on), or the machine does."""
-        machine = self.all[name]
-        if not machine.connected:
+        machine = self.all.get(name)
+        if machine is None or not machine.connected:
             return
         machine.connected = False
         machine.absences += 1
@@ -58,19 +64,23 @@ class Machines:
         self.world.after(NOTICED_AFTER, self._notice, name, machine.absences)
         self.world.after(EVICTED_AFTER, self._evict, name, machine.absences)
 
-    def remove(self, name: str) -> None:
-        """The machine is taken away for good, its Node deleted."""
-        machine = self.all[name]
+    def remove(self, name: str, *, for_good: bool = False) -> None:
+        """The machine is taken away, its Node deleted; `for_good`: it does not come back."""
+        machine = self.all.get(name)
+        if machine is None:
+            return
         machine.connected = False
         machine.absences += 1
         self._switch_off(machine)
         if self._node(name) is not None:
             self.world.server.remove("nodes", ("", name), "someone")
+        if for_good:
+            del self.all[name]
 
     def out_of_service(self, name: str) -> None:
         """Somebody made sure that it is off, and says so."""
-        machine = self.all[name]
-        if machine.connected or self._node(name) is None:
+        machine = self.all.get(name)
+        if machine is None or machine.connected or self._node(name) is None:
             return
         self._switch_off(machine)
         self._taint(name, OUT_OF_SERVICE)
@@ -78,7 +88,9 @@ class Machines:
 
     def back(self, name: str) -> None:
         """It is up and connected, its Node as new."""
-        machine = self.all[name]
+        machine = self.all.get(name)
+        if machine is None:
+            return
         machine.up = machine.connected = True
         if self._node(name) is None:
             self.world.server.create("nodes", machine.node, AUTHOR)
@@ -117,8 +129,13 @@ class Machines:
         self.world.server.write("nodes", ("", name), {"spec": spec}, AUTHOR)
 
     def _still_away(self, name: str, absence: int) -> bool:
-        machine = self.all[name]
-        return machine.absences == absence and not machine.connected and self._node(name) is not None
+        machine = self.all.get(name)
+        return (
+            machine is not None
+            and machine.absences == absence
+            and not machine.connected
+            and self._node(name) is not None
+        )
 
     def _notice(self, name: str, absence: int) -> None:
         if self._still_away(name, absence):

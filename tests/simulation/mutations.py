@@ -15,9 +15,10 @@ from unittest.mock import patch
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_operator.core import decide, lifecycle, progress
+from rfuav_operator.core import decide, lifecycle, podspec, progress
 from rfuav_operator.core.decide import Scheduler
 from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Phase, Pod, Snapshot, Uid
+from rfuav_operator.core.placement import Held
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.shapes import PoolRooms
 from rfuav_operator.core.usage import Usage
@@ -193,6 +194,81 @@ def pools_on_hold_admit() -> Iterator[None]:
         return replace(seen, pools=pools)
 
     with _told(change):
+        yield
+
+
+# --- pools that scale up
+
+
+def _scaling(**changes: Callable[[int], int]) -> AbstractContextManager[Any]:
+    """The core reads another scaleUp than the pools have."""
+
+    def change(seen: Snapshot) -> Snapshot:
+        pools = {}
+        for name, pool in seen.pools.items():
+            up = replace(pool.spec.scale_up, **{f: new(getattr(pool.spec.scale_up, f)) for f, new in changes.items()})
+            pools[name] = replace(pool, spec=replace(pool.spec, scale_up=up))
+        return replace(seen, pools=pools)
+
+    return _told(change)
+
+
+@mutation
+def pools_grow_without_limit() -> Iterator[None]:
+    with _scaling(max_jobs=lambda most: 99 if most else 0):
+        yield
+
+
+@mutation
+def nodes_are_waited_for_for_ever() -> Iterator[None]:
+    """Nothing is given back at the timeout of scaleUp."""
+    with _scaling(timeout_seconds=lambda _: 10**6):
+        yield
+
+
+@mutation
+def nodes_are_hardly_waited_for() -> Iterator[None]:
+    with _scaling(timeout_seconds=lambda seconds: seconds // 4):
+        yield
+
+
+@mutation
+def what_has_no_node_needs_no_quota() -> Iterator[None]:
+    """GPUs count against a quota only when the node is known that they are on."""
+    real_put, real_release = Usage._put, Usage.release
+
+    def put(self: Usage, uid: Any, name: str, held: Held) -> None:
+        real_put(self, uid, name, held)
+        self.shares[held.pool, held.namespace].gpus -= 0 if held.node else held.gpus
+
+    def release(self: Usage, uid: Any, name: str) -> Any:
+        held = real_release(self, uid, name)
+        if held is not None:
+            self.shares[held.pool, held.namespace].gpus += 0 if held.node else held.gpus
+        return held
+
+    with patch.object(Usage, "_put", put), patch.object(Usage, "release", release):
+        yield
+
+
+@mutation
+def new_nodes_are_for_all() -> Iterator[None]:
+    """On a new node no room is kept for the pods that the scheduler may put there."""
+    with patch.object(Held, "may_land_on", lambda *_: False):
+        yield
+
+
+@mutation
+def new_nodes_are_shared() -> Iterator[None]:
+    """Pods that wait for a node to come may land on one and the same."""
+    real = podspec._on_a_new_node
+
+    def anywhere(landing: Any) -> dict[str, Any]:
+        made = real(landing)
+        del made["affinity"]["podAntiAffinity"]
+        return made
+
+    with patch.object(podspec, "_on_a_new_node", anywhere):
         yield
 
 

@@ -3,6 +3,7 @@
 import random
 from typing import TYPE_CHECKING
 
+from simulation.autoscaler import may_go_to
 from simulation.server import JOBS, Change, Object
 from simulation.truth import asked, is_live_phase, wanted_node
 
@@ -32,7 +33,16 @@ class Scheduler:
         if pod is None or pod["metadata"]["uid"] != uid or pod["metadata"].get("deletionTimestamp"):
             return
         node = wanted_node(pod)
-        why = "waits for its volume" if self.world.fate(pod)[0] == "unbound" else self._mismatch(pod, node)
+        if self.world.fate(pod)[0] == "unbound":
+            why = "waits for its volume"
+        elif node:
+            why = self._mismatch(pod, node)
+        else:
+            names = sorted(n["metadata"]["name"] for n in self.world.server.all("nodes"))
+            node = next((name for name in names if not self._mismatch(pod, name)), "")
+            why = "" if node else f"0/{len(names)} nodes are available"
+            if why:
+                self.world.autoscaler.unschedulable(pod)
         old = [c for c in pod["status"].get("conditions") or () if c["type"] != "PodScheduled"]
         if why:
             condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
@@ -59,22 +69,22 @@ class Scheduler:
             t["effect"] in REPELLING and t["key"] not in tolerated for t in taints
         ):
             return "node(s) were unschedulable or had untolerated taints"
+        if not may_go_to(pod, node, self._on(name)):
+            return "node(s) didn't match the affinity"
         return "Insufficient resources" if not self.fits(pod, node) else ""
 
     def fits(self, pod: Object, node: Object) -> bool:
         """Whether what is allocatable suffices for it and for what is bound there."""
         room = node["status"]["allocatable"]
-        there = [
-            p
-            for p in self.world.server.all("pods")
-            if p["spec"].get("nodeName") == node["metadata"]["name"] and is_live_phase(p)
-        ]
-        used = [asked(p) for p in (*there, pod)]
+        used = [asked(p) for p in (*self._on(node["metadata"]["name"]), pod)]
         return (
             sum(u.gpus for u in used) <= int(room.get("nvidia.com/gpu", "0"))
             and sum(u.cpu_milli for u in used) <= int(room["cpu"]) * 1000
             and sum(u.memory for u in used) <= int(room["memory"].removesuffix("Gi")) * 2**30
         )
+
+    def _on(self, name: str) -> list[Object]:
+        return [p for p in self.world.server.all("pods") if p["spec"].get("nodeName") == name and is_live_phase(p)]
 
     # --- owners
 

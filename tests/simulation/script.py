@@ -93,6 +93,7 @@ def draw(seed: int) -> Script:
             "scheduleTimeoutSeconds": chance.choice((20, 60)),
             "startTimeoutSeconds": chance.choice((30, 60)),
             "starvationSeconds": chance.choice((20, 1800)),
+            "scaleUp": {"maxJobs": chance.choice((0, 0, 1, 2, 3)), "timeoutSeconds": chance.choice((20, 40, 60))},
             "preemption": {
                 "withinPool": chance.choice(("Never", "LowerPriority")),
                 "reclaimBorrowed": chance.choice(("Never", "LowerPriority", "Any")),
@@ -102,7 +103,8 @@ def draw(seed: int) -> Script:
         "quotas": {name: draw_quota(chance) for name in ("team", "lab") if chance.random() < 0.4},
     }
     jobs = [f"j{i}" for i in range(chance.randrange(6, 16))]
-    context = deeds.Context(chance=chance, jobs=jobs, nodes=[f"n{i}" for i in range(count)], setup=setup)
+    nodes = [f"n{i}" for i in range(count)] + ["s0", "s1"] * bool(setup["pool"]["scaleUp"]["maxJobs"])
+    context = deeds.Context(chance=chance, jobs=jobs, nodes=nodes, setup=setup)
     actions = []
     for job in jobs:
         at = 0.0 if chance.random() < 0.4 else chance.uniform(0, HORIZON * 0.7)
@@ -132,10 +134,11 @@ def draw_quota(chance: random.Random) -> dict[str, Any]:
 
 def nodes_of(setup: Mapping[str, Any]) -> list[Object]:
     """The Node objects of a setup."""
-    return [_node(f"n{i}", *shape) for i, shape in enumerate(setup["nodes"])]
+    return [node_of(f"n{i}", *shape) for i, shape in enumerate(setup["nodes"])]
 
 
-def _node(name: str, gpus: int, slots: int, memory: int, zone: str) -> Object:
+def node_of(name: str, gpus: int, slots: int, memory: int, zone: str) -> Object:
+    """A Node: physical GPUs, slots, MiB of one GPU, zone."""
     labels = {"zone": zone}
     if gpus:
         labels |= {"nvidia.com/gpu.count": str(gpus), "nvidia.com/gpu.memory": str(memory)}

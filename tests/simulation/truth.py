@@ -47,7 +47,7 @@ def asked(pod: Object) -> Asked:
 
 
 def wanted_node(pod: Object) -> str:
-    """The node that the pod is bound to, or that its affinity names."""
+    """The node that the pod is bound to, or that its affinity names; empty: it waits for any that comes."""
     bound = pod["spec"].get("nodeName")
     if bound:
         return str(bound)
@@ -55,7 +55,8 @@ def wanted_node(pod: Object) -> str:
     required = affinity.get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", {})
     for term in required.get("nodeSelectorTerms") or ():
         for field in term.get("matchFields") or ():
-            return str(field["values"][0])
+            if field["operator"] == "In":
+                return str(field["values"][0])
     return ""
 
 
@@ -261,6 +262,29 @@ class Truth:
         history = [(0, {}), *self.quotas[namespace]]
         current = [shares.get(pool, Share()) for shares in _since(history, knowledge.gpuquotas)]
         return Share(*map(max, zip(*current, strict=True)))
+
+    def scale_up(self, pool: str, known: int) -> list[Object]:
+        """All that a pool said of scaling up since somebody knew this version of it."""
+        return [
+            held["spec"].get("scaleUp", {"maxJobs": 0, "timeoutSeconds": 900})
+            for there in _since(self.pools, known)
+            for held in there
+            if held["metadata"]["name"] == pool
+        ]
+
+    def without_node(self, pool: str) -> set[str]:
+        """UIDs of jobs of a pool with live pods that wait for any node to come; not of those that may be told to stop."""
+        waiting = {owner_of(pod) for pod in self.server.all("pods") if not wanted_node(pod) and self.live(pod)}
+        found = {uid: self.job(uid) for uid in waiting - self.last.keys()}
+        return {
+            uid
+            for uid, job in found.items()
+            if job is not None
+            and job["spec"]["pool"] == pool
+            and phase_of(job) in ("Admitted", "Running")
+            and job["metadata"]["generation"] == job["status"]["observedGeneration"]
+            and not job["metadata"].get("deletionTimestamp")
+        }
 
     def on_hold(self, pool: str, knowledge: Knowledge) -> bool:
         """Whether a pool has been on hold, in every version, since somebody knew this much."""

@@ -57,6 +57,12 @@ def node_resized(world: "World", *, node: str, slots: int) -> None:
     world.machines.resize(node, slots)
 
 
+@deed(2, seconds=seconds(10, 90))
+def sold_out(world: "World", *, seconds: float) -> None:
+    """The provider has no machines for an autoscaler."""
+    world.autoscaler.sold_out = world.loop.time() + seconds
+
+
 # --- requests
 
 

@@ -12,6 +12,7 @@ import orjson
 import structlog
 from simulation import invariants
 from simulation.api import Api, Target
+from simulation.autoscaler import Autoscaler
 from simulation.deeds import space
 from simulation.faults import Faults
 from simulation.kubelet import Kubelet
@@ -70,6 +71,7 @@ class World:
         self.fates: dict[str, tuple[list[str], float]] = {}  # by job UID: how its attempts end, seconds of work
         self.kubelet = Kubelet(self)
         self.scheduler = Scheduler(self)
+        self.autoscaler = Autoscaler(self)
         self.truth = Truth(self)
         self.machines = Machines(self, nodes_of(script.setup))
         self.server.observers.append(self._committed)

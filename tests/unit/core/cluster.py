@@ -23,6 +23,7 @@ from rfuav_operator.core.model import (
     Job,
     JobStatus,
     Kind,
+    Landing,
     Node,
     NodeName,
     PatchStatus,
@@ -65,7 +66,7 @@ class Cluster:
         self.resource_quotas = {q.namespace: q for q in resource_quotas}
         self.compare = compare
         self.foreign: dict[str, Pod] = {}
-        self.not_on: dict[str, frozenset[str]] = {}  # pods without a node of their own: where they must not land
+        self.landings: dict[str, Landing] = {}  # pods without a node of their own: where they may land
         self.version = 1
         self.wake_at: datetime | None = None
         self.ended: dict[Uid, JobStatus] = {}
@@ -76,6 +77,7 @@ class Cluster:
     def _forget(self) -> None:
         self.planned: dict[Uid, JobStatus] = {}
         self.creating: dict[Uid, frozenset[str]] = {}
+        self.landing: dict[tuple[Uid, str], Landing] = {}  # of those creates
         self.rejected: dict[Uid, str] = {}
         self.gone: dict[Uid, Job] = {}  # deleted jobs with a create under way
         self.lanes: dict[Uid, deque[Action]] = {}
@@ -104,6 +106,7 @@ class Cluster:
             pods_of=pods_of,
             foreign=foreign,
             creating=dict(self.creating),
+            landings=dict(self.landing),
             nodes=self.nodes,
             pools=self.pools,
             quotas=self.quotas,
@@ -130,8 +133,10 @@ class Cluster:
                     self.planned[job.uid] = status
                     self.rejected.pop(job.uid, None)
                     self.lanes.setdefault(job.uid, deque()).append(action)
-                case CreatePod(job_uid=uid, name=name):
+                case CreatePod(job_uid=uid, name=name, landing=landing):
                     self.creating[uid] = self.creating.get(uid, frozenset()) | {name}
+                    if landing is not None:
+                        self.landing[uid, name] = landing
                     self.lanes.setdefault(uid, deque()).append(action)
                 case DeletePod(job_uid=uid) | DeleteJob(job=Job(uid=uid)):
                     self.lanes.setdefault(uid, deque()).append(action)
@@ -183,6 +188,7 @@ class Cluster:
                 self.deliver(uid)
 
     def _end_create(self, uid: Uid, name: str) -> None:
+        self.landing.pop((uid, name), None)
         left = self.creating.get(uid, frozenset()) - {name}
         self.creating[uid] = left
         if not left:
@@ -222,7 +228,11 @@ class Cluster:
         fields = affinity["nodeSelectorTerms"][0]["matchFields"] if affinity else []
         wanted = next((f["values"][0] for f in fields if f["operator"] == "In"), None)
         if wanted is None:
-            self.not_on[action.name] = frozenset(f["values"][0] for f in fields)
+            barred = frozenset(f["values"][0] for f in fields)
+            assert action.landing is not None
+            assert action.landing.barred == barred
+            assert dict(action.landing.selector) == spec.get("nodeSelector", {})
+            self.landings[action.name] = action.landing
         need = placement.need_of(owner)
         labels = meta["labels"]
         self.pods[action.name] = Pod(
@@ -234,6 +244,7 @@ class Cluster:
             attempt=int(labels["rfuav.io/attempt"]),
             index=int(labels.get("rfuav.io/shard", labels.get("rfuav.io/rank", "0"))),
             wanted_node=wanted,
+            landing=action.landing,
             created=self.now,
             gpus=int(spec["containers"][0]["resources"]["limits"].get("nvidia.com/gpu", "0")),
             cpu_milli=need.cpu_milli,
@@ -296,8 +307,8 @@ class Cluster:
                 sum(getattr(p, what) for p in (*mine, *others, pod)) <= limit
                 for what, limit in (("gpus", held.gpu_slots), ("cpu_milli", held.cpu_milli))
             )
-            alone = pod.job_uid not in {p.job_uid for p in mine}
-            if fits and alone and held.ready and name not in self.not_on.get(pod.name, ()):
+            alone = not any(p.name in self.landings for p in mine)
+            if fits and alone and held.ready and self.landings[pod.name].may_be(held):
                 return name
         return NodeName("")
 
@@ -465,19 +476,21 @@ class Cluster:
             assert owner is not None
             spec = self.pools[owner].spec
             tier = placement.tier_of(held, spec.per_gpu)
-            planned = [p for p in pods if p.name not in self.not_on]  # the others were put there by the scheduler alone
-            training = sum(p.gpus for p in planned if p.kind is Kind.TRAINING)
-            inference = sum(p.gpus for p in planned if p.kind is Kind.INFERENCE)
-            assert training <= held.gpus * tier.training, f"{name}: {training} training slots"
-            assert inference <= held.gpus * tier.inference, f"{name}: {inference} inference slots"
+            most = {Kind.TRAINING: held.gpus * tier.training, Kind.INFERENCE: held.gpus * tier.inference}
+            # A node that a landed pod is not for even when empty is left at once, which takes a turn.
+            pods = [p for p in pods if p.name not in self.landings or p.kind is None or p.gpus <= most[p.kind]]  # noqa: PLW2901
+            training = sum(p.gpus for p in pods if p.kind is Kind.TRAINING)
+            inference = sum(p.gpus for p in pods if p.kind is Kind.INFERENCE)
+            assert training <= most[Kind.TRAINING], f"{name}: {training} training slots"
+            assert inference <= most[Kind.INFERENCE], f"{name}: {inference} inference slots"
             assert training + inference <= held.gpu_slots, f"{name}: more slots than it has"
             for kind, limit in (
                 (Kind.TRAINING, spec.per_node_cpu.training),
                 (Kind.INFERENCE, spec.per_node_cpu.inference),
             ):
-                assert sum(p.gpus == 0 and p.kind is kind for p in planned) <= limit, f"{name}: CPU jobs"
-            assert sum(p.cpu_milli for p in planned) <= held.cpu_milli, f"{name}: CPU"
-            assert sum(p.memory_bytes for p in planned) <= held.memory_bytes, f"{name}: memory"
+                assert sum(p.gpus == 0 and p.kind is kind for p in pods) <= limit, f"{name}: CPU jobs"
+            assert sum(p.cpu_milli for p in pods) <= held.cpu_milli, f"{name}: CPU"
+            assert sum(p.memory_bytes for p in pods) <= held.memory_bytes, f"{name}: memory"
         for uid, job in self.jobs.items():
             phase = job.status.phase
             if job.spec.nodes > 1:

@@ -113,8 +113,10 @@ def test_its_pods_must_land_on_a_new_node_of_the_pool():
         (apart,) = affinity["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
         assert apart == {
             "topologyKey": "kubernetes.io/hostname",
-            "labelSelector": {"matchLabels": {"rfuav.io/job-uid": "uid-a", "rfuav.io/attempt": "1"}},
+            "namespaceSelector": {},  # a node each, whosever they are: nobody knows yet what the node will bear
+            "labelSelector": {"matchExpressions": [{"key": "rfuav.io/scale-up", "operator": "Exists"}]},
         }
+        assert pod["metadata"]["labels"]["rfuav.io/scale-up"] == "default"
 
 
 def test_the_jobs_own_selector_stays():
@@ -126,7 +128,7 @@ def test_the_jobs_own_selector_stays():
     grows = pool(node_selector={"gpu": "a"}, scale_up=GROWS)
     (pod,) = of_type(run(snapshot([made], nodes=[], pools=[grows])), CreatePod)
     assert pod.manifest["spec"]["nodeSelector"] == {"gpu": "a", "z": "1"}
-    assert "affinity" not in pod.manifest["spec"]
+    assert "nodeAffinity" not in pod.manifest["spec"]["affinity"]
 
 
 def test_a_pod_bound_to_the_new_node_holds_its_room():
@@ -138,7 +140,7 @@ def test_a_pod_bound_to_the_new_node_holds_its_room():
     assert made.status("j0").phase is Phase.RUNNING
     assert nodeless(made) <= {"j1", "j2"}
     room = made.scheduler._admission.usage.room("new")
-    assert room.slots_used[Kind.TRAINING] == 2  # j0, and j2 that had waited for a place
+    assert room.slots_used[Kind.TRAINING] == 2  # j0, and room for j1, which might land there too
     made.finish(made.pods_of("j0")[0].name)
     assert made.go().status("j0").phase is Phase.SUCCEEDED
 
@@ -159,6 +161,100 @@ def test_the_first_shard_that_is_ready_is_taken():
     made.set_node(whole("old", gpus=1, unschedulable=True), "old")
     made.go()
     assert [(a.shard, a.node) for a in made.status("wide").assignments] == [(1, "")]
+
+
+# --- room where they may land
+
+SHARED = {"gpus": 1, "slots": 4}  # one training at a time by the pool's limits, four by what the scheduler knows
+
+
+def nodes_of(made, name):
+    return [a.node for a in made.status(name).assignments]
+
+
+def test_a_new_node_keeps_room_for_those_that_may_land_there():
+    made = cluster(*jobs(1), running=[job("a")], up=ScaleUp(max_jobs=1))
+    made.set_node(node("new1", **SHARED), "new1")
+    made.add(job("b", created=after(60)))
+    assert nodes_of(made.go(), "b") == []
+    made.start(made.pods_of("j0")[0].name)
+    assert nodes_of(made.go(), "j0") == ["new1"]
+    assert nodes_of(made, "b") == [""]  # the next for which the pool grows
+
+
+def test_when_it_has_landed_elsewhere_the_room_is_given_back():
+    made = cluster(*jobs(1), running=[job("a")], up=ScaleUp(max_jobs=1))
+    for name in ("new1", "new2"):
+        made.set_node(node(name, **SHARED), name)
+    made.add(job("b", created=after(60)))
+    assert nodes_of(made.go(), "b") == []
+    made.start(made.pods_of("j0")[0].name)
+    made.go()
+    assert (nodes_of(made, "j0"), nodes_of(made, "b")) == (["new1"], ["new2"])
+
+
+@pytest.mark.parametrize("labels", [{}, {"gpu": "b"}])
+def test_no_room_is_kept_where_it_cannot_land(labels):
+    grows = pool("grows", node_selector={"gpu": "a"}, scale_up=GROWS)
+    made = Cluster([whole("x", labels={"gpu": "x"})], [pool(), grows])
+    made.add(job("waits", pool="grows"))
+    made.go()
+    made.set_node(node("new", **SHARED, labels=labels), "new")
+    made.add(job("b", created=after(60)))
+    made.add(job("c", created=after(60), resources=Resources(gpus=1)))
+    made.go()
+    assert "new" in nodes_of(made, "b") + nodes_of(made, "c")
+
+
+def test_a_create_on_its_way_may_land_too():
+    made = cluster(running=[job("a")], up=ScaleUp(max_jobs=1))
+    made.add(job("j0", created=after(1)))
+    made.turn()
+    made.deliver("uid-j0")  # the record; the create is under way
+    assert (nodes_of(made, "j0"), made.pods_of("j0")) == ([""], [])
+    made.set_node(node("new", **SHARED), "new")
+    made.add(job("b", created=after(60)))
+    assert [a.name for a in made.turn() if isinstance(a, CreatePod)] == []
+    made.deliver_all()
+    assert nodes_of(made.go(), "b") == []
+
+
+def test_one_whose_job_is_gone_counts_against_quota_until_it_is_gone_too():
+    made = cluster(*jobs(1), running=[job("a")], quotas=[quota(nominal=2, borrow=0)])
+    made.delete_job("uid-j0")
+    made.add(job("late", created=after(50)))
+    assert nodeless(made.go()) == set()
+    made.leave()
+    assert nodeless(made) == {"late"}
+
+
+@pytest.mark.parametrize(
+    ("new", "asked", "words"),
+    [
+        (node("new", gpus=2, slots=8), {"gpus": 2, "gpu_memory": "0"}, "with shared GPUs"),
+        (whole("new", memory_mib=8000), {"gpu_memory": "16Gi"}, "with GPUs of 7.8Gi (16Gi needed)"),
+    ],
+)
+def test_a_node_that_is_not_for_it_is_left_at_once(new, asked, words):
+    """The scheduler knows nothing of a pool's limits; an autoscaler that adds the wrong nodes is not asked for ever."""
+    made = cluster(job("j0", created=after(1), resources=Resources(**asked), backoff_limit=0), running=[job("a")])
+    made.set_node(new, "new")
+    made.start(made.pods_of("j0")[0].name)
+    made.go().leave()
+    status = made.status("j0")
+    assert (status.phase, status.failures[0].reason) == (Phase.FAILED, "NodeUnsuited")
+    assert words in status.message
+
+
+@pytest.mark.parametrize("new", [node("new", memory_mib=None), node("new", slots=0)])
+def test_nothing_is_held_against_a_node_whose_labels_or_slots_are_not_there_yet(new):
+    made = cluster(job("j0", created=after(1), resources=Resources(gpus=1, gpu_memory="8Gi")), running=[job("a")])
+    (pod,) = made.pods_of("j0")
+    made.set_node(new, "new")
+    made.change_pod(pod.name, node="new", bound_at=made.now)
+    made.turn()
+    made.deliver_all()
+    assert not made.status("j0").failures
 
 
 # --- the timeout

@@ -6,9 +6,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from unit.core.builders import DEFAULTS, job
 from unit.shell.fake_api import job_body, pod_body
 
-from rfuav_operator.core.model import Kind, Phase, PodPhase
+from rfuav_operator.core import podspec
+from rfuav_operator.core.model import Assignment, Kind, Landing, Phase, PodPhase
 from rfuav_operator.shell import decode
 
 
@@ -79,6 +81,25 @@ def test_a_pod_of_ours():
     )
     assert (pod.job_uid, pod.attempt, pod.index, pod.kind) == ("u1", 3, 7, Kind.INFERENCE)
     assert (pod.wanted_node, pod.node, pod.unschedulable, pod.bound_at) == ("n1", None, "no room", None)
+
+
+def test_where_a_pod_may_land_that_waits_for_a_node():
+    """What was written into its manifest is read from it again; once it has a node, it lands no more."""
+    made = job()
+    landing = podspec.landing(made, ["n2", "n1"], {"gpu": "a"})
+    written = podspec.manifest(made, Assignment(pod="a-1", gpus=1), DEFAULTS, landing=landing)
+    body = {**written, "metadata": {**written["metadata"], "uid": "p"}, "status": {"phase": "Pending"}}
+    seen = decode.pod(msgspec.json.decode(msgspec.json.encode(stamped(body)), type=decode.PodObject))
+    assert seen.landing == landing == Landing(pool="default", selector=(("gpu", "a"),), barred=frozenset({"n1", "n2"}))
+    bound = {**body, "spec": {**body["spec"], "nodeName": "n3"}}
+    assert decode.pod(msgspec.json.decode(msgspec.json.encode(stamped(bound)), type=decode.PodObject)).landing is None
+
+
+def stamped(body):
+    return {
+        **body,
+        "metadata": {**body["metadata"], "creationTimestamp": "2026-01-01T00:00:00Z", "resourceVersion": "7"},
+    }
 
 
 def test_how_a_container_ended():

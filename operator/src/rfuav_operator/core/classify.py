@@ -143,6 +143,12 @@ def not_scaled_up(pod: Pod, seconds: int) -> Verdict:
     return Verdict(reason=SCALE_UP_TIMEOUT, message=f"no node was added within {seconds} s: {why}", counted=False)
 
 
+def unsuited(node: str, why: str) -> Verdict:
+    """The scheduler, which knows nothing of a pool's limits, chose a node that the job's shape is not for."""
+    message = f"node {node}, on which the scheduler put it, is one {why}: the pool's new nodes must suit its jobs"
+    return Verdict(reason="NodeUnsuited", message=message, counted=True)
+
+
 def not_started(pod: Pod, seconds: int) -> Verdict:
     """Bound, and not running in time."""
     why = ": ".join(filter(None, (pod.waiting_reason, pod.waiting_message))) or pod.message or "no reason was given"

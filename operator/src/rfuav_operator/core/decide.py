@@ -344,17 +344,15 @@ def _actions_of(
             job_uid=job.uid, namespace=job.namespace, name=service["metadata"]["name"], manifest=service
         )
     for assignment in fresh:
+        landing = None
+        if not assignment.node:
+            landing = podspec.landing(job, snapshot.nodes, _pool_spec(job, snapshot).node_selector)
         yield CreatePod(
             job_uid=job.uid,
             namespace=job.namespace,
             name=assignment.pod,
-            manifest=podspec.manifest(
-                job,
-                assignment,
-                snapshot.defaults,
-                present=() if assignment.node else sorted(snapshot.nodes),
-                selector=_pool_spec(job, snapshot).node_selector,
-            ),
+            manifest=podspec.manifest(job, assignment, snapshot.defaults, landing=landing),
+            landing=landing,
         )
     yield from announce.events(read, job.status)
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_operator.core import backoff, classify, conditions, progress, ranges, units
+from rfuav_operator.core import backoff, classify, conditions, placement, progress, ranges, units
 from rfuav_operator.core.model import (
     Assignment,
     Defaults,
@@ -248,10 +248,15 @@ class _Step:
         """A pod that lives: started, or waiting, perhaps for too long."""
         verdict = None
         now, pool = self.facts.now, self.facts.pool
-        if not a.node and pod.node is not None:  # the autoscaler has brought a node
-            a = replace(a, node=pod.node)
+        unsuited = ""
+        landed = self.facts.nodes.get(pod.node) if pod.node is not None and not a.node else None
+        if landed is not None and landed.gpu_slots >= pod.gpus:  # as the scheduler saw it: the autoscaler's node
+            a = replace(a, node=landed.name)
+            unsuited = placement.unsuited(landed, pool, placement.need_of(self.job))
         if a.stopping or pod.deleting:
             pass
+        elif unsuited:
+            verdict = classify.unsuited(a.node, unsuited)
         elif pod.phase is PodPhase.RUNNING:
             if a.started_at is None:
                 started = (pod.started_at or self.now).replace(microsecond=0)

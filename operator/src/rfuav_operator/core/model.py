@@ -277,6 +277,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     index: int = 0  # rank or shard
     node: NodeName | None = None  # spec.nodeName: bound
     wanted_node: NodeName | None = None  # the node its required affinity names
+    landing: "Landing | None" = None  # of ours, without either: where it may land
     phase: PodPhase = PodPhase.PENDING
     deleting: bool = False
     created: datetime
@@ -301,6 +302,18 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     def live(self) -> bool:
         """Whether its containers may still run, or start."""
         return self.phase not in (PodPhase.SUCCEEDED, PodPhase.FAILED)
+
+
+class Landing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the scheduler may put a pod of ours that waits for a node to come (a pool that scales up)."""
+
+    pool: str = ""  # of its job
+    selector: tuple[tuple[str, str], ...] = ()  # labels of the node
+    barred: frozenset[str] = frozenset()  # nodes that were there before it
+
+    def may_be(self, node: Node) -> bool:
+        """Whether it may be this node, as far as names and labels go."""
+        return node.name not in self.barred and all(node.labels.get(k) == v for k, v in self.selector)
 
 
 class Taint(Wire, frozen=True, kw_only=True):
@@ -464,6 +477,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     # Pod names whose create was handed over and whose outcome is not known yet. A job deleted meanwhile stays in
     # `jobs`, `deleting`, until its entry here is gone: its assignments say which room the create may still take.
     creating: Mapping[Uid, frozenset[str]]
+    landings: Mapping[tuple[Uid, str], Landing] = {}  # of those that wait for a node to come, by job and pod
     nodes: Mapping[NodeName, Node]
     pools: Mapping[str, Pool]
     priority_classes: Mapping[str, PriorityClass]
@@ -494,6 +508,7 @@ class CreatePod(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str
     name: str
     manifest: Mapping[str, Any]
+    landing: Landing | None = None  # of a pod that waits for a node to come
 
 
 class DeletePod(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ LABEL_ATTEMPT = "rfuav.io/attempt"
 LABEL_RANK = "rfuav.io/rank"
 LABEL_SHARD = "rfuav.io/shard"
 LABEL_JOB_UID = "rfuav.io/job-uid"
+LABEL_SCALE_UP = "rfuav.io/scale-up"  # of pods that wait for a node to come: their pool
 CA_ANNOTATION = "rfuav.io/progress-ca"
 TOKEN_AUDIENCE = "rfuav.io/progress"  # noqa: S105  an audience, not a secret
 

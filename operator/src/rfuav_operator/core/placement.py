@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from rfuav_operator.core import quantity
-from rfuav_operator.core.model import GpuTier, Job, Kind, Node, Phase, Pod, Pool, Uid
+from rfuav_operator.core.model import GpuTier, Job, Kind, Landing, Node, Phase, Pod, Pool, PoolSpec, Uid
 from rfuav_operator.core.names import GPU
 
 # GPUPool.spec.perGPU's default, for a pool read without it.
@@ -76,6 +76,17 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     cpu_milli: int
     memory_bytes: int
     absent: bool = False  # recorded, and its pod was not seen yet
+    landing: Landing | None = None  # without a node: room is held on every one that it may land on
+
+    def may_land_on(self, node: Node) -> bool:
+        """Whether the scheduler may put it on this node: it knows nothing of a pool's limits."""
+        return (
+            self.landing is not None
+            and self.landing.may_be(node)
+            and self.gpus <= node.gpu_slots
+            and self.cpu_milli <= node.cpu_milli
+            and self.memory_bytes <= node.memory_bytes
+        )
 
 
 Holder = tuple[Uid, str]  # job and pod name
@@ -126,15 +137,14 @@ class Room:
         )
         if taint is not None:
             return f"with the taint {taint.key}{'=' * bool(taint.value)}{taint.value}:{taint.effect}"
-        if need.gpus == 0:
-            return ""
+        return self.gpu_mismatch(need) if need.gpus > 0 else ""
+
+    def gpu_mismatch(self, need: Need) -> str:
+        """The same of its GPUs alone, for a shape that uses some."""
         if self.node.gpu_problem:
             return f"with GPUs that cannot be used ({self.node.gpu_problem})"
         if self.node.gpu_slots == 0 or self.node.gpus == 0:
             return "without GPU"
-        return self._gpu_mismatch(need)
-
-    def _gpu_mismatch(self, need: Need) -> str:
         if need.gpu_memory:
             memory = self.node.gpu_memory_mib
             if memory is None:
@@ -252,6 +262,22 @@ def _tolerated(key: str, value: str, effect: str, need: Need) -> bool:
 
 def _word(kind: Kind) -> str:
     return "training" if kind is Kind.TRAINING else "inference"
+
+
+def unsuited(node: Node, pool: PoolSpec, need: Need) -> str:
+    """Why a node is not for this shape by the pool's limits, which the scheduler does not know; empty: it is.
+
+    Nothing is held against a node whose GPUs' labels are not there (yet).
+    """
+    if need.gpus > 0 and node.gpu_memory_mib is None:
+        return ""
+    room = Room(node=node, tier=tier_of(node, pool.per_gpu), cpu_jobs=cpu_jobs(pool))
+    return (room.gpu_mismatch(need) if need.gpus > 0 else "") or room.too_small(need)
+
+
+def cpu_jobs(pool: PoolSpec) -> dict[Kind, int]:
+    """Jobs without GPU that one node takes, by kind."""
+    return {Kind.TRAINING: pool.per_node_cpu.training, Kind.INFERENCE: pool.per_node_cpu.inference}
 
 
 # --- nodes to pools

@@ -4,13 +4,13 @@ The job's spec as the user wrote it, the assignment (name, node, shard) and the 
 manifest goes out. Nothing here looks at the cluster.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from rfuav_operator.core import names, units
-from rfuav_operator.core.model import Assignment, Defaults, Job, Source
+from rfuav_operator.core.model import Assignment, Defaults, Job, Landing, Source
 
 HOME = "/home/rfuav"
 MOUNT_ROOT = "/mnt/rfuav"
@@ -21,7 +21,6 @@ _PVC = "pvc://"
 RENDEZVOUS_PORT = 29500  # torch's own default
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _HOSTNAME = "kubernetes.io/hostname"
-_NOTHING: Mapping[str, str] = {}
 
 
 def manifest(
@@ -29,13 +28,11 @@ def manifest(
     assignment: Assignment,
     defaults: Defaults,
     *,
-    present: Sequence[str] = (),
-    selector: Mapping[str, str] = _NOTHING,
+    landing: Landing | None = None,
 ) -> dict[str, Any]:
     """The pod of `assignment`, restricted Pod Security throughout, owned by the job.
 
-    A pod without a node of its own waits for a new one: not one of those `present`, and with the labels of `selector`,
-    by which an autoscaler sees what kind of node to add.
+    A pod without a node of its own waits for a new one, which `landing` describes.
     """
     template: Mapping[str, Any] = job.raw_spec.get("podTemplate") or {}
     metadata: Mapping[str, Any] = template.get("metadata") or {}
@@ -52,13 +49,24 @@ def manifest(
             "labels": {
                 **(metadata.get("labels") or {}),
                 **names.pod_labels(job, attempt, shard=assignment.shard, rank=assignment.rank),
+                **({} if landing is None else {names.LABEL_SCALE_UP: landing.pool}),
             },
             "annotations": annotations,
             "ownerReferences": [_owner(job)],
         },
         "spec": _pod_spec(job, assignment, attempt, template=template, defaults=defaults)
-        | ({} if assignment.node else _on_a_new_node(job, attempt, template, present=present, selector=selector)),
+        | ({} if landing is None else _on_a_new_node(landing)),
     }
+
+
+def landing(job: Job, present: Iterable[str], selector: Mapping[str, str]) -> Landing:
+    """Where a pod without a node of its own may land: on none of the nodes `present`.
+
+    The labels of the pool's `selector` and of the job's own tell an autoscaler what kind of node to add.
+    """
+    template: Mapping[str, Any] = job.raw_spec.get("podTemplate") or {}
+    labels = {**selector, **(template.get("nodeSelector") or {})}
+    return Landing(pool=job.spec.pool, selector=tuple(sorted(labels.items())), barred=frozenset(present))
 
 
 def service(job: Job) -> dict[str, Any]:
@@ -153,17 +161,16 @@ def _pod_spec(
     return pod
 
 
-def _on_a_new_node(
-    job: Job, attempt: int, template: Mapping[str, Any], *, present: Sequence[str], selector: Mapping[str, str]
-) -> dict[str, Any]:
-    """What of its pod's spec sends it to a node that is still to come; pods of a job of several nodes to one each."""
-    affinity = _affinity("NotIn", present) if present else {}
-    if job.spec.nodes > 1:
-        mates = {names.LABEL_JOB_UID: job.uid, names.LABEL_ATTEMPT: str(attempt)}
-        apart = {"topologyKey": _HOSTNAME, "labelSelector": {"matchLabels": mates}}
-        affinity["podAntiAffinity"] = {_REQUIRED: [apart]}
-    labels = {**selector, **(template.get("nodeSelector") or {})}
-    return ({"affinity": affinity} if affinity else {}) | ({"nodeSelector": labels} if labels else {})
+def _on_a_new_node(landing: Landing) -> dict[str, Any]:
+    """What of its pod's spec sends it to a node that is still to come.
+
+    One node for each pod: the scheduler knows nothing of a pool's limits, and nobody knows yet what the node will bear.
+    """
+    waiting = {"matchExpressions": [{"key": names.LABEL_SCALE_UP, "operator": "Exists"}]}
+    apart = {"topologyKey": _HOSTNAME, "namespaceSelector": {}, "labelSelector": waiting}
+    affinity = _affinity("NotIn", sorted(landing.barred)) if landing.barred else {}
+    affinity["podAntiAffinity"] = {_REQUIRED: [apart]}
+    return {"affinity": affinity} | ({"nodeSelector": dict(landing.selector)} if landing.selector else {})
 
 
 def _affinity(operator: str, nodes: Sequence[str]) -> dict[str, Any]:

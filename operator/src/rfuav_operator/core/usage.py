@@ -9,9 +9,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from rfuav_operator.core.lifecycle import may_live
-from rfuav_operator.core.model import Job, Kind, NodeName, Pod, Pool, Snapshot, Uid
-from rfuav_operator.core.placement import Held, Holder, Need, Room, need_of, pool_of, tier_of
+from rfuav_operator.core.model import Job, Kind, NodeName, Pod, Snapshot, Uid
+from rfuav_operator.core.placement import Held, Holder, Need, Room, cpu_jobs, need_of, pool_of, tier_of
 
 
 @dataclass(slots=True)
@@ -24,6 +26,7 @@ class Share:
 
 
 _NOTHING: Mapping[str, Held] = {}
+_NO_NODE = NodeName("")  # under which those are kept that wait for one
 
 
 class Usage:
@@ -105,7 +108,14 @@ class Usage:
         was = self._pool_of.pop(name, None)
         if was is not None:
             self.rooms.get(was, {}).pop(name, None)
+        for uid in self.on_node(_NO_NODE):  # their creates may have begun since they were looked at
+            self.update_job(uid, snapshot.jobs.get(uid), snapshot)
         node = snapshot.nodes.get(name)
+        for holder, held in self._on_node[_NO_NODE].items():
+            if node is not None and held.may_land_on(node):
+                self._on_node[name][holder] = held
+            else:
+                self._on_node[name].pop(holder, None)
         pool = None if node is None else pool_of(node, snapshot.pools.values())
         if node is not None and pool is not None:
             self._pool_of[name] = pool
@@ -113,7 +123,7 @@ class Usage:
             self.rooms.setdefault(pool, {})[name] = Room(
                 node=node,
                 tier=tier_of(node, spec.per_gpu),
-                cpu_jobs={Kind.TRAINING: spec.per_node_cpu.training, Kind.INFERENCE: spec.per_node_cpu.inference},
+                cpu_jobs=cpu_jobs(spec),
                 holders=self._on_node[name],
                 foreign=snapshot.foreign.get(name, ()),
             )
@@ -124,7 +134,8 @@ class Usage:
         """Let a pod hold room, in the place of what it held before."""
         self.release(uid, name)
         self._put(uid, name, held)
-        self._changed(held, released=False)
+        for node in self._nodes_of(held):
+            self._changed(node, released=False)
 
     def release(self, uid: Uid, name: str) -> Held | None:
         """Give back what a pod held."""
@@ -139,9 +150,10 @@ class Usage:
         share.jobs[held.kind] -= _is_first(held, mine)
         if not mine:
             del self._held[uid]
-        self._on_node[NodeName(held.node)].pop((uid, name), None)
+        for node in self._nodes_of(held):
+            self._on_node[node].pop((uid, name), None)
+            self._changed(node, released=True)
         self._absent[held.namespace].pop((uid, name), None)
-        self._changed(held, released=True)
         return held
 
     def _put(self, uid: Uid, name: str, held: Held) -> None:
@@ -151,15 +163,23 @@ class Usage:
         share.gpus += held.gpus
         share.cpu_pods += held.gpus == 0
         mine[name] = held
-        self._on_node[NodeName(held.node)][uid, name] = held
+        for node in self._nodes_of(held):
+            self._on_node[node][uid, name] = held
         if held.absent:
             self._absent[held.namespace][uid, name] = held
 
-    def _changed(self, held: Held, *, released: bool) -> None:
-        room = self.room(NodeName(held.node))
+    def _nodes_of(self, held: Held) -> list[NodeName]:
+        """The nodes on which it holds room: its own, or all on which the scheduler may put it."""
+        if held.node or held.landing is None:
+            return [NodeName(held.node)]
+        nodes = (room.node for rooms in self.rooms.values() for room in rooms.values())
+        return [_NO_NODE, *(node.name for node in nodes if held.may_land_on(node))]
+
+    def _changed(self, node: NodeName, *, released: bool) -> None:
+        room = self.room(node)
         if room is not None:
             room.count()
-            self._on_change(self._pool_of[NodeName(held.node)], NodeName(held.node), released)
+            self._on_change(self._pool_of[node], node, released)
 
 
 def _is_first(held: Held, others: Mapping[str, Held]) -> bool:
@@ -180,7 +200,7 @@ def held_by(uid: Uid, job: Job | None, snapshot: Snapshot) -> Iterator[tuple[str
     for pod in pods.values():
         if pod.name not in assigned and may_live(pod, snapshot.nodes):
             node = pod.node or pod.wanted_node or NodeName("")
-            pool = job.spec.pool if job is not None else _pool_name(node, snapshot.pools.values(), snapshot)
+            pool = job.spec.pool if job is not None else _pool_name(pod, node, snapshot)
             kind = job.kind if job is not None else pod.kind or Kind.TRAINING
             yield pod.name, _by_pod(pod, kind, pool, node)
 
@@ -195,7 +215,8 @@ def _by_assignments(job: Job, pods: Mapping[str, Pod], snapshot: Snapshot) -> It
             yield a.pod, _by_pod(pod, job.kind, job.spec.pool, a.node or pod.node or "")
         elif pod is None and (active or a.pod in creating):
             need = need or need_of(job)
-            yield a.pod, planned(job, need, a.node)
+            landing = None if a.node else snapshot.landings.get((job.uid, a.pod))
+            yield a.pod, replace(planned(job, need, a.node), landing=landing)
 
 
 def planned(job: Job, need: Need, node: str) -> Held:
@@ -221,9 +242,12 @@ def _by_pod(pod: Pod, kind: Kind, pool: str, node: str) -> Held:
         gpus=pod.gpus,
         cpu_milli=pod.cpu_milli,
         memory_bytes=pod.memory_bytes,
+        landing=None if node else pod.landing,
     )
 
 
-def _pool_name(node: NodeName, pools: Iterable[Pool], snapshot: Snapshot) -> str:
+def _pool_name(pod: Pod, node: NodeName, snapshot: Snapshot) -> str:
+    if pod.landing is not None:
+        return pod.landing.pool
     held = snapshot.nodes.get(node)
-    return (pool_of(held, pools) or "") if held is not None else ""
+    return (pool_of(held, snapshot.pools.values()) or "") if held is not None else ""

@@ -21,6 +21,7 @@ from rfuav_operator.core.model import (
     JobSpec,
     JobStatus,
     Kind,
+    Landing,
     Node,
     NodeName,
     Pod,
@@ -34,6 +35,7 @@ from rfuav_operator.core.model import (
     Taint,
     Uid,
 )
+from rfuav_operator.core.names import LABEL_SCALE_UP
 from rfuav_operator.core.quotas import RESOURCE_KEYS
 
 GPU = "nvidia.com/gpu"
@@ -117,6 +119,7 @@ class _PodSpec(_Wire, frozen=True):
     overhead: dict[str, str] | None = None
     resources: _Resources | None = None
     affinity: _Affinity | None = None
+    node_selector: dict[str, str] | None = None
 
 
 class _Condition(_Wire, frozen=True):
@@ -232,6 +235,7 @@ def pod(read: PodObject) -> Pod:
         index=_number(labels.get(f"{GROUP}/rank") or labels.get(f"{GROUP}/shard")),
         node=NodeName(spec.node_name) if spec.node_name else None,
         wanted_node=_wanted_node(spec.affinity),
+        landing=_landing(labels, spec),
         phase=PodPhase(status.phase) if status.phase in _POD_PHASES else PodPhase.UNKNOWN,
         deleting=meta.deletion_timestamp is not None,
         created=_instant(meta),
@@ -304,6 +308,21 @@ def _wanted_node(affinity: _Affinity | None) -> NodeName | None:
             if field.key == "metadata.name" and field.operator == "In" and field.values:
                 return NodeName(field.values[0])
     return None
+
+
+def _landing(labels: Mapping[str, str], spec: _PodSpec) -> Landing | None:
+    """Where it may land, if it waits for a node to come."""
+    pool = labels.get(LABEL_SCALE_UP)
+    if pool is None or spec.node_name or _wanted_node(spec.affinity):
+        return None
+    required = spec.affinity.node_affinity.required if spec.affinity and spec.affinity.node_affinity else None
+    barred = frozenset(
+        field.values[0]
+        for term in (required.node_selector_terms if required else None) or ()
+        for field in term.match_fields or ()
+        if field.key == "metadata.name" and field.operator == "NotIn" and field.values
+    )
+    return Landing(pool=pool, selector=tuple(sorted((spec.node_selector or {}).items())), barred=barred)
 
 
 def _number(label: str | None) -> int:

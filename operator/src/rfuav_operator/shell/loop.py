@@ -102,8 +102,8 @@ class Loop:
                 self._state.plan_status(job.uid, status)
             case PatchLimitsStatus(target=target, status=status):
                 self._state.plan_limits(target, status)
-            case CreatePod(job_uid=uid, name=name):
-                self._state.begin_create(uid, name)
+            case CreatePod(job_uid=uid, name=name, landing=landing):
+                self._state.begin_create(uid, name, landing)
                 held = self._state.job(uid)
                 node = next((a.node for a in held.status.assignments if a.pod == name), "") if held else ""
                 if (freed := self._freed.get(node)) and (waited := clock.monotonic() - freed.pop(0)) < HANDOFF_LIMIT:

@@ -17,6 +17,7 @@ from rfuav_operator.core.model import (
     Job,
     JobStatus,
     Kind,
+    Landing,
     Node,
     NodeName,
     Pod,
@@ -62,6 +63,7 @@ class ClusterState:
         self._planned: dict[Uid, JobStatus] = {}  # decided, not yet seen back
         self._effective: dict[Uid, Job] = {}  # read, with the planned status over it
         self._creating: dict[Uid, frozenset[str]] = {}
+        self._landings: dict[tuple[Uid, str], Landing] = {}
         self._rejected: dict[Uid, str] = {}
         self._pods_of: dict[Uid, dict[str, Pod]] = {}
         self._foreign: dict[NodeName, tuple[Pod, ...]] = {}
@@ -86,6 +88,7 @@ class ClusterState:
             pods_of=self._pods_of,
             foreign=self._foreign,
             creating=self._creating,
+            landings=self._landings,
             nodes=self._nodes,
             pools=self._pools,
             quotas=self._quotas,
@@ -174,12 +177,15 @@ class ClusterState:
         self._planned_limits.pop(target.uid, None)
         self._refresh_limits(target)
 
-    def begin_create(self, uid: Uid, pod: str) -> None:
-        """A pod's create was handed to the writer; it takes room from now on."""
+    def begin_create(self, uid: Uid, pod: str, landing: Landing | None = None) -> None:
+        """A pod's create was handed to the writer; it takes room from now on, also where it may only land."""
         self._creating[uid] = self._creating.get(uid, frozenset()) | {pod}
+        if landing is not None:
+            self._landings[uid, pod] = landing
 
     def end_create(self, uid: Uid, pod: str) -> None:
         """The outcome of a create is known: the pod was read, or it will not exist."""
+        self._landings.pop((uid, pod), None)
         left = self._creating.get(uid, frozenset()) - {pod}
         if left:
             self._creating[uid] = left
