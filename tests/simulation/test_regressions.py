@@ -149,7 +149,7 @@ FOUND = [
 ]
 
 
-SEEDS = range(12)  # the same script with other delays
+SEEDS = range(16)  # the same script with other delays
 
 
 @pytest.mark.parametrize("found", FOUND, ids=[found.old for found in FOUND])
