@@ -119,7 +119,7 @@ def test_many_readers_fetch_an_object_once(bucket, cache, monkeypatch):
 def test_an_object_that_no_cache_can_hold(bucket, tmp_path):
     cache = storage.Cache(tmp_path / "small", 999)
     root = cache.path(f"s3://{bucket[0]}/train", "x")
-    with pytest.raises(InputError, match=r"1.bin has 1000 bytes, the cache .* may hold 999: raise RFUAV_CACHE_BYTES"):
+    with pytest.raises(InputError, match=r"1.bin has 1000 bytes, the cache .* may hold 999: raise TRAINER_CACHE_BYTES"):
         cache.opened(root / "a/1.bin").__enter__()
 
 
@@ -178,7 +178,7 @@ def test_training_and_inference_from_s3(desk, s3, tmp_path):
     image_set(desk / "up/train")
     tone_set(desk / "up/iq", count=2)
     upload(s3_client(s3), "captures", desk / "up")
-    environment = {**s3_environment(s3), "RFUAV_CACHE": str(tmp_path / "kept"), "RFUAV_CACHE_BYTES": "256Mi"}
+    environment = {**s3_environment(s3), "TRAINER_CACHE": str(tmp_path / "kept"), "TRAINER_CACHE_BYTES": "256Mi"}
     spec = training_spec(dataset__train__uri="s3://captures/train", training__epochs=1)
     ended = desk.pod("TrainingJob", spec, env=environment)
     assert ended.code == 0, ended.output
@@ -252,3 +252,13 @@ def test_what_a_mirror_does_not_give(mirror, cache, monkeypatch, uri, token, rea
     monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(InputError, match=reason):
         cache.path(uri, "input.uri")
+
+
+def test_a_job_may_set_the_cache_and_name_the_secret(desk):
+    """The operator keeps some names of variables for itself: these are none of them."""
+    template = {
+        "env": [{"name": name, "value": "1Gi"} for name in (storage.CACHE_FOLDER, storage.CACHE_BYTES)],
+        "envFrom": [{"secretRef": {"name": "s3-credentials"}}],
+    }
+    job = desk.job("TrainingJob", {**training_spec(dataset__train__uri="s3://captures/train"), "podTemplate": template})
+    assert job.spec.pod_template.env[1].name == storage.CACHE_BYTES

@@ -166,7 +166,7 @@ class Inference:
             annotations = Annotations(self.output / "annotated", shard, frame_seconds, last)
         workers = min(8, self.job.cpus) if self.device.type == "cuda" else int(self.job.cpus > 1)
         parts = cut(samples[done:], self.batch_size)
-        read = batches(parts, data.Reader(self.classifier.preprocessing), workers)
+        read = batches(parts, data.Reader(self.classifier.preprocessing, device=self.device), workers)
         for part, batch in zip(parts, read, strict=True):
             reasons = dict(batch.unreadable)
             scores = self._scores(batch.pictures) if batch.samples else batch.pictures

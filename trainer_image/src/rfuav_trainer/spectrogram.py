@@ -21,9 +21,10 @@ WINDOWS = ("hamming", "hann", "blackman")
 SILENCE = 1e-15
 """The smallest |Z| that is told apart: -150 on the scale of 10 log10|Z|."""
 FULL_SCALE = {torch.float32: 1.0, torch.int16: 32768.0, torch.int8: 128.0}
-PIECE = {"cpu": 2**15 - 1, "cuda": 2**25}
-"""Points transformed at once: a GPU wants to be filled; a quarter of a megabyte stays in a core's cache, and is just
-too little for torch to spread over threads, which pays between frames, not within one."""
+PIECE = {"cpu": 2**15 - 1, "cuda": 2**22}
+"""Points transformed at once: a GPU wants to be filled, but takes about 100 MB for each reader so; a quarter of a
+megabyte stays in a core's cache, and is just too little for torch to spread over threads, which pays between frames,
+not within one."""
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,11 @@ log = structlog.get_logger()
 
 REMOTE = ("s3", "hf")
 MANIFESTS = (".jsonl", ".parquet")
-CACHE_FOLDER = "RFUAV_CACHE"
-CACHE_BYTES = "RFUAV_CACHE_BYTES"
+CACHE_FOLDER = "TRAINER_CACHE"
+CACHE_BYTES = "TRAINER_CACHE_BYTES"
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
 FREE_SHARE = 0.5
-"""Share of the cache volume's free space that is used when RFUAV_CACHE_BYTES does not say."""
+"""Share of the cache volume's free space that is used when TRAINER_CACHE_BYTES does not say."""
 READERS = 16
 """Objects fetched side by side: they wait for the network, not for this machine."""
 CREDENTIALS = {

@@ -108,7 +108,7 @@ class Training:
         self.position = Position()
         self.saved: Saved | None = None
         self.workers = resolve_workers(job, spec)
-        self.reader = Reader(dataset.preprocessing, cache_bytes=int(job.memory * CACHE_SHARE))
+        self.reader = Reader(dataset.preprocessing, cache_bytes=int(job.memory * CACHE_SHARE), device=device)
         self.store = CheckpointStore(
             output / "checkpoints" / job.uid,
             keep=spec.checkpoint.keep,
