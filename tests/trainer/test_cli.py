@@ -223,3 +223,16 @@ def test_the_installed_command(tmp_path):
     )
     assert ended.returncode == 2
     assert "name a YAML file with a job" in ended.stdout
+
+
+def test_describe(desk):
+    from trainer.test_infer import weights_file
+
+    weights_file(desk / "models/w.safetensors")
+    lines = desk.run("describe", str(desk / "models/w.safetensors")).output.splitlines()
+    assert "architecture: mobilenet_v3_small" in lines
+    assert "classes: alpha, beta, gamma" in lines
+    ended = desk.run("describe", "--json", str(desk / "models/w.safetensors"))
+    assert json.loads(ended.output)["classes"] == ["alpha", "beta", "gamma"]
+    missing = desk.run("describe", str(desk / "models/none.safetensors"))
+    assert (missing.code, missing.termination["reason"]) == (3, "InputMissing")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from trainer.test_tensorboard import scalars as tensorboard_scalars
 from trainer.trainer_kit import IQ, image_set, in_child, tone_set, training_spec
 
 from rfuav_trainer import train
@@ -64,7 +65,7 @@ def test_what_a_training_leaves_behind(image_desk):
     out = image_desk / "models/out"
     names = {path.name for path in out.iterdir()}
     assert names == {
-        "_SUCCESS", "best.safetensors", "last.safetensors", "checkpoints", "history.jsonl", "learning-curves.png", "report.json",
+        "_SUCCESS", "best.safetensors", "last.safetensors", "checkpoints", "history.jsonl", "learning-curves.png", "report.json", "tensorboard",
     }  # fmt: skip
     assert mark["outputs"]["bestWeights"] == "pvc://models/out/best.safetensors"
     rows = history(out)
@@ -77,6 +78,10 @@ def test_what_a_training_leaves_behind(image_desk):
     assert report["samples"] == {"train": 18, "validation": 6}
     assert report["unreadable"] == {}
     assert Image.open(out / "learning-curves.png").size[0] > 400
+    board = tensorboard_scalars(out / "tensorboard")
+    assert [(step, values["loss/validation"]) for step, values in board] == [
+        (row["epoch"], pytest.approx(row["valLoss"])) for row in rows
+    ]
     last = watcher.reports[-1]
     assert last["progressPercentage"] == 100
     assert {m["name"] for m in last["metrics"]} == METRICS

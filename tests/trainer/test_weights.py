@@ -65,3 +65,20 @@ def test_other_classes_are_named():
     card = weights.Card("resnet18", ["a", "b"], PREPROCESSING)
     with pytest.raises(InvalidConfigurationError, match="not in the weights: c; not in the data: b"):
         weights.check_classes(card, ["a", "c"], None)
+
+
+def test_a_file_says_what_it_holds(tmp_path):
+    network = saved(tmp_path / "best.safetensors")
+    found = weights.describe(tmp_path / "best.safetensors")
+    assert (found["architecture"], found["classes"], found["epoch"]) == ("mobilenet_v3_small", ["a", "b", "c"], 4)
+    assert found["preprocessing"]["spectrogram"]["sample_rate"] == 40e6
+    assert found["weights"] == sum(tensor.numel() for tensor in network.state_dict().values())
+    assert found["bytes"] == (tmp_path / "best.safetensors").stat().st_size
+
+
+def test_a_file_of_someone_else_is_not_described(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="does not say what it holds.*convert"):
+        weights.describe(tmp_path / "a.safetensors")

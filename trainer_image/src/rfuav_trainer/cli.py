@@ -149,6 +149,23 @@ def convert(
     _finish(work)
 
 
+@app.command()
+def describe(
+    file: Annotated[Path, typer.Argument(help="A .safetensors file that a training wrote.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Say what a weights file holds: architecture, classes, preprocessing, metrics."""
+
+    def work(_progress: Progress, _stop: runtime.StopSignal) -> None:
+        from rfuav_trainer import display, weights  # noqa: PLC0415  (seconds to import)
+
+        content = weights.describe(file)
+        typer.echo(json.dumps(content) if as_json else display.listed(content))
+
+    _finish(work)
+
+
 @prepare.command("split")
 def prepare_split(
     source: Source,

@@ -51,6 +51,18 @@ class Display:
             self._console.print(table)
 
 
+def listed(content: Mapping[str, Any], indent: str = "") -> str:
+    """Nested values as indented lines, one for each name."""
+    lines: list[str] = []
+    for name, value in content.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}:", listed(value, indent + "  ")] if value else []
+        else:
+            words = ", ".join(str(part) for part in value) if isinstance(value, list | tuple) else value
+            lines.append(f"{indent}{name}: {words}")
+    return "\n".join(lines)
+
+
 def _words(status: Mapping[str, Any]) -> str:
     own = status.get("rfuav", {})
     if "totalEpochs" not in own:

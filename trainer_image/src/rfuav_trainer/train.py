@@ -32,6 +32,7 @@ from rfuav_trainer.position import Position, epoch_order
 from rfuav_trainer.progress import Progress
 from rfuav_trainer.reporting import Reporter
 from rfuav_trainer.resolved import Resolved, resolve, resolve_workers
+from rfuav_trainer.tensorboard import Board
 from rfuav_trainer.world import World, join
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ class Training:
         self.reporter = Reporter(job, spec, self.progress, samples=len(dataset.train), steps=self.steps, device=device)
         if state is not None:
             self._resume(state)
+        if self.world.first:
+            self.board = Board(output / "tensorboard", self.position.history)
 
     def run(self) -> dict[str, Any]:
         """All epochs from where the newest checkpoint stands, then the results."""
@@ -251,6 +254,7 @@ class Training:
         position.history.append({"epoch": position.epoch, **metrics.finite(row)})
         if self.world.first:
             report.write_history(self.output / "history.jsonl", position.history)
+            self.board.add(position.history[-1])
         log.info("epoch", **position.history[-1], epochs=self.spec.training.epochs)
         if position.epoch % self.spec.checkpoint.every_epochs == 0:
             self._save_checkpoint()

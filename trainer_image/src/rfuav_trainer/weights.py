@@ -7,6 +7,7 @@ training.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,25 @@ def read_card(path: Path) -> Card | None:
             f"the description in {path} cannot be understood ({error!r}): written by another version of the trainer",
             reason="WeightsUnreadable",
         ) from error
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a weights file holds, in plain values: its card, the number of weights (parameters and buffers), its size.
+
+    Raises:
+        InputError: the file is missing, damaged, or no weights file of ours.
+    """
+    from safetensors import safe_open  # noqa: PLC0415
+
+    card = read_card(path)
+    if card is None:
+        raise InputError(
+            f"{path} does not say what it holds: another program wrote it (rfuav-trainer convert makes one of ours)",
+            reason="WeightsUnreadable",
+        )
+    with safe_open(path, framework="pt") as opened:
+        count = sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118  (no mapping)
+    return {**card.to_json(), "weights": count, "bytes": path.stat().st_size}
 
 
 def load(path: Path, network: nn.Module, *, architecture: str) -> None:
