@@ -82,6 +82,10 @@ bench-burst: venv  ## 500 held jobs let in at once, against what the API server 
 bench-infer: venv  ## Images and IQ samples a second, ours, the reference's way and tuned PyTorch (on the CPU)
 	@$(PY) -m bench.infer
 
+.PHONY: bench-peers
+bench-peers: venv  ## The same loads through Kueue and through the operator, one after the other
+	@$(PY) -m bench.peers
+
 cluster-up: venv  ## A real Kubernetes on this machine: PROFILE=api|full NAME=rfuav
 	$(PY) -m localcluster up --profile $(PROFILE) --name $(NAME)
 

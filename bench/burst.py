@@ -10,7 +10,7 @@ import signal
 import time
 from typing import Any
 
-from bench.live import JOBS, PODS, Live, Object, live, pool
+from bench.live import JOBS, OURS, PODS, POOL, Live, Object, live, pool
 from bench.machine import report
 
 from rfuav_operator.core.model import Assignment, Defaults, Kind
@@ -20,30 +20,42 @@ from rfuav_operator.shell import decode
 from rfuav_operator.shell.connection import MERGE_PATCH
 
 COUNT = 500
+NAMES = [f"held-{index:03}" for index in range(COUNT)]
 NODES = 63  # of 8 slots
+POOL_PATH = f"{OURS}/gpupools/{POOL}"
 NOWHERE = "nowhere"  # a pool that does not exist: the operator lets its jobs wait
 
 
 async def burst(run: Live) -> tuple[float, dict[str, int]]:
     """Seconds from the end of the hold to the last pod created, and the writes by resource."""
-    await run.submit([f"held-{index:03}" for index in range(COUNT)])
+    await hold(run)
+    await asyncio.sleep(2)
+    run.writes()
+    seconds = await released(run, POOL_PATH)
+    counts: dict[str, int] = {}
+    for write in run.writes():
+        name = f"{write['verb']} {write['objectRef']['resource']}"
+        counts[name] = counts.get(name, 0) + 1
+    return seconds, counts
+
+
+async def hold(run: Live) -> None:
+    """Submit the jobs, and wait until each says that it is held."""
+    await run.submit(NAMES)
 
     async def held() -> bool:
         return [status.get("reason") for status in (await run.phases()).values()] == ["OnHold"] * COUNT
 
     await run.until(held, "all jobs on hold")
-    await asyncio.sleep(2)
-    run.writes()
+
+
+async def released(run: Live, path: str) -> float:
+    """End the hold of the pool (or queue) at `path`: the seconds until the last pod was created."""
     began = time.monotonic()
-    path = "/apis/rfuav.io/v1alpha1/gpupools/bench"
     await run.must("PATCH", path, {"spec": {"stopPolicy": "None"}}, content_type=MERGE_PATCH)
-    await run.until(lambda: _created(run, "held-") == COUNT, "all pods")
+    await run.until(lambda: _created(run, "held-") == COUNT, "all pods", seconds=300)
     last = max(at for at, kind, pod in run.seen if kind == "ADDED" and pod["metadata"]["name"].startswith("held-"))
-    counts: dict[str, int] = {}
-    for write in run.writes():
-        name = f"{write['verb']} {write['objectRef']['resource']}"
-        counts[name] = counts.get(name, 0) + 1
-    return last - began, counts
+    return last - began
 
 
 def _created(run: Live, prefix: str) -> int:

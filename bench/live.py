@@ -1,7 +1,7 @@
 """The cluster that live benchmarks run on: a real API server and scheduler, simulated nodes, the operator as a process.
 
-In: nothing. Out: a `Live` with the operator's own HTTP client, for jobs, pods and a watch of them. Everything is taken
-down in the end, also after a failure.
+In: nothing. Out: a `Live` with the operator's own HTTP client, for jobs, pods and a watch of them; `bare` has no
+operator in it, for others to be measured. Everything is taken down in the end, also after a failure.
 """
 
 import asyncio
@@ -38,13 +38,19 @@ _WRITES = ("create", "update", "patch", "delete")
 Object = dict[str, Any]
 
 
-class Live:
-    """A running cluster with a running operator."""
+def by_the_operator(event: Object) -> bool:
+    """Whether the operator made this request."""
+    return str(event.get("userAgent", "")).startswith(AGENT)
 
-    def __init__(self, cluster: api.Cluster, connection: Connection, operator: subprocess.Popen[bytes]) -> None:
+
+class Live:
+    """A running cluster, with a running operator in it unless it is bare."""
+
+    operator: subprocess.Popen[bytes]
+
+    def __init__(self, cluster: api.Cluster, connection: Connection) -> None:
         self.cluster = cluster
         self.connection = connection
-        self.operator = operator
         self.seen: list[tuple[float, str, Object]] = []  # seconds, event type, pod
         self._audit_at = 0
 
@@ -98,8 +104,11 @@ class Live:
                             version = event["object"]["metadata"]["resourceVersion"]
                             self.seen.append((time.monotonic(), event["type"], event["object"]))
 
-    def writes(self) -> list[Object]:
-        """What the operator wrote since the last call, from the API server's audit log; its lease is not counted."""
+    def writes(self, by: Callable[[Object], bool] = by_the_operator) -> list[Object]:
+        """What it wrote since the last call, from the API server's audit log; leases are not counted.
+
+        `by`: whose writes, by the event of the audit log.
+        """
         time.sleep(0.5)  # the log is flushed behind
         if self.cluster.audit_log is None:
             raise RuntimeError("this cluster keeps no audit log")
@@ -112,7 +121,7 @@ class Live:
             event
             for event in events
             if event.get("stage") == "ResponseComplete"
-            and event.get("userAgent", "").startswith(AGENT)
+            and by(event)
             and event["verb"] in _WRITES
             and event.get("objectRef", {}).get("resource") != "leases"
         ]
@@ -152,40 +161,50 @@ def pool(*, training: int = 1, **spec: Any) -> Object:
 
 
 @contextlib.asynccontextmanager
-async def live(nodes: int, gpu_pool: Object, name: str = "bench") -> AsyncIterator[Live]:
-    """Bring all of it up, and down again."""
+async def bare(nodes: int, name: str = "bench") -> AsyncIterator[Live]:
+    """Bring up a cluster with so many nodes, and an eye on its pods; down again in the end."""
     if api.get(name) is not None:
         raise SystemExit(f"a cluster {name} runs already: `make cluster-down NAME={name}` first")
     cluster = api.up(name, "api")
     try:
         kube = config.new_client_from_config(str(cluster.kubeconfig))
-        _prepare(kube, gpu_pool)
         create_nodes(cluster.kubeconfig, nodes, gpus=Gpus(), cpu="64", memory="256Gi")
-        with tempfile.TemporaryDirectory() as folder, _operator(cluster, Path(folder)) as process:
-            async with Connection(str(cluster.kubeconfig)) as connection:
-                made = Live(cluster, connection, process)
-                made.connection._session.headers["User-Agent"] = "bench"  # type: ignore[union-attr]  # noqa: SLF001
-                await made.until(lambda: _ready(kube) == nodes, "nodes that are ready")
-                watching = asyncio.create_task(made.watch())
-                try:
-                    yield made
-                finally:
-                    watching.cancel()
-                    await asyncio.gather(watching, return_exceptions=True)
+        _namespaces(client.CoreV1Api(kube))
+        async with Connection(str(cluster.kubeconfig)) as connection:
+            made = Live(cluster, connection)
+            made.connection._session.headers["User-Agent"] = "bench"  # type: ignore[union-attr]  # noqa: SLF001
+            await made.until(lambda: _ready(kube) == nodes, "nodes that are ready")
+            watching = asyncio.create_task(made.watch())
+            try:
+                yield made
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
     finally:
         api.down(name)
 
 
-def _prepare(kube: client.ApiClient, gpu_pool: Object) -> None:
-    extensions, core, custom = (
-        client.ApiextensionsV1Api(kube),
-        client.CoreV1Api(kube),
-        client.CustomObjectsApi(kube),
-    )
-    for crd in CRDS:
-        extensions.create_custom_resource_definition(manifest(crd))
+@contextlib.asynccontextmanager
+async def live(nodes: int, gpu_pool: Object) -> AsyncIterator[Live]:
+    """The same with the operator."""
+    async with bare(nodes) as made:
+        _install(config.new_client_from_config(str(made.cluster.kubeconfig)), gpu_pool)
+        with tempfile.TemporaryDirectory() as folder, _operator(made.cluster, Path(folder)) as process:
+            made.operator = process
+            yield made
+
+
+def _namespaces(core: client.CoreV1Api) -> None:
     for name in (NAMESPACE, SYSTEM):
         core.create_namespace({"metadata": {"name": name}})
+    while not [a for a in core.list_namespaced_service_account(NAMESPACE).items if a.metadata.name == "default"]:
+        time.sleep(0.2)
+
+
+def _install(kube: client.ApiClient, gpu_pool: Object) -> None:
+    extensions, custom = client.ApiextensionsV1Api(kube), client.CustomObjectsApi(kube)
+    for crd in CRDS:
+        extensions.create_custom_resource_definition(manifest(crd))
     end = time.monotonic() + 30
     while True:
         try:
@@ -195,8 +214,6 @@ def _prepare(kube: client.ApiClient, gpu_pool: Object) -> None:
             if time.monotonic() > end:
                 raise
             time.sleep(0.2)
-    while not [a for a in core.list_namespaced_service_account(NAMESPACE).items if a.metadata.name == "default"]:
-        time.sleep(0.2)
 
 
 def _ready(kube: client.ApiClient) -> int:

@@ -55,6 +55,7 @@ PROGRAMS: dict[str, Program] = {
     "coredns": Program("coredns", "github.com/coredns/coredns"),
     "registry": Program("registry", "github.com/distribution/distribution/v3/cmd/registry"),
     "kind": Program("kind", "sigs.k8s.io/kind"),
+    "kueue": Program("kueue", "sigs.k8s.io/kueue/cmd/kueue"),  # a peer to be measured beside
     "pause": Program("pause", "."),
 }
 CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd")
