@@ -75,6 +75,9 @@ bench-handoff: venv  ## From a pod that ended to the next that is created, on a 
 bench-train: venv  ## Pictures a second in training, against the reference's way and tuned PyTorch
 	@$(PY) -m bench.train
 
+bench-io: venv  ## What a training costs beside its steps: start-up, resume, the stall of a save
+	@$(PY) -m bench.io
+
 bench-burst: venv  ## 500 held jobs let in at once, against what the API server takes
 	@$(PY) -m bench.burst
 

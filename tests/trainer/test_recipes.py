@@ -15,7 +15,9 @@ from trainer.trainer_kit import IQ, Desk, image_set, in_child, tone_set, trainin
 from rfuav_trainer import errors, fitting, models, precision, train, weights
 from rfuav_trainer.config import from_environment
 from rfuav_trainer.errors import GpuOutOfMemoryError, InvalidConfigurationError
+from rfuav_trainer.resolved import resolve
 from rfuav_trainer.runtime import StopSignal
+from rfuav_trainer.world import World
 
 ALL = {
     "epochs": 3,
@@ -159,7 +161,7 @@ def test_what_was_decided_once_stays_on_another_machine(image_desk, monkeypatch)
     monkeypatch.setattr(precision, "resolve", lambda *_: "fp32")
     monkeypatch.setattr(fitting, "batch_size", lambda *_: 4)
     interrupted(image_desk, spec, 2)
-    monkeypatch.setattr(precision, "resolve", lambda *_: "bf16")
+    monkeypatch.setattr(precision, "resolve", lambda *_: "fp16")
     monkeypatch.setattr(fitting, "batch_size", lambda *_: 2)
     run(image_desk, spec)
     report = json.loads((image_desk / "models/out/report.json").read_text())
@@ -260,6 +262,15 @@ def test_what_auto_means_on_this_cpu():
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     assert precision.resolve("auto", torch.device("cpu")) == ("bf16" if fast else "fp32")
     assert precision.resolve("fp16", torch.device("cpu")) == "fp16"
+
+
+@pytest.mark.parametrize(("architecture", "expected"), [("resnet18", "bf16"), ("mobilenet_v3_small", "fp32")])
+def test_auto_knows_which_networks_are_slower_in_bf16(desk, monkeypatch, architecture, expected):
+    monkeypatch.setattr(precision, "resolve", lambda asked, _: "bf16" if asked == "auto" else asked)
+    network, cpu = models.build(architecture, 3, 64), torch.device("cpu")
+    for asked, found in (("auto", expected), ("bf16", "bf16")):
+        job = desk.job("TrainingJob", training_spec(training__precision=asked))
+        assert resolve(job, job.spec, network, device=cpu, world=World(), samples=9).precision == found
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from rfuav_trainer import fitting, precision
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from rfuav_crds import TrainingJobSpec
     from rfuav_trainer.config import Job
@@ -46,6 +47,8 @@ def resolve(
         InvalidConfigurationError: the device cannot do the precision.
     """
     number_format = precision.resolve(spec.training.precision, device)
+    if spec.training.precision == "auto" and device.type == "cpu" and _depthwise(network):
+        number_format = "fp32"
     size = spec.training.batch_size
     if not isinstance(size, int):
         fitting_here = fitting.batch_size(network, spec.dataset.image_size, device, number_format, job.memory)
@@ -53,6 +56,11 @@ def resolve(
     found = world.gather((number_format, size))
     formats = {theirs for theirs, _ in found}
     return Resolved(next(f for f in ("fp32", "fp16", "bf16") if f in formats), min(theirs for _, theirs in found))
+
+
+def _depthwise(network: nn.Module) -> bool:
+    """Whether the network convolves channels one by one (MobileNet): on CPUs bfloat16 trains slower."""
+    return any(isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels for m in network.modules())
 
 
 def resolve_workers(job: Job, spec: TrainingJobSpec) -> int:
