@@ -130,3 +130,15 @@ def test_the_floor_lies_the_dynamic_range_below_the_brightest_point(reach):
     found = picture(torch.from_numpy(tones.astype(np.complex64)), parameters, 64)[0]
     assert found[15:17].max() == 255
     assert found[47:49].max().item() == pytest.approx(127.5, abs=2)
+
+
+@pytest.mark.parametrize("kind", [torch.int16, torch.int8])
+def test_full_scale_has_the_same_level_in_every_format(kind):
+    """A tone of a quarter of full scale stands at 10 log10 0.25, whatever it was recorded as."""
+    tone = 0.25 * np.exp(2j * np.pi * 0.25 * np.arange(4000)).astype(np.complex64)
+    frames = torch.view_as_real(torch.from_numpy(tone))[None]
+    parameters = SpectrogramParameters(1e6, 0.004, 64, 32)
+    recorded = (frames * spectrogram.FULL_SCALE[kind]).round().to(kind)
+    expected = spectrogram._resized_levels(frames, parameters, 64, 100).max().item()
+    assert expected == pytest.approx(10 * np.log10(0.25), abs=0.01)
+    assert spectrogram._resized_levels(recorded, parameters, 64, 100).max().item() == pytest.approx(expected, abs=0.05)
