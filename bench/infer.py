@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import structlog
 import torch
 from bench import infer_baselines as baselines
 from bench.machine import report
@@ -81,6 +82,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--architecture", default="resnet18")
     arguments = parser.parse_args()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     cores = arguments.cores
     torch.set_num_threads(cores)
     bf16 = precision.resolve("auto", CPU) == "bf16"
@@ -113,12 +115,14 @@ def main() -> None:
             ("iq", "tuned"): lambda _: plain(baselines.Frames(recording, arguments.frames)),
         }
         best: dict[tuple[str, str], float] = {}
+        limits = {"images": 0.0, "iq": 0.0}
         for turn in range(arguments.turns):
             for side, act in sides.items():
                 took = seconds(lambda act=act, turn=turn: act(turn))  # type: ignore[misc]
                 best[side] = min(best.get(side, took), took)
                 print(f"turn {turn + 1}: {' '.join(side)} {took:.2f} s", file=sys.stderr)
-        limits = {"images": network_alone(network(), bf16=bf16), "iq": transforms_alone(recording)}
+            limits["images"] = max(limits["images"], network_alone(network(), bf16=bf16))
+            limits["iq"] = max(limits["iq"], transforms_alone(recording))
     figures = {}
     for kind, count in counts.items():
         rates = {side: count / best[kind, side] for side in ("ours", "reference", "tuned")}

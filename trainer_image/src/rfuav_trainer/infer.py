@@ -151,7 +151,7 @@ class Inference:
             for line in shard.earlier("errors"):
                 self.unreadable[line["path"]] = line["reason"]
                 self.failed += 1
-            self.processed = len(shard.earlier("predictions"))
+            self.processed = sum(1 for _ in shard.earlier("predictions"))
             return
         for name, reason in self.listing.unreadable.items():
             self._refuse(shard, name, reason, None)

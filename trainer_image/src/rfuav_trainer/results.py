@@ -20,6 +20,7 @@ from rfuav_trainer.checkpoint import sync_folder, write_json
 from rfuav_trainer.errors import InvalidConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -146,9 +147,11 @@ class ShardResults:
         for stream in self._streams.values():
             stream.close()
 
-    def earlier(self, kind: str) -> list[dict[str, Any]]:
-        """The lines of `kind` that an earlier start wrote."""
-        return [json.loads(line) for line in self.part(kind).read_bytes().splitlines()] if self.done else []
+    def earlier(self, kind: str) -> Iterator[dict[str, Any]]:
+        """The lines of `kind` that an earlier start wrote, one after the other."""
+        if self.done:
+            with self.part(kind).open("rb") as stream:
+                yield from map(json.loads, stream)
 
     def write(self, kind: str, line: dict[str, Any]) -> None:
         """Append one line to the predictions or errors."""
