@@ -129,8 +129,11 @@ class Admission:
             self._index(uid, job, snapshot, now)
 
     def _index_runners(self, uid: Uid, job: Job | None, snapshot: Snapshot) -> None:
+        held = self.usage.holds(uid)
         for ground in self._grounds.values():
-            for node in ground.runners.put(uid, job, self.usage.holds(uid), snapshot):
+            nodes = ground.runners.put(uid, job, held, snapshot)
+            nodes += (node for one in held.values() if one.landing for node in self.usage.nodes_of(one))
+            for node in nodes:
                 ground.clearable.changed(node)
 
     def _index(self, uid: Uid, job: Job | None, snapshot: Snapshot, now: datetime) -> None:

@@ -134,7 +134,7 @@ class Usage:
         """Let a pod hold room, in the place of what it held before."""
         self.release(uid, name)
         self._put(uid, name, held)
-        for node in self._nodes_of(held):
+        for node in self.nodes_of(held):
             self._changed(node, released=False)
 
     def release(self, uid: Uid, name: str) -> Held | None:
@@ -150,7 +150,7 @@ class Usage:
         share.jobs[held.kind] -= _is_first(held, mine)
         if not mine:
             del self._held[uid]
-        for node in self._nodes_of(held):
+        for node in self.nodes_of(held):
             self._on_node[node].pop((uid, name), None)
             self._changed(node, released=True)
         self._absent[held.namespace].pop((uid, name), None)
@@ -163,12 +163,12 @@ class Usage:
         share.gpus += held.gpus
         share.cpu_pods += held.gpus == 0
         mine[name] = held
-        for node in self._nodes_of(held):
+        for node in self.nodes_of(held):
             self._on_node[node][uid, name] = held
         if held.absent:
             self._absent[held.namespace][uid, name] = held
 
-    def _nodes_of(self, held: Held) -> list[NodeName]:
+    def nodes_of(self, held: Held) -> list[NodeName]:
         """The nodes on which it holds room: its own, or all on which the scheduler may put it."""
         if held.node or held.landing is None:
             return [NodeName(held.node)]
