@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_operator.core import announce, gpusharing, lifecycle, limits, podspec
+from rfuav_operator.core import announce, gpusharing, lifecycle, limits, podspec, timers
 from rfuav_operator.core.admission import Admission, Plan
 from rfuav_operator.core.lifecycle import Facts, Outcome
 from rfuav_operator.core.model import (
@@ -362,5 +362,5 @@ def _next_time(job: Job, snapshot: Snapshot, now: datetime | None) -> datetime |
     phase = job.status.phase
     if phase is Phase.QUEUED and not (job.status.not_before or job.status.avoided_nodes or job.status.shards):
         return None  # most jobs of a long queue
-    at = lifecycle.next_time(job, snapshot.pods_of.get(job.uid, _NO_PODS), _pool_spec(job, snapshot))
+    at = timers.next_time(job, snapshot.pods_of.get(job.uid, _NO_PODS), _pool_spec(job, snapshot))
     return now + _OVERDUE if now is not None and at is not None and at <= now else at

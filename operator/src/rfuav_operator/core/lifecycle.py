@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_operator.core import backoff, classify, conditions, placement, progress, ranges, units
+from rfuav_operator.core import backoff, classify, conditions, placement, progress, ranges, timers, units
 from rfuav_operator.core.model import (
     Assignment,
     Defaults,
@@ -30,13 +30,10 @@ from rfuav_operator.core.model import (
 )
 
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
-IMAGE_GRACE = timedelta(seconds=30)  # a registry that hiccups is not a missing image
-CAUSE_GRACE = timedelta(seconds=10)  # kubelets of several nodes tell of their pods at their own time
 SUSPENDED = "Suspended"
 DRAIN = "HoldAndDrain"
 DRAINED = "PoolDrained"
 RESTARTED = "RestartedTogether"
-_IMAGE_ERRORS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _HOPELESS_IMAGE = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 _KEPT_FAILURES = 5
 _SHOWN_NODES = 3
@@ -191,7 +188,9 @@ class _Step:
 
         if not self._is_gang:
             return self.status.assignments
-        return sorted(self.status.assignments, key=lambda a: (_is_consequence(self.facts.pods.get(a.pod)), ended_at(a)))
+        return sorted(
+            self.status.assignments, key=lambda a: (timers.is_consequence(self.facts.pods.get(a.pod)), ended_at(a))
+        )
 
     # --- what the pods say
 
@@ -217,7 +216,7 @@ class _Step:
             self._complete(a, pod)
         elif pod.phase is PodPhase.FAILED:
             self._read_termination_message(a, pod)
-            due = _cause_due(a, self.job, self.facts.pods)
+            due = timers.cause_due(a, self.job, self.facts.pods)
             if due is not None and due > self.facts.now and not self.together:
                 self.kept.append(a)
             elif not a.stopping:
@@ -262,12 +261,12 @@ class _Step:
                 started = (pod.started_at or self.now).replace(microsecond=0)
                 a = replace(a, started_at=started, image_error_since=None)
         elif pod.node is None:
-            limit = _bind_seconds(a, pool)
+            limit = timers.bind_seconds(a, pool)
             if pod.created + timedelta(seconds=limit) <= now:
                 verdict = classify.not_scheduled(pod, limit) if a.node else classify.not_scaled_up(pod, limit)
-        elif pod.waiting_reason in _IMAGE_ERRORS:
+        elif pod.waiting_reason in timers.IMAGE_ERRORS:
             a = replace(a, image_error_since=a.image_error_since or self.now)
-            if pod.waiting_reason in _HOPELESS_IMAGE or (a.image_error_since or now) + IMAGE_GRACE <= now:
+            if pod.waiting_reason in _HOPELESS_IMAGE or (a.image_error_since or now) + timers.IMAGE_GRACE <= now:
                 verdict = classify.image_pull(pod)
         elif (pod.bound_at or pod.created) + timedelta(seconds=pool.start_timeout_seconds) <= now:
             verdict = classify.not_started(pod, pool.start_timeout_seconds)
@@ -406,7 +405,7 @@ class _Step:
             self._set(running_since=None, running_seconds=self.status.running_seconds + spent)
 
     def _past_deadline(self) -> bool:
-        at = deadline(replace(self.job, status=self.status))
+        at = timers.deadline(replace(self.job, status=self.status))
         return at is not None and at <= self.facts.now
 
     def _resolve_source(self) -> None:
@@ -572,27 +571,6 @@ class _Step:
         return Outcome(status=self.status, delete=live)
 
 
-def _is_consequence(pod: Pod | None) -> bool:
-    """Whether the pod of a job of several nodes stopped because another did, as far as it knows."""
-    return pod is not None and pod.phase is PodPhase.FAILED and pod.exit_code == classify.CHECKPOINTED
-
-
-def _cause_due(a: Assignment, job: Job, pods: Mapping[str, Pod]) -> datetime | None:
-    """Until when a pod that stopped because another did is not judged, as that other may say why; None: judge it."""
-    pod = pods.get(a.pod)
-    if job.kind is Kind.INFERENCE or job.spec.nodes == 1 or a.stopping or pod is None or not _is_consequence(pod):
-        return None
-    others = (pods.get(other.pod) for other in job.status.assignments)
-    if pod.finished_at is None or not any(p is not None and p.live for p in others):
-        return None
-    return pod.finished_at + CAUSE_GRACE
-
-
-def _bind_seconds(a: Assignment, pool: PoolSpec) -> int:
-    """How long a pod may wait to be bound."""
-    return pool.schedule_timeout_seconds if a.node else pool.scale_up.timeout_seconds
-
-
 def starting(assignments: Iterable[Assignment]) -> str:
     """Where pods are about to start, for people; the first three nodes suffice."""
     nodes = sorted({a.node for a in assignments if a.node})
@@ -605,39 +583,3 @@ def default_weights(source: Job) -> str:
     """Where a TrainingJob that did not report its best weights writes them."""
     output = source.raw_spec.get("output") or {}
     return f"{str(output.get('uri', '')).rstrip('/')}/best.safetensors"
-
-
-def deadline(job: Job) -> datetime | None:
-    """When `activeDeadlineSeconds` ends the present run; None: it does not run, or has no deadline."""
-    limit, since = job.spec.active_deadline_seconds, job.status.running_since
-    if limit is None or since is None:
-        return None
-    return since + timedelta(seconds=max(0, limit - job.status.running_seconds))
-
-
-def next_time(job: Job, facts_pods: Mapping[str, Pod], pool: PoolSpec) -> datetime | None:
-    """The next instant at which time alone changes the job; a past one means that it is due."""
-    status = job.status
-    if job.deleting or status.phase is None:
-        return None
-    if status.phase.terminal:
-        ttl = job.spec.ttl_seconds_after_finished
-        return None if ttl is None or status.finished_at is None else status.finished_at + timedelta(seconds=ttl)
-    times = [t for t in (status.not_before, deadline(job)) if t is not None]
-    times += status.avoided_nodes.values()
-    if status.shards is not None:
-        times += status.shards.not_before.values()
-    for a in status.assignments:
-        pod = facts_pods.get(a.pod)
-        if (due := _cause_due(a, job, facts_pods)) is not None:
-            times.append(due)
-        if pod is None or not pod.live or pod.deleting or a.stopping or pod.phase is PodPhase.RUNNING:
-            continue
-        if pod.node is None:
-            times.append(pod.created + timedelta(seconds=_bind_seconds(a, pool)))
-        elif pod.waiting_reason in _IMAGE_ERRORS:
-            if a.image_error_since is not None:
-                times.append(a.image_error_since + IMAGE_GRACE)
-        else:
-            times.append((pod.bound_at or pod.created) + timedelta(seconds=pool.start_timeout_seconds))
-    return min(times, default=None)

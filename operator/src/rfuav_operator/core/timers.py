@@ -1,0 +1,71 @@
+"""When time alone changes a job: its backoff, deadline and TTL, and how long its pods may wait, and for what.
+
+A job, its pods and its pool's limits come in; instants go out. What happens then is decided in `lifecycle`.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from rfuav_operator.core import classify
+from rfuav_operator.core.model import Assignment, Job, Kind, Pod, PodPhase, PoolSpec
+
+IMAGE_GRACE = timedelta(seconds=30)  # a registry that hiccups is not a missing image
+CAUSE_GRACE = timedelta(seconds=10)  # kubelets of several nodes tell of their pods at their own time
+IMAGE_ERRORS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+
+
+def next_time(job: Job, facts_pods: Mapping[str, Pod], pool: PoolSpec) -> datetime | None:
+    """The next instant at which time alone changes the job; a past one means that it is due."""
+    status = job.status
+    if job.deleting or status.phase is None:
+        return None
+    if status.phase.terminal:
+        ttl = job.spec.ttl_seconds_after_finished
+        return None if ttl is None or status.finished_at is None else status.finished_at + timedelta(seconds=ttl)
+    times = [t for t in (status.not_before, deadline(job)) if t is not None]
+    times += status.avoided_nodes.values()
+    if status.shards is not None:
+        times += status.shards.not_before.values()
+    for a in status.assignments:
+        pod = facts_pods.get(a.pod)
+        if (due := cause_due(a, job, facts_pods)) is not None:
+            times.append(due)
+        if pod is None or not pod.live or pod.deleting or a.stopping or pod.phase is PodPhase.RUNNING:
+            continue
+        if pod.node is None:
+            times.append(pod.created + timedelta(seconds=bind_seconds(a, pool)))
+        elif pod.waiting_reason in IMAGE_ERRORS:
+            if a.image_error_since is not None:
+                times.append(a.image_error_since + IMAGE_GRACE)
+        else:
+            times.append((pod.bound_at or pod.created) + timedelta(seconds=pool.start_timeout_seconds))
+    return min(times, default=None)
+
+
+def deadline(job: Job) -> datetime | None:
+    """When `activeDeadlineSeconds` ends the present run; None: it does not run, or has no deadline."""
+    limit, since = job.spec.active_deadline_seconds, job.status.running_since
+    if limit is None or since is None:
+        return None
+    return since + timedelta(seconds=max(0, limit - job.status.running_seconds))
+
+
+def bind_seconds(a: Assignment, pool: PoolSpec) -> int:
+    """How long a pod may wait to be bound."""
+    return pool.schedule_timeout_seconds if a.node else pool.scale_up.timeout_seconds
+
+
+def cause_due(a: Assignment, job: Job, pods: Mapping[str, Pod]) -> datetime | None:
+    """Until when a pod that stopped because another did is not judged, as that other may say why; None: judge it."""
+    pod = pods.get(a.pod)
+    if job.kind is Kind.INFERENCE or job.spec.nodes == 1 or a.stopping or pod is None or not is_consequence(pod):
+        return None
+    others = (pods.get(other.pod) for other in job.status.assignments)
+    if pod.finished_at is None or not any(p is not None and p.live for p in others):
+        return None
+    return pod.finished_at + CAUSE_GRACE
+
+
+def is_consequence(pod: Pod | None) -> bool:
+    """Whether the pod of a job of several nodes stopped because another did, as far as it knows."""
+    return pod is not None and pod.phase is PodPhase.FAILED and pod.exit_code == classify.CHECKPOINTED
