@@ -5,7 +5,7 @@ reference's way, and tuned plain PyTorch (bench/infer_baselines.py). They take t
 counts: others use this machine too. `limit` is the network alone on images that are ready in memory, and the Fourier
 transforms alone on samples that are.
 
-    python -m bench.infer [--images 64] [--frames 3] [--turns 2] [--cores 2] [--architecture resnet18]
+    python -m bench.infer [--images 256] [--frames 3] [--turns 2] [--cores 2] [--architecture resnet18]
         [--height 768] [--width 1024]
 """
 
@@ -77,7 +77,7 @@ def seconds(act: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = {"images": 64, "frames": 3, "turns": 2, "height": 768, "width": 1024}
+    defaults = {"images": 256, "frames": 3, "turns": 2, "height": 768, "width": 1024}
     for name, default in {**defaults, "cores": len(os.sched_getaffinity(0))}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--architecture", default="resnet18")
