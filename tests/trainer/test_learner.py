@@ -232,3 +232,16 @@ def test_augmented_pictures_reach_the_network(monkeypatch):
     torch.testing.assert_close(given[0], torch.full_like(given[0], 7 / 255))
     one.scores(batch().pictures)
     torch.testing.assert_close(given[1], batch().pictures / 255)  # validation sees them as they are
+
+
+def test_a_checkpoint_carries_all_that_the_next_step_needs():
+    fields = {"emaDecay": 0.9, "optimizer": {"name": "adamw", "learningRate": 0.01}}
+    one, other = learner(network(), number_format="fp16", **fields), learner(network(1), number_format="fp16", **fields)
+    one.step([batch()], Moment(0, 0, 10))
+    one.scaler._scale.fill_(2.0**12)
+    other.load(copy.deepcopy(one.state()))
+    for which in (one, other):
+        which.step([batch(seed=5)], Moment(0, 1, 10))
+    assert all(torch.equal(a, b) for a, b in zip(one.trained().values(), other.trained().values(), strict=True))
+    assert one.scaler.get_scale() == other.scaler.get_scale() == 2.0**12
+    same(one.network, other.network, rtol=0, atol=0)
