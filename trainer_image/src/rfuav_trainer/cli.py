@@ -279,8 +279,8 @@ def _finish(work: Callable[[Progress, runtime.StopSignal], Any]) -> None:
     if display is not None and failure is None:
         display.summary(progress.last)
     progress.close()
-    storage.close()
     _write_termination_message(failure, progress.last)
+    storage.close()
     sys.stdout.flush()
     raise SystemExit(failure.exit_code if failure else 0)
 

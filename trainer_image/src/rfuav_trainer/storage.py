@@ -207,8 +207,8 @@ class Cache:
             temporary.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove all of it."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Remove all of it, once what is on its way has come: it would be written beside the broom."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
