@@ -139,7 +139,8 @@ def unlucky_create(
     def then() -> None:
         watch_slow(world, resource="pods", later=later, seconds=20)
         args = {"suspend": {"suspend": True}, "suspend_and_resume": {"seconds": 1.0}, "crash": {}}.get(how, {})
-        world.after(delay, do, world, how, args if how == "crash" else args | {"job": job})
+        args = args if how == "crash" else args | {"job": job}
+        world.after(delay, lambda: world.healed or do(world, how, args))  # past the end nobody changes his mind
 
     until = world.loop.time() + 120
     rule = Rule(effect, "creates", until=until, seconds=answered, resource="pods", name=f"{job}-", then=then)
