@@ -1,9 +1,9 @@
 """Images and IQ samples a second, files in to predictions out: `make bench-infer`.
 
-Three sides over the same files with the same network: ours (a whole InferenceJob, results and marks included), the
-reference's way, and tuned plain PyTorch (bench/infer_baselines.py). They take turns, and the best of each side's turns
-counts: others use this machine too. `limit` is the network alone on images that are ready in memory, and the Fourier
-transforms alone on samples that are.
+Three sides over the same files with the same network: ours (a whole InferenceJob, without annotated pictures), the
+reference's way, and tuned plain PyTorch (bench/infer_baselines.py). They take turns, so that what else runs disturbs
+them alike, and the best of each side's turns counts. `limit` is the network alone on images that are ready in memory,
+and the Fourier transforms alone on samples that are.
 
     python -m bench.infer [--images 256] [--frames 3] [--turns 2] [--cores 2] [--architecture resnet18]
         [--height 768] [--width 1024]

@@ -135,11 +135,9 @@ def _manager(run: Live, program: Path, folder: Path) -> Iterator[int]:
     with log.open("wb") as output:
         process = subprocess.Popen(
             [
-                *(
-                    str(program),
-                    f"--config={folder / 'settings.yaml'}",
-                    "--zap-log-level=2",
-                ),  # as its Deployment has it
+                str(program),
+                f"--config={folder / 'settings.yaml'}",
+                "--zap-log-level=2",  # as its Deployment has it
                 "--feature-gates=VisibilityOnDemand=false",  # an API that would be served from a pod's own folders
             ],
             stdout=output,

@@ -2,7 +2,7 @@
 
 import pytest
 from msgspec.structs import replace
-from unit.core.builders import after, job, node, of_type, pool, quota, run, snapshot, whole
+from unit.core.builders import PREEMPTION, after, job, node, of_type, pool, quota, run, snapshot, whole
 from unit.core.cluster import Cluster
 
 from rfuav_operator.core.model import CreatePod, Kind, Phase, Resources, ScaleUp
@@ -304,3 +304,47 @@ def test_a_lost_create_of_one_without_a_node_is_repeated():
     made.vanish(lost)
     made.go()
     assert lost in made.pods
+
+
+# --- where others may land
+
+
+def lands(*, lower="low"):
+    """`j0` waits for a node, and might land on `new`, which came for another; `a` runs."""
+    made = Cluster([whole("old", gpus=1)], [pool(scale_up=GROWS, preemption=PREEMPTION)])
+    made.add(job("a", priority_class_name=lower))
+    made.go().start_all().go()
+    made.add(job("k", created=after(1), priority_class_name=lower, resources=Resources(gpus=4)))
+    made.go()
+    made.add(job("j0", created=after(2), priority_class_name=lower))
+    made.go(100)
+    made.set_pool(scale_up=ScaleUp(max_jobs=1))
+    made.go()
+    return made
+
+
+def test_a_pod_that_lands_elsewhere_holds_nothing_on_a_node_that_changed_meanwhile():
+    made = cluster(*jobs(1), nodes=[whole("old", gpus=1)], running=[job("a")], up=ScaleUp(max_jobs=1))
+    for name in ("new1", "new2"):
+        made.set_node(node(name, gpus=1, slots=4), name)
+    made.go()
+    made.start(made.pods_of("j0")[0].name)
+    made.set_node(node("new2", gpus=1, slots=4, labels={"x": "y"}), "new2")
+    made.go()
+    assert [p.node for p in made.pods_of("j0")] == ["new1"]
+    made.add(job("b", created=after(60)))
+    assert [a.node for a in made.go().status("b").assignments] == ["new2"]
+
+
+def test_nobody_stops_where_a_pod_goes_that_might_have_landed():
+    made = lands()
+    made.set_node(whole("new", gpus=1), "new")
+    made.go().edit("uid-j0", suspend=True)
+    made.turn()
+    made.deliver_all()
+    made.add(job("high", priority_class_name="high", created=made.now))
+    made.turn()
+    made.deliver_all()
+    assert [a.stopping_for for a in made.status("a").assignments] == [""]
+    made.leave()
+    assert [a.node for a in made.status("high").assignments] == ["new"]

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 from msgspec.structs import replace
-from unit.core.builders import after, job, quota, whole
+from unit.core.builders import after, job, quota, resource_quota, whole
 from unit.core.crowded import add, cluster, gpus, high, low, stopping
 
 from rfuav_operator.core.model import Checkpoint, Kind, Phase
@@ -36,6 +36,31 @@ def test_the_cheapest_on_a_node(running, victim):
     quotas = (quota("own", nominal=1), quota("team", nominal=0))
     made = add(cluster(*running, quotas=quotas), high(namespace="own"))
     assert stopping(made) == {victim}
+
+
+def test_all_pods_of_a_job_of_several_nodes_count():
+    """Three of the gang, or the two single ones of the same priority."""
+    nodes = [whole(name, gpus=2) for name in ("g1", "g2", "g3", "z")]
+    running = [low("gang", nodes=3, resources=gpus(2)), low("x"), low("y")]
+    assert stopping(add(cluster(*running, nodes=nodes), high(resources=gpus(2)))) == {"x", "y"}
+
+
+def test_a_plain_resource_quota_makes_nobody_stop():
+    """What it counts changes when pods are gone, not when they are chosen."""
+    made = cluster(low("a"), low("b"), nodes=[whole(gpus=8)])
+    made.resource_quotas["team"] = resource_quota(pods=2)
+    assert stopping(add(made, high())) == set()
+    assert made.status("high").reason == "WaitingForQuota"
+
+
+def test_progress_leaves_nothing_behind():
+    """Each report steps the job: what is kept of when it may be stopped stays one entry."""
+    made = cluster(low("a"), low("b"))
+    for _ in range(20):
+        made.dirty.add("uid-a")
+        made.go()
+    runners = made.scheduler._admission._grounds["default"].runners
+    assert len(runners._birthdays) <= 2
 
 
 def test_least_work_since_the_last_checkpoint_is_lost():

@@ -204,6 +204,8 @@ class Admission:
             queue = self.queues.pools.get(name)
             rooms = self.rooms[name]
             rooms.settle()
+            if name in self._grounds:
+                self._grounds[name].runners.grow(now)
             if queue is None or not (queue.groups or queue.gated):
                 continue
             limits = Quotas(name, snapshot, self.usage, rooms.rooms.values())
@@ -263,6 +265,8 @@ class Admission:
                 at.result.create.setdefault(job.uid, []).extend(chosen)
                 at.result.moved[job.uid] = None
                 at.result.unsettled |= bool(at.kept)  # other nodes may be the nearest to what is kept for
+                if at.preemption is not None:  # who asked in vain may stop those of a namespace that borrows now
+                    at.result.unsettled |= at.preemption.asked and at.quotas.borrowed(job.namespace) > 0
                 if at.preemption is not None:
                     at.preemption.forget()
                 if not key.started:
@@ -480,7 +484,7 @@ class Admission:
     def _tell(self, at: _PoolPlan, *, stepped: Collection[Uid], everyone: bool) -> None:
         told = self._places[at.pool.name]
         line = places.Line(at.queue, at.quotas, at.admitted)
-        changed = [uid for uid in (*stepped, *at.own) if _stands_in_line(at, uid)]
+        changed = sorted(uid for uid in {*stepped, *at.own} if _stands_in_line(at, uid))
         tell = told.choose(line, stepped=changed, everyone=everyone, now=at.now)
         at.result.again(told.refresh_at)
         ends = told.ends(self.usage, at.pool.name, at.jobs, at.now) if tell else None

@@ -104,12 +104,16 @@ class Preemption:
         self._candidates = Candidates(pool, ground.runners, quotas, now)
         self._clearable = ground.clearable
         self._with_room: dict[tuple[Kind, int], set[NodeName]] = {}
+        self._clearing: set[NodeName] | None = None
+        self.asked = False  # somebody asked in this plan
         self._in_vain: set[tuple[Asker, Need, bool]] = set()
 
     def forget(self) -> None:
         """Somebody was stopped or admitted."""
         self._candidates.forget()
         self._with_room.clear()
+        self._in_vain.clear()
+        self._clearing = None
 
     def find(self, job: Job, need: Need, *, kept: Kept, by_quota: bool) -> Answer:
         """Whom to stop so that `job` can be admitted.
@@ -120,6 +124,7 @@ class Preemption:
             kept: nodes whose room is promised to others.
             by_quota: its namespace's quota refuses it, whatever the room.
         """
+        self.asked = True
         asker = self._candidates.asker(job, need, mine=priority(job, self._snapshot) or 0)
         look_again = self._candidates.later(asker)
         asked = asker, need, by_quota
@@ -160,7 +165,7 @@ class Preemption:
         rooms = self._rooms.rooms
         found: list[tuple[Cost, NodeName]] = []
         looked_at: set[NodeName] = set()
-        for name in at.nodes if at.need.nodes > 1 else self._candidates.clearing.keys() & at.nodes:
+        for name in at.nodes if at.need.nodes > 1 else self._nodes_cleared() & at.nodes:
             if at.may_use(name) and self._left(rooms[name], ()).fits(at.need):
                 looked_at.add(name)
                 found.append((_cost((), name), name))
@@ -195,8 +200,9 @@ class Preemption:
         if asked in self._with_room:
             return self._with_room[asked]
         found = set()
+        cleared = self._nodes_cleared()
         for name, room in self._rooms.rooms.items():
-            if name in self._candidates.clearing:
+            if name in cleared:
                 left = self._left(room, ())
                 has = left.kind[kind] if gpu else left.jobs[kind]
             else:
@@ -205,6 +211,14 @@ class Preemption:
                 found.add(name)
         self._with_room[asked] = found
         return found
+
+    def _nodes_cleared(self) -> set[NodeName]:
+        """Nodes on which somebody goes already."""
+        if self._clearing is None:
+            several = [held for held in self._candidates.going.values() if held.landing is not None]
+            landings = {name for held in several for name in self._usage.nodes_of(held)}
+            self._clearing = landings.union(self._candidates.clearing)
+        return self._clearing
 
     def _on_node(self, at: _Question, room: Room, taken: _Taken) -> list[Victim] | None:
         """Whom to stop on one node; [] when the pod will fit anyway, None when it cannot be made to fit."""
@@ -242,6 +256,8 @@ class Preemption:
 
     def _for_quota(self, at: _Question) -> list[Victim]:
         """The namespace's own pods of lower priority, until its quota has a place again; then others, for the room."""
+        if self._quotas.over_resources(at.job.namespace, at.need) is not None:
+            return []  # what it counts changes when pods are gone, not when they are chosen
         started = bool(at.job.status.assignments)
 
         def is_refused() -> bool:
@@ -307,9 +323,9 @@ def _needed(victims: Iterable[Victim], enough: Callable[[Collection[Victim]], bo
 
 
 def _cost(victims: Collection[Victim], node: str) -> Cost:
-    """The cheapest node first: fewest, then of the lowest priority, borrowed, least work lost."""
+    """The cheapest node first: fewest pods, then of the lowest priority, borrowed, least work lost."""
     return (
-        len(victims),
+        sum(len(v.stops) for v in victims),
         max((v.priority for v in victims), default=_LOWEST),
         sum(not v.borrows for v in victims),
         sum(v.lost_seconds for v in victims),

@@ -96,7 +96,7 @@ class Quotas:
         return (
             self._over_jobs(namespace, need, started=started)
             or (self._over_share(namespace, need) if need.gpus > 0 else None)
-            or self._over_resources(namespace, need)
+            or self.over_resources(namespace, need)
         )
 
     def _over_jobs(self, namespace: str, need: Need, *, started: bool) -> Reason | None:
@@ -132,7 +132,8 @@ class Quotas:
         )
         return Reason(reason=WAITING_FOR_QUOTA, message=text)
 
-    def _over_resources(self, namespace: str, need: Need) -> Reason | None:
+    def over_resources(self, namespace: str, need: Need) -> Reason | None:
+        """Why a plain ResourceQuota has no place for it: what it counts as used is the API server's word."""
         held = self._snapshot.resource_quotas.get(namespace)
         if not held:
             return None

@@ -42,8 +42,11 @@ class Runner:
     since: datetime | None  # of the work that is lost with it
 
     @property
-    def place(self) -> "Place":
-        """Among its sort: least work lost first, then by name."""
+    def place(self) -> Place:
+        """Among its sort: least work lost first, then by name.
+
+        A checkpoint of a clock ahead of ours is out of the order by name alone.
+        """
         uid, pod = self.holder
         return -self.since.timestamp() if self.since and self.sort.repeats else 0.0, self.node, pod, uid
 
@@ -62,7 +65,8 @@ class Runners:
         self._runners: dict[Holder, Runner] = {}
         self._of: dict[Uid, list[Holder]] = {}
         self._on_node: dict[NodeName, dict[Holder, Runner]] = defaultdict(dict)
-        self._birthdays: list[tuple[datetime, Holder]] = []
+        self._birthdays: list[tuple[datetime, Holder]] = []  # a heap
+        self._expected: set[tuple[datetime, Holder]] = set()  # what is in it
         self._grown: set[Holder] = set()
 
     # --- changes
@@ -94,7 +98,10 @@ class Runners:
         self._on_node[runner.node][runner.holder] = runner
         if runner.old_at is not None:
             self.young[runner.sort] += 1
-            heappush(self._birthdays, (runner.old_at, runner.holder))
+            birthday = runner.old_at, runner.holder
+            if birthday not in self._expected:
+                self._expected.add(birthday)
+                heappush(self._birthdays, birthday)
 
     def _drop(self, uid: Uid) -> list[NodeName]:
         nodes = []
@@ -128,7 +135,7 @@ class Runners:
     def grow(self, now: datetime) -> None:
         """Let those be old enough whose time has come."""
         while (at := self.next_birthday()) is not None and at <= now:
-            _, holder = heappop(self._birthdays)
+            _, holder = self._pop_birthday()
             runner = self._runners[holder]
             self._no_longer_young(runner)
             self._grown.add(holder)
@@ -143,8 +150,13 @@ class Runners:
             runner = self._runners.get(holder)
             if runner is not None and runner.old_at == at and holder not in self._grown:
                 return at
-            heappop(self._birthdays)
+            self._pop_birthday()
         return None
+
+    def _pop_birthday(self) -> tuple[datetime, Holder]:
+        birthday = heappop(self._birthdays)
+        self._expected.discard(birthday)
+        return birthday
 
     def least_lost(self, sort: Sort) -> Iterator[Runner]:
         """Those of one sort that are old enough, least work lost first."""

@@ -90,26 +90,25 @@ class Usage:
 
     # --- changes
 
-    def update_job(self, uid: Uid, job: Job | None, snapshot: Snapshot) -> bool:
-        """Bring what a job holds up to date; whether anything changed."""
+    def update_job(self, uid: Uid, job: Job | None, snapshot: Snapshot) -> None:
+        """Bring what a job holds up to date."""
         old, new = self._held.get(uid, {}), dict(held_by(uid, job, snapshot))
         if old == new:
-            return False
+            return
         for name in list(old):
             if new.get(name) != old[name]:
                 self.release(uid, name)
         for name, held in new.items():
             if self._held.get(uid, {}).get(name) != held:
                 self.hold(uid, name, held)
-        return True
 
     def update_node(self, name: NodeName, snapshot: Snapshot) -> None:
         """Bring one node up to date: it came, changed, went, or pods of others did on it."""
+        for uid in self.on_node(_NO_NODE):  # their creates may have begun since they were looked at
+            self.update_job(uid, snapshot.jobs.get(uid), snapshot)  # before the node goes: it may hold their room
         was = self._pool_of.pop(name, None)
         if was is not None:
             self.rooms.get(was, {}).pop(name, None)
-        for uid in self.on_node(_NO_NODE):  # their creates may have begun since they were looked at
-            self.update_job(uid, snapshot.jobs.get(uid), snapshot)
         node = snapshot.nodes.get(name)
         for holder, held in self._on_node[_NO_NODE].items():
             if node is not None and held.may_land_on(node):

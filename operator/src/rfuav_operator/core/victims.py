@@ -16,7 +16,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from rfuav_operator.core.model import Assignment, Job, Kind, NodeName, Pool, Uid
-from rfuav_operator.core.placement import Holder, Need
+from rfuav_operator.core.placement import Held, Holder, Need
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.runners import Runner, Runners, Sort, stops_of
 
@@ -107,7 +107,6 @@ class Candidates:
         self._now = now
         self._reach: dict[tuple[bool, Like | None], _Reach] = {}  # of the young, of the old
         self._spare: dict[str, int] = {}
-        runners.grow(now)
 
     def forget(self) -> None:
         """Somebody was stopped or admitted: namespaces borrow more or less."""
@@ -207,12 +206,12 @@ class Candidates:
     # --- those that go already
 
     @property
-    def going(self) -> Collection[Holder]:
+    def going(self) -> Mapping[Holder, Held]:
         """Pods that go already: their room is about to come back."""
         return self._runners.going
 
     @property
-    def clearing(self) -> Mapping[NodeName, int]:
+    def clearing(self) -> Collection[NodeName]:
         """Nodes that such pods leave."""
         return self._runners.clearing
 
