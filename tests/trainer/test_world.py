@@ -9,8 +9,11 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import distributed
 from trainer.trainer_kit import Desk, image_set, training_spec
 
+from rfuav_trainer import errors
+from rfuav_trainer.errors import JobError
 from rfuav_trainer.world import World
 
 SPEC = training_spec(training__epochs=40, training__batchSize=5)
@@ -127,6 +130,67 @@ def test_the_others_come_when_they_can(tmp_path, port):
     late = together(desk, spec, port, only=[1])
     _until(lambda: waits(desk, 1))
     assert codes([*together(desk, spec, port, only=[0]), *late]) == [0, 0]
+
+
+def told(desk, rank):
+    return json.loads((desk / f"termination-{rank}.json").read_text())
+
+
+def test_a_port_that_is_taken_counts_as_a_failure(tmp_path, port):
+    """Another try would find it taken again: what is not counted would go on for ever."""
+    desk = Desk(tmp_path)
+    image_set(desk / "captures/train", count=3)
+    with socket.create_server(("", port)):
+        assert codes(together(desk, SPEC, port, only=[0])) == [1]
+    assert told(desk, 0)["reason"] == "NoMeeting"
+    assert f"port {port} cannot be listened on: end what has it" in told(desk, 0)["message"]
+
+
+def test_processes_that_cannot_connect_count_as_failures(tmp_path, port, monkeypatch):
+    desk = Desk(tmp_path)
+    image_set(desk / "captures/train", count=3)
+    environment = desk.environment
+    monkeypatch.setattr(desk, "environment", lambda *a, **k: {**environment(*a, **k), "GLOO_SOCKET_IFNAME": "none0"})
+    assert codes(together(desk, SPEC, port)) == [1, 1]
+    assert {told(desk, rank)["reason"] for rank in (0, 1)} == {"NoMeeting"}
+
+
+NCCL = (
+    "NCCL error in: NCCLUtils.cpp:94, unhandled system error, NCCL version 2.27.5\nncclSystemError: System call failed."
+)
+TRACE = "\nException raised from wait at Store.hpp:1 (most recent call first):\nframe #0: timeout, connection reset"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "code"),
+    [
+        (RuntimeError("[pair.cc:538] Connection closed by peer [10.0.0.2]:4711"), "PeerLost", 75),
+        (RuntimeError("[pair.cc:525] Read error [10.0.0.2]:4711: Connection reset by peer"), "PeerLost", 75),
+        (RuntimeError("[unbound_buffer.cc:81] Timed out waiting 300000ms for recv operation"), "PeerLost", 75),
+        (distributed.DistNetworkError("Failed to recv, got 0 bytes"), "PeerLost", 75),
+        (distributed.DistBackendError("NCCL error\nncclRemoteError: A call failed, a remote process"), "PeerLost", 75),
+        (
+            distributed.DistBackendError(f"{NCCL}\nLast error:\nError while creating shared memory segment /dev/shm/n"),
+            "SharedMemoryTooSmall",
+            1,
+        ),
+        (distributed.DistBackendError(f"{NCCL}\nLast error:\nConnect to 10.0.0.2 failed: timed out"), "NoMeeting", 1),
+        (distributed.DistBackendError("NCCL error\nncclUnhandledCudaError: Call to CUDA failed"), "NoMeeting", 1),
+        (RuntimeError("tensors must be contiguous" + TRACE), "Crashed", 1),
+        (torch.OutOfMemoryError("CUDA out of memory, connection closed"), "OutOfMemory", 4),
+    ],
+)
+def test_what_counts_as_the_loss_of_another(monkeypatch, error, reason, code):
+    def fail(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr(distributed, "all_reduce", fail)
+    with pytest.raises((JobError, RuntimeError)) as caught:
+        World(0, 2).sum(torch.ones(1))
+    failure = errors.describe(caught.value)
+    assert (failure.reason, failure.exit_code) == (reason, code)
+    if reason == "SharedMemoryTooSmall":
+        assert "raise resources.sharedMemory" in failure.message
 
 
 def test_alone_nothing_is_done():

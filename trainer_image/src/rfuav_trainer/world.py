@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import time
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import structlog
 import torch
 from torch import distributed
 
-from rfuav_trainer.errors import PeerLostError
+from rfuav_trainer.errors import JobError, PeerLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,20 +39,54 @@ SILENCE_SECONDS = 300
 _LOOK_EVERY = 0.2
 
 
+_LOST = re.compile(r"\b(reset|closed|closure|refused)\b|broken pipe|time(d )?out|ncclRemoteError", re.IGNORECASE)
+_SHARED_MEMORY = re.compile(r"/dev/shm|shared memory", re.IGNORECASE)  # noqa: S108  (NCCL's words)
+
+
+class NoMeetingError(JobError):
+    """The processes cannot meet or speak to one another, and would not at the next try: it counts as a failure."""
+
+    reason = "NoMeeting"
+
+
 @contextlib.contextmanager
 def _with_the_others() -> Iterator[None]:
-    """Around what only works when all take part: a failure here says that another is gone, not that this one is wrong.
+    """Around what only works when all take part, once they have met.
 
     Raises:
-        PeerLostError: a connection broke, or another was silent for too long.
+        PeerLostError: a connection broke, or another was silent for too long: not this process is wrong.
+        NoMeetingError: this one cannot speak to the others.
     """
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        words = (str(error).splitlines() or [""])[0]
-        raise PeerLostError(f"another process of the training is gone; all start again together ({words})") from error
+        text = str(error).partition("Exception raised from")[0]  # below it torch lists its own functions
+        words = (text.splitlines() or [""])[0]
+        if _SHARED_MEMORY.search(text):
+            advice = "too little room in /dev/shm for the processes of a pod: raise resources.sharedMemory"
+            raise NoMeetingError(f"{advice} ({words})", reason="SharedMemoryTooSmall") from error
+        counted = "ncclSystemError" in text  # also says "connection", of one that never was
+        if not counted and (isinstance(error, distributed.DistNetworkError) or _LOST.search(text)):
+            raise PeerLostError(
+                f"another process of the training is gone; all start again together ({words})"
+            ) from error
+        if counted or isinstance(error, distributed.DistBackendError):
+            raise NoMeetingError(
+                "the processes of the training cannot exchange data: look at the node's GPU driver and whether the "
+                f"pods may connect to one another; NCCL_DEBUG=INFO in podTemplate.env says more ({words})"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def _meeting(what: str) -> Iterator[None]:
+    """Around a step of the meeting, at which nobody has been lost yet."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise NoMeetingError(f"{what} ({(str(error).splitlines() or [''])[0]})") from error
 
 
 @dataclass(frozen=True)
@@ -137,6 +172,7 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
     Raises:
         StoppedError: SIGTERM arrived while waiting.
         PeerLostError: one that had come is gone again.
+        NoMeetingError: the port is taken, or the processes cannot connect to one another.
         TimeoutError: the others did not come.
     """
     if "WORLD_SIZE" in environment:  # one of several processes of a pod
@@ -151,7 +187,9 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
     # What waits inside torch hears no SIGTERM, so all the waiting is done here.
     if rank:
         _wait(lambda: _listens(host, port), stop, f"the first of them, at {host}:{port}")
-    with _with_the_others():
+    with (
+        _with_the_others() if rank else _meeting(f"port {port} cannot be listened on: end what has it, or name another")
+    ):
         store = distributed.TCPStore(  # type: ignore[attr-defined]  # its stubs do not name it
             host if rank else "0.0.0.0",  # noqa: S104  the first is found by its name in the cluster
             port,
@@ -159,8 +197,10 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
             wait_for_workers=False,
             timeout=timedelta(seconds=SILENCE_SECONDS),
         )
+    with _with_the_others():
         store.add("here", 1)
         _wait(lambda: store.add("here", 0) >= size, stop, f"all {size} of them, at {host}:{port}")
+    with _meeting("the processes found one another, but cannot connect: let their pods reach each other on all ports"):
         distributed.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             store=store,
