@@ -401,6 +401,17 @@ def test_a_batch_that_is_too_large_for_the_memory_is_halved(pictures, monkeypatc
         run(pictures, inference_spec(batchSize=8, output__uri="pvc://results/fixed"), uid="u2")
 
 
+@pytest.mark.parametrize(("precision", "advice"), [("fp32", "did not diverge"), ("fp16", "write precision: fp32")])
+def test_scores_that_are_no_numbers_are_refused(pictures, precision, advice):
+    path = pictures / "models/out/best.safetensors"
+    state, card = load_file(path), weights.read_card(path)
+    weights.save(path, {**state, "classifier.3.bias": torch.full((3,), torch.nan)}, card)
+    with pytest.raises(InputError, match=rf"network of {path} gives scores that are no numbers:.*{advice}") as caught:
+        run(pictures, inference_spec(precision=precision, evaluation={}))
+    assert caught.value.reason == "WeightsUnreadable"
+    assert not (pictures / "results/out/predictions-0.jsonl").exists()
+
+
 def test_int16_recordings_of_a_float32_model(recordings):
     tone_set(recordings / "captures/short", count=2, kind="int16")
     run(recordings, inference_spec(input__uri="pvc://captures/short", iq={**IQ, "sampleFormat": "int16"}))

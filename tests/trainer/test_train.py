@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 from trainer.test_tensorboard import scalars as tensorboard_scalars
 from trainer.trainer_kit import IQ, image_set, in_child, tone_set, training_spec
 
@@ -207,6 +208,38 @@ def test_a_lost_best_file_is_replaced_by_the_next_epoch(image_desk):
     best.unlink()
     run(image_desk, training_spec())
     assert best.is_file()
+
+
+def unbounded(classes, size):
+    """A network without any normalisation: too large a learning rate takes it beyond all numbers."""
+    hidden = [nn.Linear(64, 64) for _ in range(4)]
+    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 64), *hidden, nn.Linear(64, classes))
+
+
+def test_a_training_that_diverges_says_what_to_lower(image_desk):
+    spec = training_spec(
+        model={"architecture": "custom", "custom": f"{__name__}:unbounded"},
+        training__optimizer={"name": "sgd", "learningRate": 1, "momentum": 0.99},
+        training__precision="fp32",
+    )
+    with pytest.raises(InvalidConfigurationError, match=r"loss became nan .*lower .*learningRate \(now 1\)") as caught:
+        run(image_desk, spec)
+    assert caught.value.reason == "Diverged"
+    assert not (image_desk / "models/out/_SUCCESS").exists()
+
+
+def test_scores_that_are_no_numbers_are_a_training_that_diverged(image_desk, monkeypatch):
+    """Even where the training's loss was still a number."""
+
+    def scores(self, pictures):
+        found = torch.zeros(len(pictures), 3)
+        found[0, 0] = torch.nan
+        return found
+
+    monkeypatch.setattr(train.Learner, "scores", scores)
+    with pytest.raises(InvalidConfigurationError, match=r"lower optimizer.learningRate") as caught:
+        run(image_desk, training_spec())
+    assert caught.value.reason == "Diverged"
 
 
 def test_early_stopping(image_desk):

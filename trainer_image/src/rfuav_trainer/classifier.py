@@ -14,7 +14,7 @@ import torch
 from rfuav_crds import InferenceJobSpec, Iq
 from rfuav_trainer import data, models, precision, weights
 from rfuav_trainer.dataset import spectrogram_parameters
-from rfuav_trainer.errors import InvalidConfigurationError
+from rfuav_trainer.errors import InputError, InvalidConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,8 +40,12 @@ SPEC_FIELDS = {
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network on its device, its classes in output order, its preprocessing, its precision (fp32, bf16, fp16)."""
+    """A network on its device, its classes in output order, its preprocessing, its precision (fp32, bf16, fp16).
 
+    `weights` is the file that it was read from.
+    """
+
+    weights: Path
     network: nn.Module
     classes: list[str]
     preprocessing: data.Preprocessing
@@ -50,11 +54,23 @@ class Classifier:
 
     @torch.inference_mode()
     def scores(self, pictures: Tensor) -> Tensor:
-        """Probabilities of the classes: float32 (n, classes) on the CPU, for uint8 pictures (n, 1 or 3, size, size)."""
+        """Probabilities of the classes: float32 (n, classes) on the CPU, for uint8 pictures (n, 1 or 3, size, size).
+
+        Raises:
+            InputError: the network gives something that is no number.
+        """
         inputs = self.preprocessing.normalise(pictures.to(self.device))
         with precision.passing(self.precision, self.device):
             guesses: Tensor = self.network(inputs.contiguous(memory_format=torch.channels_last))
-        return guesses.float().softmax(dim=1).cpu()
+        scores = guesses.float().softmax(dim=1).cpu()
+        if not scores.isfinite().all():
+            half = " or write precision: fp32 (or bf16)," if self.precision == "fp16" else ""
+            raise InputError(
+                f"the network of {self.weights} gives scores that are no numbers:{half} name weights of a training "
+                "that did not diverge",
+                reason="WeightsUnreadable",
+            )
+        return scores
 
 
 def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.device) -> Classifier:
@@ -81,7 +97,7 @@ def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.d
     # Channels last: convolutions on CPUs and on tensor cores alike take it without turning it around first.
     network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = precision.resolve(spec.precision, device)
-    return Classifier(network, card.classes, preprocessing, device, chosen)
+    return Classifier(path, network, card.classes, preprocessing, device, chosen)
 
 
 def _card_from_spec(spec: InferenceJobSpec, path: Path, kind: str) -> weights.Card:

@@ -141,14 +141,14 @@ class Training:
             epochs=epochs,
         )
         while self.position.epoch < epochs and not self._exhausted():
-            self._train_epoch()
-            self._end_epoch(self._validate())
+            trained = self._train_epoch()
+            self._end_epoch({**trained, **self._validate()})
         return self._finish()
 
     # --- an epoch
 
-    def _train_epoch(self) -> None:
-        """The steps of the epoch at hand that are still to be taken."""
+    def _train_epoch(self) -> dict[str, float]:
+        """Take the steps of the epoch at hand that are still to be taken; its loss and accuracy."""
         position, training = self.position, self.spec.training
         size = self.resolved.batch_size
         order = epoch_order(len(self.dataset.train), training.seed, position.epoch)
@@ -170,6 +170,20 @@ class Training:
             self.reporter.speed.add(self.world.all_together(mine, seen[2]))
             self._report()
             self._stop_here()
+        summed, correct, count = position.totals.tolist()
+        if count == 0:
+            raise InputError("none of the training files can be read", reason="TooManyUnreadable")
+        self._check_finite(summed / count)
+        return {"trainLoss": summed / count, "trainAccuracy": correct / count}
+
+    def _check_finite(self, loss: float) -> None:
+        """Raise InvalidConfigurationError when a loss of the epoch at hand is no number."""
+        if not math.isfinite(loss):
+            raise InvalidConfigurationError(
+                f"the loss became {loss} in epoch {self.position.epoch + 1}: lower optimizer.learningRate "
+                f"(now {self.spec.training.optimizer.learning_rate:g})",
+                reason="Diverged",
+            )
 
     def _step(self, group: list[Batch]) -> Tensor:
         """One step of the optimizer: summed loss, correct guesses and samples."""
@@ -222,26 +236,17 @@ class Training:
         if not scores:
             raise InputError("none of the validation files can be read", reason="TooManyUnreadable")
         all_scores, all_labels = torch.cat(scores), torch.cat(labels)
-        found = metrics.compute(all_scores, all_labels, len(self.dataset.classes))
         loss = functional.cross_entropy(all_scores, all_labels).item()
+        self._check_finite(loss if all_scores.isfinite().all() else math.nan)
+        found = metrics.compute(all_scores, all_labels, len(self.dataset.classes))
         return {
             **found,
             "valLoss": loss,
             "valAccuracy": (all_scores.argmax(dim=1) == all_labels).double().mean().item(),
         }
 
-    def _end_epoch(self, validation: dict[str, float]) -> None:
+    def _end_epoch(self, row: dict[str, float]) -> None:
         position = self.position
-        summed, correct, count = position.totals.tolist()
-        if count == 0:
-            raise InputError("none of the training files can be read", reason="TooManyUnreadable")
-        row = {"trainLoss": summed / count, "trainAccuracy": correct / count, **validation}
-        if not math.isfinite(row["trainLoss"]) or not math.isfinite(row["valLoss"]):
-            raise InvalidConfigurationError(
-                f"the loss became {row['trainLoss']} in epoch {position.epoch + 1}: lower optimizer.learningRate "
-                f"(now {self.spec.training.optimizer.learning_rate:g})",
-                reason="Diverged",
-            )
         row["learningRate"] = self.learner.learning_rate
         best = position.best
         if best is None or (row["valAccuracy"], -row["valLoss"]) > (best["valAccuracy"], -best["valLoss"]):
