@@ -1,12 +1,15 @@
 """s3:// and hf:// against servers of the tests' own: names, bytes, a bounded cache, and no secret in any output."""
 
 import json
+import os
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from trainer.stores import KEY, SECRET, TOKEN, hub_mirror, s3_client, s3_environment, s3_server, upload
-from trainer.trainer_kit import IQ, RESOURCES, image_set, inference_spec, tone_set, training_spec
+from trainer.trainer_kit import IQ, RESOURCES, image_set, in_child, inference_spec, tone_set, training_spec
 
 from rfuav_trainer import storage
 from rfuav_trainer.errors import InputError, StorageError, UnreadableFileError
@@ -165,6 +168,39 @@ def test_no_credentials(bucket, cache, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(InputError, match="may not be read .*put AWS_ACCESS_KEY_ID.*in podTemplate.envFrom"):
         cache.path(f"s3://{bucket[0]}/train", "input.uri")
+
+
+class SlowStore:
+    """A store whose objects take ten seconds each; what is read is the first."""
+
+    def __init__(self, began=None):
+        self.began = began or threading.Event()
+
+    def find(self, rest, detail):
+        return {f"{rest}/{number}.bin": {"size": 1} for number in range(20)}
+
+    def get_file(self, _remote, local):
+        self.began.set()
+        time.sleep(10)
+        Path(local).write_bytes(b"x")
+
+
+def end_while_fetching(folder):
+    os.environ[storage.CACHE_FOLDER] = folder
+    slow = SlowStore()
+    storage._store = lambda _scheme: slow
+    root = storage.path("s3://bucket/slow", "x")
+    storage.fetch_ahead(sorted(root.iterdir()))
+    slow.began.wait()
+    Path(folder).with_name("leaves").write_text(str(time.monotonic()))
+    storage.leave(75)
+
+
+def test_the_end_of_a_process_does_not_wait_for_what_is_on_its_way(tmp_path):
+    """A pod that has saved would be killed while it waits, and that counts as a failure."""
+    assert in_child(end_while_fetching, str(tmp_path / "cache")) == 75
+    assert time.monotonic() - float((tmp_path / "leaves").read_text()) < 5
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_secrets_are_taken_out_of_messages(monkeypatch):

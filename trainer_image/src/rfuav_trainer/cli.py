@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -280,9 +279,7 @@ def _finish(work: Callable[[Progress, runtime.StopSignal], Any]) -> None:
         display.summary(progress.last)
     progress.close()
     _write_termination_message(failure, progress.last)
-    storage.close()
-    sys.stdout.flush()
-    raise SystemExit(failure.exit_code if failure else 0)
+    storage.leave(failure.exit_code if failure else 0)
 
 
 def _display() -> Display:

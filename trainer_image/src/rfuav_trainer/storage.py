@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import tempfile
 import threading
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
@@ -25,6 +26,7 @@ from rfuav_trainer.errors import InputError, InvalidConfigurationError, StorageE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
 
 log = structlog.get_logger()
 
@@ -35,6 +37,8 @@ CACHE_BYTES = "TRAINER_CACHE_BYTES"
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
 FREE_SHARE = 0.5
 """Share of the cache volume's free space that is used when TRAINER_CACHE_BYTES does not say."""
+PATIENCE_SECONDS = 1
+"""How long the end of a process waits for objects on their way."""
 READERS = 16
 """Objects fetched side by side: they wait for the network, not for this machine."""
 CREDENTIALS = {
@@ -72,6 +76,7 @@ class Cache:
         self._here: OrderedDict[Path, _Object] = OrderedDict()
         self._changed = threading.Condition()
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="fetch")
+        self._ahead: set[Future[None]] = set()
 
     def path(self, uri: str, where: str) -> Path:
         """The local path of a remote folder or object. An object is fetched at once, and stays.
@@ -142,7 +147,9 @@ class Cache:
         for path in paths:
             found = self._objects.get(path)
             if found is not None and not found.here:
-                self._pool.submit(self._fetch_quietly, path)
+                coming = self._pool.submit(self._fetch_quietly, path)
+                self._ahead.add(coming)
+                coming.add_done_callback(self._ahead.discard)
 
     def _fetch_quietly(self, path: Path) -> None:
         try:
@@ -206,10 +213,12 @@ class Cache:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def close(self) -> None:
-        """Remove all of it, once what is on its way has come: it would be written beside the broom."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self) -> bool:
+        """Remove all of it; what is on its way is waited for, but not for long. Returns whether nothing is any more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        _, coming = wait(list(self._ahead), timeout=PATIENCE_SECONDS)
         shutil.rmtree(self.folder, ignore_errors=True)
+        return not coming
 
 
 _cache: list[Cache] = []
@@ -251,10 +260,14 @@ def fetch_ahead(paths: Iterable[Path]) -> None:
         _cache[0].fetch_ahead(paths)
 
 
-def close() -> None:
-    """Remove what was fetched: the process is about to end."""
-    while _cache:
-        _cache.pop().close()
+def leave(code: int) -> NoReturn:
+    """End the process with this exit code, with nothing left of what was fetched."""
+    ended = [_cache.pop().close() for _ in range(len(_cache))]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not all(ended):
+        os._exit(code)  # else Python waits for the threads that fetch, longer than a pod has to end
+    raise SystemExit(code)
 
 
 def _new_cache(folder: str | None, limit: str | None) -> Cache:
