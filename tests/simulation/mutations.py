@@ -15,7 +15,7 @@ from unittest.mock import patch
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_operator.core import decide, lifecycle, podspec, progress
+from rfuav_operator.core import lifecycle, podspec, progress
 from rfuav_operator.core.decide import Scheduler
 from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Phase, Pod, Snapshot, Uid
 from rfuav_operator.core.placement import Held
@@ -273,13 +273,6 @@ def new_nodes_are_shared() -> Iterator[None]:
 
 
 # --- the index that is kept between turns
-
-
-@mutation
-def records_without_room_are_made() -> Iterator[None]:
-    """After a crash a recorded pod is created although another has its room by now."""
-    with patch.object(decide._Steps, "_withdrawn", lambda *_: {}):
-        yield
 
 
 @mutation

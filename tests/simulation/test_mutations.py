@@ -5,14 +5,14 @@ from simulation import mutations
 from simulation.many import executor, first_failure
 
 SEEDS = range(400)
-# Two records of one room need a crash between two writes and somebody who takes the room meanwhile: 1,029 histories.
-RARE = {"records_without_room_are_made": range(1600)}
+# Not among them: a record of a room that another took during a crash. Of thousands of histories none has it; unit tests
+# do (test_two_records_of_one_room_make_one_pod, and that of a gang).
 
 
 @pytest.mark.timeout(900)
 def test_every_mutation_is_noticed(capsys):
     with executor(2) as workers:
-        running = {name: workers.submit(first_failure, name, RARE.get(name, SEEDS)) for name in mutations.ALL}
+        running = {name: workers.submit(first_failure, name, SEEDS) for name in mutations.ALL}
         found = {name: future.result() for name, future in running.items()}
     with capsys.disabled():
         print()

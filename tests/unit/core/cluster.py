@@ -245,6 +245,7 @@ class Cluster:
             index=int(labels.get("rfuav.io/shard", labels.get("rfuav.io/rank", "0"))),
             wanted_node=wanted,
             landing=action.landing,
+            for_new_node=action.landing is not None,
             created=self.now,
             gpus=int(spec["containers"][0]["resources"]["limits"].get("nvidia.com/gpu", "0")),
             cpu_milli=need.cpu_milli,

@@ -348,3 +348,32 @@ def test_nobody_stops_where_a_pod_goes_that_might_have_landed():
     assert [a.stopping_for for a in made.status("a").assignments] == [""]
     made.leave()
     assert [a.node for a in made.status("high").assignments] == ["new"]
+
+
+def test_a_pod_that_stops_on_a_node_not_heard_of_yet_is_waited_for():
+    """Watches are not in step: the pod is bound and runs, and of its node nothing was read."""
+    made = cluster(*jobs(1), running=[job("a")])
+    made.set_node(whole("new", gpus=1), "new")
+    (pod,) = made.pods_of("j0")
+    made.start(pod.name)
+    made.nodes.pop("new")
+    made.dirty_nodes.add("new")
+    made.edit("uid-j0", suspend=True)
+    made.go()
+    assert made.pods[pod.name].deleting
+    made.edit("uid-j0", suspend=False)
+    made.go(5)
+    assert [p.name for p in made.pods_of("j0")] == [pod.name]
+    assert [a.pod for a in made.status("j0").assignments] == [pod.name]
+    made.leave()
+    assert [p.name for p in made.pods_of("j0")] != [pod.name]
+
+
+def test_a_job_whose_pod_still_stops_counts_among_those_that_wait_for_nodes():
+    made = cluster(*jobs(2), running=[job("a")], up=ScaleUp(max_jobs=1))
+    assert nodeless(made) == {"j0"}
+    made.edit("uid-j0", suspend=True)
+    made.go()
+    assert nodeless(made) == {"j0"}
+    made.leave()
+    assert nodeless(made) == {"j1"}

@@ -92,7 +92,8 @@ def test_where_a_pod_may_land_that_waits_for_a_node():
     seen = decode.pod(msgspec.json.decode(msgspec.json.encode(stamped(body)), type=decode.PodObject))
     assert seen.landing == landing == Landing(pool="default", selector=(("gpu", "a"),), barred=frozenset({"n1", "n2"}))
     bound = {**body, "spec": {**body["spec"], "nodeName": "n3"}}
-    assert decode.pod(msgspec.json.decode(msgspec.json.encode(stamped(bound)), type=decode.PodObject)).landing is None
+    seen = decode.pod(msgspec.json.decode(msgspec.json.encode(stamped(bound)), type=decode.PodObject))
+    assert (seen.landing, seen.for_new_node) == (None, True)
 
 
 def stamped(body):

@@ -150,12 +150,13 @@ class Admission:
             self.queues.remove(uid)
             return
         held = self.usage.holds(uid)
+        waits = placement.is_active(job) and any(not a.node for a in job.status.assignments)
+        if waits or any(not one.node for one in held.values()):  # by its record, or one of its pods that still stops
+            self._nodeless.setdefault(job.spec.pool, set()).add(uid)
         for a in job.status.assignments:
             if a.stopping_for and a.pod in held:
                 self._stopping.setdefault(uid, set()).add((Uid(a.stopping_for), a.pod))
                 self._making_room.setdefault(Uid(a.stopping_for), {})[uid, a.pod] = NodeName(a.node)
-            if not a.node and placement.is_active(job):
-                self._nodeless.setdefault(job.spec.pool, set()).add(uid)
         if not wants_room(job):
             self.queues.remove(uid)
             return

@@ -68,14 +68,17 @@ def may_live(pod: Pod, nodes: Mapping[NodeName, Node]) -> bool:
     """Whether containers of the pod may still run.
 
     A pod that is being deleted is believed dead only when its node was deleted or tainted out-of-service: both are a
-    person's word that nothing runs there.
+    person's word that nothing runs there. One that was made for a new node may be ahead of what was read of its node:
+    Kubernetes itself takes it away when that node is gone.
     """
     if not pod.live:
         return False
     if not pod.deleting or pod.node is None:
         return True
     node = nodes.get(pod.node)
-    return node is not None and all(t.key != OUT_OF_SERVICE for t in node.taints)
+    if node is None:
+        return pod.for_new_node
+    return all(t.key != OUT_OF_SERVICE for t in node.taints)
 
 
 def step(job: Job, facts: Facts) -> Outcome:

@@ -278,6 +278,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     node: NodeName | None = None  # spec.nodeName: bound
     wanted_node: NodeName | None = None  # the node its required affinity names
     landing: "Landing | None" = None  # of ours, without either: where it may land
+    for_new_node: bool = False  # of ours: made to wait for a node to come
     phase: PodPhase = PodPhase.PENDING
     deleting: bool = False
     created: datetime

@@ -236,6 +236,7 @@ def pod(read: PodObject) -> Pod:
         node=NodeName(spec.node_name) if spec.node_name else None,
         wanted_node=_wanted_node(spec.affinity),
         landing=_landing(labels, spec),
+        for_new_node=LABEL_SCALE_UP in labels,
         phase=PodPhase(status.phase) if status.phase in _POD_PHASES else PodPhase.UNKNOWN,
         deleting=meta.deletion_timestamp is not None,
         created=_instant(meta),
