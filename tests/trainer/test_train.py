@@ -242,6 +242,19 @@ def test_scores_that_are_no_numbers_are_a_training_that_diverged(image_desk, mon
     assert caught.value.reason == "Diverged"
 
 
+@pytest.mark.parametrize("shift", [-3.0, 7.0])
+def test_a_constant_added_to_all_scores_changes_no_metric(image_desk, monkeypatch, shift):
+    """Scores from 0 to 1 are no probabilities: what the network gives are logits, wherever they lie."""
+    whole = train.Learner.scores
+    found = []
+    for number, constant in enumerate((0.0, shift)):
+        monkeypatch.setattr(train.Learner, "scores", lambda *a, c=constant: whole(*a).sigmoid() + c)
+        spec = training_spec(training__epochs=1, output__uri=f"pvc://models/out{number}")
+        run(image_desk, spec, uid=f"u{number}")
+        found += history(image_desk / f"models/out{number}")
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+
+
 def test_early_stopping(image_desk):
     spec = training_spec(training__epochs=30, training__earlyStopping={"patience": 1, "metric": "valAccuracy"})
     run(image_desk, spec)

@@ -56,13 +56,11 @@ class Tally:
         """Count samples.
 
         Args:
-            scores: float, shape (n, classes): probabilities, or logits when any is outside of 0 to 1.
+            scores: float, shape (n, classes): probabilities; of logits, take the softmax first.
             labels: int64, shape (n,).
         """
         if labels.numel() == 0:
             return
-        if bool(((scores < 0) | (scores > 1)).any()):
-            scores = scores.double().softmax(dim=1)
         order = scores.topk(min(max(TOP), self.classes), dim=1).indices.numpy()
         true, chances = labels.numpy(), scores.double().numpy()
         guesses = order[:, 0]

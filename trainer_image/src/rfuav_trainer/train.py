@@ -238,7 +238,7 @@ class Training:
         all_scores, all_labels = torch.cat(scores), torch.cat(labels)
         loss = functional.cross_entropy(all_scores, all_labels).item()
         self._check_finite(loss if all_scores.isfinite().all() else math.nan)
-        found = metrics.compute(all_scores, all_labels, len(self.dataset.classes))
+        found = metrics.compute(all_scores.double().softmax(dim=1), all_labels, len(self.dataset.classes))
         return {
             **found,
             "valLoss": loss,
