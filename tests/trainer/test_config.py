@@ -71,6 +71,7 @@ def test_memory(desk, monkeypatch):
     [
         ({"pool": "other"}, True),
         ({"suspend": True}, True),
+        ({"training__workers": 2}, True),
         ({"training__seed": 9}, False),
         ({"model__architecture": "resnet18"}, False),
     ],
@@ -78,6 +79,12 @@ def test_memory(desk, monkeypatch):
 def test_what_makes_a_job_another(desk, changes, same):
     one = desk.job("TrainingJob", training_spec()).fingerprint()
     assert (desk.job("TrainingJob", training_spec(**changes)).fingerprint() == one) is same
+
+
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"output__annotate": True}, {"errorThreshold": 0.5}])
+def test_what_makes_an_inference_another(desk, changes):
+    one = desk.job("InferenceJob", inference_spec()).fingerprint()
+    assert desk.job("InferenceJob", inference_spec(**changes)).fingerprint() != one
 
 
 @pytest.mark.parametrize("shard", [-1, 3])

@@ -175,6 +175,25 @@ def test_stopped_and_started_again_no_line_is_lost_or_doubled(pictures):
     assert lines(pictures) == lines(pictures, folder="results/whole")
 
 
+@pytest.mark.parametrize("other", ["weights", "precision"])
+def test_stopped_and_started_again_with_another_network_it_begins_anew(pictures, capsys, other):
+    """A file of the same name and size, or another precision: no line of the first network stays."""
+    stop = StopSignal()
+    with pytest.raises(StoppedError, match="after 8 of 15 inputs"):
+        run(pictures, inference_spec(batchSize=4, precision="fp32"), watcher=Watcher(8, stop.request), stop=stop)
+    path = pictures / "models/out/best.safetensors"
+    state, card = load_file(path), weights.read_card(path)
+    changes = {"batchSize": 4, "precision": "bf16" if other == "precision" else "fp32"}
+    if other == "weights":
+        weights.save(path, {**state, "classifier.3.bias": torch.tensor([9.0, 0.0, 0.0])}, card)
+    watcher = Watcher()
+    run(pictures, inference_spec(**changes, output__overwrite=True), watcher=watcher)
+    assert watcher.reports[0]["rfuav"]["processed"] == 4
+    assert "beginning anew" in capsys.readouterr().out
+    run(pictures, inference_spec(**changes, output__uri="pvc://results/whole"), uid="u2")
+    assert lines(pictures) == lines(pictures, folder="results/whole")
+
+
 def _die(environment, at, method, rest):
     """Run a shard that commits after every batch and kills itself at the `at`-th call of `method`, before or after it."""
     import importlib
@@ -429,6 +448,7 @@ def test_int16_recordings_of_a_float32_model(recordings):
         ),
         ({"model__architecture": "resnet18"}, "image", "holds a mobilenet_v3_small, model.architecture says resnet18"),
         ({"model__classes": ["x", "y", "z"]}, "image", "trained on other classes"),
+        ({"model__custom": "my_networks:build"}, "image", "is a mobilenet_v3_small, .* remove model.custom"),
         ({"input__uri": "pvc://captures/iq"}, "image", "trained on images, the input is recordings: write spec.iq"),
         (
             {"model__weights": "pvc://models/out/plain.safetensors"},

@@ -94,9 +94,11 @@ class Job:
 
     def fingerprint(self) -> str:
         """Short hash of what decides the result; scheduling fields (pool, suspend, resources, ...) are left out."""
-        fields = ("model", "dataset", "training", "input", "iq", "errorThreshold", "shards")
+        fields = ("model", "dataset", "training", "input", "iq", "precision", "errorThreshold", "shards")
         spec = self.spec.model_dump(mode="json", by_alias=True)
         chosen = {key: spec[key] for key in fields if key in spec}
+        chosen["annotate"] = spec["output"].get("annotate")
+        chosen.get("training", {}).pop("workers", None)  # readers change how fast it goes, not what comes out
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
 
 

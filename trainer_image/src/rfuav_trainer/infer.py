@@ -16,7 +16,7 @@ import torch
 
 from rfuav_crds import InferenceJobSpec
 from rfuav_crds.inference import Evaluation
-from rfuav_trainer import data, evaluation_report, results, runtime
+from rfuav_trainer import data, evaluation_report, results, runtime, weights
 from rfuav_trainer.annotate import Annotations
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.classifier import Classifier, open_classifier
@@ -239,7 +239,10 @@ class Inference:
         log.warning("unreadable file passed over", file=name, problem=reason)
 
     def _inputs_hash(self) -> str:
-        digest = hashlib.sha256(repr((self.classifier.preprocessing, self.classifier.classes)).encode())
+        """Of all that the lines depend on: the inputs, how they are prepared, the network's weights, the precision."""
+        network = self.classifier
+        digest = hashlib.sha256(repr((network.preprocessing, network.classes, network.precision)).encode())
+        digest.update(weights.digest(network.network).encode())
         for sample in self.listing.samples:
             digest.update(f"{sample.name}\0{sample.frame}\n".encode())
         return digest.hexdigest()

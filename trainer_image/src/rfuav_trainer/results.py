@@ -97,7 +97,7 @@ class ShardResults:
     Args:
         folder: the job's output.
         job: whose shard it is.
-        inputs: hash of the shard's inputs; when they changed, an earlier start's lines are of no use.
+        inputs: hash of the shard's inputs and weights; when they changed, an earlier start's lines are of no use.
     """
 
     def __init__(self, folder: Path, job: Job, inputs: str) -> None:
@@ -124,6 +124,8 @@ class ShardResults:
 
     def __enter__(self) -> Self:
         state = runtime.read_mark(self._state_path) or {}
+        if state.get("uid") == self._job.uid and state.get("inputs") != self._inputs:
+            log.warning("inputs, weights or precision changed since the earlier start; beginning anew")
         good = (
             state.get("uid") == self._job.uid
             and state.get("inputs") == self._inputs

@@ -6,6 +6,7 @@ training.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass, field
@@ -59,9 +60,19 @@ def save(path: Path, state: Mapping[str, Tensor], card: Card) -> None:
     """Write a network's state dict as a weights file, whole or not at all."""
     from safetensors.torch import save as serialise  # noqa: PLC0415
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # Cloned: weights that two layers share (tied) share their memory too, which the format has no word for.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     with atomic_writer(path) as stream:
         stream.write(serialise(tensors, metadata={KEY: json.dumps(card.to_json())}))
+
+
+def digest(network: nn.Module) -> str:
+    """SHA-256 of a network's weights, which tells one training's result from another's under the same file name."""
+    found = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def read_card(path: Path) -> Card | None:
