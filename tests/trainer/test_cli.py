@@ -236,3 +236,7 @@ def test_describe(desk):
     assert json.loads(ended.output)["classes"] == ["alpha", "beta", "gamma"]
     missing = desk.run("describe", str(desk / "models/none.safetensors"))
     assert (missing.code, missing.termination["reason"]) == (3, "InputMissing")
+
+
+def test_a_crash_is_named_by_the_first_line_that_says_something():
+    assert errors.describe(RuntimeError("\n  \nshared memory\nmore")).message == "RuntimeError: shared memory"

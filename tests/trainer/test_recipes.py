@@ -306,6 +306,17 @@ def nothing(classes, size):
     return classes
 def broken(classes, size):
     raise KeyError("x")
+def tied(classes, size):
+    one, two = nn.Linear(192, 192), nn.Linear(192, 192)
+    two.weight = one.weight
+    return nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten(), one, two, nn.Linear(192, classes))
+class Extra(nn.Flatten):
+    def get_extra_state(self):
+        return {"seen": 1}
+    def set_extra_state(self, state):
+        pass
+def unsaved(classes, size):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(8), Extra(), nn.Linear(192, classes))
 """
 
 
@@ -342,6 +353,7 @@ def test_a_network_of_ones_own_trains_and_infers(image_desk, own_module):
         ("no_such_module_here:build", "cannot be imported.*PYTHONPATH"),
         ("my_networks:nothing", "returns a int: return a torch.nn.Module"),
         ("my_networks:broken", "fails: KeyError"),
+        ("my_networks:unsaved", r"weights of my_networks:unsaved cannot be saved .* tensors"),
         ("my_networks:wrong", r"maps two pictures to \(2, 12288\): it should be \(2, 3\)"),
     ],
 )
@@ -349,3 +361,21 @@ def test_what_is_wrong_with_it_is_said_at_once(image_desk, own_module, function,
     with pytest.raises(InvalidConfigurationError, match=message) as caught:
         run(image_desk, custom_spec(function))
     assert caught.value.reason == "CustomModel"
+
+
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_weights_that_layers_share_are_saved_and_read(image_desk, own_module, decay):
+    run(image_desk, custom_spec("my_networks:tied", training__epochs=1, training__emaDecay=decay))
+    state = load_file(image_desk / "models/out/best.safetensors")
+    assert torch.equal(state["2.weight"], state["3.weight"])
+    again = custom_spec("my_networks:tied", training__epochs=1, output__uri="pvc://models/again")
+    again["model"]["weights"] = "pvc://models/out/best.safetensors"
+    run(image_desk, again, uid="u2")
+
+
+def test_a_checkpoint_of_another_function_is_refused(image_desk, own_module):
+    run(image_desk, custom_spec("my_networks:build", training__epochs=1))
+    (image_desk / "models/out/_SUCCESS").unlink()
+    with pytest.raises(InvalidConfigurationError, match=r"custom .*my_networks:build") as caught:
+        run(image_desk, custom_spec("my_networks:tied", training__epochs=1))
+    assert caught.value.reason == "CheckpointMismatch"

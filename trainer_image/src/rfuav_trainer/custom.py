@@ -46,7 +46,7 @@ def build(name: str, classes: int, image_size: int) -> nn.Module:
 
 
 def _check(name: str, network: nn.Module, classes: int, image_size: int) -> None:
-    """Two blank pictures through it, leaving the random state as it was."""
+    """Two blank pictures through it, and a save; both leave the network and the random state as they were."""
     training = network.training
     try:
         with torch.no_grad(), torch.random.fork_rng([]):
@@ -63,3 +63,18 @@ def _check(name: str, network: nn.Module, classes: int, image_size: int) -> None
             reason=REASON,
         )
     network.train(training)
+    _check_save(name, network)
+
+
+def _check_save(name: str, network: nn.Module) -> None:
+    """The first number of each weight as it would be saved: what cannot be is known before the first epoch."""
+    from safetensors.torch import save  # noqa: PLC0415
+
+    try:
+        save({key: value.detach().reshape(-1)[:1].clone() for key, value in network.state_dict().items()})
+    except Exception as error:  # whatever is in the user's state dict
+        raise InvalidConfigurationError(
+            f"model.custom: the weights of {name} cannot be saved ({type(error).__name__}: {error}): its state_dict "
+            "should hold tensors of plain numbers alone",
+            reason=REASON,
+        ) from error

@@ -169,4 +169,4 @@ def _is_gpu_out_of_memory(error: BaseException) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0]
+    return next((line for line in str(error).splitlines() if line.strip()), "")

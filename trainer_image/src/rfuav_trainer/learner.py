@@ -159,8 +159,9 @@ class Learner:
         """Scores of 8-bit pictures, float32 (n, classes), by the weights that would be saved. Wants eval()."""
         inputs = self.preprocessing.normalise(self._on_device(pictures))
         with precision.passing(self.number_format, self.device):
+            # The average holds tied weights under each of their names: nothing is left to tie.
             state = {} if self.average is None else self.average.state
-            scores: Tensor = func.functional_call(self.network, state, (inputs,))
+            scores: Tensor = func.functional_call(self.network, state, (inputs,), tie_weights=False)
         return scores.float()
 
     def _on_device(self, pictures: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def build(architecture: str, classes: int, image_size: int, *, function: str | N
         architecture: one of `ARCHITECTURES`, or custom.
         classes: outputs of the head.
         image_size: side of the pictures in pixels.
-        function: module:function, for custom.
+        function: module:function, for custom alone.
 
     Raises:
         InvalidConfigurationError: unknown architecture, an image size that it cannot take, or a function that does not
@@ -89,6 +89,10 @@ def build(architecture: str, classes: int, image_size: int, *, function: str | N
                 "the network is of the user's own making: write model.custom: module:function"
             )
         return custom.build(function, classes, image_size)
+    if function is not None:
+        raise InvalidConfigurationError(
+            f"model.custom: the network is a {architecture}, which no function builds: remove model.custom"
+        )
     arguments: dict[str, Any] = {"weights": None, "num_classes": classes}
     if architecture.startswith("vit"):
         arguments["image_size"] = image_size

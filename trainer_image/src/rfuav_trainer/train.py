@@ -412,6 +412,7 @@ class Training:
         training = self.spec.training.model_dump(mode="json", by_alias=True, exclude={"workers"})
         return {
             "architecture": self.spec.model.architecture,
+            "custom": self.spec.model.custom,
             "classes": self.dataset.classes,
             "preprocessing": self.dataset.preprocessing.to_json(),
             "training": training,
