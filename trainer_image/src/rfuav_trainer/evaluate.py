@@ -7,14 +7,13 @@ holds; `evaluation_report` makes pages and pictures of it.
 from __future__ import annotations
 
 import json
-import re
 from itertools import islice
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rfuav_trainer import data
+from rfuav_trainer.conditions import conditions
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.metrics import CONFIDENCES, Tally
 
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TOGETHER = 512  # lines
-SNR = re.compile(r"(?:^|[^a-z])snr[_=]*([+-]?\d+(?:\.\d+)?)|([+-]?\d+(?:\.\d+)?)_?db(?![a-z])", re.IGNORECASE)
-COLOUR_MAPS = {"autumn", "bone", "cividis", "cool", "copper", "gray", "grey", "hot", "hsv", "inferno", "jet", "magma"}
-COLOUR_MAPS |= {"parula", "pink", "plasma", "rainbow", "spring", "summer", "turbo", "viridis", "winter"}
 IN_GROUPS = ("top1", "top3", "top5", "macroF1", "meanAveragePrecision", "calibrationError")
 
 
@@ -121,28 +117,6 @@ def _conditions(lines: Iterable[dict[str, Any]], root: Path) -> Iterator[tuple[f
             last = line["path"]
             found = conditions(last, data.read_label_file(root / last))
         yield found
-
-
-def conditions(name: str, beside: dict[str, Any]) -> tuple[float | None, str | None]:
-    """Under which conditions an input was recorded and drawn.
-
-    Args:
-        name: its path, which begins with its class.
-        beside: what the file beside it says; `snrDb` and `colorMap` in it come before what the name says.
-
-    Returns:
-        The SNR in dB, from `snr_-10`, `SNR10` or `-10dB` in the name, and the colour map, a word of the name such as
-        jet. None where neither says.
-    """
-    below = PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix()  # a class may be called hot or 10dB
-    snr = beside.get("snrDb")
-    if not isinstance(snr, int | float):
-        match = SNR.search(below)
-        snr = (match[1] or match[2]) if match else None
-    colours = beside.get("colorMap")
-    if not isinstance(colours, str):
-        colours = next((word for word in re.split(r"[^a-z]+", below.lower()) if word in COLOUR_MAPS), None)
-    return None if snr is None else float(snr), colours
 
 
 def check_labels(names: Sequence[str], classes: Sequence[str], root: Path) -> None:

@@ -1,0 +1,36 @@
+"""Under which conditions an input was recorded and drawn, as its name and the file beside it say.
+
+In: a path that begins with its class. Out: SNR and colour map.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Any
+
+SNR = re.compile(r"(?:^|[^a-z])snr[_=]*([+-]?\d+(?:\.\d+)?)|([+-]?\d+(?:\.\d+)?)_?db(?![a-z])", re.IGNORECASE)
+COLOUR_MAPS = {"autumn", "bone", "cividis", "cool", "copper", "gray", "grey", "hot", "hsv", "inferno", "jet", "magma"}
+COLOUR_MAPS |= {"parula", "pink", "plasma", "rainbow", "spring", "summer", "turbo", "viridis", "winter"}
+
+
+def conditions(name: str, beside: dict[str, Any]) -> tuple[float | None, str | None]:
+    """Under which conditions an input was recorded and drawn.
+
+    Args:
+        name: its path, which begins with its class.
+        beside: what the file beside it says; `snrDb` and `colorMap` in it come before what the name says.
+
+    Returns:
+        The SNR in dB, from `snr_-10`, `SNR10` or `-10dB` in the name, and the colour map, a word of the name such as
+        jet. None where neither says.
+    """
+    below = PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix()  # a class may be called hot or 10dB
+    snr = beside.get("snrDb")
+    if not isinstance(snr, int | float):
+        match = SNR.search(below)
+        snr = (match[1] or match[2]) if match else None
+    colours = beside.get("colorMap")
+    if not isinstance(colours, str):
+        colours = next((word for word in re.split(r"[^a-z]+", below.lower()) if word in COLOUR_MAPS), None)
+    return None if snr is None else float(snr), colours
