@@ -91,6 +91,20 @@ def test_copies_never_part_from_their_picture_in_a_later_split(tmp_path):
     assert len(places[0] | places[1]) == 18
 
 
+def test_pictures_below_their_conditions_keep_their_copies_too(tmp_path):
+    for snr in (-10, 10):
+        for colours in ("jet", "hot"):
+            for name in ("a", "b"):
+                image_set(tmp_path / f"all/{name}/snr_{snr}", classes=(colours,), count=5)
+    prepare.augmented(task(tmp_path / "all", tmp_path / "more"), changes=["GaussNoise"], copies=1, seed=0)
+    prepare.split(task(tmp_path / "more", tmp_path / "out"), fraction=0.2, seed=0, link=False)
+    sides = [list((tmp_path / "out" / part).rglob("*.png")) for part in ("train", "val")]
+    found = [{(p.parts[-5], p.parts[-2], p.parts[-4]) for p in side if p.is_file()} for side in sides]
+    assert not {row[:2] for row in found[0]} & {row[:2] for row in found[1]}
+    assert {row[2] for row in found[0]} == {row[2] for row in found[1]} == {"snr_-10", "snr_10"}
+    assert sum(p.is_file() for side in sides for p in side) == 2 * 2 * 2 * 5 * 2
+
+
 def test_a_copy_has_the_conditions_of_its_picture(tmp_path):
     source = image_set(tmp_path / "all", count=1)
     (source / "alpha/000.json").write_text('{"snrDb": 5}')

@@ -1,12 +1,14 @@
 """Splits: no recording on both sides, every class and every SNR on each, the same for the same seed."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfuav_trainer.data import Sample
+from rfuav_trainer.conditions import recording_of
+from rfuav_trainer.data import Sample, list_labelled
 from rfuav_trainer.errors import InputError
 from rfuav_trainer.splitting import split
 
@@ -83,3 +85,68 @@ def test_another_seed_draws_others():
     samples = [Sample(Path("x"), f"{label}/{n}", label, None, f"{label}/{n}") for label in (0, 1) for n in range(20)]
     drawn = {tuple(s.name for s in split(samples, ["a", "b"], 0.2, seed)[1]) for seed in range(20)}
     assert len(drawn) == 20
+
+
+LAYOUTS = [
+    "{label}/snr_{snr}/{colours}/rec{n}.png",
+    "{label}/{colours}/{snr}dB/rec{n}.png",
+    "{label}/SNR{snr}/{colours}_rec{n}.png",
+    "{label}/rec{n}_{snr}dB_{colours}.png",
+    "{label}/{colours}/rec{n}/snr_{snr}.png",
+    "{label}/snr_{snr}/rec{n}/{colours}/0.png",
+    "{label}/rec{n}_{snr}db/{colours}.png",
+]
+
+
+@given(
+    layout=st.sampled_from(LAYOUTS),
+    levels=st.lists(st.integers(-20, 20), min_size=1, max_size=3, unique=True),
+    colours=st.lists(st.sampled_from(["jet", "hot", "viridis"]), min_size=1, max_size=2, unique=True),
+    each=st.integers(5, 9),
+    own=st.booleans(),
+    seed=st.integers(0, 9),
+)
+@settings(deadline=None, max_examples=60)
+def test_conditions_in_a_path_are_no_recordings(*, layout, levels, colours, each, own, seed):
+    """One recording, in whatever colours or at whatever SNR, is on one side; every SNR gives its share to both."""
+    made = {}
+    for label in ("a", "hot"):
+        for place, snr in enumerate(levels):
+            for n in range(each):
+                number = n + 100 * place * own  # of this SNR alone, or the same recordings at every SNR
+                for colour in colours:
+                    made[layout.format(label=label, snr=snr, colours=colour, n=number)] = (label, number, snr)
+    with TemporaryDirectory() as folder:
+        for name in made:
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        samples = list_labelled(Path(folder), ["a", "hot"], "image", None, where="x").samples
+    assert {s.name: s.snr for s in samples} == {name: snr for name, (_, _, snr) in made.items()}
+    train, validation = (
+        {made[s.name] for s in part} for part in split(samples, ["a", "hot"], 0.2, seed)
+    )  # fmt: skip
+    assert not {(label, n) for label, n, _ in train} & {(label, n) for label, n, _ in validation}
+    for label in ("a", "hot"):
+        for snr in levels:
+            taken = sum((name, level) == (label, snr) for name, _, level in validation)
+            assert abs(taken - 0.2 * each) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("A/x.png", "A/x.png"),
+        ("A/r1/x.png", "A/r1"),
+        ("A/site/r1/x.png", "A/site/r1"),
+        ("A/snr_-10/jet/x.png", "A/x.png"),
+        ("A/rec1_-10dB/7.png", "A/rec1"),
+        ("A/rec2_-10dB/7.png", "A/rec2"),
+        ("A/rec1snr10.png", "A/rec1.png"),
+        ("A/hotel/jets.png", "A/hotel"),
+        ("jet/5dB/x.png", "jet/x.png"),
+        ("A/snr_10/jet.png", "A"),
+    ],
+)
+def test_which_recording_a_picture_is_of(name, found):
+    assert recording_of(name) == found

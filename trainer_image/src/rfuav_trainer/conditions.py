@@ -1,6 +1,6 @@
 """Under which conditions an input was recorded and drawn, as its name and the file beside it say.
 
-In: a path that begins with its class. Out: SNR and colour map.
+In: a path that begins with its class. Out: SNR and colour map, and which recording is left once they are set aside.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import re
 from pathlib import PurePosixPath
 from typing import Any
 
-SNR = re.compile(r"(?:^|[^a-z])snr[_=]*([+-]?\d+(?:\.\d+)?)|([+-]?\d+(?:\.\d+)?)_?db(?![a-z])", re.IGNORECASE)
+SNR = re.compile(r"(?<![a-z])snr[_=]*([+-]?\d+(?:\.\d+)?)|([+-]?\d+(?:\.\d+)?)_?db(?![a-z])", re.IGNORECASE)
 COLOUR_MAPS = {"autumn", "bone", "cividis", "cool", "copper", "gray", "grey", "hot", "hsv", "inferno", "jet", "magma"}
 COLOUR_MAPS |= {"parula", "pink", "plasma", "rainbow", "spring", "summer", "turbo", "viridis", "winter"}
+COLOUR_WORDS = re.compile(rf"(?<![a-z])(?:{'|'.join(sorted(COLOUR_MAPS))})(?![a-z])", re.IGNORECASE)
 
 
 def conditions(name: str, beside: dict[str, Any]) -> tuple[float | None, str | None]:
@@ -34,3 +35,31 @@ def conditions(name: str, beside: dict[str, Any]) -> tuple[float | None, str | N
     if not isinstance(colours, str):
         colours = next((word for word in re.split(r"[^a-z]+", below.lower()) if word in COLOUR_MAPS), None)
     return None if snr is None else float(snr), colours
+
+
+def recording_of(name: str) -> str:
+    """Which recording a picture was made from: pictures with the same never part in a split.
+
+    What the path says of SNR and colour map tells no recordings apart: `A/snr_-10/jet/r1.png` and `A/snr_10/hot/r1.png`
+    are two pictures of `A/r1.png`. The folders that are left are the recording; without any, the file is.
+
+    Args:
+        name: the picture's path, which begins with its class.
+
+    Returns:
+        The class, and the folders (or the file) without the conditions, as a path; the class alone where a name says
+        nothing but conditions.
+    """
+    label, *folders, file = PurePosixPath(name).parts
+    kept = [left for folder in folders if (left := _without_conditions(folder))]
+    if not kept:
+        stem, dot, suffix = file.rpartition(".")
+        left = _without_conditions(stem)
+        kept = [f"{left}{dot}{suffix}"] if left else []
+    return "/".join([label, *kept])
+
+
+def _without_conditions(part: str) -> str:
+    """A component of a path without what `conditions` reads in it, nor the separators that stood around that."""
+    left = COLOUR_WORDS.sub("", SNR.sub("", part))
+    return part if left == part else left.strip(" _-.=")

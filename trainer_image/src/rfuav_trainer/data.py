@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +15,13 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from rfuav_trainer import recording, storage
+from rfuav_trainer.conditions import conditions, recording_of
 from rfuav_trainer.errors import InputError, UnreadableFileError
 from rfuav_trainer.spectrogram import SpectrogramParameters, pictures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -80,7 +81,7 @@ class Sample:
         label: index of its class; -1 when not labelled.
         frame: index of the frame in its recording; None for images.
         group: samples of one recording have the same group and never part in a split.
-        snr: in dB, where a manifest states it.
+        snr: in dB, where a manifest, the name, or the file beside it states it.
     """
 
     path: Path
@@ -159,7 +160,8 @@ def list_labelled(
 ) -> Listing:
     """The samples of a folder with one folder for each class.
 
-    Pictures in a folder below the class folder (`CLASS/RECORDING/a.png`) count as one recording.
+    Pictures in a folder below the class folder (`CLASS/RECORDING/a.png`) count as one recording; what a path says of
+    SNR and colour map (`CLASS/snr_-10/jet/a.png`) is none, see `conditions.recording_of`.
 
     Raises:
         InputError: a class folder holds nothing that can be read.
@@ -173,10 +175,13 @@ def list_labelled(
             raise InputError(
                 f"{where}: none of the {len(files)} files in {root / name} can be read (the first: {reason})"
             )
+        storage.fetch_ahead(path.with_suffix(".json") for path in files)
+        levels: dict[Path, float | None] = {}  # frames of one recording have one file beside them
         for sample in listing.samples:
-            parent = Path(sample.name).parent
-            group = sample.name if kind == "iq" or parent == Path(name) else parent.as_posix()
-            total.samples.append(replace(sample, label=label, group=group))
+            if sample.path not in levels:
+                levels[sample.path] = conditions(sample.name, read_label_file(sample.path))[0]
+            group = sample.name if kind == "iq" else recording_of(sample.name)
+            total.samples.append(replace(sample, label=label, group=group, snr=levels[sample.path]))
         total.unreadable.update(listing.unreadable)
         total.files += listing.files
     return total

@@ -11,7 +11,7 @@ import shutil
 import sys
 import zlib
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from rich.progress import track
 
 from rfuav_trainer import augment, data
 from rfuav_trainer.checkpoint import write_json
+from rfuav_trainer.conditions import recording_of
 from rfuav_trainer.dataset import check_share
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, UnreadableFileError
 from rfuav_trainer.recording import METADATA
@@ -83,8 +84,7 @@ def split(task: Task, *, fraction: float, seed: int, link: bool) -> Made:
     where = str(task.source)
     classes = data.find_classes(task.source, where=where)
     _, kind = data.find_files(task.source, where=where)
-    listed = data.list_labelled(task.source, classes, kind, None, where=where).samples
-    samples = [replace(sample, snr=_snr(sample.path)) for sample in listed]
+    samples = data.list_labelled(task.source, classes, kind, None, where=where).samples
     train, validation = split_samples(samples, classes, fraction, seed, where="--validation")
     made = Made(parts={"train": len(train), "val": len(validation)})
     with _output(task, {"split": fraction, "seed": seed}) as folder:
@@ -114,7 +114,8 @@ def augmented(task: Task, *, changes: Sequence[str], copies: int, seed: int) -> 
         original = _opened(path).convert("RGB")
         pixels = torch.from_numpy(np.asarray(original).copy()).permute(2, 0, 1)[None].float() / 255
         parent, _, file = name.rpartition("/")
-        inside = f"{name}/" if "/" not in parent else f"{parent}/"  # a recording's pictures have their folder already
+        alone = recording_of(name) != recording_of(f"{parent}/another")  # else the recording has its folder already
+        inside = f"{name if alone else parent}/"
         yield f"{inside}{file}", original
         for number in range(1, copies + 1):
             random = np.random.default_rng([seed, zlib.crc32(name.encode()), number])
@@ -196,11 +197,6 @@ def _save(image: Image.Image, path: Path) -> None:
 
 def _beside(path: Path) -> list[Path]:
     return [other for suffix in BESIDE if (other := path.with_suffix(suffix)).is_file()]
-
-
-def _snr(path: Path) -> float | None:
-    value = data.read_label_file(path).get("snrDb")
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _shown(task: Task, items: Sequence[T]) -> Iterator[T]:
