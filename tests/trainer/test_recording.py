@@ -116,6 +116,34 @@ def test_torn_sigmf(tmp_path, content):
         recording.count_frames(path, PARAMETERS)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"global": {"core:datatype": "cf32_le", "core:sample_rate": "40 MHz"}},
+        {"global": {"core:datatype": "cf32_le", "core:sample_rate": [1]}},
+        {"global": {"core:datatype": "cf32_le"}, "captures": [{}, "x"]},
+        {"global": {"core:datatype": "cf32_le"}, "captures": {"a": 1}},
+        {"global": {"core:datatype": "cf32_le"}, "captures": [{"core:header_bytes": 1e999}]},
+    ],
+)
+def test_sigmf_with_values_of_other_kinds(tmp_path, content):
+    """Such a file is unreadable, as any other; it does not end the job."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.iq").write_bytes(pairs(noise(4096), "<f4"))
+    (tmp_path / "a.sigmf-meta").write_text(json.dumps(content))
+    files, _ = data.find_files(tmp_path, where="x")
+    listing = data.list_samples(files, tmp_path, PARAMETERS)
+    assert [sample.name for sample in listing.samples] == ["b.iq"]
+    assert "a.sigmf-meta is no SigMF metadata" in listing.unreadable["a.iq"]
+
+
+def test_sigmf_with_a_negative_header(tmp_path):
+    (tmp_path / "a.iq").write_bytes(pairs(noise(4096), "<f4"))
+    sigmf(tmp_path / "a.iq", "cf32_le", header=-8)
+    with pytest.raises(UnreadableFileError, match="a negative number of bytes"):
+        recording.count_frames(tmp_path / "a.iq", PARAMETERS)
+
+
 def test_frames_are_cut_without_a_gap_and_the_tail_left_out(tmp_path):
     samples = (np.arange(4096 * 2 + 100) + 0j).astype("<c8")
     path = tmp_path / "a.dat"

@@ -130,23 +130,25 @@ def _layout(path: Path, sample_format: str, sample_rate: float) -> Layout:
         with storage.opened(metadata) as here:
             content = json.loads(here.read_bytes())
         stated = content["global"]
-        captures = content.get("captures") or [{}]
+        headers = [int(capture.get("core:header_bytes", 0)) for capture in content.get("captures") or [{}]]
         datatype = str(stated["core:datatype"])
-        rate = stated.get("core:sample_rate")
-        header, trailer = (int(captures[0].get("core:header_bytes", 0)), int(stated.get("core:trailing_bytes", 0)))
+        rate = None if stated.get("core:sample_rate") is None else float(stated["core:sample_rate"])
+        trailer = int(stated.get("core:trailing_bytes", 0))
         channels = int(stated.get("core:num_channels", 1))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UnreadableFileError(f"{metadata.name} is no SigMF metadata: {error!r}") from error
     found = DATATYPE.fullmatch(datatype)
     if found is None or found["kind"] != "c" or (found["type"], found["bits"]) in {("f", "8"), ("f", "16")}:
         raise UnreadableFileError(
             f"{metadata.name} says core:datatype {datatype}: complex ones can be read, as cf32_le, ci16_le, cu8"
         )
-    if channels != 1 or any(capture.get("core:header_bytes") for capture in captures[1:]):
+    if min(*headers, trailer, 0) < 0:
+        raise UnreadableFileError(f"{metadata.name} says a negative number of bytes: write 0 or more, or leave it out")
+    if channels != 1 or any(headers[1:]):
         raise UnreadableFileError(f"{metadata.name} says several channels or headers: write one recording a file")
-    if rate is not None and not np.isclose(float(rate), sample_rate, rtol=1e-6):
+    if rate is not None and not np.isclose(rate, sample_rate, rtol=1e-6):
         raise UnreadableFileError(
-            f"recorded with {float(rate):g} samples/s as {metadata.name} says, iq.sampleRate is {sample_rate:g}"
+            f"recorded with {rate:g} samples/s as {metadata.name} says, iq.sampleRate is {sample_rate:g}"
         )
     order = ">" if found["order"] == "_be" else "<"
-    return Layout(np.dtype(f"{order}{found['type']}{int(found['bits']) // 8}"), header, trailer)
+    return Layout(np.dtype(f"{order}{found['type']}{int(found['bits']) // 8}"), headers[0], trailer)
