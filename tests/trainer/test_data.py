@@ -6,10 +6,11 @@ import torch
 from PIL import Image
 from trainer.trainer_kit import image_set, tone_set
 
-from rfuav_trainer import data
+from rfuav_trainer import annotate, data, prepare
 from rfuav_trainer.data import Sample
 from rfuav_trainer.errors import InputError, UnreadableFileError
 from rfuav_trainer.loading import batches, cut
+from rfuav_trainer.runtime import StopSignal
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".PNG"])
@@ -26,6 +27,37 @@ def test_image_formats(tmp_path, suffix):
 def test_image_modes(tmp_path, mode):
     Image.new(mode, (20, 20)).save(tmp_path / "a.png")
     assert data.read_picture(tmp_path / "a.png", 16).shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix", "top", "brightest"),
+    [("<u2", "png", 65535, 255), ("<u2", "tif", 32768, 128), ("<i4", "tif", 70000, 255), ("<f4", "tif", 1000, 255),
+     ("<f4", "tif", 100, 100)],
+)  # fmt: skip
+def test_levels_of_more_than_8_bits_are_scaled(tmp_path, kind, suffix, top, brightest):
+    """The same picture for training, inference, the drawn answer and prepare."""
+    path = tmp_path / f"all/a/x.{suffix}"
+    levels = np.tile(np.linspace(0, top, 64), (64, 1))
+    for name in ("a", "b"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        Image.fromarray(levels.astype(kind)).save(tmp_path / f"all/{name}/x.{suffix}")
+    expected = np.tile(np.linspace(0, brightest, 64), (64, 1))
+    read = data.read_picture(path, 64).numpy()
+    assert np.abs(read - expected).max() <= 1
+    annotate.draw_image(tmp_path / "drawn.png", path, "a 1.00")
+    drawn = np.asarray(Image.open(tmp_path / "drawn.png").convert("L")).astype(int)[-1]
+    assert abs(drawn.max() - brightest) <= 1
+    assert abs(np.median(drawn) - brightest / 2) <= brightest / 60
+    task = prepare.Task(tmp_path / "all", tmp_path / "more", overwrite=False, stop=StopSignal())
+    prepare.augmented(task, changes=["GaussNoise"], copies=1, seed=0)
+    assert np.array_equal(data.read_picture(tmp_path / f"more/a/x.{suffix}/x.{suffix}", 64).numpy(), read)
+
+
+@pytest.mark.parametrize("value", [-5.0, float("nan"), float("inf")])
+def test_levels_that_say_no_grey_are_unreadable(tmp_path, value):
+    Image.fromarray(np.array([[0, value]], "<f4")).save(tmp_path / "a.tif")
+    with pytest.raises(UnreadableFileError, match="mode F: store 8 or 16 bits a level"):
+        data.read_picture(tmp_path / "a.tif", 16)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"hello", "cut"])

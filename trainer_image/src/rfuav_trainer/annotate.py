@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rfuav_trainer import storage
+from rfuav_trainer import data, storage
 from rfuav_trainer.checkpoint import atomic_writer
 from rfuav_trainer.results import VIDEO
 
@@ -83,7 +83,7 @@ class Annotations:
 def draw_image(path: Path, source: Path, text: str) -> None:
     """Write the image `source` to the PNG file `path`, with `text` (one line) in a bar above it."""
     with storage.opened(source) as here, Image.open(here) as opened:
-        image = opened.convert("RGB")
+        image = data.in_colours(opened)
     longest = max(image.size)
     if longest > LONGEST:
         image = image.resize(_scaled(image, LONGEST / longest), Image.Resampling.BILINEAR)

@@ -217,10 +217,27 @@ def read_picture(path: Path, size: int) -> Tensor:
     try:
         with storage.opened(path) as here, Image.open(here) as image:
             image.draft("RGB", (size, size))  # a JPEG halved while it is decoded, as often as it stays large enough
-            resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+            resized = in_colours(image).resize((size, size), Image.Resampling.BILINEAR)
             return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1).contiguous()
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableFileError(f"not a readable image: {error}") from error
+
+
+def in_colours(image: Image.Image) -> Image.Image:
+    """The image with 8 bits for red, green and blue; grey levels of more bits are scaled, where Pillow cuts them off.
+
+    16-bit levels (modes I;16) by their range, 65535; 32-bit ones (I, F) by the brightest, if above 255.
+
+    Raises:
+        ValueError: 32-bit levels are below 0 or no numbers: nothing says what is black and white.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image.convert("RGB")
+    levels = np.asarray(image).astype(np.float64)
+    if not (np.isfinite(levels).all() and (levels >= 0).all()):
+        raise ValueError(f"levels below 0 or no numbers in mode {image.mode}: store 8 or 16 bits a level")
+    top = 65535.0 if image.mode.startswith("I;16") else max(255.0, float(levels.max(initial=0)))
+    return Image.fromarray(np.round(levels * (255.0 / top)).astype(np.uint8)).convert("RGB")
 
 
 class Reader:

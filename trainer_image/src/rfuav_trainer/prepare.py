@@ -111,7 +111,7 @@ def augmented(task: Task, *, changes: Sequence[str], copies: int, seed: int) -> 
     wanted = [name for name in CHANGES if name in changes]
 
     def change(path: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
-        original = _opened(path).convert("RGB")
+        original = _opened(path, colours=True)
         pixels = torch.from_numpy(np.asarray(original).copy()).permute(2, 0, 1)[None].float() / 255
         parent, _, file = name.rpartition("/")
         alone = recording_of(name) != recording_of(f"{parent}/another")  # else the recording has its folder already
@@ -181,11 +181,12 @@ def _pictures(
     return made
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(path: Path, *, colours: bool = False) -> Image.Image:
+    """The image as it is stored, or with 8 bits for each of three colours."""
     try:
         with Image.open(path) as image:
             image.load()
-            return image.copy()
+            return data.in_colours(image) if colours else image.copy()
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableFileError(f"not a readable image: {error}") from error
 
