@@ -1,5 +1,6 @@
 """Preparing data sets on files: splits, changed copies, crops; nothing lost, nothing overwritten, the same by the seed."""
 
+import errno
 import hashlib
 import json
 
@@ -71,14 +72,14 @@ def test_every_change_changes_and_is_the_same_by_the_seed(tmp_path, change):
     original = np.asarray(Image.open(source / "alpha/000.png").convert("RGB"))
     folder = tmp_path / "one/alpha/000.png"
     assert np.array_equal(np.asarray(Image.open(folder / "000.png")), original)
-    copies = [np.asarray(Image.open(folder / f"000-{number}.png")) for number in (1, 2)]
-    other = np.asarray(Image.open(tmp_path / "three/alpha/000.png/000-1.png"))
+    copies = [np.asarray(Image.open(folder / f"000.copy-{number}.png")) for number in (1, 2)]
+    other = np.asarray(Image.open(tmp_path / "three/alpha/000.png/000.copy-1.png"))
     for first, second in [(copies[0], original), (copies[0], copies[1]), (copies[0], other)]:
         assert first.shape == second.shape
         assert not np.array_equal(first, second)
     # None is left as it was; a blur narrower than a pixel may leave one so.
-    for path in (tmp_path / "one").rglob("*-?.png") if change != "AdvancedBlur" else ():
-        unchanged = Image.open(path.parent / f"{path.stem[:-2]}.png")
+    for path in (tmp_path / "one").rglob("*.copy-?.png") if change != "AdvancedBlur" else ():
+        unchanged = Image.open(path.parent / f"{path.stem.partition('.')[0]}.png")
         assert not np.array_equal(np.asarray(Image.open(path)), np.asarray(unchanged))
 
 
@@ -105,11 +106,56 @@ def test_pictures_below_their_conditions_keep_their_copies_too(tmp_path):
     assert sum(p.is_file() for side in sides for p in side) == 2 * 2 * 2 * 5 * 2
 
 
+def test_a_picture_called_as_a_copy_used_to_be_is_not_lost(tmp_path):
+    source = image_set(tmp_path / "all", classes=("a/r", "b/r"), count=2)
+    for name in ("a", "b"):
+        (source / name / "r/001.png").rename(source / name / "r/000-1.png")
+    made = prepare.augmented(task(source, tmp_path / "out"), changes=["GaussNoise"], copies=1, seed=0)
+    assert made.files == 8 == len(content(tmp_path / "out"))
+    for name in content(source):
+        assert np.array_equal(np.asarray(Image.open(source / name)), np.asarray(Image.open(tmp_path / "out" / name)))
+    with pytest.raises(InvalidConfigurationError, match=r"would be called 000\.copy-1\.png: rename"):
+        (source / "a/r/000-1.png").rename(source / "a/r/000.copy-1.png")
+        prepare.augmented(task(source, tmp_path / "more"), changes=["GaussNoise"], copies=1, seed=0)
+    assert not (tmp_path / "more").exists()
+
+
+def beside_two(root):
+    """Pictures in two formats with one file beside both."""
+    for name in ("a", "b"):
+        image_set(root, classes=(name,), count=4)
+        for path in sorted((root / name).glob("*.png")):
+            Image.open(path).save(path.with_suffix(".jpg"))
+            path.with_suffix(".json").write_text('{"snrDb": 3}')
+    return root
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_what_lies_beside_two_files_comes_with_both(tmp_path, link):
+    source = beside_two(tmp_path / "all")
+    prepare.split(task(source, tmp_path / "out"), fraction=0.4, seed=0, link=link)
+    found = content(tmp_path / "out")
+    assert {name.partition("/")[2]: digest for name, digest in found.items()} == content(source)
+    for name in found:
+        assert name.endswith(".json") or f"{name.rpartition('.')[0]}.json" in found
+
+
+def test_links_over_two_volumes_are_refused_with_what_to_do(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", refuse)
+    source = image_set(tmp_path / "all", count=4)
+    with pytest.raises(InvalidConfigurationError, match="Invalid cross-device link.*: leave --link out"):
+        prepare.split(task(source, tmp_path / "out"), fraction=0.4, seed=0, link=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["all"]
+
+
 def test_a_copy_has_the_conditions_of_its_picture(tmp_path):
     source = image_set(tmp_path / "all", count=1)
     (source / "alpha/000.json").write_text('{"snrDb": 5}')
     prepare.augmented(task(source, tmp_path / "out"), changes=["Sharpen"], copies=1, seed=0)
-    assert data.read_label_file(tmp_path / "out/alpha/000.png/000-1.png") == {"snrDb": 5}
+    assert data.read_label_file(tmp_path / "out/alpha/000.png/000.copy-1.png") == {"snrDb": 5}
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tiff"])

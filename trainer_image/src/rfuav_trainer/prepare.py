@@ -6,6 +6,7 @@ source is never changed, and the same seed makes the same files.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -41,6 +42,10 @@ MARK = ".prepared.json"
 BESIDE = (".json", METADATA)
 """What goes with a file: conditions, SigMF metadata."""
 JPEG_QUALITY = 95
+NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
+"""Two volumes, a file system without hard links, too many of them."""
+COPY = ".copy-"
+"""Stands between the name of a picture and the number of its copy."""
 CHANGES = ("AdvancedBlur", "CLAHE", "ColorJitter", "GaussNoise", "ISONoise", "Sharpen")
 
 
@@ -92,7 +97,7 @@ def split(task: Task, *, fraction: float, seed: int, link: bool) -> Made:
             target = folder / part / sample.name
             target.parent.mkdir(parents=True, exist_ok=True)
             for path in (sample.path, *_beside(sample.path)):
-                (os.link if link else shutil.copy2)(path, target.with_name(path.name))
+                _bring(path, target.with_name(path.name), link=link)
             made.files += 1
     return made
 
@@ -102,6 +107,9 @@ def augmented(task: Task, *, changes: Sequence[str], copies: int, seed: int) -> 
 
     Each copy has at least one of the changes; the others come with a probability of one half. What is drawn follows
     from the seed, the picture's name and the copy's number.
+
+    Raises:
+        InvalidConfigurationError: the source holds a picture that is called as a copy would be.
     """
     unknown = sorted(set(changes) - set(CHANGES))
     if unknown or not changes:
@@ -119,7 +127,7 @@ def augmented(task: Task, *, changes: Sequence[str], copies: int, seed: int) -> 
         yield f"{inside}{file}", original
         for number in range(1, copies + 1):
             random = np.random.default_rng([seed, zlib.crc32(name.encode()), number])
-            yield f"{inside}{path.stem}-{number}{path.suffix}", _changed(pixels, wanted, random)
+            yield f"{inside}{path.stem}{COPY}{number}{path.suffix}", _changed(pixels, wanted, random)
 
     return _pictures(task, change, {"augment": wanted, "copies": copies, "seed": seed})
 
@@ -172,7 +180,7 @@ def _pictures(
                 for target, image in work(path, name):
                     _save(image, folder / target)
                     for other in _beside(path):
-                        shutil.copy2(other, (folder / target).with_suffix(other.suffix))
+                        _bring(other, (folder / target).with_suffix(other.suffix), link=False)
                     made.files += 1
             except UnreadableFileError as error:
                 made.unreadable[name] = str(error)
@@ -193,7 +201,29 @@ def _opened(path: Path, *, colours: bool = False) -> Image.Image:
 
 def _save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        raise InvalidConfigurationError(
+            f"two pictures would be called {path.name}: rename the one in the source that ends in {COPY}<number>"
+        )
     image.save(path, quality=JPEG_QUALITY)  # a number that lossless formats do not look at
+
+
+def _bring(path: Path, target: Path, *, link: bool) -> None:
+    """Copy or link a file to where nothing is; what lies beside two files (`a.json` of `a.png` and `a.jpg`) comes once.
+
+    Raises:
+        InvalidConfigurationError: the output lies on another volume, where nothing can be linked to.
+    """
+    if target.exists():
+        return
+    try:
+        (os.link if link else shutil.copy2)(path, target)
+    except OSError as error:
+        if not link or error.errno not in NO_LINKS:
+            raise
+        raise InvalidConfigurationError(
+            f"{target.name} cannot be linked to {path} ({error.strerror}): leave --link out, files are copied then"
+        ) from error
 
 
 def _beside(path: Path) -> list[Path]:
