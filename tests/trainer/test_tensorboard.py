@@ -61,3 +61,13 @@ def test_a_second_attempt_has_every_epoch_once(tmp_path):
         board.add(row)
     Board(tmp_path, ROWS[:1]).add(ROWS[1])
     assert [step for step, _ in scalars(tmp_path)] == [1, 300]
+
+
+def test_event_files_of_others_stay(tmp_path):
+    theirs = tmp_path / "events.out.tfevents.1769860800.host.1.0"
+    theirs.write_bytes(b"dear")
+    for _ in range(2):
+        Board(tmp_path, ROWS)
+    assert theirs.read_bytes() == b"dear"
+    theirs.unlink()
+    assert [step for step, _ in scalars(tmp_path)] == [1, 300]

@@ -25,6 +25,8 @@ GROUPS = {
     "learningRate": "training/learningRate",
 }
 """The tags that belong into one chart; every other metric is in `metrics/`."""
+OURS = ".rfuav"
+"""How the names of our event files end."""
 POLYNOMIAL = 0x82F63B78  # CRC-32C, reflected
 MASK = 0xA282EAD8
 
@@ -33,14 +35,14 @@ class Board:
     """The event file of one attempt. It begins with the epochs that were completed before, so that none is there twice.
 
     Args:
-        folder: output/tensorboard; event files of earlier attempts in it are replaced.
+        folder: output/tensorboard; event files of earlier attempts in it are replaced, those of others stay.
         history: metrics of the epochs before.
     """
 
     def __init__(self, folder: Path, history: Iterable[Mapping[str, float]]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        earlier = list(folder.glob("events.out.tfevents.*"))
-        self._path = folder / f"events.out.tfevents.{time.time_ns()}.rfuav"
+        earlier = list(folder.glob(f"events.out.tfevents.*{OURS}"))
+        self._path = folder / f"events.out.tfevents.{time.time_ns()}{OURS}"
         with self._path.open("xb") as stream:
             stream.write(_record(_event(_text(3, b"brain.Event:2"))))
             for row in history:
