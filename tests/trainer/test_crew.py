@@ -5,11 +5,15 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from trainer.trainer_kit import Desk, image_set, training_spec
+
+from rfuav_trainer import crew, storage
+from rfuav_trainer.errors import InputError
 
 TWO = {"RFUAV_ALLOW_CPU": "1"}
 LONG = training_spec(training__epochs=60, training__batchSize=5, resources__gpus=2)
@@ -121,3 +125,43 @@ def test_fewer_gpus_than_asked_for(tmp_path):
     ended = desk.pod("TrainingJob", spec(2))
     assert ended.code == 2
     assert "resources.gpus is 2, but there is no CUDA device" in ended.output
+
+
+def deaf(job, _progress, _stop):
+    """Work of a process that hears nothing, as in a collective that hangs."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(job.name).with_name(f"deaf-{os.environ['LOCAL_RANK']}").touch()
+    time.sleep(60)
+
+
+def test_however_many_are_deaf_they_have_one_time_to_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(crew, "GRACE_SECONDS", 2)
+    job = SimpleNamespace(name=str(tmp_path / "job"), spec=SimpleNamespace(resources=SimpleNamespace(gpus=4)))
+    with crew.crew(job, deaf, {}) as everyone:
+        while len(list(tmp_path.glob("deaf-*"))) < 3:
+            time.sleep(0.1)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    for member in everyone.members:
+        member.process.join(5)
+        assert member.process.exitcode == -signal.SIGKILL
+
+
+def refuses(_job, _progress, _stop):
+    cache = storage._new_cache(os.environ["KEPT"], None)
+    storage._cache.append(cache)
+    (cache.folder / "fetched").touch()
+    raise InputError("the folder is empty")
+
+
+def test_another_process_takes_its_cache_with_it_and_tells_what_was_foreseen_without_a_traceback(
+    tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setenv("KEPT", str(tmp_path))
+    job = SimpleNamespace(name="job", spec=SimpleNamespace(resources=SimpleNamespace(gpus=2)))
+    with crew.crew(job, refuses, {}) as everyone:
+        assert everyone.cause().message == "the folder is empty"
+    told = capfd.readouterr().out
+    assert "the folder is empty" in told
+    assert "Traceback" not in told
+    assert not list(tmp_path.iterdir())

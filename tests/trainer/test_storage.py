@@ -1,10 +1,12 @@
 """s3:// and hf:// against servers of the tests' own: names, bytes, a bounded cache, and no secret in any output."""
 
+import errno
 import json
 import os
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from trainer.stores import KEY, SECRET, TOKEN, hub_mirror, s3_client, s3_environ
 from trainer.trainer_kit import IQ, RESOURCES, image_set, in_child, inference_spec, tone_set, training_spec
 
 from rfuav_trainer import storage
-from rfuav_trainer.errors import InputError, StorageError, UnreadableFileError
+from rfuav_trainer.errors import DiskFullError, InputError, StorageError, UnreadableFileError
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +170,49 @@ def test_no_credentials(bucket, cache, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(InputError, match="may not be read .*put AWS_ACCESS_KEY_ID.*in podTemplate.envFrom"):
         cache.path(f"s3://{bucket[0]}/train", "input.uri")
+
+
+class OneObject:
+    """A store with one object of one byte."""
+
+    def __init__(self, name, error=None):
+        self.name, self.error = name, error
+
+    def find(self, rest, detail):
+        return {f"{rest}/{self.name}": {"size": 1}}
+
+    def get_file(self, _remote, local):
+        if self.error:
+            raise self.error
+        Path(local).write_bytes(b"x")
+
+
+@pytest.mark.parametrize("length", [240, 247, 255])
+def test_names_as_long_as_a_name_may_be(cache, monkeypatch, length):
+    monkeypatch.setattr(storage, "_store", lambda _scheme: OneObject("n" * length))
+    root = cache.path("s3://bucket/long", "x")
+    cache.limit = 1
+    with cache.opened(root / ("n" * length)) as here:
+        assert here.read_bytes() == b"x"
+    cache._make_room(root / "other", 1)
+    assert names(root) == ["n" * length]
+    assert (root / ("n" * length)).stat().st_size == 0
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_volume_that_is_full_is_not_the_fault_of_the_store(cache, monkeypatch, number):
+    monkeypatch.setattr(storage, "_store", lambda _scheme: OneObject("a", OSError(number, os.strerror(number))))
+    root = cache.path("s3://bucket/full", "x")
+    with pytest.raises(DiskFullError, match="no space left in the cache .*TRAINER_CACHE"):
+        cache.opened(root / "a").__enter__()
+
+
+def test_the_processes_of_a_pod_share_the_volume(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage.shutil, "disk_usage", lambda _path: SimpleNamespace(free=16000))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    made = storage._new_cache(str(tmp_path), None)
+    assert made.limit == 1000
+    made.close()
 
 
 class SlowStore:

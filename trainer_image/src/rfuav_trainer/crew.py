@@ -10,15 +10,17 @@ This process speaks for the pod: it reports, hears SIGTERM and says why the pod 
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from rfuav_trainer import errors, logs
+from rfuav_trainer import errors, logs, storage
 from rfuav_trainer.progress import Progress
 from rfuav_trainer.runtime import StopSignal
 
@@ -65,11 +67,19 @@ class Crew:
     """The other processes of this pod."""
 
     members: list[_Member] = field(default_factory=list)
+    _waited_since: float | None = None
+
+    def still_running(self, grace: float) -> list[_Member]:
+        """Those that go on `grace` seconds after they were first waited for: one time for all, not for each."""
+        if self._waited_since is None:
+            self._waited_since = time.monotonic()
+        for member in self.members:
+            member.process.join(max(0.0, self._waited_since + grace - time.monotonic()))
+        return [member for member in self.members if member.process.is_alive()]
 
     def cause(self) -> errors.Failure | None:
         """The first failure among them that is not just that they lost the others."""
-        for member in self.members:
-            member.process.join(GRACE_SECONDS)
+        self.still_running(GRACE_SECONDS)
         told = [failure for member in self.members if (failure := member.failure()) is not None]
         return next((failure for failure in told if failure.exit_code != errors.EXIT_STOPPED), None)
 
@@ -133,25 +143,25 @@ def _member(job: Job, work: Work, place: dict[str, str], last_words: Connection)
     structlog.contextvars.bind_contextvars(job=job.name, gpu=int(place["LOCAL_RANK"]))
     stop = StopSignal()
     stop.install()
+    code = 0
     try:
         work(job, Progress(None), stop)
     except BaseException as error:  # whatever it was, it is told
         failure = errors.describe(error)
         last_words.send(failure)
-        if failure.exit_code != errors.EXIT_STOPPED:
-            log.exception(failure.message, reason=failure.reason)
-        raise SystemExit(failure.exit_code) from None
+        code = failure.exit_code
+        unforeseen = not isinstance(error, errors.JobError) and code == errors.EXIT_FAILED
+        if code != errors.EXIT_STOPPED:
+            log.log(logging.ERROR, failure.message, reason=failure.reason, exc_info=error if unforeseen else None)
+    storage.leave(code)
 
 
 def _end(crew: Crew) -> None:
+    for member in crew.still_running(GRACE_SECONDS / 2):
+        member.process.terminate()
+    for member in crew.still_running(GRACE_SECONDS):
+        member.process.kill()
     for member in crew.members:
-        member.process.join(GRACE_SECONDS)
-    for member in crew.members:
-        if member.process.is_alive():
-            member.process.terminate()
-            member.process.join(GRACE_SECONDS)
-        if member.process.is_alive():
-            member.process.kill()
         member.last_words.close()
 
 

@@ -26,7 +26,9 @@ def configure(*, human: bool | None = None, verbose: bool = False) -> bool:
     renderer: Processor
     if human:
         shared[-1] = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)  # where ConsoleRenderer looks for it
-        renderer = structlog.dev.ConsoleRenderer()
+        renderer = structlog.dev.ConsoleRenderer(
+            exception_formatter=structlog.dev.plain_traceback
+        )  # no locals: secrets
     else:
         renderer = structlog.processors.JSONRenderer(default=str)
         shared.append(structlog.processors.format_exc_info)

@@ -6,6 +6,7 @@ Until then it is an empty file, so that reading past `opened` fails loudly. Cred
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -22,7 +23,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import structlog
 
 from rfuav_crds import parse_quantity
-from rfuav_trainer.errors import InputError, InvalidConfigurationError, StorageError, UnreadableFileError
+from rfuav_trainer.errors import (
+    DiskFullError,
+    InputError,
+    InvalidConfigurationError,
+    JobError,
+    StorageError,
+    UnreadableFileError,
+    disk_full,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -118,6 +127,8 @@ class Cache:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
         except (OSError, ValueError) as error:  # too long, or `a` is an object and a folder
+            if disk_full(error):
+                raise
             log.warning("object left out: its name cannot be a path", object=found.remote, problem=str(error))
             return
         self._objects[path] = found
@@ -155,7 +166,7 @@ class Cache:
         try:
             with self.opened(path):
                 pass
-        except (InputError, StorageError):
+        except JobError:
             log.debug("not fetched ahead", file=str(path))  # who reads it will be told why
 
     def _hold(self, path: Path, found: _Object) -> None:
@@ -196,12 +207,12 @@ class Cache:
             gone = self._here.pop(idle)
             gone.here = False
             self.used -= gone.size
-            empty = idle.with_name(f".{idle.name}.empty")
+            empty = _beside(idle, "empty")
             empty.touch()
             empty.replace(idle)  # never truncated: somebody may have the old bytes mapped
 
     def _fetch(self, path: Path, found: _Object) -> None:
-        temporary = path.with_name(f".{path.name}.fetched")
+        temporary = _beside(path, "fetched")
         try:
             _ask(lambda: found.store.get_file(found.remote, str(temporary)), found.remote, found.scheme)
             size = temporary.stat().st_size
@@ -274,13 +285,23 @@ def _new_cache(folder: str | None, limit: str | None) -> Cache:
     base = Path(folder or tempfile.gettempdir())
     try:
         base.mkdir(parents=True, exist_ok=True)
-        most = int(parse_quantity(limit)) if limit else int(shutil.disk_usage(base).free * FREE_SHARE)
+        most = int(parse_quantity(limit)) if limit else _share_of(base)
         own = Path(tempfile.mkdtemp(prefix="rfuav-cache-", dir=base))
     except ValueError as error:
         raise InvalidConfigurationError(f"{CACHE_BYTES} is {limit!r}: write bytes, as in 20Gi") from error
     except OSError as error:
         raise InvalidConfigurationError(f"{CACHE_FOLDER} {base} cannot be written ({error.strerror})") from error
     return Cache(own, most)
+
+
+def _share_of(volume: Path) -> int:
+    """Bytes for this process when nobody said: every process of the pod has a cache there."""
+    return int(shutil.disk_usage(volume).free * FREE_SHARE) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _beside(path: Path, what: str) -> Path:
+    """A name in the same folder that is no longer than a name may be, however long that of `path` is."""
+    return path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()}.{what}")
 
 
 def _store(scheme: str) -> Any:
@@ -308,6 +329,11 @@ def _ask(question: Callable[[], Any], what: str, scheme: str) -> Any:
     except Exception as error:  # noqa: BLE001  (the clients' errors share no base; their texts may quote signatures)
         kind = type(error).__name__
         status = getattr(getattr(error, "response", None), "status_code", None)
+        if disk_full(error):
+            raise DiskFullError(
+                f"no space left in the cache while fetching {what}: lower {CACHE_BYTES}, or name a larger volume in "
+                f"{CACHE_FOLDER} (podTemplate.env)"
+            ) from None
         if status in {401, 403} or kind in {"NoCredentialsError", "PartialCredentialsError"}:
             raise _denied(what, scheme, error) from None
         raise StorageError(f"{what} cannot be read now: {kind}: {without_secrets(error)}") from None
