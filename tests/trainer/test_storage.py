@@ -248,6 +248,23 @@ def test_the_end_of_a_process_does_not_wait_for_what_is_on_its_way(tmp_path):
     assert not list((tmp_path / "cache").iterdir())
 
 
+def test_credentials_in_the_home_folder_are_not_the_jobs(bucket, cache, monkeypatch, tmp_path):
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(variable)
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/credentials").write_text(
+        f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(InputError, match="may not be read .*put AWS_ACCESS_KEY_ID.*in podTemplate.envFrom"):
+        cache.path(f"s3://{bucket[0]}/train", "input.uri")
+
+
+def test_no_role_of_the_machine_and_the_token_of_the_cluster():
+    resolver = storage._store("s3").session.get_component("credential_provider")
+    assert {provider.METHOD for provider in resolver.providers} == storage.S3_PROVIDERS
+
+
 def test_secrets_are_taken_out_of_messages(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     error = OSError(f"bad key {SECRET} at https://x.example/a/b?X-Amz-Signature=abc&y=1 again\nFor more, see ...")

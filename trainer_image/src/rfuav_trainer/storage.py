@@ -46,6 +46,9 @@ CACHE_BYTES = "TRAINER_CACHE_BYTES"
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
 FREE_SHARE = 0.5
 """Share of the cache volume's free space that is used when TRAINER_CACHE_BYTES does not say."""
+S3_PROVIDERS = {"env", "assume-role-with-web-identity", "container-role"}
+"""Where botocore may look for credentials: variables, and the tokens that a cluster names in variables; in no file of
+the home folder, and not at the machine, whose role is not the job's."""
 PATIENCE_SECONDS = 1
 """How long the end of a process waits for objects on their way."""
 READERS = 16
@@ -307,9 +310,14 @@ def _beside(path: Path, what: str) -> Path:
 def _store(scheme: str) -> Any:
     """A client of the store, configured by the environment; nothing is read from files in the home folder for hf."""
     if scheme == "s3":
-        from s3fs import S3FileSystem  # noqa: PLC0415  (seconds to import)
+        from aiobotocore.session import AioSession  # type: ignore[import-untyped]  # noqa: PLC0415  (seconds to import)
+        from s3fs import S3FileSystem  # noqa: PLC0415
 
-        return S3FileSystem(skip_instance_cache=True)
+        session = AioSession()
+        resolver = session.get_component("credential_provider")
+        for method in [provider.METHOD for provider in resolver.providers if provider.METHOD not in S3_PROVIDERS]:
+            resolver.remove(method)
+        return S3FileSystem(session=session, skip_instance_cache=True)
     from huggingface_hub import HfFileSystem  # noqa: PLC0415  (seconds to import)
     from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
 
