@@ -354,6 +354,29 @@ def test_an_owners_file_that_a_kill_left_empty_is_nobodys(pictures):
     assert len(lines(pictures)) == 15
 
 
+def test_a_shard_that_takes_over_late_leaves_what_another_has_written(pictures, monkeypatch):
+    from rfuav_trainer import results
+
+    run(pictures, inference_spec(shards=3, evaluation={}), uid="old", shard=1, shards=3)
+    run(pictures, inference_spec(shards=3, evaluation={}), uid="old", shard=2, shards=3)
+    spec = inference_spec(shards=2, output__overwrite=True)
+    out = pictures / "results/out"
+    look = results._patiently
+
+    def look_and_wait(owner):
+        """Shard 1 has seen the old owner; now shard 0 does all of its work."""
+        found = look(owner)
+        monkeypatch.setattr(results, "_patiently", look)
+        run(pictures, spec, uid="new", shard=0, shards=2)
+        return found
+
+    monkeypatch.setattr(results, "_patiently", look_and_wait)
+    run(pictures, spec, uid="new", shard=1, shards=2)
+    assert json.loads((out / "_SUCCESS").read_text())["uid"] == "new"
+    assert len(lines(pictures) + lines(pictures, "predictions-1.jsonl")) == 15
+    assert not [*out.glob("*-2*")]
+
+
 def test_evaluation_by_class_and_snr(recordings):
     watcher = Watcher()
     run(recordings, inference_spec(evaluation={}), watcher=watcher)

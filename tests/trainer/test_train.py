@@ -273,6 +273,17 @@ def test_a_corrupt_image_is_passed_over_and_listed(desk):
     assert "not a readable image" in report["unreadable"]["beta/007.png"]
 
 
+def test_unreadable_files_of_the_same_name_in_both_folders_are_two(image_desk):
+    image_set(image_desk / "captures/val", count=2)
+    for folder in ("train", "val"):
+        (image_desk / f"captures/{folder}/alpha/000.png").write_bytes(b"no picture")
+    spec = training_spec(training__epochs=1, dataset__errorThreshold=0.5)
+    spec["dataset"]["validation"] = {"uri": "pvc://captures/val"}
+    run(image_desk, spec)
+    report = json.loads((image_desk / "models/out/report.json").read_text())
+    assert {*report["unreadable"]} == {"alpha/000.png", "validation/alpha/000.png"}
+
+
 def test_too_many_corrupt_images_end_the_job(image_desk):
     for number in range(2):
         (image_desk / f"captures/train/beta/{number:03d}.png").write_bytes(b"no image")

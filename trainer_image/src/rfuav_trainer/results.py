@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import structlog
 
+from rfuav_crds import InferenceJobSpec
 from rfuav_trainer import runtime
 from rfuav_trainer.checkpoint import sync_folder, write_json
 from rfuav_trainer.errors import InvalidConfigurationError
@@ -67,18 +68,24 @@ def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
                 "or output.overwrite: true",
                 reason="OutputInUse",
             )
-        _remove_foreign(folder, job)
         write_json(owner, content)
+    # Whoever owned it: this shard has no mark, so what stands in its place is not of this job, or not whole.
+    _remove_foreign(folder, job)
 
 
 def _remove_foreign(folder: Path, job: Job) -> None:
-    """Remove another job's marks, predictions and errors, so that they are not taken for this job's."""
-    for mark in folder.glob(f"{runtime.SUCCESS}*"):
-        if (runtime.read_mark(mark) or {}).get("uid") != job.uid:
-            mark.unlink(missing_ok=True)
-    for kind in KINDS:
-        for path in folder.glob(f"{kind}-*.jsonl"):
-            path.unlink(missing_ok=True)
+    """Remove another job's marks, predictions and errors, so that they are not taken for this job's.
+
+    Each shard clears its own place and those that no shard of this job has: another may have begun, or even ended,
+    and a late one must not remove what it wrote.
+    """
+    assert isinstance(job.spec, InferenceJobSpec)  # noqa: S101  (shards are an InferenceJob's)
+    (folder / runtime.SUCCESS).unlink(missing_ok=True)  # the whole job's, which waits for this shard
+    for pattern in (f"{runtime.SUCCESS}-*", *(f"{kind}-*.jsonl" for kind in KINDS)):
+        for path in folder.glob(pattern):
+            number = path.name.removesuffix(".jsonl").rpartition("-")[2]
+            if not number.isdecimal() or int(number) == job.shard or int(number) >= job.spec.shards:
+                path.unlink(missing_ok=True)
 
 
 def _patiently(owner: Path) -> dict[str, Any] | None:

@@ -221,7 +221,8 @@ class Training:
         labels: list[Tensor] = []
         mine = self.world.part(self.dataset.validation)
         for batch in batches(cut(mine, max(1, self.resolved.batch_size // self.world.size)), self.reader, self.workers):
-            self._pass_over(batch.unreadable)
+            # As `open_dataset` names them: a file of the same name may lie in both folders.
+            self._pass_over(batch.unreadable, "validation/" if self.spec.dataset.validation.uri else "")
             if batch.samples:
                 scores.append(self.learner.scores(batch.pictures).cpu())
                 labels.append(batch.labels)
@@ -476,8 +477,8 @@ class Training:
         failed = len(self.dataset.unreadable)
         self.reporter.report(self.position, saved=self.saved, failed=failed, now=now, outputs=outputs)
 
-    def _pass_over(self, unreadable: list[tuple[Sample, str]]) -> None:
-        self.dataset.pass_over({sample.name: reason for sample, reason in unreadable})
+    def _pass_over(self, unreadable: list[tuple[Sample, str]], folder: str = "") -> None:
+        self.dataset.pass_over({folder + sample.name: reason for sample, reason in unreadable})
 
 
 def _names_hash(samples: list[Sample]) -> str:
