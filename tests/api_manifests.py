@@ -148,7 +148,7 @@ BAD: list[Bad] = [
         ("training.epochs", 1.5, "must be of type integer"),
         ("training.epochs", "100", "must be of type integer"),
         ({"spec.training.epoch": 5}, "spec.training.epoch", "unknown field"),
-        ("training.batchSize", 0, f"{_AT_LEAST} 1"),
+        ("training.batchSize", 0, "write auto or a whole number from 1 to 65536"),
         ("training.batchSize", "8", "write auto or a whole number from 1 to 65536"),
         ("training.gradientAccumulation", 0, f"{_AT_LEAST} 1"),
         ("training.clipNorm", 0, "should be greater than 0"),
