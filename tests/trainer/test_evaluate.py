@@ -92,7 +92,12 @@ def test_nothing_to_evaluate(tmp_path):
         ("dji/a.iq", {"snrDb": -4, "colorMap": "mine"}, (-4.0, "mine")),
         ("dji/snr_10/a.png", {}, (10.0, None)),
         ("dji/SNR-12dB_jet_003.png", {}, (-12.0, "jet")),
-        ("dji/jet/a_-2.5db.png", {}, (-2.5, "jet")),
+        ("dji/jet/a_-2.6db.png", {}, (-3.0, "jet")),
+        ("dji/a.iq", {"snrDb": 9.7431}, (10.0, None)),
+        ("dji/a.iq", {"snrDb": float("nan")}, (None, None)),
+        ("dji/snr4/a.iq", {"snrDb": float("inf")}, (4.0, None)),
+        ("dji/a.iq", {"snrDb": True}, (None, None)),
+        ("dji/a.iq", {"snrDb": "10"}, (None, None)),
         ("dji/snr4/a.png", {"snrDb": 6}, (6.0, None)),
         ("hot_10dB/a.png", {}, (None, None)),
         ("dji/hotel/a_10dbm.png", {}, (None, None)),
@@ -100,6 +105,25 @@ def test_nothing_to_evaluate(tmp_path):
 )
 def test_where_conditions_are_read_from(name, beside, found):
     assert evaluate.conditions(name, beside) == found
+
+
+def test_measured_snrs_make_a_bounded_number_of_groups(lines, tmp_path, capsys):
+    many = [{**line, "path": f"{line['path'].split('/')[0]}/snr_{n}/{n}.png"} for n, line in enumerate(lines)]
+    found = evaluate.evaluate(many, CLASSES, tmp_path)
+    assert found["samples"] == 600
+    assert len(found["bySnr"]) == evaluate.MOST_GROUPS
+    assert "more conditions" in capsys.readouterr().out
+    measured = [{**line, "path": f"alpha/snr_{n / 1000}/{n}.png"} for n, line in enumerate(lines)]
+    assert [row["snrDb"] for row in evaluate.evaluate(measured, CLASSES, tmp_path)["bySnr"]] == [0, 1]
+
+
+def test_the_matrix_of_many_classes_is_a_picture_of_bounded_size():
+    names = [f"class-{number:03}" for number in range(200)]
+    figure = evaluation_report._matrix([[int(a == b) for b in range(200)] for a in range(200)], names)
+    assert max(figure.get_size_inches()) <= evaluation_report.MOST_INCHES + 1
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert shown[0] == "class-000"
+    assert 50 < len(shown) < 200
 
 
 class Page(HTMLParser):

@@ -5,9 +5,14 @@ In: a path that begins with its class. Out: SNR and colour map, and which record
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import PurePosixPath
 from typing import Any
+
+import structlog
+
+log = structlog.get_logger()
 
 SNR = re.compile(r"(?<![a-z])snr[_=]*([+-]?\d+(?:\.\d+)?)|([+-]?\d+(?:\.\d+)?)_?db(?![a-z])", re.IGNORECASE)
 COLOUR_MAPS = {"autumn", "bone", "cividis", "cool", "copper", "gray", "grey", "hot", "hsv", "inferno", "jet", "magma"}
@@ -23,18 +28,20 @@ def conditions(name: str, beside: dict[str, Any]) -> tuple[float | None, str | N
         beside: what the file beside it says; `snrDb` and `colorMap` in it come before what the name says.
 
     Returns:
-        The SNR in dB, from `snr_-10`, `SNR10` or `-10dB` in the name, and the colour map, a word of the name such as
+        The SNR in whole dB, from `snr_-10`, `SNR10` or `-10dB` in the name, and the colour map, a word of it such as
         jet. None where neither says.
     """
     below = PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix()  # a class may be called hot or 10dB
     snr = beside.get("snrDb")
-    if not isinstance(snr, int | float):
+    if isinstance(snr, bool) or not isinstance(snr, int | float) or not math.isfinite(snr):
+        if snr is not None:
+            log.warning("snrDb is no number of dB; passed over", file=name, snrDb=repr(snr))
         match = SNR.search(below)
         snr = (match[1] or match[2]) if match else None
     colours = beside.get("colorMap")
     if not isinstance(colours, str):
         colours = next((word for word in re.split(r"[^a-z]+", below.lower()) if word in COLOUR_MAPS), None)
-    return None if snr is None else float(snr), colours
+    return None if snr is None else float(round(float(snr))), colours
 
 
 def recording_of(name: str) -> str:

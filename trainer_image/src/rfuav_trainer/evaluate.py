@@ -10,6 +10,7 @@ import json
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import structlog
 import torch
 
 from rfuav_trainer import data
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+log = structlog.get_logger()
+
 TOGETHER = 512  # lines
+MOST_GROUPS = 64  # of SNR, and of colour map; each takes some megabytes
 IN_GROUPS = ("top1", "top3", "top5", "macroF1", "meanAveragePrecision", "calibrationError")
 
 
@@ -37,7 +41,8 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path
     Returns:
         samples, accuracy, metrics, perClass (samples, precision, recall, f1, averagePrecision), classes,
         confusionMatrix (rows true, columns predicted), calibration (samples, confidence, accuracy by confidence), bySnr
-        (snrDb, samples, accuracy, ...; in rising order) and byColorMap (colorMap, ...), empty when nothing states them.
+        (snrDb, samples, accuracy, ...; in rising order) and byColorMap (colorMap, ...), empty when nothing states them,
+        MOST_GROUPS rows at most.
         Without all scores the average precisions are left out: they cannot be known.
 
     Raises:
@@ -47,6 +52,7 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path
     index = {name: position for position, name in enumerate(classes)}
     whole = True
     total, by_snr, by_map = Tally(len(classes)), dict[float, Tally](), dict[str, Tally]()
+    left_out = set[float | str]()
     remaining = iter(lines)
     while part := list(islice(remaining, TOGETHER)):
         check_labels([line["path"] for line in part], classes, root)
@@ -58,7 +64,14 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path
         for groups, values in ((by_snr, snr), (by_map, colours)):
             for value in {*values} - {None}:
                 rows = torch.tensor([other == value for other in values])
-                groups.setdefault(value, Tally(len(classes))).add(scores[rows], labels[rows])
+                if value not in groups:
+                    if len(groups) == MOST_GROUPS:
+                        left_out.add(value)
+                        continue
+                    groups[value] = Tally(len(classes))
+                groups[value].add(scores[rows], labels[rows])
+    if left_out:
+        log.warning("more conditions than an evaluation has rows for", most=MOST_GROUPS, leftOut=len(left_out))
     if not total.samples:
         raise InputError("there is nothing to evaluate: no input could be read", reason="TooManyUnreadable")
     content = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from typing import TYPE_CHECKING, Any
 
 from rfuav_trainer.checkpoint import atomic_writer, write_json
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONTENT, TABLE, PAGE, PICTURE = "evaluation.json", "evaluation.txt", "evaluation.html", "confusion-matrix.png"
+MOST_INCHES = 30.0  # the picture's side, at 100 points an inch; beyond, cells shrink and not every class is named
 MOST_NUMBERS = 20  # classes; beyond, counts are not written into the picture's cells
 GROUP_COLUMNS = {
     "samples": "samples",
@@ -145,12 +147,13 @@ def _figure(width: float, height: float) -> Figure:
 def _matrix(matrix: list[list[int]], classes: Sequence[str]) -> Figure:
     """Colour is the share of the true class, the number the count."""
     share = [[count / max(1, sum(row)) for count in row] for row in matrix]
-    side = max(4.0, 0.45 * len(classes) + 2.5)
+    side = min(MOST_INCHES, max(4.0, 0.45 * len(classes) + 2.5))
     figure = _figure(side + 1, side)
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(classes)), classes, rotation=90)
-    axes.set_yticks(range(len(classes)), classes)
+    named = range(0, len(classes), math.ceil(len(classes) * 0.2 / side))  # names need 0.2 inches each
+    axes.set_xticks(named, [classes[number] for number in named], rotation=90)
+    axes.set_yticks(named, [classes[number] for number in named])
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if len(classes) <= MOST_NUMBERS:
