@@ -35,7 +35,7 @@ def configure(*, human: bool | None = None, verbose: bool = False) -> bool:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(),  # looks stdout up at every line: a progress bar replaces it
+        logger_factory=structlog.WriteLoggerFactory(),  # whole lines: the processes of a pod share one stdout
         cache_logger_on_first_use=False,
     )
     return human
