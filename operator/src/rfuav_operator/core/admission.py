@@ -37,7 +37,6 @@ from rfuav_operator.core.usage import Usage, planned
 from rfuav_operator.core.victims import Victim, stopped
 
 _STRICT = "StrictFIFO"
-_HEADS_THAT_PREEMPT = 1  # blocked jobs for which a plan looks for victims
 
 
 @dataclass(slots=True)
@@ -83,7 +82,7 @@ class _PoolPlan:
     own: dict[Uid, Reason] = field(default_factory=dict)  # reasons of single jobs
     admitted: set[Uid] = field(default_factory=set)
     reserved: bool = False  # a starving head has its room
-    preempting: int = 0
+    made_room: bool = False  # others stop for one; who else needs that asks in the next plan
 
 
 class Admission:
@@ -268,7 +267,6 @@ class Admission:
                 at.result.unsettled |= bool(at.kept)  # other nodes may be the nearest to what is kept for
                 if at.preemption is not None:  # who asked in vain may stop those of a namespace that borrows now
                     at.result.unsettled |= at.preemption.asked and at.quotas.borrowed(job.namespace) > 0
-                if at.preemption is not None:
                     at.preemption.forget()
                 if not key.started:
                     at.admitted.add(job.uid)
@@ -382,11 +380,11 @@ class Admission:
         if making:
             self._wait_for(at, job, need, making)
             return
-        if at.preemption is not None and at.preempting < _HEADS_THAT_PREEMPT:
+        if at.preemption is not None and not at.made_room:
             answer = at.preemption.find(job, need, kept=at.kept, by_quota=by_quota)
             at.result.again(answer.look_again)
             if answer.victims:
-                at.preempting += 1
+                at.made_room = True
                 self._wait_for(at, job, need, self._stop(at, answer.victims, job))
                 return
         if by_quota or at.reserved:
@@ -405,7 +403,7 @@ class Admission:
         The nearest are those that lack least when the pods that make room for it are gone, and of them those for which
         that makes the difference.
         """
-        nodes = dict.fromkeys(making.values())
+        nodes = set(making.values())
         enough = [
             name
             for name in nodes
@@ -470,14 +468,11 @@ class Admission:
                 message=text,
             )
             at.jobs[uid] = replace(victim, status=status)
-            self._index_runners(uid, at.jobs[uid], at.snapshot)
             at.result.statuses[uid] = status
             leaving = [a for a in held if a.stopping_for == waiting.uid]
             making |= {(uid, a.pod): NodeName(a.node) for a in leaving}
             at.result.delete.setdefault(uid, []).extend(a.pod for a in leaving)
             at.result.moved[uid] = None
-        if at.preemption is not None:
-            at.preemption.forget()
         return making
 
     # --- what those that wait are told

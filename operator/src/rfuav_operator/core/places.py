@@ -87,22 +87,19 @@ class Places:
         """Who is told now: the first, those that changed, and, when it is time, a share of the rest."""
         self.words_refreshed = 0
         due = self.refresh_at is not None and now >= self.refresh_at
-        first = line.first(line.length if everyone or due else FIRST)
+        first = line.first(line.length if everyone or due else FIRST, find=stepped)
         if everyone:
             self.refresh_at = now + REFRESH if line.length > FIRST else None
             return first
-        named = {uid for uid, _, _ in first[:FIRST]}
-        others = [uid for uid in stepped if uid not in named]
-        chosen = first[:FIRST]
+        chosen, rest = first[:FIRST], first[FIRST:]
         if due:
-            rest = first[FIRST:]
             self._cursor = 0 if self._cursor >= len(rest) else self._cursor
             chosen += rest[self._cursor : self._cursor + AT_A_TIME]
             self._cursor += AT_A_TIME
             self.refresh_at = None
-        elif others:
-            wanted = set(others)
-            chosen += [t for t in line.first(FIRST, find=wanted)[FIRST:] if t[0] in wanted]
+        else:
+            wanted = set(stepped)
+            chosen += [t for t in rest if t[0] in wanted]
         if self.refresh_at is None and line.length > FIRST:
             self.refresh_at = now + REFRESH
         return chosen

@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from heapq import heapify, heappop
+from functools import cached_property
+from heapq import heappop, heappush
 
 from rfuav_operator.core.clearable import Clearable, Left
 from rfuav_operator.core.model import Job, Kind, NodeName, Pool, Snapshot
@@ -102,18 +103,14 @@ class Preemption:
         self._usage = usage
         self._quotas = quotas
         self._candidates = Candidates(pool, ground.runners, quotas, now)
+        self._runners = ground.runners
         self._clearable = ground.clearable
-        self._with_room: dict[tuple[Kind, int], set[NodeName]] = {}
-        self._clearing: set[NodeName] | None = None
+        self._with_room: dict[tuple[Kind, int], set[NodeName]] = {}  # may be less by now, where others were admitted
         self.asked = False  # somebody asked in this plan
-        self._in_vain: set[tuple[Asker, Need, bool]] = set()
 
     def forget(self) -> None:
-        """Somebody was stopped or admitted."""
+        """Somebody was admitted: a namespace borrows more."""
         self._candidates.forget()
-        self._with_room.clear()
-        self._in_vain.clear()
-        self._clearing = None
 
     def find(self, job: Job, need: Need, *, kept: Kept, by_quota: bool) -> Answer:
         """Whom to stop so that `job` can be admitted.
@@ -127,16 +124,13 @@ class Preemption:
         self.asked = True
         asker = self._candidates.asker(job, need, mine=priority(job, self._snapshot) or 0)
         look_again = self._candidates.later(asker)
-        asked = asker, need, by_quota
-        if not self._candidates.has_any(asker) or asked in self._in_vain:
+        if not self._candidates.has_any(asker):
             return Answer([], look_again)
         nodes = self._clearable.nodes(need, below=self._candidates.below(asker))
         victims: list[Victim] = []
         if len(nodes) >= need.nodes:
             question = _Question(job, need, asker, nodes, kept)
             victims = self._for_quota(question) if by_quota else self._for_room(question)
-        if not victims:
-            self._in_vain.add(asked)
         return Answer(victims, look_again)
 
     # --- room on nodes
@@ -163,17 +157,16 @@ class Preemption:
         cheapest of those is the cheapest that is left. The other nodes, few as a rule, are all looked at first.
         """
         rooms = self._rooms.rooms
-        found: list[tuple[Cost, NodeName]] = []
+        found: list[tuple[Cost, NodeName]] = []  # a heap
         looked_at: set[NodeName] = set()
-        for name in at.nodes if at.need.nodes > 1 else self._nodes_cleared() & at.nodes:
+        for name in at.nodes if at.need.nodes > 1 else self._nodes_cleared & at.nodes:
             if at.may_use(name) and self._left(rooms[name], ()).fits(at.need):
                 looked_at.add(name)
-                found.append((_cost((), name), name))
+                heappush(found, (_cost((), name), name))
         for name in self._roomy(at) & at.nodes:
             if at.may_use(name) and name not in looked_at:
                 looked_at.add(name)
                 self._look(at, name, found)
-        heapify(found)
         others = self._candidates.cheapest(at.asker, at.like) if self._candidates.has_any(at.asker, at.like) else ()
         for candidate in others:
             name = candidate.node
@@ -184,14 +177,13 @@ class Preemption:
                 yield rooms[heappop(found)[1]]
             looked_at.add(name)
             self._look(at, name, found)
-            heapify(found)
         while found:
             yield rooms[heappop(found)[1]]
 
     def _look(self, at: _Question, name: NodeName, found: list[tuple[Cost, NodeName]]) -> None:
         chosen = self._on_node(at, self._rooms.rooms[name], _Taken())
         if chosen is not None:
-            found.append((_cost(chosen, name), name))
+            heappush(found, (_cost(chosen, name), name))
 
     def _roomy(self, at: _Question) -> set[NodeName]:
         """Nodes with enough left of the kind's own limit, when those are gone that go anyway."""
@@ -200,9 +192,8 @@ class Preemption:
         if asked in self._with_room:
             return self._with_room[asked]
         found = set()
-        cleared = self._nodes_cleared()
         for name, room in self._rooms.rooms.items():
-            if name in cleared:
+            if name in self._nodes_cleared:
                 left = self._left(room, ())
                 has = left.kind[kind] if gpu else left.jobs[kind]
             else:
@@ -212,13 +203,11 @@ class Preemption:
         self._with_room[asked] = found
         return found
 
+    @cached_property
     def _nodes_cleared(self) -> set[NodeName]:
         """Nodes on which somebody goes already."""
-        if self._clearing is None:
-            several = [held for held in self._candidates.going.values() if held.landing is not None]
-            landings = {name for held in several for name in self._usage.nodes_of(held)}
-            self._clearing = landings.union(self._candidates.clearing)
-        return self._clearing
+        several = [held for held in self._runners.going.values() if held.landing is not None]
+        return {name for held in several for name in self._usage.nodes_of(held)}.union(self._runners.clearing)
 
     def _on_node(self, at: _Question, room: Room, taken: _Taken) -> list[Victim] | None:
         """Whom to stop on one node; [] when the pod will fit anyway, None when it cannot be made to fit."""
@@ -240,7 +229,7 @@ class Preemption:
 
     def _left(self, room: Room, gone: Collection[Holder]) -> Left:
         """What the room has left without these, and without those that go anyway."""
-        going = self._candidates.going
+        going = self._runners.going
         return Left.of(room, (held for key, held in room.holders.items() if key in going or key in gone))
 
     def _will_fit(self, at: _Question, victims: Iterable[Victim]) -> bool:

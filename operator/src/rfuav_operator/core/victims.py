@@ -7,7 +7,7 @@ are asked for.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import merge
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from rfuav_operator.core.model import Assignment, Job, Kind, NodeName, Pool, Uid
-from rfuav_operator.core.placement import Held, Holder, Need
+from rfuav_operator.core.placement import Holder, Need
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.runners import Runner, Runners, Sort, stops_of
 
@@ -109,7 +109,7 @@ class Candidates:
         self._spare: dict[str, int] = {}
 
     def forget(self) -> None:
-        """Somebody was stopped or admitted: namespaces borrow more or less."""
+        """Somebody was admitted: a namespace borrows more."""
         self._reach.clear()
         self._spare.clear()
 
@@ -202,18 +202,6 @@ class Candidates:
         if spare is None:
             spare = self._spare[namespace] = self._quotas.borrowed(namespace) - self._runners.going_gpus[namespace]
         return spare > taken
-
-    # --- those that go already
-
-    @property
-    def going(self) -> Mapping[Holder, Held]:
-        """Pods that go already: their room is about to come back."""
-        return self._runners.going
-
-    @property
-    def clearing(self) -> Collection[NodeName]:
-        """Nodes that such pods leave."""
-        return self._runners.clearing
 
 
 @dataclass(slots=True)
