@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,6 +51,16 @@ def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, whole or not at all."""
     with atomic_writer(path) as stream:
         stream.write(json.dumps(content, indent=2, sort_keys=False).encode() + b"\n")
+
+
+def replace_folder(whole: Path, folder: Path) -> None:
+    """Put a complete folder, written beside it, where it belongs; an older one goes only once the new one is whole."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.replace(old)
+    whole.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rfuav_trainer.display import Display
-    from rfuav_trainer.prepare import Made
+    from rfuav_trainer.prepare import Made, Task
 
 log = structlog.get_logger()
 
@@ -176,14 +176,12 @@ def prepare_split(
     overwrite: Overwrite = False,
 ) -> None:
     """Split into train/ and val/: whole recordings, every class and SNR on both sides."""
-
-    def work(_progress: Progress, stop: runtime.StopSignal) -> None:
-        from rfuav_trainer import prepare as preparation  # noqa: PLC0415  (seconds to import)
-
-        task = preparation.Task(source, output, overwrite, stop)
-        _made(preparation.split(task, fraction=validation, seed=seed, link=link), output)
-
-    _finish(work)
+    _prepare(
+        source,
+        output,
+        overwrite,
+        lambda preparation, task: preparation.split(task, fraction=validation, seed=seed, link=link),
+    )
 
 
 @prepare.command("augment")
@@ -199,14 +197,12 @@ def prepare_augment(
     overwrite: Overwrite = False,
 ) -> None:
     """Every picture with changed copies beside it."""
-
-    def work(_progress: Progress, stop: runtime.StopSignal) -> None:
-        from rfuav_trainer import prepare as preparation  # noqa: PLC0415  (seconds to import)
-
-        task = preparation.Task(source, output, overwrite, stop)
-        _made(preparation.augmented(task, changes=change, copies=copies, seed=seed), output)
-
-    _finish(work)
+    _prepare(
+        source,
+        output,
+        overwrite,
+        lambda preparation, task: preparation.augmented(task, changes=change, copies=copies, seed=seed),
+    )
 
 
 @prepare.command("crop")
@@ -218,18 +214,21 @@ def prepare_crop(
     overwrite: Overwrite = False,
 ) -> None:
     """Every picture cut to a box, for instance to leave out the axes of a plot."""
+    _prepare(
+        source, output, overwrite, lambda preparation, task: preparation.cropped(task, box=preparation.read_box(box))
+    )
 
-    def work(_progress: Progress, stop: runtime.StopSignal) -> None:
+
+def _prepare(source: Path, output: Path, overwrite: bool, work: Callable[[Any, Task], Made]) -> None:
+    """Let `work`, which is given the module `prepare` and a task of it, make a data set, and say what came of it."""
+
+    def told(_progress: Progress, stop: runtime.StopSignal) -> None:
         from rfuav_trainer import prepare as preparation  # noqa: PLC0415  (seconds to import)
 
-        task = preparation.Task(source, output, overwrite, stop)
-        _made(preparation.cropped(task, box=preparation.read_box(box)), output)
+        made = work(preparation, preparation.Task(source, output, overwrite, stop))
+        log.info("made", output=str(output), files=made.files, unreadable=len(made.unreadable), **made.parts)
 
-    _finish(work)
-
-
-def _made(made: Made, output: Path) -> None:
-    log.info("made", output=str(output), files=made.files, unreadable=len(made.unreadable), **made.parts)
+    _finish(told)
 
 
 def _job(file: Path | None, mount: list[str] | None, shard: int, kind: str | None) -> config.Job:

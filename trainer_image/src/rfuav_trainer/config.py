@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from rfuav_crds import API_VERSION, InferenceJobSpec, JobError, TrainingJobSpec, load_job, parse_quantity, unsupported
-from rfuav_trainer import storage
+from rfuav_trainer import runtime, storage
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Job:
         quota = _read(CGROUP / "cpu.max").split()
         if len(quota) == 2 and quota[0] != "max":  # noqa: PLR2004  ("quota period", cgroup v2)
             limits.append(int(quota[0]) / int(quota[1]))
-        return max(1, int(min(limits)) // _processes())
+        return max(1, int(min(limits)) // runtime.processes())
 
     @property
     def memory(self) -> int:
@@ -90,7 +90,7 @@ class Job:
         limit = _read(CGROUP / "memory.max").strip()
         wanted = int(parse_quantity(self.spec.resources.memory))
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return min(wanted, machine, *([int(limit)] if limit.isdigit() else [])) // _processes()
+        return min(wanted, machine, *([int(limit)] if limit.isdigit() else [])) // runtime.processes()
 
     def fingerprint(self) -> str:
         """Short hash of what decides the result; scheduling fields (pool, suspend, resources, ...) are left out."""
@@ -186,11 +186,6 @@ def _checked(job: Job) -> Job:
             f"shard {job.shard} does not exist: spec.shards is {job.spec.shards}, counted from 0"
         )
     return job
-
-
-def _processes() -> int:
-    """How many processes share the pod: one for each GPU."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _read(path: Path) -> str:

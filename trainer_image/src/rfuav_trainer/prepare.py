@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
 from rfuav_trainer import augment, data
-from rfuav_trainer.checkpoint import write_json
+from rfuav_trainer.checkpoint import replace_folder, write_json
 from rfuav_trainer.conditions import recording_of
 from rfuav_trainer.dataset import check_share
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, UnreadableFileError
@@ -263,12 +263,7 @@ def _output(task: Task, settings: dict[str, object]) -> Iterator[Path]:
     try:
         yield staging
         write_json(staging / MARK, settings)
-        older = output.with_name(f".{output.name}.old")
-        shutil.rmtree(older, ignore_errors=True)
-        if output.exists():
-            output.rename(older)
-        staging.rename(output)
-        shutil.rmtree(older, ignore_errors=True)
+        replace_folder(staging, output)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise

@@ -87,6 +87,11 @@ def choose_device(job: Job) -> torch.device:
     )
 
 
+def processes() -> int:
+    """How many processes share this pod's processors, memory and disk: one for each GPU."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def gpu_uuid(device: torch.device) -> str:
     """The UUID of the physical GPU as nvidia-smi prints it; empty on a CPU."""
     if device.type != "cuda":

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import structlog
 
 from rfuav_crds import parse_quantity
+from rfuav_trainer import runtime
 from rfuav_trainer.errors import (
     DiskFullError,
     InputError,
@@ -299,7 +300,7 @@ def _new_cache(folder: str | None, limit: str | None) -> Cache:
 
 def _share_of(volume: Path) -> int:
     """Bytes for this process when nobody said: every process of the pod has a cache there."""
-    return int(shutil.disk_usage(volume).free * FREE_SHARE) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return int(shutil.disk_usage(volume).free * FREE_SHARE) // runtime.processes()
 
 
 def _beside(path: Path, what: str) -> Path:

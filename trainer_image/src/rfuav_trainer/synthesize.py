@@ -20,6 +20,7 @@ from PIL import Image
 from rich.progress import Progress
 
 from rfuav_trainer.channel import Recording, receive
+from rfuav_trainer.checkpoint import replace_folder
 from rfuav_trainer.emitters import EMITTERS
 from rfuav_trainer.errors import DiskFullError, InvalidConfigurationError, JobError
 from rfuav_trainer.spectrogram import picture
@@ -98,7 +99,7 @@ def synthesize(spec: SynthesizeSpec) -> SynthesizeReport:
             for size in _write_split(spec, split, staging):
                 written += size
                 progress.advance(shown)
-            _publish(staging, spec.output / split)
+            replace_folder(staging, spec.output / split)
     return SynthesizeReport(spec.output, spec.total, written, time.monotonic() - started)
 
 
@@ -156,13 +157,3 @@ def _write_split(spec: SynthesizeSpec, split: str, folder: Path) -> Iterator[int
     (folder / _MARK).write_text(
         spec.model_dump_json(by_alias=True, exclude={"output", "overwrite"}, indent=1), encoding="utf-8"
     )
-
-
-def _publish(staging: Path, folder: Path) -> None:
-    """Put a complete split where it belongs; an older one goes only once the new one is whole."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.replace(old)
-    staging.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
