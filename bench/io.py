@@ -9,7 +9,6 @@ that no step is taken; beside it the same number of bytes is written and flushed
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -20,28 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import report
-from bench.train import SIZE, write_pictures
+from bench.train import write_job, write_pictures
 
 IMAGES = 16
-
-
-def write_job(folder: Path, model: str) -> Path:
-    """A job of two epochs of two steps with a checkpoint after each, reading the files in `folder`."""
-    spec = {
-        "model": {"architecture": model},
-        "dataset": {
-            "train": {"uri": f"file://{folder}/train"},
-            "validation": {"uri": f"file://{folder}/validation"},
-            "imageSize": SIZE,
-        },
-        "training": {"epochs": 2, "batchSize": 8},
-        "output": {"uri": f"file://{folder}/out"},
-        "resources": {"gpus": 0, "cpu": str(os.cpu_count()), "memory": "4Gi"},
-    }
-    path = folder / "job.yaml"
-    job = {"apiVersion": "rfuav.io/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "bench"}, "spec": spec}
-    path.write_text(json.dumps(job))
-    return path
 
 
 CHILD = """
@@ -100,7 +80,8 @@ def main() -> None:
             folder = Path(name)
             write_pictures(folder / "train", IMAGES)
             write_pictures(folder / "validation", 4)
-            job = write_job(folder, options.model)
+            (folder / "out").mkdir()
+            job = write_job(folder / "out", folder, options.model, epochs=2, batch=8)  # two steps an epoch
             seconds, busy, log = first_step(
                 job, KILL_AFTER_TWO
             )  # killed in the second epoch, after the first checkpoint

@@ -48,24 +48,32 @@ def write_pictures(root: Path, count: int) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number:05d}.jpg", quality=90)
 
 
+def write_job(
+    output: Path, data: Path, architecture: str, *, epochs: int, batch: int, gpus: int = 0, every: int = 1
+) -> Path:
+    """A job with a checkpoint after `every` epochs, in `output`, where its results go too."""
+    spec = {
+        "model": {"architecture": architecture},
+        "dataset": {
+            "train": {"uri": f"file://{data}/train"},
+            "validation": {"uri": f"file://{data}/validation"},
+            "imageSize": SIZE,
+        },
+        "training": {"epochs": epochs, "batchSize": batch},
+        "checkpoint": {"everyEpochs": every},
+        "output": {"uri": f"file://{output}"},
+        "resources": {"gpus": gpus, "cpu": str(torch.get_num_threads()), "memory": "8Gi"},
+    }
+    path = output / "job.yaml"
+    job = {"apiVersion": "rfuav.io/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "bench"}, "spec": spec}
+    path.write_text(json.dumps(job))
+    return path
+
+
 def ours(architecture: str, data: Path, *, epochs: int, batch: int, gpu: bool) -> list[float]:
     """Seconds of every epoch's training in a job; validating and saving, which the others do not do, are left out."""
     with tempfile.TemporaryDirectory() as output:
-        spec = {
-            "model": {"architecture": architecture},
-            "dataset": {
-                "train": {"uri": f"file://{data}/train"},
-                "validation": {"uri": f"file://{data}/validation"},
-                "imageSize": SIZE,
-            },
-            "training": {"epochs": epochs, "batchSize": batch},
-            "checkpoint": {"everyEpochs": epochs},
-            "output": {"uri": f"file://{output}"},
-            "resources": {"gpus": int(gpu), "cpu": str(torch.get_num_threads()), "memory": "8Gi"},
-        }
-        path = Path(output) / "job.yaml"
-        job = {"apiVersion": "rfuav.io/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "bench"}, "spec": spec}
-        path.write_text(json.dumps(job))
+        path = write_job(Path(output), data, architecture, epochs=epochs, batch=batch, gpus=int(gpu), every=epochs)
         seconds: list[float] = []
         run_epoch = train.Training._train_epoch  # noqa: SLF001  (what the others do as well)
 
