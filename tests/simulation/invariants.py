@@ -111,8 +111,8 @@ def nobody_gives_up_early(truth: Truth, change: Change) -> Verdict:
 
 def room_is_free_when_it_is_taken(truth: Truth, change: Change) -> Verdict:
     """Room is not even recorded for a pod while pods of earlier attempts, or of others, may live in it."""
-    found = _status_of_job(change)
-    if found is None or not truth.world.is_operator(change.author):
+    found = _decided(truth, change)
+    if found is None:
         return None
     by_node: dict[str, list[str]] = {}
     for assignment in _added(*found):
@@ -126,8 +126,8 @@ def room_is_free_when_it_is_taken(truth: Truth, change: Change) -> Verdict:
 
 def within_the_quota(truth: Truth, change: Change) -> Verdict:
     """A namespace never takes more of a pool than its quota lets it: its own and what it may borrow; jobs at a time."""
-    found = _status_of_job(change)
-    if found is None or not truth.world.is_operator(change.author):
+    found = _decided(truth, change)
+    if found is None:
         return None
     added = [a["pod"] for a in _added(*found)]
     if not added:
@@ -150,8 +150,8 @@ def within_the_quota(truth: Truth, change: Change) -> Verdict:
 
 def nothing_is_admitted_on_hold(truth: Truth, change: Change) -> Verdict:
     """A pool that was on hold for as long as the operator could know takes nothing new."""
-    found = _status_of_job(change)
-    if found is None or not truth.world.is_operator(change.author):
+    found = _decided(truth, change)
+    if found is None:
         return None
     added, pool = [a["pod"] for a in _added(*found)], change.new["spec"]["pool"]
     if added and truth.on_hold(pool, truth.decided[added[0]]):
@@ -257,8 +257,8 @@ def one_live_pod_a_unit(truth: Truth, change: Change) -> Verdict:
 
 def no_attempt_beside_another(truth: Truth, change: Change) -> Verdict:
     """A new attempt of a job or shard is not recorded while a pod of an earlier one may live."""
-    found = _status_of_job(change)
-    if found is None or not truth.world.is_operator(change.author):
+    found = _decided(truth, change)
+    if found is None:
         return None
     for assignment in _added(*found):
         index = None if change.resource == "trainingjobs" else assignment.get("shard") or 0
@@ -302,6 +302,11 @@ def stopped_for_a_reason(truth: Truth, change: Change) -> Verdict:
 
 
 # --- statuses
+
+
+def _decided(truth: Truth, change: Change) -> tuple[Object, Object] | None:
+    """The status of a job before and after, when the operator wrote it."""
+    return _status_of_job(change) if truth.world.is_operator(change.author) else None
 
 
 def _status_of_job(change: Change) -> tuple[Object, Object] | None:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainer.trainer_kit import Desk, image_set, training_spec
+from trainer.trainer_kit import Desk, image_set, training_spec, until
 
 from rfuav_trainer import crew, storage
 from rfuav_trainer.errors import InputError
@@ -47,15 +47,17 @@ def others(process):
     return found
 
 
-def begun(desk):
-    end = time.monotonic() + 90
-    while not (desk / "models/out/history.jsonl").exists():
-        assert time.monotonic() < end, (desk / "log.txt").read_text()
-        time.sleep(0.1)
-
-
 def start(desk, job):
     return desk.start("run", env={**desk.environment("TrainingJob", job), **TWO})
+
+
+def under_way(tmp_path):
+    """A training on two GPUs after its first epoch: where it lies, and its first process."""
+    desk = Desk(tmp_path)
+    image_set(desk / "captures/train", count=7)
+    process = start(desk, LONG)
+    until((desk / "models/out/history.jsonl").exists, otherwise=(desk / "log.txt").read_text)
+    return desk, process
 
 
 def test_two_gpus_end_with_the_weights_of_one(tmp_path):
@@ -72,29 +74,20 @@ def test_two_gpus_end_with_the_weights_of_one(tmp_path):
 
 
 def test_told_to_stop_all_stop_with_a_checkpoint_and_go_on(tmp_path):
-    desk = Desk(tmp_path)
-    image_set(desk / "captures/train", count=7)
-    process = start(desk, LONG)
-    begun(desk)
+    desk, process = under_way(tmp_path)
     members = others(process)
     assert len(members) == 1
     os.kill(process.pid, signal.SIGTERM)
     assert desk.end(process).code == 75
     assert not Path(f"/proc/{members[0]}").exists()
     process = start(desk, LONG)
-    end = time.monotonic() + 60
-    while '"event": "resumed"' not in (desk / "log.txt").read_text():
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    until(lambda: '"event": "resumed"' in (desk / "log.txt").read_text(), 60)
     os.kill(process.pid, signal.SIGTERM)
     assert desk.end(process).code == 75
 
 
 def test_one_that_is_killed_is_the_reason_that_the_pod_gives(tmp_path):
-    desk = Desk(tmp_path)
-    image_set(desk / "captures/train", count=7)
-    process = start(desk, LONG)
-    begun(desk)
+    desk, process = under_way(tmp_path)
     os.kill(others(process)[0], signal.SIGKILL)
     ended = desk.end(process)
     assert ended.code == 1
@@ -104,17 +97,11 @@ def test_one_that_is_killed_is_the_reason_that_the_pod_gives(tmp_path):
 
 
 def test_when_the_first_is_killed_the_others_do_not_stay(tmp_path):
-    desk = Desk(tmp_path)
-    image_set(desk / "captures/train", count=7)
-    process = start(desk, LONG)
-    begun(desk)
+    _, process = under_way(tmp_path)
     members = others(process)
     process.kill()
     process.join(10)
-    end = time.monotonic() + 40
-    while any(Path(f"/proc/{member}").exists() for member in members):
-        assert time.monotonic() < end, "it lives on"
-        time.sleep(0.1)
+    until(lambda: not any(Path(f"/proc/{member}").exists() for member in members), 40)
 
 
 def test_fewer_gpus_than_asked_for(tmp_path):

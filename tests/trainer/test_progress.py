@@ -7,12 +7,14 @@ import json
 import ssl
 import threading
 import time
+from functools import partial
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from trainer import trainer_kit
 
 from rfuav_trainer.progress import Progress, Server
 
@@ -100,11 +102,7 @@ def status(percent):
     return {"progressPercentage": percent, "metrics": [{"name": "valLoss", "value": "0.5"}], "rfuav": {"epoch": 1}}
 
 
-def until(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
+until = partial(trainer_kit.until, seconds=10.0, pause=0.01)
 
 
 def test_a_report_as_the_pod_contract_words_it(intake, server):

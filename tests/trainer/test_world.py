@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import distributed
-from trainer.trainer_kit import Desk, image_set, training_spec
+from trainer.trainer_kit import Desk, image_set, training_spec, until
 
 from rfuav_trainer import errors
 from rfuav_trainer.errors import JobError
@@ -87,12 +87,12 @@ def test_one_that_is_told_to_stop_stops_all_and_they_go_on_together(tmp_path, po
     desk = Desk(tmp_path)
     image_set(desk / "captures/train", count=7)
     processes = together(desk, SPEC, port)
-    _until(lambda: (desk / "models/out/history.jsonl").exists() and len(history(desk)) >= 2)
+    until(lambda: (desk / "models/out/history.jsonl").exists() and len(history(desk)) >= 2)
     os.kill(processes[1].pid, signal.SIGTERM)
     assert codes(processes) == [75, 75]
     done = len(history(desk))
     short = together(desk, SPEC, port)
-    _until(lambda: len(history(desk)) > done)
+    until(lambda: len(history(desk)) > done)
     os.kill(short[0].pid, signal.SIGTERM)
     assert codes(short) == [75, 75]
     assert '"event": "resumed"' in (desk / "log-0.txt").read_text()
@@ -103,7 +103,7 @@ def test_one_that_dies_ends_the_others_soon(tmp_path, port):
     desk = Desk(tmp_path)
     image_set(desk / "captures/train", count=7)
     processes = together(desk, SPEC, port)
-    _until((desk / "models/out/history.jsonl").exists)
+    until((desk / "models/out/history.jsonl").exists)
     os.kill(processes[1].pid, signal.SIGKILL)
     began = time.monotonic()
     assert codes(processes) == [75, -signal.SIGKILL]
@@ -118,7 +118,7 @@ def test_one_that_waits_for_the_others_hears_that_it_shall_stop(tmp_path, port, 
     desk = Desk(tmp_path)
     image_set(desk / "captures/train", count=3)
     waiting = together(desk, SPEC, port, only=[rank])
-    _until(lambda: waits(desk, rank))
+    until(lambda: waits(desk, rank))
     os.kill(waiting[0].pid, signal.SIGTERM)
     assert codes(waiting, timeout=10) == [75]
 
@@ -128,7 +128,7 @@ def test_the_others_come_when_they_can(tmp_path, port):
     image_set(desk / "captures/train", count=3)
     spec = training_spec(training__epochs=1)
     late = together(desk, spec, port, only=[1])
-    _until(lambda: waits(desk, 1))
+    until(lambda: waits(desk, 1))
     assert codes([*together(desk, spec, port, only=[0]), *late]) == [0, 0]
 
 
@@ -205,10 +205,3 @@ def test_alone_nothing_is_done():
 def test_the_parts_of_a_batch_make_it_whole():
     batch = list(range(7))
     assert sorted(x for rank in range(3) for x in World(rank, 3).part(batch)) == batch
-
-
-def _until(condition, seconds=90):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.1)

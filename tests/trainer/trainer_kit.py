@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,6 +180,14 @@ class Desk:
     def pod(self, kind: str, spec: dict, *, env: dict[str, str] | None = None, **fields) -> Ended:
         """Run a job as a pod does."""
         return self.run("run", env={**self.environment(kind, spec, **fields), **(env or {})})
+
+
+def until(condition, seconds=90.0, pause=0.1, otherwise=lambda: "it did not come to pass"):
+    """Wait for a condition; `otherwise` says what to look at when it does not come true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, otherwise()
+        time.sleep(pause)
 
 
 def in_child(function, *arguments) -> int:

@@ -12,28 +12,9 @@ from unit.core.builders import (
     statuses,
     whole,
 )
-from unit.core.cluster import Cluster
+from unit.core.pairs import PAIR, cluster, gang
 
 from rfuav_operator.core.model import CreatePod, CreateService, Phase, Resources
-
-PAIR = [whole("a", gpus=1), whole("b", gpus=1)]
-
-
-def cluster(*jobs, nodes=PAIR, **rest):
-    made = Cluster(nodes, **rest)
-    for one in jobs:
-        made.add(one)
-    return made.go()
-
-
-def gang(name="gang", nodes=2, **rest):
-    return job(name, nodes=nodes, **rest)
-
-
-def pods(made, name="gang"):
-    """Live pods that nobody told to stop."""
-    return [p.name for p in made.pods_of(name) if p.live and not p.deleting]
-
 
 # --- all or none
 
