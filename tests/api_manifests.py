@@ -300,6 +300,16 @@ BAD: list[Bad] = [
         ("model", {"weights": "pretrained"}, "write the URI of a weights file"),
         ("model", {"weights": "pvc://m/b", "classes": ["a", "a"]}, "Duplicate value"),
         ("model", {"weights": "pvc://m/b", "classes": [""]}, "at least 1 chars long"),
+        (
+            {"spec.model": {"weights": "pvc://m/b", "architecture": "custom"}},
+            "spec.model.custom",
+            "write both, or leave architecture out",
+        ),
+        (
+            {"spec.model": {"weights": "pvc://m/b", "architecture": "resnet18", "custom": "a:b"}},
+            "spec.model.custom",
+            "write both, or leave architecture out",
+        ),
         ("input", REMOVED, "Required value"),
         ("input.uri", "captures/flight7", "write pvc://CLAIM/path"),
         ("input.pattern", "/abs/*.iq", "write a pattern relative to uri"),

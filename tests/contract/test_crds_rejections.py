@@ -88,7 +88,17 @@ EDGES: dict[str, dict[str, list[Any]]] = {
         "spec.image": ["", "a", "a/b:c", "host:5000/a", "a@sha256:" + "0" * 64, "a:b:c", "a//b", "-a"],
     },
     "InferenceJob": {
-        "spec.model": [{}, {"weights": "pvc://c/w"}, {"fromTrainingJob": "a"}, {"fromTrainingJob": "a" * 41}],
+        "spec.model": [
+            {},
+            {"weights": "pvc://c/w"},
+            {"weights": "pvc://c/w", "custom": "a:b"},
+            {"weights": "pvc://c/w", "custom": "a:b", "architecture": "custom"},
+            {"weights": "pvc://c/w", "architecture": "custom"},
+            {"weights": "pvc://c/w", "custom": "a:b", "architecture": "vit_b_16"},
+            {"fromTrainingJob": "a"},
+            {"fromTrainingJob": "a", "custom": "a:b"},
+            {"fromTrainingJob": "a" * 41},
+        ],
         "spec.input.pattern": ["*", "a/../b", "a..b", "/a", ".."],
         "spec.shards": [1, 4, 1000, 1001],
         "spec.parallelism": [1, 4, 5, 0],

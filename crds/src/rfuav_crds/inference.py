@@ -37,6 +37,13 @@ class InferenceModel(Spec):
             field=".fromTrainingJob",
             check=lambda m: m.from_training_job is None or (m.architecture is None and not m.classes),
         ),
+        Rule(
+            cel="!has(self.architecture) || has(self.custom) == (self.architecture == 'custom')",
+            message="architecture custom and custom: module:function go together: write both, or leave architecture "
+            "out, which the weights of a training carry",
+            field=".custom",
+            check=lambda m: m.architecture is None or (m.custom is not None) == (m.architecture == "custom"),
+        ),
     )
 
     from_training_job: JobName | None = Field(
