@@ -194,6 +194,27 @@ def test_stopped_and_started_again_with_another_network_it_begins_anew(pictures,
     assert lines(pictures) == lines(pictures, folder="results/whole")
 
 
+def test_shards_of_other_weights_are_not_combined(pictures):
+    """The file is replaced between two shards: nobody takes predictions of two networks for one job's."""
+    spec = inference_spec(shards=3, evaluation={})
+    run(pictures, spec, shard=0)
+    path, out = pictures / "models/out/best.safetensors", pictures / "results/out"
+    state, card = load_file(path), weights.read_card(path)
+    weights.save(path, {**state, "classifier.3.bias": torch.tensor([9.0, 0.0, 0.0])}, card)
+    run(pictures, spec, shard=1)
+    for _ in range(2):  # started again, it says so again
+        with pytest.raises(InvalidConfigurationError, match=r"same weights \(0; 1, 2\)") as caught:
+            run(pictures, spec, shard=2)
+        assert caught.value.reason == "WeightsMismatch"
+        assert not (out / "_SUCCESS").exists()
+        assert not (out / "evaluation.json").exists()
+    (out / "_SUCCESS-0").unlink()
+    run(pictures, spec, shard=0)  # done again, as the error says
+    assert json.loads((out / "_SUCCESS").read_text())["processed"] == 15
+    found = [line for shard in range(3) for line in lines(pictures, f"predictions-{shard}.jsonl")]
+    assert {line["class"] for line in found} == {"alpha"}
+
+
 def _die(environment, at, method, rest):
     """Run a shard that commits after every batch and kills itself at the `at`-th call of `method`, before or after it."""
     import importlib

@@ -5,6 +5,7 @@ In: spec.model of an InferenceJob and the kind of its input. Out: a `Classifier`
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -42,10 +43,13 @@ SPEC_FIELDS = {
 class Classifier:
     """A network on its device, its classes in output order, its preprocessing, its precision (fp32, bf16, fp16).
 
-    `weights` is the file that it was read from.
+    `weights` is the file that it was read from; `digest` is a SHA-256 of what decides a prediction: the weights by
+    their content, the classes, the preprocessing. What `auto` makes of the precision is left out: it may differ between
+    machines that share a job.
     """
 
     weights: Path
+    digest: str
     network: nn.Module
     classes: list[str]
     preprocessing: data.Preprocessing
@@ -94,10 +98,12 @@ def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.d
     preprocessing = _preprocessing(spec, card, kind)
     network = models.build(card.architecture, len(card.classes), preprocessing.image_size, function=spec.model.custom)
     weights.load(path, network, architecture=card.architecture)
+    digest = hashlib.sha256(repr((preprocessing, card.classes)).encode())
+    digest.update(weights.digest(network).encode())
     # Channels last: convolutions on CPUs and on tensor cores alike take it without turning it around first.
     network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = precision.resolve(spec.precision, device)
-    return Classifier(path, network, card.classes, preprocessing, device, chosen)
+    return Classifier(path, digest.hexdigest(), network, card.classes, preprocessing, device, chosen)
 
 
 def _card_from_spec(spec: InferenceJobSpec, path: Path, kind: str) -> weights.Card:

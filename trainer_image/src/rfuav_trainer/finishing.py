@@ -6,7 +6,7 @@ done.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -14,6 +14,7 @@ from rfuav_trainer import evaluate as evaluation
 from rfuav_trainer import evaluation_report, runtime
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.dataset import check_share
+from rfuav_trainer.errors import InvalidConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+MOST_SHOWN = 10
+"""How many shards of each kind an error names."""
+
 
 def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence[str]) -> dict[str, float]:
     """Evaluate and mark the whole job when every shard has left its mark. Doing it twice changes nothing.
@@ -33,12 +37,14 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
 
     Raises:
         InputError: more of the whole job's files than errorThreshold cannot be read.
+        InvalidConfigurationError: the weights were replaced between two shards.
     """
     marks = [runtime.read_mark(output / f"{runtime.SUCCESS}-{shard}") for shard in range(spec.shards)]
     own = [mark for mark in marks if mark is not None and mark.get("uid") == job.uid]
     if len(own) < spec.shards:
         log.info("other shards still work", done=len(own), shards=spec.shards)
         return {}
+    _check_network(own, output)
     totals = {key: sum(mark[key] for mark in own) for key in ("files", "processed", "failed")}
     errors = evaluation.read_lines([output / f"errors-{shard}.jsonl" for shard in range(spec.shards)])
     unreadable = {line["path"]: line["reason"] for line in errors}
@@ -54,6 +60,22 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
     write_json(output / runtime.SUCCESS, mark)
     log.info("done", output=str(output), **totals, **found)
     return found
+
+
+def _check_network(marks: Sequence[Mapping[str, Any]], output: Path) -> None:
+    """Raise when not all shards did the same with the same weights: predictions of two networks make no whole."""
+    shards: dict[str, list[int]] = {}
+    for mark in marks:
+        shards.setdefault(mark["digest"], []).append(mark["shard"])
+    if len(shards) == 1:
+        return
+    parts = [", ".join(map(str, some[:MOST_SHOWN])) + ", ..." * (len(some) > MOST_SHOWN) for some in shards.values()]
+    raise InvalidConfigurationError(
+        f"the shards in {output} were not all classified with the same weights ({'; '.join(parts)}): the file of "
+        "model.weights was replaced meanwhile. Create the job anew with another output.uri, or remove "
+        f"{runtime.SUCCESS}-<shard> of those with the old weights and run them again",
+        reason="WeightsMismatch",
+    )
 
 
 def check_unreadable(spec: InferenceJobSpec, unreadable: Mapping[str, str], *, files: int, processed: int) -> None:

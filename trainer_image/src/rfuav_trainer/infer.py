@@ -16,7 +16,7 @@ import torch
 
 from rfuav_crds import InferenceJobSpec
 from rfuav_crds.inference import Evaluation
-from rfuav_trainer import data, evaluation_report, results, runtime, weights
+from rfuav_trainer import data, evaluation_report, results, runtime
 from rfuav_trainer.annotate import Annotations
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.classifier import Classifier, open_classifier
@@ -134,6 +134,7 @@ class Inference:
             shard=self.job.shard,
             shards=self.spec.shards,
             classes=self.classifier.classes,
+            digest=self.classifier.digest,
             files=self.listing.files,
             processed=self.processed,
             failed=self.failed,
@@ -239,10 +240,8 @@ class Inference:
         log.warning("unreadable file passed over", file=name, problem=reason)
 
     def _inputs_hash(self) -> str:
-        """Of all that the lines depend on: the inputs, how they are prepared, the network's weights, the precision."""
-        network = self.classifier
-        digest = hashlib.sha256(repr((network.preprocessing, network.classes, network.precision)).encode())
-        digest.update(weights.digest(network.network).encode())
+        """Of all that the lines depend on: the inputs, and what is made of them with which weights and precision."""
+        digest = hashlib.sha256(f"{self.classifier.digest}\0{self.classifier.precision}\n".encode())
         for sample in self.listing.samples:
             digest.update(f"{sample.name}\0{sample.frame}\n".encode())
         return digest.hexdigest()
