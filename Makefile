@@ -75,6 +75,10 @@ bench-handoff: venv  ## From a pod that ended to the next that is created, on a 
 bench-train: venv  ## Pictures a second in training, against the reference's way and tuned PyTorch
 	@$(PY) -m bench.train
 
+.PHONY: bench-kept
+bench-kept: venv  ## What reading costs in an epoch when decoded pictures are kept in memory, on disk, or not
+	@$(PY) -m bench.kept
+
 bench-io: venv  ## What a training costs beside its steps: start-up, resume, the stall of a save
 	@$(PY) -m bench.io
 

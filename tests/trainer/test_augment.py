@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from rfuav_trainer import augment, augment_signal, data
+from rfuav_trainer import augment, augment_signal, data, kept
 from rfuav_trainer.spectrogram import SpectrogramParameters
 
 PICTURES = tuple(augment.PICTURES)
@@ -232,7 +232,7 @@ def recording(tmp_path):
 
 
 def test_a_reader_that_changes_follows_from_seed_epoch_and_frame(recording, always):
-    plain = data.Reader(data.Preprocessing("iq", 32, *data.SPECTROGRAM, PARAMETERS), cache_bytes=1_000_000)
+    plain = data.Reader(data.Preprocessing("iq", 32, *data.SPECTROGRAM, PARAMETERS), homes=[kept.Memory(1_000_000)])
     names = list(augment_signal.SIGNALS)
 
     def read(frame=0, seed=1, epoch=0):

@@ -48,14 +48,16 @@ def others(process):
 
 
 def start(desk, job):
-    return desk.start("run", env={**desk.environment("TrainingJob", job), **TWO})
+    scratch = {"TRAINER_CACHE": str(desk / "scratch"), "TRAINER_PICTURES_BYTES": "16Mi"}
+    return desk.start("run", env={**desk.environment("TrainingJob", job), **TWO, **scratch})
 
 
-def under_way(tmp_path):
+def under_way(tmp_path, job=LONG):
     """A training on two GPUs after its first epoch: where it lies, and its first process."""
     desk = Desk(tmp_path)
+    (tmp_path / "scratch").mkdir()
     image_set(desk / "captures/train", count=7)
-    process = start(desk, LONG)
+    process = start(desk, job)
     until((desk / "models/out/history.jsonl").exists, otherwise=(desk / "log.txt").read_text)
     return desk, process
 
@@ -71,6 +73,17 @@ def test_two_gpus_end_with_the_weights_of_one(tmp_path):
     alone, shared = load_file(one / "models/out/last.safetensors"), load_file(two / "models/out/last.safetensors")
     for name, value in alone.items():
         torch.testing.assert_close(shared[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_what_one_has_decoded_the_others_need_not_decode_again(tmp_path):
+    """After the first epoch, in which each read other files, no file is needed any more."""
+    desk, process = under_way(tmp_path, training_spec(training__epochs=12, training__batchSize=5, resources__gpus=2))
+    for path in (desk / "captures/train").rglob("*.png"):
+        path.unlink()
+    ended = desk.end(process)
+    assert ended.code == 0, ended.output
+    assert json.loads((desk / "models/out/report.json").read_text())["unreadable"] == {}
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_told_to_stop_all_stop_with_a_checkpoint_and_go_on(tmp_path):
@@ -135,7 +148,7 @@ def test_however_many_are_deaf_they_have_one_time_to_end(tmp_path, monkeypatch):
 
 
 def refuses(_job, _progress, _stop):
-    cache = storage._new_cache(os.environ["KEPT"], None)
+    cache = storage._new_cache(Path(os.environ["KEPT"]), None)
     storage._cache.append(cache)
     (cache.folder / "fetched").touch()
     raise InputError("the folder is empty")

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from trainer.trainer_kit import image_set, tone_set
 
-from rfuav_trainer import annotate, data, prepare
+from rfuav_trainer import annotate, data, kept, prepare
 from rfuav_trainer.data import Sample
 from rfuav_trainer.errors import InputError, UnreadableFileError
 from rfuav_trainer.loading import batches, cut
@@ -153,7 +153,7 @@ def test_batches_keep_the_order_and_name_what_cannot_be_read(tmp_path, workers):
 def test_the_cache_holds_as_much_as_it_may(tmp_path):
     image_set(tmp_path, count=2)
     files = sorted(tmp_path.rglob("*.png"))
-    reader = data.Reader(data.Preprocessing("image", 16), cache_bytes=2 * 3 * 16 * 16)
+    reader = data.Reader(data.Preprocessing("image", 16), homes=[kept.Memory(2 * 3 * 16 * 16)])
     first = [reader.read(Sample(path, path.name)) for path in files]
     for path in files:
         path.write_bytes(b"gone")

@@ -210,7 +210,7 @@ def test_a_volume_that_is_full_is_not_the_fault_of_the_store(cache, monkeypatch,
 def test_the_processes_of_a_pod_share_the_volume(tmp_path, monkeypatch):
     monkeypatch.setattr(storage.shutil, "disk_usage", lambda _path: SimpleNamespace(free=16000))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    made = storage._new_cache(str(tmp_path), None)
+    made = storage._new_cache(tmp_path, None)
     assert made.limit == 1000
     made.close()
 

@@ -169,6 +169,13 @@ def test_resources():
     assert manifest["spec"]["tolerations"] == []
 
 
+def test_the_pod_is_told_how_much_scratch_it_may_use():
+    manifest, _ = built()
+    told = next(e for e in container(manifest)["env"] if e["name"] == "RFUAV_EPHEMERAL_STORAGE")
+    field = {"containerName": "trainer", "resource": "limits.ephemeral-storage"}
+    assert told["valueFrom"] == {"resourceFieldRef": field}
+
+
 def test_without_a_gpu_only_where_it_is_allowed():
     assert "RFUAV_ALLOW_CPU" not in env(built()[0])
     assert env(built(allow_cpu=True)[0])["RFUAV_ALLOW_CPU"] == "1"

@@ -90,6 +90,10 @@ class ChangingReader:
         self._reader, self._seed, self._epoch = reader, seed, epoch
         self._changes = [change for name, change in SIGNALS.items() if name in names]
 
+    def holds(self, sample: Sample) -> bool:
+        """Whether the file is not needed any more."""
+        return not self._changes and self._reader.holds(sample)
+
     def read(self, sample: Sample) -> Tensor:
         """The picture of one sample: uint8, (3, size, size) for images, (1 or 3, size, size) for recordings.
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from rfuav_trainer.kept import Home
+
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 IQ_SUFFIXES = frozenset({".iq", ".dat", ".sigmf-data"})
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -241,21 +243,24 @@ def in_colours(image: Image.Image) -> Image.Image:
 
 
 class Reader:
-    """Reads samples as 8-bit pictures and keeps up to `cache_bytes` of them: every epoch reads them again.
+    """Reads samples as 8-bit pictures; those that one of the homes holds are not decoded again.
 
     Args:
         preprocessing: how files become pictures.
-        cache_bytes: how much may be kept.
+        homes: where pictures are kept, in the order in which they are asked.
         device: where recordings are transformed.
     """
 
     def __init__(
-        self, preprocessing: Preprocessing, *, cache_bytes: int = 0, device: torch.device | str = "cpu"
+        self, preprocessing: Preprocessing, *, homes: Sequence[Home] = (), device: torch.device | str = "cpu"
     ) -> None:
         self.preprocessing = preprocessing
         self._device = torch.device(device)
-        self._left = cache_bytes
-        self._cache: dict[tuple[Path, int | None], Tensor] = {}
+        self._homes = homes
+
+    def holds(self, sample: Sample) -> bool:
+        """Whether the file is not needed any more."""
+        return any(home.holds((sample.path, sample.frame)) for home in self._homes)
 
     def read(self, sample: Sample) -> Tensor:
         """The picture of one sample: uint8, (3, size, size) for images, (1 or 3, size, size) for recordings.
@@ -264,9 +269,10 @@ class Reader:
             UnreadableFileError: the file cannot be read.
         """
         key = (sample.path, sample.frame)
-        kept = self._cache.get(key)
-        if kept is not None:
-            return kept
+        for home in self._homes:
+            kept = home.get(key)
+            if kept is not None:
+                return kept
         size = self.preprocessing.image_size
         spectrogram = self.preprocessing.spectrogram
         if sample.frame is None or spectrogram is None:
@@ -277,9 +283,7 @@ class Reader:
             if not good.item():
                 raise UnreadableFileError(recording.NO_NUMBERS.format(frame=sample.frame))
             result = found[0].cpu()
-        if result.nbytes <= self._left:
-            self._left -= result.nbytes
-            self._cache[key] = result
+        any(home.put(key, result) for home in self._homes)  # the first that has room
         return result
 
 

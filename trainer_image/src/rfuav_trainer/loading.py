@@ -31,6 +31,9 @@ READ_AHEAD = 2  # batches
 class Reads(Protocol):
     """What turns a sample into a picture: a `Reader`, or one that changes what it reads."""
 
+    def holds(self, sample: Sample) -> bool:
+        """Whether it can be read without its file."""
+
     def read(self, sample: Sample) -> Tensor:
         """Uint8, (1 or 3, size, size), or UnreadableFileError."""
 
@@ -67,7 +70,7 @@ def batches(parts: Sequence[Sequence[Sample]], reader: Reads, workers: int = 0) 
     """
     if workers == 0:
         for part, following in pairwise([*parts, []]):
-            storage.fetch_ahead(sample.path for sample in following)
+            _fetch_ahead(following, reader)
             yield _assemble(part, [_read(reader, sample) for sample in part])
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="reader")
@@ -77,7 +80,7 @@ def batches(parts: Sequence[Sequence[Sample]], reader: Reads, workers: int = 0) 
     try:
         while True:
             while len(ahead) <= READ_AHEAD and (part := next(remaining, nothing)) is not nothing:
-                storage.fetch_ahead(sample.path for sample in part)
+                _fetch_ahead(part, reader)
                 ahead.append((part, [pool.submit(_read, reader, sample) for sample in part]))
             if not ahead:
                 return
@@ -85,6 +88,10 @@ def batches(parts: Sequence[Sequence[Sample]], reader: Reads, workers: int = 0) 
             yield _assemble(part, [future.result() for future in futures])
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _fetch_ahead(part: Sequence[Sample], reader: Reads) -> None:
+    storage.fetch_ahead(sample.path for sample in part if not reader.holds(sample))
 
 
 def _read(reader: Reads, sample: Sample) -> Tensor | str:

@@ -244,7 +244,7 @@ def path(uri: str, where: str) -> Path:
     """The local path of the remote folder or object `uri`; see `Cache.path`. `where` is the field's name."""
     with _starting:
         if not _cache:
-            _cache.append(_new_cache(os.environ.get(CACHE_FOLDER) or None, os.environ.get(CACHE_BYTES)))
+            _cache.append(_new_cache(volume(), os.environ.get(CACHE_BYTES)))
     return _cache[0].path(uri, where)
 
 
@@ -285,8 +285,12 @@ def leave(code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def _new_cache(folder: str | None, limit: str | None) -> Cache:
-    base = Path(folder or tempfile.gettempdir())
+def volume() -> Path:
+    """The scratch folder of this machine or pod."""
+    return Path(os.environ.get(CACHE_FOLDER) or tempfile.gettempdir())
+
+
+def _new_cache(base: Path, limit: str | None) -> Cache:
     try:
         base.mkdir(parents=True, exist_ok=True)
         most = int(parse_quantity(limit)) if limit else _share_of(base)

@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional
 
 from rfuav_crds import TrainingJobSpec
-from rfuav_trainer import augment_signal, fitting, metrics, models, report, runtime, weights
+from rfuav_trainer import augment_signal, fitting, kept, metrics, models, report, runtime, weights
 from rfuav_trainer.checkpoint import CheckpointStore, Saved, write_json
 from rfuav_trainer.crew import crew
 from rfuav_trainer.data import Reader
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from rfuav_trainer.data import Sample
 
 log = structlog.get_logger()
-
-CACHE_SHARE = 0.25
-"""Share of the job's memory that may hold decoded pictures between epochs."""
 
 
 def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any]:
@@ -82,9 +79,19 @@ def _train(
     runtime.prepare_output(output, "output.uri")
     world = join(device, stop)
     try:
-        return Training(
-            job, spec, output=output, dataset=dataset, device=device, progress=progress, stop=stop, world=world
-        ).run()
+        with kept.homes(job, dataset, world) as homes:
+            reader = Reader(dataset.preprocessing, homes=homes, device=device)
+            return Training(
+                job,
+                spec,
+                output=output,
+                dataset=dataset,
+                reader=reader,
+                device=device,
+                progress=progress,
+                stop=stop,
+                world=world,
+            ).run()
     finally:
         world.leave()
 
@@ -99,17 +106,18 @@ class Training:
         *,
         output: Path,
         dataset: Dataset,
+        reader: Reader,
         device: torch.device,
         progress: Progress,
         stop: runtime.StopSignal,
         world: World,
     ) -> None:
-        self.job, self.spec, self.output, self.dataset, self.device = job, spec, output, dataset, device
+        self.job, self.spec, self.output, self.device = job, spec, output, device
+        self.dataset, self.reader = dataset, reader
         self.progress, self.stop, self.world = progress if world.first else Progress(None), stop, world
         self.position = Position()
         self.saved: Saved | None = None
         self.workers = resolve_workers(job, spec)
-        self.reader = Reader(dataset.preprocessing, cache_bytes=int(job.memory * CACHE_SHARE), device=device)
         self.store = CheckpointStore(
             output / "checkpoints" / job.uid,
             keep=spec.checkpoint.keep,

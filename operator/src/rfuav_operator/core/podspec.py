@@ -255,7 +255,12 @@ def _environment(
         env["KUBEFLOW_TRAINER_SERVER_URL"] = progress_url(job, defaults)
         env["KUBEFLOW_TRAINER_SERVER_CA_CERT"] = f"{SECRETS}/ca.crt"
         env["KUBEFLOW_TRAINER_SERVER_TOKEN"] = f"{SECRETS}/token"
-    return [{"name": name, "value": value} for name, value in env.items()]
+    # A LimitRange may set the limit when the pod is created; where nobody does, this is what the node has.
+    limit = {"resourceFieldRef": {"containerName": CONTAINER, "resource": "limits.ephemeral-storage"}}
+    return [
+        *({"name": name, "value": value} for name, value in env.items()),
+        {"name": "RFUAV_EPHEMERAL_STORAGE", "valueFrom": limit},
+    ]
 
 
 def _rendezvous(job: Job, assignment: Assignment, attempt: int) -> dict[str, str]:
