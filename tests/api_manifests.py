@@ -315,6 +315,11 @@ BAD: list[Bad] = [
         ("input.pattern", "/abs/*.iq", "write a pattern relative to uri"),
         ("input.pattern", "../*.iq", "write a pattern relative to uri"),
         ("input.pattern", "", "at least 1 chars long"),
+        (
+            {"spec.input": {"uri": "pvc://captures/all.JSONL", "pattern": "*.iq"}},
+            "spec.input.pattern",
+            "a manifest lists its files itself",
+        ),
         ("input.format", "video", 'supported values: "image", "iq", "auto"'),
         ("iq.sampleRate", "fast", "write a rate in samples per second"),
         ("output", REMOVED, "Required value"),

@@ -488,7 +488,7 @@ def test_int16_recordings_of_a_float32_model(recordings):
         (
             {"evaluation": {}, "input__uri": "pvc://captures/strange"},
             "image",
-            "folders strange in .* are no classes of the weights",
+            "labels strange of inputs in .* are no classes of the weights",
         ),
         ({"model__architecture": "resnet18"}, "image", "holds a mobilenet_v3_small, model.architecture says resnet18"),
         ({"model__classes": ["x", "y", "z"]}, "image", "trained on other classes"),

@@ -178,3 +178,20 @@ def test_a_manifest_in_an_object_store(desk):
         spec = training_spec(dataset__train__uri="s3://listed/set/train.parquet", training__epochs=1)
         ended = desk.pod("TrainingJob", spec, env=s3_environment(endpoint))
     assert ended.code == 0, ended.output
+
+
+def test_rows_without_snr_take_it_from_the_path_or_the_file_beside(desk):
+    root = tone_set(desk / "captures/deep", classes=("alpha", "-30dB"), count=4)  # a class's name is no SNR
+    rows = rows_of(root)
+    for row in rows:
+        del row["snr"]
+    (root / "alpha/000.json").unlink()
+    (root / "snr_5").mkdir()
+    (root / "alpha/000.iq").rename(root / "snr_5/x.iq")
+    rows[next(n for n, row in enumerate(rows) if row["path"] == "alpha/000.iq")]["path"] = "snr_5/x.iq"
+    write(root / "train.jsonl", rows)
+    found = opened(desk, manifest_spec("deep/train.jsonl", dataset__iq=IQ))
+    levels = {s.name: s.snr for s in found.train + found.validation}
+    assert levels["snr_5/x.iq"] == 5
+    assert levels["-30dB/000.iq"] == levels["-30dB/002.iq"] == -10
+    assert levels["-30dB/001.iq"] == 10

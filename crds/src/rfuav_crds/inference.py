@@ -1,5 +1,6 @@
 """InferenceJob: which weights, on which recordings, and where the predictions go."""
 
+import re
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -19,6 +20,8 @@ from rfuav_crds.iq import Iq
 from rfuav_crds.quantity import IntOrString, auto_or_count
 from rfuav_crds.rules import IMMUTABLE, SET, Rule, keeps
 from rfuav_crds.running import Running
+
+_MANIFEST = "[.](?i:jsonl|parquet)$"
 
 
 class InferenceModel(Spec):
@@ -72,8 +75,18 @@ class InferenceModel(Spec):
 class InferenceInput(Spec):
     """The recordings or pictures to classify."""
 
+    rules = (
+        Rule(
+            cel=f"self.pattern == '**/*' || !self.uri.matches(r'{_MANIFEST}')",
+            message="a manifest lists its files itself: remove pattern, or write the folder as uri",
+            field=".pattern",
+            check=lambda i: i.pattern == "**/*" or re.search(_MANIFEST, i.uri) is None,
+        ),
+    )
+
     uri: DataUri = Field(
-        description="Folder or file: pvc://CLAIM/path, s3://bucket/prefix, hf://datasets/owner/name or file:///path."
+        description="Folder, file, or manifest (.jsonl or .parquet with path, and perhaps label and snr): "
+        "pvc://CLAIM/path, s3://bucket/prefix, hf://datasets/owner/name or file:///path."
     )
     pattern: Annotated[
         str,
@@ -104,7 +117,7 @@ class InferenceOutput(Spec):
 
 
 class Evaluation(Spec):
-    """Present: the inputs lie in folders named after their class; metrics and a confusion matrix are written."""
+    """Present: folders or a manifest tell the inputs' classes; metrics and a confusion matrix are written."""
 
 
 class InferenceJobSpec(Running):
@@ -132,8 +145,8 @@ class InferenceJobSpec(Running):
     output: Annotated[InferenceOutput, IMMUTABLE] = Field(description="Where the results go. Required; cannot change.")
     evaluation: Evaluation | None = Field(
         None,
-        description="{}: the inputs are labelled by folder, metrics are computed. Cannot change. Default: no "
-        "evaluation.",
+        description="{}: the inputs are labelled by folder or manifest, metrics are computed. Cannot change. "
+        "Default: no evaluation.",
     )
     batch_size: Annotated[IntOrString, auto_or_count(1, 65_536), IMMUTABLE] = Field(
         "auto", description="Pictures a step, from 1, or auto: by the memory. Cannot change. Default: auto."

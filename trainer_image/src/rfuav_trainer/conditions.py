@@ -44,6 +44,16 @@ def conditions(name: str, beside: dict[str, Any]) -> tuple[float | None, str | N
     return None if snr is None else float(round(float(snr))), colours
 
 
+def first_folder(path: str) -> str:
+    """The first folder of a relative path, which names its class; empty for a file that is in none."""
+    return path.partition("/")[0] if "/" in path else ""
+
+
+def in_class(label: str, path: str) -> str:
+    """A path that begins with its class, as `conditions` wants it, for a file that may lie anywhere."""
+    return path if first_folder(path) == label else f"{label}/{path}"
+
+
 def recording_of(name: str) -> str:
     """Which recording a picture was made from: pictures with the same never part in a split.
 

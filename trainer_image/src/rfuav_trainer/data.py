@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 IQ_SUFFIXES = frozenset({".iq", ".dat", ".sigmf-data"})
+SUFFIXES = {"image": IMAGE_SUFFIXES, "iq": IQ_SUFFIXES}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SPECTROGRAM = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 

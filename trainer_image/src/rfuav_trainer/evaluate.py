@@ -1,7 +1,7 @@
 """How good the predictions are: over all, for each class, by signal-to-noise ratio, by colour map, by confidence.
 
-In: prediction lines of inputs that lie in folders named after their class, a few at a time. Out: what `evaluation.json`
-holds; `evaluation_report` makes pages and pictures of it.
+In: prediction lines of inputs whose class is known, a few at a time. Out: what `evaluation.json` holds;
+`evaluation_report` makes pages and pictures of it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import structlog
 import torch
 
 from rfuav_trainer import data
-from rfuav_trainer.conditions import conditions
+from rfuav_trainer.conditions import conditions, first_folder, in_class
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.metrics import CONFIDENCES, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 log = structlog.get_logger()
@@ -33,8 +33,9 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path
     """Metrics over all predictions, for each SNR, and for each colour map.
 
     Args:
-        lines: predictions; their `path` begins with the name of the true class. `scores` (one for each class) may be
-            missing, then `top` stands in for them.
+        lines: predictions; `label` is the true class, without it the first folder of `path` is. `scores` (one for each
+            class) may be missing, then `top` stands in for them. `snr` (dB) may be missing, then the path or the file
+            beside the input may tell it.
         classes: names in the order of the scores.
         root: the input folder, where a file beside an input may tell its SNR and colour map.
 
@@ -46,8 +47,8 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path
         Without all scores the average precisions are left out: they cannot be known.
 
     Raises:
-        InputError: there are no predictions, or inputs that lie in no folder.
-        InvalidConfigurationError: a folder is no class of the weights.
+        InputError: there are no predictions, or inputs without label that lie in no folder.
+        InvalidConfigurationError: a label is no class of the weights.
     """
     index = {name: position for position, name in enumerate(classes)}
     whole = True
@@ -55,10 +56,11 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path
     left_out = set[float | str]()
     remaining = iter(lines)
     while part := list(islice(remaining, TOGETHER)):
-        check_labels([line["path"] for line in part], classes, root)
+        true = [_label(line) for line in part]
+        check_labels(dict(zip((line["path"] for line in part), true, strict=True)), classes, root)
         scores = torch.tensor([_scores(line, index) for line in part], dtype=torch.float32)
         whole = whole and all("scores" in line or len(line["top"]) == len(classes) for line in part)
-        labels = torch.tensor([index[line["path"].partition("/")[0]] for line in part])
+        labels = torch.tensor([index[label] for label in true])
         total.add(scores, labels)
         snr, colours = zip(*_conditions(part, root), strict=True)
         for groups, values in ((by_snr, snr), (by_map, colours)):
@@ -128,23 +130,33 @@ def _conditions(lines: Iterable[dict[str, Any]], root: Path) -> Iterator[tuple[f
     for line in lines:
         if line["path"] != last:
             last = line["path"]
-            found = conditions(last, data.read_label_file(root / last))
+            found = conditions(in_class(_label(line), last), data.read_label_file(root / last))
+            if "snr" in line:
+                found = (float(round(line["snr"])), found[1])
         yield found
 
 
-def check_labels(names: Sequence[str], classes: Sequence[str], root: Path) -> None:
-    """Raise when the inputs of an evaluation are not in folders that are named after the weights' classes."""
-    loose = [name for name in names if "/" not in name]
-    if loose:
+def _label(line: dict[str, Any]) -> str:
+    """The true class of a prediction's input; empty when nothing says it."""
+    stated: str | None = line.get("label")
+    return first_folder(line["path"]) if stated is None else stated
+
+
+def check_labels(labels: Mapping[str, str], classes: Sequence[str], root: Path) -> None:
+    """Raise when not every input of an evaluation, by its name, has a label that is a class of the weights."""
+    loose = next((name for name, label in labels.items() if not label), None)
+    if loose is not None:
         raise InputError(
-            f"evaluation needs every input in a folder named after its class: {root}/{loose[0]} is in none",
+            f"evaluation needs every input in a folder named after its class, or in a manifest with its label: "
+            f"{root}/{loose} has none",
             reason="LabelsMissing",
         )
-    unknown = sorted({name.partition("/")[0] for name in names} - set(classes))
+    unknown = sorted({*labels.values()} - set(classes))
     if unknown:
         raise InvalidConfigurationError(
-            f"the folders {', '.join(unknown[:5])} in {root} are no classes of the weights ({', '.join(classes[:10])}"
-            f"{', ...' if classes[10:] else ''}): rename them, or leave evaluation out",
+            f"the labels {', '.join(unknown[:5])} of inputs in {root} are no classes of the weights "
+            f"({', '.join(classes[:10])}{', ...' if classes[10:] else ''}): rename the folders, or correct the "
+            "manifest, or leave evaluation out",
             reason="ClassMismatch",
         )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rfuav_trainer import evaluate as evaluation
-from rfuav_trainer import evaluation_report, runtime
+from rfuav_trainer import evaluation_report, inputs, runtime
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.dataset import check_share
 from rfuav_trainer.errors import InvalidConfigurationError
@@ -52,8 +52,7 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
     found: dict[str, float] = {}
     if spec.evaluation is not None:
         paths = [output / f"predictions-{shard}.jsonl" for shard in range(spec.shards)]
-        root = job.path(spec.input.uri, "input.uri")
-        content = evaluation.evaluate(evaluation.read_lines(paths), classes, root)
+        content = evaluation.evaluate(evaluation.read_lines(paths), classes, inputs.root_of(job, spec))
         evaluation_report.write(output, content, f"{job.name}: evaluation")
         found = content["metrics"]
     mark = runtime.mark_of(job, shards=spec.shards, outputs=outputs_of(spec), metrics=found, **totals)

@@ -16,7 +16,7 @@ import torch
 
 from rfuav_crds import InferenceJobSpec
 from rfuav_crds.inference import Evaluation
-from rfuav_trainer import data, evaluation_report, results, runtime
+from rfuav_trainer import data, evaluation_report, inputs, results, runtime
 from rfuav_trainer.annotate import Annotations
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.classifier import Classifier, open_classifier
@@ -88,16 +88,14 @@ class Inference:
         self, job: Job, spec: InferenceJobSpec, output: Path, *, progress: Progress, stop: runtime.StopSignal
     ) -> None:
         self.job, self.spec, self.output, self.progress, self.stop = job, spec, output, progress, stop
-        where = "input.uri"
-        self.root = job.path(spec.input.uri, where)
-        files, kind = data.find_files(self.root, spec.input.pattern, spec.input.format, where=where)
-        base = self.root if self.root.is_dir() else self.root.parent
-        own = [p for p in files if in_shard(p.relative_to(base).as_posix(), job.shard, spec.shards)]
+        self.inputs = inputs.find(job, spec)
+        own = [name for name in self.inputs.names if in_shard(name, job.shard, spec.shards)]
         self.device = runtime.choose_device(job)
-        self.classifier: Classifier = open_classifier(job, spec, kind, self.device)
+        self.classifier: Classifier = open_classifier(job, spec, self.inputs.kind, self.device)
         if spec.evaluation is not None:
-            check_labels([p.relative_to(base).as_posix() for p in files], self.classifier.classes, self.root)
-        self.listing = data.list_samples(own, self.root, self.classifier.preprocessing.spectrogram)
+            labels = {name: self.inputs.label(name) for name in self.inputs.names}
+            check_labels(labels, self.classifier.classes, self.inputs.root)
+        self.listing = self.inputs.samples(own, self.classifier.preprocessing.spectrogram)
         self.unreadable: dict[str, str] = {}
         self.processed = 0
         self.failed = 0
@@ -216,7 +214,7 @@ class Inference:
             {"class": classes[index], "score": round(score, 6)}
             for index, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-        line: dict[str, Any] = {"path": sample.name}
+        line: dict[str, Any] = {"path": sample.name, **self._stated(sample)}
         text = f"{top[0]['class']}  {top[0]['score']:.1%}"
         spectrogram = self.classifier.preprocessing.spectrogram
         if sample.frame is not None and spectrogram is not None:
@@ -233,6 +231,13 @@ class Inference:
         self.processed += 1
         return text
 
+    def _stated(self, sample: Sample) -> dict[str, Any]:
+        """What a manifest says of an input: label and SNR, for the evaluation and for whoever reads the line."""
+        row = self.inputs.rows.get(sample.name)
+        if row is None:
+            return {}
+        return {**({"label": row.label} if row.label else {}), **({} if row.snr is None else {"snr": row.snr})}
+
     def _refuse(self, shard: results.ShardResults, name: str, reason: str, frame: int | None) -> None:
         shard.write("errors", {"path": name, **({} if frame is None else {"frame": frame}), "reason": reason})
         self.unreadable[name] = reason
@@ -243,7 +248,7 @@ class Inference:
         """Of all that the lines depend on: the inputs, and what is made of them with which weights and precision."""
         digest = hashlib.sha256(f"{self.classifier.digest}\0{self.classifier.precision}\n".encode())
         for sample in self.listing.samples:
-            digest.update(f"{sample.name}\0{sample.frame}\n".encode())
+            digest.update(f"{sample.name}\0{sample.frame}\0{self._stated(sample)}\n".encode())
         return digest.hexdigest()
 
     def _report(self, *, now: bool = False) -> None:

@@ -1,6 +1,7 @@
 """Data sets as a list: JSON Lines or Parquet with a path, a label, and perhaps SNR and recording for each file.
 
-In: `train.jsonl` or `train.parquet`, paths relative to its folder. Out: rows that have been checked, and their samples.
+In: `train.jsonl` or `train.parquet`, paths relative to its folder. Out: rows that have been checked, and a training's
+samples; `inputs` has those of an inference.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rfuav_trainer import data, storage
+from rfuav_trainer.conditions import conditions, in_class
 from rfuav_trainer.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jsonl", ".parquet")
 COLUMNS = ("path", "label", "snr", "recording")
+MISSING = "does not exist"
+"""Why a file that a manifest lists cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Row:
 
     Attributes:
         path: relative to the manifest's folder, with forward slashes.
-        label: name of its class.
+        label: name of its class; empty when not stated.
         snr: in dB; None when not stated.
         recording: files of one recording have the same and never part in a split; the file itself when not stated.
     """
@@ -44,8 +48,13 @@ def is_manifest(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
-def read(path: Path, *, where: str) -> list[Row]:
+def read(path: Path, *, where: str, labelled: bool = True) -> list[Row]:
     """The rows of a manifest, sorted by path; columns of other names are left alone.
+
+    Args:
+        path: the file.
+        where: the field that names it, for messages.
+        labelled: whether every row has to state its label.
 
     Raises:
         InputError: it is missing, no manifest, or a row says what cannot be; the message names the row.
@@ -56,7 +65,7 @@ def read(path: Path, *, where: str) -> list[Row]:
     with storage.opened(path) as here:
         for number, content in enumerate(_records(here, where), start=1):
             at = f"{where}: {path.name}, row {number}"
-            row = _checked(content, at)
+            row = _checked(content, at, labelled=labelled)
             if row.path in rows:
                 raise InputError(f"{at}: {row.path} was listed before: list every file once")
             rows[row.path] = row
@@ -73,6 +82,11 @@ def classes(rows: Iterable[Row], *, where: str) -> list[str]:
     return found
 
 
+def suffix(row: Row) -> str:
+    """How the name of its file ends, as in `.png`, in lower case."""
+    return f".{row.path.rpartition('.')[2].lower()}"
+
+
 def kind_of(rows: Iterable[Row], wanted: str, *, where: str) -> str:
     """Image or iq, by the names of the files, or as `wanted` says.
 
@@ -81,9 +95,8 @@ def kind_of(rows: Iterable[Row], wanted: str, *, where: str) -> str:
     """
     kinds: dict[str, str] = {}
     for row in rows:
-        suffix = f".{row.path.rpartition('.')[2].lower()}"
-        kind = "iq" if suffix in data.IQ_SUFFIXES else "image" if suffix in data.IMAGE_SUFFIXES else ""
-        if not kind:
+        kind = next((kind for kind, suffixes in data.SUFFIXES.items() if suffix(row) in suffixes), None)
+        if kind is None:
             raise InputError(f"{where}: {row.path} is neither a picture nor a recording, by its name: remove the row")
         kinds.setdefault(kind, row.path)
     if wanted == "auto" and len(kinds) > 1:
@@ -108,15 +121,16 @@ def list_rows(
     Raises:
         InputError: nothing of a class can be read.
     """
-    suffixes = data.IQ_SUFFIXES if kind == "iq" else data.IMAGE_SUFFIXES
-    wanted = {r.path: r for r in rows if f".{r.path.rpartition('.')[2].lower()}" in suffixes}
+    wanted = {row.path: row for row in rows if suffix(row) in data.SUFFIXES[kind]}
     root = path.parent
-    missing = {name: "does not exist" for name in wanted if not (root / name).is_file()}
-    files = [root / name for name in wanted if name not in missing]
-    listing = data.list_samples(files, root, spectrogram if kind == "iq" else None)
+    missing = {name: MISSING for name in wanted if not (root / name).is_file()}
+    found = [row for name, row in wanted.items() if name not in missing]
+    listing = data.list_samples([root / row.path for row in found], root, spectrogram if kind == "iq" else None)
     index = {name: number for number, name in enumerate(labels)}
+    storage.fetch_ahead((root / row.path).with_suffix(".json") for row in found if row.snr is None)
+    levels = {row.path: _snr(row, root) for row in found}
     samples = [
-        replace(s, label=index[row.label], group=row.recording, snr=row.snr)
+        replace(s, label=index[row.label], group=row.recording, snr=levels[s.name])
         for s in listing.samples
         for row in (wanted[s.name],)
     ]
@@ -126,6 +140,13 @@ def list_rows(
         reason = next(iter(unreadable.items()), ("no file", f"none is of format {kind}"))
         raise InputError(f"{where}: nothing of class {labels[empty[0]]} can be read (for instance {': '.join(reason)})")
     return data.Listing(samples, unreadable, len(wanted))
+
+
+def _snr(row: Row, root: Path) -> float | None:
+    """As the row says, else as the file's name or the file beside it does."""
+    if row.snr is not None:
+        return row.snr
+    return conditions(in_class(row.label, row.path), data.read_label_file(root / row.path))[0]
 
 
 def _records(path: Path, where: str) -> Iterator[Any]:
@@ -155,17 +176,19 @@ def _json_lines(path: Path, where: str) -> Iterator[Any]:
                 raise InputError(f"{where}: {path.name}, line {number} is not JSON: {error}") from error
 
 
-def _checked(content: Any, where: str) -> Row:
+def _checked(content: Any, where: str, *, labelled: bool) -> Row:
     if not isinstance(content, dict):
-        raise InputError(f"{where}: write an object with path and label")
+        raise InputError(f"{where}: write an object with path{' and label' if labelled else ''}")
     path, label, snr = content.get("path"), content.get("label"), content.get("snr")
     recording = content.get("recording")
     if not isinstance(path, str) or not {"", ".", ".."}.isdisjoint(path.split("/")) or "\\" in path:
         raise InputError(f"{where}: path {path!r}: write a path below the manifest's folder, without '..'")
-    if not isinstance(label, str) or not label:
-        raise InputError(f"{where}: label {label!r}: write the name of the class")
+    if (labelled or label is not None) and (not isinstance(label, str) or not label):
+        raise InputError(
+            f"{where}: label {label!r}: write the name of the class{'' if labelled else ', or leave it out'}"
+        )
     if snr is not None and (isinstance(snr, bool) or not isinstance(snr, int | float) or snr != snr):  # noqa: PLR0124
         raise InputError(f"{where}: snr {snr!r}: write a number of dB, or leave it out")
     if recording is not None and not isinstance(recording, str):
         raise InputError(f"{where}: recording {recording!r}: write a name, or leave it out")
-    return Row(path, label, None if snr is None else float(snr), recording or path)
+    return Row(path, label or "", None if snr is None else float(snr), recording or path)

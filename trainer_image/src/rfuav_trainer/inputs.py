@@ -1,0 +1,74 @@
+"""What an InferenceJob classifies: the files of a folder, one file, or those that a manifest lists.
+
+In: spec.input. Out: `Inputs`, whose names tell the shards apart, and the samples of those that a shard works on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rfuav_trainer import data, manifest
+from rfuav_trainer.conditions import first_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rfuav_crds import InferenceJobSpec
+    from rfuav_trainer.config import Job
+    from rfuav_trainer.spectrogram import SpectrogramParameters
+
+WHERE = "input.uri"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of a whole job.
+
+    Attributes:
+        root: the folder that their names are relative to.
+        kind: image or iq.
+        names: paths below `root`, with forward slashes, sorted.
+        rows: what a manifest says of them, by name; empty for a folder.
+    """
+
+    root: Path
+    kind: str
+    names: Sequence[str]
+    rows: dict[str, manifest.Row] = field(default_factory=dict)
+
+    def label(self, name: str) -> str:
+        """The class that an input belongs to: as the manifest says, else its first folder; empty when neither does."""
+        row = self.rows.get(name)
+        return first_folder(name) if row is None else row.label
+
+    def samples(self, names: Sequence[str], spectrogram: SpectrogramParameters | None) -> data.Listing:
+        """The samples of some of the inputs; those that a manifest lists and nobody finds count as unreadable."""
+        missing = {name: manifest.MISSING for name in names if self.rows and not (self.root / name).is_file()}
+        files = [self.root / name for name in names if name not in missing]
+        listing = data.list_samples(files, self.root, spectrogram)
+        return data.Listing(listing.samples, {**missing, **listing.unreadable}, len(names))
+
+
+def root_of(job: Job, spec: InferenceJobSpec) -> Path:
+    """The folder that the names of the inputs are relative to."""
+    path = job.path(spec.input.uri, WHERE)
+    return path if path.is_dir() else path.parent
+
+
+def find(job: Job, spec: InferenceJobSpec) -> Inputs:
+    """The inputs of the whole job.
+
+    Raises:
+        InputError: nothing is there, both formats are and none was chosen, or the manifest is wrong.
+    """
+    path = job.path(spec.input.uri, WHERE)
+    if manifest.is_manifest(path):
+        rows = manifest.read(path, where=WHERE, labelled=False)
+        kind = manifest.kind_of(rows, spec.input.format, where=WHERE)
+        chosen = {row.path: row for row in rows if manifest.suffix(row) in data.SUFFIXES[kind]}
+        return Inputs(path.parent, kind, [*chosen], chosen)
+    files, kind = data.find_files(path, spec.input.pattern, spec.input.format, where=WHERE)
+    root = root_of(job, spec)
+    return Inputs(root, kind, [file.relative_to(root).as_posix() for file in files])
