@@ -466,7 +466,8 @@ class Cluster:
         for pod in self.pods.values():
             if not pod.live or self._is_dead(pod):
                 continue
-            by_node.setdefault(pod.node or pod.wanted_node, []).append(pod)
+            if pod.node is not None or not pod.deleting:  # else no scheduler binds it any more
+                by_node.setdefault(pod.node or pod.wanted_node, []).append(pod)
             assert (pod.job_uid, pod.index) not in units, f"two pods live for one unit: {pod.name}"
             units.add((pod.job_uid, pod.index))
         for name, pods in by_node.items():

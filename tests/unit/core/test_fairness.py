@@ -5,6 +5,8 @@ from msgspec.structs import replace
 from unit.core.builders import after, job, node, pool, quota, run, snapshot, statuses, whole
 from unit.core.cluster import Cluster
 
+from rfuav_operator.core import admission
+from rfuav_operator.core.inorder import InOrder
 from rfuav_operator.core.model import Kind, Phase, Resources
 
 CPU_JOB = Resources(gpus=0, cpu="1", memory="1Gi")
@@ -169,3 +171,40 @@ def test_order_holds_across_shapes_when_room_comes_back():
         cluster.go().start_all()
         order += sorted(cluster.running())
     assert order == ["w0", "w1", "w2", "w3"]
+
+
+# --- how many are asked
+
+
+def asked_after_one_end(monkeypatch, namespaces):
+    """Turns in the line that a plan takes after one pod has ended, with jobs of five shapes in every namespace."""
+    cluster = Cluster([whole(gpus=4)])
+    for made in [
+        *(job(f"r{index}", created=after(-index)) for index in range(4)),
+        *(
+            job(f"w{ns}-{cpu}", namespace=f"ns{ns}", resources=Resources(gpus=1, cpu=f"{cpu}", memory="1Gi"))
+            for ns in range(namespaces)
+            for cpu in range(1, 6)
+        ),
+    ]:
+        cluster.add(made)
+    cluster.go().start_all()
+    turns = []
+
+    class Counted(InOrder):
+        def pop(self):
+            turns.append(1)
+            return super().pop()
+
+    monkeypatch.setattr(admission, "InOrder", Counted)
+    cluster.finish(next(iter(cluster.pods)))
+    cluster.go()
+    monkeypatch.undo()
+    assert len([j for j in cluster.jobs.values() if j.status.phase is Phase.ADMITTED]) == 1
+    return len(turns)
+
+
+def test_when_the_room_is_gone_nobody_more_is_asked(monkeypatch):
+    """A cycle costs as much with many who wait as with few."""
+    few, many = (asked_after_one_end(monkeypatch, namespaces) for namespaces in (10, 60))
+    assert many <= few

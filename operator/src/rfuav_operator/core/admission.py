@@ -29,7 +29,7 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.core.placement import Holder, Need, Room
 from rfuav_operator.core.preemption import Ground, Preemption, is_on
-from rfuav_operator.core.queues import Group, Key, PoolQueue, Queues, age_of, priority
+from rfuav_operator.core.queues import Key, PoolQueue, Queues, age_of, priority
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.reasons import Reason
 from rfuav_operator.core.shapes import PoolRooms
@@ -81,8 +81,14 @@ class _PoolPlan:
     kept: dict[NodeName, tuple[Uid, Need]] = field(default_factory=dict)  # rooms promised to blocked jobs
     own: dict[Uid, Reason] = field(default_factory=dict)  # reasons of single jobs
     admitted: set[Uid] = field(default_factory=set)
-    reserved: bool = False  # a starving head has its room
+    heads: dict[str, Job] = field(default_factory=dict)  # StrictFIFO: who stops those behind it; "": by room
+    first: Uid | None = None  # of those blocked by room: it keeps the next when it has waited too long
     made_room: bool = False  # others stop for one; who else needs that asks in the next plan
+    open: set[Need] | None = None  # shapes that there is still room for; None: nobody can be left out yet
+
+    def is_closed(self, key: Key) -> bool:
+        """Whether a group need not be asked: there is no room left for its shape, or its namespace's head waits."""
+        return (self.open is not None and key.need not in self.open) or key.namespace in self.heads
 
 
 class Admission:
@@ -228,30 +234,21 @@ class Admission:
     def _admit_in_order(self, at: _PoolPlan) -> None:
         # 1. What others are clearing is kept for those they clear it for; then one after the other, in order.
         self._keep_what_is_cleared(at)
-        line = InOrder(at.queue.groups.values(), at.quotas.share)
-        heads: dict[str, Job] = {}  # StrictFIFO: who stops those behind it, by namespace; "": by room, so everybody
-        while (turn := line.pop()) is not None:
-            number, group, index = turn
+        line = InOrder(at.queue.buckets.values(), at.quotas.share, lambda group: at.is_closed(group.key))
+        while at.open != set() and "" not in at.heads and (turn := line.pop()) is not None:
+            group, index = turn
             key, job = group.key, at.jobs[group.ages[index][2]]
             need = at.rooms.effective(key.need)
-            group.why = None
-            # 2. Shapes that can never run, and StrictFIFO.
+            # 2. Shapes that can never run.
             nowhere = at.rooms.never(need)
-            never = at.quotas.never(key.namespace, need)
             if nowhere is not None and not self._may_scale_up(at, need):
-                group.why = self._nowhere(at, nowhere, never)
                 continue
-            if never is not None:
-                group.why = never
-                continue
-            head = heads.get("") or heads.get(key.namespace)
-            if head is not None:
-                group.why = _behind(head, by_quota="" not in heads)
+            if at.quotas.never(key.namespace, need) is not None:
                 continue
             if key.claims and job.uid in at.own:  # its room is being cleared
                 if at.pool.spec.queueing == _STRICT:
-                    heads.setdefault("", job)
-                line.go_on(number, index)
+                    at.heads.setdefault("", job)
+                line.go_on(group, index)
                 continue
             # 3. Quota, then room, pod by pod: what was admitted counts before the next is chosen.
             refusal = at.quotas.refuses(key.namespace, need, started=bool(job.status.assignments))
@@ -270,15 +267,29 @@ class Admission:
                     at.preemption.forget()
                 if not key.started:
                     at.admitted.add(job.uid)
-                line.go_on(number, index, same=self._wants_more(at, job))
+                line.go_on(group, index, same=self._wants_more(at, job))
                 continue
             # 4. No: others stop for it, or it keeps the next room, or it just waits, and all like it.
-            group.why = refusal or nowhere or self._kept_for_others(at, need)
             if nowhere is not None:
                 continue  # further shards of a job that the pool grew for
             self._stand_up_for(at, job, need, by_quota=refusal is not None)
             if at.pool.spec.queueing == _STRICT:
-                heads.setdefault(key.namespace if refusal is not None else "", job)
+                at.heads.setdefault(key.namespace if refusal is not None else "", job)
+            elif refusal is None and self._is_nobody_helped(at):
+                at.open = {one for one in (at.queue.needs if at.open is None else at.open) if self._fits(at, one)}
+                if not self._may_scale_up(at, need):
+                    at.open.discard(key.need)  # one of several nodes has room, and all of them have not
+
+    def _is_nobody_helped(self, at: _PoolPlan) -> bool:
+        """Whether those that have no room just wait from here on: asking them changes nothing."""
+        return at.first is not None and (at.preemption is None or at.made_room) and not self._making_room
+
+    def _fits(self, at: _PoolPlan, shape: Need) -> bool:
+        """Whether a job of this shape may still be admitted in this plan: room only becomes less."""
+        need = at.rooms.effective(shape)
+        if self._may_scale_up(at, need):
+            return True
+        return at.rooms.never(need) is None and at.rooms.choose(need, kept=at.kept) is not None
 
     @staticmethod
     def _wants_more(at: _PoolPlan, job: Job) -> bool:
@@ -387,9 +398,9 @@ class Admission:
                 at.made_room = True
                 self._wait_for(at, job, need, self._stop(at, answer.victims, job))
                 return
-        if by_quota or at.reserved:
+        if by_quota or at.first is not None:
             return
-        at.reserved = True  # only the first that is blocked by room
+        at.first = job.uid
         starved = (job.status.queued_at or job.created) + timedelta(seconds=at.pool.spec.starvation_seconds)
         if starved > at.now:
             at.result.again(starved)
@@ -489,21 +500,31 @@ class Admission:
             far.pop(uid, None)
             job = at.jobs[uid]
             start = ends.estimate(job.kind, position) if ends is not None else None
-            why = self._why(at, uid, group, told, everyone=everyone)
+            why = self._why(at, uid, group.key, told, everyone=everyone)
             at.result.wait(at.jobs, uid, _waiting(job, why, places.queue(job, position, line.length, start), at.now))
         for uid, group in far.items():  # their place follows when it is their turn to be told
             if uid not in at.admitted:
-                why, job = self._why(at, uid, group, told, everyone=False), at.jobs[uid]
+                why, job = self._why(at, uid, group.key, told, everyone=False), at.jobs[uid]
                 at.result.wait(at.jobs, uid, _waiting(job, why, job.status.queue, at.now))
         for uid, why in at.queue.gated.items():
             if (everyone or uid in stepped) and at.jobs[uid].status.phase is Phase.QUEUED:
                 at.result.wait(at.jobs, uid, _waiting(at.jobs[uid], why, None, at.now))
 
-    @staticmethod
-    def _why(at: _PoolPlan, uid: Uid, group: Group, told: places.Places, *, everyone: bool) -> Reason:
-        why = at.own.get(uid) or group.why
+    def _why(self, at: _PoolPlan, uid: Uid, key: Key, told: places.Places, *, everyone: bool) -> Reason:
+        """Why it waits, by what the plan left: the first reason that applies."""
+        if uid in at.own:
+            return at.own[uid]
+        need = at.rooms.effective(key.need)
+        nowhere, never = at.rooms.never(need), at.quotas.never(key.namespace, need)
+        if nowhere is not None and not self._may_scale_up(at, need):
+            return self._nowhere(at, nowhere, never)
+        head = at.heads.get("") or at.heads.get(key.namespace)
+        if never is None and head is not None and head.uid != uid:
+            return _behind(head, by_quota="" not in at.heads)
+        if never is None and uid != at.first:  # what is promised to the first is not to be held against it
+            never = at.quotas.refuses(key.namespace, need, started=key.started)
+        why = never or nowhere or self._kept_for_others(at, need)
         if why is None:
-            need = at.rooms.effective(group.key.need)
             stale = at.rooms.is_stale(need)
             why = at.rooms.words(need, fresh=everyone or (stale and told.may_refresh_words()))
         return why

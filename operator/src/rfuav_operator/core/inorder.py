@@ -1,96 +1,105 @@
 """The order of a queue: claims, then priority, then the namespace's share, then age; and nothing else decides it.
 
-Groups of jobs alike come in; their jobs go out one by one, each when it is its turn. Shares may grow meanwhile: what
-was admitted counts for the next choice. Groups of one namespace share one place in the outer order, so that a share
-that grows moves one entry and not all of them.
+Buckets of groups of jobs alike come in; their jobs go out one by one, each when it is its turn. Shares may grow
+meanwhile: what was admitted counts for the next choice. Setting out costs as much as there are buckets, and each job
+as much as it takes to find it: however many wait.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from rfuav_operator.core.placement import Need
-from rfuav_operator.core.queues import Age, Group
+from rfuav_operator.core.queues import Age, Bucket, BucketKey, Group, bucket_of
 
-Share = Callable[[str, Need], float]
+Share = Callable[[str, bool], float]
+"""A namespace's share, of GPUs or of what runs without."""
 Rank = tuple[bool, int, float, Age]
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """The groups of one priority and namespace, with GPU or without: all of one share."""
+class _Walk:
+    """How far the jobs of one bucket have had their turn."""
 
-    claims: bool
-    priority: int
-    namespace: str
-    need: Need  # of any of them: the share asks no more than whether it has GPUs
-    heap: list[tuple[Age, int, int]] = field(default_factory=list)  # age of the first left, group, index in it
+    bucket: Bucket
+    at: int = 0  # the next group whose first job had none yet
+    later: list[tuple[Age, int, Group]] = field(default_factory=list)  # a heap: jobs whose group goes on with them
     rank: Rank | None = None  # where it stands in the outer order
+
+    def first(self) -> tuple[Age, Group] | None:
+        """The oldest job left, and its group."""
+        heads = self.bucket.heads
+        if self.later and (self.at == len(heads) or self.later[0][0] < heads[self.at][0]):
+            return self.later[0][0], self.later[0][2]
+        return heads[self.at] if self.at < len(heads) else None
+
+    def take(self) -> tuple[Group, int]:
+        """The group of the oldest job left and the job's index in it; the next is the first."""
+        heads = self.bucket.heads
+        if self.later and (self.at == len(heads) or self.later[0][0] < heads[self.at][0]):
+            _, index, group = heappop(self.later)
+            return group, index
+        self.at += 1
+        return heads[self.at - 1][1], 0
 
 
 class InOrder:
     """Jobs in the order in which they are to be admitted.
 
     Args:
-        groups: who waits.
+        buckets: who waits; they stay as they are meanwhile.
         share: a namespace's share at this moment; it may grow, never shrink.
+        is_closed: whether a group need not be asked any more; once it is not, it stays so.
     """
 
-    def __init__(self, groups: Iterable[Group], share: Share) -> None:
-        self._groups = list(groups)
+    def __init__(
+        self, buckets: Iterable[Bucket], share: Share, is_closed: Callable[[Group], bool] | None = None
+    ) -> None:
         self._share = share
-        self._buckets: list[_Bucket] = []
-        self._bucket_of: list[int] = []
+        self._is_closed = is_closed
+        self._walks: list[_Walk] = []
+        self._number: dict[BucketKey, int] = {}
         self._outer: list[tuple[Rank, int]] = []
-        known: dict[tuple[bool, int, str, bool], int] = {}
-        for index, group in enumerate(self._groups):
-            key = group.key.claims, group.key.priority, group.key.namespace, group.key.need.gpus > 0
-            at = known.setdefault(key, len(self._buckets))
-            if at == len(self._buckets):
-                self._buckets.append(_Bucket(key[0], key[1], key[2], group.key.need))
-            self._bucket_of.append(at)
-            heappush(self._buckets[at].heap, (group.ages[0], index, 0))
-        for at in range(len(self._buckets)):
-            self._place(at)
+        for bucket in buckets:
+            self._number[bucket.key] = len(self._walks)
+            self._walks.append(_Walk(bucket))
+            self._place(self._number[bucket.key])
 
-    def _rank(self, bucket: _Bucket) -> Rank:
-        return (
-            not bucket.claims,
-            -bucket.priority,
-            self._share(bucket.namespace, bucket.need),
-            bucket.heap[0][0],
-        )
+    def _place(self, number: int) -> None:
+        walk = self._walks[number]
+        rank = self._rank(walk)
+        if rank is None:
+            walk.rank = None
+        elif rank != walk.rank:
+            walk.rank = rank
+            heappush(self._outer, (rank, number))
 
-    def _place(self, at: int) -> None:
-        bucket = self._buckets[at]
-        if not bucket.heap:
-            bucket.rank = None
-            return
-        rank = self._rank(bucket)
-        if rank != bucket.rank:
-            bucket.rank = rank
-            heappush(self._outer, (rank, at))
+    def _rank(self, walk: _Walk) -> Rank | None:
+        """Where the oldest job stands that need be asked; None: there is none left."""
+        while (first := walk.first()) is not None and self._is_closed is not None and self._is_closed(first[1]):
+            walk.take()
+        key = walk.bucket.key
+        return first and (not key.claims, -key.priority, self._share(key.namespace, key.gpu), first[0])
 
-    def pop(self) -> tuple[int, Group, int] | None:
-        """The next job: its group's number, the group, and its index in it; None: there is none."""
+    def pop(self) -> tuple[Group, int] | None:
+        """The next job: its group, and its index in it; None: there is none."""
         while self._outer:
-            rank, at = heappop(self._outer)
-            bucket = self._buckets[at]
-            if rank != bucket.rank:  # it stands elsewhere by now
+            rank, number = heappop(self._outer)
+            walk = self._walks[number]
+            if rank != walk.rank:  # it stands elsewhere by now
                 continue
-            bucket.rank = None
-            if self._rank(bucket) != rank:
-                self._place(at)
+            walk.rank = None
+            if self._rank(walk) != rank:
+                self._place(number)
                 continue
-            _, number, index = heappop(bucket.heap)
-            self._place(at)
-            return number, self._groups[number], index
+            turn = walk.take()
+            self._place(number)
+            return turn
         return None
 
-    def go_on(self, number: int, index: int, *, same: bool = False) -> None:
+    def go_on(self, group: Group, index: int, *, same: bool = False) -> None:
         """Let the group's job after `index` wait for its turn; `same`: the job itself, for its next shard."""
-        group, following = self._groups[number], index if same else index + 1
+        following = index if same else index + 1
         if following < len(group.ages):
-            at = self._bucket_of[number]
-            heappush(self._buckets[at].heap, (group.ages[following], number, following))
-            self._place(at)
+            number = self._number[bucket_of(group.key)]
+            heappush(self._walks[number].later, (group.ages[following], following, group))
+            self._place(number)

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 
 from rfuav_operator.core.inorder import InOrder
 from rfuav_operator.core.model import Job, Kind, Queue, Uid
-from rfuav_operator.core.placement import Need
 from rfuav_operator.core.queues import Group, PoolQueue
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.usage import Usage
@@ -30,9 +29,9 @@ class Line:
 
     def __init__(self, queue: PoolQueue, quotas: Quotas, admitted: Collection[Uid]) -> None:
         self._quotas = quotas
-        self._groups = [group for group in queue.groups.values() if not group.key.started]
+        self._queue = queue
         self._admitted = admitted
-        self.length = sum(len(group.ages) for group in self._groups) - len(admitted)
+        self.length = queue.length - len(admitted)
 
     def first(self, count: int, *, find: Collection[Uid] = ()) -> list[Told]:
         """The first `count`, from place 1; what each would use is counted for its namespace before the next.
@@ -42,22 +41,22 @@ class Line:
         wanted = set(find)
         more: dict[tuple[str, bool], int] = {}
 
-        def share(namespace: str, need: Need) -> float:
-            return self._quotas.share(namespace, need, more=more.get((namespace, need.gpus > 0), 0))
+        def share(namespace: str, gpu: bool) -> float:
+            return self._quotas.share(namespace, gpu, more=more.get((namespace, gpu), 0))
 
-        line = InOrder(self._groups, share)
+        line = InOrder((b for b in self._queue.buckets.values() if not b.key.started), share)
         found: list[Told] = []
         while len(found) < count or (wanted and len(found) < NEAR):
             if (turn := line.pop()) is None:
                 break
-            number, group, index = turn
+            group, index = turn
             uid, need = group.ages[index][2], group.key.need
             if uid not in self._admitted:
                 counted = group.key.namespace, need.gpus > 0
                 more[counted] = more.get(counted, 0) + (need.total_gpus or need.nodes)
                 found.append((uid, len(found) + 1, group))
                 wanted.discard(uid)
-            line.go_on(number, index)
+            line.go_on(group, index)
         return found
 
 

@@ -5,6 +5,7 @@ of the first of a group is true of all. Jobs that may not run whatever the room 
 """
 
 from bisect import bisect_left, insort
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import heappop, heappush
@@ -33,7 +34,24 @@ class Group:
 
     key: Key
     ages: list[Age] = field(default_factory=list)
-    why: Reason | None = None  # why they wait, by the last plan; None: no room
+
+
+class BucketKey(NamedTuple):
+    """What groups have in common between which nothing but age decides."""
+
+    claims: bool
+    priority: int
+    namespace: str
+    gpu: bool  # a namespace's share of GPUs and of what runs without are two
+    started: bool
+
+
+@dataclass(slots=True)
+class Bucket:
+    """The groups that age alone orders, by their oldest job."""
+
+    key: BucketKey
+    heads: list[tuple[Age, Group]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -41,7 +59,52 @@ class PoolQueue:
     """The queue of one pool."""
 
     groups: dict[Key, Group] = field(default_factory=dict)
+    buckets: dict[BucketKey, Bucket] = field(default_factory=dict)
+    needs: Counter[Need] = field(default_factory=Counter)  # the shapes that wait: in how many groups each
+    length: int = 0  # jobs that wait whole: further shards of those that run have no place in the line
     gated: dict[Uid, Reason] = field(default_factory=dict)  # may not run whatever the room
+
+    def put(self, key: Key, age: Age) -> None:
+        """Let a job stand in its group."""
+        group = self.groups.get(key)
+        if group is None:
+            group = self.groups[key] = Group(key)
+            self.needs[key.need] += 1
+        was = group.ages[0] if group.ages else None
+        insort(group.ages, age)
+        self.length += not key.started
+        self._head_moved(group, was)
+
+    def take(self, key: Key, age: Age) -> None:
+        """Take a job out of its group."""
+        group = self.groups[key]
+        was = group.ages[0]
+        del group.ages[bisect_left(group.ages, age)]
+        self.length -= not key.started
+        self._head_moved(group, was)
+        if not group.ages:
+            del self.groups[key]
+            self.needs[key.need] -= 1
+            if not self.needs[key.need]:
+                del self.needs[key.need]
+
+    def _head_moved(self, group: Group, was: Age | None) -> None:
+        first = group.ages[0] if group.ages else None
+        if first == was:
+            return
+        key = bucket_of(group.key)
+        bucket = self.buckets.setdefault(key, Bucket(key))
+        if was is not None:
+            del bucket.heads[bisect_left(bucket.heads, (was,))]
+        if first is not None:
+            insort(bucket.heads, (first, group))
+        if not bucket.heads:
+            del self.buckets[key]
+
+
+def bucket_of(key: Key) -> BucketKey:
+    """Where a group stands among those of its pool."""
+    return BucketKey(key.claims, key.priority, key.namespace, key.need.gpus > 0, key.started)
 
 
 class Queues:
@@ -60,7 +123,7 @@ class Queues:
             self.remove(job.uid)
             self._places[job.uid] = job.spec.pool, key, age
             if key is not None:
-                insort(queue.groups.setdefault(key, Group(key)).ages, age)
+                queue.put(key, age)
         if isinstance(where, Reason):
             queue.gated[job.uid] = where
 
@@ -78,11 +141,8 @@ class Queues:
         queue = self.pools[pool]
         if key is None:
             queue.gated.pop(uid, None)
-            return
-        ages = queue.groups[key].ages
-        del ages[bisect_left(ages, age)]
-        if not ages:
-            del queue.groups[key]
+        else:
+            queue.take(key, age)
 
 
 def age_of(job: Job) -> Age:

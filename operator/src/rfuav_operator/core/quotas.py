@@ -74,7 +74,7 @@ class Quotas:
         """Whether the namespace would stay within its nominal share with this job."""
         return self._gpus(namespace) + need.total_gpus <= self.entry(namespace).gpus.nominal
 
-    def share(self, namespace: str, need: Need, *, more: int = 0) -> float:
+    def share(self, namespace: str, gpu: bool, *, more: int = 0) -> float:
         """The namespace's weighted share of what it may use, by which the queue is ordered: smallest first.
 
         Within its nominal share: the part of it that is in use, below 1. Beyond it: 1 and what it borrows, by weight.
@@ -82,7 +82,7 @@ class Quotas:
         """
         held, quota = self._usage.share(self._pool, namespace), self._snapshot.quotas.get(namespace)
         weight = quota.spec.weight if quota is not None else 1
-        if need.gpus == 0:
+        if not gpu:
             return (held.cpu_pods + more) / weight
         nominal, used = self.entry(namespace).gpus.nominal, held.gpus + more
         return used / nominal if used < nominal else 1 + (used - nominal) / weight

@@ -53,33 +53,36 @@ def never_fits(need: Need, pool: Pool, rooms: Sequence[Room]) -> Reason | None:
 
 def no_room(need: Need, pool: Pool, matching: Sequence[Room]) -> Reason:
     """What the pool is short of now for a shape that it could take, on the nodes that suit it."""
-    nodes = _nodes(len(matching))
+    nodes, kind = _nodes(len(matching)), need.kind
     if need.gpus > 0:
-        limit = sum(room.slot_limit[need.kind] for room in matching)
-        used = sum(room.slots_used[need.kind] for room in matching)
-        free = sum(room.free[need.kind] for room in matching)
-        text = f"pool {pool.name} has {free} of {limit} {_kind(need.kind)} slots free on {nodes}"
-        text += f" ({used} {_kind(need.kind)} slots used; {_other_slots(need.kind, matching)})"
+        other = Kind.INFERENCE if kind is Kind.TRAINING else Kind.TRAINING
+        limit = used = other_limit = other_used = foreign = free = 0
+        roomy = []  # rooms whose slots would do
+        for room in matching:  # one walk: a pool has a thousand of them
+            left = room.free[kind]
+            free += left
+            limit += room.slot_limit[kind]
+            used += room.slots_used[kind]
+            other_limit += room.slot_limit[other]
+            other_used += room.slots_used[other]
+            foreign += room.foreign_gpus
+            if left >= need.gpus:
+                roomy.append(room)
+        text = f"pool {pool.name} has {free} of {limit} {_kind(kind)} slots free on {nodes} ({used} {_kind(kind)} slots"
+        text += f" used; {other_used} of {other_limit} {_kind(other)} slots used"
+        text += (f"; pods of others use {foreign}" if foreign else "") + ")"
         if free >= need.gpus > 1:
-            text += f" (largest free block {max(room.free[need.kind] for room in matching)})"
+            text += f" (largest free block {max(room.free[kind] for room in matching)})"
     else:
-        limit = sum(room.cpu_jobs[need.kind] for room in matching)
-        free = sum(max(0, room.cpu_jobs[need.kind] - room.jobs_used[need.kind]) for room in matching)
-        text = f"pool {pool.name} has room for {free} of {limit} {_kind(need.kind)} jobs without GPU on {nodes}"
+        limit = sum(room.cpu_jobs[kind] for room in matching)
+        roomy = [room for room in matching if room.jobs_used[kind] < room.cpu_jobs[kind]]
+        free = sum(room.cpu_jobs[kind] - room.jobs_used[kind] for room in roomy)
+        text = f"pool {pool.name} has room for {free} of {limit} {_kind(kind)} jobs without GPU on {nodes}"
     if need.nodes > 1:
-        fitting = sum(not room.lacks(need) for room in matching)
+        fitting = sum(not room.lacks(need) for room in roomy)
         text += f"; {_nodes(fitting)} of {need.nodes} with room now"
-    text += _short_of(need, matching)
+    text += _short_of(need, roomy)
     return Reason(reason=WAITING_FOR_CAPACITY, message=f"{needs(need)}; {text}")
-
-
-def _other_slots(kind: Kind, rooms: Sequence[Room]) -> str:
-    other = Kind.INFERENCE if kind is Kind.TRAINING else Kind.TRAINING
-    used = sum(room.slots_used[other] for room in rooms)
-    limit = sum(room.slot_limit[other] for room in rooms)
-    foreign = sum(room.foreign_gpus for room in rooms)
-    more = f"; pods of others use {foreign}" if foreign else ""
-    return f"{used} of {limit} {_kind(other)} slots used{more}"
 
 
 def _short_of(need: Need, rooms: Sequence[Room]) -> str:
