@@ -176,11 +176,11 @@ def test_order_holds_across_shapes_when_room_comes_back():
 # --- how many are asked
 
 
-def asked_after_one_end(monkeypatch, namespaces):
+def asked_after_one_end(monkeypatch, namespaces, *, running, gpus, quotas=()):
     """Turns in the line that a plan takes after one pod has ended, with jobs of five shapes in every namespace."""
-    cluster = Cluster([whole(gpus=4)])
+    cluster = Cluster([whole(gpus=gpus)], quotas=quotas)
     for made in [
-        *(job(f"r{index}", created=after(-index)) for index in range(4)),
+        *(job(f"r{index}", namespace=f"ns{index}", created=after(-index)) for index in range(running)),
         *(
             job(f"w{ns}-{cpu}", namespace=f"ns{ns}", resources=Resources(gpus=1, cpu=f"{cpu}", memory="1Gi"))
             for ns in range(namespaces)
@@ -206,5 +206,11 @@ def asked_after_one_end(monkeypatch, namespaces):
 
 def test_when_the_room_is_gone_nobody_more_is_asked(monkeypatch):
     """A cycle costs as much with many who wait as with few."""
-    few, many = (asked_after_one_end(monkeypatch, namespaces) for namespaces in (10, 60))
+    few, many = (asked_after_one_end(monkeypatch, namespaces, running=4, gpus=4) for namespaces in (10, 60))
     assert many <= few
+
+
+def test_a_namespace_whose_quota_is_used_up_is_asked_once(monkeypatch):
+    quotas = [quota(f"ns{index}", nominal=1, training=1) for index in range(10)]
+    asked = asked_after_one_end(monkeypatch, 10, running=10, gpus=20, quotas=quotas)
+    assert asked <= 4 * (10 + 2)  # the plans of two turns, each made by two: once for each namespace and the end

@@ -20,6 +20,7 @@ from rfuav_operator.core.model import (
     Assignment,
     Job,
     JobStatus,
+    Kind,
     NodeName,
     Phase,
     Pool,
@@ -85,10 +86,15 @@ class _PoolPlan:
     first: Uid | None = None  # of those blocked by room: it keeps the next when it has waited too long
     made_room: bool = False  # others stop for one; who else needs that asks in the next plan
     open: set[Need] | None = None  # shapes that there is still room for; None: nobody can be left out yet
+    refused: set[tuple[str, Kind, int, bool]] = field(default_factory=set)  # whom a GPUQuota has no place for
 
     def is_closed(self, key: Key) -> bool:
-        """Whether a group need not be asked: there is no room left for its shape, or its namespace's head waits."""
-        return (self.open is not None and key.need not in self.open) or key.namespace in self.heads
+        """Whether a group need not be asked: no room is left for its shape, or no place in its namespace's quota."""
+        return (
+            (self.open is not None and key.need not in self.open)
+            or (key.namespace, key.need.kind, key.need.total_gpus, key.started) in self.refused
+            or key.namespace in self.heads
+        )
 
 
 class Admission:
@@ -251,7 +257,9 @@ class Admission:
                 line.go_on(group, index)
                 continue
             # 3. Quota, then room, pod by pod: what was admitted counts before the next is chosen.
-            refusal = at.quotas.refuses(key.namespace, need, started=bool(job.status.assignments))
+            started = bool(job.status.assignments)  # since this plan, maybe
+            over = at.quotas.over_limits(key.namespace, need, started=started)
+            refusal = over or at.quotas.over_resources(key.namespace, need)
             closed = refusal is not None or nowhere is not None or at.rooms.is_full(need)
             chosen = [] if closed else self._place(at, job, need)
             if not chosen and refusal is None and self._may_scale_up(at, need):
@@ -275,14 +283,16 @@ class Admission:
             self._stand_up_for(at, job, need, by_quota=refusal is not None)
             if at.pool.spec.queueing == _STRICT:
                 at.heads.setdefault(key.namespace if refusal is not None else "", job)
-            elif refusal is None and self._is_nobody_helped(at):
+            elif over is not None and self._is_nobody_helped(at):
+                at.refused.add((key.namespace, need.kind, need.total_gpus, started))
+            elif refusal is None and at.first is not None and self._is_nobody_helped(at):
                 at.open = {one for one in (at.queue.needs if at.open is None else at.open) if self._fits(at, one)}
                 if not self._may_scale_up(at, need):
                     at.open.discard(key.need)  # one of several nodes has room, and all of them have not
 
     def _is_nobody_helped(self, at: _PoolPlan) -> bool:
-        """Whether those that have no room just wait from here on: asking them changes nothing."""
-        return at.first is not None and (at.preemption is None or at.made_room) and not self._making_room
+        """Whether those that cannot be admitted just wait from here on: asking them changes nothing."""
+        return (at.preemption is None or at.made_room) and not self._making_room
 
     def _fits(self, at: _PoolPlan, shape: Need) -> bool:
         """Whether a job of this shape may still be admitted in this plan: room only becomes less."""

@@ -93,11 +93,12 @@ class Quotas:
 
     def refuses(self, namespace: str, need: Need, *, started: bool) -> Reason | None:
         """Why the namespace may not start this shape now; None: it may. `started`: the job has an admitted pod."""
-        return (
-            self._over_jobs(namespace, need, started=started)
-            or (self._over_share(namespace, need) if need.gpus > 0 else None)
-            or self.over_resources(namespace, need)
-        )
+        return self.over_limits(namespace, need, started=started) or self.over_resources(namespace, need)
+
+    def over_limits(self, namespace: str, need: Need, *, started: bool) -> Reason | None:
+        """Why its GPUQuota has no place for it: the same for all of one kind that need as many GPUs."""
+        over_jobs = self._over_jobs(namespace, need, started=started)
+        return over_jobs or (self._over_share(namespace, need) if need.gpus > 0 else None)
 
     def _over_jobs(self, namespace: str, need: Need, *, started: bool) -> Reason | None:
         most = _most_jobs(self.entry(namespace), need.kind)
