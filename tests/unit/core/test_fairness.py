@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from unit.core.builders import after, job, node, pool, quota, run, snapshot, statuses, whole
 from unit.core.cluster import Cluster
 
-from rfuav_operator.core import admission
+from rfuav_operator.core import admit
 from rfuav_operator.core.inorder import InOrder
 from rfuav_operator.core.model import Kind, Phase, Resources
 
@@ -196,7 +196,7 @@ def asked_after_one_end(monkeypatch, namespaces, *, running, gpus, quotas=()):
             turns.append(1)
             return super().pop()
 
-    monkeypatch.setattr(admission, "InOrder", Counted)
+    monkeypatch.setattr(admit, "InOrder", Counted)
     cluster.finish(next(iter(cluster.pods)))
     cluster.go()
     monkeypatch.undo()

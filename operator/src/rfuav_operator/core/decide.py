@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from rfuav_operator.core import announce, gpusharing, lifecycle, limits, podspec, timers
-from rfuav_operator.core.admission import Admission, Plan
+from rfuav_operator.core.admission import Admission
 from rfuav_operator.core.lifecycle import Facts, Outcome
 from rfuav_operator.core.model import (
     Action,
@@ -37,6 +37,7 @@ from rfuav_operator.core.model import (
     Uid,
 )
 from rfuav_operator.core.placement import need_of
+from rfuav_operator.core.plan import Plan
 from rfuav_operator.core.queues import Alarms, age_of, priority
 from rfuav_operator.core.usage import planned
 

@@ -1,0 +1,104 @@
+"""What a plan has decided, and what of one pool it knows while it is made."""
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from rfuav_operator.core import reasons
+from rfuav_operator.core.model import Assignment, Job, JobStatus, Kind, NodeName, Phase, Pool, Snapshot, Uid
+from rfuav_operator.core.placement import Holder, Need
+from rfuav_operator.core.preemption import Preemption
+from rfuav_operator.core.queues import Key, PoolQueue, Queues
+from rfuav_operator.core.quotas import Quotas
+from rfuav_operator.core.ready import wants_room
+from rfuav_operator.core.reasons import Reason
+from rfuav_operator.core.shapes import PoolRooms
+from rfuav_operator.core.usage import Usage
+
+
+@dataclass(slots=True)
+class Plan:
+    """What was decided: new statuses, pods to create and to delete, and when time alone changes the answer."""
+
+    moved: dict[Uid, None] = field(default_factory=dict)  # jobs whose place or room is another now, in order
+    statuses: dict[Uid, JobStatus] = field(default_factory=dict)
+    create: dict[Uid, list[Assignment]] = field(default_factory=dict)
+    delete: dict[Uid, list[str]] = field(default_factory=dict)
+    look_again: datetime | None = None
+    unsettled: bool = False  # the next plan would say more, although nothing else changes
+
+    def wait(self, jobs: MutableMapping[Uid, Job], uid: Uid, status: JobStatus) -> None:
+        """Tell a job that waits."""
+        if status != jobs[uid].status:
+            if claims(jobs[uid].status) != claims(status):
+                self.moved[uid] = None
+                self.unsettled = True
+            jobs[uid] = replace(jobs[uid], status=status)
+            self.statuses[uid] = status
+
+    def again(self, at: datetime | None) -> None:
+        """Plan once more at this instant."""
+        if at is not None:
+            self.look_again = at if self.look_again is None else min(self.look_again, at)
+
+
+@dataclass(slots=True)
+class PoolPlan:
+    """The plan of one pool while it is made."""
+
+    pool: Pool
+    queues: Queues
+    usage: Usage
+    rooms: PoolRooms
+    quotas: Quotas
+    preemption: Preemption | None  # None: nobody is stopped for others in this pool
+    snapshot: Snapshot
+    jobs: MutableMapping[Uid, Job]
+    now: datetime
+    result: Plan
+    making_room: Mapping[Uid, Mapping[Holder, NodeName]]  # waiting job -> pods stopping for it -> their nodes
+    nodeless: set[Uid]  # jobs admitted without a node
+    kept: dict[NodeName, tuple[Uid, Need]] = field(default_factory=dict)  # rooms promised to blocked jobs
+    own: dict[Uid, Reason] = field(default_factory=dict)  # reasons of single jobs
+    admitted: set[Uid] = field(default_factory=set)
+    heads: dict[str, Job] = field(default_factory=dict)  # StrictFIFO: who stops those behind it; "": by room
+    first: Uid | None = None  # of those blocked by room: it keeps the next when it has waited too long
+    made_room: bool = False  # others stop for one; who else needs that asks in the next plan
+    open: set[Need] | None = None  # shapes that there is still room for; None: nobody can be left out yet
+    refused: set[tuple[str, Kind, int, bool]] = field(default_factory=set)  # whom a GPUQuota has no place for
+
+    def is_closed(self, key: Key) -> bool:
+        """Whether a group need not be asked: no room is left for its shape, or no place in its namespace's quota."""
+        return (
+            (self.open is not None and key.need not in self.open)
+            or (key.namespace, key.need.kind, key.need.total_gpus, key.started) in self.refused
+            or key.namespace in self.heads
+        )
+
+    @property
+    def queue(self) -> PoolQueue:
+        """Who waits for this pool."""
+        return self.queues.pools[self.pool.name]
+
+    def may_scale_up(self, need: Need) -> bool:
+        """Whether one more of this shape may be admitted without a node, so that an autoscaler adds one."""
+        most = self.pool.spec.scale_up.max_jobs
+        return most > 0 and need.avoided == frozenset() and len(self.nodeless) < most
+
+    def stands_in_line(self, uid: Uid) -> bool:
+        """Whether the job waits whole, and for nothing but room and quota."""
+        job = self.jobs.get(uid)
+        return (
+            job is not None
+            and job.spec.pool == self.pool.name
+            and job.status.phase is Phase.QUEUED
+            and uid not in self.queue.gated
+            and wants_room(job)
+        )
+
+
+def claims(status: JobStatus) -> bool:
+    """Whether others were stopped for the job: told so, and not admitted since, it goes first."""
+    return status.phase is Phase.QUEUED and status.reason == reasons.WAITING_FOR_PREEMPTED_JOBS

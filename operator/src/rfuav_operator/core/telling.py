@@ -1,0 +1,118 @@
+"""What those that wait are told: the first reason that applies, with the numbers of now, and their place."""
+
+from collections.abc import Collection
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from rfuav_operator.core import conditions, places, reasons
+from rfuav_operator.core.model import Job, JobStatus, Phase, Queue, Uid
+from rfuav_operator.core.placement import Need
+from rfuav_operator.core.plan import PoolPlan
+from rfuav_operator.core.queues import Key
+from rfuav_operator.core.reasons import Reason
+
+
+def tell(at: PoolPlan, told: places.Places, *, stepped: Collection[Uid], everyone: bool) -> None:
+    """Tell those whose turn it is to be told, and those that changed.
+
+    Args:
+        at: the plan, when nobody more is admitted.
+        told: who was told when.
+        stepped: jobs that changed in this turn.
+        everyone: tell all that wait.
+    """
+    line = places.Line(at.queue, at.quotas, at.admitted)
+    changed = sorted(uid for uid in {*stepped, *at.own} if at.stands_in_line(uid))
+    chosen = told.choose(line, stepped=changed, everyone=everyone, now=at.now)
+    at.result.again(told.refresh_at)
+    ends = told.ends(at.usage, at.pool.name, at.jobs, at.now) if chosen else None
+    far = {uid: g for uid in changed if (g := at.queues.group_of(uid)) is not None and not everyone}
+    for uid, position, group in chosen:
+        far.pop(uid, None)
+        job = at.jobs[uid]
+        start = ends.estimate(job.kind, position) if ends is not None else None
+        why = _why(at, uid, group.key, told, everyone=everyone)
+        at.result.wait(at.jobs, uid, waiting(job, why, places.queue(job, position, line.length, start), at.now))
+    for uid, group in far.items():  # their place follows when it is their turn to be told
+        if uid not in at.admitted:
+            why, job = _why(at, uid, group.key, told, everyone=False), at.jobs[uid]
+            at.result.wait(at.jobs, uid, waiting(job, why, job.status.queue, at.now))
+    for uid, why in at.queue.gated.items():
+        if (everyone or uid in stepped) and at.jobs[uid].status.phase is Phase.QUEUED:
+            at.result.wait(at.jobs, uid, waiting(at.jobs[uid], why, None, at.now))
+
+
+def _why(at: PoolPlan, uid: Uid, key: Key, told: places.Places, *, everyone: bool) -> Reason:
+    """Why it waits, by what the plan left: the first reason that applies."""
+    if uid in at.own:
+        return at.own[uid]
+    need = at.rooms.effective(key.need)
+    nowhere, never = at.rooms.never(need), at.quotas.never(key.namespace, need)
+    if nowhere is not None and not at.may_scale_up(need):
+        return _nowhere(at, nowhere, never)
+    head = at.heads.get("") or at.heads.get(key.namespace)
+    if never is None and head is not None and head.uid != uid:
+        return _behind(head, by_quota="" not in at.heads)
+    if never is None and uid != at.first:  # what is promised to the first is not to be held against it
+        never = at.quotas.refuses(key.namespace, need, started=key.started)
+    why = never or nowhere or _kept_for_others(at, need)
+    if why is None:
+        stale = at.rooms.is_stale(need)
+        why = at.rooms.words(need, fresh=everyone or (stale and told.may_refresh_words()))
+    return why
+
+
+def _nowhere(at: PoolPlan, nowhere: Reason, never: Reason | None) -> Reason:
+    """What a shape is told that no present node takes: a pool that grows may bring one, when it is its turn."""
+    most = at.pool.spec.scale_up.max_jobs
+    if most == 0:
+        return nowhere
+    waiting = len(at.nodeless)
+    text = f"{nowhere.message}; {waiting} of at most {most} jobs wait for nodes that an autoscaler adds (scaleUp)"
+    return never or Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
+
+
+def _kept_for_others(at: PoolPlan, need: Need) -> Reason | None:
+    """Why room that is there is not given to this shape; None: there is none."""
+    room = at.rooms.choose(need) if at.kept else None
+    if room is None or room.node.name not in at.kept:
+        return None
+    head = at.jobs[at.kept[room.node.name][0]]
+    text = f"{reasons.needs(need)}; room on {room.node.name} is kept for {head.namespace}/{head.name}, which is first"
+    return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
+
+
+def _behind(head: Job, *, by_quota: bool) -> Reason:
+    what = "waits for quota" if by_quota else "does not fit"
+    text = f"behind {head.namespace}/{head.name}, which {what} (queueing: StrictFIFO)"
+    return Reason(reason=reasons.WAITING_FOR_QUOTA if by_quota else reasons.WAITING_FOR_CAPACITY, message=text)
+
+
+def waiting(job: Job, why: Reason, queue: Queue | None, now: datetime) -> JobStatus:
+    """The status of a job that waits whole: why, and its place."""
+    if job.status.phase is not Phase.QUEUED:
+        return job.status
+    settled = conditions.put(
+        job.status.conditions,
+        "Admitted",
+        value=False,
+        reason=why.reason,
+        message=why.message,
+        now=now,
+        generation=job.generation,
+    )
+    settled = conditions.clear(settled, "Reconciling", reason="Queued", now=now, generation=job.generation)
+    if why.reason == reasons.MISCONFIGURED:
+        settled = conditions.put(
+            settled,
+            "Stalled",
+            value=True,
+            reason=why.reason,
+            message=why.message,
+            now=now,
+            generation=job.generation,
+        )
+    else:
+        settled = conditions.clear(settled, "Stalled", reason=why.reason, now=now, generation=job.generation)
+    return replace(job.status, reason=why.reason, message=why.message, conditions=settled, queue=queue)
