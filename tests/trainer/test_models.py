@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 import torch
 from torchvision import models as zoo
+from torchvision.models.swin_transformer import SwinTransformerBlockV2
 
 from rfuav_crds import Architecture
 from rfuav_trainer import models
@@ -32,6 +33,15 @@ def test_small_ones_for_real(architecture):
     scores.sum().backward()
     assert torch.isfinite(scores).all()
     assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_a_fresh_swins_blocks_leave_the_picture_as_it_is():
+    network = models.build("swin_v2_t", 3, 64).eval()
+    blocks = [module for module in network.modules() if isinstance(module, SwinTransformerBlockV2)]
+    assert len(blocks) == 12
+    for block in blocks:
+        seen = torch.randn(1, 8, 8, block.norm1.normalized_shape[0])
+        assert torch.equal(block(seen), seen)
 
 
 @pytest.mark.parametrize(

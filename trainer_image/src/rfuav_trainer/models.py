@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from torchvision import models as zoo
+from torchvision.models.swin_transformer import SwinTransformerBlockV2
 
 from rfuav_trainer import custom, storage
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
@@ -102,6 +103,11 @@ def build(architecture: str, classes: int, image_size: int, *, function: str | N
             # torchvision's MobileNetV3 says 0.01, made for millions of steps: with hundreds, the running statistics
             # never leave their start, and evaluation stays at chance while the training loss falls.
             module.momentum = max(module.momentum or 0.0, BATCH_NORM_MOMENTUM)
+        if isinstance(module, SwinTransformerBlockV2):
+            # As its authors begin (Liu et al. 2022, arXiv 2111.09883, and their code): every block adds nothing at
+            # first. With torchvision's ones, the noise of a dozen blocks hides the picture, and it learns far later.
+            nn.init.zeros_(module.norm1.weight)
+            nn.init.zeros_(module.norm2.weight)
     return network
 
 
