@@ -89,6 +89,14 @@ bench-burst: venv  ## 500 held jobs let in at once, against what the API server 
 bench-infer: venv  ## Images and IQ samples a second, ours, the reference's way and tuned PyTorch (on the CPU)
 	@$(PY) -m bench.infer
 
+.PHONY: bench-accuracy
+bench-accuracy: venv  ## Every architecture trained to a stated accuracy (some: MODELS="resnet18 vit_h_14")
+	@$(PY) -m bench.accuracy $(if $(MODELS),--models $(MODELS))
+
+.PHONY: bench-curves
+bench-curves: venv  ## Learning curves beside the reference's way: not worse at equal epochs, better in equal time
+	@$(PY) -m bench.curves $(if $(MODELS),--models $(MODELS)) $(if $(PLOT),--plot $(PLOT))
+
 .PHONY: bench-peers
 bench-peers: venv  ## The same loads through Kueue and through the operator, one after the other
 	@$(PY) -m bench.peers

@@ -22,8 +22,10 @@ class Folder(Dataset[tuple[torch.Tensor, int]]):
     """Pictures in class folders, opened, transformed and labelled one by one."""
 
     def __init__(self, root: Path, transform: Callable[[Image.Image], torch.Tensor]) -> None:
-        names = sorted(path.name for path in root.iterdir())
-        self.files = [(path, label) for label, name in enumerate(names) for path in sorted((root / name).iterdir())]
+        names = sorted(path.name for path in root.iterdir() if path.is_dir())
+        self.files = [
+            (path, label) for label, name in enumerate(names) for path in sorted((root / name).glob("*.[jp][pn]g"))
+        ]
         self.transform = transform
 
     def __len__(self) -> int:
@@ -35,13 +37,27 @@ class Folder(Dataset[tuple[torch.Tensor, int]]):
             return self.transform(image.convert("RGB")), label
 
 
-def reference(
-    architecture: str, root: Path, *, classes: int, epochs: int, size: int, device: torch.device
-) -> list[float]:
-    """The reference's way: float32, batch 8, no loader workers, PIL and ToTensor, `.item()` every step."""
+def transform(size: int) -> Callable[[Image.Image], torch.Tensor]:
+    """From a picture to a network's input, as both do it."""
     to_tensor = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-    transform = v2.Compose([v2.Resize((size, size)), to_tensor, v2.Normalize(MEAN, STD)])
-    loader = DataLoader(Folder(root, transform), batch_size=8, shuffle=True, num_workers=0)
+    return v2.Compose([v2.Resize((size, size)), to_tensor, v2.Normalize(MEAN, STD)])
+
+
+def reference(
+    architecture: str,
+    root: Path,
+    *,
+    classes: int,
+    epochs: int,
+    size: int,
+    device: torch.device,
+    after: Callable[[nn.Module], None] = lambda _: None,
+) -> list[float]:
+    """The reference's way: float32, batch 8, no loader workers, PIL and ToTensor, `.item()` every step.
+
+    `after` is called with the network after each epoch, outside of its seconds.
+    """
+    loader = DataLoader(Folder(root, transform(size)), batch_size=8, shuffle=True, num_workers=0)
     network = models.build(architecture, classes, size).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     criterion = nn.CrossEntropyLoss()
@@ -60,7 +76,22 @@ def reference(
             total += loss.item() * len(labels)
             right += (scores.argmax(dim=1) == wanted).sum().item()
         seconds.append(time.perf_counter() - began)
+        after(network)
     return seconds
+
+
+@torch.no_grad()
+def validate(network: nn.Module, root: Path, *, size: int, device: torch.device) -> dict[str, float]:
+    """Loss and accuracy over pictures, the reference's way."""
+    network.eval()
+    loader = DataLoader(Folder(root, transform(size)), batch_size=8, num_workers=0)
+    total, right, count = 0.0, 0, 0
+    for pictures, labels in loader:
+        scores, wanted = network(pictures.to(device)), labels.to(device)
+        total += nn.functional.cross_entropy(scores, wanted, reduction="sum").item()
+        right += int((scores.argmax(dim=1) == wanted).sum().item())
+        count += len(labels)
+    return {"valLoss": total / count, "valAccuracy": right / count}
 
 
 def tuned(
@@ -76,10 +107,8 @@ def tuned(
     half: bool,
 ) -> list[float]:
     """Workers that stay, pinned memory, autocast to bfloat16, channels last, a fused optimizer, compiled on a GPU."""
-    to_tensor = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-    transform = v2.Compose([v2.Resize((size, size)), to_tensor, v2.Normalize(MEAN, STD)])
     loader = DataLoader(
-        Folder(root, transform),
+        Folder(root, transform(size)),
         batch_size=batch,
         shuffle=True,
         num_workers=workers,

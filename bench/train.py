@@ -64,6 +64,11 @@ def write_job(
         "output": {"uri": f"file://{output}"},
         "resources": {"gpus": gpus, "cpu": str(torch.get_num_threads()), "memory": "8Gi"},
     }
+    return job_file(output, spec)
+
+
+def job_file(output: Path, spec: dict[str, Any]) -> Path:
+    """A TrainingJob's file in `output`."""
     path = output / "job.yaml"
     job = {"apiVersion": "rfuav.io/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "bench"}, "spec": spec}
     path.write_text(json.dumps(job))
