@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from trainer.trainer_kit import Desk, image_set, training_spec, until
 
-from rfuav_trainer import crew, storage
+from rfuav_trainer import crew, scratch, storage
 from rfuav_trainer.errors import InputError
 
 TWO = {"RFUAV_ALLOW_CPU": "1"}
@@ -148,7 +148,8 @@ def test_however_many_are_deaf_they_have_one_time_to_end(tmp_path, monkeypatch):
 
 
 def refuses(_job, _progress, _stop):
-    cache = storage._new_cache(Path(os.environ["KEPT"]), None)
+    os.environ[scratch.VOLUME] = os.environ["KEPT"]
+    cache = storage._new_cache()
     storage._cache.append(cache)
     (cache.folder / "fetched").touch()
     raise InputError("the folder is empty")

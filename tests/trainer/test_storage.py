@@ -13,7 +13,7 @@ import pytest
 from trainer.stores import KEY, SECRET, TOKEN, hub_mirror, s3_client, s3_environment, s3_server, upload
 from trainer.trainer_kit import IQ, RESOURCES, image_set, in_child, inference_spec, tone_set, training_spec
 
-from rfuav_trainer import storage
+from rfuav_trainer import scratch, storage, stores
 from rfuav_trainer.errors import DiskFullError, InputError, StorageError, UnreadableFileError
 
 
@@ -189,7 +189,7 @@ class OneObject:
 
 @pytest.mark.parametrize("length", [240, 247, 255])
 def test_names_as_long_as_a_name_may_be(cache, monkeypatch, length):
-    monkeypatch.setattr(storage, "_store", lambda _scheme: OneObject("n" * length))
+    monkeypatch.setattr(stores, "client", lambda _scheme: OneObject("n" * length))
     root = cache.path("s3://bucket/long", "x")
     cache.limit = 1
     with cache.opened(root / ("n" * length)) as here:
@@ -201,16 +201,19 @@ def test_names_as_long_as_a_name_may_be(cache, monkeypatch, length):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_volume_that_is_full_is_not_the_fault_of_the_store(cache, monkeypatch, number):
-    monkeypatch.setattr(storage, "_store", lambda _scheme: OneObject("a", OSError(number, os.strerror(number))))
+    monkeypatch.setattr(stores, "client", lambda _scheme: OneObject("a", OSError(number, os.strerror(number))))
     root = cache.path("s3://bucket/full", "x")
-    with pytest.raises(DiskFullError, match="no space left in the cache .*TRAINER_CACHE"):
+    with pytest.raises(
+        DiskFullError, match="no space left on this machine .*lower TRAINER_CACHE_BYTES, .*TRAINER_CACHE "
+    ):
         cache.opened(root / "a").__enter__()
 
 
 def test_the_processes_of_a_pod_share_the_volume(tmp_path, monkeypatch):
     monkeypatch.setattr(storage.shutil, "disk_usage", lambda _path: SimpleNamespace(free=16000))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    made = storage._new_cache(tmp_path, None)
+    monkeypatch.setenv(scratch.VOLUME, str(tmp_path))
+    made = storage._new_cache()
     assert made.limit == 1000
     made.close()
 
@@ -231,9 +234,9 @@ class SlowStore:
 
 
 def end_while_fetching(folder):
-    os.environ[storage.CACHE_FOLDER] = folder
+    os.environ[scratch.VOLUME] = folder
     slow = SlowStore()
-    storage._store = lambda _scheme: slow
+    stores.client = lambda _scheme: slow
     root = storage.path("s3://bucket/slow", "x")
     storage.fetch_ahead(sorted(root.iterdir()))
     slow.began.wait()
@@ -261,14 +264,14 @@ def test_credentials_in_the_home_folder_are_not_the_jobs(bucket, cache, monkeypa
 
 
 def test_no_role_of_the_machine_and_the_token_of_the_cluster():
-    resolver = storage._store("s3").session.get_component("credential_provider")
-    assert {provider.METHOD for provider in resolver.providers} == storage.S3_PROVIDERS
+    resolver = stores.client("s3").session.get_component("credential_provider")
+    assert {provider.METHOD for provider in resolver.providers} == stores.S3_PROVIDERS
 
 
 def test_secrets_are_taken_out_of_messages(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     error = OSError(f"bad key {SECRET} at https://x.example/a/b?X-Amz-Signature=abc&y=1 again\nFor more, see ...")
-    text = storage.without_secrets(error)
+    text = stores.without_secrets(error)
     assert text == "bad key $AWS_SECRET_ACCESS_KEY at https://x.example/a/b?... again"
 
 
@@ -355,7 +358,7 @@ def test_what_a_mirror_does_not_give(mirror, cache, monkeypatch, uri, token, rea
 def test_a_job_may_set_the_cache_and_name_the_secret(desk):
     """The operator keeps some names of variables for itself: these are none of them."""
     template = {
-        "env": [{"name": name, "value": "1Gi"} for name in (storage.CACHE_FOLDER, storage.CACHE_BYTES)],
+        "env": [{"name": name, "value": "1Gi"} for name in (scratch.VOLUME, storage.CACHE_BYTES)],
         "envFrom": [{"secretRef": {"name": "s3-credentials"}}],
     }
     job = desk.job("TrainingJob", {**training_spec(dataset__train__uri="s3://captures/train"), "podTemplate": template})

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from rfuav_crds import API_VERSION, InferenceJobSpec, JobError, TrainingJobSpec, load_job, parse_quantity, unsupported
-from rfuav_trainer import runtime, storage
+from rfuav_trainer import runtime, storage, stores
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Job:
         scheme, _, rest = uri.partition("://")
         if scheme == "file":
             return Path(unquote(rest))
-        if scheme in storage.REMOTE:
+        if scheme in stores.REMOTE:
             return storage.path(uri, where)
         claim, _, inside = rest.partition("/")
         root = self.mounts.get(claim, MOUNT_ROOT / claim)

@@ -20,7 +20,7 @@ import structlog
 import torch
 
 from rfuav_crds import TrainingJobSpec, parse_quantity
-from rfuav_trainer import colours, runtime, storage
+from rfuav_trainer import colours, runtime, scratch
 from rfuav_trainer.errors import InvalidConfigurationError
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def _disk_limit() -> tuple[int, float]:
             raise InvalidConfigurationError(
                 f"{DISK_BYTES} is {stated!r}: write bytes, as in 20Gi, or 0 to keep nothing on the disk"
             ) from error
-    if _in_memory(storage.volume()):
+    if _in_memory(scratch.volume()):
         return 0, LEFT_FREE
     whole = os.environ.get(STORAGE_LIMIT, "")
     return min(DISK_DEFAULT, int(int(whole) * DISK_SHARE) if whole.isdigit() else DISK_DEFAULT), LEFT_FREE
@@ -230,9 +230,9 @@ def _make_file(limit: int) -> Path | None:
     if limit <= 0:
         return None
     try:
-        handle, name = tempfile.mkstemp(prefix="rfuav-pictures-", dir=storage.volume())
+        handle, name = tempfile.mkstemp(prefix="rfuav-pictures-", dir=scratch.volume())
     except OSError as error:
-        log.warning("no pictures are kept on the scratch disk", folder=str(storage.volume()), problem=error.strerror)
+        log.warning("no pictures are kept on the scratch disk", folder=str(scratch.volume()), problem=error.strerror)
         return None
     os.close(handle)
     return Path(name)

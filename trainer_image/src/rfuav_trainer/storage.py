@@ -8,56 +8,37 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import sys
-import tempfile
 import threading
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
 from rfuav_crds import parse_quantity
-from rfuav_trainer import runtime
-from rfuav_trainer.errors import (
-    DiskFullError,
-    InputError,
-    InvalidConfigurationError,
-    JobError,
-    StorageError,
-    UnreadableFileError,
-    disk_full,
-)
+from rfuav_trainer import runtime, scratch, stores
+from rfuav_trainer.errors import InputError, InvalidConfigurationError, JobError, UnreadableFileError, disk_full
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from concurrent.futures import Future
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 log = structlog.get_logger()
 
-REMOTE = ("s3", "hf")
 MANIFESTS = (".jsonl", ".parquet")
-CACHE_FOLDER = "TRAINER_CACHE"
 CACHE_BYTES = "TRAINER_CACHE_BYTES"
-SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
 FREE_SHARE = 0.5
 """Share of the cache volume's free space that is used when TRAINER_CACHE_BYTES does not say."""
-S3_PROVIDERS = {"env", "assume-role-with-web-identity", "container-role"}
-"""Where botocore may look for credentials: variables, and the tokens that a cluster names in variables; in no file of
-the home folder, and not at the machine, whose role is not the job's."""
 PATIENCE_SECONDS = 1
 """How long the end of a process waits for objects on their way."""
 READERS = 16
 """Objects fetched side by side: they wait for the network, not for this machine."""
-CREDENTIALS = {
-    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL where it is not Amazon's)",
-    "hf": "HF_TOKEN (and HF_ENDPOINT for a mirror)",
-}
+ROOM = f"lower {CACHE_BYTES}, or name a larger volume in {scratch.VOLUME} (podTemplate.env)"
 
 
 @dataclass
@@ -89,7 +70,6 @@ class Cache:
         self._here: OrderedDict[Path, _Object] = OrderedDict()
         self._changed = threading.Condition()
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="fetch")
-        self._ahead: set[Future[None]] = set()
 
     def path(self, uri: str, where: str) -> Path:
         """The local path of a remote folder or object. An object is fetched at once, and stays.
@@ -101,9 +81,9 @@ class Cache:
         scheme, _, rest = uri.rstrip("/").partition("://")
         if rest.endswith(MANIFESTS):
             return self.path(uri.rpartition("/")[0], where) / rest.rpartition("/")[2]
-        store = _store(scheme)
+        store = stores.client(scheme)
         try:
-            listed = _ask(lambda: store.find(rest, detail=True), f"{where}: {uri}", scheme)
+            listed = stores.ask(lambda: store.find(rest, detail=True), f"{where}: {uri}", scheme)
         except FileNotFoundError:  # also what a private repository answers to strangers
             listed = {}
         local = self.folder / scheme / rest
@@ -162,9 +142,7 @@ class Cache:
         for path in paths:
             found = self._objects.get(path)
             if found is not None and not found.here:
-                coming = self._pool.submit(self._fetch_quietly, path)
-                self._ahead.add(coming)
-                coming.add_done_callback(self._ahead.discard)
+                self._pool.submit(self._fetch_quietly, path)
 
     def _fetch_quietly(self, path: Path) -> None:
         try:
@@ -174,7 +152,7 @@ class Cache:
             log.debug("not fetched ahead", file=str(path))  # who reads it will be told why
 
     def _hold(self, path: Path, found: _Object) -> None:
-        with found.lock:
+        with stores.busy(), found.lock:
             with self._changed:
                 if found.here:
                     found.users += 1
@@ -200,7 +178,7 @@ class Cache:
         if size > self.limit - self._kept:
             raise InputError(
                 f"{path.name} has {size} bytes, the cache in {self.folder} may hold {self.limit - self._kept}: raise "
-                f"{CACHE_BYTES}, or name a larger volume in {CACHE_FOLDER} (podTemplate.env)",
+                f"{CACHE_BYTES}, or name a larger volume in {scratch.VOLUME} (podTemplate.env)",
                 reason="CacheTooSmall",
             )
         while self.used + size > self.limit:
@@ -218,7 +196,8 @@ class Cache:
     def _fetch(self, path: Path, found: _Object) -> None:
         temporary = _beside(path, "fetched")
         try:
-            _ask(lambda: found.store.get_file(found.remote, str(temporary)), found.remote, found.scheme)
+            fetch = partial(found.store.get_file, found.remote, str(temporary))
+            stores.ask(fetch, found.remote, found.scheme, room=ROOM)
             size = temporary.stat().st_size
             if size != found.size:
                 raise UnreadableFileError(f"has {size} bytes, had {found.size} when it was listed: it was replaced")
@@ -228,12 +207,11 @@ class Cache:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def close(self) -> bool:
-        """Remove all of it; what is on its way is waited for, but not for long. Returns whether nothing is any more."""
+    def close(self) -> None:
+        """Remove all of it; what is on its way is waited for, but not for long."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        _, coming = wait(list(self._ahead), timeout=PATIENCE_SECONDS)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return not coming
+        stores.quiet(PATIENCE_SECONDS)
+        scratch.remove(self.folder)
 
 
 _cache: list[Cache] = []
@@ -244,7 +222,7 @@ def path(uri: str, where: str) -> Path:
     """The local path of the remote folder or object `uri`; see `Cache.path`. `where` is the field's name."""
     with _starting:
         if not _cache:
-            _cache.append(_new_cache(volume(), os.environ.get(CACHE_BYTES)))
+            _cache.append(_new_cache())
     return _cache[0].path(uri, where)
 
 
@@ -277,29 +255,23 @@ def fetch_ahead(paths: Iterable[Path]) -> None:
 
 def leave(code: int) -> NoReturn:
     """End the process with this exit code, with nothing left of what was fetched."""
-    ended = [_cache.pop().close() for _ in range(len(_cache))]
+    while _cache:
+        _cache.pop().close()
     sys.stdout.flush()
     sys.stderr.flush()
-    if not all(ended):
+    if not stores.quiet(PATIENCE_SECONDS):
         os._exit(code)  # else Python waits for the threads that fetch, longer than a pod has to end
     raise SystemExit(code)
 
 
-def volume() -> Path:
-    """The scratch folder of this machine or pod."""
-    return Path(os.environ.get(CACHE_FOLDER) or tempfile.gettempdir())
-
-
-def _new_cache(base: Path, limit: str | None) -> Cache:
+def _new_cache() -> Cache:
+    limit = os.environ.get(CACHE_BYTES)
     try:
-        base.mkdir(parents=True, exist_ok=True)
-        most = int(parse_quantity(limit)) if limit else _share_of(base)
-        own = Path(tempfile.mkdtemp(prefix="rfuav-cache-", dir=base))
+        most = int(parse_quantity(limit)) if limit else None
     except ValueError as error:
         raise InvalidConfigurationError(f"{CACHE_BYTES} is {limit!r}: write bytes, as in 20Gi") from error
-    except OSError as error:
-        raise InvalidConfigurationError(f"{CACHE_FOLDER} {base} cannot be written ({error.strerror})") from error
-    return Cache(own, most)
+    folder = scratch.make("cache")
+    return Cache(folder, _share_of(folder) if most is None else most)
 
 
 def _share_of(volume: Path) -> int:
@@ -310,61 +282,3 @@ def _share_of(volume: Path) -> int:
 def _beside(path: Path, what: str) -> Path:
     """A name in the same folder that is no longer than a name may be, however long that of `path` is."""
     return path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()}.{what}")
-
-
-def _store(scheme: str) -> Any:
-    """A client of the store, configured by the environment; nothing is read from files in the home folder for hf."""
-    if scheme == "s3":
-        from aiobotocore.session import AioSession  # type: ignore[import-untyped]  # noqa: PLC0415  (seconds to import)
-        from s3fs import S3FileSystem  # noqa: PLC0415
-
-        session = AioSession()
-        resolver = session.get_component("credential_provider")
-        for method in [provider.METHOD for provider in resolver.providers if provider.METHOD not in S3_PROVIDERS]:
-            resolver.remove(method)
-        return S3FileSystem(session=session, skip_instance_cache=True)
-    from huggingface_hub import HfFileSystem  # noqa: PLC0415  (seconds to import)
-    from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
-
-    disable_progress_bars()
-    token = os.environ.get("HF_TOKEN") or False
-    return HfFileSystem(endpoint=os.environ.get("HF_ENDPOINT"), token=token, skip_instance_cache=True)
-
-
-def _ask(question: Callable[[], Any], what: str, scheme: str) -> Any:
-    """The answer of a store. Its client has retried what is worth it."""
-    try:
-        return question()
-    except FileNotFoundError:
-        raise
-    except PermissionError as error:
-        raise _denied(what, scheme, error) from None
-    except Exception as error:  # noqa: BLE001  (the clients' errors share no base; their texts may quote signatures)
-        kind = type(error).__name__
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if disk_full(error):
-            raise DiskFullError(
-                f"no space left in the cache while fetching {what}: lower {CACHE_BYTES}, or name a larger volume in "
-                f"{CACHE_FOLDER} (podTemplate.env)"
-            ) from None
-        if status in {401, 403} or kind in {"NoCredentialsError", "PartialCredentialsError"}:
-            raise _denied(what, scheme, error) from None
-        raise StorageError(f"{what} cannot be read now: {kind}: {without_secrets(error)}") from None
-
-
-def _denied(what: str, scheme: str, error: Exception) -> InputError:
-    return InputError(
-        f"{what} may not be read ({without_secrets(error)}): put {CREDENTIALS[scheme]} into a Secret and name it "
-        "in podTemplate.envFrom, or into the environment on a laptop",
-        reason="AccessDenied",
-    )
-
-
-def without_secrets(error: Exception) -> str:
-    """The error's first line without credentials of the environment, and without the query of any address: it signs."""
-    text = (str(error).splitlines() or [""])[0]
-    for name in SECRETS:
-        secret = os.environ.get(name)
-        if secret:
-            text = text.replace(secret, f"${name}")
-    return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1?...", text)

@@ -1,0 +1,94 @@
+"""Folders of this process alone for what lies in object stores: the cache of inputs, and outputs on their way.
+
+In: TRAINER_CACHE, the volume. Out: a folder that goes with the process; what a killed one left is removed by the next.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from rfuav_trainer.errors import InvalidConfigurationError
+
+log = structlog.get_logger()
+
+VOLUME = "TRAINER_CACHE"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_held: dict[Path, int] = {}
+
+
+def volume() -> Path:
+    """The scratch folder of this machine or pod: TRAINER_CACHE, or the temporary folder."""
+    return Path(os.environ.get(VOLUME) or tempfile.gettempdir())
+
+
+def make(what: str) -> Path:
+    """A new folder, held by a lock while this process lives. Folders that nobody holds any more are removed first.
+
+    Raises:
+        InvalidConfigurationError: the volume cannot be written.
+    """
+    base = volume()
+    _sweep(base)
+    while True:
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=f"{_prefix()}{what}-", dir=base))
+        except OSError as error:
+            raise InvalidConfigurationError(f"{VOLUME} {base} cannot be written ({error.strerror})") from error
+        handle = _lock(folder)
+        if handle is not None:
+            _held[folder] = handle
+            return folder
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder of this process."""
+    shutil.rmtree(folder, ignore_errors=True)
+    handle = _held.pop(folder, None)
+    if handle is not None:
+        os.close(handle)
+
+
+def _lock(folder: Path) -> int | None:
+    """Hold a new folder; None when another process that starts took it for an abandoned one before that."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        ours = folder.stat().st_ino == os.fstat(handle).st_ino
+    except (BlockingIOError, FileNotFoundError):
+        ours = False
+    except OSError:
+        ours = True  # no locks on this volume: there, nobody's folder is ever removed but by its owner
+    if ours:
+        return handle
+    os.close(handle)
+    return None
+
+
+def _sweep(base: Path) -> None:
+    """Remove what killed processes left."""
+    for folder in base.glob(f"{_prefix()}*"):
+        with suppress(OSError):  # gone already, held by a living process, or not ours to open
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+                log.info("removed what a killed process left", folder=str(folder))
+            finally:
+                os.close(handle)
+
+
+def _prefix() -> str:
+    """How the names of this machine's folders begin: not every volume that several machines share has locks for all."""
+    boot = _BOOT.read_text()[:8] if _BOOT.exists() else ""
+    return f"rfuav-{boot}-"

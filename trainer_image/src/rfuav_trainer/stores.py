@@ -1,0 +1,124 @@
+"""Object stores (s3://, hf://): their clients, and what their errors mean to a job.
+
+In: the environment, which alone has the credentials. Out: fsspec file systems. Every question to one goes through
+`ask`, whose errors tell a person what to write, without any secret.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rfuav_trainer.errors import DiskFullError, InputError, StorageError, disk_full
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+REMOTE = ("s3", "hf")
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
+S3_PROVIDERS = {"env", "assume-role-with-web-identity", "container-role"}
+"""Where botocore may look for credentials: variables, and the tokens that a cluster names in variables; in no file of
+the home folder, and not at the machine, whose role is not the job's."""
+CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL where it is not Amazon's)",
+    "hf": "HF_TOKEN (and HF_ENDPOINT for a mirror)",
+}
+
+_under_way = [0]
+_changed = threading.Condition()
+
+
+def client(scheme: str) -> Any:
+    """A client of the store, configured by the environment; nothing is read from files in the home folder for hf."""
+    if scheme == "s3":
+        from aiobotocore.session import AioSession  # type: ignore[import-untyped]  # noqa: PLC0415  (seconds to import)
+        from s3fs import S3FileSystem  # noqa: PLC0415
+
+        session = AioSession()
+        resolver = session.get_component("credential_provider")
+        for method in [provider.METHOD for provider in resolver.providers if provider.METHOD not in S3_PROVIDERS]:
+            resolver.remove(method)
+        return S3FileSystem(session=session, skip_instance_cache=True, use_listings_cache=False)
+    from huggingface_hub import HfFileSystem  # noqa: PLC0415  (seconds to import)
+    from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
+
+    disable_progress_bars()
+    token = os.environ.get("HF_TOKEN") or False
+    return HfFileSystem(endpoint=os.environ.get("HF_ENDPOINT"), token=token, skip_instance_cache=True)
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    """Around what may take long and cannot be called off."""
+    with _changed:
+        _under_way[0] += 1
+    try:
+        yield
+    finally:
+        with _changed:
+            _under_way[0] -= 1
+            _changed.notify_all()
+
+
+def quiet(seconds: float) -> bool:
+    """Whether nothing is under way any more, within `seconds`."""
+    end = time.monotonic() + seconds
+    with _changed:
+        while _under_way[0] and time.monotonic() < end:
+            _changed.wait(end - time.monotonic())
+        return not _under_way[0]
+
+
+def ask(question: Callable[[], Any], what: str, scheme: str, *, to: str = "read", room: str = "") -> Any:
+    """The answer of a store. Its client has retried what is worth it.
+
+    Args:
+        question: the request.
+        what: it is about, for the message.
+        scheme: of the store.
+        to: what shall be done with it: `read` or `written`.
+        room: what to do when the disk is full.
+
+    Raises:
+        FileNotFoundError: there is no such thing.
+        InputError: it is refused to these credentials.
+        DiskFullError: there is no room on this machine.
+        StorageError: the store does not answer, or with an error of its own.
+    """
+    try:
+        with busy():
+            return question()
+    except FileNotFoundError:
+        raise
+    except PermissionError as error:
+        raise _denied(what, scheme, error, to) from None
+    except Exception as error:  # noqa: BLE001  (the clients' errors share no base; their texts may quote signatures)
+        kind = type(error).__name__
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if disk_full(error):
+            raise DiskFullError(f"no space left on this machine while fetching {what}{room and ': '}{room}") from None
+        if status in {401, 403} or kind in {"NoCredentialsError", "PartialCredentialsError"}:
+            raise _denied(what, scheme, error, to) from None
+        raise StorageError(f"{what} cannot be {to} now: {kind}: {without_secrets(error)}") from None
+
+
+def _denied(what: str, scheme: str, error: Exception, to: str) -> InputError:
+    return InputError(
+        f"{what} may not be {to} ({without_secrets(error)}): put {CREDENTIALS[scheme]} into a Secret and name it "
+        "in podTemplate.envFrom, or into the environment on a laptop",
+        reason="AccessDenied",
+    )
+
+
+def without_secrets(error: Exception) -> str:
+    """The error's first line without credentials of the environment, and without the query of any address: it signs."""
+    text = (str(error).splitlines() or [""])[0]
+    for name in SECRETS:
+        secret = os.environ.get(name)
+        if secret:
+            text = text.replace(secret, f"${name}")
+    return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1?...", text)
