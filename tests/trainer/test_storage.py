@@ -312,12 +312,6 @@ def test_recordings_and_their_label_files_from_s3(desk, s3):
     assert [row["snrDb"] for row in found["bySnr"]] == [-10, 10]
 
 
-def test_a_wrong_output_is_refused_before_anything_is_read(desk):
-    ended = desk.pod("TrainingJob", training_spec(output__uri="s3://captures/out"))
-    assert ended.code == 2
-    assert "s3:// can be read from, not yet written to" in ended.termination["message"]
-
-
 @pytest.fixture
 def mirror(desk):
     image_set(desk / "up/train", count=4)

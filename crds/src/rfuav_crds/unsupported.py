@@ -35,10 +35,6 @@ def _at(spec: Any, path: str) -> Any:
     return spec
 
 
-def _remote(value: Any, _: Spec) -> bool:
-    return str(value).startswith("s3://")
-
-
 def _file_without_mount(value: Any, spec: Spec) -> bool:
     if not str(value).startswith("file://"):
         return False
@@ -58,13 +54,9 @@ def _several_without_image(value: Any, spec: Spec) -> bool:
 
 
 _VIDEO = (".mp4", ".avi", ".mov", ".mkv")
-_REMOTE = "s3:// can be read from, not yet written to: write pvc://CLAIM/path"
 _LOST = "a file:/// folder is lost with the pod: write pvc://CLAIM/path, or mount a volume there with podTemplate"
 
-_JOB = (
-    Missing("output.uri", _remote, _REMOTE),
-    Missing("output.uri", _file_without_mount, _LOST),
-)
+_JOB = (Missing("output.uri", _file_without_mount, _LOST),)
 
 TABLE: dict[str, tuple[Missing, ...]] = {
     "TrainingJob": (*_JOB,),

@@ -68,9 +68,9 @@ def test_a_job_that_runs_too_long_is_stopped(world):
 
 
 def test_a_field_that_is_not_built_yet_says_so(world):
-    world.submit("a", output={"uri": "s3://models/a"})
+    world.submit("a", output={"uri": "file:///models/a"})
     status = world.reason("a", "Misconfigured")
-    assert "spec.output.uri: s3:// can be read from, not yet written to" in status["message"]
+    assert "spec.output.uri: a file:/// folder is lost with the pod: write pvc://CLAIM/path" in status["message"]
     assert not world.pods("a")
 
 

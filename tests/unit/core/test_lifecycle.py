@@ -190,6 +190,7 @@ def inference(**rest):
     [
         (JobStatus(phase=Phase.SUCCEEDED, outputs={"bestWeights": "pvc://m/b.safetensors"}), "pvc://m/b.safetensors"),
         (JobStatus(phase=Phase.SUCCEEDED), "pvc://models/train/best.safetensors"),
+        (JobStatus(phase=Phase.SUCCEEDED, outputs={"bestWeights": "s3://m/b.safetensors"}), "s3://m/b.safetensors"),
     ],
 )
 def test_the_weights_of_a_finished_training_are_recorded(status, weights):
@@ -198,6 +199,11 @@ def test_the_weights_of_a_finished_training_are_recorded(status, weights):
     held = replace(inference(), status=done)
     alone = run(snapshot([held], pods=[pod_of(held)]))  # the TrainingJob is deleted: what was recorded stays
     assert statuses(alone).get("inf", done).source == done.source
+
+
+def test_weights_in_a_store_that_were_not_reported_are_looked_for_below_the_output():
+    train = job("train", status=JobStatus(phase=Phase.SUCCEEDED), raw={"output": {"uri": "s3://models/train/"}})
+    assert statuses(run(snapshot([train, inference()])))["inf"].source.weights == "s3://models/train/best.safetensors"
 
 
 def test_it_waits_for_a_training_that_goes_on_and_is_told_when_it_ends():

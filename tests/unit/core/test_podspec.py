@@ -106,6 +106,16 @@ def test_a_shard_and_its_source():
     assert "other" in json.loads(env(manifest)["RFUAV_MOUNTS"])
 
 
+def test_a_job_all_of_whose_data_is_in_a_store_mounts_no_claim():
+    """The credentials for it come with podTemplate.envFrom."""
+    raw = {"model": {"fromTrainingJob": "t"}, "input": {"uri": "s3://in/x"}, "output": {"uri": "s3://out/x"}}
+    held = admitted(job("w", kind=Kind.INFERENCE, raw=raw))[0]
+    held = replace(held, status=replace(held.status, source=Source(name="t", uid="u", weights="s3://m/b.st")))
+    manifest = podspec.manifest(held, held.status.assignments[0], DEFAULTS)
+    assert json.loads(env(manifest)["RFUAV_JOB"])["spec"]["model"] == {"weights": "s3://m/b.st"}
+    assert json.loads(env(manifest)["RFUAV_MOUNTS"]) == {}
+
+
 def test_claims_are_mounted_read_only_unless_written_to():
     manifest, _ = built()
     assert json.loads(env(manifest)["RFUAV_MOUNTS"]) == {

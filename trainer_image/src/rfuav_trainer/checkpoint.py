@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import structlog
 import torch
 
+from rfuav_trainer import outgoing
 from rfuav_trainer.errors import InvalidConfigurationError
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ log = structlog.get_logger()
 
 
 @contextmanager
-def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+def atomic_writer(path: Path, *, last: bool = False) -> Iterator[IO[bytes]]:
     """A file that appears under `path` whole or not at all: temporary file, fsync, rename, fsync of the folder.
 
-    When the body raises, the temporary file is removed and what stood at `path` is untouched.
+    When the body raises, the temporary file is removed and what stood at `path` is untouched. In a remote output the
+    file goes to the store; `last`: it speaks for what was written before (see `outgoing.written`).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -45,11 +47,12 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    outgoing.written(path, last=last)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, whole or not at all."""
-    with atomic_writer(path) as stream:
+    """Write `content` as indented JSON, whole or not at all. It may speak for what was written before."""
+    with atomic_writer(path, last=True) as stream:
         stream.write(json.dumps(content, indent=2, sort_keys=False).encode() + b"\n")
 
 
@@ -131,6 +134,7 @@ class CheckpointStore:
         self.folder = folder
         self.keep = max(1, keep)
         self.signature: dict[str, Any] = json.loads(json.dumps(signature))
+        self._known: set[str] | None = None
 
     def save(self, state: Mapping[str, Any], *, epoch: int, step: int) -> Saved:
         """Write one checkpoint, then remove those beyond `keep`.
@@ -142,7 +146,10 @@ class CheckpointStore:
 
         Raises:
             OSError: the volume is full or gone; older checkpoints are untouched.
+            StorageError: the store did not take the one before.
         """
+        outgoing.settle()  # one at a time on its way: the next one waits here, not on the disk
+        names = self._names()
         data = self.folder / f"step-{step:09d}-epoch-{epoch:05d}.pt"
         saved_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         manifest = data.with_suffix(".json")
@@ -165,7 +172,8 @@ class CheckpointStore:
                 "signature": self.signature,
             },
         )
-        self._prune()
+        names.update({data.name, manifest.name})
+        self.prune()
         return Saved(data, epoch, step, saved_at)
 
     def latest(self, *, device: torch.device | str = "cpu") -> tuple[dict[str, Any], Saved] | None:
@@ -174,32 +182,34 @@ class CheckpointStore:
         Raises:
             InvalidConfigurationError: the newest whole checkpoint was written for another configuration.
         """
-        for manifest_path in self._manifests():
-            manifest = self._whole(manifest_path)
-            if manifest is None:
-                continue
-            self._agree(manifest, manifest_path)
-            data = self.folder / manifest["file"]
-            state = torch.load(data, map_location=device, weights_only=True)
-            return state, Saved(data, manifest["epoch"], manifest["step"], manifest["savedAt"])
+        for manifest in sorted((n for n in self._names() if n.endswith(".json")), reverse=True):  # they sort by step
+            found = self._load(self.folder / manifest, device)
+            if found is not None:
+                return found
         return None
 
-    def _manifests(self) -> list[Path]:
-        """Manifests, newest first: the names sort by step."""
-        return sorted(self.folder.glob("step-*.json"), reverse=True) if self.folder.is_dir() else []
+    def _names(self) -> set[str]:
+        """Names of what is there. One process alone writes here, so that they are asked for once."""
+        if self._known is None:
+            self._known = {path.name for path in outgoing.found(self.folder, "step-*")}
+        return self._known
 
-    def _whole(self, manifest_path: Path) -> dict[str, Any] | None:
+    def _load(self, manifest_path: Path, device: torch.device | str) -> tuple[dict[str, Any], Saved] | None:
         try:
-            manifest: dict[str, Any] = json.loads(manifest_path.read_bytes())
+            with outgoing.reading(manifest_path) as here:
+                manifest: dict[str, Any] = json.loads(here.read_bytes())
             data = self.folder / manifest["file"]
-            with data.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            if digest == manifest["sha256"] and "signature" in manifest:
-                return manifest
+            with outgoing.reading(data) as here:
+                with here.open("rb") as stream:
+                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                if digest == manifest["sha256"] and "signature" in manifest:
+                    self._agree(manifest, manifest_path)
+                    state = torch.load(here, map_location=device, weights_only=True)
+                    return state, Saved(data, manifest["epoch"], manifest["step"], manifest["savedAt"])
             problem = "its checksum does not match"
         except (OSError, ValueError, KeyError) as error:
             problem = f"{type(error).__name__}: {error}"
-        log.warning("damaged checkpoint passed over", checkpoint=str(manifest_path), problem=problem)
+        log.warning("damaged checkpoint passed over", checkpoint=outgoing.shown(manifest_path), problem=problem)
         return None
 
     def _agree(self, manifest: Mapping[str, Any], path: Path) -> None:
@@ -212,26 +222,25 @@ class CheckpointStore:
         if differing:
             shown = "; ".join(differing)
             raise InvalidConfigurationError(
-                f"the checkpoint {path} was written for another configuration ({shown}): give the job another output "
-                "or name, remove that folder, or write checkpoint.resume: false",
+                f"the checkpoint {outgoing.shown(path)} was written for another configuration ({shown}): give the job "
+                "another output or name, remove that folder, or write checkpoint.resume: false",
                 reason="CheckpointMismatch",
             )
 
-    def _prune(self) -> None:
-        """Remove what is beyond `keep`, the manifest first: half a removal must not look whole."""
-        manifests = self._manifests()
-        for manifest in manifests[self.keep :]:
-            manifest.unlink(missing_ok=True)
-            manifest.with_suffix(".pt").unlink(missing_ok=True)
-        kept = {path.stem for path in manifests[: self.keep]}
-        for stray in self.folder.glob("step-*.pt"):
-            if stray.stem not in kept:
-                stray.unlink(missing_ok=True)
+    def prune(self) -> None:
+        """Remove what is beyond `keep`, and what a kill has left of one."""
+        self._keep(self.keep)
+
+    def _keep(self, count: int) -> None:
+        """Remove all but the newest `count`, manifests first: half a removal must not look whole."""
+        names = self._names()
+        kept = sorted((name.removesuffix(".json") for name in names if name.endswith(".json")), reverse=True)[:count]
+        for kind in (".json", ".pt"):
+            for name in sorted(name for name in names if name.endswith(kind) and name.removesuffix(kind) not in kept):
+                outgoing.remove(self.folder / name)
+                names.discard(name)
 
     def clear(self) -> None:
         """Remove all checkpoints of this job (checkpoint.resume: false)."""
-        for manifest in self._manifests():
-            manifest.unlink(missing_ok=True)
-        if self.folder.is_dir():
-            for stray in self.folder.glob("step-*.pt"):
-                stray.unlink(missing_ok=True)
+        self._keep(0)
+        outgoing.settle()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import torch
 
-from rfuav_trainer import data
+from rfuav_trainer import data, outgoing
 from rfuav_trainer.conditions import conditions, first_folder, in_class
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.metrics import CONFIDENCES, Tally
@@ -164,6 +164,6 @@ def check_labels(labels: Mapping[str, str], classes: Sequence[str], root: Path) 
 def read_lines(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """The JSON objects of several JSON Lines files, one after the other."""
     for path in paths:
-        with path.open("rb") as stream:
+        with outgoing.reading(path) as here, here.open("rb") as stream:
             for line in stream:
                 yield json.loads(line)

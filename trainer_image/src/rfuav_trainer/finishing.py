@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rfuav_trainer import evaluate as evaluation
-from rfuav_trainer import evaluation_report, inputs, runtime
+from rfuav_trainer import evaluation_report, inputs, outgoing, runtime
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.dataset import check_share
 from rfuav_trainer.errors import InvalidConfigurationError
@@ -57,7 +57,7 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
         found = content["metrics"]
     mark = runtime.mark_of(job, shards=spec.shards, outputs=outputs_of(spec), metrics=found, **totals)
     write_json(output / runtime.SUCCESS, mark)
-    log.info("done", output=str(output), **totals, **found)
+    log.info("done", output=outgoing.shown(output), **totals, **found)
     return found
 
 
@@ -70,8 +70,8 @@ def _check_network(marks: Sequence[Mapping[str, Any]], output: Path) -> None:
         return
     parts = [", ".join(map(str, some[:MOST_SHOWN])) + ", ..." * (len(some) > MOST_SHOWN) for some in shards.values()]
     raise InvalidConfigurationError(
-        f"the shards in {output} were not all classified with the same weights ({'; '.join(parts)}): the file of "
-        "model.weights was replaced meanwhile. Create the job anew with another output.uri, or remove "
+        f"the shards in {outgoing.shown(output)} were not all classified with the same weights ({'; '.join(parts)}): "
+        "the file of model.weights was replaced meanwhile. Create the job anew with another output.uri, or remove "
         f"{runtime.SUCCESS}-<shard> of those with the old weights and run them again",
         reason="WeightsMismatch",
     )

@@ -16,7 +16,7 @@ import torch
 
 from rfuav_crds import InferenceJobSpec
 from rfuav_crds.inference import Evaluation
-from rfuav_trainer import data, evaluation_report, inputs, results, runtime
+from rfuav_trainer import data, evaluation_report, inputs, outgoing, results, runtime
 from rfuav_trainer.annotate import Annotations
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.classifier import Classifier, open_classifier
@@ -53,14 +53,14 @@ def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any
     """
     spec = job.spec
     assert isinstance(spec, InferenceJobSpec)  # noqa: S101  (the command line chose this function by the kind)
-    output = job.path(spec.output.uri, "output.uri")
-    done = runtime.finished_before(output / f"{runtime.SUCCESS}-{job.shard}", job)
-    if done is None:
-        stop.check()
-        done = Inference(job, spec, output, progress=progress, stop=stop).run()
-    else:
-        log.info("finished before, nothing to do", output=str(output), shard=job.shard)
-    found = finish_job(job, spec, output, done["classes"])
+    with outgoing.opened(job) as output:
+        done = runtime.finished_before(output / f"{runtime.SUCCESS}-{job.shard}", job)
+        if done is None:
+            stop.check()
+            done = Inference(job, spec, output, progress=progress, stop=stop).run()
+        else:
+            log.info("finished before, nothing to do", output=outgoing.shown(output), shard=job.shard)
+        found = finish_job(job, spec, output, done["classes"])
     scores = [{"name": key, "value": f"{value:.4g}"} for key, value in found.items()]
     progress.update({**done["trainerStatus"], "metrics": scores})
     return done
@@ -75,10 +75,12 @@ def evaluate(job: Job, progress: Progress, stop: runtime.StopSignal) -> str:
     assert isinstance(job.spec, InferenceJobSpec)  # noqa: S101  (the command line checked the kind)
     wanted = replace(job, spec=job.spec.model_copy(update={"evaluation": Evaluation()}))
     run(wanted, progress, stop)
-    output = job.path(job.spec.output.uri, "output.uri")
-    if runtime.finished_before(output / runtime.SUCCESS, job) is None:
-        raise InputError(f"{output}: {job.spec.shards} shards make the whole, not all have finished: run the others")
-    return (output / evaluation_report.TABLE).read_text()
+    with outgoing.opened(job) as output:
+        if runtime.finished_before(output / runtime.SUCCESS, job) is None:
+            shards = job.spec.shards
+            raise InputError(f"{job.spec.output.uri}: {shards} shards make the whole, not all have finished")
+        with outgoing.reading(output / evaluation_report.TABLE) as here:
+            return here.read_text()
 
 
 class Inference:

@@ -16,9 +16,10 @@ from typing import IO, TYPE_CHECKING, Any
 import structlog
 
 from rfuav_crds import InferenceJobSpec
-from rfuav_trainer import runtime
+from rfuav_trainer import outgoing, runtime
 from rfuav_trainer.checkpoint import sync_folder, write_json
 from rfuav_trainer.errors import InvalidConfigurationError
+from rfuav_trainer.pieces import Pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,8 @@ log = structlog.get_logger()
 
 OWNER = "job.json"
 COMMIT_SECONDS = 5.0
+REMOTE_COMMIT_SECONDS = 30.0
+"""In a store every commit is some objects more."""
 KINDS = ("predictions", "errors")
 VIDEO = "video"
 PARTS = (*KINDS, VIDEO)
@@ -47,25 +50,25 @@ def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
     content = {"uid": job.uid, "name": job.name, "fingerprint": job.fingerprint()}
     found: dict[str, Any] | None = None
     try:
-        with owner.open("x") as stream:
-            json.dump(content, stream)
+        outgoing.create(owner, json.dumps(content).encode())
     except FileExistsError:
         found = _patiently(owner)
         if found is None:  # torn: its writer died, or the disk was full, before there was any result
             write_json(owner, content)
     if found is None:
-        strangers = sorted(p.name for p in folder.glob("predictions-*.jsonl"))
+        strangers = [p.name for p in outgoing.found(folder, "predictions-*.jsonl")]
         if strangers and not overwrite:
-            owner.unlink()
+            outgoing.remove(owner)
             raise InvalidConfigurationError(
-                f"output.uri: {folder} holds {strangers[0]}: write another output.uri, or output.overwrite: true",
+                f"output.uri: {outgoing.shown(folder)} holds {strangers[0]}: write another output.uri, or "
+                "output.overwrite: true",
                 reason="OutputInUse",
             )
     elif found.get("uid") != job.uid or found.get("fingerprint") != job.fingerprint():
         if not overwrite:
             raise InvalidConfigurationError(
-                f"output.uri: {folder} holds results of {found.get('name', 'another job')}: write another output.uri, "
-                "or output.overwrite: true",
+                f"output.uri: {outgoing.shown(folder)} holds results of {found.get('name', 'another job')}: write "
+                "another output.uri, or output.overwrite: true",
                 reason="OutputInUse",
             )
         write_json(owner, content)
@@ -80,12 +83,12 @@ def _remove_foreign(folder: Path, job: Job) -> None:
     and a late one must not remove what it wrote.
     """
     assert isinstance(job.spec, InferenceJobSpec)  # noqa: S101  (shards are an InferenceJob's)
-    (folder / runtime.SUCCESS).unlink(missing_ok=True)  # the whole job's, which waits for this shard
+    outgoing.remove(folder / runtime.SUCCESS)  # the whole job's, which waits for this shard
     for pattern in (f"{runtime.SUCCESS}-*", *(f"{kind}-*.jsonl" for kind in KINDS)):
-        for path in folder.glob(pattern):
+        for path in outgoing.found(folder, pattern):
             number = path.name.removesuffix(".jsonl").rpartition("-")[2]
             if not number.isdecimal() or int(number) == job.shard or int(number) >= job.spec.shards:
-                path.unlink(missing_ok=True)
+                outgoing.remove(path)
 
 
 def _patiently(owner: Path) -> dict[str, Any] | None:
@@ -111,6 +114,7 @@ class ShardResults:
         self._folder, self._job, self._inputs = folder, job, inputs
         self._state_path = folder / f".state-{job.shard}.json"
         self._streams: dict[str, IO[bytes]] = {}
+        self._pieces = Pieces({kind: self.part(kind) for kind in PARTS})
         self._committed = time.monotonic()
         self.done = 0
         """Inputs whose lines are safely written."""
@@ -137,10 +141,13 @@ class ShardResults:
             state.get("uid") == self._job.uid
             and state.get("inputs") == self._inputs
             and {*state["sizes"]} == {*PARTS}
+            and self._pieces.restore(state.get("pieces", {}))
             and all(self.part(k).is_file() and self.part(k).stat().st_size >= state["sizes"][k] for k in PARTS)
         )
         if good:
             self.done, self.sizes = state["done"], state["sizes"]
+        else:
+            self._pieces.clear()
         for kind in PARTS:
             stream = self.part(kind).open("r+b" if good else "wb")
             stream.truncate(self.sizes[kind])
@@ -169,7 +176,7 @@ class ShardResults:
     @property
     def due(self) -> bool:
         """Whether the last commit was long enough ago."""
-        return time.monotonic() - self._committed >= COMMIT_SECONDS
+        return time.monotonic() - self._committed >= (REMOTE_COMMIT_SECONDS if self._pieces.remote else COMMIT_SECONDS)
 
     def commit(self, done: int) -> None:
         """Note that everything of the first `done` inputs is written, and see to it that it is on disk."""
@@ -177,8 +184,13 @@ class ShardResults:
             stream.flush()
             os.fsync(stream.fileno())
         sizes = {kind: stream.tell() for kind, stream in self._streams.items()}
+        gone = self._pieces.add(sizes)
         content = {"uid": self._job.uid, "inputs": self._inputs, "done": done, "sizes": sizes}
+        if self._pieces.remote:
+            content["pieces"] = self._pieces.names
         write_json(self._state_path, content)
+        for piece in gone:
+            outgoing.remove(piece)
         self._committed = time.monotonic()
         self.done, self.sizes = done, sizes
 
@@ -197,6 +209,8 @@ class ShardResults:
             stream.flush()
             os.fsync(stream.fileno())
             self.part(kind).replace(self.final(kind))
+            outgoing.written(self.final(kind))
         self.part(VIDEO).unlink(missing_ok=True)
         sync_folder(self._folder)
-        self._state_path.unlink(missing_ok=True)
+        outgoing.remove(self._state_path)
+        self._pieces.clear()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from rfuav_trainer import outgoing
 from rfuav_trainer.errors import InvalidConfigurationError, StoppedError
 from rfuav_trainer.progress import now
 
@@ -107,7 +108,9 @@ def prepare_output(folder: Path, where: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-test-{os.getpid()}"
         probe.write_bytes(b"")
-        probe.unlink()
+        outgoing.written(probe)
+        outgoing.remove(probe)
+        outgoing.settle()
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise InvalidConfigurationError(
             f"{where}: {folder} cannot be written ({error.strerror}): name a folder that the job may write to",
@@ -124,8 +127,8 @@ def prepare_output(folder: Path, where: str) -> None:
 
 def read_mark(path: Path) -> dict[str, Any] | None:
     """The mark of a finished job or shard, or None when there is none that can be read."""
-    with contextlib.suppress(OSError, ValueError):
-        content = json.loads(path.read_bytes())
+    with contextlib.suppress(OSError, ValueError), outgoing.reading(path) as here:
+        content = json.loads(here.read_bytes())
         if isinstance(content, dict):
             return content
     return None
@@ -142,8 +145,8 @@ def finished_before(path: Path, job: Job) -> dict[str, Any] | None:
         return None
     if mark.get("fingerprint") != job.fingerprint():
         raise InvalidConfigurationError(
-            f"{path} says that job {job.name!r} finished there with other settings: choose another name or output, "
-            "or remove that file",
+            f"{outgoing.shown(path)} says that job {job.name!r} finished there with other settings: choose another "
+            "name or output, or remove that file",
             reason="OutputInUse",
         )
     return mark

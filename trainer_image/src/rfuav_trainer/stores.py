@@ -85,6 +85,7 @@ def ask(question: Callable[[], Any], what: str, scheme: str, *, to: str = "read"
 
     Raises:
         FileNotFoundError: there is no such thing.
+        FileExistsError: there is one, and there must not be.
         InputError: it is refused to these credentials.
         DiskFullError: there is no room on this machine.
         StorageError: the store does not answer, or with an error of its own.
@@ -92,7 +93,7 @@ def ask(question: Callable[[], Any], what: str, scheme: str, *, to: str = "read"
     try:
         with busy():
             return question()
-    except FileNotFoundError:
+    except (FileNotFoundError, FileExistsError):
         raise
     except PermissionError as error:
         raise _denied(what, scheme, error, to) from None

@@ -11,6 +11,8 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
+from rfuav_trainer import outgoing
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
@@ -41,14 +43,15 @@ class Board:
 
     def __init__(self, folder: Path, history: Iterable[Mapping[str, float]]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        earlier = list(folder.glob(f"events.out.tfevents.*{OURS}"))
+        earlier = outgoing.found(folder, f"events.out.tfevents.*{OURS}")
         self._path = folder / f"events.out.tfevents.{time.time_ns()}{OURS}"
         with self._path.open("xb") as stream:
             stream.write(_record(_event(_text(3, b"brain.Event:2"))))
             for row in history:
                 _write(stream, row)
+        outgoing.written(self._path, keep=True)
         for path in earlier:
-            path.unlink(missing_ok=True)
+            outgoing.remove(path)
 
     def add(self, row: Mapping[str, float]) -> None:
         """Append the metrics of an epoch, `epoch` among them; readers see it at once."""
@@ -56,6 +59,7 @@ class Board:
             _write(stream, row)
             stream.flush()
             os.fsync(stream.fileno())
+        outgoing.written(self._path, keep=True)
 
 
 def _write(stream: IO[bytes], row: Mapping[str, float]) -> None:

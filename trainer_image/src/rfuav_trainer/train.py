@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional
 
 from rfuav_crds import TrainingJobSpec
-from rfuav_trainer import augment_signal, fitting, kept, metrics, models, report, runtime, weights
+from rfuav_trainer import augment_signal, fitting, kept, metrics, models, outgoing, report, runtime, weights
 from rfuav_trainer.checkpoint import CheckpointStore, Saved, write_json
 from rfuav_trainer.crew import crew
 from rfuav_trainer.data import Reader
@@ -57,16 +57,16 @@ def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any
     """
     spec = job.spec
     assert isinstance(spec, TrainingJobSpec)  # noqa: S101  (the command line chose this function by the kind)
-    output = job.path(spec.output.uri, "output.uri")
-    done = runtime.finished_before(output / runtime.SUCCESS, job)
-    if done is not None:
-        log.info("finished before, nothing to do", output=str(output))
-        progress.update(done.get("trainerStatus", {"progressPercentage": 100}))
-        return done
-    stop.check()
-    models.check(spec.model.architecture, spec.dataset.image_size)
-    with crew(job, run):
-        return _train(job, spec, output, progress, stop)
+    with outgoing.opened(job) as output:
+        done = runtime.finished_before(output / runtime.SUCCESS, job)
+        if done is not None:
+            log.info("finished before, nothing to do", output=outgoing.shown(output))
+            progress.update(done.get("trainerStatus", {"progressPercentage": 100}))
+            return done
+        stop.check()
+        models.check(spec.model.architecture, spec.dataset.image_size)
+        with crew(job, run):
+            return _train(job, spec, output, progress, stop)
 
 
 def _train(
@@ -117,6 +117,7 @@ class Training:
         self.progress, self.stop, self.world = progress if world.first else Progress(None), stop, world
         self.position = Position()
         self.saved: Saved | None = None
+        self.going: Saved | None = None
         self.workers = resolve_workers(job, spec)
         self.store = CheckpointStore(
             output / "checkpoints" / job.uid,
@@ -136,6 +137,8 @@ class Training:
     def run(self) -> dict[str, Any]:
         """All epochs from where the newest checkpoint stands, then the results."""
         self._clear_foreign_mark()
+        if self.world.first:
+            self.store.prune()
         epochs = self.spec.training.epochs
         log.info(
             "training",
@@ -369,13 +372,13 @@ class Training:
             self.position.step = min(self.position.step, self.steps)
         self.dataset.pass_over(state["unreadable"])
         self._forget_missing_best()
-        log.info("resumed", checkpoint=str(self.saved.path), epoch=self.position.epoch, step=self.position.step)
+        log.info("resumed", checkpoint=self.saved.path.name, epoch=self.position.epoch, step=self.position.step)
 
     def _forget_missing_best(self) -> None:
         """Without the best weights' file the next epoch is the best there is."""
-        path = self.output / "best.safetensors"
-        if self.position.best is not None and not path.is_file():
-            log.warning("the best weights are gone; the next epoch's take their place", file=str(path))
+        name = "best.safetensors"
+        if self.position.best is not None and not outgoing.found(self.output, name):
+            log.warning("the best weights are gone; the next epoch's take their place", file=name)
             self.position.best = None
 
     def _stop_here(self) -> None:
@@ -384,6 +387,7 @@ class Training:
         if not (self.stop.requested if self.world.size == 1 else self.world.sum(wanted).item()):
             return
         self._save_checkpoint()
+        outgoing.settle()
         self._report(now=True)
         raise StoppedError(
             f"stopped by SIGTERM; checkpoint at epoch {self.position.epoch}, step {self.position.step} of {self.steps}",
@@ -404,8 +408,8 @@ class Training:
             "unreadable": self.dataset.unreadable,
             "resolved": self.resolved.to_json(),
         }
-        self.saved = self.store.save(state, epoch=position.epoch, step=position.epoch * self.steps + position.step)
-        log.info("checkpoint", file=str(self.saved.path), seconds=round(time.monotonic() - began, 3))
+        self.going = self.store.save(state, epoch=position.epoch, step=position.epoch * self.steps + position.step)
+        log.info("checkpoint", file=self.going.path.name, seconds=round(time.monotonic() - began, 3))
 
     def _clear_foreign_mark(self) -> None:
         """An older job's mark of success must not stand beside this job's half-finished results."""
@@ -414,7 +418,7 @@ class Training:
         if mark is not None:
             log.warning("replacing the results of another job", job=mark.get("name"), uid=mark.get("uid"))
         if self.world.first:
-            path.unlink(missing_ok=True)
+            outgoing.remove(path)
 
     def _signature(self) -> dict[str, Any]:
         """What a checkpoint must agree on to be resumed."""
@@ -467,6 +471,7 @@ class Training:
             last=history[-1],
             resolved=self.resolved.to_json(),
         )
+        outgoing.settle()
         self._report(now=True, outputs=self.reporter.outputs())
         mark = runtime.mark_of(
             self.job,
@@ -476,13 +481,15 @@ class Training:
         )
         write_json(self.output / runtime.SUCCESS, mark)
         self.world.wait()
-        log.info("done", output=str(self.output), epochs=position.epoch, seconds=seconds, best=position.best)
+        log.info("done", output=outgoing.shown(self.output), epochs=position.epoch, seconds=seconds, best=position.best)
         return mark
 
     # --- progress
 
     def _report(self, *, now: bool = False, outputs: dict[str, str] | None = None) -> None:
         failed = len(self.dataset.unreadable)
+        if outgoing.settled():  # a checkpoint on its way to a store is none yet
+            self.saved = self.going or self.saved
         self.reporter.report(self.position, saved=self.saved, failed=failed, now=now, outputs=outputs)
 
     def _pass_over(self, unreadable: list[tuple[Sample, str]], folder: str = "") -> None:
