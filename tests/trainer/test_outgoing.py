@@ -15,7 +15,7 @@ from trainer.test_infer import weights_file
 from trainer.test_train import Watcher
 from trainer.trainer_kit import image_set, in_child, inference_spec, tone_set, training_spec
 
-from rfuav_trainer import infer, outgoing, results, scratch, stores, train
+from rfuav_trainer import infer, outgoing, remote, results, scratch, stores, train
 from rfuav_trainer.checkpoint import CheckpointStore, atomic_writer, write_json
 from rfuav_trainer.config import from_environment
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError, StorageError
@@ -176,7 +176,7 @@ def test_a_store_that_does_not_answer_is_asked_again_while_the_work_goes_on(monk
             raise ConnectionError("refused")
 
     stub = Stub(monkeypatch, fail)
-    monkeypatch.setattr(outgoing, "PATIENCE_SECONDS", 30)
+    monkeypatch.setattr(remote, "PATIENCE_SECONDS", 30)
     with outgoing.opened(a_job("s3://b")) as folder:
         began = time.monotonic()
         put(folder / "a")
@@ -184,7 +184,7 @@ def test_a_store_that_does_not_answer_is_asked_again_while_the_work_goes_on(monk
         assert not outgoing.settled()
     assert stub.done == ["b/a"]
 
-    monkeypatch.setattr(outgoing, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(remote, "PATIENCE_SECONDS", 0)
     tries.clear()
     refused = pytest.raises(StorageError, match="s3://b/a cannot be written now: ConnectionError")
     with refused, outgoing.opened(a_job("s3://b")) as folder:
@@ -280,7 +280,7 @@ def _die(environment, at, after):
     """Work, and die of SIGKILL before or after the `at`-th thing that the store is asked to change."""
     torch.set_num_threads(1)
     results.COMMIT_SECONDS = results.REMOTE_COMMIT_SECONDS = 0.0
-    whole, asked, lock = outgoing._Remote._ask, [0], threading.Lock()
+    whole, asked, lock = remote.Remote._ask, [0], threading.Lock()
 
     def deadly(self, question, path, *, to="written"):
         with lock:
@@ -293,7 +293,7 @@ def _die(environment, at, after):
             os.kill(os.getpid(), signal.SIGKILL)
         return found
 
-    outgoing._Remote._ask = deadly
+    remote.Remote._ask = deadly
     job = from_environment(environment)
     {"TrainingJob": train, "InferenceJob": infer}[job.kind].run(job, Watcher(), StopSignal())
 

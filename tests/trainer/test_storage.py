@@ -14,6 +14,7 @@ from trainer.stores import KEY, SECRET, TOKEN, hub_mirror, s3_client, s3_environ
 from trainer.trainer_kit import IQ, RESOURCES, image_set, in_child, inference_spec, tone_set, training_spec
 
 from rfuav_trainer import scratch, storage, stores
+from rfuav_trainer.cache import BYTES
 from rfuav_trainer.errors import DiskFullError, InputError, StorageError, UnreadableFileError
 
 
@@ -148,6 +149,28 @@ def test_an_object_that_changed_or_went_away(bucket, cache):
     with pytest.raises(UnreadableFileError, match="removed after it had been listed"):
         cache.opened(root / "a/1.bin").__enter__()
     assert cache.used == 0
+
+
+def test_what_a_manifest_names_is_known_and_no_other_folder_is_listed(bucket, cache, monkeypatch):
+    name, client = bucket
+    for key in ("train/set.jsonl", "train/a/0.json", "train/a/more/5.bin", "train/b/0.bin", "train/0.bin"):
+        client.put_object(Bucket=name, Key=key, Body=b"x")
+    listed = []
+    whole = stores.ask
+    monkeypatch.setattr(
+        stores, "ask", lambda ask, what, scheme, **how: listed.append(what) or whole(ask, what, scheme, **how)
+    )
+    manifest = cache.path(f"s3://{name}/train/set.jsonl", "dataset.train.uri")
+    assert manifest.read_bytes() == b"x"
+    cache.name(manifest.parent, ["a/0.bin", "a/3.bin", "gone/1.bin"])
+    assert names(manifest.parent) == ["a/0.bin", "a/0.json", "a/3.bin", "set.jsonl"]
+    with cache.opened(manifest.parent / "a/3.bin") as here:
+        assert here.read_bytes() == b"\3" * 1000
+    asked = {what.removeprefix(f"{name}/") for what in listed if what.startswith(name)}
+    assert asked == {"train/set.jsonl", "train/a", "train/gone", "train/a/3.bin"}
+    cache.name(manifest, ["a/1.bin"])  # not a folder with a manifest
+    cache.name(cache.folder, ["a/1.bin"])
+    assert "a/1.bin" not in names(manifest.parent)
 
 
 @pytest.mark.parametrize("path", ["nothing-here", "train/nothing"])
@@ -352,8 +375,8 @@ def test_what_a_mirror_does_not_give(mirror, cache, monkeypatch, uri, token, rea
 def test_a_job_may_set_the_cache_and_name_the_secret(desk):
     """The operator keeps some names of variables for itself: these are none of them."""
     template = {
-        "env": [{"name": name, "value": "1Gi"} for name in (scratch.VOLUME, storage.CACHE_BYTES)],
+        "env": [{"name": name, "value": "1Gi"} for name in (scratch.VOLUME, BYTES)],
         "envFrom": [{"secretRef": {"name": "s3-credentials"}}],
     }
     job = desk.job("TrainingJob", {**training_spec(dataset__train__uri="s3://captures/train"), "podTemplate": template})
-    assert job.spec.pod_template.env[1].name == storage.CACHE_BYTES
+    assert job.spec.pod_template.env[1].name == BYTES

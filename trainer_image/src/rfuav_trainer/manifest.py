@@ -71,6 +71,7 @@ def read(path: Path, *, where: str, labelled: bool = True) -> list[Row]:
             rows[row.path] = row
     if not rows:
         raise InputError(f"{where}: {path} lists nothing")
+    storage.name(path.parent, rows)
     return [rows[name] for name in sorted(rows)]
 
 

@@ -1,0 +1,63 @@
+"""A cache of the Hugging Face hub on this machine, in the layout that its own tools write: hf:// without a network.
+
+In: HF_HUB_CACHE, or HF_HOME, a folder that the job names; HF_HUB_OFFLINE. Out: the folder of a repository's snapshot,
+or None where the hub is to be asked.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import structlog
+
+from rfuav_trainer.errors import InputError
+
+log = structlog.get_logger()
+
+KINDS = {"datasets": "dataset", "spaces": "space"}
+REVISION = "main"
+
+
+def find(uri: str, where: str) -> Path | None:
+    """Where `uri` (hf://datasets/owner/name/path, or hf://owner/name/path of a model) lies in the local cache.
+
+    A repository that the cache has is never asked for elsewhere. Without HF_HUB_OFFLINE=1, one that it has not is for
+    the hub; without HF_HUB_CACHE and HF_HOME, all are.
+
+    Raises:
+        InputError: the hub may not be asked and the repository is not there, or it is there without that path.
+    """
+    cache, offline = _cache(), os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    steps = uri.removeprefix("hf://").rstrip("/").split("/")
+    kind = steps.pop(0) if steps[0] in KINDS else "models"
+    repository, inside = "/".join(steps[:2]), "/".join(steps[2:])
+    download = f"hf download {repository}" + (f" --repo-type {KINDS[kind]}" if kind in KINDS else "")
+    if cache is not None:
+        folder = cache / "--".join([kind, *steps[:2]])
+        try:
+            snapshot = folder / "snapshots" / (folder / "refs" / REVISION).read_text().strip()
+        except OSError:
+            snapshot = folder  # not there, or not whole
+        if snapshot != folder and snapshot.is_dir():
+            found = snapshot / inside
+            if not found.exists():
+                raise InputError(
+                    f"{where}: {uri} is not in the local cache, whose {snapshot} has no {inside}: put it there "
+                    f"({download}), correct the path, or unset HF_HOME and HF_HUB_CACHE to ask the hub"
+                )
+            log.info("from the local cache of the hub", uri=uri, folder=str(found))
+            return found
+    if offline:
+        there = f"not in {cache}" if cache is not None else "nowhere here: HF_HOME and HF_HUB_CACHE name no folder"
+        raise InputError(
+            f"{where}: {uri} is {there}, and HF_HUB_OFFLINE=1 forbids to ask the hub: put it there ({download}), "
+            "or mount a volume that has it and name it in HF_HOME (podTemplate.env)"
+        )
+    return None
+
+
+def _cache() -> Path | None:
+    """The folder with the repositories; None when the job names none."""
+    named, home = os.environ.get("HF_HUB_CACHE"), os.environ.get("HF_HOME")
+    return Path(named) if named else Path(home) / "hub" if home else None
