@@ -71,7 +71,8 @@ class Preprocessing:
         """8-bit pictures (n, 1 or 3, size, size) as the network's input: float32 (n, 3, size, size)."""
         mean = torch.tensor(self.mean, device=pictures.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=pictures.device).view(1, 3, 1, 1)
-        return (pictures.float() / 255.0 - mean) / std
+        scaled = pictures.contiguous(memory_format=torch.channels_last) / 255.0
+        return scaled.sub_(mean).div_(std) if scaled.shape[1] == len(self.mean) else (scaled - mean).div_(std)
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,8 @@ def read_picture(path: Path, size: int) -> Tensor:
     try:
         with storage.opened(path) as here, Image.open(here) as image:
             image.draft("RGB", (size, size))  # a JPEG halved while it is decoded, as often as it stays large enough
-            resized = in_colours(image).resize((size, size), Image.Resampling.BILINEAR)
+            coloured = image if image.mode == "RGB" else in_colours(image)  # which would copy it
+            resized = coloured.resize((size, size), Image.Resampling.BILINEAR)
             return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1).contiguous()
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableFileError(f"not a readable image: {error}") from error
