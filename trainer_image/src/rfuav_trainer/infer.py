@@ -23,7 +23,7 @@ from rfuav_trainer.classifier import Classifier, open_classifier
 from rfuav_trainer.errors import InputError, StoppedError
 from rfuav_trainer.evaluate import check_labels
 from rfuav_trainer.finishing import check_unreadable, finish_job, outputs_of
-from rfuav_trainer.loading import batches, cut
+from rfuav_trainer.loading import batches, cut, side_by_side
 from rfuav_trainer.progress import Speed
 
 if TYPE_CHECKING:
@@ -31,12 +31,16 @@ if TYPE_CHECKING:
 
     from rfuav_trainer.config import Job
     from rfuav_trainer.data import Sample
+    from rfuav_trainer.loading import Batch
     from rfuav_trainer.progress import Progress
 
 log = structlog.get_logger()
 
 AUTO_BATCH = {"cpu": 16, "cuda": 256}
 """Beyond these, larger batches are hardly faster. What does not fit into a GPU's memory is halved until it does."""
+MOST_BATCHES = 8
+"""How many batches pass through the network at a time on a CPU: as many as it has cores, up to this."""
+MOST_READERS = 8
 TOP = 5
 
 
@@ -165,12 +169,15 @@ class Inference:
             frame_seconds = None if spectrogram is None else spectrogram.frame_seconds
             last = samples[done - 1] if done else None
             annotations = Annotations(self.output / "annotated", shard, frame_seconds, last)
-        workers = min(8, self.job.cpus) if self.device.type == "cuda" else int(self.job.cpus > 1)
+        cpus = self.job.cpus
+        together = 1 if self.device.type == "cuda" else min(MOST_BATCHES, cpus)
+        torch.set_num_threads(cpus // together)
         parts = cut(samples[done:], self.batch_size)
-        read = batches(parts, data.Reader(self.classifier.preprocessing, device=self.device), workers)
-        for part, batch in zip(parts, read, strict=True):
+        reader = data.Reader(self.classifier.preprocessing, device=self.device)
+        read = batches(parts, reader, min(MOST_READERS, cpus) if cpus > 1 else 0)
+        scored = side_by_side(self._scores, read, together, cpus // together)
+        for part, (batch, scores) in zip(parts, scored, strict=True):
             reasons = dict(batch.unreadable)
-            scores = self._scores(batch.pictures) if batch.samples else batch.pictures
             row = 0
             for sample in part:  # in their order, so that what is done is always the first `done` of them
                 if sample in reasons:
@@ -196,8 +203,11 @@ class Inference:
         if annotations is not None:
             annotations.finish(done)
 
-    def _scores(self, pictures: torch.Tensor) -> torch.Tensor:
+    def _scores(self, batch: Batch) -> torch.Tensor:
         """Scores of a batch; with batchSize auto, one that is too large for the GPU is halved until it fits."""
+        pictures = batch.pictures
+        if not batch.samples:
+            return pictures
         try:
             return torch.cat([self.classifier.scores(part) for part in torch.split(pictures, self.batch_size)])
         except torch.OutOfMemoryError:
@@ -206,7 +216,7 @@ class Inference:
         self.batch_size = max(1, self.batch_size // 2)
         log.warning("the batch is too large for the GPU, trying half", batchSize=self.batch_size)
         torch.cuda.empty_cache()
-        return self._scores(pictures)
+        return self._scores(batch)
 
     def _write(self, shard: results.ShardResults, sample: Sample, scores: torch.Tensor) -> str:
         """Write the prediction of one input; returns it in words."""

@@ -11,7 +11,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 
@@ -19,13 +19,15 @@ from rfuav_trainer import storage
 from rfuav_trainer.errors import UnreadableFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from torch import Tensor
 
     from rfuav_trainer.data import Sample
 
 READ_AHEAD = 2  # batches
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class Reads(Protocol):
@@ -86,6 +88,34 @@ def batches(parts: Sequence[Sequence[Sample]], reader: Reads, workers: int = 0) 
                 return
             part, futures = ahead.popleft()
             yield _assemble(part, [future.result() for future in futures])
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def side_by_side(work: Callable[[A], B], items: Iterable[A], workers: int, threads: int) -> Iterator[tuple[A, B]]:
+    """Each item with the result of `work`, in order.
+
+    Args:
+        work: what is done to an item; it runs outside Python's lock for the most part.
+        items: taken `workers` ahead.
+        workers: how many are worked on at a time; up to 1 works in the caller's thread.
+        threads: of torch in each of them. Several batches with few threads each are done sooner than one after the
+            other with all threads, which wait for each other in every layer.
+    """
+    if workers <= 1:
+        for item in items:
+            yield item, work(item)
+        return
+    pool = ThreadPoolExecutor(workers, "worker", initializer=torch.set_num_threads, initargs=(threads,))
+    coming: deque[tuple[A, Future[B]]] = deque()
+    try:
+        for item in items:
+            coming.append((item, pool.submit(work, item)))
+            if len(coming) > workers:
+                first, future = coming.popleft()
+                yield first, future.result()
+        for first, future in coming:
+            yield first, future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
