@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from trainer.trainer_kit import CLASSES, IQ, image_set, in_child, inference_spec, tone_set
 
 from rfuav_trainer import data, infer, models, weights
+from rfuav_trainer.config import Job
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
 from rfuav_trainer.progress import Progress
 from rfuav_trainer.runtime import StopSignal
@@ -444,6 +446,27 @@ def test_precision_changes_the_scores_a_little_and_is_said(pictures, precision):
     run(pictures, inference_spec(precision="fp32", output__uri="pvc://results/whole"), uid="u2")
     for ours, exact in zip(lines(pictures), lines(pictures, folder="results/whole"), strict=True):
         assert ours["score"] == pytest.approx(exact["score"], abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["image", "iq"])
+def test_batches_side_by_side_give_the_same_predictions(desk, monkeypatch, kind):
+    """Four at a time with a thread each, against one after the other: every input once, in order, the same answer."""
+    (tone_set if kind == "iq" else image_set)(desk / "captures/test", count=5)
+    (desk / "models/out").mkdir()
+    weights_file(desk / "models/out/best.safetensors", recordings=kind == "iq")
+    spec = inference_spec(batchSize=2, precision="fp32", evaluation={})
+    run(desk, spec)
+    monkeypatch.setattr(Job, "cpus", 4)
+    workers = set()
+    whole = infer.Classifier.scores
+    monkeypatch.setattr(
+        infer.Classifier, "scores", lambda *a: workers.add(threading.current_thread().name) or whole(*a)
+    )
+    run(desk, {**spec, "output": {"uri": "pvc://results/four", "annotate": False}}, uid="u2")
+    assert len(workers) > 1
+    for one, four in zip(lines(desk), lines(desk, folder="results/four"), strict=True):
+        assert (one["path"], one["class"], one.get("frame")) == (four["path"], four["class"], four.get("frame"))
+        assert four["scores"] == pytest.approx(one["scores"], abs=1e-5)
 
 
 def test_a_batch_that_is_too_large_for_the_memory_is_halved(pictures, monkeypatch):
