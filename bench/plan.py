@@ -3,7 +3,7 @@
 10,000 pending jobs of 50 shapes in 20 namespaces with quotas, on 1,000 nodes of 8 slots. `full_plan_s`: the index is
 built from nothing and admission planned (ordered, placed, recorded, and why the others wait). `full_turn_s`: all of a
 first turn, in which every job is stepped and every manifest made too. `cycle_*`: one pod has ended, and what follows is
-decided: step, index, plan, records, manifests. `by_pending`: the same for 1,000 to 10,000 pending jobs.
+decided: step, index, plan, records, manifests. `by_pending`: the same for 1,000 to 20,000 pending jobs.
 
 `preemption`: the same cluster with three priorities and a pool whose jobs stop for higher ones and give back what they
 borrow. Every tenth cycle an urgent job comes instead of an end; a stopped pod is gone with the next cycle.
@@ -289,7 +289,7 @@ def main() -> None:
     if asked.pending:
         print(orjson.dumps(run(asked.pending, asked.nodes, asked.cycles, preemption=asked.preemption)).decode())
         return
-    sizes = {pending: _alone(pending, asked.cycles) for pending in (1000, 2000, 5000, 10_000)}
+    sizes = {pending: _alone(pending, asked.cycles) for pending in (1000, 2000, 5000, 10_000, 20_000)}
     preempting = _alone(10_000, asked.cycles, "--preemption")
     report("plan", {**sizes[10_000], "nodes": asked.nodes, "by_pending": sizes, "preemption": preempting})
 
