@@ -187,14 +187,14 @@ def test_a_full_disk_is_found_behind_other_errors():
 
 @pytest.mark.parametrize("length", [10, 3_000, 100_000])
 def test_a_termination_message_fits_and_stays_json(length):
-    from rfuav_trainer import cli
+    from rfuav_trainer import ending
 
     status = {
         "progressPercentage": 5,
         "metrics": [{"name": "x" * 40, "value": "1"}] * (length // 100),
         "rfuav": {"sequence": 1},
     }
-    found = cli._fit({"reason": "R", "message": 'm"\u00e4' * length, "exitCode": 2, "trainerStatus": status})
+    found = ending._fit({"reason": "R", "message": 'm"\u00e4' * length, "exitCode": 2, "trainerStatus": status})
     assert len(found) <= 4096
     content = json.loads(found)
     assert content["reason"] == "R"

@@ -1,34 +1,27 @@
-"""The command line, on a laptop as in a pod: runs the job and turns what happens into an exit code.
+"""The command line, on a laptop as in a pod: its commands, and the job that they are about.
 
-In: `rfuav-trainer train -f job.yaml`, or `rfuav-trainer run` with RFUAV_JOB in the environment. Out: an exit code and a
-termination message.
+In: `rfuav-trainer train -f job.yaml`, or `rfuav-trainer run` with RFUAV_JOB in the environment. Out: the work, handed
+to `ending.finish`.
 Heavy modules are imported only once a command needs them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 import typer
 
-from rfuav_trainer import config, errors, logs, runtime, storage
-from rfuav_trainer.progress import Progress, Server
+from rfuav_trainer import cli_prepare, config, errors
+from rfuav_trainer.ending import finish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rfuav_trainer.display import Display
-    from rfuav_trainer.prepare import Made, Task
+    from rfuav_trainer import runtime
+    from rfuav_trainer.progress import Progress
 
 log = structlog.get_logger()
-
-TERMINATION_LOG = Path("/dev/termination-log")
-TERMINATION_BYTES = 4096  # what the kubelet keeps
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,8 +30,7 @@ app = typer.Typer(
     help="Trains and runs drone-signal classifiers.",
 )
 
-prepare = typer.Typer(no_args_is_help=True, help="Prepares data sets on files; the source is never changed.")
-app.add_typer(prepare, name="prepare")
+app.add_typer(cli_prepare.commands, name="prepare")
 
 JobFile = Annotated[
     Path | None,
@@ -49,22 +41,18 @@ Mount = Annotated[
     typer.Option(help="CLAIM=FOLDER: the folder on this machine that stands for pvc://CLAIM. May be repeated."),
 ]
 Shard = Annotated[int, typer.Option(help="Which shard of the input to work on, from 0.")]
-Source = Annotated[Path, typer.Argument(help="Folder with one folder for each class.")]
-Output = Annotated[Path, typer.Argument(help="Folder to make.")]
-Seed = Annotated[int, typer.Option(help="The same seed makes the same files.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that prepare made before.")]
 
 
 @app.command()
 def train(file: JobFile = None, mount: Mount = None) -> None:
     """Train the classifier of a TrainingJob."""
-    _finish(lambda progress, stop: _dispatch(_job(file, mount, 0, "TrainingJob"), progress, stop))
+    finish(lambda progress, stop: _dispatch(_job(file, mount, 0, "TrainingJob"), progress, stop))
 
 
 @app.command()
 def infer(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
     """Classify the input of an InferenceJob."""
-    _finish(lambda progress, stop: _dispatch(_job(file, mount, shard, "InferenceJob"), progress, stop))
+    finish(lambda progress, stop: _dispatch(_job(file, mount, shard, "InferenceJob"), progress, stop))
 
 
 @app.command()
@@ -76,13 +64,13 @@ def evaluate(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> Non
 
         typer.echo(inference.evaluate(_job(file, mount, shard, "InferenceJob"), progress, stop), nl=False)
 
-    _finish(work)
+    finish(work)
 
 
 @app.command()
 def run(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
     """Do what the job's kind says. This is what pods run."""
-    _finish(lambda progress, stop: _dispatch(_job(file, mount, shard, None), progress, stop))
+    finish(lambda progress, stop: _dispatch(_job(file, mount, shard, None), progress, stop))
 
 
 @app.command()
@@ -110,7 +98,7 @@ def synthesize(
         fields |= {"sample_rate": sample_rate, "seed": seed, "overwrite": overwrite}
         synthesis.run(synthesis_spec.from_options(file, split=split, snr=snr, **fields))
 
-    _finish(work)
+    finish(work)
 
 
 @app.command()
@@ -145,7 +133,7 @@ def convert(
         )
         log.info("converted", file=str(target), architecture=card.architecture, classes=len(card.classes))
 
-    _finish(work)
+    finish(work)
 
 
 @app.command()
@@ -162,73 +150,7 @@ def describe(
         content = weights.describe(file)
         typer.echo(json.dumps(content) if as_json else display.listed(content))
 
-    _finish(work)
-
-
-@prepare.command("split")
-def prepare_split(
-    source: Source,
-    output: Output,
-    *,
-    validation: Annotated[float, typer.Option(help="Share of every class that goes to val/.")] = 0.2,
-    seed: Seed = 0,
-    link: Annotated[bool, typer.Option("--link", help="Hard links instead of copies.")] = False,
-    overwrite: Overwrite = False,
-) -> None:
-    """Split into train/ and val/: whole recordings, every class and SNR on both sides."""
-    _prepare(
-        source,
-        output,
-        overwrite,
-        lambda preparation, task: preparation.split(task, fraction=validation, seed=seed, link=link),
-    )
-
-
-@prepare.command("augment")
-def prepare_augment(
-    source: Source,
-    output: Output,
-    *,
-    change: Annotated[
-        list[str], typer.Option(help="AdvancedBlur, CLAHE, ColorJitter, GaussNoise, ISONoise or Sharpen. Repeated.")
-    ],
-    copies: Annotated[int, typer.Option(help="Changed copies of each picture.")] = 1,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-) -> None:
-    """Every picture with changed copies beside it."""
-    _prepare(
-        source,
-        output,
-        overwrite,
-        lambda preparation, task: preparation.augmented(task, changes=change, copies=copies, seed=seed),
-    )
-
-
-@prepare.command("crop")
-def prepare_crop(
-    source: Source,
-    output: Output,
-    *,
-    box: Annotated[str, typer.Option(help="LEFT,TOP,WIDTH,HEIGHT in pixels.")],
-    overwrite: Overwrite = False,
-) -> None:
-    """Every picture cut to a box, for instance to leave out the axes of a plot."""
-    _prepare(
-        source, output, overwrite, lambda preparation, task: preparation.cropped(task, box=preparation.read_box(box))
-    )
-
-
-def _prepare(source: Path, output: Path, overwrite: bool, work: Callable[[Any, Task], Made]) -> None:
-    """Let `work`, which is given the module `prepare` and a task of it, make a data set, and say what came of it."""
-
-    def told(_progress: Progress, stop: runtime.StopSignal) -> None:
-        from rfuav_trainer import prepare as preparation  # noqa: PLC0415  (seconds to import)
-
-        made = work(preparation, preparation.Task(source, output, overwrite, stop))
-        log.info("made", output=str(output), files=made.files, unreadable=len(made.unreadable), **made.parts)
-
-    _finish(told)
+    finish(work)
 
 
 def _job(file: Path | None, mount: list[str] | None, shard: int, kind: str | None) -> config.Job:
@@ -254,70 +176,6 @@ def _dispatch(job: config.Job, progress: Progress, stop: runtime.StopSignal) -> 
     from rfuav_trainer import infer as inference  # noqa: PLC0415  (seconds to import)
 
     return inference.run(job, progress, stop)
-
-
-def _finish(work: Callable[[Progress, runtime.StopSignal], Any]) -> None:
-    """Run `work`, report its end, and leave with its exit code. The only way out of a command."""
-    human = logs.configure()
-    stop = runtime.StopSignal()
-    stop.install()
-    display = _display() if human else None
-    progress = Progress(Server.from_environment(), listener=display)
-    failure: errors.Failure | None = None
-    try:
-        with display or contextlib.nullcontext():
-            work(progress, stop)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (the one place where exceptions become exit codes)
-        failure = errors.describe(error)
-        unforeseen = not isinstance(error, errors.JobError) and failure.exit_code == errors.EXIT_FAILED
-        level = log.info if failure.exit_code == errors.EXIT_STOPPED else log.error
-        level(
-            failure.message, reason=failure.reason, exitCode=failure.exit_code, exc_info=error if unforeseen else None
-        )
-    if display is not None and failure is None:
-        display.summary(progress.last)
-    progress.close()
-    _write_termination_message(failure, progress.last)
-    storage.leave(failure.exit_code if failure else 0)
-
-
-def _display() -> Display:
-    from rfuav_trainer.display import Display  # noqa: PLC0415  (pods have no terminal)
-
-    return Display()
-
-
-def _write_termination_message(failure: errors.Failure | None, status: dict[str, Any]) -> None:
-    """Leave reason, message and the last progress where the kubelet looks for them, in at most 4096 bytes."""
-    path = Path(os.environ.get("RFUAV_TERMINATION_LOG") or TERMINATION_LOG)
-    if path == TERMINATION_LOG and not path.exists():
-        return  # not in a pod
-    content: dict[str, Any] = {
-        "reason": failure.reason if failure else "Completed",
-        "message": failure.message if failure else "",
-        "exitCode": failure.exit_code if failure else 0,
-        "trainerStatus": status,
-    }
-    try:
-        path.write_bytes(_fit(content))
-    except OSError as error:
-        log.warning("termination message not written", file=str(path), problem=str(error))
-
-
-def _fit(content: dict[str, Any]) -> bytes:
-    """`content` as JSON of at most 4096 bytes: the message is shortened first, metrics are left out next."""
-    text = json.dumps(content).encode()
-    if len(text) > TERMINATION_BYTES:
-        message = content["message"]
-        content = {**content, "message": message[:1000]}
-        text = json.dumps(content).encode()
-    if len(text) > TERMINATION_BYTES:
-        status = dict(content["trainerStatus"])
-        status["metrics"] = []
-        text = json.dumps({**content, "trainerStatus": status}).encode()
-    if len(text) > TERMINATION_BYTES:
-        text = json.dumps({**content, "message": content["message"][:200], "trainerStatus": {}}).encode()
-    return text
 
 
 def main() -> None:
