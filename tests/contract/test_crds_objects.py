@@ -164,6 +164,35 @@ def test_an_optional_field_cannot_be_removed_and_added_anew(jobs: client.CustomO
     assert patch(jobs, namespace, "InferenceJob", {"evaluation": {}}) != ""
 
 
+def test_what_may_not_change_is_named_once_for_all(jobs: client.CustomObjectsApi, namespace: str) -> None:
+    message = patch(jobs, namespace, "TrainingJob", {"nodes": 2, "suspend": True, "training": {"seed": 5}})
+    assert CHANGE in message
+    assert message.endswith("Changed: spec.training spec.nodes")
+
+
+@pytest.mark.parametrize("phase", [None, "Running"])
+def test_a_status_in_the_same_write_opens_nothing(
+    jobs: client.CustomObjectsApi, namespace: str, phase: str | None
+) -> None:
+    for crd in JOBS:
+        name = FULL[crd.kind]["metadata"]["name"]
+        here = ("rfuav.io", "v1alpha1", namespace, crd.plural, name)
+        if phase is not None:
+            jobs.patch_namespaced_custom_object_status(*here, {"status": {"phase": phase, "message": "old"}})
+        for write, refused in (
+            (jobs.patch_namespaced_custom_object, True),
+            (jobs.patch_namespaced_custom_object_status, False),  # it leaves the spec alone
+        ):
+            try:
+                write(*here, {"spec": {"image": "trainer:2"}, "status": {"phase": "Queued", "message": "new"}})
+                taken = True
+            except client.ApiException as error:
+                assert CHANGE in str(error.body)
+                taken = False
+            assert taken is not refused, (crd.kind, write)
+        assert jobs.get_namespaced_custom_object(*here)["spec"].get("image", "") == ""
+
+
 def test_cancel_is_one_way(jobs: client.CustomObjectsApi, namespace: str) -> None:
     for kind in FULL:
         assert patch(jobs, namespace, kind, {"cancel": True}) == ""

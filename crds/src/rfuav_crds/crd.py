@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rfuav_crds.common import GROUP, VERSION
+from rfuav_crds.common import GROUP, VERSION, Model
 from rfuav_crds.jobs import KINDS
+from rfuav_crds.rules import ATOMIC, immutable
 from rfuav_crds.schema import structural
 
 
@@ -118,6 +119,18 @@ CRDS = (
 )
 
 
+def _spec(model: type[Model]) -> dict[str, Any]:
+    """The schema of a spec; what cannot change is owned whole.
+
+    Who owns which of its fields would be of no use, and is read and written again with every write of the status.
+    """
+    schema = structural(model)
+    for name in immutable(model):
+        if schema["properties"][name].get("type") == "object":
+            schema["properties"][name] |= ATOMIC
+    return schema
+
+
 def manifest(crd: Crd) -> dict[str, Any]:
     """The CustomResourceDefinition of one kind, ready to apply."""
     model = KINDS[crd.kind]
@@ -132,7 +145,7 @@ def manifest(crd: Crd) -> dict[str, Any]:
             "kind": {"type": "string", "description": f"Always {crd.kind}."},
             # All that Kubernetes lets a CRD say about metadata; it gives the rules on the name a field to point at.
             "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
-            "spec": structural(spec_type),  # type: ignore[arg-type]
+            "spec": _spec(spec_type),  # type: ignore[arg-type]
             "status": structural(status_type.__args__[0], defaults=False),  # type: ignore[union-attr]
         },
     }

@@ -18,7 +18,7 @@ from rfuav_crds.common import (
 )
 from rfuav_crds.iq import Iq
 from rfuav_crds.quantity import IntOrString, auto_or_count
-from rfuav_crds.rules import IMMUTABLE, SET, Rule, keeps
+from rfuav_crds.rules import IMMUTABLE, SET, Rule
 from rfuav_crds.running import Running
 
 _MANIFEST = "[.](?i:jsonl|parquet)$"
@@ -125,8 +125,6 @@ class InferenceJobSpec(Running):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *Running.rules,
-        keeps("iq"),
-        keeps("evaluation"),
         Rule(
             cel="self.parallelism <= self.shards",
             message="parallelism is the number of shards that run at a time: write at most as many as shards, "
@@ -138,12 +136,12 @@ class InferenceJobSpec(Running):
 
     model: Annotated[InferenceModel, IMMUTABLE] = Field(description="The trained network. Required; cannot change.")
     input: Annotated[InferenceInput, IMMUTABLE] = Field(description="What is classified. Required; cannot change.")
-    iq: Iq | None = Field(
+    iq: Annotated[Iq | None, IMMUTABLE] = Field(
         None,
         description="How raw recordings are read. Cannot change. Default: as the weights say, else the defaults below.",
     )
     output: Annotated[InferenceOutput, IMMUTABLE] = Field(description="Where the results go. Required; cannot change.")
-    evaluation: Evaluation | None = Field(
+    evaluation: Annotated[Evaluation | None, IMMUTABLE] = Field(
         None,
         description="{}: the inputs are labelled by folder or manifest, metrics are computed. Cannot change. "
         "Default: no evaluation.",

@@ -8,7 +8,7 @@ from rfuav_crds.common import JOB_NAME, JOB_NAME_RULE, Model
 from rfuav_crds.inference import InferenceJobSpec
 from rfuav_crds.pool import GPUPoolSpec, GPUPoolStatus
 from rfuav_crds.quota import QUOTA_NAME_RULE, GPUQuotaSpec, GPUQuotaStatus
-from rfuav_crds.rules import Rule, matches
+from rfuav_crds.rules import Rule, matches, unchanged
 from rfuav_crds.running import POOL_RULES
 from rfuav_crds.status import JobStatus
 from rfuav_crds.training import TrainingJobSpec
@@ -53,7 +53,7 @@ class Resource(Model):
 class TrainingJob(Resource):
     """Trains a classifier of drone signals and writes its weights."""
 
-    root_rules = (JOB_NAME_RULE, *POOL_RULES)
+    root_rules = (JOB_NAME_RULE, *POOL_RULES, unchanged(TrainingJobSpec))
 
     api_version: _ApiVersion
     kind: Literal["TrainingJob"]
@@ -65,7 +65,7 @@ class TrainingJob(Resource):
 class InferenceJob(Resource):
     """Classifies recordings or pictures with trained weights and writes the predictions."""
 
-    root_rules = (JOB_NAME_RULE, *POOL_RULES)
+    root_rules = (JOB_NAME_RULE, *POOL_RULES, unchanged(InferenceJobSpec))
 
     api_version: _ApiVersion
     kind: Literal["InferenceJob"]

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -27,6 +28,7 @@ class Rule:
         check: the same in Python over the validated value; None for rules that compare with the stored object.
         field: path below the value that the message is about, as in `.weights`.
         reason: the machine-readable reason of the rejection.
+        words: a CEL expression of what the API server says in the place of `message`.
     """
 
     cel: str
@@ -34,10 +36,13 @@ class Rule:
     check: Callable[[Any], bool] | None = None
     field: str = ""
     reason: Reason = "FieldValueInvalid"
+    words: str = ""
 
     def as_schema(self) -> dict[str, str]:
         """The entry of `x-kubernetes-validations`."""
         entry = {"rule": self.cel, "message": self.message}
+        if self.words:
+            entry["messageExpression"] = self.words
         if self.field:
             entry["fieldPath"] = self.field
         if self.reason != "FieldValueInvalid":
@@ -86,21 +91,40 @@ def matches(pattern: str, message: str, *, optional: bool = False) -> Rule:
     )
 
 
-IMMUTABLE = Rule(
-    cel="self == oldSelf",
-    message="cannot change once the job exists: create a job with a new name, or delete this one and create it anew",
-    reason="FieldValueForbidden",
-)
+@dataclass(frozen=True)
+class Immutable:
+    """Marks a field of a job's spec that cannot change once the job exists; `unchanged` makes the rule about them."""
 
 
-def keeps(field: str, *, owner: str = "the job") -> Rule:
-    """A rule of the parent for an optional field: neither added, changed nor removed once `owner` exists."""
+IMMUTABLE: Final = Immutable()
+_CHANGED = "cannot change once the job exists: create a job with a new name, or delete this one and create it anew"
+# The API server runs every rule on every write of the status too, and CEL is slow to compare objects. A write of the
+# status leaves the spec as it is stored, a write of the spec the status: where the status changed, the spec did not.
+_STATUS_WRITE = "has(self.status) != has(oldSelf.status) || (has(self.status) && self.status != oldSelf.status)"
+
+
+def immutable(spec: type[BaseModel]) -> dict[str, bool]:
+    """The fields marked `IMMUTABLE`, as on the wire, and whether each may be left out."""
+    fields = spec.model_fields.items()
+    return {to_camel(name): field.default is None for name, field in fields if IMMUTABLE in field.metadata}
+
+
+def unchanged(spec: type[BaseModel]) -> Rule:
+    """The rule, at the root of a kind, that no field of its spec marked `IMMUTABLE` is added, changed or removed."""
+    same = {name: _same(name, optional=optional) for name, optional in immutable(spec).items()}
+    changed = " + ".join(f"({test} ? '' : ' spec.{name}')" for name, test in same.items())
     return Rule(
-        cel=f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
-        message=IMMUTABLE.message.replace("the job", owner),
-        field=f".{field}",
+        cel=f"{_STATUS_WRITE} || ({' && '.join(same.values())})",
+        message=f"{', '.join(same)} {_CHANGED}",
+        words=f"'{_CHANGED}. Changed:' + {changed}",
+        field=".spec",
         reason="FieldValueForbidden",
     )
+
+
+def _same(name: str, *, optional: bool) -> str:
+    new, old = f"self.spec.{name}", f"oldSelf.spec.{name}"
+    return f"(has({new}) == has({old}) && (!has({new}) || {new} == {old}))" if optional else f"{new} == {old}"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pydantic import Field
 from rfuav_crds.common import DataUri, Label, OptionalObjectName, Spec
 from rfuav_crds.pod import PodTemplate
 from rfuav_crds.quantity import Cpu, Memory, cel_quantity, parse_quantity
-from rfuav_crds.rules import IMMUTABLE, Rule, keeps, matches
+from rfuav_crds.rules import IMMUTABLE, Rule, matches
 
 _REGISTRY = "[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:[0-9]{1,5})?/"
 _PATH = "[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
@@ -125,8 +125,6 @@ class Running(Spec):
         default_factory=PodTemplate, description="What the pods get beside what the operator sets. Cannot change."
     )
 
-
-KEEPS_WEIGHTS_CACHE = keeps("weightsCache")
 
 POOL_RULES = tuple(
     Rule(

@@ -8,7 +8,7 @@ from rfuav_crds.common import Architecture, CustomFunction, DataUri, Format, Ini
 from rfuav_crds.iq import Iq
 from rfuav_crds.quantity import IntOrString, auto_or_count
 from rfuav_crds.rules import ATOMIC, IMMUTABLE, SET, Rule
-from rfuav_crds.running import KEEPS_WEIGHTS_CACHE, Running, WeightsCache
+from rfuav_crds.running import Running, WeightsCache
 
 Augmentation = Literal[
     "AdvancedBlur",
@@ -268,7 +268,6 @@ class TrainingJobSpec(Running):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *Running.rules,
-        KEEPS_WEIGHTS_CACHE,
         Rule(
             cel="self.model.weights != 'pretrained' || has(self.weightsCache)",
             message="pretrained weights are looked up in weightsCache and never downloaded: write "
@@ -289,7 +288,7 @@ class TrainingJobSpec(Running):
         default_factory=Checkpointing, description="When checkpoints are written and kept. Cannot change."
     )
     output: Annotated[TrainingOutput, IMMUTABLE] = Field(description="Where the results go. Required; cannot change.")
-    weights_cache: WeightsCache | None = Field(
+    weights_cache: Annotated[WeightsCache | None, IMMUTABLE] = Field(
         None, description="Where pretrained weights are looked up. Cannot change. Default: none."
     )
     nodes: Annotated[int, Field(ge=1, le=64), IMMUTABLE] = Field(
