@@ -168,6 +168,13 @@ def test_a_gang_keeps_as_many_nodes_as_it_needs():
     assert end(made, "c0").running() == {"head", "small"}
 
 
+def test_a_gang_that_keeps_room_on_some_of_its_nodes_is_told_what_it_lacks_on_the_others():
+    nodes = [whole(name, gpus=2) for name in "ab"]
+    made = add(cluster(job("a0", resources=gpus(2)), nodes=nodes), job("head", resources=gpus(2), nodes=2))
+    assert made.status("head").message.endswith("; 1 node of 2 with room now")
+    assert add(made, job("small")).status("small").message.endswith("; room on b is kept for team/head, which is first")
+
+
 def test_the_quota_of_its_namespace_is_kept_too():
     """`small` would run on another node, but the namespace may use four, and the head needs them."""
     nodes = [whole("a", gpus=4), whole("b", gpus=2)]
@@ -178,7 +185,7 @@ def test_the_quota_of_its_namespace_is_kept_too():
     assert made.status("small").reason == "WaitingForQuota"
     assert made.status("small").message == (
         "needs 1 GPU; namespace team uses 0 of 4 in pool default (nominal 4, may borrow 0); "
-        "4 more kept for a job that waits longer"
+        "4 more kept for a job that waits for room"
     )
     assert end(made, "x").running() == {"theirs", "head"}
 
@@ -195,7 +202,7 @@ def test_the_number_of_jobs_of_its_namespace_is_kept_too():
     )
     assert made.running() == {"x", "infers"}
     assert made.status("small").message == (
-        "namespace team runs 0 of at most 1 training jobs in pool default; 1 more kept for a job that waits longer"
+        "namespace team runs 0 of at most 1 training jobs in pool default; 1 more kept for a job that waits for room"
     )
 
 

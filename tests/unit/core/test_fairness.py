@@ -151,6 +151,15 @@ def test_a_head_that_waits_for_quota_stops_its_own_namespace_alone_when_strict()
     assert {n for n, s in best.items() if s.phase is Phase.ADMITTED} == {"runs", "small", "other"}
 
 
+def test_one_behind_a_head_of_its_namespace_is_not_told_of_one_that_lacks_room_behind_it():
+    more = [job("wide", namespace="other", created=after(3), resources=Resources(gpus=8))]
+    snap = {"nodes": [whole(gpus=8)], "quotas": [quota(nominal=2, borrow=0), quota("other", weight=3)]}
+    told = statuses(run(snapshot(queue(more=more), pools=[pool(queueing="StrictFIFO")], **snap)))
+    assert told["wide"].message.startswith("needs 8 GPUs; pool default has")
+    assert told["big"].message.startswith("needs 2 GPUs; namespace team uses 1 of 2")
+    assert told["small"].message == "behind team/big, which waits for quota (queueing: StrictFIFO)"
+
+
 def test_a_job_that_can_never_run_stops_nobody():
     made = [job("never", resources=Resources(gpus=9)), job("next", created=after(1))]
     done = statuses(run(snapshot(made, nodes=[whole()], pools=[pool(queueing="StrictFIFO")])))

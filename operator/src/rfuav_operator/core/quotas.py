@@ -178,7 +178,7 @@ def never(pool: str, namespace: str, need: Need, snapshot: Snapshot) -> Reason |
 
 
 def _show_promised(count: int) -> str:
-    return f"; {count} more kept for a job that waits longer" if count else ""
+    return f"; {count} more kept for a job that waits for room" if count else ""
 
 
 def _most_jobs(entry: PoolQuota, kind: Kind) -> int | None:

@@ -51,12 +51,16 @@ def _why(at: PoolPlan, uid: Uid, key: Key, told: places.Places, *, everyone: boo
     nowhere, never = at.rooms.never(need), at.quotas.never(key.namespace, need)
     if nowhere is not None and not at.may_scale_up(need):
         return _nowhere(at, nowhere, never)
-    head = at.heads.get("") or at.heads.get(key.namespace)
-    if never is None and head is not None and head.uid != uid:
-        return _behind(head, by_quota="" not in at.heads)
-    if never is None and uid != at.first:  # what is promised to the first is not to be held against it
-        never = at.quotas.refuses(key.namespace, need, started=key.started)
-    why = never or nowhere or _kept_for_others(at, need)
+    if never is not None:
+        return never
+    by_quota = key.namespace in at.heads  # that head stood before the one that stops everybody, or there is none
+    head = at.heads.get(key.namespace if by_quota else "")
+    if head is not None and head.uid != uid:
+        return _behind(head, by_quota=by_quota)
+    refusal = None
+    if uid != at.first:  # what is promised to the first is not to be held against it
+        refusal = at.quotas.refuses(key.namespace, need, started=key.started)
+    why = refusal or nowhere or _kept_for_others(at, uid, need)
     if why is None:
         stale = at.rooms.is_stale(need)
         why = at.rooms.words(need, fresh=everyone or (stale and told.may_refresh_words()))
@@ -73,9 +77,10 @@ def _nowhere(at: PoolPlan, nowhere: Reason, never: Reason | None) -> Reason:
     return never or Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
 
 
-def _kept_for_others(at: PoolPlan, need: Need) -> Reason | None:
-    """Why room that is there is not given to this shape; None: there is none."""
-    room = at.rooms.choose(need) if at.kept else None
+def _kept_for_others(at: PoolPlan, uid: Uid, need: Need) -> Reason | None:
+    """Why room that is there is not given to this job; None: there is none but what is kept for itself."""
+    its_own = {name for name, (holder, _) in at.kept.items() if holder == uid}  # enough for some of its nodes
+    room = at.rooms.choose(need, exclude=its_own) if at.kept else None
     if room is None or room.node.name not in at.kept:
         return None
     head = at.jobs[at.kept[room.node.name][0]]
