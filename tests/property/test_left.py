@@ -1,0 +1,56 @@
+"""Preemption tries rooms out with `Left`, a light twin of `Room`: whatever is on the node, both say the same."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit.core.builders import foreign_pod, node, pool
+
+from rfuav_operator.core import placement
+from rfuav_operator.core.clearable import Left
+from rfuav_operator.core.model import Kind, PerNodeCpu, Uid
+from rfuav_operator.core.placement import Held, Need, Room
+
+many = settings(max_examples=500, derandomize=True, deadline=None)
+
+GI = 2**30
+nodes = st.builds(
+    node,
+    gpus=st.integers(0, 3),
+    slots=st.integers(0, 6),
+    memory_mib=st.sampled_from([None, 8000, 12288, 24000]),
+    cpu=st.integers(1, 6),
+    memory_gi=st.integers(1, 6),
+    pods=st.integers(0, 6),
+    gpu_problem=st.sampled_from(["", "", "", "no device plugin"]),
+)
+limits = st.builds(PerNodeCpu, training=st.integers(0, 3), inference=st.integers(0, 3))
+amounts = {
+    "kind": st.sampled_from(Kind),
+    "gpus": st.integers(0, 3),
+    "cpu_milli": st.sampled_from([0, 500, 1000, 3000]),
+    "memory_bytes": st.sampled_from([0, GI, 3 * GI]),
+}
+held = st.builds(Held, namespace=st.just("team"), pool=st.just("default"), node=st.just("n1"), **amounts)
+needs = st.builds(Need, gpu_memory=st.just(0), **amounts)
+
+
+@many
+@given(
+    of=nodes,
+    per_node=limits,
+    there=st.lists(st.tuples(held, st.booleans()), max_size=6),  # beyond what fits, too: limits may shrink
+    foreign=st.integers(0, 2),
+    need=needs,
+)
+def test_what_is_left_fits_whom_the_room_lacks_nothing(of, per_node, there, foreign, need):
+    spec = pool(per_node_cpu=per_node).spec
+    holders = {(Uid(f"uid-{i}"), f"pod-{i}"): one for i, (one, _) in enumerate(there)}
+    others = [foreign_pod(f"x{i}", "n1", gpus=1, cpu=1) for i in range(foreign)]
+    tier, jobs = placement.tier_of(of, spec.per_gpu), placement.cpu_jobs(spec)
+    room = Room(node=of, tier=tier, cpu_jobs=jobs, holders=holders, foreign=others)
+    gone = [key for key, (_, goes) in zip(holders, there, strict=True) if goes]
+    left = Left.of(room, (holders[key] for key in gone))
+    assert left.fits(need) == (not room.without(gone).lacks(need))
+    for key in gone:  # as if they were there again
+        left.give_back(holders[key], -1)
+    assert left == Left.of(room)
+    assert left.fits(need) == (not room.lacks(need))
