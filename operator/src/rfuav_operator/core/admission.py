@@ -39,9 +39,8 @@ class Admission:
         self._grounds = {name: Ground(pool, self.rooms[name]) for name, pool in snapshot.pools.items() if is_on(pool)}
         self._places: dict[str, places.Places] = {name: places.Places() for name in snapshot.pools}
         self.gates = Gates()
-        self._making_room: dict[
-            Uid, dict[placement.Holder, NodeName]
-        ] = {}  # waiting job -> pods stopping for it -> their nodes
+        # Waiting job -> pods stopping for it -> their nodes.
+        self._making_room: dict[Uid, dict[placement.Holder, NodeName]] = {}
         self._stopping: dict[Uid, set[tuple[Uid, str]]] = {}  # job -> (waiting job, pod)
         self._nodeless: dict[str, set[Uid]] = {}  # pool -> jobs admitted without a node
         for uid in (*jobs, *(uid for uid in snapshot.pods_of if uid not in jobs)):

@@ -66,6 +66,7 @@ def admit_in_order(at: PoolPlan) -> None:
         blocked.stand_up_for(at, job, need, by_quota=refusal is not None)
         if at.pool.spec.queueing == _STRICT:
             at.heads.setdefault(key.namespace if refusal is not None else "", job)
+        # 5. Where the answer is known by now, those behind are not asked.
         elif over is not None and blocked.is_nobody_helped(at):
             at.refused.add((key.namespace, need.kind, need.total_gpus, started))
         elif refusal is None and at.first is not None and blocked.is_nobody_helped(at):
@@ -75,7 +76,7 @@ def admit_in_order(at: PoolPlan) -> None:
 
 
 def _fits(at: PoolPlan, shape: Need) -> bool:
-    """Whether a job of this shape may still be admitted in this plan: room only becomes less."""
+    """Whether a job of this shape may still find room in this plan; once it may not, it stays so: room only shrinks."""
     need = at.rooms.effective(shape)
     if at.may_scale_up(need):
         return True

@@ -49,7 +49,7 @@ def stand_up_for(at: PoolPlan, job: Job, need: Need, *, by_quota: bool) -> None:
 
 
 def is_nobody_helped(at: PoolPlan) -> bool:
-    """Whether those that cannot be admitted just wait from here on: asking them changes nothing."""
+    """Whether those behind that cannot be admitted just wait: nobody (more) is stopped for them in this plan."""
     return (at.preemption is None or at.made_room) and not at.making_room
 
 

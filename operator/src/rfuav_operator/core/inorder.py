@@ -48,7 +48,7 @@ class InOrder:
     Args:
         buckets: who waits; they stay as they are meanwhile.
         share: a namespace's share at this moment; it may grow, never shrink.
-        is_closed: whether a group need not be asked any more; once it is not, it stays so.
+        is_closed: whether a group need not be asked any more; once closed, it stays closed.
     """
 
     def __init__(

@@ -63,11 +63,14 @@ class PoolPlan:
     kept: dict[NodeName, tuple[Uid, Need]] = field(default_factory=dict)  # rooms promised to blocked jobs
     own: dict[Uid, Reason] = field(default_factory=dict)  # reasons of single jobs
     admitted: set[Uid] = field(default_factory=set)
-    heads: dict[str, Job] = field(default_factory=dict)  # StrictFIFO: who stops those behind it; "": by room
-    first: Uid | None = None  # of those blocked by room: it keeps the next when it has waited too long
+    heads: dict[str, Job] = field(
+        default_factory=dict
+    )  # StrictFIFO: who stops its namespace, by quota; "": all, by room
+    first: Uid | None = None  # blocked by room before all others: having waited too long, it keeps the next room
     made_room: bool = False  # others stop for one; who else needs that asks in the next plan
-    open: set[Need] | None = None  # shapes that there is still room for; None: nobody can be left out yet
-    refused: set[tuple[str, Kind, int, bool]] = field(default_factory=set)  # whom a GPUQuota has no place for
+    open: set[Need] | None = None  # shapes that may still find room; None: all are asked
+    # Whom a GPUQuota has no place for: namespace, kind, GPUs of all pods, whether it has an admitted pod already.
+    refused: set[tuple[str, Kind, int, bool]] = field(default_factory=set)
 
     def is_closed(self, key: Key) -> bool:
         """Whether a group need not be asked: no room is left for its shape, or no place in its namespace's quota."""
