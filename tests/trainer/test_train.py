@@ -16,6 +16,7 @@ from trainer.trainer_kit import IQ, image_set, in_child, tone_set, training_spec
 from rfuav_trainer import train
 from rfuav_trainer.config import from_environment
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
+from rfuav_trainer.learner import Learner
 from rfuav_trainer.progress import Progress
 from rfuav_trainer.runtime import StopSignal
 
@@ -236,7 +237,7 @@ def test_scores_that_are_no_numbers_are_a_training_that_diverged(image_desk, mon
         found[0, 0] = torch.nan
         return found
 
-    monkeypatch.setattr(train.Learner, "scores", scores)
+    monkeypatch.setattr(Learner, "scores", scores)
     with pytest.raises(InvalidConfigurationError, match=r"lower optimizer.learningRate") as caught:
         run(image_desk, training_spec())
     assert caught.value.reason == "Diverged"
@@ -245,10 +246,10 @@ def test_scores_that_are_no_numbers_are_a_training_that_diverged(image_desk, mon
 @pytest.mark.parametrize("shift", [-3.0, 7.0])
 def test_a_constant_added_to_all_scores_changes_no_metric(image_desk, monkeypatch, shift):
     """Scores from 0 to 1 are no probabilities: what the network gives are logits, wherever they lie."""
-    whole = train.Learner.scores
+    whole = Learner.scores
     found = []
     for number, constant in enumerate((0.0, shift)):
-        monkeypatch.setattr(train.Learner, "scores", lambda *a, c=constant: whole(*a).sigmoid() + c)
+        monkeypatch.setattr(Learner, "scores", lambda *a, c=constant: whole(*a).sigmoid() + c)
         spec = training_spec(training__epochs=1, output__uri=f"pvc://models/out{number}")
         run(image_desk, spec, uid=f"u{number}")
         found += history(image_desk / f"models/out{number}")

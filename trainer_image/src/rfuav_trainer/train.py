@@ -8,7 +8,6 @@ nothing had happened.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 import time
@@ -25,20 +24,20 @@ from rfuav_trainer.crew import crew
 from rfuav_trainer.data import Reader
 from rfuav_trainer.dataset import Dataset, open_dataset
 from rfuav_trainer.errors import GpuOutOfMemoryError, InputError, InvalidConfigurationError, StoppedError
-from rfuav_trainer.learner import Learner, Moment
+from rfuav_trainer.learner import Moment
 from rfuav_trainer.loading import Batch, batches, cut
-from rfuav_trainer.loss import balanced_weights
 from rfuav_trainer.position import Position, epoch_order
 from rfuav_trainer.progress import Progress
 from rfuav_trainer.reporting import Reporter
-from rfuav_trainer.resolved import Resolved, resolve, resolve_workers
+from rfuav_trainer.resolved import resolve_workers
+from rfuav_trainer.starting import make_learner, names_hash, signature
 from rfuav_trainer.tensorboard import Board
 from rfuav_trainer.world import World, join
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from rfuav_trainer.config import Job
     from rfuav_trainer.data import Sample
@@ -122,11 +121,11 @@ class Training:
         self.store = CheckpointStore(
             output / "checkpoints" / job.uid,
             keep=spec.checkpoint.keep,
-            signature=self._signature(),
+            signature=signature(spec, dataset),
         )
         self._started = time.monotonic()
         state = self._checkpoint()
-        self.learner, self.resolved = self._make_learner(state)
+        self.learner, self.resolved = make_learner(job, spec, dataset, world=world, device=device, state=state)
         self.steps = math.ceil(len(dataset.train) / (self.resolved.batch_size * spec.training.gradient_accumulation))
         self.reporter = Reporter(job, spec, self.progress, samples=len(dataset.train), steps=self.steps, device=device)
         if state is not None:
@@ -308,66 +307,13 @@ class Training:
         state, self.saved = found
         return state
 
-    def _make_learner(self, state: dict[str, Any] | None) -> tuple[Learner, Resolved]:
-        """The network as it starts or stood, and what was decided for it."""
-        spec, device = self.spec, self.device
-        if device.type == "cpu":
-            torch.use_deterministic_algorithms(True)
-            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a help for finding bugs that costs time
-        torch.manual_seed(spec.training.seed)
-        network = models.build(
-            spec.model.architecture, len(self.dataset.classes), spec.dataset.image_size, function=spec.model.custom
-        )
-        if state is None:
-            self._start_weights(network)
-        network.to(device)
-        if state is not None:
-            resolved = Resolved(**state["resolved"])
-        else:
-            resolved = resolve(
-                self.job, spec, network, device=device, world=self.world, samples=len(self.dataset.train)
-            )
-        labels = [sample.label for sample in self.dataset.train]
-        balanced = spec.training.class_weights == "balanced"
-        learner = Learner(
-            spec.training,
-            network,
-            device=device,
-            number_format=resolved.precision,
-            preprocessing=self.dataset.preprocessing,
-            world=self.world,
-            weights=balanced_weights(labels, len(self.dataset.classes)) if balanced else None,
-        )
-        if state is not None:
-            learner.load(state["learner"])
-        return learner, resolved
-
-    def _start_weights(self, network: nn.Module) -> None:
-        spec = self.spec
-        if spec.model.weights == "none":
-            return
-        if spec.model.weights == "pretrained":
-            cache = self.job.path(spec.weights_cache.uri, "weightsCache.uri") if spec.weights_cache else None
-            models.load_pretrained(network, spec.model.architecture, cache)
-            return
-        path = self.job.path(spec.model.weights, "model.weights")
-        card = weights.read_card(path) if path.suffix == ".safetensors" else None
-        if card is not None:
-            if card.architecture != spec.model.architecture:
-                raise InvalidConfigurationError(
-                    f"model.weights {path} holds a {card.architecture}, the job says {spec.model.architecture}",
-                    reason="WeightsMismatch",
-                )
-            weights.check_classes(card, self.dataset.classes, path)
-        weights.load(path, network, architecture=spec.model.architecture)
-
     def _resume(self, state: dict[str, Any]) -> None:
         assert self.saved is not None  # noqa: S101  (it came with the state; mypy cannot see it)
         self.position = Position(**state["position"])
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and state["randomCuda"] is not None:
             torch.cuda.set_rng_state(state["randomCuda"], self.device)
-        if state["samples"] != _names_hash(self.dataset.train):
+        if state["samples"] != names_hash(self.dataset.train):
             log.warning("the training data changed since the checkpoint; going on with what is there now")
             self.position.step = min(self.position.step, self.steps)
         self.dataset.pass_over(state["unreadable"])
@@ -404,7 +350,7 @@ class Training:
             "position": {**position.__dict__, "totals": position.totals.cpu(), "seconds": seconds},
             "random": torch.get_rng_state(),
             "randomCuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-            "samples": _names_hash(self.dataset.train),
+            "samples": names_hash(self.dataset.train),
             "unreadable": self.dataset.unreadable,
             "resolved": self.resolved.to_json(),
         }
@@ -419,17 +365,6 @@ class Training:
             log.warning("replacing the results of another job", job=mark.get("name"), uid=mark.get("uid"))
         if self.world.first:
             outgoing.remove(path)
-
-    def _signature(self) -> dict[str, Any]:
-        """What a checkpoint must agree on to be resumed."""
-        training = self.spec.training.model_dump(mode="json", by_alias=True, exclude={"workers"})
-        return {
-            "architecture": self.spec.model.architecture,
-            "custom": self.spec.model.custom,
-            "classes": self.dataset.classes,
-            "preprocessing": self.dataset.preprocessing.to_json(),
-            "training": training,
-        }
 
     # --- results
 
@@ -494,10 +429,3 @@ class Training:
 
     def _pass_over(self, unreadable: list[tuple[Sample, str]], folder: str = "") -> None:
         self.dataset.pass_over({folder + sample.name: reason for sample, reason in unreadable})
-
-
-def _names_hash(samples: list[Sample]) -> str:
-    digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(f"{sample.name}\0{sample.frame}\0{sample.label}\n".encode())
-    return digest.hexdigest()
