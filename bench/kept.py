@@ -68,7 +68,7 @@ def measure(
             os.fsync(stream.fileno())
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         found["cold"] = [epoch(samples, reader, epochs)]
-        homes[0].close()  # type: ignore[attr-defined]
+        homes.clear()
         path.unlink()
     return found
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from trainer.test_train import hanging
 from trainer.trainer_kit import CLASSES, IQ, image_set, in_child, inference_spec, tone_set
 
 from rfuav_trainer import data, infer, models, weights
@@ -174,6 +175,16 @@ def test_stopped_and_started_again_no_line_is_lost_or_doubled(pictures):
     watcher = Watcher()
     run(pictures, spec, watcher=watcher)
     assert watcher.reports[0]["rfuav"]["processed"] == 12  # the eight were kept
+    assert lines(pictures) == lines(pictures, folder="results/whole")
+
+
+@pytest.mark.parametrize("cpus", ["1", "2"])
+def test_a_stop_does_not_wait_for_a_reader_that_hangs(pictures, monkeypatch, cpus):
+    changes, stop = {"batchSize": 4, "resources__cpu": cpus}, StopSignal()
+    with hanging(monkeypatch, 9, stop), pytest.raises(StoppedError, match="after [48] of 15 inputs"):
+        run(pictures, inference_spec(**changes), stop=stop)
+    run(pictures, inference_spec(**changes))
+    run(pictures, inference_spec(**changes, output__uri="pvc://results/whole"), uid="u2")
     assert lines(pictures) == lines(pictures, folder="results/whole")
 
 

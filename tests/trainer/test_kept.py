@@ -147,6 +147,17 @@ def test_the_file_has_no_name_that_a_killed_process_could_leave(image_desk, scra
         assert not list(scratch.iterdir())
 
 
+def test_a_reader_that_goes_on_after_the_end_writes_to_no_other_file(image_desk, scratch, tmp_path):
+    with homes_of(image_desk) as homes:
+        home, file = homes[1], homes[1]._file
+    with (tmp_path / "another").open("w+b") as another:  # given the number of a file that was closed
+        home.put(next(iter(home._places)), torch.full(home._shape, 7, dtype=torch.uint8))
+        assert another.read() == b""
+    del home, homes
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file)
+
+
 def test_a_folder_that_cannot_be_written_is_said_and_done_without(image_desk, scratch, monkeypatch):
     monkeypatch.setenv("TRAINER_CACHE", str(scratch / "missing"))
     with capture_logs() as logs:

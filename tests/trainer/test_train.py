@@ -1,8 +1,12 @@
 """Training end to end on small sets: what it leaves behind, and that it goes on after any interruption with the same bits."""
 
+import contextlib
+import itertools
 import json
 import os
 import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +17,7 @@ from torch import nn
 from trainer.test_tensorboard import scalars as tensorboard_scalars
 from trainer.trainer_kit import IQ, image_set, in_child, tone_set, training_spec
 
-from rfuav_trainer import train
+from rfuav_trainer import data, train
 from rfuav_trainer.config import from_environment
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
 from rfuav_trainer.learner import Learner
@@ -50,6 +54,25 @@ def interrupted(desk, spec, at, **fields):
     stop = StopSignal()
     with pytest.raises(StoppedError):
         run(desk, spec, watcher=Watcher(at, stop.request), stop=stop, **fields)
+
+
+@contextlib.contextmanager
+def hanging(monkeypatch, number, stop):
+    """The reader of the picture `number` hangs, and SIGTERM arrives while it does."""
+    asked, go_on, whole = itertools.count(), threading.Event(), data.read_picture
+
+    def read(path, size):
+        if next(asked) == number:
+            threading.Timer(0.3, stop.request).start()
+            go_on.wait(60)
+        return whole(path, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "read_picture", read)
+        began = time.monotonic()
+        yield
+        assert time.monotonic() - began < 30
+        go_on.set()
 
 
 def same_weights(one, other):
@@ -313,3 +336,16 @@ def test_a_network_goes_on_from_a_weights_file(image_desk):
     run(image_desk, spec, uid="u2")
     first, more = history(image_desk / "models/out"), history(image_desk / "models/more")
     assert more[0]["trainLoss"] < first[0]["trainLoss"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("number", "at"), [(13, "epoch 0, step [1-3] "), (20, "epoch 0, step 5 ")], ids=["train", "validate"]
+)
+def test_a_stop_does_not_wait_for_a_reader_that_hangs(image_desk, monkeypatch, workers, number, at):
+    spec, stop = training_spec(training__workers=workers), StopSignal()
+    with hanging(monkeypatch, number, stop), pytest.raises(StoppedError, match=at):
+        run(image_desk, spec, stop=stop)
+    run(image_desk, spec)
+    run(image_desk, training_spec(output__uri="pvc://models/whole"), uid="u2")
+    assert same_weights(image_desk / "models/out/last.safetensors", image_desk / "models/whole/last.safetensors")

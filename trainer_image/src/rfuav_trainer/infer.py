@@ -174,9 +174,9 @@ class Inference:
         torch.set_num_threads(cpus // together)
         parts = cut(samples[done:], self.batch_size)
         reader = data.Reader(self.classifier.preprocessing, device=self.device)
-        read = batches(parts, reader, min(MOST_READERS, cpus) if cpus > 1 else 0)
+        read = batches(parts, reader, min(MOST_READERS, cpus) if cpus > 1 else 0, stop=self.stop)
         scored = side_by_side(self._scores, read, together, cpus // together)
-        for part, (batch, scores) in zip(parts, scored, strict=True):
+        for part, (batch, scores) in zip(parts, scored, strict=False):  # fewer when a stop is wanted
             reasons = dict(batch.unreadable)
             row = 0
             for sample in part:  # in their order, so that what is done is always the first `done` of them
@@ -192,14 +192,14 @@ class Inference:
                 done += 1
             self._speed.add(row)
             self._report()
-            stop = self.stop.requested
-            if shard.due or stop or done == len(samples):
-                if annotations is not None:
-                    annotations.flush()
-                shard.commit(done)
-            if stop:
-                self._report(now=True)
-                raise StoppedError(f"stopped by SIGTERM after {done} of {len(samples)} inputs; they are kept")
+            if self.stop.requested:
+                break
+            if shard.due or done == len(samples):
+                _commit(shard, annotations, done)
+        if self.stop.requested:
+            _commit(shard, annotations, done)
+            self._report(now=True)
+            raise StoppedError(f"stopped by SIGTERM after {done} of {len(samples)} inputs; they are kept")
         if annotations is not None:
             annotations.finish(done)
 
@@ -290,3 +290,10 @@ class Inference:
         if speed:
             status["estimatedRemainingSeconds"] = max(0, int((self.total - seen) / speed))
         return status
+
+
+def _commit(shard: results.ShardResults, annotations: Annotations | None, done: int) -> None:
+    """Note that the first `done` inputs are through, with their annotated pictures."""
+    if annotations is not None:
+        annotations.flush()
+    shard.commit(done)

@@ -11,6 +11,7 @@ import math
 import os
 import tempfile
 import threading
+import weakref
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -91,7 +92,8 @@ class Disk:
     """Pictures in a file that all processes of a pod share: each has its place, behind a byte that says it is whole.
 
     Read and written, not mapped: the page cache serves both alike, but a full disk is an error here and would kill the
-    process there.
+    process there. The file is closed when nobody has the object any more: a reader for whom the end of a training did
+    not wait must not write to another file that was given the same number.
 
     Args:
         path: an empty file; it may be unlinked once it is open everywhere.
@@ -108,6 +110,7 @@ class Disk:
         self._bytes = math.prod(shape)
         self._places = {key: place for place, key in enumerate(islice(keys, limit // (1 + self._bytes)))}
         self._file = os.open(path, os.O_RDWR)
+        weakref.finalize(self, os.close, self._file).atexit = False
         self._full = False
 
     def holds(self, key: Key) -> bool:  # noqa: D102  (Home)
@@ -150,10 +153,6 @@ class Disk:
         volume = os.fstatvfs(self._file)
         return volume.f_bavail - self._bytes // volume.f_frsize > self._left_free * volume.f_blocks
 
-    def close(self) -> None:
-        """Give the room back."""
-        os.close(self._file)
-
 
 @contextlib.contextmanager
 def homes(job: Job, dataset: Dataset, world: World) -> Iterator[list[Home]]:
@@ -188,10 +187,7 @@ def homes(job: Job, dataset: Dataset, world: World) -> Iterator[list[Home]]:
         yield [Memory(memory)]
         return
     log.info("decoded pictures are kept", pictures=len(samples), bytesEach=math.prod(shape), memory=memory, disk=limit)
-    try:
-        yield [Memory(memory), disk] if alone else [disk, Memory(memory)]
-    finally:
-        disk.close()
+    yield [Memory(memory), disk] if alone else [disk, Memory(memory)]
 
 
 def _shape(preprocessing: Preprocessing) -> tuple[int, int, int]:

@@ -8,9 +8,8 @@ Threads do, where others use processes: decoding, resizing and transforms all ru
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
@@ -24,8 +23,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rfuav_trainer.data import Sample
+    from rfuav_trainer.runtime import StopSignal
 
 READ_AHEAD = 2  # batches
+LOOK_SECONDS = 0.2
+"""How often whoever waits for a batch looks whether a stop is wanted."""
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -62,34 +64,38 @@ def cut(samples: Sequence[Sample], batch_size: int) -> list[Sequence[Sample]]:
     return [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
 
 
-def batches(parts: Sequence[Sequence[Sample]], reader: Reads, workers: int = 0) -> Iterator[Batch]:
+def batches(
+    parts: Sequence[Sequence[Sample]], reader: Reads, workers: int = 0, *, stop: StopSignal | None = None
+) -> Iterator[Batch]:
     """Batches, in the given order.
 
     Args:
         parts: the samples of each; a part may be empty.
         reader: how to read them.
-        workers: threads that read ahead; 0 reads in the caller's thread.
+        workers: threads that read ahead; with 0 a batch is read when it is asked for.
+        stop: where it is wanted before the next batch is there, no more come: a reader may wait for a store much
+            longer than a pod has to end. Nobody waits for such a reader then; what it reads is of no use.
     """
-    if workers == 0:
-        for part, following in pairwise([*parts, []]):
-            _fetch_ahead(following, reader)
-            yield _assemble(part, [_read(reader, sample) for sample in part])
-        return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="reader")
+    pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="reader")
     ahead: deque[tuple[Sequence[Sample], list[Future[Tensor | str]]]] = deque()
     remaining = iter(parts)
     nothing: Sequence[Sample] = []
+    following = next(remaining, nothing)
     try:
         while True:
-            while len(ahead) <= READ_AHEAD and (part := next(remaining, nothing)) is not nothing:
-                _fetch_ahead(part, reader)
+            while len(ahead) <= (READ_AHEAD if workers else 0) and following is not nothing:
+                part, following = following, next(remaining, nothing)
+                _fetch_ahead(part if workers else following, reader)
                 ahead.append((part, [pool.submit(_read, reader, sample) for sample in part]))
             if not ahead:
                 return
             part, futures = ahead.popleft()
+            while wait(futures, LOOK_SECONDS if stop else None).not_done:
+                if stop and stop.requested:
+                    return
             yield _assemble(part, [future.result() for future in futures])
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def side_by_side(work: Callable[[A], B], items: Iterable[A], workers: int, threads: int) -> Iterator[tuple[A, B]]:

@@ -168,9 +168,11 @@ class Training:
         reader = augment_signal.ChangingReader(self.reader, training.augment, seed=training.seed, epoch=position.epoch)
         position.totals = position.totals.to(self.device)
         self.learner.network.train()
-        read = batches([part for group in groups for part in group], reader, self.workers)
+        read = batches([part for group in groups for part in group], reader, self.workers, stop=self._alone())
         for parts in groups:
             group = list(itertools.islice(read, len(parts)))
+            if len(group) < len(parts):  # a stop was wanted before they were read
+                self._stop_here()
             for batch in group:
                 self._pass_over(batch.unreadable)
             seen = self._step(group)
@@ -230,7 +232,8 @@ class Training:
         scores: list[Tensor] = []
         labels: list[Tensor] = []
         mine = self.world.part(self.dataset.validation)
-        for batch in batches(cut(mine, max(1, self.resolved.batch_size // self.world.size)), self.reader, self.workers):
+        parts = cut(mine, max(1, self.resolved.batch_size // self.world.size))
+        for batch in batches(parts, self.reader, self.workers, stop=self._alone()):
             # As `open_dataset` names them: a file of the same name may lie in both folders.
             self._pass_over(batch.unreadable, "validation/" if self.spec.dataset.validation.uri else "")
             if batch.samples:
@@ -326,6 +329,10 @@ class Training:
         if self.position.best is not None and not outgoing.found(self.output, name):
             log.warning("the best weights are gone; the next epoch's take their place", file=name)
             self.position.best = None
+
+    def _alone(self) -> runtime.StopSignal | None:
+        """The stop signal where this process need not take the step that the others take."""
+        return self.stop if self.world.size == 1 else None
 
     def _stop_here(self) -> None:
         """Save and raise StoppedError when SIGTERM has arrived, at whichever process: all stop at the same step."""
