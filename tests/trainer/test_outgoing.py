@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import wait
 from types import SimpleNamespace
 
 import pytest
@@ -189,6 +190,8 @@ def test_a_store_that_does_not_answer_is_asked_again_while_the_work_goes_on(monk
     refused = pytest.raises(StorageError, match="s3://b/a cannot be written now: ConnectionError")
     with refused, outgoing.opened(a_job("s3://b")) as folder:
         put(folder / "a")
+        wait(outgoing._remotes[0]._under_way)
+        assert not outgoing.settled()  # what is not there is no checkpoint
 
 
 def test_a_checkpoint_goes_up_while_the_training_goes_on_and_the_next_one_waits_for_it(monkeypatch):

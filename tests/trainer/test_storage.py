@@ -131,6 +131,8 @@ def test_an_object_that_no_cache_can_hold(bucket, tmp_path):
 
 def test_an_object_is_fetched_at_once_and_stays(bucket, cache):
     path = cache.path(f"s3://{bucket[0]}/train/a/1.bin", "model.weights")
+    for _ in range(3):
+        assert cache.path(f"s3://{bucket[0]}/train/a/1.bin", "model.weights") == path  # takes no more room
     assert path.read_bytes() == b"\1" * 1000
     root = cache.path(f"s3://{bucket[0]}/train", "x")
     for number in (2, 3, 4):

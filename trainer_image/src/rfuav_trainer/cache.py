@@ -46,6 +46,7 @@ class _Object:
     size: int
     here: bool = False
     users: int = 0
+    stays: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -87,11 +88,13 @@ class Cache:
             inside = str(name)[len(rest) :].removeprefix("/")
             self._register(_Object(store, scheme, str(name), int(details.get("size") or 0)), local, inside)
         log.info("listed", uri=uri, objects=len(listed), bytes=sum(int(d.get("size") or 0) for d in listed.values()))
-        if local in self._objects:
-            self._around[local.parent] = self._objects[local]
-            self._hold(local, self._objects[local])
+        alone = self._objects.get(local)
+        if alone is not None:
+            self._around[local.parent] = alone
+            self._hold(local, alone)
             with self._changed:
-                self._kept += self._objects[local].size
+                self._kept += 0 if alone.stays else alone.size
+                alone.stays = True
         return local
 
     def name(self, folder: Path, names: Iterable[str]) -> None:

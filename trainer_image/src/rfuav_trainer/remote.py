@@ -129,8 +129,8 @@ class Remote:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is on its way."""
-        return all(future.done() for future in self._under_way)
+        """Whether nothing is on its way, and nothing was refused."""
+        return all(map(_well, self._under_way))
 
     @property
     def _under_way(self) -> list[Future[None]]:
