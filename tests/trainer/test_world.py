@@ -205,3 +205,14 @@ def test_alone_nothing_is_done():
 def test_the_parts_of_a_batch_make_it_whole():
     batch = list(range(7))
     assert sorted(x for rank in range(3) for x in World(rank, 3).part(batch)) == batch
+
+
+def test_processes_that_find_different_data_do_not_train(tmp_path, port):
+    one, two = Desk(tmp_path / "one"), Desk(tmp_path / "two")
+    for desk, count in ((one, 4), (two, 5)):
+        image_set(desk / "captures/train", count=count)
+    processes = [together(desk, SAME, port, only=[rank])[0] for rank, desk in enumerate((one, two))]
+    assert codes(processes) == [3, 3]
+    told = json.loads((one / "termination-0.json").read_text())
+    assert told["reason"] == "DataDiffers"
+    assert "found different files: change nothing there while a job starts" in told["message"]

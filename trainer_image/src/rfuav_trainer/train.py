@@ -78,6 +78,7 @@ def _train(
     runtime.prepare_output(output, "output.uri")
     world = join(device, stop)
     try:
+        _check_same(dataset, world)
         with kept.homes(job, dataset, world) as homes:
             reader = Reader(dataset.preprocessing, homes=homes, device=device)
             return Training(
@@ -93,6 +94,16 @@ def _train(
             ).run()
     finally:
         world.leave()
+
+
+def _check_same(dataset: Dataset, world: World) -> None:
+    """Raise InputError when not all processes found the same samples: each lists them by itself, and numbers them."""
+    if len({*world.gather(names_hash([*dataset.train, *dataset.validation]))}) > 1:
+        raise InputError(
+            "dataset: the processes of the training found different files: change nothing there while a job starts, "
+            "and name a volume or store that all nodes see alike",
+            reason="DataDiffers",
+        )
 
 
 class Training:
