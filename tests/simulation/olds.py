@@ -7,8 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from rfuav_operator import app
-from rfuav_operator.core import limits
-from rfuav_operator.core.admission import Admission
+from rfuav_operator.core import blocked, limits
 from rfuav_operator.core.model import CreatePod, DeletePod, Pool
 from rfuav_operator.shell.connection import Answer
 from rfuav_operator.shell.reflector import Reflector
@@ -151,7 +150,7 @@ def refused_pool_status_is_given_up() -> Iterator[None]:
 @old
 def gang_stops_others_in_vain() -> Iterator[None]:
     """Room was kept for a job of several nodes only where pods stopped for it; the rest went to those just stopped."""
-    real = Admission._keep
+    real = blocked._keep
 
     def only_these(at: Any, job: Any, need: Any, making: Any) -> None:
         if not making:
@@ -161,5 +160,5 @@ def gang_stops_others_in_vain() -> Iterator[None]:
             at.kept[name] = job.uid, need
         at.quotas.promise(job, need)
 
-    with patch.object(Admission, "_keep", staticmethod(only_these)):
+    with patch.object(blocked, "_keep", only_these):
         yield
