@@ -192,11 +192,18 @@ def until(condition, seconds=90.0, pause=0.1, otherwise=lambda: "it did not come
 
 def in_child(function, *arguments) -> int:
     """Run `function` in a process of its own; its exit code (negative: the signal)."""
-    process = _CONTEXT.Process(target=function, args=arguments)
+    process = _CONTEXT.Process(target=_with_environment, args=(dict(os.environ), function, arguments))
     process.start()
     process.join(120)
     assert process.exitcode is not None, "it does not end"
     return process.exitcode
+
+
+def _with_environment(environment: dict[str, str], function, arguments) -> None:
+    """As this test has it: the process that forks the others began with that of an earlier one."""
+    os.environ.clear()
+    os.environ.update(environment)
+    function(*arguments)
 
 
 def _child(arguments: list[str], environment: dict[str, str], log: str) -> None:
