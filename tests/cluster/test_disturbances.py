@@ -10,7 +10,7 @@ from cluster.kube import Kube
 from cluster.running import Running
 from cluster.script import Script, Step, epoch, play
 
-EPOCHS = 24
+EPOCHS = 48
 OPERATOR = "app.kubernetes.io/name=rfuav-operator"
 SAME_END = ("killed", "evicted", "suspended")
 Object = dict[str, Any]

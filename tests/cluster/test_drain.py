@@ -5,7 +5,7 @@ from cluster.jobs import GPU_JOB, training
 from cluster.running import Running
 from cluster.script import epoch
 
-EPOCHS = 48
+EPOCHS = 24
 STILL = "undisturbed"  # of the disturbances, which has run already when all of the suite runs
 
 
