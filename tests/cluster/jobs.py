@@ -11,6 +11,9 @@ CPU_JOB = {"gpus": 0, "cpu": "100m", "memory": "1Gi", "sharedMemory": "64Mi"}
 GPU_JOB = {**CPU_JOB, "gpus": 1}
 APART = "rfuav.io/apart=yes"  # taint of the second node
 TOLERATIONS = [{"key": "rfuav.io/apart", "operator": "Exists", "effect": "NoSchedule"}]
+EPOCHS = 48
+"""Of a training to which something happens while it runs: it must not have ended before."""
+UNDISTURBED = "undisturbed"  # the one of these to which nothing happens; several tests compare with it
 PULLING = "pulling"  # a pod that brings the trainer's image to the second node
 
 
@@ -43,6 +46,11 @@ def training(name: str, **changes: Any) -> Object:
         "backoffLimit": 1,
     }
     return _job("TrainingJob", name, merged(spec, changes))
+
+
+def long_training(name: str) -> Object:
+    """One of `EPOCHS` epochs on a GPU."""
+    return training(name, training={"epochs": EPOCHS}, resources=GPU_JOB)
 
 
 def inference(name: str, **changes: Any) -> Object:

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 from cluster import data
-from cluster.jobs import GPU_JOB, MODELS, training
+from cluster.jobs import EPOCHS, MODELS, UNDISTURBED, long_training
 from cluster.kube import Kube
 from cluster.running import Running
 from cluster.script import Script, Step, epoch, play
 
-EPOCHS = 48
 OPERATOR = "app.kubernetes.io/name=rfuav-operator"
 SAME_END = ("killed", "evicted", "suspended")
 Object = dict[str, Any]
@@ -55,7 +54,7 @@ def story(running: Running) -> Story:
         return status.get("phase") == "Suspended" and not status.get("assignments")
 
     scripts = {
-        "undisturbed": [
+        UNDISTURBED: [
             Step("left alone while the operator crashes", epoch(2), crash_operator),
             Step("left alone while the operator's pod is removed", epoch(EPOCHS // 2), remove_operator),
         ],
@@ -69,7 +68,7 @@ def story(running: Running) -> Story:
         "deleted": [Step("deleted", epoch(1), lambda job: kube.kubectl("delete", "tj", job, "--wait=true") and None)],
     }
     for name in scripts:
-        kube.apply(training(name, training={"epochs": EPOCHS}, resources=GPU_JOB))
+        kube.apply(long_training(name))
     story.ends = play(kube, [Script("TrainingJob", name, steps) for name, steps in scripts.items()], timeout=280)
     return story
 
@@ -79,7 +78,7 @@ def ends(story: Story) -> dict[str, Object]:
     return story.ends
 
 
-@pytest.mark.parametrize("job", ["undisturbed", *SAME_END])
+@pytest.mark.parametrize("job", [UNDISTURBED, *SAME_END])
 def test_it_succeeds_in_the_end(ends: dict[str, Object], job: str) -> None:
     assert ends[job]["phase"] == "Succeeded", ends[job]
     assert ends[job]["progress"]["percent"] == 100
@@ -87,9 +86,9 @@ def test_it_succeeds_in_the_end(ends: dict[str, Object], job: str) -> None:
 
 
 def test_a_job_whose_operator_dies_twice_notices_nothing(ends: dict[str, Object], running: Running) -> None:
-    assert ends["undisturbed"]["attempt"] == 1
-    assert "failures" not in ends["undisturbed"]
-    assert len(running.kube.pods_of("undisturbed")) == 1
+    assert ends[UNDISTURBED]["attempt"] == 1
+    assert "failures" not in ends[UNDISTURBED]
+    assert len(running.kube.pods_of(UNDISTURBED)) == 1
 
 
 @pytest.mark.parametrize("job", SAME_END)
@@ -104,14 +103,14 @@ def test_a_disturbed_training_goes_on_from_its_checkpoint(ends: dict[str, Object
 def test_its_weights_are_those_of_an_undisturbed_training_bit_for_bit(
     ends: dict[str, Object], running: Running, job: str, weights: str
 ) -> None:
-    whole = data.digest(running.kube, ends["undisturbed"]["outputs"][f"{weights}Weights"])
+    whole = data.digest(running.kube, ends[UNDISTURBED]["outputs"][f"{weights}Weights"])
     assert data.digest(running.kube, ends[job]["outputs"][f"{weights}Weights"]) == whole
 
 
 def test_another_training_gives_other_weights(ends: dict[str, Object], running: Running) -> None:
     """Else the comparison above would prove nothing."""
     running.kube.wait_finished("TrainingJob", "base")
-    whole = data.digest(running.kube, ends["undisturbed"]["outputs"]["lastWeights"])
+    whole = data.digest(running.kube, ends[UNDISTURBED]["outputs"]["lastWeights"])
     assert data.digest(running.kube, f"pvc://{MODELS}/base/last.safetensors") != whole
 
 

@@ -1,17 +1,14 @@
 """A node is drained: its pods are evicted, jobs say why they wait, and go on once the node is back."""
 
 from cluster import data
-from cluster.jobs import GPU_JOB, training
+from cluster.jobs import UNDISTURBED, long_training
 from cluster.running import Running
 from cluster.script import epoch
-
-EPOCHS = 24
-STILL = "undisturbed"  # of the disturbances, which has run already when all of the suite runs
 
 
 def test_a_training_survives_the_drain_of_its_node(running: Running) -> None:
     kube = running.kube
-    kube.apply(training("drained", training={"epochs": EPOCHS}, resources=GPU_JOB))
+    kube.apply(long_training("drained"))
     kube.wait("TrainingJob", "drained", epoch(3), timeout=120, what="epoch 3")
     try:
         kube.kubectl("drain", running.node, "--pod-selector=rfuav.io/job", "--delete-emptydir-data", timeout=120)
@@ -30,8 +27,8 @@ def test_a_training_survives_the_drain_of_its_node(running: Running) -> None:
     end = kube.wait_finished("TrainingJob", "drained")
     assert end["phase"] == "Succeeded"
     assert end.get("countedFailures", 0) == 0
-    kube.apply(training(STILL, training={"epochs": EPOCHS}, resources=GPU_JOB))
-    kube.wait_finished("TrainingJob", STILL)
+    kube.apply(long_training(UNDISTURBED))  # has run already when all of the suite runs
+    kube.wait_finished("TrainingJob", UNDISTURBED)
     assert data.digest(kube, end["outputs"]["lastWeights"]) == data.digest(
-        kube, kube.status("TrainingJob", STILL)["outputs"]["lastWeights"]
+        kube, kube.status("TrainingJob", UNDISTURBED)["outputs"]["lastWeights"]
     )
