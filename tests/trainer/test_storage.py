@@ -141,6 +141,12 @@ def test_an_object_is_fetched_at_once_and_stays(bucket, cache):
     assert path.read_bytes() == b"\1" * 1000
 
 
+def test_a_folder_is_listed_once(bucket, cache, monkeypatch):
+    root = cache.path(f"s3://{bucket[0]}/train", "x")
+    monkeypatch.setattr(stores, "ask", lambda *_, **__: pytest.fail("asked again"))
+    assert cache.path(f"s3://{bucket[0]}/train/", "y") == root
+
+
 def test_an_object_that_changed_or_went_away(bucket, cache):
     name, client = bucket
     root = cache.path(f"s3://{name}/train", "x")

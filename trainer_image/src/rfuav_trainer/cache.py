@@ -46,7 +46,6 @@ class _Object:
     size: int
     here: bool = False
     users: int = 0
-    stays: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -62,6 +61,7 @@ class Cache:
         self.folder, self.limit = folder, limit
         self.used = 0
         self._kept = 0  # bytes that stay to the end
+        self._paths: dict[str, Path] = {}  # of what was asked for, by URI
         self._objects: dict[Path, _Object] = {}
         self._around: dict[Path, _Object] = {}  # folders of objects that were asked for alone, and these
         self._here: OrderedDict[Path, _Object] = OrderedDict()
@@ -69,13 +69,16 @@ class Cache:
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="fetch")
 
     def path(self, uri: str, where: str) -> Path:
-        """The local path of a remote folder or object. An object is fetched at once, and stays.
+        """The local path of a remote folder or object, which is listed once. An object is fetched at once, and stays.
 
         Raises:
             InputError: there is nothing, or it may not be read.
             StorageError: the store does not answer.
         """
-        scheme, _, rest = uri.rstrip("/").partition("://")
+        uri = uri.rstrip("/")
+        if uri in self._paths:
+            return self._paths[uri]
+        scheme, _, rest = uri.partition("://")
         store = stores.client(scheme)
         try:
             listed = stores.ask(lambda: store.find(rest, detail=True), f"{where}: {uri}", scheme)
@@ -93,8 +96,8 @@ class Cache:
             self._around[local.parent] = alone
             self._hold(local, alone)
             with self._changed:
-                self._kept += 0 if alone.stays else alone.size
-                alone.stays = True
+                self._kept += alone.size
+        self._paths[uri] = local
         return local
 
     def name(self, folder: Path, names: Iterable[str]) -> None:

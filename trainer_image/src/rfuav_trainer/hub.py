@@ -33,21 +33,16 @@ def find(uri: str, where: str) -> Path | None:
     kind = steps.pop(0) if steps[0] in KINDS else "models"
     repository, inside = "/".join(steps[:2]), "/".join(steps[2:])
     download = f"hf download {repository}" + (f" --repo-type {KINDS[kind]}" if kind in KINDS else "")
-    if cache is not None:
-        folder = cache / "--".join([kind, *steps[:2]])
-        try:
-            snapshot = folder / "snapshots" / (folder / "refs" / REVISION).read_text().strip()
-        except OSError:
-            snapshot = folder  # not there, or not whole
-        if snapshot != folder and snapshot.is_dir():
-            found = snapshot / inside
-            if not found.exists():
-                raise InputError(
-                    f"{where}: {uri} is not in the local cache, whose {snapshot} has no {inside}: put it there "
-                    f"({download}), correct the path, or unset HF_HOME and HF_HUB_CACHE to ask the hub"
-                )
-            log.info("from the local cache of the hub", uri=uri, folder=str(found))
-            return found
+    snapshot = None if cache is None else _snapshot(cache / "--".join([kind, *steps[:2]]))
+    if snapshot is not None:
+        found = snapshot / inside
+        if not found.exists():
+            raise InputError(
+                f"{where}: {uri} is not in the local cache, whose {snapshot} has no {inside}: put it there "
+                f"({download}), correct the path, or unset HF_HOME and HF_HUB_CACHE to ask the hub"
+            )
+        log.info("from the local cache of the hub", uri=uri, folder=str(found))
+        return found
     if offline:
         there = f"not in {cache}" if cache is not None else "nowhere here: HF_HOME and HF_HUB_CACHE name no folder"
         raise InputError(
@@ -55,6 +50,15 @@ def find(uri: str, where: str) -> Path | None:
             "or mount a volume that has it and name it in HF_HOME (podTemplate.env)"
         )
     return None
+
+
+def _snapshot(repository: Path) -> Path | None:
+    """The folder with the files of a repository in the cache; None when it is not there, or not whole."""
+    try:
+        found = repository / "snapshots" / (repository / "refs" / REVISION).read_text().strip()
+    except OSError:
+        return None
+    return found if found.is_dir() else None
 
 
 def _cache() -> Path | None:

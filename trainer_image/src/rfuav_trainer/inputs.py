@@ -53,8 +53,7 @@ class Inputs:
 
 def root_of(job: Job, spec: InferenceJobSpec) -> Path:
     """The folder that the names of the inputs are relative to."""
-    path = job.path(spec.input.uri, WHERE)
-    return path if path.is_dir() else path.parent
+    return _root(job.path(spec.input.uri, WHERE))
 
 
 def find(job: Job, spec: InferenceJobSpec) -> Inputs:
@@ -70,5 +69,9 @@ def find(job: Job, spec: InferenceJobSpec) -> Inputs:
         chosen = {row.path: row for row in rows if manifest.suffix(row) in data.SUFFIXES[kind]}
         return Inputs(path.parent, kind, [*chosen], chosen)
     files, kind = data.find_files(path, spec.input.pattern, spec.input.format, where=WHERE)
-    root = root_of(job, spec)
+    root = _root(path)
     return Inputs(root, kind, [file.relative_to(root).as_posix() for file in files])
+
+
+def _root(path: Path) -> Path:
+    return path if path.is_dir() else path.parent

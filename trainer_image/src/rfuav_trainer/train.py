@@ -78,7 +78,8 @@ def _train(
     runtime.prepare_output(output, "output.uri")
     world = join(device, stop)
     try:
-        _check_same(dataset, world)
+        if world.size > 1:
+            _check_same(dataset, world)
         with kept.homes(job, dataset, world) as homes:
             reader = Reader(dataset.preprocessing, homes=homes, device=device)
             return Training(
