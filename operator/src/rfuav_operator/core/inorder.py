@@ -25,21 +25,27 @@ class _Walk:
     later: list[tuple[Age, int, Group]] = field(default_factory=list)  # a heap: jobs whose group goes on with them
     rank: Rank | None = None  # where it stands in the outer order
 
+    @property
+    def _is_later(self) -> bool:
+        """Whether the oldest job left is one with which its group goes on."""
+        oldest = self.bucket.oldest
+        return bool(self.later) and (self.at == len(oldest) or self.later[0][0] < oldest[self.at][0])
+
     def first(self) -> tuple[Age, Group] | None:
         """The oldest job left, and its group."""
-        heads = self.bucket.heads
-        if self.later and (self.at == len(heads) or self.later[0][0] < heads[self.at][0]):
-            return self.later[0][0], self.later[0][2]
-        return heads[self.at] if self.at < len(heads) else None
+        if self._is_later:
+            age, _, group = self.later[0]
+            return age, group
+        oldest = self.bucket.oldest
+        return oldest[self.at] if self.at < len(oldest) else None
 
     def take(self) -> tuple[Group, int]:
         """The group of the oldest job left and the job's index in it; the next is the first."""
-        heads = self.bucket.heads
-        if self.later and (self.at == len(heads) or self.later[0][0] < heads[self.at][0]):
+        if self._is_later:
             _, index, group = heappop(self.later)
             return group, index
         self.at += 1
-        return heads[self.at - 1][1], 0
+        return self.bucket.oldest[self.at - 1][1], 0
 
 
 class InOrder:

@@ -63,9 +63,8 @@ class PoolPlan:
     kept: dict[NodeName, tuple[Uid, Need]] = field(default_factory=dict)  # rooms promised to blocked jobs
     own: dict[Uid, Reason] = field(default_factory=dict)  # reasons of single jobs
     admitted: set[Uid] = field(default_factory=set)
-    heads: dict[str, Job] = field(
-        default_factory=dict
-    )  # StrictFIFO: who stops its namespace, by quota; "": all, by room
+    # StrictFIFO: who stops its namespace, by quota; "": all, by room.
+    heads: dict[str, Job] = field(default_factory=dict)
     first: Uid | None = None  # blocked by room before all others: having waited too long, it keeps the next room
     made_room: bool = False  # others stop for one; who else needs that asks in the next plan
     open: set[Need] | None = None  # shapes that may still find room; None: all are asked

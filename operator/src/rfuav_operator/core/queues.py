@@ -51,7 +51,7 @@ class Bucket:
     """The groups that age alone orders, by their oldest job."""
 
     key: BucketKey
-    heads: list[tuple[Age, Group]] = field(default_factory=list)
+    oldest: list[tuple[Age, Group]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class PoolQueue:
         was = group.ages[0] if group.ages else None
         insort(group.ages, age)
         self.length += not key.started
-        self._head_moved(group, was)
+        self._oldest_moved(group, was)
 
     def take(self, key: Key, age: Age) -> None:
         """Take a job out of its group."""
@@ -81,24 +81,24 @@ class PoolQueue:
         was = group.ages[0]
         del group.ages[bisect_left(group.ages, age)]
         self.length -= not key.started
-        self._head_moved(group, was)
+        self._oldest_moved(group, was)
         if not group.ages:
             del self.groups[key]
             self.needs[key.need] -= 1
             if not self.needs[key.need]:
                 del self.needs[key.need]
 
-    def _head_moved(self, group: Group, was: Age | None) -> None:
+    def _oldest_moved(self, group: Group, was: Age | None) -> None:
         first = group.ages[0] if group.ages else None
         if first == was:
             return
         key = bucket_of(group.key)
         bucket = self.buckets.setdefault(key, Bucket(key))
         if was is not None:
-            del bucket.heads[bisect_left(bucket.heads, (was,))]
+            del bucket.oldest[bisect_left(bucket.oldest, (was,))]
         if first is not None:
-            insort(bucket.heads, (first, group))
-        if not bucket.heads:
+            insort(bucket.oldest, (first, group))
+        if not bucket.oldest:
             del self.buckets[key]
 
 

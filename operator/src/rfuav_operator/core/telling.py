@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import datetime
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -98,26 +99,12 @@ def waiting(job: Job, why: Reason, queue: Queue | None, now: datetime) -> JobSta
     """The status of a job that waits whole: why, and its place."""
     if job.status.phase is not Phase.QUEUED:
         return job.status
-    settled = conditions.put(
-        job.status.conditions,
-        "Admitted",
-        value=False,
-        reason=why.reason,
-        message=why.message,
-        now=now,
-        generation=job.generation,
-    )
-    settled = conditions.clear(settled, "Reconciling", reason="Queued", now=now, generation=job.generation)
+    put = partial(conditions.put, reason=why.reason, message=why.message, now=now, generation=job.generation)
+    clear = partial(conditions.clear, now=now, generation=job.generation)
+    settled = put(job.status.conditions, "Admitted", value=False)
+    settled = clear(settled, "Reconciling", reason="Queued")
     if why.reason == reasons.MISCONFIGURED:
-        settled = conditions.put(
-            settled,
-            "Stalled",
-            value=True,
-            reason=why.reason,
-            message=why.message,
-            now=now,
-            generation=job.generation,
-        )
+        settled = put(settled, "Stalled", value=True)
     else:
-        settled = conditions.clear(settled, "Stalled", reason=why.reason, now=now, generation=job.generation)
+        settled = clear(settled, "Stalled", reason=why.reason)
     return replace(job.status, reason=why.reason, message=why.message, conditions=settled, queue=queue)
