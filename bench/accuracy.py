@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench.machine import report
-from bench.train import job_file
+from bench import machine
+from bench.train import base_spec, job_file
 
 from rfuav_trainer import models, synthesize
 from rfuav_trainer.synthesis_spec import make_spec
@@ -72,25 +72,25 @@ def synthesized(root: Path, seed: int) -> None:
 def job_spec(architecture: str, data: Path, output: Path, *, threads: int, seed: int) -> dict[str, Any]:
     """The TrainingJob's spec."""
     recipe, made = RECIPES[architecture], make_spec(output=data)
-    return {
-        "model": {"architecture": architecture},
-        "dataset": {
-            "train": {"uri": f"file://{data}/train"},
-            "validation": {"uri": f"file://{data}/val"},
-            "imageSize": recipe.size,
-            "iq": {"sampleRate": f"{made.sample_rate / 1e6}M", "frameSeconds": made.seconds},
-        },
-        "training": {
+    spec = base_spec(
+        architecture,
+        data,
+        output,
+        {
             "epochs": recipe.epochs,
             "batchSize": recipe.batch,
             "optimizer": {"learningRate": recipe.rate},
             "schedule": {"name": "cosine", "warmupEpochs": 1},
             "seed": seed,
         },
-        "checkpoint": {"everyEpochs": NO_CHECKPOINT},
-        "output": {"uri": f"file://{output}"},
-        "resources": {"gpus": int(torch.cuda.is_available()), "cpu": str(threads), "memory": f"{MEMORY_GIB}Gi"},
-    }
+        size=recipe.size,
+        gpus=int(torch.cuda.is_available()),
+        threads=threads,
+        memory_gib=MEMORY_GIB,
+    )
+    spec["dataset"]["iq"] = {"sampleRate": f"{made.sample_rate / 1e6}M", "frameSeconds": made.seconds}
+    spec["checkpoint"] = {"everyEpochs": NO_CHECKPOINT}
+    return spec
 
 
 def parameters(architecture: str) -> int:
@@ -154,10 +154,10 @@ def main() -> None:
             found[architecture] = trained(architecture, data, options)
             print(architecture, found[architecture], file=sys.stderr, flush=True)
     missed = [name for name, row in found.items() if not row["reached"]]
-    report(
+    machine.report(
         "accuracy",
         {
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "device": machine.device(),
             "classes": CLASSES,
             "chance": round(1 / len(CLASSES), 4),
             "recordings": {split: count * len(CLASSES) for split, count in SPLITS.items()},

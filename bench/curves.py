@@ -27,9 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench import baselines
-from bench.machine import report
-from bench.train import job_file
+from bench import baselines, machine
+from bench.train import base_spec, job_file
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -63,17 +62,9 @@ class Watch(Progress):
 
 def job_spec(architecture: str, data: Path, output: Path, *, epochs: int, seed: int, threads: int) -> dict[str, Any]:
     """The TrainingJob's spec: defaults wherever there are any."""
-    return {
-        "model": {"architecture": architecture},
-        "dataset": {
-            "train": {"uri": f"file://{data}/train"},
-            "validation": {"uri": f"file://{data}/val"},
-            "imageSize": SIZE,
-        },
-        "training": {"epochs": epochs, "seed": seed},
-        "output": {"uri": f"file://{output}"},
-        "resources": {"gpus": int(torch.cuda.is_available()), "cpu": str(threads), "memory": "8Gi"},
-    }
+    training = {"epochs": epochs, "seed": seed}
+    gpus = int(torch.cuda.is_available())
+    return base_spec(architecture, data, output, training, size=SIZE, gpus=gpus, threads=threads)
 
 
 def ours(architecture: str, data: Path, *, epochs: int, seed: int, threads: int) -> Curve:
@@ -235,10 +226,10 @@ def main() -> None:
     if options.plot:
         draw(options.plot, curves)
     missed = [architecture for architecture, row in found.items() if not holds(row)]
-    report(
+    machine.report(
         "curves",
         {
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+            "device": machine.device(),
             "recordings": {split: count * len(EMITTERS) for split, count in SPLITS.items()},
             "snrDb": SNR_DB,
             "imageSize": SIZE,

@@ -79,7 +79,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_pictures(folder / "train", IMAGES)
-            write_pictures(folder / "validation", 4)
+            write_pictures(folder / "val", 4)
             (folder / "out").mkdir()
             job = write_job(folder / "out", folder, options.model, epochs=2, batch=8)  # two steps an epoch
             seconds, busy, log = first_step(

@@ -28,6 +28,13 @@ def machine() -> dict[str, Any]:
     }
 
 
+def device() -> str:
+    """The name of the GPU that a training takes, or `cpu`."""
+    import torch  # noqa: PLC0415  (the operator's benchmarks have none)
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
 def report(name: str, figures: dict[str, Any]) -> None:
     """Print the one line; everything else a benchmark says goes to stderr."""
     print(json.dumps({"benchmark": name, **figures, "machine": machine()}))

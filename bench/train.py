@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from bench import baselines
-from bench.machine import report
+from bench import baselines, machine
 from PIL import Image
 
 from rfuav_trainer import config, precision, train
@@ -52,19 +51,34 @@ def write_job(
     output: Path, data: Path, architecture: str, *, epochs: int, batch: int, gpus: int = 0, every: int = 1
 ) -> Path:
     """A job with a checkpoint after `every` epochs, in `output`, where its results go too."""
-    spec = {
+    training = {"epochs": epochs, "batchSize": batch}
+    spec = base_spec(architecture, data, output, training, size=SIZE, gpus=gpus, threads=torch.get_num_threads())
+    return job_file(output, {**spec, "checkpoint": {"everyEpochs": every}})
+
+
+def base_spec(
+    architecture: str,
+    data: Path,
+    output: Path,
+    training: dict[str, Any],
+    *,
+    size: int,
+    gpus: int,
+    threads: int,
+    memory_gib: int = 8,
+) -> dict[str, Any]:
+    """A TrainingJob's spec: `training`, on data/train and data/val; defaults for the rest."""
+    return {
         "model": {"architecture": architecture},
         "dataset": {
             "train": {"uri": f"file://{data}/train"},
-            "validation": {"uri": f"file://{data}/validation"},
-            "imageSize": SIZE,
+            "validation": {"uri": f"file://{data}/val"},
+            "imageSize": size,
         },
-        "training": {"epochs": epochs, "batchSize": batch},
-        "checkpoint": {"everyEpochs": every},
+        "training": training,
         "output": {"uri": f"file://{output}"},
-        "resources": {"gpus": gpus, "cpu": str(torch.get_num_threads()), "memory": "8Gi"},
+        "resources": {"gpus": gpus, "cpu": str(threads), "memory": f"{memory_gib}Gi"},
     }
-    return job_file(output, spec)
 
 
 def job_file(output: Path, spec: dict[str, Any]) -> Path:
@@ -149,13 +163,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         data = Path(folder)
         write_pictures(data / "train", options.images)
-        write_pictures(data / "validation", CLASSES)
+        write_pictures(data / "val", CLASSES)
         found = {name: compare(name, data, options, device) for name in options.models}
-    report(
+    machine.report(
         "train",
         {
             "unit": "pictures/s",
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+            "device": machine.device(),
             "limit_is": "forward, backward and optimizer on pictures in memory, same batch and precision",
             **{key: getattr(options, key) for key in ("images", "epochs", "rounds", "batch", "threads")},
             "models": found,
