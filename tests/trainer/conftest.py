@@ -5,7 +5,7 @@ import time
 
 import pytest
 import torch
-from trainer.trainer_kit import Desk, image_set
+from trainer.trainer_kit import Desk, image_set, tone_set, weights_file
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +23,24 @@ def desk(tmp_path):
 def image_desk(desk):
     """Volumes with a small set of labelled pictures in captures/train."""
     image_set(desk / "captures/train")
+    return desk
+
+
+@pytest.fixture
+def pictures(desk):
+    """Volumes with labelled pictures in captures/test, and weights for them in models/out."""
+    image_set(desk / "captures/test", count=5)
+    (desk / "models/out").mkdir()
+    weights_file(desk / "models/out/best.safetensors")
+    return desk
+
+
+@pytest.fixture
+def recordings(desk):
+    """Volumes with labelled recordings in captures/test, and weights for them in models/out."""
+    tone_set(desk / "captures/test", count=2, frames=3)
+    (desk / "models/out").mkdir()
+    weights_file(desk / "models/out/best.safetensors", recordings=True)
     return desk
 
 

@@ -9,8 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from trainer.test_infer import weights_file
-from trainer.trainer_kit import image_set, inference_spec, training_spec
+from trainer.trainer_kit import image_set, inference_spec, training_spec, weights_file
 
 from rfuav_trainer import errors
 
@@ -226,8 +225,6 @@ def test_the_installed_command(tmp_path):
 
 
 def test_describe(desk):
-    from trainer.test_infer import weights_file
-
     weights_file(desk / "models/w.safetensors")
     lines = desk.run("describe", str(desk / "models/w.safetensors")).output.splitlines()
     assert "architecture: mobilenet_v3_small" in lines

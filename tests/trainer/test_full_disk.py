@@ -7,8 +7,7 @@ import subprocess
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainer.test_infer import weights_file
-from trainer.trainer_kit import CLASSES, image_set, inference_spec, training_spec
+from trainer.trainer_kit import CLASSES, inference_spec, training_spec
 
 from rfuav_trainer import errors, infer, results, train
 from rfuav_trainer.progress import Progress
@@ -38,13 +37,10 @@ def lines(folder):
 
 
 @pytest.fixture
-def pictures(desk, small_volume):
+def pictures(pictures, small_volume):
     """Pictures to classify; results/out lies on the small volume."""
-    image_set(desk / "captures/test", count=5)
-    (desk / "models/out").mkdir()
-    weights_file(desk / "models/out/best.safetensors")
-    (desk / "results/out").symlink_to(small_volume)
-    return desk
+    (pictures / "results/out").symlink_to(small_volume)
+    return pictures
 
 
 @pytest.mark.parametrize(

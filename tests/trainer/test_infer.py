@@ -9,42 +9,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from trainer.test_train import hanging
-from trainer.trainer_kit import CLASSES, IQ, image_set, in_child, inference_spec, tone_set
+from trainer.trainer_kit import CLASSES, IQ, TONES, image_set, in_child, inference_spec, tone_set, weights_file
 
-from rfuav_trainer import data, infer, models, weights
+from rfuav_trainer import data, infer, weights
 from rfuav_trainer.config import Job
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
 from rfuav_trainer.progress import Progress
 from rfuav_trainer.runtime import StopSignal
 from rfuav_trainer.spectrogram import SpectrogramParameters
 
-PARAMETERS = SpectrogramParameters(1e6, 0.004096, 128, 64)
-
-
-def weights_file(path, *, recordings=False, classes=CLASSES):
-    """A network that tells the classes of `image_set` by nothing: its weights are random, but always the same."""
-    torch.manual_seed(1)
-    network = models.build("mobilenet_v3_small", len(classes), 64)
-    preprocessing = data.Preprocessing(
-        "iq" if recordings else "image", 64, spectrogram=PARAMETERS if recordings else None
-    )
-    weights.save(path, network.state_dict(), weights.Card("mobilenet_v3_small", list(classes), preprocessing))
-
-
-@pytest.fixture
-def pictures(desk):
-    image_set(desk / "captures/test", count=5)
-    (desk / "models/out").mkdir()
-    weights_file(desk / "models/out/best.safetensors")
-    return desk
-
-
-@pytest.fixture
-def recordings(desk):
-    tone_set(desk / "captures/test", count=2, frames=3)
-    (desk / "models/out").mkdir()
-    weights_file(desk / "models/out/best.safetensors", recordings=True)
-    return desk
+PARAMETERS = SpectrogramParameters(*TONES)
 
 
 class Watcher(Progress):

@@ -4,9 +4,9 @@ import json
 
 import pytest
 from trainer.stores import s3_client, s3_environment, s3_server, upload
-from trainer.test_infer import lines, run, weights_file
+from trainer.test_infer import lines, run
 from trainer.test_manifest import rows_of, write
-from trainer.trainer_kit import CLASSES, image_set, inference_spec, tone_set
+from trainer.trainer_kit import CLASSES, image_set, inference_spec, tone_set, weights_file
 
 from rfuav_trainer import infer
 from rfuav_trainer.errors import InputError, InvalidConfigurationError

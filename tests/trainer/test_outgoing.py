@@ -12,9 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load
 from trainer.stores import KEY, SECRET, s3_client, s3_environment, s3_server
-from trainer.test_infer import weights_file
 from trainer.test_train import Watcher
-from trainer.trainer_kit import image_set, in_child, inference_spec, tone_set, training_spec
+from trainer.trainer_kit import image_set, in_child, inference_spec, training_spec
 
 from rfuav_trainer import infer, outgoing, remote, results, scratch, stores, train
 from rfuav_trainer.checkpoint import CheckpointStore, atomic_writer, write_json
@@ -333,20 +332,9 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(bucket, image_de
 
 
 @pytest.fixture
-def pictures(desk):
-    image_set(desk / "captures/test", count=5)
-    (desk / "models/out").mkdir()
-    weights_file(desk / "models/out/best.safetensors")
-    return desk
-
-
-@pytest.fixture
-def recordings(desk):
-    tone_set(desk / "captures/test", count=2, frames=3)
-    (desk / "captures/test/beta/001.iq").write_bytes(b"torn")
-    (desk / "models/out").mkdir()
-    weights_file(desk / "models/out/best.safetensors", recordings=True)
-    return desk
+def recordings(recordings):
+    (recordings / "captures/test/beta/001.iq").write_bytes(b"torn")
+    return recordings
 
 
 def classified(bucket, desk, **changes):

@@ -13,6 +13,8 @@ import yaml
 from PIL import Image
 
 CLASSES = ("alpha", "beta", "gamma")
+TONES = (1e6, 0.004096, 128, 64)
+"""How the frames of `tone_set` are transformed: SpectrogramParameters."""
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
@@ -188,6 +190,20 @@ def until(condition, seconds=90.0, pause=0.1, otherwise=lambda: "it did not come
     while not condition():
         assert time.monotonic() < end, otherwise()
         time.sleep(pause)
+
+
+def weights_file(path: Path, *, recordings=False, classes=CLASSES) -> None:
+    """A network that tells the classes of `image_set` by nothing: its weights are random, but always the same."""
+    import torch
+
+    from rfuav_trainer import data, models, weights
+    from rfuav_trainer.spectrogram import SpectrogramParameters
+
+    torch.manual_seed(1)
+    network = models.build("mobilenet_v3_small", len(classes), 64)
+    spectrogram = SpectrogramParameters(*TONES) if recordings else None
+    preprocessing = data.Preprocessing("iq" if recordings else "image", 64, spectrogram=spectrogram)
+    weights.save(path, network.state_dict(), weights.Card("mobilenet_v3_small", list(classes), preprocessing))
 
 
 def in_child(function, *arguments) -> int:
