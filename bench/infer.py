@@ -118,9 +118,11 @@ def main() -> None:
         limits = {"images": 0.0, "iq": 0.0}
         for turn in range(arguments.turns):
             for side, act in sides.items():
+                torch.set_num_threads(cores)  # a side may have left another number
                 took = seconds(lambda act=act, turn=turn: act(turn))  # type: ignore[misc]
                 best[side] = min(best.get(side, took), took)
                 print(f"turn {turn + 1}: {' '.join(side)} {took:.2f} s", file=sys.stderr)
+            torch.set_num_threads(cores)
             limits["images"] = max(limits["images"], network_alone(network(), bf16=bf16))
             limits["iq"] = max(limits["iq"], transforms_alone(recording))
     figures = {}

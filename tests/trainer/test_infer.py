@@ -14,6 +14,7 @@ from trainer.trainer_kit import CLASSES, IQ, TONES, image_set, in_child, inferen
 from rfuav_trainer import data, infer, weights
 from rfuav_trainer.config import Job
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
+from rfuav_trainer.loading import side_by_side
 from rfuav_trainer.progress import Progress
 from rfuav_trainer.runtime import StopSignal
 from rfuav_trainer.spectrogram import SpectrogramParameters
@@ -449,9 +450,21 @@ def test_batches_side_by_side_give_the_same_predictions(desk, monkeypatch, kind)
     )
     run(desk, {**spec, "output": {"uri": "pvc://results/four", "annotate": False}}, uid="u2")
     assert len(workers) > 1
+    assert torch.get_num_threads() == 4
     for one, four in zip(lines(desk), lines(desk, folder="results/four"), strict=True):
         assert (one["path"], one["class"], one.get("frame")) == (four["path"], four["class"], four.get("frame"))
         assert four["scores"] == pytest.approx(one["scores"], abs=1e-5)
+
+
+def test_torch_has_its_threads_back_after_working_side_by_side():
+    torch.set_num_threads(3)
+    found = side_by_side(lambda _: torch.get_num_threads(), range(9), 2, 1)
+    assert [threads for _, threads in found] == [1] * 9
+    assert torch.get_num_threads() == 3
+    stopped = side_by_side(lambda _: torch.get_num_threads(), range(9), 2, 1)
+    assert next(stopped) == (0, 1)
+    stopped.close()
+    assert torch.get_num_threads() == 3
 
 
 def test_a_batch_that_is_too_large_for_the_memory_is_halved(pictures, monkeypatch):

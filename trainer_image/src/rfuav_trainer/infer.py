@@ -171,7 +171,6 @@ class Inference:
             annotations = Annotations(self.output / "annotated", shard, frame_seconds, last)
         cpus = self.job.cpus
         together = 1 if self.device.type == "cuda" else min(MOST_BATCHES, cpus)
-        torch.set_num_threads(cpus // together)
         parts = cut(samples[done:], self.batch_size)
         reader = data.Reader(self.classifier.preprocessing, device=self.device)
         read = batches(parts, reader, min(MOST_READERS, cpus) if cpus > 1 else 0, stop=self.stop)

@@ -105,13 +105,15 @@ def side_by_side(work: Callable[[A], B], items: Iterable[A], workers: int, threa
         work: what is done to an item; it runs outside Python's lock for the most part.
         items: taken `workers` ahead.
         workers: how many are worked on at a time; up to 1 works in the caller's thread.
-        threads: of torch in each of them. Several batches with few threads each are done sooner than one after the
-            other with all threads, which wait for each other in every layer.
+        threads: of torch in each of them, and of all who read for them meanwhile. Several batches with few threads
+            each are done sooner than one after the other with all threads, which wait for each other in every layer.
     """
     if workers <= 1:
         for item in items:
             yield item, work(item)
         return
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     pool = ThreadPoolExecutor(workers, "worker", initializer=torch.set_num_threads, initargs=(threads,))
     coming: deque[tuple[A, Future[B]]] = deque()
     try:
@@ -124,6 +126,7 @@ def side_by_side(work: Callable[[A], B], items: Iterable[A], workers: int, threa
             yield first, future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(before)
 
 
 def _fetch_ahead(part: Sequence[Sample], reader: Reads) -> None:
