@@ -244,6 +244,17 @@ def test_applying_twice_changes_nothing_and_owns_no_status(kubectl, namespace: s
             kubectl("delete", crd.plural, namespace)
 
 
+def test_what_is_written_whole_is_owned_whole(jobs: client.CustomObjectsApi, namespace: str) -> None:
+    status = {"phase": "Queued", "conditions": [{"type": "Running", "status": "False", "reason": "Queued"}]}
+    status["conditions"][0] |= {"message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    for crd in JOBS:
+        here = ("rfuav.io", "v1alpha1", namespace, crd.plural, FULL[crd.kind]["metadata"]["name"])
+        done = jobs.patch_namespaced_custom_object_status(*here, {"status": status})
+        owned = {entry.get("subresource", ""): entry["fieldsV1"] for entry in done["metadata"]["managedFields"]}
+        assert owned["status"] == {"f:status": {}}
+        assert owned[""]["f:spec"]["f:podTemplate"] == {}
+
+
 def fields(schemas: dict[str, Any], node: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, child in node.get("properties", {}).items():
         yield f"{path}.{name}", child

@@ -146,7 +146,8 @@ def manifest(crd: Crd) -> dict[str, Any]:
             # All that Kubernetes lets a CRD say about metadata; it gives the rules on the name a field to point at.
             "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
             "spec": _spec(spec_type),  # type: ignore[arg-type]
-            "status": structural(status_type.__args__[0], defaults=False),  # type: ignore[union-attr]
+            # The operator alone writes it: a record of who owns which field costs in every write, and tells nothing.
+            "status": structural(status_type.__args__[0], defaults=False) | ATOMIC,  # type: ignore[union-attr]
         },
     }
     if model.root_rules:

@@ -68,7 +68,7 @@ class Writes(_Section):
     progress_per_second: float = Field(20, gt=0, description="status writes a second that are not transitions")
     progress_interval_seconds: float = Field(2, ge=0, description="least time between two of them for one job")
     queue_interval_seconds: float = Field(10, ge=0, description="the same when only the place in the queue changed")
-    parallel: int = Field(20, ge=1, le=200, description="requests at a time")
+    parallel: int = Field(50, ge=1, le=200, description="requests at a time")
     timeout_seconds: float = Field(10, gt=0)
 
 
