@@ -6,11 +6,14 @@ In: spec.model of an InferenceJob and the kind of its input. Out: a `Classifier`
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
 import torch
+from torch import nn
+from torch.fx.experimental.optimization import fuse
 
 from rfuav_crds import InferenceJobSpec, Iq
 from rfuav_trainer import data, models, precision, weights
@@ -20,7 +23,7 @@ from rfuav_trainer.errors import InputError, InvalidConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from rfuav_trainer.config import Job
     from rfuav_trainer.spectrogram import SpectrogramParameters
@@ -96,14 +99,30 @@ def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.d
     else:
         _agree(spec, card, path)
     preprocessing = _preprocessing(spec, card, kind)
-    network = models.build(card.architecture, len(card.classes), preprocessing.image_size, function=spec.model.custom)
+    own = card.architecture == models.CUSTOM
+    # Weights that the file replaces need not be drawn first, which takes seconds for the large networks.
+    with nullcontext() if own else torch.device("meta"):
+        network = models.build(
+            card.architecture, len(card.classes), preprocessing.image_size, function=spec.model.custom
+        )
     weights.load(path, network, architecture=card.architecture)
     digest = hashlib.sha256(repr((preprocessing, card.classes)).encode())
     digest.update(weights.digest(network).encode())
+    network = network.eval() if own else folded(network.eval())
     # Channels last: convolutions on CPUs and on tensor cores alike take it without turning it around first.
-    network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = precision.resolve(spec.precision, device)
     return Classifier(path, digest.hexdigest(), network, card.classes, preprocessing, device, chosen)
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """The same function with each batch norm multiplied into the convolution before it.
+
+    A network in eval() that torch.fx can trace; one without batch norms is returned as it is.
+    """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return network
+    return fuse(network, inplace=True)
 
 
 def _card_from_spec(spec: InferenceJobSpec, path: Path, kind: str) -> weights.Card:

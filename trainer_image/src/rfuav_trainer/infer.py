@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-AUTO_BATCH = {"cpu": 16, "cuda": 256}
+AUTO_BATCH = {"cpu": 8, "cuda": 256}
 """Beyond these, larger batches are hardly faster. What does not fit into a GPU's memory is halved until it does."""
 MOST_BATCHES = 8
 """How many batches pass through the network at a time on a CPU: as many as it has cores, up to this."""

@@ -123,7 +123,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path, network: nn.Module, *, architecture: str) -> None:
-    """Put the weights of a .safetensors or .pt/.pth file into `network`.
+    """Put the weights of a .safetensors or .pt/.pth file into `network`, which may have none yet (the meta device).
 
     Raises:
         InputError: the file is missing or damaged.
@@ -151,8 +151,11 @@ def load(path: Path, network: nn.Module, *, architecture: str) -> None:
             "name the architecture, image size and classes that it was trained with",
             reason="WeightsMismatch",
         )
+    empty = any(tensor.is_meta for tensor in own.values())
+    if empty:  # copied, for the file may be one that another program writes over
+        state = {name: tensor.to(own[name].dtype, copy=True) for name, tensor in state.items()}
     with torch.no_grad():
-        network.load_state_dict(state)
+        network.load_state_dict(state, assign=empty)
 
 
 def check_classes(card: Card, classes: list[str], path: Path) -> None:
