@@ -4,7 +4,7 @@ Each takes JPEG files in `<class>/` folders and trains for some epochs; both giv
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -51,18 +51,21 @@ def reference(
     epochs: int,
     size: int,
     device: torch.device,
+    order: Callable[[int, int], Sequence[int]] = lambda count, _: torch.randperm(count).tolist(),
     after: Callable[[nn.Module], None] = lambda _: None,
 ) -> list[float]:
     """The reference's way: float32, batch 8, no loader workers, PIL and ToTensor, `.item()` every step.
 
-    `after` is called with the network after each epoch, outside of its seconds.
+    `order` names the order of that many samples in an epoch (from 0); `after` is called with the network after each
+    epoch, outside of its seconds.
     """
-    loader = DataLoader(Folder(root, transform(size)), batch_size=8, shuffle=True, num_workers=0)
+    folder = Folder(root, transform(size))
     network = models.build(architecture, classes, size).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     criterion = nn.CrossEntropyLoss()
     seconds = []
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        loader = DataLoader(folder, batch_size=8, sampler=order(len(folder), epoch), num_workers=0)
         began = time.perf_counter()
         network.train()
         total, right = 0.0, 0

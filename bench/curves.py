@@ -1,9 +1,9 @@
 """Learning curves beside the reference service's way: `make bench-curves`.
 
 Same files, same epochs, same recipe (Adam at 1e-4, batches of 8, the reference's and the trainer's default), same
-first weights for the same seed; the order of the samples is each side's own. Ours is a whole TrainingJob: its
-precision, its checkpoints and saved weights are in its time. The reference's way (bench/baselines.py) trains and
-validates, and saves nothing. The sides take turns, and change who begins.
+first weights and same order of the samples for the same seed. Ours is a whole TrainingJob: its precision, its
+checkpoints and saved weights are in its time. The reference's way (bench/baselines.py) trains and validates, and saves
+nothing. The sides take turns, and change who begins.
 
 What a side has reached is the mean of its last three epochs, and the sides are compared seed by seed: `mean` and `sd`
 of ours minus the reference's, and the 95 % interval of the mean (Student's t). An interval that lies wholly on one
@@ -32,8 +32,9 @@ from bench.train import base_spec, job_file
 from matplotlib.figure import Figure
 from scipy import stats
 
-from rfuav_trainer import config, synthesize, train
+from rfuav_trainer import config, precision, synthesize, train
 from rfuav_trainer.emitters import EMITTERS
+from rfuav_trainer.position import epoch_order
 from rfuav_trainer.progress import Progress
 from rfuav_trainer.runtime import StopSignal
 from rfuav_trainer.synthesis_spec import make_spec
@@ -60,19 +61,20 @@ class Watch(Progress):
             self.ends.append(time.perf_counter())
 
 
-def job_spec(architecture: str, data: Path, output: Path, *, epochs: int, seed: int, threads: int) -> dict[str, Any]:
+def job_spec(
+    architecture: str, data: Path, output: Path, *, epochs: int, seed: int, threads: int, number_format: str = "auto"
+) -> dict[str, Any]:
     """The TrainingJob's spec: defaults wherever there are any."""
-    training = {"epochs": epochs, "seed": seed}
+    training = {"epochs": epochs, "seed": seed, "precision": number_format}
     gpus = int(torch.cuda.is_available())
     return base_spec(architecture, data, output, training, size=SIZE, gpus=gpus, threads=threads)
 
 
-def ours(architecture: str, data: Path, *, epochs: int, seed: int, threads: int) -> Curve:
+def ours(architecture: str, data: Path, **recipe: Any) -> Curve:
     """The trainer."""
     with tempfile.TemporaryDirectory() as name:
         output, watch = Path(name), Watch()
-        spec = job_spec(architecture, data, output, epochs=epochs, seed=seed, threads=threads)
-        job = config.from_file(job_file(output, spec))
+        job = config.from_file(job_file(output, job_spec(architecture, data, output, **recipe)))
         began = time.perf_counter()
         try:
             train.run(job, watch, StopSignal())
@@ -102,6 +104,7 @@ def reference(architecture: str, data: Path, *, epochs: int, seed: int, device: 
         epochs=epochs,
         size=SIZE,
         device=device,
+        order=lambda count, epoch: epoch_order(count, seed, epoch),
         after=after,
     )
     return curve
@@ -230,6 +233,7 @@ def main() -> None:
         "curves",
         {
             "device": machine.device(),
+            "precision": precision.resolve("auto", device),
             "recordings": {split: count * len(EMITTERS) for split, count in SPLITS.items()},
             "snrDb": SNR_DB,
             "imageSize": SIZE,

@@ -1,4 +1,4 @@
-"""`make bench-curves`: the job has the reference's recipe, and the sides are judged by the spread over the seeds."""
+"""`make bench-curves`: the sides train alike, and are judged by the spread over the seeds."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,8 @@ from bench.train import job_file
 from PIL import Image
 from scipy import stats
 
-from rfuav_trainer import config
+from rfuav_trainer import config, synthesize
+from rfuav_trainer.synthesis_spec import make_spec
 
 
 def test_a_curves_job_has_the_references_recipe(tmp_path):
@@ -17,6 +18,17 @@ def test_a_curves_job_has_the_references_recipe(tmp_path):
     assert (training.epochs, training.seed, training.batch_size) == (3, 4, 8)
     assert (training.optimizer.name, training.optimizer.learning_rate) == ("adam", 1e-4)
     assert training.schedule.name == "constant"
+
+
+def test_in_float32_a_whole_job_learns_as_plain_pytorch_does(tmp_path):
+    made = make_spec(output=tmp_path, splits={"train": 3, "val": 2}, snr_db=[15], format="image", image_size=256)
+    synthesize.synthesize(made)
+    shared = {"epochs": 3, "seed": 1}
+    ours = curves.ours("resnet18", tmp_path, threads=1, number_format="fp32", **shared)
+    theirs = curves.reference("resnet18", tmp_path, device=torch.device("cpu"), **shared)
+    for measure, tolerance in (("valLoss", {"rel": 0.01}), ("valAccuracy", {"abs": 1.01 / 18})):
+        assert [row[measure] for row in ours] == pytest.approx([row[measure] for row in theirs], **tolerance)
+    assert len({row["valLoss"] for row in ours}) == 3  # something was learned
 
 
 def curve(losses, seconds):

@@ -71,7 +71,7 @@ class Preprocessing:
         """8-bit pictures (n, 1 or 3, size, size) as the network's input: float32 (n, 3, size, size), channels last."""
         mean = torch.tensor(self.mean, device=pictures.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=pictures.device).view(1, 3, 1, 1)
-        scaled = pictures / 255.0
+        scaled = pictures.contiguous() / 255.0
         result = scaled.sub_(mean).div_(std) if scaled.shape[1] == len(self.mean) else (scaled - mean).div_(std)
         # Turned last: a mean for each of three neighbours keeps a processor from taking many numbers at a time.
         return result.contiguous(memory_format=torch.channels_last)

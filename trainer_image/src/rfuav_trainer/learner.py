@@ -165,7 +165,7 @@ class Learner:
         return scores.float()
 
     def _on_device(self, pictures: Tensor) -> Tensor:
-        return pictures.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        return pictures.to(self.device, non_blocking=True)
 
     def trained(self) -> dict[str, Tensor]:
         """The state dict to save: of the average where there is one."""
