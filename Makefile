@@ -44,10 +44,13 @@ contracts: venv
 drift: venv
 	$(PY) -m rfuav_crds --check
 
+# Programs are built before pytest starts: from nothing that takes minutes, which no test's timeout allows.
 test-unit: venv
+	@$(PY) -m localcluster build helm >/dev/null
 	.venv/bin/pytest -q tests --ignore tests/trainer -m "not contract and not cluster"
 
 test-contract: venv  ## The API and the operator against a real API server (no root)
+	@$(PY) -m localcluster build --profile api >/dev/null
 	.venv/bin/pytest -q tests -m contract
 
 test-trainer: venv  ## The trainer on the CPU

@@ -97,15 +97,17 @@ def logs(
 @app.command()
 def build(
     programs: Annotated[
-        list[str] | None, typer.Argument(help="Programs to build; without them, those of the full profile.")
+        list[str] | None, typer.Argument(help="Programs to build; without them, those of the profile.")
     ] = None,
+    profile: Annotated[Profile, typer.Option(help="full includes those of api.")] = "full",
 ) -> None:
     """Build the cluster's programs into the cache, so that the first `up` is quick; prints their paths."""
     unknown = sorted(set(programs or ()) - set(binaries.PROGRAMS))
     if unknown:
         message = f"No such program: {', '.join(unknown)}. There are: {', '.join(binaries.PROGRAMS)}."
         raise LocalClusterError(message)
-    names = tuple(programs) if programs else tuple(dict.fromkeys((*binaries.API_PROFILE, *binaries.FULL_PROFILE)))
+    of_profile = binaries.API_PROFILE if profile == "api" else (*binaries.API_PROFILE, *binaries.FULL_PROFILE)
+    names = tuple(programs or dict.fromkeys(of_profile))
     for path in binaries.ensure(names, _errors).values():
         typer.echo(path)
 
