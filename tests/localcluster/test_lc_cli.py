@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from localcluster import api, cli, state
+from localcluster import api, binaries, cli, state
 from localcluster.errors import LocalClusterError
 from localcluster.state import Layout
 
@@ -35,6 +35,21 @@ def ended(monkeypatch, *arguments: str) -> object:
     with pytest.raises(SystemExit) as end:
         cli.main()
     return end.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "built"),
+    [
+        (["--profile", "api"], binaries.API_PROFILE),
+        ([], (*binaries.CONTROL_PLANE, "kwok", *binaries.FULL_PROFILE[len(binaries.CONTROL_PLANE) :])),
+        (["helm", "--profile", "api"], ("helm",)),
+    ],
+    ids=["api", "full", "named"],
+)
+def test_what_a_profile_needs_is_built_ahead(arguments, built, monkeypatch, capfd) -> None:
+    monkeypatch.setattr(binaries, "ensure", lambda names, _: {name: name for name in names})
+    assert ended(monkeypatch, "build", *arguments) == 0
+    assert capfd.readouterr().out.split() == list(built)
 
 
 def test_brackets_in_an_error_are_shown_as_they_are(own_state: Path, monkeypatch, capfd) -> None:
