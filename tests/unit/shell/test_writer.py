@@ -318,3 +318,12 @@ async def test_no_request_reaches_beyond_the_lease(tmp_path):
         await until(lambda: b.left < 0)
         await b.writer.drain(2)
         assert time.monotonic() - began < 1
+
+
+async def test_once_drained_nothing_more_is_begun(tmp_path):
+    """The lease is given back next: what is held back would come due while another leads."""
+    async with bench(tmp_path, progress_per_second=100, progress_interval_seconds=0) as b:
+        b.writer.submit([b.status(Phase.QUEUED, urgent=False, percent=10)])
+        assert await b.writer.drain(1)
+        await asyncio.sleep(0.3)
+        assert not b.api.seen

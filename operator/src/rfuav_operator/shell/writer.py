@@ -91,7 +91,8 @@ class Writer:
             self._wake(key, lane)
 
     async def drain(self, seconds: float) -> bool:
-        """Wait until nothing is under way, or the time is over; whether nothing is."""
+        """Begin nothing more, and wait until nothing is under way or the time is over; whether nothing is."""
+        self._tasks = None  # what the budget held back would come due after the lease was given back
         if self._running:
             await asyncio.wait(self._running, timeout=seconds)
         return not self._running
