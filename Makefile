@@ -57,6 +57,7 @@ test-trainer: venv  ## The trainer on the CPU
 	.venv/bin/pytest -q tests/trainer -m "not contract and not cluster"
 
 test-cluster: venv  ## End to end through real pods (root)
+	@[ "$$(id -u)" != 0 ] || $(PY) -m localcluster build >/dev/null
 	.venv/bin/pytest -q tests -m cluster
 
 # One suite at a time: two cores are shared by the tests and the clusters they bring.
