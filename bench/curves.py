@@ -71,7 +71,7 @@ def job_spec(
 
 
 def ours(architecture: str, data: Path, **recipe: Any) -> Curve:
-    """The trainer."""
+    """The trainer, on the job that `job_spec` makes of the recipe."""
     with tempfile.TemporaryDirectory() as name:
         output, watch = Path(name), Watch()
         job = config.from_file(job_file(output, job_spec(architecture, data, output, **recipe)))

@@ -41,7 +41,7 @@ def ended(monkeypatch, *arguments: str) -> object:
     ("arguments", "built"),
     [
         (["--profile", "api"], binaries.API_PROFILE),
-        ([], (*binaries.CONTROL_PLANE, "kwok", *binaries.FULL_PROFILE[len(binaries.CONTROL_PLANE) :])),
+        ([], dict.fromkeys((*binaries.API_PROFILE, *binaries.FULL_PROFILE))),
         (["helm", "--profile", "api"], ("helm",)),
     ],
     ids=["api", "full", "named"],

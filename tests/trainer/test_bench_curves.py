@@ -26,9 +26,10 @@ def test_in_float32_a_whole_job_learns_as_plain_pytorch_does(tmp_path):
     shared = {"epochs": 3, "seed": 1}
     ours = curves.ours("resnet18", tmp_path, threads=1, number_format="fp32", **shared)
     theirs = curves.reference("resnet18", tmp_path, device=torch.device("cpu"), **shared)
-    for measure, tolerance in (("valLoss", {"rel": 0.01}), ("valAccuracy", {"abs": 1.01 / 18})):
+    one_recording = 1.01 / 18  # two of each of nine classes
+    for measure, tolerance in (("valLoss", {"rel": 0.01}), ("valAccuracy", {"abs": one_recording})):
         assert [row[measure] for row in ours] == pytest.approx([row[measure] for row in theirs], **tolerance)
-    assert len({row["valLoss"] for row in ours}) == 3  # something was learned
+    assert len({row["valLoss"] for row in ours}) == 3  # each epoch changed the weights
 
 
 def curve(losses, seconds):
