@@ -1,10 +1,13 @@
 """Finding and reading inputs: formats, frames, splits, and everything that can be wrong with a folder."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from trainer.trainer_kit import image_set, tone_set
+from trainer.trainer_kit import image_set, in_child, tone_set
 
 from rfuav_trainer import annotate, data, kept, prepare
 from rfuav_trainer.data import Sample
@@ -100,6 +103,89 @@ def test_hidden_files_and_other_kinds_are_left_out(tmp_path):
         "beta/000.png",
         "gamma/000.png",
     ]
+
+
+def test_links_are_followed_but_not_around(tmp_path):
+    image_set(tmp_path / "store", count=2)
+    image_set(tmp_path / "more", classes=("r2",), count=2)
+    root = tmp_path / "train"
+    root.mkdir()
+    for name in ("alpha", "beta"):
+        (root / name).symlink_to(tmp_path / "store" / name)
+    (tmp_path / "store/alpha/r2").symlink_to(tmp_path / "more/r2")
+    (tmp_path / "more/r2/round").symlink_to(tmp_path / "store/alpha")
+    (root / "alpha/gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert data.find_classes(root, where="x") == ["alpha", "beta"]
+    files, _ = data.find_files(root, where="x")
+    assert [path.relative_to(root).as_posix() for path in files] == [
+        "alpha/000.png",
+        "alpha/001.png",
+        "alpha/gone.png",  # who reads it says that it leads nowhere
+        "alpha/r2/000.png",
+        "alpha/r2/001.png",
+        "beta/000.png",
+        "beta/001.png",
+    ]
+    files, _ = data.find_files(root, "alpha/*.png", where="x")
+    assert [path.name for path in files] == ["000.png", "001.png", "gone.png"]
+    with pytest.raises(UnreadableFileError, match="No such file"):
+        data.read_picture(root / "alpha/gone.png", 32)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*/000.png", ["alpha/000.png", "beta/000.png"]),
+        ("**/*[12].png", ["alpha/deep/001.png", "beta/001.png"]),
+        ("alpha/**", ["alpha/000.png", "alpha/deep/001.png"]),
+        ("alpha/**/001.png", ["alpha/deep/001.png"]),
+    ],
+)
+def test_patterns(tmp_path, pattern, found):
+    image_set(tmp_path, classes=("alpha", "beta"), count=2)
+    (tmp_path / "alpha/deep").mkdir()
+    (tmp_path / "alpha/001.png").rename(tmp_path / "alpha/deep/001.png")
+    files, _ = data.find_files(tmp_path, pattern, where="x")
+    assert [path.relative_to(tmp_path).as_posix() for path in files] == found
+
+
+def _list_as_a_stranger(root):
+    os.setuid(65534)
+    data.find_files(root, where="x")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_folder_that_may_not_be_read_is_no_empty_one(tmp_path):
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o755)
+    root = image_set(tmp_path / "train", count=1)
+    assert in_child(_list_as_a_stranger, root) == 0
+    (root / "beta").chmod(0o700)
+    assert in_child(_list_as_a_stranger, root) == 1
+
+
+def test_what_the_file_system_keeps_at_the_root_of_a_volume_is_no_class(tmp_path):
+    image_set(tmp_path, count=1)
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "lost+found/000.png").write_bytes(b"")
+    assert data.find_classes(tmp_path, where="x") == ["alpha", "beta", "gamma"]
+    assert len(data.find_files(tmp_path, where="x")[0]) == 3
+
+
+def test_a_class_whose_name_is_no_text(tmp_path):
+    image_set(tmp_path, count=1)
+    (tmp_path / os.fsdecode(b"gr\xfcn")).mkdir()
+    with pytest.raises(InputError, match=r"class 'gr\\udcfcn' is not UTF-8: rename it"):
+        data.find_classes(tmp_path, where="x")
+
+
+def test_a_torn_file_beside_a_recording_is_said(tmp_path, capsys):
+    (tmp_path / "a.json").write_text('{"snrDb": ')
+    assert data.read_label_file(tmp_path / "a.iq") == {}
+    assert "a.json" in capsys.readouterr().out
+    assert data.read_label_file(tmp_path / "b.iq") == {}
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Inference end to end: every input once, in shards, over restarts, with its evaluation; and what is refused."""
 
 import json
+import os
 import signal
 import threading
 
@@ -280,7 +281,7 @@ def test_unreadable_inputs_are_listed_and_tolerated_up_to_the_threshold(pictures
     assert error["path"] == "beta/001.png"
     assert "not a readable image" in error["reason"]
     assert len(lines(pictures)) == 14
-    with pytest.raises(InputError, match="1 of 15 files cannot be read, more than 5%: beta/001.png") as caught:
+    with pytest.raises(InputError, match="1 of 15 files cannot be read whole, more than 5%: beta/001.png") as caught:
         run(pictures, inference_spec(output__uri="pvc://results/strict"), uid="u2")
     assert (caught.value.reason, caught.value.exit_code) == ("TooManyUnreadable", 3)
     assert len(lines(pictures, folder="results/strict")) == 14  # what it has is written, but not marked
@@ -305,7 +306,9 @@ def test_with_shards_the_threshold_is_the_whole_jobs(pictures):
     for shard in others:
         run(pictures, spec, uid="u2", shard=shard)
     for _ in range(2):  # started again, it fails again
-        with pytest.raises(InputError, match="1 of 15 files cannot be read, more than 5%: beta/001.png") as caught:
+        with pytest.raises(
+            InputError, match="1 of 15 files cannot be read whole, more than 5%: beta/001.png"
+        ) as caught:
             run(pictures, spec, uid="u2", shard=last)
         assert (caught.value.reason, caught.value.exit_code) == ("TooManyUnreadable", 3)
     assert not (pictures / "results/strict/_SUCCESS").exists()
@@ -500,6 +503,27 @@ def test_int16_recordings_of_a_float32_model(recordings):
     tone_set(recordings / "captures/short", count=2, kind="int16")
     run(recordings, inference_spec(input__uri="pvc://captures/short", iq={**IQ, "sampleFormat": "int16"}))
     assert len(lines(recordings)) == 3 * 2 * 2
+
+
+def test_the_advice_for_recordings_of_another_format_can_be_followed(recordings):
+    tone_set(recordings / "captures/short", count=2, kind="int16")
+    spec = inference_spec(input__uri="pvc://captures/short", iq={"sampleFormat": "int16"})
+    with pytest.raises(InvalidConfigurationError, match="what is left out has its default") as caught:
+        run(recordings, spec)
+    advice = json.loads(str(caught.value).partition("write all of it: iq: ")[2])
+    assert advice["sampleFormat"] == "int16"
+    run(recordings, {**spec, "iq": advice})
+    assert len(lines(recordings)) == 3 * 2 * 2
+
+
+def test_a_files_name_need_not_be_text(pictures):
+    folder = pictures / "captures/test/alpha"
+    (folder / "000.png").rename(folder / os.fsdecode(b"gr\xfcn.png"))
+    (folder / os.fsdecode(b"torn\xfc.png")).write_bytes(b"torn")
+    ended = pictures.pod("InferenceJob", inference_spec(errorThreshold=0.2))
+    assert ended.code == 0, ended.output
+    assert any(line["path"] == "alpha/gr\udcfcn.png" for line in lines(pictures))
+    assert [line["path"] for line in lines(pictures, "errors-0.jsonl")] == ["alpha/torn\udcfc.png"]
 
 
 @pytest.mark.parametrize(

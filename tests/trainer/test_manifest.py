@@ -50,7 +50,7 @@ def test_rows(tmp_path, name):
     else:
         write(path, content)
     assert manifest.read(path, where="x") == [
-        manifest.Row("a/1.png", "a", -3.0, "a/1.png"),
+        manifest.Row("a/1.png", "a", -3.0, None),
         manifest.Row("b/2.png", "b", None, "r1"),
     ]
 
@@ -66,6 +66,9 @@ def test_rows(tmp_path, name):
         ('{"path": "/etc/a.png", "label": "a"}', "path '/etc/a.png'"),
         ('{"path": "a.png", "label": "a", "snr": "high"}', "snr 'high': write a number of dB"),
         ('{"path": "a.png", "label": "a", "snr": NaN}', "snr nan"),
+        ('{"path": "a.png", "label": "a", "snr": -Infinity}', "snr -inf: write a number of dB"),
+        (f'{{"path": "a.png", "label": "a", "snr": 1{"0" * 400}}}', "snr 1000"),
+        ('{"path": "a.png", "label": "\\udcfc"}', r"the name of the class '\\udcfc' is not UTF-8: rename it"),
         ('{"path": "a.png", "label": "a", "recording": 3}', "recording 3: write a name"),
         ('{"path": "a.png", "label": "a"}\n{"path": "a.png", "label": "b"}', "row 2: a.png was listed before"),
         ("", "lists nothing"),
@@ -88,6 +91,7 @@ def test_torn_parquet(tmp_path, content):
     ("rows", "wanted", "message"),
     [
         ([("a.png", "a"), ("b.iq", "b")], "auto", r"lists pictures \(a.png\) and recordings \(b.iq\): write format"),
+        ([("a.iq", "a"), ("b.iq", "b")], "image", "lists nothing of format image: write iq, or auto"),
         ([("a.png", "a"), ("b.txt", "b")], "auto", "b.txt is neither a picture nor a recording"),
     ],
 )
@@ -108,9 +112,12 @@ def manifest_spec(name="train.jsonl", **changes):
 def test_a_manifest_and_its_folder_are_the_same_data(desk):
     root = image_set(desk / "captures/train")
     write(root / "all.parquet", rows_of(root))
+    write(root / "plain.jsonl", [{"path": row["path"], "label": row["label"]} for row in rows_of(root)])
     folder = opened(desk, training_spec())
+    plain = opened(desk, manifest_spec("train/plain.jsonl"))
     listed = opened(desk, manifest_spec("train/all.parquet"))
-    assert listed.classes == folder.classes
+    assert listed.classes == plain.classes == folder.classes
+    assert plain.validation == folder.validation
     assert {(s.name, s.label) for s in listed.train + listed.validation} == {
         (s.name, s.label) for s in folder.train + folder.validation
     }
@@ -130,6 +137,58 @@ def test_frames_of_one_recording_stay_on_one_side(desk):
     assert len(found.train) + len(found.validation) == 18 * 3
 
 
+@pytest.mark.parametrize(
+    ("layout", "together"),
+    [
+        ("{label}/rec{n}/{frame}.png", True),
+        ("2024/{label}/rec{n}/{frame}.png", True),
+        ("flights/{label}-{n}/{frame}.png", True),
+        ("{label}/snr_{level}/rec{n}.png", True),
+        ("all/{label}-{n}-{frame}.png", False),  # a folder of several classes is no recording
+        ("{label}-{n}-{frame}.png", False),
+    ],
+)
+def test_without_the_column_a_recording_is_what_it_is_in_a_folder(layout, together):
+    names = {
+        layout.format(label=label, n=n, frame=frame, level=10 * frame): (label, n)
+        for label in ("A", "B")
+        for n in range(4)
+        for frame in range(3)
+    }
+    rows = [manifest.Row(name, label, None, None) for name, (label, _) in names.items()]
+    found = manifest._recordings(rows, "image")
+    groups = {}
+    for name, made in names.items():
+        groups.setdefault(found[name], set()).add(made)
+    assert len(groups) == (8 if together else len(names))
+    assert all(len(made) == 1 for made in groups.values())
+
+
+def test_one_recording_at_two_levels_stays_on_one_side(desk):
+    root = tone_set(desk / "captures/train", classes=("alpha", "beta"), count=6)
+    for label in ("alpha", "beta"):
+        for level in (-10, 10):
+            (root / label / f"snr_{level}").mkdir()
+            for n in range(6):
+                there = root / label / f"{n:03d}.iq"
+                (root / label / f"snr_{level}/{n:03d}.iq").write_bytes(there.read_bytes())
+        for path in (*(root / label).glob("*.iq"), *(root / label).glob("*.json")):
+            path.unlink()
+    write(root / "all.jsonl", [{"path": r["path"], "label": r["path"].split("/")[0]} for r in rows_of(root)])
+    for spec in (training_spec(dataset__iq=IQ), manifest_spec("train/all.jsonl", dataset__iq=IQ)):
+        found = opened(desk, spec)
+        sides = [{(s.label, s.path.name) for s in side} for side in (found.train, found.validation)]
+        assert not sides[0] & sides[1]
+        assert len(sides[0] | sides[1]) == 12
+
+
+def test_a_path_that_no_file_can_have_is_a_file_that_is_not_there(desk):
+    root = image_set(desk / "captures", count=4)
+    name = f"alpha/{'x' * 300}.png"
+    write(root / "train.jsonl", [*rows_of(root), {"path": name, "label": "alpha"}])
+    assert opened(desk, manifest_spec(dataset__errorThreshold=0.1)).unreadable == {name: manifest.MISSING}
+
+
 def test_missing_and_corrupt_files_are_listed_up_to_the_threshold(desk):
     root = image_set(desk / "captures", count=10)
     rows = [*rows_of(root), {"path": "alpha/gone.png", "label": "alpha"}]
@@ -139,7 +198,9 @@ def test_missing_and_corrupt_files_are_listed_up_to_the_threshold(desk):
     assert ended.code == 0, ended.output
     report = json.loads((desk / "models/out/report.json").read_bytes())
     assert report["unreadable"].keys() == {"alpha/gone.png", "beta/003.png"}
-    with pytest.raises(InputError, match="1 of 31 files cannot be read, more than 2%: alpha/gone.png: does not exist"):
+    with pytest.raises(
+        InputError, match="1 of 31 files cannot be read whole, more than 2%: alpha/gone.png: does not exist"
+    ):
         opened(desk, manifest_spec(dataset__errorThreshold=0.02))
 
 

@@ -42,7 +42,7 @@ def test_a_split_parts_no_recording_and_leaves_every_class_on_both_sides(groups,
 
 def test_a_class_with_one_recording_cannot_be_split():
     samples = [Sample(Path("x"), f"a/{n}", 0, n, "a/0") for n in range(3)]
-    with pytest.raises(InputError, match="a has 1: add recordings, or keep validation data"):
+    with pytest.raises(InputError, match="a has 1: add recordings, say which are which"):
         split(samples, ["a"], 0.2, 0)
 
 
@@ -150,3 +150,16 @@ def test_conditions_in_a_path_are_no_recordings(*, layout, levels, colours, each
 )
 def test_which_recording_a_picture_is_of(name, found):
     assert recording_of(name) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("A/x.iq", "A/x.iq"),
+        ("A/r1/x.iq", "A/r1/x.iq"),
+        ("A/snr_-10/x.iq", "A/x.iq"),
+        ("A/day1/x_10dB.iq", "A/day1/x.iq"),
+    ],
+)
+def test_a_raw_recording_is_its_own_whatever_its_folder(name, found):
+    assert recording_of(name, folders=False) == found

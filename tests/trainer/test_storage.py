@@ -141,6 +141,17 @@ def test_an_object_is_fetched_at_once_and_stays(bucket, cache):
     assert path.read_bytes() == b"\1" * 1000
 
 
+def test_what_belongs_to_an_object_is_known_with_it(bucket, cache):
+    name, client = bucket[0], bucket[1]
+    for key in ("one/a.iq", "one/a.json", "one/a.sigmf-meta", "one/b.json"):
+        client.put_object(Bucket=name, Key=key, Body=key.encode())
+    path = cache.path(f"s3://{name}/one/a.iq", "input.uri")
+    for beside in (path.with_suffix(".json"), path.with_suffix(".sigmf-meta")):
+        with cache.opened(beside) as here:
+            assert here.read_text() == f"one/{beside.name}"
+    assert not path.with_name("b.json").exists()
+
+
 def test_a_folder_is_listed_once(bucket, cache, monkeypatch):
     root = cache.path(f"s3://{bucket[0]}/train", "x")
     monkeypatch.setattr(stores, "ask", lambda *_, **__: pytest.fail("asked again"))
@@ -175,7 +186,8 @@ def test_what_a_manifest_names_is_known_and_no_other_folder_is_listed(bucket, ca
     with cache.opened(manifest.parent / "a/3.bin") as here:
         assert here.read_bytes() == b"\3" * 1000
     asked = {what.removeprefix(f"{name}/") for what in listed if what.startswith(name)}
-    assert asked == {"train/set.jsonl", "train/a", "train/gone", "train/a/3.bin"}
+    beside = {"train/set.json", "train/set.sigmf-meta"}
+    assert asked == {"train/set.jsonl", *beside, "train/a", "train/gone", "train/a/3.bin"}
     cache.name(manifest, ["a/1.bin"])  # not a folder with a manifest
     cache.name(cache.folder, ["a/1.bin"])
     assert "a/1.bin" not in names(manifest.parent)

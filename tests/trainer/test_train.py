@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 from trainer.test_tensorboard import scalars as tensorboard_scalars
-from trainer.trainer_kit import IQ, image_set, in_child, tone_set, training_spec
+from trainer.trainer_kit import IQ, image_set, in_child, tone_set, training_spec, weights_file
 
 from rfuav_trainer import data, train
 from rfuav_trainer.config import from_environment
@@ -312,7 +312,7 @@ def test_too_many_corrupt_images_end_the_job(image_desk):
     for number in range(2):
         (image_desk / f"captures/train/beta/{number:03d}.png").write_bytes(b"no image")
     with pytest.raises(
-        InputError, match=r"2 of 24 files cannot be read, more than 5%: beta/00\d.png: not a readable"
+        InputError, match=r"2 of 24 files cannot be read whole, more than 5%: beta/00\d.png: not a readable"
     ) as caught:
         run(image_desk, training_spec(training__epochs=1))
     assert caught.value.reason == "TooManyUnreadable"
@@ -349,3 +349,26 @@ def test_a_stop_does_not_wait_for_a_reader_that_hangs(image_desk, monkeypatch, w
     run(image_desk, spec)
     run(image_desk, training_spec(output__uri="pvc://models/whole"), uid="u2")
     assert same_weights(image_desk / "models/out/last.safetensors", image_desk / "models/whole/last.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("recordings", "fft_size", "found"),
+    [
+        (True, 128, None),
+        (True, 256, ["fftSize 128 in the weights, 256 in the job"]),
+        (False, 128, ["format image in the weights, iq here"]),
+    ],
+)
+def test_start_weights_of_other_pictures_are_said(desk, recordings, fft_size, found):
+    weights_file(desk / "models/start.safetensors", recordings=recordings)
+    tone_set(desk / "captures/train", count=2)
+    spec = training_spec(
+        model__weights="pvc://models/start.safetensors",
+        dataset__iq={**IQ, "fftSize": fft_size},
+        dataset__validation__fraction=0.5,
+        training__epochs=1,
+    )
+    ended = desk.pod("TrainingJob", spec)
+    assert ended.code == 0, ended.output
+    said = [event["differences"] for event in ended.events if "drawn otherwise" in event["event"]]
+    assert said == ([] if found is None else [found])

@@ -7,6 +7,7 @@ and whenever, the change is the same. Out: the changed frame. Each change comes 
 from __future__ import annotations
 
 import math
+import os
 import zlib
 from typing import TYPE_CHECKING
 
@@ -104,9 +105,9 @@ class ChangingReader:
         parameters = preprocessing.spectrogram
         if not self._changes or sample.frame is None or parameters is None:
             return self._reader.read(sample)
-        random = np.random.default_rng([self._seed, self._epoch, zlib.crc32(sample.name.encode()), sample.frame])
+        random = np.random.default_rng([self._seed, self._epoch, zlib.crc32(os.fsencode(sample.name)), sample.frame])
         samples = change(read_frame(sample.path, sample.frame, parameters), self._changes, random, parameters)
-        return picture(samples, parameters, preprocessing.image_size)
+        return picture(samples.to(self._reader.device), parameters, preprocessing.image_size).cpu()
 
 
 def change(

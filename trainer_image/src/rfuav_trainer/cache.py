@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -71,6 +72,8 @@ class Cache:
     def path(self, uri: str, where: str) -> Path:
         """The local path of a remote folder or object, which is listed once. An object is fetched at once, and stays.
 
+        What lies beside an object and belongs to it, by its name, is known too.
+
         Raises:
             InputError: there is nothing, or it may not be read.
             StorageError: the store does not answer.
@@ -97,8 +100,20 @@ class Cache:
             self._hold(local, alone)
             with self._changed:
                 self._kept += alone.size
+            self._look_beside(alone, local)
         self._paths[uri] = local
         return local
+
+    def _look_beside(self, alone: _Object, local: Path) -> None:
+        for ending in BESIDE:
+            remote = PurePosixPath(alone.remote).with_suffix(ending).as_posix()
+            try:
+                details = stores.ask(partial(alone.store.info, remote), remote, alone.scheme)
+            except FileNotFoundError:
+                continue
+            if details["type"] == "file":
+                found = _Object(alone.store, alone.scheme, remote, int(details.get("size") or 0))
+                self._register(found, local.with_suffix(ending), "")
 
     def name(self, folder: Path, names: Iterable[str]) -> None:
         """Make known what a manifest in `folder` names, and what lies beside it: only the folders of these are listed.

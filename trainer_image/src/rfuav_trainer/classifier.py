@@ -6,6 +6,7 @@ In: spec.model of an InferenceJob and the kind of its input. Out: a `Classifier`
 from __future__ import annotations
 
 import hashlib
+import json
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from torch.fx.experimental.optimization import fuse
 
 from rfuav_crds import InferenceJobSpec, Iq
 from rfuav_trainer import data, models, precision, weights
-from rfuav_trainer.dataset import spectrogram_parameters
+from rfuav_trainer.dataset import as_written, differences, spectrogram_parameters
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 
 if TYPE_CHECKING:
@@ -31,15 +32,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 DEFAULT_IMAGE_SIZE = 224
-SPEC_FIELDS = {
-    "sample_rate": "sampleRate",
-    "frame_seconds": "frameSeconds",
-    "fft_size": "fftSize",
-    "hop_size": "hopSize",
-    "window": "window",
-    "dynamic_range": "dynamicRange",
-    "color_map": "colorMap",
-}
 
 
 @dataclass(frozen=True)
@@ -152,14 +144,16 @@ def _preprocessing(spec: InferenceJobSpec, card: weights.Card, kind: str) -> dat
     """How input of `kind` becomes pictures like those the network was trained on."""
     trained = card.preprocessing
     if kind == "image":
-        if trained.format == "iq":
-            log.info("weights trained on recordings; the images are taken for their spectrograms")
+        if trained.spectrogram is not None:
+            drawn = as_written(trained.spectrogram)
+            log.warning("the weights were trained on recordings: pictures have to be drawn as these were", drawn=drawn)
         return replace(trained, spectrogram=None)
     if trained.spectrogram is None:
         if spec.iq is None:
             raise InvalidConfigurationError(
                 "the weights were trained on images, the input is recordings: write spec.iq (sampleRate, "
-                "frameSeconds, fftSize, hopSize, window), which turns recordings into pictures like those images",
+                "frameSeconds, fftSize, hopSize, window, dynamicRange, colorMap) such that recordings become pictures "
+                "like those images",
             )
         return replace(trained, spectrogram=spectrogram_parameters(spec.iq))
     if spec.iq is None:
@@ -169,14 +163,13 @@ def _preprocessing(spec: InferenceJobSpec, card: weights.Card, kind: str) -> dat
 
 def _same_transform(trained: SpectrogramParameters, asked: SpectrogramParameters) -> SpectrogramParameters:
     """The trained transform with the input's sample format; every other difference is an error."""
-    differing = [
-        f"{name} {getattr(trained, key)} in the weights, {getattr(asked, key)} in the job"
-        for key, name in SPEC_FIELDS.items()
-        if getattr(trained, key) != getattr(asked, key)
-    ]
+    differing = differences(trained, asked)
     if differing:
+        whole = {**as_written(trained), "sampleFormat": asked.sample_format}
         raise InvalidConfigurationError(
-            f"spec.iq differs from what the weights were trained with ({'; '.join(differing)}): leave spec.iq out",
+            f"spec.iq differs from what the weights were trained with ({'; '.join(differing)}; what is left out has "
+            "its default): leave spec.iq out, or, where the recordings are of another sampleFormat, write all of it: "
+            f"iq: {json.dumps(whole)}",
             reason="PreprocessingMismatch",
         )
     return replace(trained, sample_format=asked.sample_format)

@@ -54,25 +54,26 @@ def in_class(label: str, path: str) -> str:
     return path if first_folder(path) == label else f"{label}/{path}"
 
 
-def recording_of(name: str) -> str:
-    """Which recording a picture was made from: pictures with the same never part in a split.
+def recording_of(name: str, *, folders: bool = True) -> str:
+    """Which recording a file belongs to: files with the same never part in a split.
 
     What the path says of SNR and colour map tells no recordings apart: `A/snr_-10/jet/r1.png` and `A/snr_10/hot/r1.png`
-    are two pictures of `A/r1.png`. The folders that are left are the recording; without any, the file is.
+    are two pictures of `A/r1.png`. The folders that are left are the recording of a picture; without any, the file is.
 
     Args:
-        name: the picture's path, which begins with its class.
+        name: the path, which begins with its class.
+        folders: whether the files of a folder are of one recording, as pictures are; else each file is one.
 
     Returns:
-        The class, and the folders (or the file) without the conditions, as a path; the class alone where a name says
-        nothing but conditions.
+        The class, and the folders (or the file, perhaps in its folder) without the conditions, as a path; the class
+        alone where a name says nothing but conditions.
     """
-    label, *folders, file = PurePosixPath(name).parts
-    kept = [left for folder in folders if (left := _without_conditions(folder))]
-    if not kept:
+    label, *parents, file = PurePosixPath(name).parts
+    kept = [left for folder in parents if (left := _without_conditions(folder))]
+    if not (kept and folders):
         stem, dot, suffix = file.rpartition(".")
         left = _without_conditions(stem)
-        kept = [f"{left}{dot}{suffix}"] if left else []
+        kept += [f"{left}{dot}{suffix}"] if left else []
     return "/".join([label, *kept])
 
 

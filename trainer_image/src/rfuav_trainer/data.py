@@ -7,10 +7,14 @@ one size.
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import structlog
 import torch
 from PIL import Image, UnidentifiedImageError
 
@@ -20,15 +24,17 @@ from rfuav_trainer.errors import InputError, UnreadableFileError
 from rfuav_trainer.spectrogram import SpectrogramParameters, pictures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from torch import Tensor
 
     from rfuav_trainer.kept import Home
 
+log = structlog.get_logger()
+
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 IQ_SUFFIXES = frozenset({".iq", ".dat", ".sigmf-data"})
+EVERYTHING = "**/*"
 SUFFIXES = {"image": IMAGE_SUFFIXES, "iq": IQ_SUFFIXES}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SPECTROGRAM = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -107,22 +113,20 @@ class Listing:
     files: int = 0
 
 
-def find_files(root: Path, pattern: str = "**/*", kind: str = "auto", *, where: str) -> tuple[list[Path], str]:
+def find_files(root: Path, pattern: str = EVERYTHING, kind: str = "auto", *, where: str) -> tuple[list[Path], str]:
     """The files below `root` that match, sorted by path, and their format (image or iq).
 
-    Hidden files and files of other kinds are left out; `root` may also be one file.
+    Links are followed; hidden files and files of other kinds are left out; `root` may also be one file.
 
     Raises:
         InputError: nothing is there, or both formats are and none was chosen.
+        PermissionError: a folder may not be read: what is in it would be missing without a word.
     """
     if root.is_file():
         found = [root]
     elif root.is_dir():
-        try:
-            candidates = root.glob(pattern)
-            found = sorted(p for p in candidates if p.is_file() and not _hidden(p.relative_to(root)))
-        except (ValueError, NotImplementedError) as error:
-            raise InputError(f"{where}: pattern {pattern!r} is not a glob: {error}") from error
+        matches = _matcher(pattern, where)
+        found = sorted(p for p in _walk(root) if matches(p.relative_to(root).as_posix()))
     else:
         raise InputError(f"{where}: {root} does not exist: put the data there or correct the path")
     images = [p for p in found if p.suffix.lower() in IMAGE_SUFFIXES]
@@ -152,13 +156,23 @@ def find_classes(root: Path, *, where: str) -> list[str]:
         raise InputError(
             f"{where}: {root} is not a folder: put one folder for each class there, as in {root}/CLASS/a.png"
         )
-    classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not _hidden(p.name))
     if len(classes) < 2:  # noqa: PLR2004  (a classifier tells at least two things apart)
         raise InputError(
             f"{where}: {root} holds {len(classes)} class folders ({', '.join(classes) or 'none'}): "
             f"at least two are needed, as in {root}/CLASS/a.png",
         )
+    for name in classes:
+        check_text(name, where)
     return classes
+
+
+def check_text(name: str, where: str) -> None:
+    """Raise InputError when the name of a class is not UTF-8: it is written into files that hold nothing else."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: the name of the class {name!a} is not UTF-8: rename it") from error
 
 
 def list_labelled(
@@ -166,8 +180,8 @@ def list_labelled(
 ) -> Listing:
     """The samples of a folder with one folder for each class.
 
-    Pictures in a folder below the class folder (`CLASS/RECORDING/a.png`) count as one recording; what a path says of
-    SNR and colour map (`CLASS/snr_-10/jet/a.png`) is none, see `conditions.recording_of`.
+    Pictures in a folder below the class folder (`CLASS/RECORDING/a.png`) count as one recording, raw recordings each
+    as its own; what a path says of SNR and colour map (`CLASS/snr_-10/jet/a.png`) is none: `conditions.recording_of`.
 
     Raises:
         InputError: a class folder holds nothing that can be read.
@@ -186,7 +200,7 @@ def list_labelled(
         for sample in listing.samples:
             if sample.path not in levels:
                 levels[sample.path] = conditions(sample.name, read_label_file(sample.path))[0]
-            group = sample.name if kind == "iq" else recording_of(sample.name)
+            group = recording_of(sample.name, folders=kind == "image")
             total.samples.append(replace(sample, label=label, group=group, snr=levels[sample.path]))
         total.unreadable.update(listing.unreadable)
         total.files += listing.files
@@ -260,7 +274,7 @@ class Reader:
         self, preprocessing: Preprocessing, *, homes: Sequence[Home] = (), device: torch.device | str = "cpu"
     ) -> None:
         self.preprocessing = preprocessing
-        self._device = torch.device(device)
+        self.device = torch.device(device)
         self._homes = homes
 
     def holds(self, sample: Sample) -> bool:
@@ -284,7 +298,7 @@ class Reader:
             result = read_picture(sample.path, size)
         else:
             raw = recording.read_frames(sample.path, sample.frame, 1, spectrogram)
-            found, good = pictures(raw.to(self._device), spectrogram, size)
+            found, good = pictures(raw.to(self.device), spectrogram, size)
             if not good.item():
                 raise UnreadableFileError(recording.NO_NUMBERS.format(frame=sample.frame))
             result = found[0].cpu()
@@ -297,10 +311,49 @@ def read_label_file(path: Path) -> dict[str, Any]:
     try:
         with storage.opened(path.with_suffix(".json")) as here:
             content = json.loads(here.read_bytes())
-    except (OSError, ValueError, UnreadableFileError):
+    except (OSError, UnreadableFileError):
         return {}
-    return content if isinstance(content, dict) else {}
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        log.warning("no JSON object; passed over", file=path.with_suffix(".json").name)
+        return {}
+    return content
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _hidden(name: str) -> bool:
+    """Whether a file or folder is none of the data: a hidden one, or what ext4 keeps at the root of a volume."""
+    return name.startswith(".") or name == "lost+found"
+
+
+def _matcher(pattern: str, where: str) -> Callable[[str], object]:
+    """Whether a relative path matches the glob `pattern`."""
+    if pattern == EVERYTHING:
+        return bool
+    from fsspec.utils import glob_translate  # type: ignore[import-untyped]  # noqa: PLC0415  (most jobs have no pattern)
+
+    try:
+        return re.compile(glob_translate(pattern)).match
+    except (ValueError, re.error) as error:
+        raise InputError(f"{where}: pattern {pattern!r} is not a glob: {error}") from error
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """The files below `root` that are not hidden, also through links, but not through those that lead around.
+
+    A link to nothing is one, too: whoever reads it says so.
+    """
+    above: dict[str, frozenset[str]] = {str(root): frozenset({os.path.realpath(root)})}
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=_fail):
+        come_by = above.pop(folder)
+        inside = [os.path.join(folder, name) for name in folders if not _hidden(name)]  # noqa: PTH118  (as walk does)
+        real = {path: os.path.realpath(path) for path in inside}
+        above |= {path: come_by | {real[path]} for path in inside if real[path] not in come_by}
+        folders[:] = [name for name in folders if os.path.join(folder, name) in above]  # noqa: PTH118
+        for path in (Path(folder, name) for name in files if not _hidden(name)):
+            if path.is_file() or not path.exists():
+                yield path
+
+
+def _fail(error: OSError) -> None:
+    raise error

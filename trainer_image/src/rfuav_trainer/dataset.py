@@ -6,7 +6,7 @@ In: spec.dataset. Out: a `Dataset`, or an error that says what is missing where.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -53,12 +53,12 @@ class Dataset:
 
 
 def check_share(unreadable: Mapping[str, str], files: int, threshold: float) -> None:
-    """Raise InputError (TooManyUnreadable) when more than `threshold` of all files cannot be read."""
+    """Raise InputError (TooManyUnreadable) when more than `threshold` of all files cannot be read whole."""
     if len(unreadable) <= threshold * files:
         return
     shown = "; ".join(f"{name}: {reason}" for name, reason in list(unreadable.items())[:SHOWN])
     raise InputError(
-        f"{len(unreadable)} of {files} files cannot be read, more than {threshold:.0%}: {shown}"
+        f"{len(unreadable)} of {files} files cannot be read whole, more than {threshold:.0%}: {shown}"
         + ("; ..." if len(unreadable) > SHOWN else ""),
         reason="TooManyUnreadable",
     )
@@ -76,6 +76,23 @@ def spectrogram_parameters(iq: Iq) -> SpectrogramParameters:
         dynamic_range=iq.dynamic_range,
         color_map=iq.color_map,
     )
+
+
+def as_written(parameters: SpectrogramParameters) -> dict[str, Any]:
+    """The parameters as a job writes them in `iq`."""
+    found = {str(field.alias): getattr(parameters, name) for name, field in Iq.model_fields.items()}
+    rate = parameters.sample_rate
+    return {**found, "sampleRate": int(rate) if rate.is_integer() else rate}
+
+
+def differences(weights: SpectrogramParameters, job: SpectrogramParameters) -> list[str]:
+    """In what the two pictures of one frame differ, in words; how its samples are stored is no difference."""
+    theirs, ours = as_written(weights), as_written(job)
+    return [
+        f"{name} {value} in the weights, {ours[name]} in the job"
+        for name, value in theirs.items()
+        if name != "sampleFormat" and value != ours[name]
+    ]
 
 
 class _Source:

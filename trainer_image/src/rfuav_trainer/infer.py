@@ -7,6 +7,7 @@ each shard; the shard that finds all marks present adds the evaluation and `_SUC
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ TOP = 5
 
 def in_shard(name: str, shard: int, shards: int) -> bool:
     """Whether the file `name` (relative path) belongs to `shard`: by a hash of the name alone, so it never moves."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % shards == shard
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) % shards == shard
 
 
 def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any]:
@@ -259,7 +260,7 @@ class Inference:
         """Of all that the lines depend on: the inputs, and what is made of them with which weights and precision."""
         digest = hashlib.sha256(f"{self.classifier.digest}\0{self.classifier.precision}\n".encode())
         for sample in self.listing.samples:
-            digest.update(f"{sample.name}\0{sample.frame}\0{self._stated(sample)}\n".encode())
+            digest.update(os.fsencode(f"{sample.name}\0{sample.frame}\0{self._stated(sample)}\n"))
         return digest.hexdigest()
 
     def _report(self, *, now: bool = False) -> None:

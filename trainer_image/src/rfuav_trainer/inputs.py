@@ -45,7 +45,7 @@ class Inputs:
 
     def samples(self, names: Sequence[str], spectrogram: SpectrogramParameters | None) -> data.Listing:
         """The samples of some of the inputs; those that a manifest lists and nobody finds count as unreadable."""
-        missing = {name: manifest.MISSING for name in names if self.rows and not (self.root / name).is_file()}
+        missing = {name: manifest.MISSING for name in names if self.rows and not manifest.is_there(self.root / name)}
         files = [self.root / name for name in names if name not in missing]
         listing = data.list_samples(files, self.root, spectrogram)
         return data.Listing(listing.samples, {**missing, **listing.unreadable}, len(names))

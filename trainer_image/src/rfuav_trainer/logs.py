@@ -5,6 +5,7 @@ In: structlog events of every module. Out: stdout.
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ def configure(*, human: bool | None = None, verbose: bool = False) -> bool:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
     renderer: Processor
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
     if human:
         shared[-1] = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)  # where ConsoleRenderer looks for it
         renderer = structlog.dev.ConsoleRenderer(

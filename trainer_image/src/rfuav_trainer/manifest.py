@@ -7,11 +7,12 @@ samples; `inputs` has those of an inference.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rfuav_trainer import data, storage
-from rfuav_trainer.conditions import conditions, in_class
+from rfuav_trainer.conditions import conditions, in_class, recording_of
 from rfuav_trainer.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jsonl", ".parquet")
 COLUMNS = ("path", "label", "snr", "recording")
+MOST_DB = 1000
+"""SNRs beyond it, infinite ones, and NaN are mistakes."""
 MISSING = "does not exist"
 """Why a file that a manifest lists cannot be read."""
 
@@ -34,13 +37,13 @@ class Row:
         path: relative to the manifest's folder, with forward slashes.
         label: name of its class; empty when not stated.
         snr: in dB; None when not stated.
-        recording: files of one recording have the same and never part in a split; the file itself when not stated.
+        recording: files of one recording have the same and never part in a split; None when not stated.
     """
 
     path: str
     label: str
     snr: float | None
-    recording: str
+    recording: str | None
 
 
 def is_manifest(path: Path) -> bool:
@@ -92,7 +95,7 @@ def kind_of(rows: Iterable[Row], wanted: str, *, where: str) -> str:
     """Image or iq, by the names of the files, or as `wanted` says.
 
     Raises:
-        InputError: a file is neither, or both are there and none was chosen.
+        InputError: a file is neither, none is as `wanted`, or both are there and none was chosen.
     """
     kinds: dict[str, str] = {}
     for row in rows:
@@ -100,12 +103,19 @@ def kind_of(rows: Iterable[Row], wanted: str, *, where: str) -> str:
         if kind is None:
             raise InputError(f"{where}: {row.path} is neither a picture nor a recording, by its name: remove the row")
         kinds.setdefault(kind, row.path)
+    if wanted not in {"auto", *kinds}:
+        raise InputError(f"{where}: the manifest lists nothing of format {wanted}: write {next(iter(kinds))}, or auto")
     if wanted == "auto" and len(kinds) > 1:
         raise InputError(
             f"{where}: the manifest lists pictures ({kinds['image']}) and recordings ({kinds['iq']}): "
             "write format image or iq"
         )
     return next(iter(kinds)) if wanted == "auto" else wanted
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file that a manifest lists is there; False too for a name that no file can have."""
+    return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises on too long a name)
 
 
 def list_rows(
@@ -124,14 +134,15 @@ def list_rows(
     """
     wanted = {row.path: row for row in rows if suffix(row) in data.SUFFIXES[kind]}
     root = path.parent
-    missing = {name: MISSING for name in wanted if not (root / name).is_file()}
+    missing = {name: MISSING for name in wanted if not is_there(root / name)}
     found = [row for name, row in wanted.items() if name not in missing]
     listing = data.list_samples([root / row.path for row in found], root, spectrogram if kind == "iq" else None)
     index = {name: number for number, name in enumerate(labels)}
     storage.fetch_ahead((root / row.path).with_suffix(".json") for row in found if row.snr is None)
     levels = {row.path: _snr(row, root) for row in found}
+    groups = _recordings([*wanted.values()], kind)
     samples = [
-        replace(s, label=index[row.label], group=row.recording, snr=levels[s.name])
+        replace(s, label=index[row.label], group=groups[s.name], snr=levels[s.name])
         for s in listing.samples
         for row in (wanted[s.name],)
     ]
@@ -141,6 +152,32 @@ def list_rows(
         reason = next(iter(unreadable.items()), ("no file", f"none is of format {kind}"))
         raise InputError(f"{where}: nothing of class {labels[empty[0]]} can be read (for instance {': '.join(reason)})")
     return data.Listing(samples, unreadable, len(wanted))
+
+
+def _recordings(rows: Sequence[Row], kind: str) -> dict[str, str]:
+    """The recording of each row, by its path: as stated, else as in a folder with one folder for each class.
+
+    There, pictures in one folder are of one recording. A folder that holds several classes is none: each of its
+    pictures is its own then.
+    """
+    labels: dict[str, set[str]] = {}
+    for row in rows:
+        labels.setdefault(_folder(row.path), set()).add(row.label)
+    return {
+        row.path: row.recording
+        or recording_of(_below_class(row), folders=kind == "image" and len(labels[_folder(row.path)]) == 1)
+        for row in rows
+    }
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _below_class(row: Row) -> str:
+    """Its path from its class on: `2024/A/r1/0.png` of class A is `A/r1/0.png`."""
+    parts = row.path.split("/")
+    return "/".join(parts[parts.index(row.label) :]) if row.label in parts[:-1] else f"{row.label}/{row.path}"
 
 
 def _snr(row: Row, root: Path) -> float | None:
@@ -188,8 +225,9 @@ def _checked(content: Any, where: str, *, labelled: bool) -> Row:
         raise InputError(
             f"{where}: label {label!r}: write the name of the class{'' if labelled else ', or leave it out'}"
         )
-    if snr is not None and (isinstance(snr, bool) or not isinstance(snr, int | float) or snr != snr):  # noqa: PLR0124
+    data.check_text(label or "", where)
+    if snr is not None and (isinstance(snr, bool) or not isinstance(snr, int | float) or not abs(snr) <= MOST_DB):
         raise InputError(f"{where}: snr {snr!r}: write a number of dB, or leave it out")
     if recording is not None and not isinstance(recording, str):
         raise InputError(f"{where}: recording {recording!r}: write a name, or leave it out")
-    return Row(path, label or "", None if snr is None else float(snr), recording or path)
+    return Row(path, label or "", None if snr is None else float(snr), recording or None)

@@ -126,7 +126,7 @@ def augmented(task: Task, *, changes: Sequence[str], copies: int, seed: int) -> 
         inside = f"{name if alone else parent}/"
         yield f"{inside}{file}", original
         for number in range(1, copies + 1):
-            random = np.random.default_rng([seed, zlib.crc32(name.encode()), number])
+            random = np.random.default_rng([seed, zlib.crc32(os.fsencode(name)), number])
             yield f"{inside}{path.stem}{COPY}{number}{path.suffix}", _changed(pixels, wanted, random)
 
     return _pictures(task, change, {"augment": wanted, "copies": copies, "seed": seed})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING
 
 from rfuav_trainer.errors import InputError
@@ -40,9 +41,10 @@ def split(
         if len(sizes) < 2:  # noqa: PLR2004  (one for each side)
             raise InputError(
                 f"{where} needs two recordings or images of every class, {name} has {len(sizes)}: "
-                "add recordings, or keep validation data of their own (dataset.validation.uri)",
+                "add recordings, say which are which (pictures in one folder count as one recording, unless the column "
+                "recording of a manifest says otherwise), or name validation data in dataset.validation.uri",
             )
-        drawn = {group: hashlib.sha256(f"{seed}/{group}".encode()).digest() for group in sizes}
+        drawn = {group: hashlib.sha256(os.fsencode(f"{seed}/{group}")).digest() for group in sizes}
         validation |= _share(sorted(sizes, key=lambda group: (levels[group], drawn[group])), sizes, fraction, drawn)
     train = [s for s in samples if s.group not in validation]
     kept = [s for s in samples if s.group in validation]

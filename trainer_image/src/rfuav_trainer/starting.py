@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING, Any
 
+import structlog
 import torch
 
 from rfuav_trainer import models, weights
+from rfuav_trainer.dataset import differences
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.learner import Learner
 from rfuav_trainer.loss import balanced_weights
@@ -20,9 +23,11 @@ if TYPE_CHECKING:
 
     from rfuav_crds import TrainingJobSpec
     from rfuav_trainer.config import Job
-    from rfuav_trainer.data import Sample
+    from rfuav_trainer.data import Preprocessing, Sample
     from rfuav_trainer.dataset import Dataset
     from rfuav_trainer.world import World
+
+log = structlog.get_logger()
 
 
 def make_learner(
@@ -94,7 +99,18 @@ def _start_weights(job: Job, spec: TrainingJobSpec, dataset: Dataset, network: n
                 reason="WeightsMismatch",
             )
         weights.check_classes(card, dataset.classes, path)
+        _say_what_differs(card.preprocessing, dataset.preprocessing)
     weights.load(path, network, architecture=spec.model.architecture)
+
+
+def _say_what_differs(theirs: Preprocessing, ours: Preprocessing) -> None:
+    """Warn of pictures that are drawn otherwise than those the weights know: the training has to make up for it."""
+    if theirs.spectrogram is None or ours.spectrogram is None:
+        found = [] if theirs.format == ours.format else [f"format {theirs.format} in the weights, {ours.format} here"]
+    else:
+        found = differences(theirs.spectrogram, ours.spectrogram)
+    if found:
+        log.warning("the weights were trained on pictures that were drawn otherwise", differences=found)
 
 
 def signature(spec: TrainingJobSpec, dataset: Dataset) -> dict[str, Any]:
@@ -113,5 +129,5 @@ def names_hash(samples: Sequence[Sample]) -> str:
     """A SHA-256 of which samples there are, and of their labels: whether the training data changed."""
     digest = hashlib.sha256()
     for sample in samples:
-        digest.update(f"{sample.name}\0{sample.frame}\0{sample.label}\n".encode())
+        digest.update(os.fsencode(f"{sample.name}\0{sample.frame}\0{sample.label}\n"))
     return digest.hexdigest()
