@@ -55,7 +55,7 @@ class Recipe:
 
 RECIPES = {
     **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101"), Recipe(1e-3, 8)),
-    "resnet152": Recipe(3e-4, 10),
+    "resnet152": Recipe(3e-4, 16),
     **dict.fromkeys(("mobilenet_v3_small", "mobilenet_v3_large"), Recipe(1e-3, 12, batch=8)),
     **dict.fromkeys(("swin_v2_t", "swin_v2_s", "swin_v2_b"), Recipe(3e-4, 8)),
     **dict.fromkeys(("vit_b_16", "vit_b_32"), Recipe(1e-4, 8)),

@@ -71,6 +71,22 @@ def test_a_damaged_one_is_passed_over(tmp_path, spoil, what):
     assert (saved.step, found["position"]["epoch"]) == (1, 1)
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_what_was_passed_over_does_not_stand_before_what_is_saved_next(tmp_path, keep):
+    """Damaged, or of a time when the data was larger and an epoch had more steps."""
+    for step in (90, 100):
+        store(tmp_path, keep).save(state(step), epoch=step // 10, step=step)
+        _cut(tmp_path / f"step-{step:09d}-epoch-{step // 10:05d}.pt")
+    again = store(tmp_path, keep)
+    assert again.latest() is None
+    again.prune()
+    for step in (5, 10):
+        again.save(state(step), epoch=11, step=step)
+        found, saved = store(tmp_path, keep).latest()
+        assert (saved.step, found["position"]["epoch"]) == (step, step)
+    assert len(list(tmp_path.iterdir())) == 2 * keep
+
+
 def test_when_all_are_damaged_there_is_none(tmp_path):
     store(tmp_path).save(state(1), epoch=0, step=1)
     _cut(next(tmp_path.glob("*.pt")))

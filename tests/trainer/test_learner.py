@@ -208,6 +208,19 @@ def test_fp16_scales_and_skips_a_step_that_overflows():
     assert not torch.equal(net[1].weight, before["1.weight"])
 
 
+def test_momentum_begins_at_zero_also_when_the_first_step_is_skipped():
+    net = network()
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    torch.full((1000, 1000), 7.0)  # memory that an empty buffer could find
+    one = learner(net, number_format="fp16", optimizer={"name": "sgd", "learningRate": 0.01})
+    one.scaler._init_scale = 2.0**120
+    one.step([batch()], Moment(0, 0, 10))
+    assert all(torch.equal(now, then) for now, then in zip(net.parameters(), before, strict=True))
+    buffers = [state["momentum_buffer"] for state in one.optimizer.state.values()]
+    assert len(buffers) == len(before)
+    assert all(not buffer.any() for buffer in buffers)
+
+
 @pytest.mark.parametrize("number_format", ["bf16", "fp16"])
 def test_half_precision_is_near_single_and_is_not_it(number_format):
     results = []

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import weakref
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from trainer.test_train import Watcher, history, interrupted, run, same_weights
 from trainer.trainer_kit import IQ, Desk, image_set, in_child, tone_set, training_spec
 
-from rfuav_trainer import errors, fitting, models, precision, train, weights
+from rfuav_trainer import errors, fitting, learner, models, precision, train, weights
 from rfuav_trainer.config import from_environment
 from rfuav_trainer.errors import GpuOutOfMemoryError, InvalidConfigurationError
 from rfuav_trainer.resolved import resolve
@@ -242,6 +243,33 @@ def test_out_of_memory_says_what_would_have_fitted(image_desk, monkeypatch, room
     failure = errors.describe(caught.value)
     assert (failure.exit_code, failure.reason) == (4, "OutOfMemory")
     assert failure.message.startswith("the GPU ran out of memory with batchSize 8 at imageSize 64 in")
+
+
+def test_what_would_have_fitted_is_tried_without_the_batch_that_did_not(image_desk, monkeypatch):
+    """Its activations live as long as the error that came of it."""
+    alive, tried = [], []
+
+    def step(_learner, group, _moment):
+        activations = torch.zeros(10)
+        alive.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(learner.Learner, "step", step)
+    monkeypatch.setattr(fitting, "step_fits", lambda *_: bool(tried.append(alive[0]())) or True)
+    with pytest.raises(GpuOutOfMemoryError, match="4 fit: write batchSize: 4 with gradientAccumulation: 2"):
+        run(image_desk, training_spec(training__batchSize=8))
+    assert tried == [None, None, None]
+
+
+def test_the_advice_takes_steps_as_large_as_they_were():
+    found = GpuOutOfMemoryError.advising(
+        size=48, fitting=32, image_size=224, accumulation=1, precision="bf16", problem="no room"
+    )
+    assert "32 fit: write batchSize: 24 with gradientAccumulation: 2, which takes steps of the same size" in str(found)
+    found = GpuOutOfMemoryError.advising(
+        size=7, fitting=4, image_size=224, accumulation=1, precision="bf16", problem="no room"
+    )
+    assert "write batchSize: 4 with gradientAccumulation: 2, which takes steps of 8 pictures" in str(found)
 
 
 def test_trying_on_the_device_finds_what_fits(monkeypatch):

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import distributed
+from torch import distributed, nn
 from trainer.trainer_kit import Desk, image_set, training_spec, until
 
 from rfuav_trainer import errors
@@ -20,12 +20,25 @@ SPEC = training_spec(training__epochs=40, training__batchSize=5)
 # Batch norm sees one process' part of a batch alone, as it does everywhere else: this network has none. Adam would make
 # steps of full length of gradients that are nothing but rounding.
 SAME = training_spec(
-    model__architecture="vit_b_32",
-    training__epochs=1,
+    model={"architecture": "custom", "custom": f"{__name__}:convolutions"},
+    training__epochs=2,
     training__batchSize=5,
     training__precision="fp32",
-    training__optimizer={"name": "sgd", "learningRate": 0.001},
+    training__optimizer={"name": "sgd", "learningRate": 0.05},
 )
+
+
+def convolutions(classes, _size):
+    """A network of convolutions with several channels, whose place in memory matters."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(256, classes),
+    )
 
 
 @pytest.fixture
@@ -75,12 +88,33 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path, port):
     assert one.pod("TrainingJob", SAME).code == 0
     assert codes(together(two, SAME, port)) == [0, 0], (two / "log-0.txt").read_text() + (two / "log-1.txt").read_text()
     alone, shared = load_file(one / "models/out/last.safetensors"), load_file(two / "models/out/last.safetensors")
+    torch.manual_seed(SAME["training"]["seed"])
+    start = convolutions(3, 64).state_dict()
     for name, value in alone.items():
         torch.testing.assert_close(shared[name], value, rtol=1e-3, atol=1e-5)
+        assert (value - start[name]).abs().max() > 1e-3  # learned far more than is let pass
     for row, other in zip(history(one), history(two), strict=True):
         assert other["trainLoss"] == pytest.approx(row["trainLoss"], rel=1e-3)
         assert other["valLoss"] == pytest.approx(row["valLoss"], rel=1e-3)
     assert (two / "models/out/_SUCCESS").exists()
+
+
+def test_after_a_stop_two_processes_end_with_the_same_bits(tmp_path, port):
+    """Also of a network that draws: MobileNet has dropout."""
+    spec = training_spec(training__epochs=4, training__batchSize=5)
+    ends = []
+    for name in ("undisturbed", "stopped"):
+        desk = Desk(tmp_path / name)
+        image_set(desk / "captures/train", count=7)
+        processes = together(desk, spec, port)
+        if name == "stopped":
+            until(lambda desk=desk: (desk / "models/out/history.jsonl").exists())
+            os.kill(processes[1].pid, signal.SIGTERM)
+            assert codes(processes) == [75, 75]
+            processes = together(desk, spec, port)
+        assert codes(processes) == [0, 0]
+        ends.append(load_file(desk / "models/out/last.safetensors"))
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
 def test_one_that_is_told_to_stop_stops_all_and_they_go_on_together(tmp_path, port):

@@ -137,7 +137,9 @@ class CheckpointStore:
         self._known: set[str] | None = None
 
     def save(self, state: Mapping[str, Any], *, epoch: int, step: int) -> Saved:
-        """Write one checkpoint, then remove those beyond `keep`.
+        """Write one checkpoint, then remove those beyond `keep`, and any that claims to be of a later step.
+
+        That one was passed over as damaged, or is of a time when the data was larger: it must not be taken for newer.
 
         Args:
             state: tensors and plain values alone, so that it loads with `weights_only=True`.
@@ -173,7 +175,7 @@ class CheckpointStore:
             },
         )
         names.update({data.name, manifest.name})
-        self.prune()
+        self._keep(self.keep, newest=data.stem)
         return Saved(data, epoch, step, saved_at)
 
     def latest(self, *, device: torch.device | str = "cpu") -> tuple[dict[str, Any], Saved] | None:
@@ -231,10 +233,11 @@ class CheckpointStore:
         """Remove what is beyond `keep`, and what a kill has left of one."""
         self._keep(self.keep)
 
-    def _keep(self, count: int) -> None:
-        """Remove all but the newest `count`, manifests first: half a removal must not look whole."""
+    def _keep(self, count: int, newest: str | None = None) -> None:
+        """Remove all but the last `count` up to `newest`, manifests first: half a removal must not look whole."""
         names = self._names()
-        kept = sorted((name.removesuffix(".json") for name in names if name.endswith(".json")), reverse=True)[:count]
+        whole = sorted((name.removesuffix(".json") for name in names if name.endswith(".json")), reverse=True)
+        kept = [name for name in whole if newest is None or name <= newest][:count]
         for kind in (".json", ".pt"):
             for name in sorted(name for name in names if name.endswith(kind) and name.removesuffix(kind) not in kept):
                 outgoing.remove(self.folder / name)

@@ -95,9 +95,11 @@ class GpuOutOfMemoryError(JobError):
                 f"GPU with more memory (resources.gpuMemory) {detail}"
             )
         steps = -(-size * accumulation // fitting)
+        batch = -(-size * accumulation // steps)
+        same = "the same size" if batch * steps == size * accumulation else f"{batch * steps} pictures"
         return cls(
-            f"{what}; {fitting} fit: write batchSize: {fitting} with gradientAccumulation: {steps}, which takes steps "
-            f"of the same size, or batchSize: auto, or ask for a GPU with more memory (resources.gpuMemory) {detail}"
+            f"{what}; {fitting} fit: write batchSize: {batch} with gradientAccumulation: {steps}, which takes steps "
+            f"of {same}, or batchSize: auto, or ask for a GPU with more memory (resources.gpuMemory) {detail}"
         )
 
 

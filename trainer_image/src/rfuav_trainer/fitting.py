@@ -74,6 +74,9 @@ def step_fits(network: nn.Module, count: int, image_size: int, device: torch.dev
         optimizer.step()
     except torch.OutOfMemoryError:
         return False
+    except ValueError:
+        if count > 1:  # a batch norm after the last pooling wants two pictures
+            raise
     finally:
         network.zero_grad(set_to_none=True)
         if device.type == "cuda":

@@ -53,7 +53,12 @@ def make_optimizer(network: nn.Module, optimizer: Optimizer) -> torch.optim.Opti
         return torch.optim.AdamW(parameters, **shared)
     if optimizer.name == "sgd":
         momentum = MOMENTUM if optimizer.momentum is None else optimizer.momentum
-        return torch.optim.SGD(parameters, momentum=momentum, **shared)
+        made = torch.optim.SGD(parameters, momentum=momentum, **shared)
+        if momentum:
+            # Zero, where torch takes memory as it comes and counts on a first step that fp16's scaler may leave out.
+            for parameter in parameters:
+                made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return made
     return torch.optim.Adam(parameters, **shared)
 
 
@@ -112,6 +117,9 @@ class Learner:
             Summed loss, correct guesses and samples of all processes: float64, shape (3,).
         """
         self.optimizer.zero_grad(set_to_none=True)
+        if self.world.size > 1:
+            # Each draws its own dropout, and the same after a resume: a checkpoint holds the state of the first alone.
+            torch.manual_seed(self._seed(moment))
         seen = torch.zeros(3, dtype=torch.float64, device=self.device)
         mine = sum(len(batch.samples) for batch in group)
         for number, batch in enumerate(group):
@@ -123,6 +131,11 @@ class Learner:
             self.world.average_gradients(self.network, seen[2])
             self._update(moment)
         return seen
+
+    def _seed(self, moment: Moment) -> int:
+        """Of this step of this process."""
+        drawn = np.random.SeedSequence([self.training.seed, moment.epoch, moment.step, self.world.rank])
+        return int(drawn.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
     def _pass(self, batch: Batch, mine: int, random: np.random.Generator) -> Tensor:
         """Add the gradients of one batch, weighed as its part of `mine` samples."""

@@ -214,7 +214,9 @@ class Training:
         try:
             return self.learner.step(group, Moment(self.position.epoch, self.position.step, self.steps))
         except torch.OutOfMemoryError as error:
-            raise self._out_of_memory(str(error)) from error
+            problem = str(error)
+        # Only now: the error holds the step's frames, and with them the memory that what fits is to be tried in.
+        raise self._out_of_memory(problem)
 
     def _out_of_memory(self, problem: str) -> GpuOutOfMemoryError:
         """What would have fitted, found by trying it now."""

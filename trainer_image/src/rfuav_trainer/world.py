@@ -129,14 +129,17 @@ class World:
         """Sum the weighed gradients of all processes, in one message, and divide by the samples of all."""
         if self.size == 1:
             return
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in network.parameters()]
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         with _with_the_others():
             distributed.all_reduce(flat)
         flat /= count.to(flat.dtype)
         parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-        for parameter, part in zip(network.parameters(), parts, strict=True):
-            parameter.grad = part.view_as(parameter)
+        for parameter, gradient, part in zip(trained, gradients, parts, strict=True):
+            # Copied, not viewed: fused optimizers pair weights and gradients by their place in memory, and weights
+            # whose channels come last would learn from the gradients of others.
+            parameter.grad = gradient.copy_(part.view_as(gradient))
 
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Give all what the first has, in place."""
