@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainer.trainer_kit import Desk, image_set, training_spec, until
+from trainer.trainer_kit import Desk, image_set, in_child, training_spec, until
 
 from rfuav_trainer import crew, scratch, storage
 from rfuav_trainer.errors import InputError
@@ -166,3 +166,19 @@ def test_another_process_takes_its_cache_with_it_and_tells_what_was_foreseen_wit
     assert "the folder is empty" in told
     assert "Traceback" not in told
     assert not list(tmp_path.iterdir())
+
+
+def waits_for_ever(folder):
+    """As NCCL does for a process of the same machine that is gone."""
+    crew.GRACE_SECONDS = crew.LOOK_EVERY = 0.5
+    os.environ["RFUAV_TERMINATION_LOG"] = f"{folder}/told.json"
+    os.environ["KEPT"] = str(folder)
+    job = SimpleNamespace(name="job", spec=SimpleNamespace(resources=SimpleNamespace(gpus=2)))
+    with crew.crew(job, refuses, {}):
+        time.sleep(100)
+
+
+def test_a_process_that_does_not_notice_the_end_of_another_ends_for_its_reason(tmp_path):
+    assert in_child(waits_for_ever, tmp_path) == 3
+    told = json.loads((tmp_path / "told.json").read_bytes())
+    assert (told["reason"], told["message"], told["exitCode"]) == ("InputMissing", "the folder is empty", 3)

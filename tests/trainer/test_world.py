@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -29,8 +30,11 @@ SAME = training_spec(
 
 
 def convolutions(classes, _size):
-    """A network of convolutions with several channels, whose place in memory matters."""
-    return nn.Sequential(
+    """A network of convolutions with several channels, whose place in memory matters.
+
+    Its first weights are not the same everywhere: a user's own network may draw from what no seed decides.
+    """
+    network = nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2),
         nn.ReLU(),
         nn.Conv2d(8, 16, 3, stride=2),
@@ -39,6 +43,10 @@ def convolutions(classes, _size):
         nn.Flatten(),
         nn.Linear(256, classes),
     )
+    if os.environ.get("PET_NODE_RANK") == "1":
+        with torch.no_grad():
+            network[-1].bias += 1.0
+    return network
 
 
 @pytest.fixture
@@ -115,6 +123,23 @@ def test_after_a_stop_two_processes_end_with_the_same_bits(tmp_path, port):
         assert codes(processes) == [0, 0]
         ends.append(load_file(desk / "models/out/last.safetensors"))
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_processes_that_see_different_checkpoints_do_not_go_on(tmp_path, port):
+    """As with a volume that nodes do not see alike."""
+    desk, other = Desk(tmp_path / "first"), Desk(tmp_path / "second")
+    image_set(desk / "captures/train", count=7)
+    shutil.copytree(desk / "captures", other / "captures", dirs_exist_ok=True)
+    first = together(desk, SPEC, port, only=[0])
+    assert codes([*first, *together(other, SPEC, port, only=[1])], 1) == [None, None]
+    until((desk / "models/out/history.jsonl").exists)
+    os.kill(first[0].pid, signal.SIGTERM)
+    assert codes(first) == [75]
+    ended = [*together(desk, SPEC, port, only=[0]), *together(other, SPEC, port, only=[1])]
+    assert codes(ended) == [1, 1]
+    assert told(desk, 0)["reason"] == "CheckpointDiffers"
+    assert "see different checkpoints (step-" in told(desk, 0)["message"]
+    assert "None)" in told(desk, 0)["message"]
 
 
 def test_one_that_is_told_to_stop_stops_all_and_they_go_on_together(tmp_path, port):

@@ -14,13 +14,14 @@ import logging
 import multiprocessing
 import os
 import socket
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from rfuav_trainer import errors, logs, storage
+from rfuav_trainer import ending, errors, logs, storage
 from rfuav_trainer.progress import Progress
 from rfuav_trainer.runtime import StopSignal
 
@@ -36,23 +37,28 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 GRACE_SECONDS = 20
-"""How long the others have to end by themselves when this one has ended."""
+"""How long the others have to end by themselves when this one has ended, and this one when another has failed."""
+LOOK_EVERY = 1.0  # seconds
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Member:
     """Another process of this pod."""
 
     rank: int
     process: SpawnProcess
     last_words: Connection
+    _told: errors.Failure | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def failure(self) -> errors.Failure | None:
         """Why it ended, once it has; None: it goes on, or ended well."""
-        if self.last_words.poll():
-            with contextlib.suppress(EOFError):
-                told: errors.Failure | None = self.last_words.recv()
-                return told
+        with self._lock:
+            if self._told is None and self.last_words.poll():
+                with contextlib.suppress(EOFError):
+                    self._told = self.last_words.recv()
+            if self._told is not None:
+                return self._told
         code = self.process.exitcode
         if code is None or code == 0:
             return None
@@ -80,8 +86,23 @@ class Crew:
     def cause(self) -> errors.Failure | None:
         """The first failure among them that is not just that they lost the others."""
         self.still_running(GRACE_SECONDS)
+        return self.failed()
+
+    def failed(self) -> errors.Failure | None:
+        """As `cause`, of those that have ended by now."""
         told = [failure for member in self.members if (failure := member.failure()) is not None]
         return next((failure for failure in told if failure.exit_code != errors.EXIT_STOPPED), None)
+
+    def watch(self, over: threading.Event) -> None:
+        """End this process when another has failed and this one has not noticed: it may wait for that one in NCCL.
+
+        Args:
+            over: set when this process ends by itself.
+        """
+        while not over.wait(LOOK_EVERY):
+            failure = self.failed()
+            if failure is not None and not over.wait(GRACE_SECONDS):
+                ending.abandon(failure)
 
 
 @contextlib.contextmanager
@@ -106,20 +127,23 @@ def crew(job: Job, work: Work, environment: Mapping[str, str] = os.environ) -> I
     def place(local: int) -> dict[str, str]:
         return {**shared, "LOCAL_RANK": str(local), "RANK": str(node * count + local)}
 
-    everyone = Crew()
+    everyone, over = Crew(), threading.Event()
     before = dict(os.environ)
     try:
         for local in range(1, count):
             everyone.members.append(_start(job, work, local, place(local)))
         os.environ.update(place(0))
         log.info("one process for each GPU", gpus=count)
+        threading.Thread(target=everyone.watch, args=(over,), daemon=True, name="crew").start()
         yield everyone
     except errors.PeerLostError as error:
+        over.set()
         cause = everyone.cause()
         if cause is None:
             raise
         raise _as_error(cause) from error
     finally:
+        over.set()
         for name in ("LOCAL_RANK", "RANK", *shared):
             os.environ.pop(name, None)
             if name in before:

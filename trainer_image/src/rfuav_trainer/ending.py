@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,14 @@ def finish(work: Callable[[Progress, runtime.StopSignal], Any]) -> NoReturn:
     progress.close()
     _write_termination_message(failure, progress.last)
     storage.leave(failure.exit_code if failure else 0)
+
+
+def abandon(failure: errors.Failure) -> NoReturn:
+    """Leave at once for a reason that another thread found, whatever the work is waiting for."""
+    log.error(failure.message, reason=failure.reason, exitCode=failure.exit_code)
+    _write_termination_message(failure, {})
+    sys.stdout.flush()
+    os._exit(failure.exit_code)
 
 
 def _display() -> Display:

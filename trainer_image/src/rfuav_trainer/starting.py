@@ -63,6 +63,8 @@ def make_learner(
     if state is None:
         _start_weights(job, spec, dataset, network)
     network.to(device)
+    if state is None:
+        world.share(network.state_dict().values())  # a user's own network may draw from more than torch's generator
     if state is not None:
         resolved = Resolved(**state["resolved"])
     else:

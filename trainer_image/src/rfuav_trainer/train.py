@@ -23,7 +23,7 @@ from rfuav_trainer.checkpoint import CheckpointStore, Saved, write_json
 from rfuav_trainer.crew import crew
 from rfuav_trainer.data import Reader
 from rfuav_trainer.dataset import Dataset, open_dataset
-from rfuav_trainer.errors import GpuOutOfMemoryError, InputError, InvalidConfigurationError, StoppedError
+from rfuav_trainer.errors import GpuOutOfMemoryError, InputError, InvalidConfigurationError, JobError, StoppedError
 from rfuav_trainer.learner import Moment
 from rfuav_trainer.loading import Batch, batches, cut
 from rfuav_trainer.position import Position, epoch_order
@@ -137,6 +137,7 @@ class Training:
         )
         self._started = time.monotonic()
         state = self._checkpoint()
+        self._check_same_checkpoint()
         self.learner, self.resolved = make_learner(job, spec, dataset, world=world, device=device, state=state)
         self.steps = math.ceil(len(dataset.train) / (self.resolved.batch_size * spec.training.gradient_accumulation))
         self.reporter = Reporter(job, spec, self.progress, samples=len(dataset.train), steps=self.steps, device=device)
@@ -323,6 +324,16 @@ class Training:
             return None
         state, self.saved = found
         return state
+
+    def _check_same_checkpoint(self) -> None:
+        """Raise JobError when the processes would go on from different checkpoints: each looks for itself."""
+        found = self.world.gather(None if self.saved is None else f"{self.saved.path.name} of {self.saved.saved_at}")
+        if len({*found}) > 1:
+            raise JobError(
+                f"the processes of the training see different checkpoints ({', '.join(str(name) for name in found)}): "
+                "name an output volume that all nodes see alike",
+                reason="CheckpointDiffers",
+            )
 
     def _resume(self, state: dict[str, Any]) -> None:
         assert self.saved is not None  # noqa: S101  (it came with the state; mypy cannot see it)

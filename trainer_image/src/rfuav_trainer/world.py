@@ -34,8 +34,11 @@ log = structlog.get_logger()
 T = TypeVar("T")
 JOIN_SECONDS = 600
 """How long the first to start waits for the others: their images may still be pulled."""
-SILENCE_SECONDS = 300
-"""How long one step may take; a process that died is noticed at once, one that hangs after this."""
+SILENCE_SECONDS = 1800
+"""How long one step may take, the saving of a checkpoint to a slow volume included; a process that died is noticed at
+once, one that hangs after this."""
+BLOCKING = "TORCH_NCCL_BLOCKING_WAIT"
+"""Has NCCL raise an error where a collective is waited for. Else torch's watchdog kills the process, without a word."""
 _LOOK_EVERY = 0.2
 
 
@@ -203,6 +206,8 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
     with _with_the_others():
         store.add("here", 1)
         _wait(lambda: store.add("here", 0) >= size, stop, f"all {size} of them, at {host}:{port}")
+    if device.type == "cuda":
+        os.environ.setdefault(BLOCKING, "1")
     with _meeting("the processes found one another, but cannot connect: let their pods reach each other on all ports"):
         distributed.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
