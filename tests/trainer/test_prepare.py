@@ -172,6 +172,34 @@ def test_crop(tmp_path, suffix):
     assert np.abs(found[5:-5, 5:-5].astype(int) - [200, 100, 50]).max() <= 25 * (suffix == ".jpg")
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "P", "LA", "I;16"])
+def test_a_picture_whose_name_says_a_format_without_its_colours(tmp_path, mode):
+    pixels = np.full((40, 60, 3), 200, np.uint8)
+    image = Image.fromarray(pixels)
+    image = (
+        Image.fromarray(np.full((40, 60), 200 * 257, np.uint16))
+        if mode == "I;16"
+        else image.convert(mode, palette=Image.Palette.ADAPTIVE)
+    )
+    (tmp_path / "all/a").mkdir(parents=True)
+    image.save(tmp_path / "all/a/x.jpg", format="PNG")
+    assert prepare.cropped(task(tmp_path / "all", tmp_path / "out"), box=(20, 10, 30, 20)).files == 1
+    found = Image.open(tmp_path / "out/a/x.jpg")
+    assert (found.format, found.size) == ("JPEG", (30, 20))
+    assert np.abs(np.asarray(found.convert("RGB")).astype(int) - 200).max() <= 5
+    made = prepare.augmented(task(tmp_path / "all", tmp_path / "more"), changes=["Sharpen"], copies=1, seed=0)
+    assert made.files == 2
+
+
+def test_levels_that_no_other_format_can_hold_make_an_unreadable_picture(tmp_path):
+    source = image_set(tmp_path / "all", count=10)
+    Image.fromarray(np.full((64, 64), -1.0, np.float32)).save(source / "beta/003.jpg", format="TIFF")
+    made = prepare.cropped(task(source, tmp_path / "out"), box=(0, 0, 8, 8))
+    assert made.unreadable.keys() == {"beta/003.jpg"}
+    assert "levels below 0" in made.unreadable["beta/003.jpg"]
+    assert not (tmp_path / "out/beta/003.jpg").exists()
+
+
 @pytest.mark.parametrize("box", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,0,4", "-1,0,5,5", "1.5,0,5,5"])
 def test_no_box(box):
     with pytest.raises(InvalidConfigurationError, match="write LEFT,TOP,WIDTH,HEIGHT"):

@@ -205,7 +205,20 @@ def _save(image: Image.Image, path: Path) -> None:
         raise InvalidConfigurationError(
             f"two pictures would be called {path.name}: rename the one in the source that ends in {COPY}<number>"
         )
-    image.save(path, quality=JPEG_QUALITY)  # a number that lossless formats do not look at
+    try:
+        image.save(path, quality=JPEG_QUALITY)  # a number that lossless formats do not look at
+    except OSError as error:
+        if error.errno is not None:  # the disk's
+            raise
+        # The format that the name says has not these colours, as JPEG has no transparency and no palette.
+        _in_colours(image).save(path, quality=JPEG_QUALITY)
+
+
+def _in_colours(image: Image.Image) -> Image.Image:
+    try:
+        return data.in_colours(image)
+    except ValueError as error:
+        raise UnreadableFileError(f"not a readable image: {error}") from error
 
 
 def _bring(path: Path, target: Path, *, link: bool) -> None:
