@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from trainer.test_train import hanging
 from trainer.trainer_kit import CLASSES, IQ, TONES, image_set, in_child, inference_spec, tone_set, weights_file
 
-from rfuav_trainer import data, infer, weights
+from rfuav_trainer import config, data, infer, inputs, weights
 from rfuav_trainer.config import Job
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
 from rfuav_trainer.loading import side_by_side
@@ -202,6 +202,144 @@ def test_shards_of_other_weights_are_not_combined(pictures):
     assert json.loads((out / "_SUCCESS").read_text())["processed"] == 15
     found = [line for shard in range(3) for line in lines(pictures, f"predictions-{shard}.jsonl")]
     assert {line["class"] for line in found} == {"alpha"}
+
+
+@pytest.mark.parametrize("changes", [{"input__pattern": "beta/*"}, {"shards": 3}], ids=["pattern", "shards"])
+def test_shards_of_an_edited_job_are_not_combined(pictures, capsys, changes):
+    """On a laptop the job's name is all that tells it from others, so its file may be edited between two shards."""
+    out = pictures / "results/out"
+    for shard in (0, 1):
+        run(pictures, inference_spec(shards=2), uid="local-job", shard=shard)
+    edited = inference_spec(**{"shards": 2, "output__overwrite": True, **changes})
+    for shard in range(edited["shards"]):
+        assert (out / "_SUCCESS").exists() == (shard == 0)
+        run(pictures, edited, uid="local-job", shard=shard)
+    assert "shards finished with other settings" in capsys.readouterr().out
+    assert json.loads((out / "_SUCCESS").read_text())["processed"] == (15 if "shards" in changes else 5)
+    found = [
+        line["path"] for shard in range(edited["shards"]) for line in lines(pictures, f"predictions-{shard}.jsonl")
+    ]
+    assert len(found) == len({*found}) == (15 if "shards" in changes else 5)
+
+
+def test_an_edited_job_overwrites_what_it_made_before(pictures):
+    """With overwrite its own earlier results, evaluation and all, as another job's; without, it is refused."""
+    out = pictures / "results/out"
+    run(pictures, inference_spec(evaluation={}), uid="local-job")
+    evaluation = {"evaluation.json", "evaluation.txt", "evaluation.html", "confusion-matrix.png"}
+    assert evaluation <= {path.name for path in out.iterdir()}
+    edited = inference_spec(input__pattern="beta/*")
+    with pytest.raises(InvalidConfigurationError, match=r"finished there with other settings.*overwrite: true"):
+        run(pictures, edited, uid="local-job")
+    edited["output"]["overwrite"] = True
+    run(pictures, edited, uid="local-job")
+    assert {path.name for path in out.iterdir()} == {
+        *("_SUCCESS", "_SUCCESS-0", "errors-0.jsonl", "job.json", "predictions-0.jsonl")
+    }
+    assert len(lines(pictures)) == 5
+    before = (out / "predictions-0.jsonl").stat().st_mtime_ns
+    run(pictures, edited, uid="local-job")  # the same once more: done before
+    assert (out / "predictions-0.jsonl").stat().st_mtime_ns == before
+
+
+def test_files_that_people_put_beside_results_stay(pictures):
+    theirs = ["errors-notes.jsonl", "predictions-merged.jsonl", "predictions-01.jsonl", "_SUCCESS-old"]
+    out = pictures / "results/out"
+    out.mkdir()
+    for name in theirs:
+        (out / name).write_text("mine")
+    run(pictures, inference_spec())
+    run(pictures, inference_spec(output__overwrite=True, input__pattern="beta/*"), uid="u2")
+    assert [(out / name).read_text() for name in theirs] == ["mine"] * 4
+
+
+@pytest.mark.parametrize("name", ["_SUCCESS", "_SUCCESS-3", "errors-0.jsonl", "predictions-7.jsonl", "evaluation.json"])
+def test_what_would_be_replaced_makes_an_output_in_use(pictures, name):
+    """Also where no job.json says whose it is: `_SUCCESS` may be a training's."""
+    out = pictures / "results/out"
+    out.mkdir()
+    (out / name).write_text("theirs")
+    with pytest.raises(InvalidConfigurationError, match=f"holds {name}: write another output.uri"):
+        run(pictures, inference_spec())
+    assert (out / name).read_text() == "theirs"
+    run(pictures, inference_spec(output__overwrite=True))
+    assert len(lines(pictures)) == 15
+
+
+@pytest.mark.parametrize("name", ["predictions-1.jsonl", "errors-0.jsonl"])
+def test_lines_that_were_removed_after_their_mark_are_missed(pictures, name):
+    spec = inference_spec(shards=2, evaluation={})
+    run(pictures, spec, shard=0)
+    run(pictures, spec, shard=1)
+    out, mark = pictures / "results/out", f"_SUCCESS-{name[-7]}"
+    (out / name).unlink()
+    (out / "_SUCCESS").unlink()
+    with pytest.raises(InputError, match=f"{name} is gone, but {mark} beside it .* remove {mark} and run that shard"):
+        run(pictures, spec, shard=1)
+    (out / mark).unlink()
+    run(pictures, spec, shard=int(name[-7]))
+    assert json.loads((out / "_SUCCESS").read_text())["processed"] == 15
+
+
+@pytest.mark.parametrize(
+    ("uri", "output"),
+    [
+        ("pvc://captures/test", "pvc://captures/test/out"),
+        ("pvc://captures/test", "pvc://captures/test"),
+        ("pvc://captures", "pvc://captures/results"),
+        ("FILE/link", "pvc://captures/test/out"),
+        ("pvc://captures/test", "FILE/link/out"),
+        ("s3://captures/test", "s3://captures/test/out/"),
+        ("s3://captures/test/", "s3://captures/test"),
+        ("s3://captures", "s3://captures/out"),
+    ],
+)
+def test_an_output_in_the_input_is_refused(pictures, uri, output):
+    """Else a second start, or another shard, would classify the annotated pictures of the first."""
+    (pictures / "captures/link").symlink_to("test")
+    uri, output = (text.replace("FILE", f"file://{pictures / 'captures'}") for text in (uri, output))
+    # As on a laptop, which may write to file://.
+    job = config.from_file(
+        pictures.write_job("InferenceJob", inference_spec(input__uri=uri, output__uri=output, output__annotate=True)),
+        mounts={name: pictures / name for name in ("captures", "models", "results")},
+    )
+    with pytest.raises(InvalidConfigurationError, match=r"lies in input.uri .*: write an output.uri outside of that"):
+        inputs.find(job, job.spec)
+
+
+def test_an_output_beside_the_input_is_none_in_it(pictures):
+    (pictures / "captures/list.jsonl").write_text('{"path": "test/alpha/000.png"}\n')
+    for number, uri in enumerate(["test", "test/alpha/000.png", "list.jsonl"]):
+        spec = inference_spec(input__uri=f"pvc://captures/{uri}", output__uri=f"pvc://captures/test{number}")
+        run(pictures, spec)
+    run(pictures, inference_spec(input__uri="pvc://captures/test/beta/001.png", output__uri="pvc://captures/test/beta"))
+    assert [line["path"] for line in lines(pictures, folder="captures/test/beta")] == ["001.png"]
+
+
+@pytest.mark.parametrize("change", ["none", "added", "torn"])
+def test_stopped_before_the_first_batch_the_unreadable_are_listed_once(recordings, monkeypatch, change):
+    folder, stop = recordings / "captures/test/beta", StopSignal()
+    (folder / "torn.iq").write_bytes(b"torn")
+    go_on = infer.Inference._go_on
+
+    def go_on_and_stop(inference, shard):
+        go_on(inference, shard)
+        stop.request()
+
+    spec = inference_spec(errorThreshold=0.5)
+    with monkeypatch.context() as patch, pytest.raises(StoppedError, match="after 0 of 18 inputs"):
+        patch.setattr(infer.Inference, "_go_on", go_on_and_stop)
+        patch.setattr(infer, "batches", lambda *_, **__: iter(()))  # as several readers give none by then
+        run(recordings, spec, stop=stop)
+    expected = ["beta/torn.iq"]
+    if change != "none":  # of the samples to read, `added` changes none
+        name = "added.iq" if change == "added" else "001.iq"
+        (folder / name).write_bytes(b"torn")
+        expected = sorted([*expected, f"beta/{name}"])
+    run(recordings, spec)
+    assert [line["path"] for line in lines(recordings, "errors-0.jsonl")] == expected
+    mark = json.loads((recordings / "results/out/_SUCCESS-0").read_text())
+    assert (mark["processed"], mark["failed"]) == (15 if change == "torn" else 18, len(expected))
 
 
 def _die(environment, at, method, rest):

@@ -372,3 +372,16 @@ def test_start_weights_of_other_pictures_are_said(desk, recordings, fft_size, fo
     assert ended.code == 0, ended.output
     said = [event["differences"] for event in ended.events if "drawn otherwise" in event["event"]]
     assert said == ([] if found is None else [found])
+
+
+@pytest.mark.parametrize("field", ["train", "validation"])
+def test_an_output_in_the_data_is_refused(desk, field):
+    """Else a second start would take its folder for a class."""
+    image_set(desk / "captures/train", count=2)
+    image_set(desk / "captures/val", count=2)
+    place = {"train": "train", "validation": "val"}[field]
+    spec = training_spec(dataset__validation={"uri": "pvc://captures/val"}, output__uri=f"pvc://captures/{place}/out")
+    ended = desk.pod("TrainingJob", spec)
+    assert ended.code == 2
+    assert f"lies in dataset.{field}.uri pvc://captures/{place}" in ended.termination["message"]
+    assert not (desk / f"captures/{place}/out").exists()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rfuav_crds import Iq, TrainingJobSpec, parse_quantity
-from rfuav_trainer import data, manifest
+from rfuav_trainer import data, manifest, outgoing
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.spectrogram import SpectrogramParameters
 from rfuav_trainer.splitting import split
@@ -124,8 +124,11 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
 
     Raises:
         InputError: folders, manifests or files are missing, or too many cannot be read.
-        InvalidConfigurationError: the classes are not what the job says.
+        InvalidConfigurationError: the classes are not what the job says, or its output lies in its data.
     """
+    outgoing.check_apart(job, spec.dataset.train.uri, "dataset.train.uri")
+    if spec.dataset.validation.uri is not None:
+        outgoing.check_apart(job, spec.dataset.validation.uri, "dataset.validation.uri")
     source = _Source(job, spec.dataset.train.uri, "dataset.train.uri")
     classes = source.classes()
     if spec.model.num_classes not in (None, len(classes)):

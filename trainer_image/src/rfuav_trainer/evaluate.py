@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import torch
 
-from rfuav_trainer import data, outgoing
+from rfuav_trainer import data, outgoing, runtime
 from rfuav_trainer.conditions import conditions, first_folder, in_class
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.metrics import CONFIDENCES, Tally
@@ -162,8 +162,19 @@ def check_labels(labels: Mapping[str, str], classes: Sequence[str], root: Path) 
 
 
 def read_lines(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """The JSON objects of several JSON Lines files, one after the other."""
+    """The JSON objects of several JSON Lines files of shards that are done, one after the other.
+
+    Raises:
+        InputError: one was removed since.
+    """
     for path in paths:
-        with outgoing.reading(path) as here, here.open("rb") as stream:
-            for line in stream:
-                yield json.loads(line)
+        try:
+            with outgoing.reading(path) as here, here.open("rb") as stream:
+                for line in stream:
+                    yield json.loads(line)
+        except FileNotFoundError as error:
+            mark = f"{runtime.SUCCESS}-{path.stem.rpartition('-')[2]}"
+            raise InputError(
+                f"{outgoing.shown(path)} is gone, but {mark} beside it says that the shard is done: put the file back, "
+                f"or remove {mark} and run that shard again"
+            ) from error

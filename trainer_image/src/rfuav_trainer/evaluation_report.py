@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONTENT, TABLE, PAGE, PICTURE = "evaluation.json", "evaluation.txt", "evaluation.html", "confusion-matrix.png"
+FILES = (CONTENT, TABLE, PAGE, PICTURE)
 MOST_INCHES = 30.0  # the picture's side, at 100 points an inch; beyond, cells shrink and not every class is named
 MOST_NUMBERS = 20  # classes; beyond, counts are not written into the picture's cells
 GROUP_COLUMNS = {

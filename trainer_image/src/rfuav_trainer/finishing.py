@@ -40,9 +40,13 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
         InvalidConfigurationError: the weights were replaced between two shards.
     """
     marks = [runtime.read_mark(output / f"{runtime.SUCCESS}-{shard}") for shard in range(spec.shards)]
-    own = [mark for mark in marks if mark is not None and mark.get("uid") == job.uid]
+    theirs = [mark for mark in marks if mark is not None and mark.get("uid") == job.uid]
+    own = [mark for mark in theirs if mark.get("fingerprint") == job.fingerprint()]
     if len(own) < spec.shards:
         log.info("other shards still work", done=len(own), shards=spec.shards)
+        if len(own) < len(theirs):  # on a laptop the job's file may be edited under the same name
+            earlier = [mark["shard"] for mark in theirs if mark not in own]
+            log.warning("shards finished with other settings: run them again", others=earlier[:MOST_SHOWN])
         return {}
     _check_network(own, output)
     totals = {key: sum(mark[key] for mark in own) for key in ("files", "processed", "failed")}

@@ -153,7 +153,7 @@ class Inference:
 
     def _go_on(self, shard: results.ShardResults) -> None:
         """Count what an earlier start has done; a fresh start begins with the files that the listing could not read."""
-        if shard.done:
+        if shard.goes_on:
             for line in shard.earlier("errors"):
                 self.unreadable[line["path"]] = line["reason"]
                 self.failed += 1
@@ -261,6 +261,8 @@ class Inference:
         digest = hashlib.sha256(f"{self.classifier.digest}\0{self.classifier.precision}\n".encode())
         for sample in self.listing.samples:
             digest.update(os.fsencode(f"{sample.name}\0{sample.frame}\0{self._stated(sample)}\n"))
+        for name in self.listing.unreadable:  # they have lines too, written at the very beginning
+            digest.update(os.fsencode(f"{name}\0unreadable\n"))
         return digest.hexdigest()
 
     def _report(self, *, now: bool = False) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rfuav_trainer import data, manifest
+from rfuav_trainer import data, manifest, outgoing
 from rfuav_trainer.conditions import first_folder
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ def find(job: Job, spec: InferenceJobSpec) -> Inputs:
 
     Raises:
         InputError: nothing is there, both formats are and none was chosen, or the manifest is wrong.
+        InvalidConfigurationError: the job's output lies in its input.
     """
+    outgoing.check_apart(job, spec.input.uri, WHERE)
     path = job.path(spec.input.uri, WHERE)
     if manifest.is_manifest(path):
         rows = manifest.read(path, where=WHERE, labelled=False)

@@ -14,8 +14,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rfuav_trainer.errors import StoppedError
+from rfuav_trainer.errors import InvalidConfigurationError, StoppedError
 from rfuav_trainer.remote import SCHEME, Remote
+from rfuav_trainer.stores import REMOTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +50,26 @@ def opened(job: Job) -> Iterator[Path]:
     finally:
         _remotes.remove(output)
         output.close()
+
+
+def check_apart(job: Job, uri: str, where: str) -> None:
+    """See to it that the job does not read what it writes: its output is not the folder `uri`, nor below it.
+
+    Raises:
+        InputError: a claim is not mounted.
+        InvalidConfigurationError: it is.
+    """
+    output = job.spec.output.uri
+    if output.startswith(f"{SCHEME}://") or uri.partition("://")[0] in REMOTE:
+        inside = f"{output.rstrip('/')}/".startswith(f"{uri.rstrip('/')}/")  # a place in a store has one name
+    else:
+        folder = job.path(uri, where).resolve()
+        inside = folder.is_dir() and job.path(output, "output.uri").resolve().is_relative_to(folder)
+    if inside:
+        raise InvalidConfigurationError(
+            f"output.uri {output} lies in {where} {uri}, so the job would take what it writes for its input: write an "
+            f"output.uri outside of that folder, or a folder of its own for the data in {where}"
+        )
 
 
 def written(path: Path, *, last: bool = False, keep: bool = False) -> None:

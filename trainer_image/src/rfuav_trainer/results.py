@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import structlog
 
 from rfuav_crds import InferenceJobSpec
-from rfuav_trainer import outgoing, runtime
+from rfuav_trainer import evaluation_report, outgoing, runtime
 from rfuav_trainer.checkpoint import sync_folder, write_json
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.pieces import Pieces
@@ -38,6 +38,8 @@ REMOTE_COMMIT_SECONDS = 30.0
 KINDS = ("predictions", "errors")
 VIDEO = "video"
 PARTS = (*KINDS, VIDEO)
+OF_THE_WHOLE = (runtime.SUCCESS, *evaluation_report.FILES)
+"""What the shard that finds all others done writes for the whole job."""
 
 
 def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
@@ -56,11 +58,11 @@ def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
         if found is None:  # torn: its writer died, or the disk was full, before there was any result
             write_json(owner, content)
     if found is None:
-        strangers = [p.name for p in outgoing.found(folder, "predictions-*.jsonl")]
+        strangers = [*_of_shards(folder), *(path for name in OF_THE_WHOLE for path in outgoing.found(folder, name))]
         if strangers and not overwrite:
             outgoing.remove(owner)
             raise InvalidConfigurationError(
-                f"output.uri: {outgoing.shown(folder)} holds {strangers[0]}: write another output.uri, or "
+                f"output.uri: {outgoing.shown(folder)} holds {strangers[0].name}: write another output.uri, or "
                 "output.overwrite: true",
                 reason="OutputInUse",
             )
@@ -77,18 +79,31 @@ def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
 
 
 def _remove_foreign(folder: Path, job: Job) -> None:
-    """Remove another job's marks, predictions and errors, so that they are not taken for this job's.
+    """Remove another job's marks, predictions, errors and evaluation, so that they are not taken for this job's.
 
     Each shard clears its own place and those that no shard of this job has: another may have begun, or even ended,
-    and a late one must not remove what it wrote.
+    and a late one must not remove what it wrote. The whole job's files wait for this shard.
     """
     assert isinstance(job.spec, InferenceJobSpec)  # noqa: S101  (shards are an InferenceJob's)
-    outgoing.remove(folder / runtime.SUCCESS)  # the whole job's, which waits for this shard
+    for name in OF_THE_WHOLE:
+        outgoing.remove(folder / name)
+    for path, number in _of_shards(folder).items():
+        if number == job.shard or number >= job.spec.shards:
+            outgoing.remove(path)
+
+
+def _of_shards(folder: Path) -> dict[Path, int]:
+    """The marks, predictions and errors of shards, of whatever job, with the shard's number.
+
+    Other names, as predictions-merged.jsonl, are of people.
+    """
+    found = {}
     for pattern in (f"{runtime.SUCCESS}-*", *(f"{kind}-*.jsonl" for kind in KINDS)):
         for path in outgoing.found(folder, pattern):
             number = path.name.removesuffix(".jsonl").rpartition("-")[2]
-            if not number.isdecimal() or int(number) == job.shard or int(number) >= job.spec.shards:
-                outgoing.remove(path)
+            if number.isdecimal() and path.name == pattern.replace("*", str(int(number))):
+                found[path] = int(number)
+    return found
 
 
 def _patiently(owner: Path) -> dict[str, Any] | None:
@@ -116,6 +131,8 @@ class ShardResults:
         self._streams: dict[str, IO[bytes]] = {}
         self._pieces = Pieces({kind: self.part(kind) for kind in PARTS})
         self._committed = time.monotonic()
+        self.goes_on = False
+        """Whether an earlier start's lines are kept, be they of no input yet, but of files that the listing refused."""
         self.done = 0
         """Inputs whose lines are safely written."""
         self.sizes = dict.fromkeys(PARTS, 0)
@@ -145,7 +162,7 @@ class ShardResults:
             and all(self.part(k).is_file() and self.part(k).stat().st_size >= state["sizes"][k] for k in PARTS)
         )
         if good:
-            self.done, self.sizes = state["done"], state["sizes"]
+            self.goes_on, self.done, self.sizes = True, state["done"], state["sizes"]
         else:
             self._pieces.clear()
         for kind in PARTS:
@@ -153,7 +170,7 @@ class ShardResults:
             stream.truncate(self.sizes[kind])
             stream.seek(0, os.SEEK_END)
             self._streams[kind] = stream
-        if self.done:
+        if self.goes_on:
             log.info("going on after an earlier start", done=self.done)
         return self
 
@@ -165,7 +182,7 @@ class ShardResults:
 
     def earlier(self, kind: str) -> Iterator[dict[str, Any]]:
         """The lines of `kind` that an earlier start wrote, one after the other."""
-        if self.done:
+        if self.goes_on:
             with self.part(kind).open("rb") as stream:
                 yield from map(json.loads, stream)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from rfuav_crds import InferenceJobSpec
 from rfuav_trainer import outgoing
 from rfuav_trainer.errors import InvalidConfigurationError, StoppedError
 from rfuav_trainer.progress import now
@@ -135,7 +136,7 @@ def read_mark(path: Path) -> dict[str, Any] | None:
 
 
 def finished_before(path: Path, job: Job) -> dict[str, Any] | None:
-    """This job's own mark of success at `path`, or None.
+    """This job's own mark of success at `path`, or None; also when it is to be overwritten, being of other settings.
 
     Raises:
         InvalidConfigurationError: the same job finished there with other settings (a job file edited on a laptop).
@@ -144,9 +145,11 @@ def finished_before(path: Path, job: Job) -> dict[str, Any] | None:
     if mark is None or mark.get("uid") != job.uid:
         return None
     if mark.get("fingerprint") != job.fingerprint():
+        if isinstance(job.spec, InferenceJobSpec) and job.spec.output.overwrite:
+            return None
         raise InvalidConfigurationError(
             f"{outgoing.shown(path)} says that job {job.name!r} finished there with other settings: choose another "
-            "name or output, or remove that file",
+            "name or output, remove that file, or, for an InferenceJob, write output.overwrite: true",
             reason="OutputInUse",
         )
     return mark
