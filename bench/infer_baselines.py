@@ -2,7 +2,8 @@
 
 `reference_*` do what the reference service does: one input after the other in float32, PIL and torchvision's transforms
 for images; SciPy's transform and a figure of matplotlib for each frame of a recording. `tuned` is plain PyTorch as a
-good tutorial has it: a DataLoader with workers, batches, channels last, bfloat16 where the processor multiplies it.
+good tutorial has it: a DataLoader with workers, batches, channels last, bfloat16 where the processor multiplies it; on
+a GPU with pinned memory too.
 """
 
 import io
@@ -22,7 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 mpl.use("Agg")
-SIZE, BATCH = 224, 16
+SIZE = 224
+BATCH = {"cpu": 16, "cuda": 256}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FRAME, POINTS, RATE = 10_000_000, 1024, 100e6
 TRANSFORM = transforms.Compose(
@@ -40,15 +42,17 @@ def _line(stream: Any, name: str, scores: torch.Tensor) -> None:
 
 
 def reference_images(network: nn.Module, files: list[Path], output: Path) -> None:
-    """One image at a time."""
+    """One image at a time, on the network's device."""
+    device = next(network.parameters()).device
     with output.open("w") as stream, torch.no_grad():
         for path in files:
             image = TRANSFORM(Image.open(path).convert("RGB"))
-            _line(stream, path.name, functional.softmax(network(image.unsqueeze(0)), dim=1)[0])
+            _line(stream, path.name, functional.softmax(network(image.unsqueeze(0).to(device)), dim=1)[0].cpu())
 
 
 def reference_iq(network: nn.Module, recording: Path, frames: int, output: Path) -> None:
     """A frame at a time: transform, decibels, a figure in colours, back from PNG, through the network."""
+    device = next(network.parameters()).device
     with output.open("w") as stream, torch.no_grad():
         for frame in range(frames):
             values = np.fromfile(recording, dtype=np.float32, count=2 * FRAME, offset=frame * FRAME * 8)
@@ -65,7 +69,7 @@ def reference_iq(network: nn.Module, recording: Path, frames: int, output: Path)
             plt.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0)
             plt.close()
             image = TRANSFORM(Image.open(buffer).convert("RGB"))
-            _line(stream, f"{frame}", functional.softmax(network(image.unsqueeze(0)), dim=1)[0])
+            _line(stream, f"{frame}", functional.softmax(network(image.unsqueeze(0).to(device)), dim=1)[0].cpu())
 
 
 # --- tuned plain PyTorch
@@ -102,13 +106,25 @@ class Frames(Dataset[torch.Tensor]):
         return ((small - small.min()) / (small.max() - small.min())).expand(3, -1, -1)
 
 
-def tuned(network: nn.Module, dataset: Dataset[torch.Tensor], output: Path, *, workers: int, bf16: bool) -> None:
-    """Batches from worker processes."""
+def tuned(
+    network: nn.Module,
+    dataset: Images | Frames,
+    output: Path,
+    *,
+    workers: int,
+    autocast: torch.autocast,
+) -> None:
+    """Batches from worker processes, on the network's device."""
+    device = next(network.parameters()).device
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    gpu = device.type == "cuda"
+    size = BATCH[device.type]
+    if gpu:  # such large batches would leave workers without any
+        size = max(1, min(size, len(dataset) // max(1, workers)))
     number = 0
-    with output.open("w") as stream, torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        for batch in DataLoader(dataset, BATCH, num_workers=workers):
-            scores = network(batch.contiguous(memory_format=torch.channels_last)).float().softmax(dim=1)
-            for row in scores:
+    with output.open("w") as stream, torch.inference_mode(), autocast:
+        for batch in DataLoader(dataset, size, num_workers=workers, pin_memory=gpu):
+            given = batch.to(device, non_blocking=True, memory_format=torch.channels_last)
+            for row in network(given).float().softmax(dim=1).cpu():
                 _line(stream, f"{number}", row)
                 number += 1

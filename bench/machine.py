@@ -4,6 +4,8 @@ import json
 import os
 import platform
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,22 @@ def device() -> str:
     import torch  # noqa: PLC0415  (the operator's benchmarks have none)
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def seconds(act: Callable[[], object]) -> float:
+    """How long `act` takes, with what it leaves to a GPU."""
+    began = clock()
+    act()
+    return clock() - began
+
+
+def clock() -> float:
+    """Seconds, read when the GPU, where there is one, has done what it was given."""
+    import torch  # noqa: PLC0415
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def report(name: str, figures: dict[str, Any]) -> None:
