@@ -3,7 +3,8 @@
 Ours is the trainer itself, running a TrainingJob; its epochs are taken from the first read to the last step. Against
 it, on the same files in the same run: the reference service's way, and tuned plain PyTorch (bench/baselines.py). The
 sides take turns, so that what else runs on the machine disturbs them alike. `limit` is the network alone (forward,
-backward, optimizer) on pictures in memory.
+backward, optimizer) on pictures in memory. On a GPU each model also has `matmul` (its matrix products against the best
+of the GPU), `gpuIdle` and `compileSeconds`.
 
     python -m bench.train [--models resnet18 vit_b_16] [--images 48] [--epochs 3] [--rounds 1] [--batch 8] [--threads 2]
 """
@@ -15,22 +16,21 @@ import os
 import statistics
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from bench import baselines, machine
+from bench import baselines, gpu, machine
 from PIL import Image
 
 from rfuav_trainer import config, precision, train
 from rfuav_trainer.progress import Progress
 from rfuav_trainer.runtime import StopSignal
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
+DEFAULTS = {"cpu": {"images": 48, "batch": 8}, "cuda": {"images": 2048, "batch": 128}}
+"""A GPU needs more to have something to do."""
 CLASSES, SIZE, PIXELS = 4, 224, 640
 MODELS = ("resnet18", "swin_v2_t", "vit_b_16")
 
@@ -89,26 +89,36 @@ def job_file(output: Path, spec: dict[str, Any]) -> Path:
     return path
 
 
-def ours(architecture: str, data: Path, *, epochs: int, batch: int, gpu: bool) -> list[float]:
-    """Seconds of every epoch's training in a job; validating and saving, which the others do not do, are left out."""
+def ours(
+    architecture: str,
+    data: Path,
+    *,
+    epochs: int,
+    batch: int,
+    gpus: int,
+    measure: Callable[[Callable[[], object]], Any] = machine.seconds,
+) -> list[Any]:
+    """Seconds (or another `measure`) of every epoch's training in a job.
+
+    Validating and saving, which the others do not do, are left out.
+    """
     with tempfile.TemporaryDirectory() as output:
-        path = write_job(Path(output), data, architecture, epochs=epochs, batch=batch, gpus=int(gpu), every=epochs)
-        seconds: list[float] = []
+        path = write_job(Path(output), data, architecture, epochs=epochs, batch=batch, gpus=gpus, every=epochs)
+        measured: list[Any] = []
         run_epoch = train.Training._train_epoch  # noqa: SLF001  (what the others do as well)
 
-        def timed(training: train.Training) -> dict[str, float]:
-            began = time.perf_counter()
-            found = run_epoch(training)
-            seconds.append(time.perf_counter() - began)
+        def watched(training: train.Training) -> dict[str, float]:
+            found: dict[str, float] = {}
+            measured.append(measure(lambda: found.update(run_epoch(training))))
             return found
 
-        train.Training._train_epoch = timed  # noqa: SLF001
+        train.Training._train_epoch = watched  # noqa: SLF001
         try:
             train.run(config.from_file(path), Progress(None), StopSignal())
         finally:
             train.Training._train_epoch = run_epoch  # noqa: SLF001
             torch.use_deterministic_algorithms(False)  # the others' way
-        return seconds
+        return measured
 
 
 def compare(architecture: str, data: Path, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -117,11 +127,20 @@ def compare(architecture: str, data: Path, options: argparse.Namespace, device: 
     shared = {"classes": CLASSES, "size": SIZE, "device": device}
     root, epochs, batch = data / "train", options.epochs, options.batch
     workers = min(8, os.cpu_count() or 1)
+    gpus = int(device.type == "cuda")
+    compiling: list[float] = []
     sides: dict[str, Callable[[], list[float]]] = {
-        "ours": lambda: ours(architecture, data, epochs=epochs, batch=batch, gpu=device.type == "cuda"),
+        "ours": lambda: ours(architecture, data, epochs=epochs, batch=batch, gpus=gpus),
         "reference": lambda: baselines.reference(architecture, root, epochs=epochs, **shared),
         "tuned": lambda: baselines.tuned(
-            architecture, root, epochs=epochs, batch=batch, workers=workers, half=half, **shared
+            architecture,
+            root,
+            epochs=epochs,
+            batch=batch,
+            workers=workers,
+            half=half,
+            compiled=compiling.append,
+            **shared,
         ),
     }
     seconds: dict[str, list[list[float]]] = {name: [] for name in sides}
@@ -129,6 +148,7 @@ def compare(architecture: str, data: Path, options: argparse.Namespace, device: 
     for turn in range(options.rounds):
         for name, side in sides.items():
             torch.manual_seed(0)
+            torch.backends.cudnn.benchmark = name != "reference"  # ours turns it on, the reference never does
             seconds[name].append(side())
             print(f"{architecture} {turn} {name}: {[round(s, 2) for s in seconds[name][-1]]} s", file=sys.stderr)
         steps = max(2, options.images // batch)
@@ -136,7 +156,7 @@ def compare(architecture: str, data: Path, options: argparse.Namespace, device: 
     whole = {name: options.images * epochs / statistics.median(sum(s) for s in runs) for name, runs in seconds.items()}
     later = {name: options.images / statistics.median(t for s in runs for t in s[1:]) for name, runs in seconds.items()}
     limit = statistics.median(limits)
-    return {
+    found = {
         **{name: round(value, 2) for name, value in whole.items()},
         "ratio": round(whole["ours"] / whole["reference"], 2),
         "to_tuned": round(whole["ours"] / whole["tuned"], 2),
@@ -144,22 +164,33 @@ def compare(architecture: str, data: Path, options: argparse.Namespace, device: 
         "limit": round(limit, 2),
         "of_limit": round(later["ours"] / limit, 2),
     }
+    if not gpus:
+        return found
+    # A job of its own: a profile costs time. Of its two epochs the first decodes, and starts the profiler.
+    profiled = ours(architecture, data, epochs=2, batch=batch, gpus=gpus, measure=gpu.idle)[-1]
+    operations = gpu.flops(architecture, CLASSES, SIZE)
+    return {
+        **found,
+        "matmul": gpu.against_matmul(later["ours"], operations, gpu.matmul_rate()),
+        "gpuIdle": None if profiled is None else round(profiled, 3),
+        "compileSeconds": round(compiling[0], 1),
+    }
 
 
 def main() -> None:
     """One run."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--images", type=int, default=DEFAULTS[device.type]["images"])
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=DEFAULTS[device.type]["batch"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
     if options.epochs < 2:
         parser.error("--epochs: write 2 or more, the first is told apart from the later")
     torch.set_num_threads(options.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         data = Path(folder)
         write_pictures(data / "train", options.images)
