@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -202,6 +203,14 @@ def test_shards_of_other_weights_are_not_combined(pictures):
     assert json.loads((out / "_SUCCESS").read_text())["processed"] == 15
     found = [line for shard in range(3) for line in lines(pictures, f"predictions-{shard}.jsonl")]
     assert {line["class"] for line in found} == {"alpha"}
+
+
+def test_pictures_that_are_asked_for_between_two_starts_are_all_there(pictures):
+    stop = StopSignal()
+    with pytest.raises(StoppedError):
+        run(pictures, inference_spec(batchSize=4), watcher=Watcher(4, stop.request), stop=stop)
+    run(pictures, inference_spec(batchSize=4, output__annotate=True))
+    assert len(list((pictures / "results/out/annotated").rglob("*.png"))) == 15
 
 
 @pytest.mark.parametrize("changes", [{"input__pattern": "beta/*"}, {"shards": 3}], ids=["pattern", "shards"])
@@ -419,7 +428,7 @@ def test_unreadable_inputs_are_listed_and_tolerated_up_to_the_threshold(pictures
     assert error["path"] == "beta/001.png"
     assert "not a readable image" in error["reason"]
     assert len(lines(pictures)) == 14
-    with pytest.raises(InputError, match="1 of 15 files cannot be read whole, more than 5%: beta/001.png") as caught:
+    with pytest.raises(InputError, match="1 of 15 files cannot be read, more than 5%: beta/001.png") as caught:
         run(pictures, inference_spec(output__uri="pvc://results/strict"), uid="u2")
     assert (caught.value.reason, caught.value.exit_code) == ("TooManyUnreadable", 3)
     assert len(lines(pictures, folder="results/strict")) == 14  # what it has is written, but not marked
@@ -427,6 +436,29 @@ def test_unreadable_inputs_are_listed_and_tolerated_up_to_the_threshold(pictures
 
 
 SHARDS = 4
+
+
+def broken(path, frames):
+    """Put no numbers into some frames of a recording of `tone_set`."""
+    samples = np.fromfile(path, "<f4")
+    for frame in frames:
+        samples[2 * 4096 * frame] = np.nan
+    samples.tofile(path)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_frame_that_cannot_be_read_is_one_of_many(recordings, shards):
+    """A recording of an hour is not lost for a tenth of a second of it; of 18 frames two are."""
+    broken(recordings / "captures/test/beta/001.iq", [1])
+    broken(recordings / "captures/test/alpha/000.iq", [2])
+    for shard in range(shards):
+        run(recordings, inference_spec(shards=shards, errorThreshold=2 / 18), shard=shard)
+    mark = json.loads((recordings / "results/out/_SUCCESS").read_text())
+    assert (mark["processed"], mark["failed"]) == (16, 2)
+    spec = inference_spec(shards=shards, errorThreshold=0.1, output__uri="pvc://results/strict")
+    with pytest.raises(InputError, match=r"2 of 18 frames cannot be read, more than 10%: .*/00\d.iq, frame \d: frame"):
+        for shard in range(shards):
+            run(recordings, spec, shard=shard)
 
 
 def test_with_shards_the_threshold_is_the_whole_jobs(pictures):
@@ -444,9 +476,7 @@ def test_with_shards_the_threshold_is_the_whole_jobs(pictures):
     for shard in others:
         run(pictures, spec, uid="u2", shard=shard)
     for _ in range(2):  # started again, it fails again
-        with pytest.raises(
-            InputError, match="1 of 15 files cannot be read whole, more than 5%: beta/001.png"
-        ) as caught:
+        with pytest.raises(InputError, match="1 of 15 files cannot be read, more than 5%: beta/001.png") as caught:
             run(pictures, spec, uid="u2", shard=last)
         assert (caught.value.reason, caught.value.exit_code) == ("TooManyUnreadable", 3)
     assert not (pictures / "results/strict/_SUCCESS").exists()

@@ -186,7 +186,7 @@ def test_a_path_that_no_file_can_have_is_a_file_that_is_not_there(desk):
     root = image_set(desk / "captures", count=4)
     name = f"alpha/{'x' * 300}.png"
     write(root / "train.jsonl", [*rows_of(root), {"path": name, "label": "alpha"}])
-    assert opened(desk, manifest_spec(dataset__errorThreshold=0.1)).unreadable == {name: manifest.MISSING}
+    assert opened(desk, manifest_spec(dataset__errorThreshold=0.1)).unreadable.files == {name: manifest.MISSING}
 
 
 def test_missing_and_corrupt_files_are_listed_up_to_the_threshold(desk):
@@ -198,9 +198,7 @@ def test_missing_and_corrupt_files_are_listed_up_to_the_threshold(desk):
     assert ended.code == 0, ended.output
     report = json.loads((desk / "models/out/report.json").read_bytes())
     assert report["unreadable"].keys() == {"alpha/gone.png", "beta/003.png"}
-    with pytest.raises(
-        InputError, match="1 of 31 files cannot be read whole, more than 2%: alpha/gone.png: does not exist"
-    ):
+    with pytest.raises(InputError, match="1 of 31 files cannot be read, more than 2%: alpha/gone.png: does not exist"):
         opened(desk, manifest_spec(dataset__errorThreshold=0.02))
 
 

@@ -312,7 +312,7 @@ def test_too_many_corrupt_images_end_the_job(image_desk):
     for number in range(2):
         (image_desk / f"captures/train/beta/{number:03d}.png").write_bytes(b"no image")
     with pytest.raises(
-        InputError, match=r"2 of 24 files cannot be read whole, more than 5%: beta/00\d.png: not a readable"
+        InputError, match=r"2 of 24 files cannot be read, more than 5%: beta/00\d.png: not a readable"
     ) as caught:
         run(image_desk, training_spec(training__epochs=1))
     assert caught.value.reason == "TooManyUnreadable"
@@ -385,3 +385,18 @@ def test_an_output_in_the_data_is_refused(desk, field):
     assert ended.code == 2
     assert f"lies in dataset.{field}.uri pvc://captures/{place}" in ended.termination["message"]
     assert not (desk / f"captures/{place}/out").exists()
+
+
+def test_a_frame_that_cannot_be_read_is_one_of_many_also_after_a_stop(desk):
+    root = tone_set(desk / "captures/train", count=4, frames=10)
+    for name in ("alpha/000.iq", "beta/001.iq", "gamma/002.iq"):
+        samples = np.fromfile(root / name, "<f4")
+        samples[0] = np.nan
+        samples.tofile(root / name)
+    spec = training_spec(dataset__iq=IQ, training__epochs=2, dataset__errorThreshold=0.03)
+    interrupted(desk, spec, 1)
+    run(desk, spec)
+    found = json.loads((desk / "models/out/report.json").read_bytes())["unreadable"]
+    assert found.keys() == {f"{name}, frame 0" for name in ("alpha/000.iq", "beta/001.iq", "gamma/002.iq")}
+    with pytest.raises(InputError, match=r"3 of 120 frames cannot be read, more than 2%"):
+        run(desk, {**spec, "dataset": {**spec["dataset"], "errorThreshold": 0.02}}, uid="u2")

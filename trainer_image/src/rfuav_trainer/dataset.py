@@ -5,7 +5,7 @@ In: spec.dataset. Out: a `Dataset`, or an error that says what is missing where.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -17,7 +17,7 @@ from rfuav_trainer.spectrogram import SpectrogramParameters
 from rfuav_trainer.splitting import split
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
     from rfuav_trainer.config import Job
 
@@ -28,6 +28,41 @@ SHOWN = 3
 
 
 @dataclass
+class Unreadable:
+    """What cannot be read, with the reasons: whole files (or pictures), and single frames of recordings."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    frames: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, frame: int | None, reason: str) -> bool:
+        """Take note of one; whether it is new."""
+        noted, key = (self.files, name) if frame is None else (self.frames, f"{name}, frame {frame}")
+        new = key not in noted
+        noted.setdefault(key, reason)
+        return new
+
+    def merge(self, other: Unreadable) -> None:
+        """Take note of what another found."""
+        self.files.update(other.files)
+        self.frames.update(other.frames)
+
+    def all(self) -> dict[str, str]:
+        """Both, by name."""
+        return {**self.files, **self.frames}
+
+    def check(self, threshold: float, *, files: int, frames: int) -> None:
+        """Raise InputError (TooManyUnreadable) when more than `threshold` of all files, or of all frames, are here."""
+        for found, total, what in ((self.files, files, "files"), (self.frames, frames, "frames")):
+            if len(found) > threshold * total:
+                shown = "; ".join(f"{name}: {reason}" for name, reason in list(found.items())[:SHOWN])
+                raise InputError(
+                    f"{len(found)} of {total} {what} cannot be read, more than {threshold:.0%}: {shown}"
+                    + ("; ..." if len(found) > SHOWN else ""),
+                    reason="TooManyUnreadable",
+                )
+
+
+@dataclass
 class Dataset:
     """What a training learns from and is measured on; `unreadable` grows while files turn out to be corrupt."""
 
@@ -35,33 +70,25 @@ class Dataset:
     validation: list[data.Sample]
     classes: list[str]
     preprocessing: data.Preprocessing
-    unreadable: dict[str, str]
+    unreadable: Unreadable
     files: int
     error_threshold: float
 
-    def pass_over(self, found: Mapping[str, str]) -> None:
-        """Take note of unreadable files.
+    def pass_over(self, found: Iterable[tuple[data.Sample, str]], folder: str = "") -> None:
+        """Take note of unreadable samples, whose names follow `folder`.
 
         Raises:
-            InputError: they are more than the threshold's share of all files.
+            InputError: they are more than the threshold's share.
         """
-        for name, reason in found.items():
-            if name not in self.unreadable:
-                self.unreadable[name] = reason
-                log.warning("unreadable file passed over", file=name, problem=reason)
-        check_share(self.unreadable, self.files, self.error_threshold)
+        for sample, reason in found:
+            if self.unreadable.add(folder + sample.name, sample.frame, reason):
+                log.warning("unreadable file passed over", file=folder + sample.name, problem=reason)
+        self.check()
 
-
-def check_share(unreadable: Mapping[str, str], files: int, threshold: float) -> None:
-    """Raise InputError (TooManyUnreadable) when more than `threshold` of all files cannot be read whole."""
-    if len(unreadable) <= threshold * files:
-        return
-    shown = "; ".join(f"{name}: {reason}" for name, reason in list(unreadable.items())[:SHOWN])
-    raise InputError(
-        f"{len(unreadable)} of {files} files cannot be read whole, more than {threshold:.0%}: {shown}"
-        + ("; ..." if len(unreadable) > SHOWN else ""),
-        reason="TooManyUnreadable",
-    )
+    def check(self) -> None:
+        """Raise InputError when more cannot be read than the threshold's share."""
+        frames = sum(sample.frame is not None for part in (self.train, self.validation) for sample in part)
+        self.unreadable.check(self.error_threshold, files=self.files, frames=frames)
 
 
 def spectrogram_parameters(iq: Iq) -> SpectrogramParameters:
@@ -152,8 +179,10 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
     else:
         parts = split(train.samples, classes, spec.dataset.validation.fraction or 0.0, spec.training.seed)
         files, unreadable = train.files, train.unreadable
-    dataset = Dataset(*parts, classes, preprocessing, {}, files, spec.dataset.error_threshold)
-    dataset.pass_over(unreadable)
+    for name, reason in unreadable.items():
+        log.warning("unreadable file passed over", file=name, problem=reason)
+    dataset = Dataset(*parts, classes, preprocessing, Unreadable(unreadable), files, spec.dataset.error_threshold)
+    dataset.check()
     return dataset
 
 

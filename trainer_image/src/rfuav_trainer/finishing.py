@@ -13,7 +13,7 @@ import structlog
 from rfuav_trainer import evaluate as evaluation
 from rfuav_trainer import evaluation_report, inputs, outgoing, runtime
 from rfuav_trainer.checkpoint import write_json
-from rfuav_trainer.dataset import check_share
+from rfuav_trainer.dataset import Unreadable
 from rfuav_trainer.errors import InvalidConfigurationError
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
     _check_network(own, output)
     totals = {key: sum(mark[key] for mark in own) for key in ("files", "processed", "failed")}
     errors = evaluation.read_lines([output / f"errors-{shard}.jsonl" for shard in range(spec.shards)])
-    unreadable = {line["path"]: line["reason"] for line in errors}
+    unreadable = Unreadable()
+    for line in errors:
+        unreadable.add(line["path"], line.get("frame"), line["reason"])
     check_unreadable(spec, unreadable, files=totals["files"], processed=totals["processed"])
     found: dict[str, float] = {}
     if spec.evaluation is not None:
@@ -81,9 +83,10 @@ def _check_network(marks: Sequence[Mapping[str, Any]], output: Path) -> None:
     )
 
 
-def check_unreadable(spec: InferenceJobSpec, unreadable: Mapping[str, str], *, files: int, processed: int) -> None:
-    """Raise InputError when more files than errorThreshold cannot be read, or when there are files and none can."""
-    check_share(unreadable, files, spec.error_threshold if processed or not files else 0.0)
+def check_unreadable(spec: InferenceJobSpec, unreadable: Unreadable, *, files: int, processed: int) -> None:
+    """Raise InputError when more files or frames than errorThreshold cannot be read, or there are some and none can."""
+    threshold = spec.error_threshold if processed or not files else 0.0
+    unreadable.check(threshold, files=files, frames=processed + len(unreadable.frames))
 
 
 def outputs_of(spec: InferenceJobSpec) -> dict[str, str]:

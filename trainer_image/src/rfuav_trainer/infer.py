@@ -21,6 +21,7 @@ from rfuav_trainer import data, evaluation_report, inputs, outgoing, results, ru
 from rfuav_trainer.annotate import Annotations
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.classifier import Classifier, open_classifier
+from rfuav_trainer.dataset import Unreadable
 from rfuav_trainer.errors import InputError, StoppedError
 from rfuav_trainer.evaluate import check_labels
 from rfuav_trainer.finishing import check_unreadable, finish_job, outputs_of
@@ -103,7 +104,7 @@ class Inference:
             labels = {name: self.inputs.label(name) for name in self.inputs.names}
             check_labels(labels, self.classifier.classes, self.inputs.root)
         self.listing = self.inputs.samples(own, self.classifier.preprocessing.spectrogram)
-        self.unreadable: dict[str, str] = {}
+        self.unreadable = Unreadable()
         self.processed = 0
         self.failed = 0
         self.total = len(self.listing.samples) + len(self.listing.unreadable)
@@ -155,7 +156,7 @@ class Inference:
         """Count what an earlier start has done; a fresh start begins with the files that the listing could not read."""
         if shard.goes_on:
             for line in shard.earlier("errors"):
-                self.unreadable[line["path"]] = line["reason"]
+                self.unreadable.add(line["path"], line.get("frame"), line["reason"])
                 self.failed += 1
             self.processed = sum(1 for _ in shard.earlier("predictions"))
             return
@@ -252,13 +253,14 @@ class Inference:
 
     def _refuse(self, shard: results.ShardResults, name: str, reason: str, frame: int | None) -> None:
         shard.write("errors", {"path": name, **({} if frame is None else {"frame": frame}), "reason": reason})
-        self.unreadable[name] = reason
+        self.unreadable.add(name, frame, reason)
         self.failed += 1
         log.warning("unreadable file passed over", file=name, problem=reason)
 
     def _inputs_hash(self) -> str:
-        """Of all that the lines depend on: the inputs, and what is made of them with which weights and precision."""
-        digest = hashlib.sha256(f"{self.classifier.digest}\0{self.classifier.precision}\n".encode())
+        """Of all that the results depend on: the inputs, and what is made of them with which weights and precision."""
+        made = f"{self.classifier.digest}\0{self.classifier.precision}\0{self.spec.output.annotate}\n"
+        digest = hashlib.sha256(made.encode())
         for sample in self.listing.samples:
             digest.update(os.fsencode(f"{sample.name}\0{sample.frame}\0{self._stated(sample)}\n"))
         for name in self.listing.unreadable:  # they have lines too, written at the very beginning

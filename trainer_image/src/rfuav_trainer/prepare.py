@@ -24,7 +24,7 @@ from rich.progress import track
 from rfuav_trainer import augment, data
 from rfuav_trainer.checkpoint import replace_folder, write_json
 from rfuav_trainer.conditions import recording_of
-from rfuav_trainer.dataset import check_share
+from rfuav_trainer.dataset import Unreadable
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, UnreadableFileError
 from rfuav_trainer.recording import METADATA
 from rfuav_trainer.splitting import split as split_samples
@@ -185,7 +185,7 @@ def _pictures(
             except UnreadableFileError as error:
                 made.unreadable[name] = str(error)
                 log.warning("unreadable file passed over", file=name, problem=str(error))
-        check_share(made.unreadable, len(found), task.error_threshold)
+        Unreadable(made.unreadable).check(task.error_threshold, files=len(found), frames=0)
     return made
 
 

@@ -22,7 +22,7 @@ from rfuav_trainer import augment_signal, fitting, kept, metrics, models, outgoi
 from rfuav_trainer.checkpoint import CheckpointStore, Saved, write_json
 from rfuav_trainer.crew import crew
 from rfuav_trainer.data import Reader
-from rfuav_trainer.dataset import Dataset, open_dataset
+from rfuav_trainer.dataset import Dataset, Unreadable, open_dataset
 from rfuav_trainer.errors import GpuOutOfMemoryError, InputError, InvalidConfigurationError, JobError, StoppedError
 from rfuav_trainer.learner import Moment
 from rfuav_trainer.loading import Batch, batches, cut
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rfuav_trainer.config import Job
-    from rfuav_trainer.data import Sample
 
 log = structlog.get_logger()
 
@@ -187,7 +186,7 @@ class Training:
             if len(group) < len(parts):  # a stop was wanted before they were read
                 self._stop_here()
             for batch in group:
-                self._pass_over(batch.unreadable)
+                self.dataset.pass_over(batch.unreadable)
             seen = self._step(group)
             position.totals += seen
             position.step += 1
@@ -250,7 +249,7 @@ class Training:
         parts = cut(mine, max(1, self.resolved.batch_size // self.world.size))
         for batch in batches(parts, self.reader, self.workers, stop=self._alone()):
             # As `open_dataset` names them: a file of the same name may lie in both folders.
-            self._pass_over(batch.unreadable, "validation/" if self.spec.dataset.validation.uri else "")
+            self.dataset.pass_over(batch.unreadable, "validation/" if self.spec.dataset.validation.uri else "")
             if batch.samples:
                 scores.append(self.learner.scores(batch.pictures).cpu())
                 labels.append(batch.labels)
@@ -260,7 +259,8 @@ class Training:
         scores = [part for theirs, _, _ in everyone for part in theirs]
         labels = [part for _, theirs, _ in everyone for part in theirs]
         for _, _, unreadable in everyone:
-            self.dataset.pass_over(unreadable)
+            self.dataset.unreadable.merge(unreadable)
+        self.dataset.check()
         self._stop_here()
         if not scores:
             raise InputError("none of the validation files can be read", reason="TooManyUnreadable")
@@ -344,7 +344,8 @@ class Training:
         if state["samples"] != names_hash(self.dataset.train):
             log.warning("the training data changed since the checkpoint; going on with what is there now")
             self.position.step = min(self.position.step, self.steps)
-        self.dataset.pass_over(state["unreadable"])
+        self.dataset.unreadable.merge(Unreadable(state["unreadable"], state.get("unreadableFrames", {})))
+        self.dataset.check()
         self._forget_missing_best()
         log.info("resumed", checkpoint=self.saved.path.name, epoch=self.position.epoch, step=self.position.step)
 
@@ -383,7 +384,8 @@ class Training:
             "random": torch.get_rng_state(),
             "randomCuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "samples": names_hash(self.dataset.train),
-            "unreadable": self.dataset.unreadable,
+            "unreadable": self.dataset.unreadable.files,
+            "unreadableFrames": self.dataset.unreadable.frames,
             "resolved": self.resolved.to_json(),
         }
         self.going = self.store.save(state, epoch=position.epoch, step=position.epoch * self.steps + position.step)
@@ -430,7 +432,7 @@ class Training:
             preprocessing=self.dataset.preprocessing.to_json(),
             samples={"train": len(self.dataset.train), "validation": len(self.dataset.validation)},
             files=self.dataset.files,
-            unreadable=self.dataset.unreadable,
+            unreadable=self.dataset.unreadable.all(),
             epochs=position.epoch,
             stoppedEarly=position.epoch < self.spec.training.epochs,
             seconds=seconds,
@@ -454,10 +456,7 @@ class Training:
     # --- progress
 
     def _report(self, *, now: bool = False, outputs: dict[str, str] | None = None) -> None:
-        failed = len(self.dataset.unreadable)
+        failed = len(self.dataset.unreadable.all())
         if outgoing.settled():  # a checkpoint on its way to a store is none yet
             self.saved = self.going or self.saved
         self.reporter.report(self.position, saved=self.saved, failed=failed, now=now, outputs=outputs)
-
-    def _pass_over(self, unreadable: list[tuple[Sample, str]], folder: str = "") -> None:
-        self.dataset.pass_over({folder + sample.name: reason for sample, reason in unreadable})
