@@ -209,7 +209,7 @@ def test_pictures_that_are_asked_for_between_two_starts_are_all_there(pictures):
     stop = StopSignal()
     with pytest.raises(StoppedError):
         run(pictures, inference_spec(batchSize=4), watcher=Watcher(4, stop.request), stop=stop)
-    run(pictures, inference_spec(batchSize=4, output__annotate=True))
+    run(pictures, inference_spec(batchSize=4, output__annotate=True, output__overwrite=True))
     assert len(list((pictures / "results/out/annotated").rglob("*.png"))) == 15
 
 
