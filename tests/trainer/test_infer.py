@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from sklearn import metrics as sk
+from trainer import test_infer_memory
 from trainer.test_train import hanging
 from trainer.trainer_kit import CLASSES, IQ, TONES, image_set, in_child, inference_spec, tone_set, weights_file
 
@@ -572,6 +574,38 @@ def test_evaluation_by_class_and_snr(recordings):
     assert "SNR (dB)" in (out / "evaluation.txt").read_text()
     assert min(Image.open(out / "confusion-matrix.png").size) > 300
     assert {metric["name"] for metric in watcher.last["metrics"]} >= {"macroF1", "top1", "meanAveragePrecision"}
+
+
+def test_scores_next_to_nothing_and_to_one_are_written_as_the_network_gives_them(desk, monkeypatch):
+    """4,000 samples of a confident network: the lines hold its very scores, and the evaluation is scikit-learn's."""
+    classes, count = test_infer_memory.CLASSES, 4000
+    test_infer_memory.pictures(desk / "captures/test", count)
+    card = weights.Card("custom", list(classes), data.Preprocessing("image", 16))
+    weights.save(desk / "models/w.safetensors", test_infer_memory.tiny(len(classes), 16).state_dict(), card)
+    rng = np.random.default_rng(1)
+    # As they are read: class by class, and in their order.
+    labels = np.sort(np.arange(count) % len(classes))
+    logits = 10 * (rng.normal(size=(count, len(classes))) + 2.5 * np.eye(len(classes))[labels])
+    scores = torch.from_numpy(logits).float().softmax(1)
+    rows = iter(scores)
+    monkeypatch.setattr(infer.Classifier, "scores", lambda _, batch: torch.stack([next(rows) for _ in batch]))
+    run(
+        desk,
+        inference_spec(
+            model={"weights": "pvc://models/w.safetensors", "custom": "trainer.test_infer_memory:tiny"},
+            resources__cpu="1",  # one batch after the other
+            evaluation={},
+        ),
+    )
+    found = lines(desk)
+    assert [classes.index(line["path"].split("/")[0]) for line in found] == labels.tolist()
+    assert torch.equal(torch.tensor([line["scores"] for line in found]), scores)
+    assert torch.equal(torch.tensor([[entry["score"] for entry in line["top"]] for line in found]), scores.topk(5)[0])
+    metrics = json.loads((desk / "results/out/evaluation.json").read_text())["metrics"]
+    for k in (1, 3, 5):
+        assert metrics[f"top{k}"] == pytest.approx(sk.top_k_accuracy_score(labels, scores.numpy(), k=k), abs=1e-6)
+    precisions = [sk.average_precision_score(labels == c, scores[:, c]) for c in range(len(classes))]
+    assert metrics["meanAveragePrecision"] == pytest.approx(np.mean(precisions), abs=5e-4)
 
 
 def test_evaluate_measures_predictions_that_are_there_without_making_them_again(pictures):

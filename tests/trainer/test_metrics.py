@@ -66,8 +66,7 @@ def test_the_same_as_scikit_learn(classes, count, seed, parts):
 def test_mean_average_precision_is_scikit_learns_up_to_the_steps_of_the_scores(classes, count, seed):
     """Exactly, of scores that are rounded to those steps, and so close to that of the scores themselves."""
     scores, labels = drawn(classes, count, seed)
-    steps = min(metrics.LEVELS, metrics.MOST_LEVELS // classes) / (2 * metrics.REACH)
-    rounded = torch.floor(torch.logit(scores.double()) * steps) / steps
+    rounded = metrics.steps(scores.double().numpy(), min(metrics.LEVELS, metrics.MOST_LEVELS // classes))
     found = metrics.compute(scores, labels, classes)["meanAveragePrecision"]
     assert found == pytest.approx(mean_average_precision(rounded, labels), abs=1e-5)
     assert found == pytest.approx(mean_average_precision(scores, labels), abs=0.01 if count > 100 else 0.1)
@@ -77,6 +76,19 @@ def test_many_samples():
     scores, labels = drawn(37, 20_000, 1)
     found = metrics.compute(scores, labels, 37)["meanAveragePrecision"]
     assert found == pytest.approx(mean_average_precision(scores, labels), abs=5e-4)
+
+
+@pytest.mark.parametrize("scale", [3, 10, 30])
+def test_a_confident_network(scale):
+    """Scores from 1e-45 to 1: where almost all are next to nothing, their order still counts."""
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 37, 4000)
+    logits = scale * (rng.normal(size=(4000, 37)) + 1.5 * np.eye(37)[labels])
+    scores, labels = torch.from_numpy(logits).float().softmax(1), torch.from_numpy(labels)
+    found = metrics.compute(scores, labels, 37)
+    assert found["meanAveragePrecision"] == pytest.approx(mean_average_precision(scores, labels), abs=5e-4)
+    for k in (1, 3, 5):
+        assert found[f"top{k}"] == pytest.approx(sk.top_k_accuracy_score(labels, scores.numpy(), k=k), abs=1e-6)
 
 
 def test_certain_and_impossible():

@@ -224,7 +224,7 @@ class Inference:
         classes = self.classifier.classes
         best = scores.topk(min(TOP, len(classes)))
         top = [
-            {"class": classes[index], "score": round(score, 6)}
+            {"class": classes[index], "score": _number(score)}
             for index, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
         line: dict[str, Any] = {"path": sample.name, **self._stated(sample)}
@@ -239,7 +239,7 @@ class Inference:
             text = f"{line['startSeconds']:.3f} s  {text}"
         line |= {"class": top[0]["class"], "score": top[0]["score"], "top": top}
         if self.spec.evaluation is not None:
-            line["scores"] = [round(value, 6) for value in scores.tolist()]
+            line["scores"] = [_number(value) for value in scores.tolist()]
         shard.write("predictions", line)
         self.processed += 1
         return text
@@ -294,6 +294,11 @@ class Inference:
         if speed:
             status["estimatedRemainingSeconds"] = max(0, int((self.total - seen) / speed))
         return status
+
+
+def _number(score: float) -> float:
+    """A float32 score as it is written: nine significant digits tell it from its neighbours, also near 0 and near 1."""
+    return float(f"{score:.9g}")
 
 
 def _commit(shard: results.ShardResults, annotations: Annotations | None, done: int) -> None:

@@ -19,8 +19,10 @@ CONFIDENCES = 15
 """Equal parts of the confidence from 0 to 1, as in Guo et al. 2017, arXiv 1706.04599."""
 LEVELS, MOST_LEVELS = 2**14, 2**20
 """Steps of the log-odds in which scores are told apart for the average precision: a class, and all classes at most."""
-REACH = 16.0
-"""Log-odds from -REACH to REACH have steps of their own, a score of 1e-7 to 1 - 1e-7."""
+REACH = 104.0
+"""Log-odds from -REACH to REACH have steps of their own: down to a score of 1e-45, the least that float32 has."""
+EVEN = 4.0
+"""Up to these log-odds the steps are about alike; beyond, where scores lie further apart, they grow."""
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
@@ -71,9 +73,7 @@ class Tally:
         parts = np.minimum((confidence * CONFIDENCES).astype(np.int64), CONFIDENCES - 1)
         for row, weights in enumerate((np.ones(len(true)), confidence, guesses == true)):
             self.calibration[row] += np.bincount(parts, weights, CONFIDENCES)
-        with np.errstate(divide="ignore"):
-            odds = np.clip(np.log(chances) - np.log1p(-chances), -REACH, REACH)
-        levels = np.minimum(((odds + REACH) * (self._levels / (2 * REACH))).astype(np.int64), self._levels - 1)
+        levels = steps(chances, self._levels)
         np.add.at(self._all, (np.arange(self.classes), levels), 1)
         np.add.at(self._true, (true, levels[np.arange(len(true)), true]), 1)
 
@@ -126,6 +126,15 @@ class Tally:
         """Expected calibration error: how far confidence and accuracy lie apart, averaged over the samples."""
         _, confidence, right = self.calibration
         return float(np.abs(confidence - right).sum() / self.samples)
+
+
+def steps(chances: Floats, count: int) -> Counts:
+    """Which of `count` steps of its log-odds each probability lies in, from 0; a larger one is in no lower step."""
+    with np.errstate(divide="ignore"):
+        odds = np.clip(np.log(chances) - np.log1p(-chances), -REACH, REACH)
+    end = np.arcsinh(REACH / EVEN)
+    found: Counts = ((np.arcsinh(odds / EVEN) + end) * (count / (2 * end))).astype(np.int64)
+    return np.minimum(found, count - 1)
 
 
 def compute(scores: Tensor, labels: Tensor, classes: int) -> dict[str, float]:
