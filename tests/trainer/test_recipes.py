@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from trainer.test_train import Watcher, history, interrupted, run, same_weights
-from trainer.trainer_kit import IQ, Desk, image_set, in_child, tone_set, training_spec
+from trainer.trainer_kit import IQ, Desk, image_set, in_child, inference_spec, tone_set, training_spec
 
-from rfuav_trainer import errors, fitting, learner, models, precision, train, weights
+from rfuav_trainer import errors, fitting, infer, learner, models, precision, train, weights
 from rfuav_trainer.config import from_environment
 from rfuav_trainer.errors import GpuOutOfMemoryError, InvalidConfigurationError
+from rfuav_trainer.progress import Progress
 from rfuav_trainer.resolved import resolve
 from rfuav_trainer.runtime import StopSignal
 from rfuav_trainer.world import World
@@ -343,6 +344,28 @@ class Extra(nn.Flatten):
         return {"seen": 1}
     def set_extra_state(self, state):
         pass
+class Views(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 4, 3, stride=8), nn.LazyLinear(classes)
+    def forward(self, pictures):
+        found = self.body(pictures)
+        return self.head(found.view(len(found), -1) if self.training else found.flatten(1))
+def views(classes, size):
+    from torch import zeros
+    network = Views(classes)
+    network.eval()(zeros(1, 3, size, size))
+    return network
+class Auxiliary(nn.Sequential):
+    def forward(self, pictures):
+        found = super().forward(pictures)
+        return (found, found) if self.training else found
+def auxiliary(classes, size):
+    return Auxiliary(nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(192, classes))
+def volume(classes, size):
+    return nn.Sequential(nn.Unflatten(1, (3, 1)), nn.Conv3d(3, 4, (1, 3, 3)), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, classes))
+def normed(classes, size):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, classes))
 def unsaved(classes, size):
     return nn.Sequential(nn.AdaptiveAvgPool2d(8), Extra(), nn.Linear(192, classes))
 """
@@ -351,6 +374,7 @@ def unsaved(classes, size):
 @pytest.fixture
 def own_module(tmp_path, monkeypatch):
     (tmp_path / "my_networks.py").write_text(CUSTOM)
+    (tmp_path / "my_torn.py").write_text("def build(")
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -359,11 +383,6 @@ def custom_spec(function, **changes):
 
 
 def test_a_network_of_ones_own_trains_and_infers(image_desk, own_module):
-    from trainer.trainer_kit import inference_spec
-
-    from rfuav_trainer import infer
-    from rfuav_trainer.progress import Progress
-
     run(image_desk, custom_spec("my_networks:build"))
     assert load_file(image_desk / "models/out/last.safetensors")["2.weight"].shape == (3, 192)
     shutil.copytree(image_desk / "captures/train", image_desk / "captures/test")
@@ -381,6 +400,12 @@ def test_a_network_of_ones_own_trains_and_infers(image_desk, own_module):
         ("no_such_module_here:build", "cannot be imported.*PYTHONPATH"),
         ("my_networks:nothing", "returns a int: return a torch.nn.Module"),
         ("my_networks:broken", "fails: KeyError"),
+        ("my_torn:build", "cannot be imported .SyntaxError"),
+        ("my_networks:views", "takes no step in train.. .RuntimeError: view size.*write reshape or flatten"),
+        (
+            "my_networks:auxiliary",
+            r"in train\(\) .* maps two pictures to a tuple: return one tensor \(2, 3\) there too",
+        ),
         ("my_networks:unsaved", r"weights of my_networks:unsaved cannot be saved .* tensors"),
         ("my_networks:wrong", r"maps two pictures to \(2, 12288\): it should be \(2, 3\)"),
     ],
@@ -389,6 +414,19 @@ def test_what_is_wrong_with_it_is_said_at_once(image_desk, own_module, function,
     with pytest.raises(InvalidConfigurationError, match=message) as caught:
         run(image_desk, custom_spec(function))
     assert caught.value.reason == "CustomModel"
+
+
+def test_weights_of_five_dimensions_train_and_infer(image_desk, own_module):
+    run(image_desk, custom_spec("my_networks:volume", training__epochs=1))
+    shutil.copytree(image_desk / "captures/train", image_desk / "captures/test")
+    job = image_desk.job("InferenceJob", inference_spec(model__custom="my_networks:volume"))
+    infer.run(job, Progress(None), StopSignal())
+    assert len((image_desk / "results/out/predictions-0.jsonl").read_text().splitlines()) == 24
+
+
+def test_a_batch_of_one_picture_under_a_batch_norm_is_explained(image_desk, own_module):
+    with pytest.raises(InvalidConfigurationError, match="of 18 for training, batchSize 17 leaves one alone"):
+        run(image_desk, custom_spec("my_networks:normed", training__batchSize=17))
 
 
 @pytest.mark.parametrize("decay", [None, 0.9])

@@ -17,7 +17,7 @@ from torch import nn
 from trainer.test_tensorboard import scalars as tensorboard_scalars
 from trainer.trainer_kit import IQ, image_set, in_child, tone_set, training_spec, weights_file
 
-from rfuav_trainer import data, train
+from rfuav_trainer import data, train, weights
 from rfuav_trainer.config import from_environment
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
 from rfuav_trainer.learner import Learner
@@ -400,3 +400,13 @@ def test_a_frame_that_cannot_be_read_is_one_of_many_also_after_a_stop(desk):
     assert found.keys() == {f"{name}, frame 0" for name in ("alpha/000.iq", "beta/001.iq", "gamma/002.iq")}
     with pytest.raises(InputError, match=r"3 of 120 frames cannot be read, more than 2%"):
         run(desk, {**spec, "dataset": {**spec["dataset"], "errorThreshold": 0.02}}, uid="u2")
+
+
+def test_best_weights_that_another_job_left_are_not_taken_for_ones_own(image_desk):
+    interrupted(image_desk, training_spec(), 10)
+    run(image_desk, training_spec(training__epochs=1), uid="other")
+    (image_desk / "models/out/_SUCCESS").unlink()
+    run(image_desk, training_spec())
+    best = json.loads((image_desk / "models/out/report.json").read_bytes())["best"]
+    card = weights.read_card(image_desk / "models/out/best.safetensors")
+    assert (card.job, card.epoch) == ("u1", best["epoch"])

@@ -17,7 +17,7 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from rfuav_crds import InferenceJobSpec, Iq
-from rfuav_trainer import data, models, precision, weights
+from rfuav_trainer import custom, data, models, precision, weights
 from rfuav_trainer.dataset import as_written, differences, spectrogram_parameters
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 
@@ -101,8 +101,7 @@ def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.d
     digest = hashlib.sha256(repr((preprocessing, card.classes)).encode())
     digest.update(weights.digest(network).encode())
     network = network.eval() if own else folded(network.eval())
-    # Channels last: convolutions on CPUs and on tensor cores alike take it without turning it around first.
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = custom.channels_last(network.to(device))
     chosen = precision.resolve(spec.precision, device)
     return Classifier(path, digest.hexdigest(), network, card.classes, preprocessing, device, chosen)
 

@@ -10,6 +10,7 @@ import importlib
 import torch
 from torch import nn
 
+from rfuav_trainer import fitting
 from rfuav_trainer.errors import InvalidConfigurationError
 
 REASON = "CustomModel"
@@ -25,10 +26,10 @@ def build(name: str, classes: int, image_size: int) -> nn.Module:
     where, _, function = name.partition(":")
     try:
         make = getattr(importlib.import_module(where), function)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever the user's module raises while it is read
         raise InvalidConfigurationError(
-            f"model.custom: {name} cannot be imported ({error}): name an image that has the module, or mount it and "
-            "put its folder on PYTHONPATH in podTemplate.env",
+            f"model.custom: {name} cannot be imported ({type(error).__name__}: {error}): "
+            "name an image that has the module, or mount it and put its folder on PYTHONPATH in podTemplate.env",
             reason=REASON,
         ) from error
     try:
@@ -64,6 +65,45 @@ def _check(name: str, network: nn.Module, classes: int, image_size: int) -> None
         )
     network.train(training)
     _check_save(name, network)
+
+
+def check_training(name: str, network: nn.Module, classes: int, image_size: int) -> None:
+    """One step without an end: forward and backward as a training takes them, leaving the network as it was.
+
+    Raises:
+        InvalidConfigurationError: it works in eval() alone.
+    """
+    cpu = torch.device("cpu")
+    pictures = torch.zeros(2, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
+    try:
+        with fitting.undisturbed(network, cpu):
+            scores = channels_last(network).train()(pictures)
+            if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (2, classes):
+                given = tuple(scores.shape) if isinstance(scores, torch.Tensor) else f"a {type(scores).__name__}"
+                raise InvalidConfigurationError(  # noqa: TRY301
+                    f"model.custom: in train() the network of {name} maps two pictures to {given}: return one tensor "
+                    f"(2, {classes}) there too, without auxiliary outputs",
+                    reason=REASON,
+                )
+            scores.float().logsumexp(dim=1).mean().backward()  # type: ignore[no-untyped-call]
+    except InvalidConfigurationError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        raise InvalidConfigurationError(
+            f"model.custom: the network of {name} takes no step in train() ({type(error).__name__}: {error}): pictures "
+            "and weights have their channels last in memory, so write reshape or flatten in the place of view",
+            reason=REASON,
+        ) from error
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network with the channels of its weights last, which processors and tensor cores take without turning them.
+
+    One with weights of five dimensions stays as it is: they have no such order.
+    """
+    if any(parameter.dim() == 5 for parameter in network.parameters()):  # noqa: PLR2004
+        return network
+    return network.to(memory_format=torch.channels_last)
 
 
 def _check_save(name: str, network: nn.Module) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import func
 
-from rfuav_trainer import augment, loss, precision, schedule
+from rfuav_trainer import augment, custom, loss, precision, schedule
 from rfuav_trainer.ema import Average
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Learner:
         self.training, self.network, self.device = training, network, device
         self.number_format, self.preprocessing, self.world = number_format, preprocessing, world
         self.weights = weights.to(device) if weights is not None else None
-        network.to(memory_format=torch.channels_last)
+        custom.channels_last(network)
         self.optimizer = make_optimizer(network, training.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=number_format == "fp16")
         self.average = Average(network, training.ema_decay) if training.ema_decay else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import torch
 
-from rfuav_trainer import models, weights
+from rfuav_trainer import custom, models, weights
 from rfuav_trainer.dataset import differences
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.learner import Learner
@@ -60,6 +60,8 @@ def make_learner(
     network = models.build(
         spec.model.architecture, len(dataset.classes), spec.dataset.image_size, function=spec.model.custom
     )
+    if spec.model.custom is not None:
+        custom.check_training(spec.model.custom, network, len(dataset.classes), spec.dataset.image_size)
     if state is None:
         _start_weights(job, spec, dataset, network)
     network.to(device)

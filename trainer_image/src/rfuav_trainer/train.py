@@ -213,6 +213,13 @@ class Training:
         """One step of the optimizer: summed loss, correct guesses and samples."""
         try:
             return self.learner.step(group, Moment(self.position.epoch, self.position.step, self.steps))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InvalidConfigurationError(
+                f"a batch norm of the network wants more than one picture at a time: of {len(self.dataset.train)} for "
+                f"training, batchSize {self.resolved.batch_size} leaves one alone; write another batchSize"
+            ) from error
         except torch.OutOfMemoryError as error:
             problem = str(error)
         # Only now: the error holds the step's frames, and with them the memory that what fits is to be tried in.
@@ -350,11 +357,23 @@ class Training:
         log.info("resumed", checkpoint=self.saved.path.name, epoch=self.position.epoch, step=self.position.step)
 
     def _forget_missing_best(self) -> None:
-        """Without the best weights' file the next epoch is the best there is."""
-        name = "best.safetensors"
-        if self.position.best is not None and not outgoing.found(self.output, name):
-            log.warning("the best weights are gone; the next epoch's take their place", file=name)
-            self.position.best = None
+        """Without the best weights' file the next epoch is the best there is; so too when the file is of another."""
+        best, path = self.position.best, self.output / "best.safetensors"
+        if best is None:
+            return
+        if not outgoing.found(self.output, path.name):
+            problem = "gone"
+        else:
+            try:
+                with outgoing.reading(path) as here:
+                    card = weights.read_card(here)
+                if card is not None and (card.job, card.epoch) == (self.job.uid, best["epoch"]):
+                    return
+                problem = "of another job or epoch"
+            except InputError as error:
+                problem = str(error)
+        log.warning("the best weights are lost; the next epoch's take their place", file=path.name, problem=problem)
+        self.position.best = None
 
     def _alone(self) -> runtime.StopSignal | None:
         """The stop signal where this process need not take the step that the others take."""
