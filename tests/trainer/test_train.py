@@ -17,7 +17,7 @@ from torch import nn
 from trainer.test_tensorboard import scalars as tensorboard_scalars
 from trainer.trainer_kit import IQ, image_set, in_child, tone_set, training_spec, weights_file
 
-from rfuav_trainer import data, train, weights
+from rfuav_trainer import data, models, train, weights
 from rfuav_trainer.config import from_environment
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
 from rfuav_trainer.learner import Learner
@@ -410,3 +410,35 @@ def test_best_weights_that_another_job_left_are_not_taken_for_ones_own(image_des
     best = json.loads((image_desk / "models/out/report.json").read_bytes())["best"]
     card = weights.read_card(image_desk / "models/out/best.safetensors")
     assert (card.job, card.epoch) == ("u1", best["epoch"])
+
+
+@pytest.mark.parametrize("architecture", ["mobilenet_v3_small", "vit_b_32"])
+def test_weights_of_another_number_of_classes_get_a_fresh_head(desk, architecture):
+    image_set(desk / "captures/train", count=2)
+    spec = training_spec(
+        model={"architecture": architecture, "weights": "pvc://models/start.safetensors"},
+        dataset__validation__fraction=0.5,
+        training__epochs=1,
+        training__optimizer__learningRate=1e-9,
+    )
+    torch.manual_seed(5)
+    network = models.build(architecture, 2, 64)
+    card = weights.Card(architecture, ["one", "two"], data.Preprocessing("image", 64))
+    weights.save(desk / "models/start.safetensors", network.state_dict(), card)
+    ended = desk.pod("TrainingJob", spec)
+    assert ended.code == 0, ended.output
+    assert [(e["weights"], e["data"]) for e in ended.events if "the head begins anew" in e["event"]] == [(2, 3)]
+    found = load_file(desk / "models/out/last.safetensors")
+    for name, value in network.named_parameters():
+        if found[name].shape == value.shape:
+            torch.testing.assert_close(found[name], value.detach(), rtol=0, atol=1e-6)
+        else:
+            assert found[name].shape[0] == 3
+
+
+def test_weights_of_as_many_other_classes_are_refused(desk):
+    weights_file(desk / "models/start.safetensors", classes=("alpha", "beta", "delta"))
+    image_set(desk / "captures/train", count=2)
+    ended = desk.pod("TrainingJob", training_spec(model__weights="pvc://models/start.safetensors"))
+    assert (ended.code, ended.termination["reason"]) == (2, "ClassMismatch")
+    assert "not in the weights: gamma; not in the data: delta" in ended.termination["message"]

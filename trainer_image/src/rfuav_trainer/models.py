@@ -51,6 +51,8 @@ BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own default
 
 
 CUSTOM = "custom"
+HEADS = ("fc.", "heads.", "head.", "classifier.")
+"""How the names of the weights begin that tell classes apart, in one architecture or another."""
 
 
 def check(architecture: str, image_size: int) -> None:
@@ -152,7 +154,7 @@ def load_pretrained(network: nn.Module, architecture: str, cache: Path | None) -
         state[embedding] = _resize_embedding(state[embedding], own[embedding].shape[1])
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     missing = [k for k in own if k not in fitting]
-    if any(not key.startswith(("fc.", "heads.", "head.", "classifier.")) for key in missing):
+    if any(not key.startswith(HEADS) for key in missing):
         raise InputError(f"{found} holds weights of another architecture than {architecture}: replace that file")
     network.load_state_dict(fitting, strict=False)
 

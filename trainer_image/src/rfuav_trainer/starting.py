@@ -96,15 +96,24 @@ def _start_weights(job: Job, spec: TrainingJobSpec, dataset: Dataset, network: n
         return
     path = job.path(spec.model.weights, "model.weights")
     card = weights.read_card(path) if path.suffix == ".safetensors" else None
+    fresh_head = False
     if card is not None:
         if card.architecture != spec.model.architecture:
             raise InvalidConfigurationError(
                 f"model.weights {path} holds a {card.architecture}, the job says {spec.model.architecture}",
                 reason="WeightsMismatch",
             )
-        weights.check_classes(card, dataset.classes, path)
+        fresh_head = len(card.classes) != len(dataset.classes) and spec.model.custom is None
+        if fresh_head:
+            log.warning(
+                "the weights tell another number of classes apart: the head begins anew",
+                weights=len(card.classes),
+                data=len(dataset.classes),
+            )
+        else:
+            weights.check_classes(card, dataset.classes, path)
         _say_what_differs(card.preprocessing, dataset.preprocessing)
-    weights.load(path, network, architecture=spec.model.architecture)
+    weights.load(path, network, architecture=spec.model.architecture, fresh_head=fresh_head)
 
 
 def _say_what_differs(theirs: Preprocessing, ours: Preprocessing) -> None:

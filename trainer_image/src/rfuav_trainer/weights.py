@@ -122,8 +122,10 @@ def describe(path: Path) -> dict[str, Any]:
     return {**card.to_json(), "weights": count, "bytes": path.stat().st_size}
 
 
-def load(path: Path, network: nn.Module, *, architecture: str) -> None:
+def load(path: Path, network: nn.Module, *, architecture: str, fresh_head: bool = False) -> None:
     """Put the weights of a .safetensors or .pt/.pth file into `network`, which may have none yet (the meta device).
+
+    With `fresh_head` the network keeps what it has for another number of classes than the file's.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -144,6 +146,10 @@ def load(path: Path, network: nn.Module, *, architecture: str) -> None:
     else:
         raise InputError(f"no weights file at {path}: correct model.weights, or train first")
     own = network.state_dict()
+    if fresh_head:
+        state |= {
+            k: v for k, v in own.items() if k.startswith(models.HEADS) and k in state and state[k].shape != v.shape
+        }
     wrong = sorted({*own} ^ {*state}) or [k for k in own if own[k].shape != state[k].shape]
     if wrong:
         raise InvalidConfigurationError(
