@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from localcluster import addons, api, cleanup, fullnode, images, links, processes, state
+from localcluster import addons, api, cleanup, fullnode, hostcheck, images, links, processes, state
 from localcluster.state import Layout
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root")]
@@ -67,6 +68,8 @@ def traces() -> dict[str, set[str]]:
 def before(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        # On a bare machine `up` would bring what is looked with.
+        hostcheck.require_packages(hostcheck.NODE_COMMANDS, Console(), plugins=True)
         yield traces()
         api.down(NAME)
 
