@@ -22,7 +22,7 @@ from rfuav_trainer import scratch, stores
 from rfuav_trainer.errors import InputError, JobError, UnreadableFileError, disk_full
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 log = structlog.get_logger()
@@ -48,6 +48,11 @@ class _Object:
     here: bool = False
     users: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def listed(cls, store: Any, scheme: str, name: str, details: Mapping[str, Any]) -> _Object:
+        """As the store tells of it."""
+        return cls(store, scheme, name, int(details.get("size") or 0))
 
 
 class Cache:
@@ -92,7 +97,7 @@ class Cache:
             raise InputError(f"{where}: {uri} does not exist, is empty, or is not shown to these credentials")
         for name, details in listed.items():
             inside = str(name)[len(rest) :].removeprefix("/")
-            self._register(_Object(store, scheme, str(name), int(details.get("size") or 0)), local, inside)
+            self._register(_Object.listed(store, scheme, str(name), details), local, inside)
         log.info("listed", uri=uri, objects=len(listed), bytes=sum(int(d.get("size") or 0) for d in listed.values()))
         alone = self._objects.get(local)
         if alone is not None:
@@ -112,7 +117,7 @@ class Cache:
             except FileNotFoundError:
                 continue
             if details["type"] == "file":
-                found = _Object(alone.store, alone.scheme, remote, int(details.get("size") or 0))
+                found = _Object.listed(alone.store, alone.scheme, remote, details)
                 self._register(found, local.with_suffix(ending), "")
 
     def name(self, folder: Path, names: Iterable[str]) -> None:
@@ -138,7 +143,7 @@ class Cache:
 
         for details in chain.from_iterable(self._pool.map(listed, inside)):
             name = details["name"]
-            found = _Object(manifest.store, manifest.scheme, name, int(details.get("size") or 0))
+            found = _Object.listed(manifest.store, manifest.scheme, name, details)
             self._register(found, folder, name.removeprefix(f"{root}/"))
 
     def _register(self, found: _Object, root: Path, inside: str) -> None:

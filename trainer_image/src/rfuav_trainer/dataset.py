@@ -6,6 +6,7 @@ In: spec.dataset. Out: a `Dataset`, or an error that says what is missing where.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -46,6 +47,9 @@ class Unreadable:
         self.files.update(other.files)
         self.frames.update(other.frames)
 
+    def __len__(self) -> int:
+        return len(self.files) + len(self.frames)
+
     def all(self) -> dict[str, str]:
         """Both, by name."""
         return {**self.files, **self.frames}
@@ -80,15 +84,21 @@ class Dataset:
         Raises:
             InputError: they are more than the threshold's share.
         """
+        before = len(self.unreadable)
         for sample, reason in found:
             if self.unreadable.add(folder + sample.name, sample.frame, reason):
                 log.warning("unreadable file passed over", file=folder + sample.name, problem=reason)
-        self.check()
+        if len(self.unreadable) > before:
+            self.check()
 
     def check(self) -> None:
         """Raise InputError when more cannot be read than the threshold's share."""
-        frames = sum(sample.frame is not None for part in (self.train, self.validation) for sample in part)
-        self.unreadable.check(self.error_threshold, files=self.files, frames=frames)
+        self.unreadable.check(self.error_threshold, files=self.files, frames=self._frames)
+
+    @cached_property
+    def _frames(self) -> int:
+        """Of all recordings."""
+        return sum(sample.frame is not None for part in (self.train, self.validation) for sample in part)
 
 
 def spectrogram_parameters(iq: Iq) -> SpectrogramParameters:

@@ -65,11 +65,10 @@ def make_learner(
     if state is None:
         _start_weights(job, spec, dataset, network)
     network.to(device)
-    if state is None:
-        world.share(network.state_dict().values())  # a user's own network may draw from more than torch's generator
     if state is not None:
         resolved = Resolved(**state["resolved"])
     else:
+        world.share(network.state_dict().values())  # a user's own network may draw from more than torch's generator
         resolved = resolve(job, spec, network, device=device, world=world, samples=len(dataset.train))
     labels = [sample.label for sample in dataset.train]
     balanced = spec.training.class_weights == "balanced"

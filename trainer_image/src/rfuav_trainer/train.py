@@ -475,7 +475,7 @@ class Training:
     # --- progress
 
     def _report(self, *, now: bool = False, outputs: dict[str, str] | None = None) -> None:
-        failed = len(self.dataset.unreadable.all())
+        failed = len(self.dataset.unreadable)
         if outgoing.settled():  # a checkpoint on its way to a store is none yet
             self.saved = self.going or self.saved
         self.reporter.report(self.position, saved=self.saved, failed=failed, now=now, outputs=outputs)
