@@ -11,8 +11,9 @@ CPU_JOB = {"gpus": 0, "cpu": "100m", "memory": "1Gi", "sharedMemory": "64Mi"}
 GPU_JOB = {**CPU_JOB, "gpus": 1}
 APART = "rfuav.io/apart=yes"  # taint of the second node
 TOLERATIONS = [{"key": "rfuav.io/apart", "operator": "Exists", "effect": "NoSchedule"}]
-EPOCHS = 48
-"""Of a training to which something happens while it runs: it must not have ended before."""
+EPOCHS = 96
+"""Of a training to which something happens while it runs: it must not have ended before, nor while the operator, which
+would tell that its moment has come, is away for a lease's time."""
 UNDISTURBED = "undisturbed"  # the one of these to which nothing happens; several tests compare with it
 PULLING = "pulling"  # a pod that brings the trainer's image to the second node
 
