@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn import metrics as sk
-from trainer import test_infer_memory
+from trainer import test_memory
 from trainer.test_train import hanging
 from trainer.trainer_kit import CLASSES, IQ, TONES, image_set, in_child, inference_spec, tone_set, weights_file
 
@@ -578,10 +578,10 @@ def test_evaluation_by_class_and_snr(recordings):
 
 def test_scores_next_to_nothing_and_to_one_are_written_as_the_network_gives_them(desk, monkeypatch):
     """4,000 samples of a confident network: the lines hold its very scores, and the evaluation is scikit-learn's."""
-    classes, count = test_infer_memory.CLASSES, 4000
-    test_infer_memory.pictures(desk / "captures/test", count)
+    classes, count = test_memory.CLASSES, 4000
+    test_memory.pictures(desk / "captures/test", count)
     card = weights.Card("custom", list(classes), data.Preprocessing("image", 16))
-    weights.save(desk / "models/w.safetensors", test_infer_memory.tiny(len(classes), 16).state_dict(), card)
+    weights.save(desk / "models/w.safetensors", test_memory.tiny(len(classes), 16).state_dict(), card)
     rng = np.random.default_rng(1)
     # As they are read: class by class, and in their order.
     labels = np.sort(np.arange(count) % len(classes))
@@ -592,7 +592,7 @@ def test_scores_next_to_nothing_and_to_one_are_written_as_the_network_gives_them
     run(
         desk,
         inference_spec(
-            model={"weights": "pvc://models/w.safetensors", "custom": "trainer.test_infer_memory:tiny"},
+            model={"weights": "pvc://models/w.safetensors", "custom": "trainer.test_memory:tiny"},
             resources__cpu="1",  # one batch after the other
             evaluation={},
         ),

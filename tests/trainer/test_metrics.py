@@ -32,15 +32,23 @@ def mean_average_precision(scores, labels):
     return np.mean([sk.average_precision_score((labels == c).numpy(), scores[:, c]) for c in present])
 
 
+def compute(scores, labels, classes):
+    tally = metrics.Tally(classes)
+    tally.add(scores, labels)
+    return tally.metrics()
+
+
 @given(classes=st.integers(2, 9), count=st.integers(1, 60), seed=st.integers(0, 999), parts=st.integers(1, 5))
 @settings(deadline=None, max_examples=25)
 def test_the_same_as_scikit_learn(classes, count, seed, parts):
     scores, labels = drawn(classes, count, seed)
-    tally = metrics.Tally(classes)
-    for part in range(parts):  # in parts or at once is the same
-        tally.add(scores[part::parts], labels[part::parts])
+    tally, others = metrics.Tally(classes), metrics.Tally(classes)
+    for part in range(parts):  # in parts or at once is the same, and so is in two tallies that are summed
+        (others if part % 2 else tally).add(scores[part::parts], labels[part::parts])
+    for counts, more in zip(tally.counts, others.counts, strict=True):
+        np.add(counts, more, out=counts)
     found = tally.metrics()
-    assert found == metrics.compute(scores, labels, classes)
+    assert found == compute(scores, labels, classes)
     guesses = scores.argmax(1)
     for name, function in (("F1", sk.f1_score), ("Precision", sk.precision_score), ("Recall", sk.recall_score)):
         for average in ("macro", "micro"):
@@ -67,14 +75,14 @@ def test_mean_average_precision_is_scikit_learns_up_to_the_steps_of_the_scores(c
     """Exactly, of scores that are rounded to those steps, and so close to that of the scores themselves."""
     scores, labels = drawn(classes, count, seed)
     rounded = metrics.steps(scores.double().numpy(), min(metrics.LEVELS, metrics.MOST_LEVELS // classes))
-    found = metrics.compute(scores, labels, classes)["meanAveragePrecision"]
+    found = compute(scores, labels, classes)["meanAveragePrecision"]
     assert found == pytest.approx(mean_average_precision(rounded, labels), abs=1e-5)
     assert found == pytest.approx(mean_average_precision(scores, labels), abs=0.01 if count > 100 else 0.1)
 
 
 def test_many_samples():
     scores, labels = drawn(37, 20_000, 1)
-    found = metrics.compute(scores, labels, 37)["meanAveragePrecision"]
+    found = compute(scores, labels, 37)["meanAveragePrecision"]
     assert found == pytest.approx(mean_average_precision(scores, labels), abs=5e-4)
 
 
@@ -85,19 +93,19 @@ def test_a_confident_network(scale):
     labels = rng.integers(0, 37, 4000)
     logits = scale * (rng.normal(size=(4000, 37)) + 1.5 * np.eye(37)[labels])
     scores, labels = torch.from_numpy(logits).float().softmax(1), torch.from_numpy(labels)
-    found = metrics.compute(scores, labels, 37)
+    found = compute(scores, labels, 37)
     assert found["meanAveragePrecision"] == pytest.approx(mean_average_precision(scores, labels), abs=5e-4)
     for k in (1, 3, 5):
         assert found[f"top{k}"] == pytest.approx(sk.top_k_accuracy_score(labels, scores.numpy(), k=k), abs=1e-6)
 
 
 def test_certain_and_impossible():
-    found = metrics.compute(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]), 2)
+    found = compute(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]), 2)
     assert (found["top1"], found["meanAveragePrecision"], found["calibrationError"]) == (0.5, 1.0, 0.5)
 
 
 def test_nothing_gives_nothing():
-    assert metrics.compute(torch.empty(0, 3), torch.empty(0, dtype=torch.int64), 3) == {}
+    assert compute(torch.empty(0, 3), torch.empty(0, dtype=torch.int64), 3) == {}
 
 
 def test_never_nan():

@@ -345,23 +345,32 @@ class Extra(nn.Flatten):
     def set_extra_state(self, state):
         pass
 class Views(nn.Module):
-    def __init__(self, classes):
+    def __init__(self, classes, mode):
         super().__init__()
-        self.body, self.head = nn.Conv2d(3, 4, 3, stride=8), nn.LazyLinear(classes)
+        self.body, self.head, self.mode = nn.Conv2d(3, 4, 3, stride=8), nn.LazyLinear(classes), mode
     def forward(self, pictures):
         found = self.body(pictures)
-        return self.head(found.view(len(found), -1) if self.training else found.flatten(1))
-def views(classes, size):
+        return self.head(found.view(len(found), -1) if self.training is self.mode else found.flatten(1))
+def views(classes, size, mode=True):
     from torch import zeros
-    network = Views(classes)
-    network.eval()(zeros(1, 3, size, size))
+    network = Views(classes, mode)
+    network.train(not mode)(zeros(1, 3, size, size))
     return network
+def views_at_last(classes, size):
+    return views(classes, size, mode=False)
+class Stuck(nn.Sequential):
+    def forward(self, pictures):
+        return super().forward(pictures).detach()
+def stuck(classes, size):
+    return Stuck(nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(192, classes))
 class Auxiliary(nn.Sequential):
     def forward(self, pictures):
         found = super().forward(pictures)
         return (found, found) if self.training else found
 def auxiliary(classes, size):
     return Auxiliary(nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(192, classes))
+def lazy(classes, size):
+    return nn.Sequential(nn.LazyConv2d(4, 3, stride=8), nn.Flatten(), nn.LazyLinear(classes))
 def volume(classes, size):
     return nn.Sequential(nn.Unflatten(1, (3, 1)), nn.Conv3d(3, 4, (1, 3, 3)), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, classes))
 def normed(classes, size):
@@ -401,13 +410,15 @@ def test_a_network_of_ones_own_trains_and_infers(image_desk, own_module):
         ("my_networks:nothing", "returns a int: return a torch.nn.Module"),
         ("my_networks:broken", "fails: KeyError"),
         ("my_torn:build", "cannot be imported .SyntaxError"),
-        ("my_networks:views", "takes no step in train.. .RuntimeError: view size.*write reshape or flatten"),
+        ("my_networks:views", r"in train\(\) .*cannot take .*RuntimeError: view size.*write reshape or flatten"),
+        ("my_networks:views_at_last", r"in eval\(\) .*RuntimeError: view size.*write reshape or flatten"),
+        ("my_networks:stuck", "finds no gradients: RuntimeError: element 0 of tensors does not require grad"),
         (
             "my_networks:auxiliary",
-            r"in train\(\) .* maps two pictures to a tuple: return one tensor \(2, 3\) there too",
+            r"in train\(\) .* maps two pictures to a tuple: return one tensor \(2, 3\), without",
         ),
         ("my_networks:unsaved", r"weights of my_networks:unsaved cannot be saved .* tensors"),
-        ("my_networks:wrong", r"maps two pictures to \(2, 12288\): it should be \(2, 3\)"),
+        ("my_networks:wrong", r"maps two pictures to \(2, 12288\): return one tensor \(2, 3\)"),
     ],
 )
 def test_what_is_wrong_with_it_is_said_at_once(image_desk, own_module, function, message):
@@ -416,10 +427,11 @@ def test_what_is_wrong_with_it_is_said_at_once(image_desk, own_module, function,
     assert caught.value.reason == "CustomModel"
 
 
-def test_weights_of_five_dimensions_train_and_infer(image_desk, own_module):
-    run(image_desk, custom_spec("my_networks:volume", training__epochs=1))
+@pytest.mark.parametrize("function", ["volume", "lazy"])
+def test_weights_of_five_dimensions_or_without_a_shape_train_and_infer(image_desk, own_module, function):
+    run(image_desk, custom_spec(f"my_networks:{function}", training__epochs=1))
     shutil.copytree(image_desk / "captures/train", image_desk / "captures/test")
-    job = image_desk.job("InferenceJob", inference_spec(model__custom="my_networks:volume"))
+    job = image_desk.job("InferenceJob", inference_spec(model__custom=f"my_networks:{function}"))
     infer.run(job, Progress(None), StopSignal())
     assert len((image_desk / "results/out/predictions-0.jsonl").read_text().splitlines()) == 24
 

@@ -9,6 +9,7 @@ import importlib
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from rfuav_trainer import fitting
 from rfuav_trainer.errors import InvalidConfigurationError
@@ -49,20 +50,8 @@ def build(name: str, classes: int, image_size: int) -> nn.Module:
 def _check(name: str, network: nn.Module, classes: int, image_size: int) -> None:
     """Two blank pictures through it, and a save; both leave the network and the random state as they were."""
     training = network.training
-    try:
-        with torch.no_grad(), torch.random.fork_rng([]):
-            shape = tuple(network.eval()(torch.zeros(2, 3, image_size, image_size)).shape)
-    except Exception as error:  # whatever the user's code raises
-        raise InvalidConfigurationError(
-            f"model.custom: the network of {name} cannot take pictures (2, 3, {image_size}, {image_size}): "
-            f"{type(error).__name__}: {error}",
-            reason=REASON,
-        ) from error
-    if shape != (2, classes):
-        raise InvalidConfigurationError(
-            f"model.custom: the network of {name} maps two pictures to {shape}: it should be (2, {classes})",
-            reason=REASON,
-        )
+    with torch.no_grad(), torch.random.fork_rng([]):
+        _blank_scores(name, network.eval(), classes, image_size)
     network.train(training)
     _check_save(name, network)
 
@@ -73,27 +62,40 @@ def check_training(name: str, network: nn.Module, classes: int, image_size: int)
     Raises:
         InvalidConfigurationError: it works in eval() alone.
     """
-    cpu = torch.device("cpu")
+    with fitting.undisturbed(network, torch.device("cpu")):
+        scores = _blank_scores(name, network.train(), classes, image_size)
+        try:
+            scores.float().logsumexp(dim=1).mean().backward()  # type: ignore[no-untyped-call]
+        except Exception as error:  # whatever the user's code raises
+            raise InvalidConfigurationError(
+                f"model.custom: the network of {name} finds no gradients: {type(error).__name__}: {error}",
+                reason=REASON,
+            ) from error
+
+
+def _blank_scores(name: str, network: nn.Module, classes: int, image_size: int) -> torch.Tensor:
+    """Of two pictures that lie in memory as all do, in the mode that the network is in."""
+    where = "train()" if network.training else "eval()"
     pictures = torch.zeros(2, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
     try:
-        with fitting.undisturbed(network, cpu):
-            scores = channels_last(network).train()(pictures)
-            if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (2, classes):
-                given = tuple(scores.shape) if isinstance(scores, torch.Tensor) else f"a {type(scores).__name__}"
-                raise InvalidConfigurationError(  # noqa: TRY301
-                    f"model.custom: in train() the network of {name} maps two pictures to {given}: return one tensor "
-                    f"(2, {classes}) there too, without auxiliary outputs",
-                    reason=REASON,
-                )
-            scores.float().logsumexp(dim=1).mean().backward()  # type: ignore[no-untyped-call]
-    except InvalidConfigurationError:
-        raise
+        if any(is_lazy(parameter) for parameter in network.parameters()):
+            network(pictures)  # lazy layers have no shape before
+        scores = channels_last(network)(pictures)
     except Exception as error:  # whatever the user's code raises
         raise InvalidConfigurationError(
-            f"model.custom: the network of {name} takes no step in train() ({type(error).__name__}: {error}): pictures "
-            "and weights have their channels last in memory, so write reshape or flatten in the place of view",
+            f"model.custom: in {where} the network of {name} cannot take pictures (2, 3, {image_size}, {image_size}): "
+            f"{type(error).__name__}: {error}; where it is about view: pictures and weights have their channels last "
+            "in memory, so write reshape or flatten",
             reason=REASON,
         ) from error
+    if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (2, classes):
+        given = tuple(scores.shape) if isinstance(scores, torch.Tensor) else f"a {type(scores).__name__}"
+        raise InvalidConfigurationError(
+            f"model.custom: in {where} the network of {name} maps two pictures to {given}: return one tensor "
+            f"(2, {classes}), without auxiliary outputs",
+            reason=REASON,
+        )
+    return scores
 
 
 def channels_last(network: nn.Module) -> nn.Module:

@@ -54,6 +54,16 @@ class Tally:
         """How many were counted."""
         return int(self.confusion.sum())
 
+    @property
+    def accuracy(self) -> float:
+        """Share of the samples whose class was guessed; there must be some."""
+        return float(self.confusion.trace()) / self.samples
+
+    @property
+    def counts(self) -> tuple[Floats | Counts, ...]:
+        """All that is counted: of several tallies, each of these arrays summed makes the tally of all their samples."""
+        return self.confusion, self.calibration, self._top, self._all, self._true
+
     def add(self, scores: Tensor, labels: Tensor) -> None:
         """Count samples.
 
@@ -88,11 +98,10 @@ class Tally:
             return {}
         each = self.per_class()
         occurring = [c for c in range(self.classes) if self.confusion[c].any() or self.confusion[:, c].any()]
-        accuracy = float(self.confusion.trace()) / self.samples
         found: dict[str, float] = {}
         for name in ("F1", "Precision", "Recall"):
             found[f"macro{name}"] = float(np.mean([each[c][name.lower()] for c in occurring]))
-            found[f"micro{name}"] = accuracy
+            found[f"micro{name}"] = self.accuracy
         for k, count in zip(TOP, self._top, strict=True):
             found[f"top{k}"] = 1.0 if k >= self.classes else float(count) / self.samples
         precisions = [row["averagePrecision"] for row in each if "averagePrecision" in row]
@@ -135,13 +144,6 @@ def steps(chances: Floats, count: int) -> Counts:
     end = np.arcsinh(REACH / EVEN)
     found: Counts = ((np.arcsinh(odds / EVEN) + end) * (count / (2 * end))).astype(np.int64)
     return np.minimum(found, count - 1)
-
-
-def compute(scores: Tensor, labels: Tensor, classes: int) -> dict[str, float]:
-    """The metrics of samples that are all at hand; arguments as for `Tally`."""
-    tally = Tally(classes)
-    tally.add(scores, labels)
-    return tally.metrics()
 
 
 def finite(values: dict[str, float]) -> dict[str, float]:

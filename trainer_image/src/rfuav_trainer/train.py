@@ -250,36 +250,36 @@ class Training:
         """Metrics over the validation samples."""
         self.learner.share()
         self.learner.network.eval()
-        scores: list[Tensor] = []
-        labels: list[Tensor] = []
+        tally, loss = metrics.Tally(len(self.dataset.classes)), torch.zeros((), dtype=torch.float64)
         mine = self.world.part(self.dataset.validation)
         parts = cut(mine, max(1, self.resolved.batch_size // self.world.size))
         for batch in batches(parts, self.reader, self.workers, stop=self._alone()):
             # As `open_dataset` names them: a file of the same name may lie in both folders.
             self.dataset.pass_over(batch.unreadable, "validation/" if self.spec.dataset.validation.uri else "")
             if batch.samples:
-                scores.append(self.learner.scores(batch.pictures).cpu())
-                labels.append(batch.labels)
+                scores = self.learner.scores(batch.pictures).cpu().double()
+                if scores.isfinite().all():
+                    loss += functional.cross_entropy(scores, batch.labels, reduction="sum")
+                    tally.add(scores.softmax(dim=1), batch.labels)
+                else:
+                    loss += math.nan
             if self.world.size == 1:
                 self._stop_here()
-        everyone = self.world.gather((scores, labels, self.dataset.unreadable))
-        scores = [part for theirs, _, _ in everyone for part in theirs]
-        labels = [part for _, theirs, _ in everyone for part in theirs]
-        for _, _, unreadable in everyone:
+        self._of_all(loss, *map(torch.from_numpy, tally.counts))
+        for unreadable in self.world.gather(self.dataset.unreadable):
             self.dataset.unreadable.merge(unreadable)
         self.dataset.check()
         self._stop_here()
-        if not scores:
+        self._check_finite(loss.item())
+        if not tally.samples:
             raise InputError("none of the validation files can be read", reason="TooManyUnreadable")
-        all_scores, all_labels = torch.cat(scores), torch.cat(labels)
-        loss = functional.cross_entropy(all_scores, all_labels).item()
-        self._check_finite(loss if all_scores.isfinite().all() else math.nan)
-        found = metrics.compute(all_scores.double().softmax(dim=1), all_labels, len(self.dataset.classes))
-        return {
-            **found,
-            "valLoss": loss,
-            "valAccuracy": (all_scores.argmax(dim=1) == all_labels).double().mean().item(),
-        }
+        return {**tally.metrics(), "valLoss": loss.item() / tally.samples, "valAccuracy": tally.accuracy}
+
+    def _of_all(self, *counts: Tensor) -> None:
+        """Sum what each process counted, in place."""
+        if self.world.size > 1:
+            for count in counts:
+                count.copy_(self.world.sum(count.to(self.device)))
 
     def _end_epoch(self, row: dict[str, float]) -> None:
         position = self.position

@@ -1,4 +1,4 @@
-"""The memory of an inference does not grow with the number of its inputs: lines, metrics and pictures pass through."""
+"""Memory does not grow with the number of inputs: pictures, scores, metrics and lines pass through."""
 
 import json
 import resource
@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from trainer.trainer_kit import in_child, inference_spec
+from trainer.trainer_kit import in_child, inference_spec, training_spec
 
-from rfuav_trainer import data, evaluation_report, infer, weights
+from rfuav_trainer import data, evaluation_report, infer, kept, report, train, weights
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.progress import Progress
 from rfuav_trainer.runtime import StopSignal
@@ -33,7 +33,11 @@ def _measure(environment, result):
     torch.set_num_threads(1)
     # Drawing takes as much whatever the inputs are, and more than all of them: its peak would hide theirs.
     evaluation_report.write = lambda folder, content, _: write_json(folder / "evaluation.json", content)
-    infer.run(from_environment(environment), Progress(None), StopSignal())
+    report.write_curves = lambda *_: None
+    # Decoded pictures are kept in the memory up to a bound of their own, see test_kept.py.
+    kept.MEMORY_SHARE = 0
+    job = from_environment(environment)
+    (train if job.kind == "TrainingJob" else infer).run(job, Progress(None), StopSignal())
     result.write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
 
@@ -58,8 +62,13 @@ def pictures(folder, count):
     (folder / "one.png").unlink()
 
 
+def _peak(desk, kind, spec):
+    assert in_child(_measure, desk.environment(kind, spec), desk / "peak") == 0
+    return int((desk / "peak").read_text())
+
+
 @pytest.mark.parametrize("make", [recordings, pictures])
-def test_ten_thousand_inputs_take_the_memory_of_a_hundred(desk, make):
+def test_an_inference_of_ten_thousand_takes_the_memory_of_a_hundred(desk, make):
     parameters = SpectrogramParameters(1e6, FRAME / 1e6, 64, 32) if make is recordings else None
     preprocessing = data.Preprocessing("iq" if parameters else "image", 16, spectrogram=parameters)
     torch.manual_seed(1)
@@ -69,12 +78,32 @@ def test_ten_thousand_inputs_take_the_memory_of_a_hundred(desk, make):
     for count in (FEW, MANY):
         make(desk / f"captures/{count}", count)
         spec = inference_spec(
-            model={"weights": "pvc://models/w.safetensors", "custom": "trainer.test_infer_memory:tiny"},
+            model={"weights": "pvc://models/w.safetensors", "custom": "trainer.test_memory:tiny"},
             input__uri=f"pvc://captures/{count}",
             output__uri=f"pvc://results/{count}",
             evaluation={},
         )
-        assert in_child(_measure, desk.environment("InferenceJob", spec), desk / "peak") == 0
+        peaks[count] = _peak(desk, "InferenceJob", spec)
         assert json.loads((desk / f"results/{count}/evaluation.json").read_text())["samples"] == count
-        peaks[count] = int((desk / "peak").read_text())
+    assert peaks[MANY] < GROWTH * peaks[FEW], peaks
+
+
+def test_a_training_of_ten_thousand_takes_the_memory_of_a_hundred(desk):
+    peaks = {}
+    for count in (FEW, MANY):
+        for part in ("train", "validation"):
+            pictures(desk / f"captures/{part}-{count}", count)
+        spec = training_spec(
+            model={"architecture": "custom", "custom": "trainer.test_memory:tiny"},
+            dataset={
+                "train": {"uri": f"pvc://captures/train-{count}"},
+                "validation": {"uri": f"pvc://captures/validation-{count}"},
+                "imageSize": 16,
+            },
+            training__epochs=1,
+            training__batchSize=32,
+            output__uri=f"pvc://models/{count}",
+        )
+        peaks[count] = _peak(desk, "TrainingJob", spec)
+        assert json.loads((desk / f"models/{count}/report.json").read_text())["samples"]["validation"] == count
     assert peaks[MANY] < GROWTH * peaks[FEW], peaks
