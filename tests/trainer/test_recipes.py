@@ -451,9 +451,18 @@ def test_weights_that_layers_share_are_saved_and_read(image_desk, own_module, de
     run(image_desk, again, uid="u2")
 
 
-def test_a_checkpoint_of_another_function_is_refused(image_desk, own_module):
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"custom": "my_networks:tied"}, "custom .*my_networks:build"),
+        ({"weights": "pvc://models/out/last.safetensors"}, "weights .none. there, .*last.safetensors. here"),
+    ],
+)
+def test_a_checkpoint_of_another_function_or_start_is_refused(image_desk, own_module, other, message):
     run(image_desk, custom_spec("my_networks:build", training__epochs=1))
     (image_desk / "models/out/_SUCCESS").unlink()
-    with pytest.raises(InvalidConfigurationError, match=r"custom .*my_networks:build") as caught:
-        run(image_desk, custom_spec("my_networks:tied", training__epochs=1))
+    spec = custom_spec("my_networks:build", training__epochs=1)
+    spec["model"] |= other
+    with pytest.raises(InvalidConfigurationError, match=message) as caught:
+        run(image_desk, spec)
     assert caught.value.reason == "CheckpointMismatch"

@@ -2,11 +2,14 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import scipy.signal
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from trainer.trainer_kit import IQ, inference_spec, tone_set, training_spec
 
@@ -60,7 +63,7 @@ def test_the_picture_is_that_of_scipy_and_pillow(tmp_path, kind, size):
     path.write_bytes(pairs(samples, {"float32": "<f4", "int16": "<i2", "int8": "i1"}[kind]))
     stored = np.fromfile(path, {"float32": "<f4", "int16": "<i2", "int8": "i1"}[kind]).astype(np.float32)
     samples = (stored / {"float32": 1, "int16": 32768, "int8": 128}[kind]).astype(np.float32).view(np.complex64)
-    raw = recording.read_frames(path, 1, 2, replace(PARAMETERS, sample_format=kind))
+    raw = torch.stack([recording.read_raw(path, frame, replace(PARAMETERS, sample_format=kind)) for frame in (1, 2)])
     found, good = pictures(raw, PARAMETERS, size)
     assert found.shape == (2, 1, size, size)
     assert good.tolist() == [True, True]
@@ -82,7 +85,7 @@ def test_sigmf_says_how_the_samples_are_stored(tmp_path, datatype, kind, suffix)
     sigmf(path, datatype, header=16)
     (found,), _ = data.find_files(tmp_path, where="x")
     assert recording.count_frames(found, PARAMETERS) == 2
-    raw = recording.read_frames(found, 1, 1, PARAMETERS)
+    raw = recording.read_raw(found, 1, PARAMETERS)
     values = raw.numpy().astype(np.float64) / {torch.int16: 32768, torch.int8: 128}.get(raw.dtype, 1)
     steps = {"1": 128, "2": 32768}.get(kind[-1], 1e6)
     assert np.abs(values.reshape(-1) - samples[4096:].view(np.float32)).max() <= 0.51 / steps
@@ -149,7 +152,41 @@ def test_frames_are_cut_without_a_gap_and_the_tail_left_out(tmp_path):
     path = tmp_path / "a.dat"
     path.write_bytes(samples.tobytes())
     assert recording.count_frames(path, PARAMETERS) == 2
-    assert recording.read_frames(path, 1, 1, PARAMETERS)[0, 0].tolist() == [4096, 0]
+    assert recording.read_raw(path, 1, PARAMETERS)[0].tolist() == [4096, 0]
+
+
+@given(
+    length=st.integers(1, 9),
+    parts=st.lists(st.integers(0, 40), min_size=1, max_size=5),
+    before=st.integers(0, 5),
+    offset=st.integers(0, 9),
+)
+@settings(deadline=None, max_examples=60)
+def test_no_frame_reaches_from_one_capture_into_the_next(tmp_path_factory, length, parts, before, offset):
+    """Every frame is of neighbours of one capture, and no capture has room for another."""
+    path = tmp_path_factory.mktemp("captures") / "a.iq"
+    begins = np.cumsum([before, *parts[:-1]])
+    samples = np.concatenate([np.full(count, number + 1j * 0) for number, count in enumerate([*parts], 1)])
+    samples = np.concatenate([np.zeros(before), samples]) + 1j * np.arange(before + sum(parts))
+    path.write_bytes(samples.astype("<c8").tobytes())
+    sigmf(path, "cf32_le", **({"core:offset": offset} if offset else {}))
+    content = json.loads(path.with_suffix(".sigmf-meta").read_text())
+    content["captures"] = [{"core:sample_start": int(begin) + offset} for begin in begins]
+    path.with_suffix(".sigmf-meta").write_text(json.dumps(content))
+    parameters = replace(PARAMETERS, frame_seconds=length / PARAMETERS.sample_rate)
+    expected = sum(count // length for count in parts)
+    if not expected:
+        with pytest.raises(UnreadableFileError, match="shorter than one frame"):
+            recording.count_frames(path, parameters)
+        return
+    assert recording.count_frames(path, parameters) == expected
+    starts = [recording.first_sample(path, frame, parameters) for frame in range(expected)]
+    assert all(later - one >= length for one, later in pairwise(starts))
+    for frame, start in enumerate(starts):
+        found = recording.read_raw(path, frame, parameters).numpy()
+        assert len({*found[:, 0].tolist()}) == 1
+        assert found[0, 0] > 0
+        assert found[:, 1].tolist() == list(range(start, start + length))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +212,7 @@ def test_a_frame_that_is_no_numbers(tmp_path, value, place):
     reader = data.Reader(data.Preprocessing("iq", 32, *data.SPECTROGRAM, PARAMETERS))
     with pytest.raises(UnreadableFileError, match="frame 1 holds NaN or infinite samples: is sampleFormat right"):
         reader.read(data.Sample(tmp_path / "a.iq", "a.iq", frame=1))
-    raw = recording.read_frames(tmp_path / "a.iq", 0, 3, PARAMETERS)
+    raw = torch.stack([recording.read_raw(tmp_path / "a.iq", frame, PARAMETERS) for frame in range(3)])
     assert pictures(raw, PARAMETERS, 32)[1].tolist() == [True, False, True]
     with pytest.raises(UnreadableFileError, match="frame 1 holds NaN"):
         recording.read_frame(tmp_path / "a.iq", 1, PARAMETERS)
@@ -195,9 +232,9 @@ def test_sample_formats_give_the_same_frame(tmp_path, kind):
 def test_a_frame_that_went_away(tmp_path):
     tone_set(tmp_path, count=1)
     with pytest.raises(UnreadableFileError, match="frame 7 ends early"):
-        recording.read_frames(tmp_path / "alpha/000.iq", 7, 1, PARAMETERS)
+        recording.read_raw(tmp_path / "alpha/000.iq", 7, PARAMETERS)
     with pytest.raises(UnreadableFileError, match="cannot be read: No such file"):
-        recording.read_frames(tmp_path / "alpha/gone.iq", 0, 1, PARAMETERS)
+        recording.read_raw(tmp_path / "alpha/gone.iq", 0, PARAMETERS)
 
 
 def test_a_model_sees_no_other_rendering_than_it_was_trained_on(desk):

@@ -356,7 +356,15 @@ def test_a_stop_does_not_wait_for_a_reader_that_hangs(image_desk, monkeypatch, w
     [
         (True, 128, None),
         (True, 256, ["fftSize 128 in the weights, 256 in the job"]),
-        (False, 128, ["format image in the weights, iq here"]),
+        (
+            False,
+            128,
+            [
+                "format image in the weights, iq here",
+                "mean (0.485, 0.456, 0.406) in the weights, (0.5, 0.5, 0.5) here",
+                "std (0.229, 0.224, 0.225) in the weights, (0.25, 0.25, 0.25) here",
+            ],
+        ),
     ],
 )
 def test_start_weights_of_other_pictures_are_said(desk, recordings, fft_size, found):

@@ -202,7 +202,8 @@ def weights_file(path: Path, *, recordings=False, classes=CLASSES) -> None:
     torch.manual_seed(1)
     network = models.build("mobilenet_v3_small", len(classes), 64)
     spectrogram = SpectrogramParameters(*TONES) if recordings else None
-    preprocessing = data.Preprocessing("iq" if recordings else "image", 64, spectrogram=spectrogram)
+    kind, (mean, std) = ("iq", data.SPECTROGRAM) if recordings else ("image", data.IMAGENET)
+    preprocessing = data.Preprocessing(kind, 64, mean, std, spectrogram)
     weights.save(path, network.state_dict(), weights.Card("mobilenet_v3_small", list(classes), preprocessing))
 
 

@@ -297,7 +297,7 @@ class Reader:
         if sample.frame is None or spectrogram is None:
             result = read_picture(sample.path, size)
         else:
-            raw = recording.read_frames(sample.path, sample.frame, 1, spectrogram)
+            raw = recording.read_raw(sample.path, sample.frame, spectrogram)[None]
             found, good = pictures(raw.to(self.device), spectrogram, size)
             if not good.item():
                 raise UnreadableFileError(recording.NO_NUMBERS.format(frame=sample.frame))

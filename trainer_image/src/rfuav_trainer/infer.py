@@ -17,7 +17,7 @@ import torch
 
 from rfuav_crds import InferenceJobSpec
 from rfuav_crds.inference import Evaluation
-from rfuav_trainer import data, evaluation_report, inputs, outgoing, results, runtime
+from rfuav_trainer import data, evaluation_report, inputs, outgoing, recording, results, runtime
 from rfuav_trainer.annotate import Annotations
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.classifier import Classifier, open_classifier
@@ -231,10 +231,10 @@ class Inference:
         text = f"{top[0]['class']}  {top[0]['score']:.1%}"
         spectrogram = self.classifier.preprocessing.spectrogram
         if sample.frame is not None and spectrogram is not None:
-            seconds = spectrogram.frame_samples / spectrogram.sample_rate
+            begin = recording.first_sample(sample.path, sample.frame, spectrogram)
             line["frame"] = sample.frame
-            line["startSeconds"] = round(sample.frame * seconds, 9)
-            line["endSeconds"] = round((sample.frame + 1) * seconds, 9)
+            line["startSeconds"] = round(begin / spectrogram.sample_rate, 9)
+            line["endSeconds"] = round((begin + spectrogram.frame_samples) / spectrogram.sample_rate, 9)
             line["lowHz"], line["highHz"] = -spectrogram.sample_rate / 2, spectrogram.sample_rate / 2
             text = f"{line['startSeconds']:.3f} s  {text}"
         line |= {"class": top[0]["class"], "score": top[0]["score"], "top": top}

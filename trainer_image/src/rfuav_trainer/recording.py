@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -41,11 +42,18 @@ class Layout:
     Attributes:
         kind: type of each I and each Q.
         header, trailer: bytes before and after the samples.
+        captures: the sample at which each stretch without a gap begins, in rising order.
     """
 
     kind: np.dtype[Any]
     header: int = 0
     trailer: int = 0
+    captures: tuple[int, ...] = (0,)
+
+    def counts(self, length: int, samples: int) -> list[int]:
+        """How many frames of `length` each capture holds when there are so many samples."""
+        ends = [min(end, samples) for end in (*self.captures[1:], samples)]
+        return [max(0, end - begin) // length for begin, end in zip(self.captures, ends, strict=True)]
 
 
 def count_frames(path: Path, parameters: SpectrogramParameters) -> int:
@@ -64,16 +72,34 @@ def count_frames(path: Path, parameters: SpectrogramParameters) -> int:
         raise UnreadableFileError(
             f"truncated: {size} bytes is no multiple of the {width} bytes of a {layout.kind.name} I/Q pair",
         )
-    if size // width < parameters.frame_samples:
+    frames = sum(layout.counts(parameters.frame_samples, size // width))
+    if not frames:
+        parts = f" in {len(layout.captures)} captures" if layout.captures[1:] else ""
         raise UnreadableFileError(
-            f"shorter than one frame: {size // width} samples, {parameters.frame_samples} needed "
+            f"shorter than one frame: {size // width} samples{parts}, {parameters.frame_samples} needed "
             f"({parameters.frame_seconds} s at {parameters.sample_rate:g} samples/s)",
         )
-    return int(size // width // parameters.frame_samples)
+    return frames
 
 
-def read_frames(path: Path, first: int, count: int, parameters: SpectrogramParameters) -> Tensor:
-    """Frames that follow each other, as recorded: float32, int16 or int8, shape (count, frame_samples, 2).
+def first_sample(path: Path, frame: int, parameters: SpectrogramParameters) -> int:
+    """Where in its recording a frame begins: none reaches from one capture into the next.
+
+    Raises:
+        UnreadableFileError: the metadata is gone.
+    """
+    layout = _layout(path, parameters.sample_format, parameters.sample_rate)
+    length = parameters.frame_samples
+    *before, last = zip(layout.captures, layout.counts(length, sys.maxsize), strict=True)
+    for begin, count in before:
+        if frame < count:
+            return begin + frame * length
+        frame -= count
+    return last[0] + frame * length
+
+
+def read_raw(path: Path, frame: int, parameters: SpectrogramParameters) -> Tensor:
+    """One frame as recorded: float32, int16 or int8, shape (frame_samples, 2).
 
     The values are mapped from the file: they are read when they are used, and must not be changed.
 
@@ -81,16 +107,15 @@ def read_frames(path: Path, first: int, count: int, parameters: SpectrogramParam
         UnreadableFileError: the file is gone or became shorter.
     """
     layout = _layout(path, parameters.sample_format, parameters.sample_rate)
-    length = parameters.frame_samples
-    offset = layout.header + first * length * 2 * layout.kind.itemsize
+    offset = layout.header + first_sample(path, frame, parameters) * 2 * layout.kind.itemsize
     try:
         with storage.opened(path) as here:
             # Copy-on-write: torch wants memory that could be written, the file stays as it is.
-            raw = np.memmap(here, dtype=layout.kind, mode="c", offset=offset, shape=(count, length, 2))
+            raw = np.memmap(here, dtype=layout.kind, mode="c", offset=offset, shape=(parameters.frame_samples, 2))
     except OSError as error:
         raise UnreadableFileError(f"cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise UnreadableFileError(f"frame {first + count - 1} ends early: the file became shorter") from error
+        raise UnreadableFileError(f"frame {frame} ends early: the file became shorter") from error
     return torch.from_numpy(raw if layout.kind in AS_THEY_ARE else _as_float(raw))
 
 
@@ -100,7 +125,7 @@ def read_frame(path: Path, frame: int, parameters: SpectrogramParameters) -> Ten
     Raises:
         UnreadableFileError: the file is gone, became shorter, or holds values that are no numbers.
     """
-    raw = read_frames(path, frame, 1, parameters)[0]
+    raw = read_raw(path, frame, parameters)
     samples = torch.view_as_complex(raw.to(torch.float32, copy=True).contiguous()).div_(FULL_SCALE[raw.dtype])
     if not torch.isfinite(torch.view_as_real(samples)).all():
         raise UnreadableFileError(NO_NUMBERS.format(frame=frame))
@@ -130,7 +155,10 @@ def _layout(path: Path, sample_format: str, sample_rate: float) -> Layout:
         with storage.opened(metadata) as here:
             content = json.loads(here.read_bytes())
         stated = content["global"]
-        headers = [int(capture.get("core:header_bytes", 0)) for capture in content.get("captures") or [{}]]
+        captures = content.get("captures") or [{}]
+        headers = [int(capture.get("core:header_bytes", 0)) for capture in captures]
+        skipped = int(stated.get("core:offset", 0))
+        begins = sorted({int(capture.get("core:sample_start", skipped)) - skipped for capture in captures})
         datatype = str(stated["core:datatype"])
         rate = None if stated.get("core:sample_rate") is None else float(stated["core:sample_rate"])
         trailer = int(stated.get("core:trailing_bytes", 0))
@@ -142,8 +170,10 @@ def _layout(path: Path, sample_format: str, sample_rate: float) -> Layout:
         raise UnreadableFileError(
             f"{metadata.name} says core:datatype {datatype}: complex ones can be read, as cf32_le, ci16_le, cu8"
         )
-    if min(*headers, trailer, 0) < 0:
-        raise UnreadableFileError(f"{metadata.name} says a negative number of bytes: write 0 or more, or leave it out")
+    if min(*headers, *begins, trailer) < 0:
+        raise UnreadableFileError(
+            f"{metadata.name} says a negative number of bytes or samples: write 0 or more, or leave it out"
+        )
     if channels != 1 or any(headers[1:]):
         raise UnreadableFileError(f"{metadata.name} says several channels or headers: write one recording a file")
     if rate is not None and not np.isclose(rate, sample_rate, rtol=1e-6):
@@ -151,4 +181,5 @@ def _layout(path: Path, sample_format: str, sample_rate: float) -> Layout:
             f"recorded with {rate:g} samples/s as {metadata.name} says, iq.sampleRate is {sample_rate:g}"
         )
     order = ">" if found["order"] == "_be" else "<"
-    return Layout(np.dtype(f"{order}{found['type']}{int(found['bits']) // 8}"), headers[0], trailer)
+    kind = np.dtype(f"{order}{found['type']}{int(found['bits']) // 8}")
+    return Layout(kind, headers[0], trailer, tuple(begins))

@@ -121,6 +121,9 @@ def _say_what_differs(theirs: Preprocessing, ours: Preprocessing) -> None:
         found = [] if theirs.format == ours.format else [f"format {theirs.format} in the weights, {ours.format} here"]
     else:
         found = differences(theirs.spectrogram, ours.spectrogram)
+    for name in ("mean", "std"):
+        if getattr(theirs, name) != getattr(ours, name):
+            found.append(f"{name} {getattr(theirs, name)} in the weights, {getattr(ours, name)} here")
     if found:
         log.warning("the weights were trained on pictures that were drawn otherwise", differences=found)
 
@@ -131,6 +134,7 @@ def signature(spec: TrainingJobSpec, dataset: Dataset) -> dict[str, Any]:
     return {
         "architecture": spec.model.architecture,
         "custom": spec.model.custom,
+        "weights": spec.model.weights,
         "classes": dataset.classes,
         "preprocessing": dataset.preprocessing.to_json(),
         "training": training,
