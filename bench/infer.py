@@ -1,28 +1,28 @@
 """Images and IQ samples a second, files in to predictions out: `make bench-infer`.
 
 Three sides over the same files with the same network: ours (a whole InferenceJob, without annotated pictures), the
-reference's way, and tuned plain PyTorch (bench/infer_baselines.py). They take turns, so that what else runs disturbs
-them alike, and the best of each side's turns counts. `limit` is the network alone on images that are ready in memory,
-and the Fourier transforms alone on samples that are. All run on the GPU where there is one, and more files are made.
-`realtime` is how many receivers of 100 MS/s ours keeps up with.
+reference's way, and tuned plain PyTorch (bench/infer_baselines.py), each in a process of its own. They take turns, so
+that what else runs disturbs them alike, and the best of each side's turns counts. `limit` is the network alone on
+images that are ready in memory, and the Fourier transforms alone on samples that are. All run on the GPU where there is
+one, and more files are made. `realtime` is how many receivers of 100 MS/s ours keeps up with.
 
     python -m bench.infer [--images 256] [--frames 3] [--turns 2] [--cores 2] [--architecture resnet18]
         [--height 768] [--width 1024]
 """
 
 import argparse
+import itertools
 import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import structlog
 import torch
 from bench import infer_baselines as baselines
+from bench.machine import apart, report, seconds
 from bench.machine import device as device_name
-from bench.machine import report, seconds
 from PIL import Image
 
 from rfuav_crds import InferenceJobSpec
@@ -31,9 +31,6 @@ from rfuav_trainer.config import Job
 from rfuav_trainer.progress import Progress
 from rfuav_trainer.runtime import StopSignal
 from rfuav_trainer.spectrogram import SpectrogramParameters
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 CLASSES = [f"drone-{number:02}" for number in range(37)]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -75,6 +72,50 @@ def make(root: Path, arguments: argparse.Namespace) -> None:
         weights.save(root / f"{kind}.safetensors", network.state_dict(), card)
 
 
+SIDES = ("ours", "reference", "tuned")
+
+
+def prepare() -> None:
+    """What a side's process says is not the benchmark's line."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+
+def network(root: Path, architecture: str) -> torch.nn.Module:
+    found = models.build(architecture, len(CLASSES), baselines.SIZE)
+    weights.load(root / "image.safetensors", found, architecture=architecture)
+    return found.eval().to(DEVICE)
+
+
+def take(side: str, kind: str, turn: int, root: Path, arguments: argparse.Namespace) -> float:
+    """Seconds of a side's turn."""
+    cores = arguments.cores
+    torch.set_num_threads(cores)  # the last turn may have left another number
+    torch.backends.cudnn.benchmark = side != "reference"  # ours turns it on, the reference never does
+    files, recording = sorted((root / "images").iterdir()), root / "iq/flight.iq"
+
+    def ours() -> None:
+        name = {"images": "image", "iq": "iq"}[kind]
+        infer.run(job(root, kind, name, turn, cores), Progress(None), StopSignal())
+
+    def reference() -> None:
+        output = root / "reference.jsonl"
+        if kind == "images":
+            baselines.reference_images(network(root, arguments.architecture), files, output)
+        else:
+            baselines.reference_iq(network(root, arguments.architecture), recording, arguments.frames, output)
+
+    def tuned() -> None:
+        dataset = baselines.Images(files) if kind == "images" else baselines.Frames(recording, arguments.frames)
+        autocast = precision.passing(precision.resolve("auto", DEVICE), DEVICE)
+        found = network(root, arguments.architecture)
+        baselines.tuned(found, dataset, root / "tuned.jsonl", workers=cores, autocast=autocast)
+
+    took = seconds({"ours": ours, "reference": reference, "tuned": tuned}[side])
+    if DEVICE.type == "cuda":
+        torch.cuda.empty_cache()  # the others want the memory
+    return took
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     defaults = {**FILES[DEVICE.type], "turns": 2, "height": 768, "width": 1024}
@@ -82,54 +123,26 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--architecture", default="resnet18")
     arguments = parser.parse_args()
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    cores = arguments.cores
-    torch.set_num_threads(cores)
+    prepare()
+    torch.set_num_threads(arguments.cores)
     chosen = precision.resolve("auto", DEVICE)
-    with tempfile.TemporaryDirectory() as folder:
+    counts = {"images": arguments.images, "iq": arguments.frames * baselines.FRAME}
+    best: dict[tuple[str, str], float] = {}
+    limits = {"images": 0.0, "iq": 0.0}
+    with tempfile.TemporaryDirectory() as folder, apart(SIDES, prepare) as processes:
         root = Path(folder)
         make(root, arguments)
-        files = sorted((root / "images").iterdir())
-        recording = root / "iq/flight.iq"
-
-        def network() -> torch.nn.Module:
-            found = models.build(arguments.architecture, len(CLASSES), baselines.SIZE)
-            weights.load(root / "image.safetensors", found, architecture=arguments.architecture)
-            return found.eval().to(DEVICE)
-
-        def ours(name: str, kind: str, turn: int) -> None:
-            infer.run(job(root, name, kind, turn, cores), Progress(None), StopSignal())
-
-        def plain(dataset: baselines.Images | baselines.Frames) -> None:
-            autocast = precision.passing(chosen, DEVICE)
-            baselines.tuned(network(), dataset, root / "tuned.jsonl", workers=cores, autocast=autocast)
-
-        counts = {"images": len(files), "iq": arguments.frames * baselines.FRAME}
-        sides: dict[tuple[str, str], Callable[[int], object]] = {
-            ("images", "ours"): lambda turn: ours("images", "image", turn),
-            ("images", "reference"): lambda _: baselines.reference_images(network(), files, root / "reference.jsonl"),
-            ("images", "tuned"): lambda _: plain(baselines.Images(files)),
-            ("iq", "ours"): lambda turn: ours("iq", "iq", turn),
-            ("iq", "reference"): lambda _: baselines.reference_iq(
-                network(), recording, arguments.frames, root / "reference.jsonl"
-            ),
-            ("iq", "tuned"): lambda _: plain(baselines.Frames(recording, arguments.frames)),
-        }
-        best: dict[tuple[str, str], float] = {}
-        limits = {"images": 0.0, "iq": 0.0}
         for turn in range(arguments.turns):
-            for side, act in sides.items():
-                torch.set_num_threads(cores)  # a side may have left another number
-                torch.backends.cudnn.benchmark = side[1] != "reference"  # ours turns it on, the reference never does
-                took = seconds(lambda act=act, turn=turn: act(turn))  # type: ignore[misc]
-                best[side] = min(best.get(side, took), took)
-                print(f"turn {turn + 1}: {' '.join(side)} {took:.2f} s", file=sys.stderr)
-            torch.set_num_threads(cores)
-            limits["images"] = max(limits["images"], network_alone(network(), precision.passing(chosen, DEVICE)))
-            limits["iq"] = max(limits["iq"], transforms_alone(recording))
+            for kind, side in itertools.product(counts, SIDES):
+                took = processes[side].submit(take, side, kind, turn, root, arguments).result()
+                best[kind, side] = min(best.get((kind, side), took), took)
+                print(f"turn {turn + 1}: {kind} {side} {took:.2f} s", file=sys.stderr)
+            alone = network_alone(network(root, arguments.architecture), precision.passing(chosen, DEVICE))
+            limits["images"] = max(limits["images"], alone)
+            limits["iq"] = max(limits["iq"], transforms_alone(root / "iq/flight.iq"))
     figures = {}
     for kind, count in counts.items():
-        rates = {side: count / best[kind, side] for side in ("ours", "reference", "tuned")}
+        rates = {side: count / best[kind, side] for side in SIDES}
         figures[kind] = {
             **{side: round(rate, 2) for side, rate in rates.items()},
             "ratio": round(rates["ours"] / rates["reference"], 2),

@@ -1,11 +1,14 @@
 """What every benchmark prints beside its figures: the machine, and the one JSON line."""
 
+import contextlib
 import json
+import multiprocessing
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,24 @@ def device() -> str:
     import torch  # noqa: PLC0415  (the operator's benchmarks have none)
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+@contextlib.contextmanager
+def apart(names: Iterable[str], prepare: Callable[[], object]) -> Iterator[dict[str, ProcessPoolExecutor]]:
+    """A process for each name, `prepare`d: what one side sets of threads and memory is not the others'."""
+    with contextlib.ExitStack() as stack:
+        start = multiprocessing.get_context("spawn")
+        made = {
+            name: ProcessPoolExecutor(1, mp_context=start, initializer=_begin, initargs=(prepare,)) for name in names
+        }
+        yield {name: stack.enter_context(executor) for name, executor in made.items()}
+
+
+def _begin(prepare: Callable[[], object]) -> None:
+    multiprocessing.set_start_method(
+        "fork", force=True
+    )  # of a DataLoader's workers, as in a process that was not spawned
+    prepare()
 
 
 def seconds(act: Callable[[], object]) -> float:

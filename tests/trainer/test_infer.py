@@ -79,6 +79,18 @@ def test_recordings_are_classified_frame_by_frame(recordings):
         assert len(video(recordings / f"results/out/annotated/{name}.mp4")) == 3
 
 
+def test_a_frame_begins_with_its_capture(recordings):
+    first = min((recordings / "captures/test").rglob("*.iq"))
+    content = {
+        "global": {"core:datatype": "cf32_le"},
+        "captures": [{"core:sample_start": begin} for begin in (0, 4096 + 1000)],
+    }
+    first.with_suffix(".sigmf-meta").write_text(json.dumps(content))
+    run(recordings, inference_spec())
+    found = [line["startSeconds"] for line in lines(recordings) if first.as_posix().endswith(line["path"])]
+    assert found == [0.0, 0.005096]
+
+
 def video(path):
     """The pictures of a video."""
     import av

@@ -1,5 +1,6 @@
 """Memory does not grow with the number of inputs: pictures, scores, metrics and lines pass through."""
 
+import ctypes
 import json
 import resource
 
@@ -10,7 +11,7 @@ from PIL import Image
 from torch import nn
 from trainer.trainer_kit import in_child, inference_spec, training_spec
 
-from rfuav_trainer import data, evaluation_report, infer, kept, report, train, weights
+from rfuav_trainer import data, evaluation_report, infer, kept, report, runtime, train, weights
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.progress import Progress
 from rfuav_trainer.runtime import StopSignal
@@ -107,3 +108,23 @@ def test_a_training_of_ten_thousand_takes_the_memory_of_a_hundred(desk):
         peaks[count] = _peak(desk, "TrainingJob", spec)
         assert json.loads((desk / f"models/{count}/report.json").read_text())["samples"]["validation"] == count
     assert peaks[MANY] < GROWTH * peaks[FEW], peaks
+
+
+def _faults(result, keep):
+    """Write how many pages the kernel had to give for values that take the room of others before them."""
+    if keep:
+        runtime.keep_memory()
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        values = [np.ones(2**24, dtype=np.int8) for _ in range(6)]
+        del values
+    result.write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library has no mallopt")
+def test_memory_that_is_freed_is_kept_for_the_next(tmp_path):
+    found = []
+    for keep in (False, True):
+        assert in_child(_faults, tmp_path / "faults", keep) == 0
+        found.append(int((tmp_path / "faults").read_text()))
+    assert found[1] < 0.1 * found[0], found

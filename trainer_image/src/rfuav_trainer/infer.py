@@ -99,6 +99,8 @@ class Inference:
         self.inputs = inputs.find(job, spec)
         own = [name for name in self.inputs.names if in_shard(name, job.shard, spec.shards)]
         self.device = runtime.choose_device(job)
+        if self.device.type == "cpu":
+            runtime.keep_memory()
         self.classifier: Classifier = open_classifier(job, spec, self.inputs.kind, self.device)
         if spec.evaluation is not None:
             labels = {name: self.inputs.label(name) for name in self.inputs.names}

@@ -6,6 +6,7 @@ In: the job. Out: what training and inference alike need before they begin.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 SUCCESS = "_SUCCESS"
+MALLOC = {"M_ARENA_MAX": (-8, 1), "M_MMAP_THRESHOLD": (-3, 2**25), "M_TRIM_THRESHOLD": (-1, 2**31 - 1)}
+"""Settings of mallopt(3) by their numbers in malloc.h: one heap, allocations up to 32 MiB (its most) from it, no end of
+it given back."""
 
 
 class StopSignal:
@@ -87,6 +91,18 @@ def choose_device(job: Job) -> torch.device:
         "the node's GPU driver",
         reason="NoAccelerator",
     )
+
+
+def keep_memory() -> None:
+    """Have glibc keep what this process frees; another C library stays as it is.
+
+    The values between a network's layers come and go by megabytes. Given back and asked for anew, the kernel clears
+    each of their pages each time: a tenth of an inference on a CPU.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        library = ctypes.CDLL(None)
+        for number, value in MALLOC.values():
+            library.mallopt(number, value)
 
 
 def processes() -> int:
