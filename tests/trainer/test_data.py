@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from trainer.trainer_kit import image_set, in_child, tone_set
 
@@ -246,6 +248,18 @@ def test_the_cache_holds_as_much_as_it_may(tmp_path):
     assert torch.equal(reader.read(Sample(files[1], "x")), first[1])
     with pytest.raises(UnreadableFileError):
         reader.read(Sample(files[2], "x"))
+
+
+@given(width=st.integers(1, 90), height=st.integers(1, 90), size=st.integers(16, 64), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=40)
+def test_a_picture_is_resized_as_pillow_does_it(tmp_path_factory, width, height, size, seed):
+    path = tmp_path_factory.mktemp("pictures") / "a.png"
+    image = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    image.save(path)
+    expected = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).astype(int)
+    found = data.read_picture(path, size)
+    assert found.is_contiguous()
+    assert np.abs(found.permute(1, 2, 0).numpy() - expected).max() <= 1
 
 
 def test_a_large_jpeg_is_read_as_if_it_had_been_decoded_in_full(tmp_path):

