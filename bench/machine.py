@@ -52,9 +52,8 @@ def apart(names: Iterable[str], prepare: Callable[[], object]) -> Iterator[dict[
 
 
 def _begin(prepare: Callable[[], object]) -> None:
-    multiprocessing.set_start_method(
-        "fork", force=True
-    )  # of a DataLoader's workers, as in a process that was not spawned
+    # Of a DataLoader's workers: in a process that was spawned they would be so too, and import torch anew.
+    multiprocessing.set_start_method("fork", force=True)
     prepare()
 
 

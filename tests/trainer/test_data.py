@@ -279,7 +279,7 @@ def test_normalising_is_what_it_says_and_leaves_the_pictures_alone(channels):
     preprocessing = data.Preprocessing("image", 8)
     pictures = torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8).repeat(1, channels, 1, 1)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
-    for given in (pictures, pictures.float()):
-        before = given.clone()
-        assert torch.equal(preprocessing.normalise(given), (given.float() / 255.0 - mean) / std)
-        assert torch.equal(given, before)
+    for levels in (pictures, pictures.float()):
+        before = levels.clone()
+        assert torch.equal(preprocessing.normalise(levels), (levels.float() / 255.0 - mean) / std)
+        assert torch.equal(levels, before)
