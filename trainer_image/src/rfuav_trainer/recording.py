@@ -55,6 +55,15 @@ class Layout:
         ends = [min(end, samples) for end in (*self.captures[1:], samples)]
         return [max(0, end - begin) // length for begin, end in zip(self.captures, ends, strict=True)]
 
+    def begin(self, frame: int, length: int) -> int:
+        """The first sample of a frame of `length`: none reaches from one capture into the next."""
+        *before, last = zip(self.captures, self.counts(length, sys.maxsize), strict=True)
+        for begin, count in before:
+            if frame < count:
+                return begin + frame * length
+            frame -= count
+        return last[0] + frame * length
+
 
 def count_frames(path: Path, parameters: SpectrogramParameters) -> int:
     """How many whole frames a recording holds.
@@ -83,19 +92,12 @@ def count_frames(path: Path, parameters: SpectrogramParameters) -> int:
 
 
 def first_sample(path: Path, frame: int, parameters: SpectrogramParameters) -> int:
-    """Where in its recording a frame begins: none reaches from one capture into the next.
+    """Where in its recording a frame begins.
 
     Raises:
-        UnreadableFileError: the metadata is gone.
+        UnreadableFileError: the metadata became one that cannot be understood.
     """
-    layout = _layout(path, parameters.sample_format, parameters.sample_rate)
-    length = parameters.frame_samples
-    *before, last = zip(layout.captures, layout.counts(length, sys.maxsize), strict=True)
-    for begin, count in before:
-        if frame < count:
-            return begin + frame * length
-        frame -= count
-    return last[0] + frame * length
+    return _layout(path, parameters.sample_format, parameters.sample_rate).begin(frame, parameters.frame_samples)
 
 
 def read_raw(path: Path, frame: int, parameters: SpectrogramParameters) -> Tensor:
@@ -107,7 +109,7 @@ def read_raw(path: Path, frame: int, parameters: SpectrogramParameters) -> Tenso
         UnreadableFileError: the file is gone or became shorter.
     """
     layout = _layout(path, parameters.sample_format, parameters.sample_rate)
-    offset = layout.header + first_sample(path, frame, parameters) * 2 * layout.kind.itemsize
+    offset = layout.header + layout.begin(frame, parameters.frame_samples) * 2 * layout.kind.itemsize
     try:
         with storage.opened(path) as here:
             # Copy-on-write: torch wants memory that could be written, the file stays as it is.
