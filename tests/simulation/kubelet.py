@@ -20,9 +20,9 @@ WAITING, RUNNING, ENDED, LOST = "waiting", "running", "ended", "lost"
 # How a container may end, or fail to begin; every row of API.md's failure rules. "ok" is what the rest does.
 FATES = (
     *("ok", "exit:1", "exit:2", "exit:3", "exit:4", "exit:75", "exit:137", "oom", "evicted", "disrupted"),
-    *("admission", "image", "hiccup", "unbound", "unstarted", "vanish"),
+    *("admission", "image", "hiccup", "unbound", "vetoed", "unclaimed", "unstarted", "vanish"),
 )
-NEVER_STARTS = ("admission", "image", "unbound", "unstarted")
+NEVER_STARTS = ("admission", "image", "unbound", "vetoed", "unclaimed", "unstarted")
 
 
 @dataclass

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 RETRY = 5.0  # seconds
+REFUSALS = {  # by fate of the pod
+    "unbound": "1 Insufficient ephemeral-storage",
+    "vetoed": "1 node(s) had volume node affinity conflict",
+    "unclaimed": "pod has unbound immediate PersistentVolumeClaims",
+}
 REPELLING = ("NoSchedule", "NoExecute")
 
 
@@ -33,19 +38,24 @@ class Scheduler:
         if pod is None or pod["metadata"]["uid"] != uid or pod["metadata"].get("deletionTimestamp"):
             return
         node = wanted_node(pod)
-        if self.world.fate(pod)[0] == "unbound":
-            why = "waits for its volume"
+        names = sorted(n["metadata"]["name"] for n in self.world.server.all("nodes"))
+        fate = self.world.fate(pod)[0]
+        if fate in REFUSALS:
+            why = REFUSALS[fate]
         elif node:
             why = self._mismatch(pod, node)
         else:
-            names = sorted(n["metadata"]["name"] for n in self.world.server.all("nodes"))
             node = next((name for name in names if not self._mismatch(pod, name)), "")
-            why = "" if node else f"0/{len(names)} nodes are available"
+            why = "" if node else "Insufficient nvidia.com/gpu"
             if why:
                 self.world.autoscaler.unschedulable(pod)
         old = [c for c in pod["status"].get("conditions") or () if c["type"] != "PodScheduled"]
         if why:
-            condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
+            others = f", {len(names)} node(s) didn't satisfy plugin(s) [NodeAffinity]." if node else "."
+            words = f"0/{len(names)} nodes are available: {why}{others}"
+            condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
+            last = next((c for c in pod["status"].get("conditions") or () if c["type"] == "PodScheduled"), condition)
+            condition["lastTransitionTime"] = last.get("lastTransitionTime") or self.world.stamp()
             self.world.server.write(
                 "pods", key, {"status": {**pod["status"], "conditions": [*old, condition]}}, "sched"
             )
@@ -62,16 +72,16 @@ class Scheduler:
         """Why the node does not take it now; empty: it does."""
         node = self.world.server.get("nodes", ("", name))
         if node is None:
-            return "0 nodes are available"
+            return "node(s) didn't satisfy plugin(s) [NodeAffinity]"
         tolerated = {t.get("key") for t in pod["spec"].get("tolerations") or ()}
         taints = node["spec"].get("taints") or ()
         if node["spec"].get("unschedulable") or any(
             t["effect"] in REPELLING and t["key"] not in tolerated for t in taints
         ):
-            return "node(s) were unschedulable or had untolerated taints"
+            return "1 node(s) were unschedulable or had untolerated taints"
         if not may_go_to(pod, node, self._on(name)):
-            return "node(s) didn't match the affinity"
-        return "Insufficient resources" if not self.fits(pod, node) else ""
+            return "1 node(s) didn't match Pod's node affinity/selector"
+        return "1 Insufficient nvidia.com/gpu" if not self.fits(pod, node) else ""
 
     def fits(self, pod: Object, node: Object) -> bool:
         """Whether what is allocatable suffices for it and for what is bound there."""

@@ -205,6 +205,9 @@ class JobStatus(Model):
     avoided_nodes: Annotated[dict[str, datetime], Field(max_length=256)] = Field(
         default_factory=dict, description="Nodes that are not tried again before the given time."
     )
+    vetoes: Annotated[dict[str, Count], Field(max_length=256)] = Field(
+        default_factory=dict, description="How often the scheduler refused a node since the job last ran, by node."
+    )
     running_seconds: Count = Field(0, description="Running time of the runs that ended, seconds.")
     running_since: datetime | None = Field(None, description="Start of the present run.")
     shards: ShardCounts | None = Field(None, description="Numbers for each shard (InferenceJob).")

@@ -32,7 +32,7 @@ def admit_in_order(at: PoolPlan) -> None:
         nowhere = at.rooms.never(need)
         if nowhere is not None and not at.may_scale_up(need):
             continue
-        if at.quotas.never(key.namespace, need) is not None:
+        if at.quotas.never(key.namespace, need) is not None or at.rooms.is_refused(need):
             continue
         if key.claims and job.uid in at.own:  # its room is being cleared
             if at.pool.spec.queueing == _STRICT:

@@ -5,6 +5,7 @@ A failed pod comes in; a `Verdict` goes out. Whether the job may try again is de
 
 import msgspec
 
+from rfuav_operator.core import vetoes
 from rfuav_operator.core.model import Pod
 from rfuav_operator.core.progress import human_message
 
@@ -18,8 +19,13 @@ REJECTED = "RejectedByCluster"
 IMAGE_PULL = "ImagePullFailed"
 NODE_LOST = "NodeLost"
 SCHEDULE_TIMEOUT = "ScheduleTimeout"
+UNSCHEDULABLE = "Unschedulable"
+NODE_UNAVAILABLE = "NodeUnavailable"
 START_TIMEOUT = "StartTimeout"
 SCALE_UP_TIMEOUT = "ScaleUpTimeout"
+
+# A pod of these never ran, and not by its own fault: they space the tries, nothing more.
+NEVER_RAN = frozenset({REJECTED, SCALE_UP_TIMEOUT, SCHEDULE_TIMEOUT, UNSCHEDULABLE, NODE_UNAVAILABLE})
 
 # status.reason of pods that the kubelet or the scheduler took away or never let in, besides `OutOf<resource>`.
 _TAKEN_AWAY = frozenset(
@@ -47,6 +53,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     counted: bool  # against backoffLimit
     final: bool = False  # never tried again
     avoid_node: bool = False
+    vetoed: bool = False  # the scheduler refused this node: others are tried first
     exit_code: int | None = None
 
 
@@ -127,6 +134,18 @@ def image_pull(pod: Pod) -> Verdict:
         message=f"the image cannot be pulled: {pod.waiting_message or pod.waiting_reason}",
         counted=True,
     )
+
+
+def refused(pod: Pod, node: str) -> Verdict:
+    """Admitted, and the scheduler says that this node is not for the pod, or that no node is."""
+    of_node = vetoes.of(pod.unschedulable) is vetoes.Veto.NODE
+    what = f"the scheduler refused node {node}" if of_node else "the scheduler refused the pod"
+    return Verdict(reason=UNSCHEDULABLE, message=f"{what}: {pod.unschedulable}", counted=False, vetoed=of_node)
+
+
+def node_unavailable(node: str, why: str) -> Verdict:
+    """Admitted, and the node is not there any more, or does not take it any more, before the pod was bound."""
+    return Verdict(reason=NODE_UNAVAILABLE, message=f"node {node} {why} before the pod was bound to it", counted=False)
 
 
 def not_scheduled(pod: Pod, seconds: int) -> Verdict:

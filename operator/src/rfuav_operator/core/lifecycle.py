@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_operator.core import backoff, classify, conditions, placement, progress, ranges, timers, units
+from rfuav_operator.core import backoff, classify, conditions, placement, progress, ranges, timers, units, vetoes
 from rfuav_operator.core.model import (
     Assignment,
     Defaults,
@@ -265,7 +265,13 @@ class _Step:
                 a = replace(a, started_at=started, image_error_since=None)
         elif pod.node is None:
             limit = timers.bind_seconds(a, pool)
-            if pod.created + timedelta(seconds=limit) <= now:
+            if a.node and (why := self._unavailable(a)):
+                verdict = classify.node_unavailable(a.node, why)
+            elif timers.bind_due(a, pod, pool) > now:
+                pass
+            elif timers.is_refused(a, pod):
+                verdict = classify.refused(pod, a.node)
+            else:
                 verdict = classify.not_scheduled(pod, limit) if a.node else classify.not_scaled_up(pod, limit)
         elif pod.waiting_reason in timers.IMAGE_ERRORS:
             a = replace(a, image_error_since=a.image_error_since or self.now)
@@ -279,6 +285,14 @@ class _Step:
         if a.stopping and not pod.deleting:
             self.delete.append(pod)
         self.kept.append(a)
+
+    def _unavailable(self, a: Assignment) -> str:
+        """What became of the node of a pod that is not bound yet; empty: it still takes it."""
+        node = self.facts.nodes.get(NodeName(a.node))
+        if node is None:
+            return "was deleted"
+        why = placement.closed(node, placement.need_of(self.job))
+        return f"became unavailable ({why})" if why else ""
 
     def _complete(self, a: Assignment, pod: Pod) -> None:
         self._read_termination_message(a, pod)
@@ -340,8 +354,11 @@ class _Step:
             shard=a.shard,
         )
         self._set(failures=(*self.status.failures, failure)[-_KEPT_FAILURES:])
-        rejected = verdict.reason in (classify.REJECTED, classify.SCALE_UP_TIMEOUT)
-        self.status = units.record_failure(self.status, a.shard, counted=verdict.counted, rejected=rejected)
+        rejected = verdict.reason in classify.NEVER_RAN
+        if verdict.vetoed:  # another node is tried soon
+            self.status = vetoes.record(self.status, a.node, self.now, self.facts.defaults)
+        else:
+            self.status = units.record_failure(self.status, a.shard, counted=verdict.counted, rejected=rejected)
         if verdict.avoid_node and a.node:
             until = self.now + timedelta(seconds=self.facts.defaults.node_avoid_seconds)
             self._set(avoided_nodes={**self.status.avoided_nodes, a.node: until})
@@ -362,7 +379,7 @@ class _Step:
                 f"{unit}was stopped {uncounted} times without a failure of its own; last: {verdict.message}",
             )
         else:
-            tries = counted + uncounted + self.status.rejections
+            tries = 1 if verdict.vetoed else counted + uncounted + self.status.rejections
             wait = backoff.delay(self.job.uid, a.shard, tries, self.facts.defaults)
             self.status = units.wait_until(self.status, a.shard, self.now + wait)
 
@@ -402,7 +419,7 @@ class _Step:
         if running and since is None:
             begun = min(a.started_at for a in self.kept if a.started_at is not None)
             begun = max(begun, self.status.admitted_at or begun)
-            self._set(running_since=begun, started_at=self.status.started_at or begun, rejections=0)
+            self._set(running_since=begun, started_at=self.status.started_at or begun, rejections=0, vetoes={})
         elif not running and since is not None:
             spent = max(0, int((self.now - since).total_seconds()))
             self._set(running_since=None, running_seconds=self.status.running_seconds + spent)

@@ -176,6 +176,7 @@ class JobStatus(Wire, frozen=True, kw_only=True):
     )
     not_before: datetime | None = None  # end of the backoff
     avoided_nodes: dict[str, datetime] = {}
+    vetoes: dict[str, int] = {}  # node -> how often the scheduler refused it since the job last ran
     running_seconds: int = 0  # of runs that ended
     running_since: datetime | None = None  # start of the present run; None: no pod runs
     shards: ShardCounts | None = None
@@ -290,6 +291,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     disrupted: bool = False  # condition DisruptionTarget=True
     unschedulable: str = ""  # message of PodScheduled=False
+    unschedulable_since: datetime | None = None
     waiting_reason: str = ""  # ErrImagePull, ImagePullBackOff, CreateContainerConfigError, ...
     waiting_message: str = ""
     exit_code: int | None = None

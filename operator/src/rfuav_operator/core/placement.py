@@ -31,6 +31,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     node_selector: tuple[tuple[str, str], ...] = ()
     tolerations: tuple[tuple[str, str, str, str], ...] = ()  # key, operator, value, effect
     avoided: frozenset[str] = frozenset()
+    vetoed: frozenset[str] = frozenset()  # nodes that the scheduler refused: others come first
 
     @property
     def total_gpus(self) -> int:
@@ -62,6 +63,7 @@ def need_of(job: Job) -> Need:
         node_selector=tuple(sorted(template.node_selector.items())),
         tolerations=tuple(tolerations),
         avoided=frozenset(job.status.avoided_nodes),
+        vetoed=frozenset(job.status.vetoes),
     )
 
 
@@ -122,22 +124,7 @@ class Room:
 
     def mismatch(self, need: Need) -> str:
         """Why the node is not for this shape at all, in words that can be counted over nodes; empty: it is."""
-        if self.node.unschedulable:
-            return "cordoned"
-        if not self.node.ready:
-            return "not ready"
-        labels = self.node.labels
-        if any(
-            labels.get(key, self.node.name if key == _HOSTNAME else None) != value for key, value in need.node_selector
-        ):
-            return "outside spec.podTemplate.nodeSelector"
-        taint = next(
-            (t for t in self.node.taints if t.effect in _REPELLING and not _tolerated(t.key, t.value, t.effect, need)),
-            None,
-        )
-        if taint is not None:
-            return f"with the taint {taint.key}{'=' * bool(taint.value)}{taint.value}:{taint.effect}"
-        return self.gpu_mismatch(need) if need.gpus > 0 else ""
+        return closed(self.node, need) or (self.gpu_mismatch(need) if need.gpus > 0 else "")
 
     def gpu_mismatch(self, need: Need) -> str:
         """The same of its GPUs alone, for a shape that uses some."""
@@ -262,6 +249,22 @@ def _tolerated(key: str, value: str, effect: str, need: Need) -> bool:
 
 def _word(kind: Kind) -> str:
     return "training" if kind is Kind.TRAINING else "inference"
+
+
+def closed(node: Node, need: Need) -> str:
+    """Why the scheduler binds no pod of this shape to the node, its resources apart; empty: it does."""
+    if node.unschedulable:
+        return "cordoned"
+    if not node.ready:
+        return "not ready"
+    if any(node.labels.get(key, node.name if key == _HOSTNAME else None) != value for key, value in need.node_selector):
+        return "outside spec.podTemplate.nodeSelector"
+    taint = next(
+        (t for t in node.taints if t.effect in _REPELLING and not _tolerated(t.key, t.value, t.effect, need)), None
+    )
+    if taint is not None:
+        return f"with the taint {taint.key}{'=' * bool(taint.value)}{taint.value}:{taint.effect}"
+    return ""
 
 
 def unsuited(node: Node, pool: PoolSpec, need: Need) -> str:

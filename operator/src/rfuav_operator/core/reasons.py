@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from rfuav_operator.core import quantity
-from rfuav_operator.core.model import Kind, Pool
+from rfuav_operator.core.model import Job, Kind, Pool
 from rfuav_operator.core.placement import Need, Room
 
 ON_HOLD = "OnHold"
@@ -19,6 +19,7 @@ WAITING_FOR_QUOTA = "WaitingForQuota"
 WAITING_FOR_CAPACITY = "WaitingForCapacity"
 WAITING_FOR_PREEMPTED_JOBS = "WaitingForPreemptedJobs"
 REJECTED_BY_CLUSTER = "RejectedByCluster"
+UNSCHEDULABLE = "Unschedulable"
 _SHOWN = 4
 
 
@@ -83,6 +84,17 @@ def no_room(need: Need, pool: Pool, matching: Sequence[Room]) -> Reason:
         text += f"; {_nodes(fitting)} of {need.nodes} with room now"
     text += _short_of(need, roomy)
     return Reason(reason=WAITING_FOR_CAPACITY, message=f"{needs(need)}; {text}")
+
+
+def all_refused(need: Need, job: Job) -> Reason:
+    """The scheduler has refused the nodes that suit: its last words, and when the first of them is tried again."""
+    status = job.status
+    nodes = sorted(need.avoided & need.vetoed)
+    shown = ", ".join(nodes[:_SHOWN]) + (f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else "")
+    words = next((f.message for f in reversed(status.failures) if f.reason == UNSCHEDULABLE), "it gave no reason")
+    again = min(status.avoided_nodes[node] for node in nodes)
+    text = f"{needs(need)}; the scheduler has refused the nodes that suit ({shown}): {words}"
+    return Reason(reason=UNSCHEDULABLE, message=f"{text}; tried again at {again:%Y-%m-%dT%H:%M:%SZ}")
 
 
 def _short_of(need: Need, rooms: Sequence[Room]) -> str:

@@ -128,13 +128,23 @@ class PoolRooms:
     # --- answers
 
     def effective(self, need: Need) -> Need:
-        """The shape with the nodes that it avoids forgiven when too few others could take it."""
+        """The shape with the nodes that it avoids forgiven when too few others could take it.
+
+        Those that the scheduler refused are not: it would refuse them again.
+        """
         if not need.avoided:
             return need
         if need not in self._effective:
-            others = sum(name not in need.avoided for name in self._shape(need).suits)
-            self._effective[need] = need if others >= need.nodes else replace(need, avoided=frozenset())
+            enough = self._others(need) >= need.nodes
+            self._effective[need] = need if enough else replace(need, avoided=need.avoided & need.vetoed)
         return self._effective[need]
+
+    def is_refused(self, need: Need) -> bool:
+        """Whether the scheduler has refused so many of the nodes that suit this shape that too few are left."""
+        return bool(need.avoided & need.vetoed) and self._others(need) < need.nodes
+
+    def _others(self, need: Need) -> int:
+        return sum(name not in need.avoided for name in self._shape(need).suits)
 
     def never(self, need: Need) -> Reason | None:
         """Why no node of the pool takes this shape, however empty; None: some does."""
@@ -168,6 +178,7 @@ class PoolRooms:
         if shape.full:
             return None
         turned_away = bool(exclude)
+        last: Room | None = None  # of those that the scheduler refused a while ago, the first
         for name in self._shelves[need.kind, need.gpus > 0].candidates(need.gpus):
             room = self.rooms[name]
             if name not in shape.suits or name in exclude or room.lacks(need):
@@ -175,7 +186,11 @@ class PoolRooms:
             if kept and name in kept and room.delays(need, kept[name][1]):
                 turned_away = True
                 continue
-            return room
+            if name not in need.vetoed:
+                return room
+            last = last or room
+        if last is not None:
+            return last
         shape.full = not turned_away
         return None
 

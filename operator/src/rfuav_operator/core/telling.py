@@ -54,6 +54,8 @@ def _why(at: PoolPlan, uid: Uid, key: Key, told: places.Places, *, everyone: boo
         return _nowhere(at, nowhere, never)
     if never is not None:
         return never
+    if at.rooms.is_refused(need):
+        return reasons.all_refused(need, at.jobs[uid])
     by_quota = key.namespace in at.heads  # that head stood before the one that stops everybody, or there is none
     head = at.heads.get(key.namespace if by_quota else "")
     if head is not None and head.uid != uid:

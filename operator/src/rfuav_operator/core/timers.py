@@ -6,10 +6,11 @@ A job, its pods and its pool's limits come in; instants go out. What happens the
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from rfuav_operator.core import classify
+from rfuav_operator.core import classify, vetoes
 from rfuav_operator.core.model import Assignment, Job, Kind, Pod, PodPhase, PoolSpec
 
 IMAGE_GRACE = timedelta(seconds=30)  # a registry that hiccups is not a missing image
+VETO_GRACE = timedelta(seconds=20)  # the scheduler tries again meanwhile: what it sees may be a moment old
 CAUSE_GRACE = timedelta(seconds=10)  # kubelets of several nodes tell of their pods at their own time
 IMAGE_ERRORS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 
@@ -33,7 +34,7 @@ def next_time(job: Job, facts_pods: Mapping[str, Pod], pool: PoolSpec) -> dateti
         if pod is None or not pod.live or pod.deleting or a.stopping or pod.phase is PodPhase.RUNNING:
             continue
         if pod.node is None:
-            times.append(pod.created + timedelta(seconds=bind_seconds(a, pool)))
+            times.append(bind_due(a, pod, pool))
         elif pod.waiting_reason in IMAGE_ERRORS:
             if a.image_error_since is not None:
                 times.append(a.image_error_since + IMAGE_GRACE)
@@ -53,6 +54,19 @@ def deadline(job: Job) -> datetime | None:
 def bind_seconds(a: Assignment, pool: PoolSpec) -> int:
     """How long a pod may wait to be bound."""
     return pool.schedule_timeout_seconds if a.node else pool.scale_up.timeout_seconds
+
+
+def bind_due(a: Assignment, pod: Pod, pool: PoolSpec) -> datetime:
+    """When a pod that is not bound gives its room back: soon if the scheduler says that its node is not for it."""
+    due = pod.created + timedelta(seconds=bind_seconds(a, pool))
+    if is_refused(a, pod):
+        due = min(due, (pod.unschedulable_since or pod.created) + VETO_GRACE)
+    return due
+
+
+def is_refused(a: Assignment, pod: Pod) -> bool:
+    """Whether the scheduler says that the pod's node, or its volume, is not for it."""
+    return bool(a.node) and vetoes.of(pod.unschedulable) is not None
 
 
 def cause_due(a: Assignment, job: Job, pods: Mapping[str, Pod]) -> datetime | None:

@@ -248,6 +248,7 @@ def pod(read: PodObject) -> Pod:
         message=status.message or "",
         disrupted=disrupted is not None and disrupted.status == "True",
         unschedulable=(scheduled.message or "") if scheduled and scheduled.status == "False" else "",
+        unschedulable_since=scheduled.last_transition_time if scheduled and scheduled.status == "False" else None,
         waiting_reason=waiting.reason or "",
         waiting_message=waiting.message or "",
         exit_code=ended.exit_code if ended else None,
