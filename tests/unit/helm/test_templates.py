@@ -169,6 +169,33 @@ def test_secrets_and_leases_are_granted_by_name_in_the_own_namespace(default):
     }
 
 
+WRITING = {"create", "update", "patch", "delete", "deletecollection"}
+
+
+def test_nobody_who_is_limited_may_write_limits(default):
+    """No role that the chart adds to a built-in one (view, edit, admin) writes quotas or pools; all of them read both."""
+    aggregated = {}
+    for (kind, name), role in default.items():
+        into = [label for label in role["metadata"].get("labels", {}) if "/aggregate-to-" in label]
+        if kind == "ClusterRole" and into:
+            aggregated[name] = {(r, v) for rule in role["rules"] for r in rule["resources"] for v in rule["verbs"]}
+            assert into != ["rbac.authorization.k8s.io/aggregate-to-admin"]
+    assert set(aggregated) == {"rfuav-view", "rfuav-edit"}
+    for resource in ("gpupools", "gpuquotas"):
+        granted = {(r, v) for rights in aggregated.values() for r, v in rights if r == resource}
+        assert granted == {(resource, verb) for verb in ("get", "list", "watch")}
+    assert not any("/" in resource or resource == "*" for rights in aggregated.values() for resource, _ in rights)
+
+
+def test_limits_are_written_by_a_role_of_their_own(default, render):
+    for objects in (default, render("--set", "rbac.aggregateToDefaultRoles=false")):
+        role = objects["ClusterRole", "rfuav-limits-admin"]
+        assert not [label for label in role["metadata"]["labels"] if "aggregate" in label]
+        (rule,) = role["rules"]
+        assert set(rule["resources"]) == {"gpupools", "gpuquotas"}
+        assert set(rule["verbs"]) >= WRITING
+
+
 def test_the_crds_are_the_generated_ones_and_survive_the_chart(default, render):
     crds = {name: o for (kind, name), o in default.items() if kind == "CustomResourceDefinition"}
     generated = [yaml.safe_load(file.read_text()) for file in (ROOT / "crds").glob("*.yaml")]
@@ -183,7 +210,7 @@ def test_the_crds_are_the_generated_ones_and_survive_the_chart(default, render):
     [
         ("defaultPool.enabled", {("GPUPool", "default")}),
         ("priorityClasses.enabled", {("PriorityClass", "rfuav-training"), ("PriorityClass", "rfuav-inference")}),
-        ("rbac.aggregateToDefaultRoles", {("ClusterRole", f"rfuav-{r}") for r in ("view", "edit", "admin")}),
+        ("rbac.aggregateToDefaultRoles", {("ClusterRole", f"rfuav-{r}") for r in ("view", "edit")}),
     ],
 )
 def test_switches(default, render, switch, gone):
