@@ -1,8 +1,8 @@
 """What the operator did wrong before a history found it: each put back while it is entered, for `test_regressions`."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -10,6 +10,7 @@ from rfuav_operator import app
 from rfuav_operator.core import blocked, limits
 from rfuav_operator.core.model import CreatePod, DeletePod, Pool
 from rfuav_operator.shell.connection import Answer
+from rfuav_operator.shell.health import Pulse
 from rfuav_operator.shell.reflector import Reflector
 from rfuav_operator.shell.state import ClusterState
 from rfuav_operator.shell.writer import Writer
@@ -161,4 +162,16 @@ def gang_stops_others_in_vain() -> Iterator[None]:
         at.quotas.promise(job, need)
 
     with patch.object(blocked, "_keep", only_these):
+        yield
+
+
+@old
+def standby_is_taken_for_stuck() -> Iterator[None]:
+    """Only the loop's turns counted as life: who waited for the lease, or for a long first sync, was killed."""
+
+    @asynccontextmanager
+    async def waiting(_: Pulse) -> AsyncIterator[None]:
+        yield
+
+    with patch.object(Pulse, "waiting", waiting):
         yield

@@ -29,6 +29,7 @@ from rfuav_operator.shell.writer import LeaseOver
 if TYPE_CHECKING:
     from simulation.world import World
 
+PROBE_EVERY = 10.0  # seconds between two liveness probes of the kubelet
 TICK = 0.5  # seconds between two looks of the writer at its budget: fewer, since a look costs time and changes nothing
 
 
@@ -138,7 +139,16 @@ class Replica:
         self.operator = SimOperator(self.world, self._settings, self.connection)
         self._task = asyncio.get_running_loop().create_task(self.operator.run(), name=f"operator-{self.name}")
         self._task.add_done_callback(self._ended)
+        self.world.after(PROBE_EVERY, self._probe, self.operator)
         self.world.log(self.name, "started")
+
+    def _probe(self, operator: SimOperator) -> None:
+        """As the kubelet; nothing ever hangs here, so that a probe that fails would kill a sound process."""
+        if self.operator is not operator:
+            return
+        if not operator.pulse.alive:
+            self.world.fail(f"probes_spare_the_sound: {self.name} fails its liveness probe")
+        self.world.after(PROBE_EVERY, self._probe, operator)
 
     def kill(self) -> None:
         """As SIGKILL: nothing that it still does reaches anyone."""

@@ -146,6 +146,7 @@ FOUND = [
             pool=SETUP["pool"] | {"preemption": {"withinPool": "LowerPriority", "minRuntimeSeconds": 5}},
         ),
     ),
+    Found("standby_is_taken_for_stuck", "probes_spare_the_sound", script(training("long", 1, work=90.0), replicas=2)),
 ]
 
 

@@ -74,7 +74,8 @@ class Operator:
             on_report=self._nudge,
             per_second=settings.progress.reports_per_second,
         )
-        self.loop = Loop(self.state, self.writer, self.intake.take)
+        self.pulse = health.Pulse()
+        self.loop = Loop(self.state, self.writer, self.intake.take, beat=self.pulse.beat)
         metrics.registry.register(metrics.Gauges(self._phases, lambda: self.leader.leading))
 
     def _nudge(self) -> None:
@@ -100,7 +101,7 @@ class Operator:
         async with contextlib.AsyncExitStack() as servers:
             await servers.enter_async_context(
                 _serving(
-                    health.app(alive=lambda: self.loop.alive, ready=lambda: self._synced),
+                    health.app(alive=lambda: self.pulse.alive, ready=lambda: self._synced),
                     self._settings.health.host,
                     self._settings.health.port,
                 )
@@ -131,6 +132,19 @@ class Operator:
 
     async def _work(self, tasks: asyncio.TaskGroup, servers: contextlib.AsyncExitStack) -> None:
         """From cold to leading."""
+        async with self.pulse.waiting():
+            reflectors = await self._fill(tasks, servers)
+            await self.leader.acquire()
+            tasks.create_task(self.leader.hold(), name="lease")
+            await self._read_again(reflectors)
+        tasks.create_task(self.events.run(), name="events")
+        tasks.create_task(self.writer.run(), name="writer")
+        await self.loop.run()
+
+    async def _fill(
+        self, tasks: asyncio.TaskGroup, servers: contextlib.AsyncExitStack
+    ) -> list[Reflector[Any, Any, Any]]:
+        """Fill the caches, and keep them so."""
         reflectors = self._reflectors()
         for reflector in reflectors:
             tasks.create_task(reflector.run(), name="reflector")
@@ -147,20 +161,14 @@ class Operator:
         gc.freeze()
         self._synced = True
         log.info("synced", jobs=len(self.state.jobs), pods=len(self.state.pods), nodes=len(self.state.nodes))
-        await self._lead(tasks, reflectors)
+        return reflectors
 
-    async def _lead(self, tasks: asyncio.TaskGroup, reflectors: list[Reflector[Any, Any, Any]]) -> None:
-        await self.leader.acquire()
-        tasks.create_task(self.leader.hold(), name="lease")
-        # What the last leader wrote, pods included, must be known before anything is decided: caches may lag, a list
-        # does not.
+    async def _read_again(self, reflectors: list[Reflector[Any, Any, Any]]) -> None:
+        """Read what the last leader wrote, pods included, before anything is decided: caches lag, a list does not."""
         self._synced = False
         await resync.read_all(self.state, self._connection)
         await asyncio.gather(*(reflector.refresh() for reflector in reflectors))
         self._synced = True
-        tasks.create_task(self.events.run(), name="events")
-        tasks.create_task(self.writer.run(), name="writer")
-        await self.loop.run()
 
     def _kopf_ended(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and not self.stop.is_set():

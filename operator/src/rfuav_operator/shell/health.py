@@ -1,18 +1,53 @@
-"""Plain HTTP for the kubelet and Prometheus: /healthz (the loop turns), /readyz (the caches are filled), /metrics."""
+"""Plain HTTP for the kubelet and Prometheus: /healthz (the process turns), /readyz (the caches are full), /metrics."""
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from rfuav_operator.shell import metrics
+from rfuav_operator.shell import clock, metrics
+
+BEAT = 5.0  # seconds between two beats of a wait
+STUCK_AFTER = 60.0  # seconds without a beat after which the process should be started again
+
+
+class Pulse:
+    """Whether the process turns. The loop beats with every turn; whatever is waited for without it beats meanwhile."""
+
+    def __init__(self) -> None:
+        self._at = clock.monotonic()
+
+    def beat(self) -> None:
+        """Something has moved."""
+        self._at = clock.monotonic()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it beat recently."""
+        return clock.monotonic() - self._at < STUCK_AFTER
+
+    @contextlib.asynccontextmanager
+    async def waiting(self) -> AsyncIterator[None]:
+        """Beat for as long as the event loop turns: around a wait that may take any time, as that for the lease."""
+        beating = asyncio.create_task(self._keep_beating(), name="pulse")
+        try:
+            yield
+        finally:
+            beating.cancel()
+
+    async def _keep_beating(self) -> None:
+        while True:
+            self.beat()
+            await asyncio.sleep(BEAT)
 
 
 def app(*, alive: Callable[[], bool], ready: Callable[[], bool]) -> web.Application:
     """The server.
 
     Args:
-        alive: whether the loop turned recently.
+        alive: whether the process turned recently.
         ready: whether everything was read once.
     """
 

@@ -17,7 +17,6 @@ log = structlog.get_logger()
 
 COALESCE = 0.01  # seconds: events that belong together arrive together
 HEARTBEAT = 10.0  # seconds between two turns when nothing happens
-STUCK_AFTER = 60.0  # seconds without a turn after which the process should be started again
 HANDOFF_LIMIT = 60.0  # seconds after which room was not waited for
 
 
@@ -26,28 +25,29 @@ class Loop:
 
     Args:
         take_reports: the progress reports that wait, those of the given jobs among them.
+        beat: called with every turn, and now and then while nothing happens.
     """
 
     def __init__(
-        self, state: ClusterState, writer: Writer, take_reports: Callable[[Iterable[Uid]], list[Report]]
+        self,
+        state: ClusterState,
+        writer: Writer,
+        take_reports: Callable[[Iterable[Uid]], list[Report]],
+        *,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._state = state
         self._writer = writer
         self._take_reports = take_reports
+        self._beat = beat
         self._scheduler = Scheduler()
         self._dirty = asyncio.Event()
         self._wake_at: datetime | None = None
-        self._turned_at = clock.monotonic()
         self._freed: dict[str, list[float]] = {}  # by node: when pods of ours ended
 
     def nudge(self) -> None:
         """Something is dirty, or a report waits."""
         self._dirty.set()
-
-    @property
-    def alive(self) -> bool:
-        """Whether it turned recently."""
-        return clock.monotonic() - self._turned_at < STUCK_AFTER
 
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         """Note when a pod's end frees room, for the hand-off metric."""
@@ -70,7 +70,7 @@ class Loop:
             if self._wake_at is not None and now >= self._wake_at:
                 self._wake_at = None
                 return  # the core knows itself whose time has come
-            self._turned_at = clock.monotonic()
+            self._beat()
             if self._dirty.is_set():
                 return
             left = HEARTBEAT if self._wake_at is None else (self._wake_at - now).total_seconds()
@@ -93,7 +93,7 @@ class Loop:
             self._hold(action)
             metrics.actions.labels(type(action).__name__).inc()
         self._writer.submit(decided.actions)
-        self._turned_at = clock.monotonic()
+        self._beat()
 
     def _hold(self, action: Action) -> None:
         """From the moment it is planned, room is taken."""
