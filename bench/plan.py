@@ -113,8 +113,11 @@ def cluster(
             name=NodeName(f"node-{index:04}"),
             labels={"zone": "abc"[index % 3]},
             gpus=2,
+            gpu_capacity=8,
             gpu_slots=8,
+            gpu_replicas=4,
             gpu_memory_mib=24576,
+            pods=110,
             cpu_milli=64_000,
             memory_bytes=256 * 2**30,
         )

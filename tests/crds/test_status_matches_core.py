@@ -37,6 +37,7 @@ def aliases(model: Any) -> set[str]:
         (core.Preemption, pool.Preemption),
         (core.ScaleUp, pool.ScaleUp),
         (core.GpuShare, quota.GpuShare),
+        (core.GpuSharing, pool.GpuSharing),
         (core.PoolQuota, quota.PoolQuota),
         (core.QuotaSpec, GPUQuotaSpec),
     ],

@@ -97,6 +97,7 @@ class Machines:
         else:
             parts = {part: machine.node[part] for part in ("spec", "status")}
             self.world.server.write("nodes", ("", name), parts, AUTHOR)
+            self.label(name)
         self.world.kubelet.sync(name)
 
     def cordon(self, name: str, *, cordoned: bool) -> None:
@@ -107,10 +108,24 @@ class Machines:
             )
 
     def resize(self, name: str, slots: int) -> None:
-        """The device plugin offers another number of slots."""
+        """The device plugin offers another number of slots: GPUs are unhealthy, or shared otherwise."""
         if (node := self._node(name)) is not None:
-            room = {**node["status"]["allocatable"], "nvidia.com/gpu": str(slots)}
-            self.world.server.write("nodes", ("", name), {"status": {**node["status"], "allocatable": room}}, AUTHOR)
+            most = max(slots, int(node["status"]["capacity"]["nvidia.com/gpu"]))
+            room = {
+                "capacity": {"nvidia.com/gpu": str(most)},
+                "allocatable": {**node["status"]["allocatable"], "nvidia.com/gpu": str(slots)},
+            }
+            self.world.server.write("nodes", ("", name), {"status": {**node["status"], **room}}, AUTHOR)
+
+    def label(self, name: str, *, gpus: bool = True) -> None:
+        """GPU feature discovery sets its labels; without `gpus`: it removes them, as when it is started again."""
+        machine = self.all.get(name)
+        if machine is not None and self._node(name) is not None:
+            labels = machine.node["metadata"]["labels"]
+            left = (
+                labels if gpus else {key: value for key, value in labels.items() if not key.startswith("nvidia.com/")}
+            )
+            self.world.server.meta("nodes", ("", name), {"labels": left}, AUTHOR)
 
     # --- what follows
 

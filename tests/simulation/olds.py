@@ -1,14 +1,23 @@
 """What the operator did wrong before a history found it: each put back while it is entered, for `test_regressions`."""
 
 import asyncio
+<<<<<<< HEAD
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+=======
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import SimpleNamespace
+>>>>>>> 5431c89 (Only GPUs known to be healthy take new jobs; a pool can say how its nodes share them (gpuSharing))
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
+
 from rfuav_operator import app
-from rfuav_operator.core import blocked, limits
+from rfuav_operator.core import blocked, gpus, limits
 from rfuav_operator.core.model import CreatePod, DeletePod, Pool
+from rfuav_operator.shell import decode
 from rfuav_operator.shell.connection import Answer
 from rfuav_operator.shell.health import Pulse
 from rfuav_operator.shell.reflector import Reflector
@@ -166,6 +175,7 @@ def gang_stops_others_in_vain() -> Iterator[None]:
 
 
 @old
+<<<<<<< HEAD
 def standby_is_taken_for_stuck() -> Iterator[None]:
     """Only the loop's turns counted as life: who waited for the lease, or for a long first sync, was killed."""
 
@@ -174,4 +184,26 @@ def standby_is_taken_for_stuck() -> Iterator[None]:
         yield
 
     with patch.object(Pulse, "waiting", waiting):
+=======
+def gpus_without_labels_are_guessed() -> Iterator[None]:
+    """Without labels each slot counted as a GPU."""
+
+    def by_labels(labels: Any, *, slots: int, capacity: int) -> gpus.Gpus:
+        found = gpus.by_labels(labels, slots=slots, capacity=capacity)
+        return gpus.Gpus(slots, 1, 8000) if found.unknown else found
+
+    with patch.object(decode, "gpus", SimpleNamespace(by_labels=by_labels)):
+        yield
+
+
+@old
+def sick_gpus_count() -> Iterator[None]:
+    """The label of their number was believed when some of them were unhealthy."""
+
+    def by_labels(labels: Any, *, slots: int, capacity: int) -> gpus.Gpus:
+        found = gpus.by_labels(labels, slots=slots, capacity=capacity)
+        return msgspec.structs.replace(found, healthy=int(labels.get("nvidia.com/gpu.count") or 0))
+
+    with patch.object(decode, "gpus", SimpleNamespace(by_labels=by_labels)):
+>>>>>>> 5431c89 (Only GPUs known to be healthy take new jobs; a pool can say how its nodes share them (gpuSharing))
         yield

@@ -141,11 +141,16 @@ def node_of(name: str, gpus: int, slots: int, memory: int, zone: str) -> Object:
     """A Node: physical GPUs, slots, MiB of one GPU, zone."""
     labels = {"zone": zone}
     if gpus:
-        labels |= {"nvidia.com/gpu.count": str(gpus), "nvidia.com/gpu.memory": str(memory)}
+        labels |= {
+            "nvidia.com/gpu.count": str(gpus),
+            "nvidia.com/gpu.memory": str(memory),
+            "nvidia.com/gpu.replicas": str(slots // gpus),
+        }
     return {
         "metadata": {"name": name, "labels": labels},
         "spec": {},
         "status": {
+            "capacity": {"nvidia.com/gpu": str(slots)},
             "allocatable": {"nvidia.com/gpu": str(slots), "cpu": "6", "memory": "12Gi", "pods": "110"},
             "conditions": [{"type": "Ready", "status": "True"}],
         },

@@ -146,7 +146,28 @@ FOUND = [
             pool=SETUP["pool"] | {"preemption": {"withinPool": "LowerPriority", "minRuntimeSeconds": 5}},
         ),
     ),
+<<<<<<< HEAD
     Found("standby_is_taken_for_stuck", "probes_spare_the_sound", script(training("long", 1, work=90.0), replicas=2)),
+=======
+    Found(
+        "gpus_without_labels_are_guessed",
+        "room_is_free_when_it_is_taken",
+        script(
+            do(0.5, "labels_vanish", node="n0", seconds=20.0),
+            *(training(f"t{i}", 1 + i, work=30.0) for i in range(4)),
+            nodes=[[2, 8, 24000, "a"]],
+        ),
+    ),
+    Found(
+        "sick_gpus_count",
+        "room_is_free_when_it_is_taken",
+        script(
+            do(0.5, "node_resized", node="n0", slots=4),
+            *(training(f"t{i}", 1 + i, work=30.0) for i in range(4)),
+            nodes=[[2, 8, 24000, "a"]],
+        ),
+    ),
+>>>>>>> 5431c89 (Only GPUs known to be healthy take new jobs; a pool can say how its nodes share them (gpuSharing))
 ]
 
 

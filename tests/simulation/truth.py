@@ -122,7 +122,8 @@ def limits_of(node: Object, pools: Iterable[Object]) -> Limits:
     pool = min(mine, key=lambda p: (-len(p["spec"].get("nodeSelector") or {}), p["metadata"]["name"]))
     room = node["status"]["allocatable"]
     slots = int(room.get(GPU, "0"))
-    gpus = int(labels.get(f"{GPU}.count") or slots)
+    replicas = int(labels.get(f"{GPU}.replicas") or 0)
+    gpus = min(int(labels.get(f"{GPU}.count") or 0), slots // replicas) if replicas else 0  # healthy ones
     memory = int(labels.get(f"{GPU}.memory") or 0) * 2**20
     tiers = sorted(pool["spec"]["perGPU"], key=lambda tier: number(tier["minMemory"]))
     tier = [tier for tier in tiers if number(tier["minMemory"]) <= memory][-1]

@@ -52,9 +52,16 @@ def node_drained(world: "World", *, node: str, seconds: float) -> None:
     world.after(seconds, lambda: world.machines.cordon(node, cordoned=False))
 
 
-@deed(2, node=a_node, slots=one_of(0, 1, 2, 8))
+@deed(2, node=a_node, slots=one_of(0, 1, 2, 4, 8))
 def node_resized(world: "World", *, node: str, slots: int) -> None:
     world.machines.resize(node, slots)
+
+
+@deed(2, node=a_node, seconds=seconds(2, 90))
+def labels_vanish(world: "World", *, node: str, seconds: float) -> None:
+    """GPU feature discovery is started again."""
+    world.machines.label(node, gpus=False)
+    world.after(seconds, world.machines.label, node)
 
 
 @deed(2, seconds=seconds(10, 90))

@@ -94,13 +94,15 @@ CRDS = (
         "Cluster",
         (
             Column("Nodes", ".status.nodes", "integer"),
-            Column("GPUs", ".status.gpus", "integer", description="Physical."),
+            Column("GPUs", ".status.gpus", "integer", description="Physical, healthy."),
             Column("Slots", ".status.slots", "integer"),
             Column("Training", ".status.slotsInUse.training", "integer", description="Slots in use."),
             Column("Inference", ".status.slotsInUse.inference", "integer", description="Slots in use."),
             Column("Pending", ".status.pending.total", "integer"),
             Column("Stop", ".spec.stopPolicy"),
+            Column("Reason", ".status.conditions[?(@.type=='Ready')].reason", description="Ready, or what is wrong."),
             _AGE,
+            Column("Message", ".status.conditions[?(@.type=='Ready')].message", wide=True),
         ),
     ),
     Crd(

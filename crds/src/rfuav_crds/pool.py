@@ -6,7 +6,7 @@ from pydantic import Field
 
 from rfuav_crds.common import Model, Spec
 from rfuav_crds.pod import LabelMap
-from rfuav_crds.quantity import MemoryOrZero, cel_quantity, parse_quantity
+from rfuav_crds.quantity import Memory, MemoryOrZero, cel_quantity, parse_quantity
 from rfuav_crds.rules import Rule
 from rfuav_crds.status import Conditions, Count
 
@@ -31,6 +31,16 @@ class PerNodeCpu(Spec):
 
     training: Jobs = Field(2, description="TrainingJobs at a time, 0 to 1000. Default: 2.")
     inference: Jobs = Field(4, description="InferenceJob shards at a time, 0 to 1000. Default: 4.")
+
+
+class GpuSharing(Spec):
+    """How nodes share their GPUs, for clusters without GPU feature discovery."""
+
+    replicas: Annotated[int, Field(ge=1, le=1000)] = Field(
+        description="Slots (nvidia.com/gpu) that the device plugin makes of one physical GPU, 1 to 1000; 1: GPUs are "
+        "not shared."
+    )
+    memory: Memory = Field(description="Memory of one physical GPU, bytes as a quantity, for example 24Gi.")
 
 
 class Preemption(Spec):
@@ -97,6 +107,11 @@ class GPUPoolSpec(Spec):
     per_node_cpu: PerNodeCpu = Field(
         default_factory=PerNodeCpu, alias="perNodeCPU", description="How many CPU jobs (gpus: 0) one node takes."
     )
+    gpu_sharing: GpuSharing | None = Field(
+        None,
+        description="How those nodes of the pool share their GPUs that lack the labels of GPU feature discovery "
+        "(nvidia.com/gpu.count, .memory and .replicas). Without labels and without this, a node takes no new GPU jobs.",
+    )
     queueing: Literal["BestEffortFIFO", "StrictFIFO"] = Field(
         "BestEffortFIFO",
         description="BestEffortFIFO: jobs that fit pass a head that does not; StrictFIFO: nobody passes. "
@@ -143,7 +158,7 @@ class GPUPoolStatus(Model):
 
     observed_generation: Count = Field(0, description="Generation of the spec that this status is about.")
     nodes: Count = Field(0, description="Nodes of the pool.")
-    gpus: Count = Field(0, description="Physical GPUs of those nodes.")
+    gpus: Count = Field(0, description="Healthy physical GPUs of those nodes, as far as they are known.")
     slots: Count = Field(0, description="Allocatable nvidia.com/gpu of those nodes.")
     slots_in_use: ByKind = Field(default_factory=ByKind, description="GPU slots held, by kind of job.")
     foreign_slots: Count = Field(0, description="GPU slots that pods of other workloads request.")
@@ -151,5 +166,7 @@ class GPUPoolStatus(Model):
     running: ByKind = Field(default_factory=ByKind, description="Admitted or running jobs.")
     borrowed: Count = Field(0, description="GPU slots held beyond the nominal share of their namespace.")
     conditions: Conditions = Field(
-        default_factory=list, description="Ready: whether the pool takes part in admission, and why not."
+        default_factory=list,
+        description="Ready: whether the pool takes part in admission, and why not, or which GPUs are left out "
+        "(GPUsUnknown: no labels; GPUsUnhealthy).",
     )

@@ -80,12 +80,18 @@ def job(
 def node(
     name: str = "n1", *, gpus: int = 2, slots: int = 8, memory_mib: int | None = 24000, cpu: int = 32, **rest: Any
 ) -> Node:
+    """Of `gpus` healthy GPUs; without `memory_mib` it has no labels of GPU feature discovery."""
+    known = memory_mib is not None or slots == 0
     return Node(
         name=NodeName(name),
         labels=rest.pop("labels", {}),
+        gpu_capacity=rest.pop("capacity", slots),
         gpu_slots=slots,
-        gpus=gpus,
+        gpus=gpus if known else 0,
+        gpu_replicas=rest.pop("gpu_replicas", max(1, slots // gpus) if known and gpus else 0),
         gpu_memory_mib=memory_mib,
+        gpu_unknown="" if known else "no labels nvidia.com/gpu.*",
+        pods=rest.pop("pods", 110),
         cpu_milli=cpu * 1000,
         memory_bytes=rest.pop("memory_gi", 128) * 2**30,
         **rest,

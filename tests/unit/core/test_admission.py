@@ -62,7 +62,7 @@ def count(jobs, **snap):
         (node(), (2, 6)),
         (node(memory_mib=12288), (2, 4)),
         (node(memory_mib=8192), (2, 2)),
-        (node(memory_mib=None), (2, 2)),
+        (node(memory_mib=None), (0, 0)),
         (node(gpus=1, slots=4), (1, 3)),
         (node(gpus=1, slots=2), (0, 2)),  # inference is first, and two slots are all there is
         (node(gpus=2, slots=2), (0, 2)),
@@ -268,7 +268,7 @@ def why(made, **snap):
             job(resources=Resources(gpu_memory="1Gi")),
             {"nodes": [node(memory_mib=None)]},
             "NoMatchingNode",
-            "unknown memory",
+            "unknown sharing",
         ),
         (job(resources=Resources(cpu="64")), {}, "ExceedsMaxQuota", "1 with 32 CPU"),
         (job(resources=Resources(memory="1Ti")), {}, "ExceedsMaxQuota", "1 with 128Gi memory"),

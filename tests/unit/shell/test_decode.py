@@ -163,11 +163,20 @@ def test_an_unknown_phase_is_unknown_and_counts_as_live():
     assert pod.live
 
 
-def node(allocatable: dict[str, str] | None, labels: dict[str, str] | None = None, ready: str = "True") -> Any:
+def node(
+    allocatable: dict[str, str] | None,
+    labels: dict[str, str] | None = None,
+    ready: str = "True",
+    capacity: dict[str, str] | None = None,
+) -> Any:
     body = {
         "metadata": {"name": "n", "uid": "n", "resourceVersion": "1", "labels": labels or {}},
         "spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]},
-        "status": {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": ready}]},
+        "status": {
+            "allocatable": allocatable,
+            "capacity": capacity,
+            "conditions": [{"type": "Ready", "status": ready}],
+        },
     }
     return decode.node(msgspec.json.decode(json.dumps(body), type=decode.NodeObject))
 
@@ -177,14 +186,30 @@ def test_a_time_sliced_node():
         {"nvidia.com/gpu": "8", "cpu": "31900m", "memory": "1Gi", "pods": "110"},
         {"nvidia.com/gpu.count": "2", "nvidia.com/gpu.memory": "24576", "nvidia.com/gpu.replicas": "4"},
     )
-    assert (found.gpu_slots, found.gpus, found.gpu_memory_mib, found.gpu_problem) == (8, 2, 24576, "")
+    assert (found.gpu_slots, found.gpus, found.gpu_replicas, found.gpu_memory_mib) == (8, 2, 4, 24576)
+    assert (found.gpu_unknown, found.gpu_problem) == ("", "")
     assert (found.cpu_milli, found.memory_bytes, found.pods, found.ready) == (31900, 1024**3, 110, True)
     assert found.taints[0].key == "k"
 
 
 def test_a_node_without_feature_discovery():
     found = node({"nvidia.com/gpu": "4"})
-    assert (found.gpu_slots, found.gpus, found.gpu_memory_mib) == (4, 4, None)
+    assert (found.gpu_slots, found.gpus, found.gpu_memory_mib) == (4, 0, None)
+    assert found.gpu_unknown == "no labels nvidia.com/gpu.*"
+
+
+def test_slots_of_unhealthy_gpus_are_not_allocatable():
+    found = node(
+        {"nvidia.com/gpu": "4"},
+        {"nvidia.com/gpu.count": "2", "nvidia.com/gpu.memory": "24576", "nvidia.com/gpu.replicas": "4"},
+        capacity={"nvidia.com/gpu": "8"},
+    )
+    assert (found.gpu_capacity, found.gpu_slots, found.gpus) == (8, 4, 1)
+
+
+def test_what_a_node_does_not_say_that_it_offers_it_does_not_offer():
+    found = node(None, capacity={"nvidia.com/gpu": "8", "cpu": "32", "memory": "1Gi", "pods": "110"})
+    assert (found.gpu_slots, found.gpus, found.cpu_milli, found.memory_bytes, found.pods) == (0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,12 @@ def flags(
             for node, uuid in {(a.node, a.gpu_uuid) for a in job.status.assignments if a.gpu_uuid and not a.stopping}:
                 on_gpu[node, uuid].append(job)
     messages: dict[Uid, str] = {}
+    unknown: set[Uid] = set()  # what their GPU takes is not known now: what was said stays
     for (node, uuid), sharers in on_gpu.items():
         room = room_of(NodeName(node))
+        if room is not None and room.node.gpu_unknown:
+            unknown.update(job.uid for job in sharers)
+            continue
         for job in sharers:
             if room is not None and len(sharers) > room.tier.training:
                 messages[job.uid] = _message(node, uuid, [other for other in sharers if other is not job])
@@ -45,7 +49,7 @@ def flags(
                 now=now,
                 generation=job.generation,
             )
-        else:
+        elif job.uid not in unknown:
             settled = conditions.clear(settled, CONDITION, reason="Alone", now=now, generation=job.generation)
         if settled is not job.status.conditions:
             yield job.uid, replace(job.status, conditions=settled)

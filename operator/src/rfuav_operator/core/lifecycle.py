@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_operator.core import backoff, classify, conditions, placement, progress, ranges, timers, units, vetoes
+from rfuav_operator.core import backoff, classify, conditions, gpus, placement, progress, ranges, timers, units, vetoes
 from rfuav_operator.core.model import (
     Assignment,
     Defaults,
@@ -329,7 +329,7 @@ class _Step:
 
     def _gpu_shared(self, pod: Pod) -> bool:
         node = self.facts.nodes.get(pod.node) if pod.node else None
-        return node is not None and node.gpu_slots > node.gpus
+        return node is not None and gpus.in_pool(node, self.facts.pool).is_gpu_shared
 
     def _fail(self, a: Assignment, verdict: classify.Verdict, pod: Pod | None) -> None:
         """Record a failure of the unit and when it may run again, or that it may not."""

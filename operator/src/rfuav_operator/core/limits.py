@@ -1,13 +1,13 @@
 """The status of pools and quotas: what they have, what is in use, how many jobs wait and run."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from rfuav_operator.core import conditions
+from rfuav_operator.core import conditions, reasons
 from rfuav_operator.core.admission import Admission
 from rfuav_operator.core.model import Condition, Job, Kind, Phase, Pool, Quota, Snapshot, Uid
 from rfuav_operator.core.placement import Room
@@ -58,12 +58,18 @@ def _of_pool(
     now: datetime,
 ) -> dict[str, Any]:
     usable = [room for room in rooms if room.node.ready and not room.node.unschedulable]
+    unknown = reasons.unknown_gpus(pool, rooms)
+    sick = _unhealthy(rooms)
     if pool.problems:
         ready, reason, message = False, "Misconfigured", "; ".join(pool.problems)
     elif pool.spec.stop_policy != "None":
         ready, reason, message = False, "OnHold", f"stopPolicy is {pool.spec.stop_policy}"
     elif not usable:
         ready, reason, message = False, "NoNodes", f"none of {len(rooms)} nodes is ready and not cordoned"
+    elif unknown:
+        ready, reason, message = any(room.takes_gpu_jobs for room in rooms), "GPUsUnknown", unknown
+    elif sick:
+        ready, reason, message = True, "GPUsUnhealthy", sick
     else:
         ready, reason, message = True, "Ready", ""
     return {
@@ -81,6 +87,21 @@ def _of_pool(
         "borrowed": borrowed,
         "conditions": _ready(pool, ready, reason, message, now),
     }
+
+
+def _unhealthy(rooms: Iterable[Room]) -> str:
+    """The first node that offers less than it has: its GPUs are unhealthy, or its device plugin is away."""
+    found = sorted(
+        (room.node.name, room.node.gpu_slots, room.node.gpu_capacity)
+        for room in rooms
+        if room.node.gpu_slots < room.node.gpu_capacity
+    )
+    if not found:
+        return ""
+    name, slots, capacity = found[0]
+    others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    why = "GPUs are unhealthy, or its device plugin is away"
+    return f"node {name}{others} offers {slots} of its {capacity} GPU slots: {why}"
 
 
 def _of_quota(

@@ -335,13 +335,21 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool = True
     unschedulable: bool = False
     taints: tuple[Taint, ...] = ()
-    gpu_slots: int = 0  # allocatable nvidia.com/gpu
-    gpus: int = 0  # physical: label nvidia.com/gpu.count, else gpu_slots
-    gpu_memory_mib: int | None = None  # of one physical GPU: label nvidia.com/gpu.memory
+    gpu_capacity: int = 0  # nvidia.com/gpu in all, those of unhealthy GPUs included
+    gpu_slots: int = 0  # allocatable nvidia.com/gpu: of healthy GPUs alone
+    gpus: int = 0  # healthy physical GPUs
+    gpu_replicas: int = 0  # slots of each; 0: not known
+    gpu_memory_mib: int | None = None  # of one physical GPU
+    gpu_unknown: str = ""  # what is wrong with the labels of feature discovery: `gpus` and memory are not known
     gpu_problem: str = ""  # renamed or MIG resources: why its GPUs cannot be used
     cpu_milli: int = 0
     memory_bytes: int = 0
-    pods: int = 110
+    pods: int = 0  # that it may run
+
+    @property
+    def is_gpu_shared(self) -> bool:
+        """Whether several pods may use one of its GPUs: yes, unless it is known that they may not."""
+        return self.gpu_replicas != 1
 
 
 class GpuTier(Wire, frozen=True, kw_only=True):
@@ -357,6 +365,13 @@ class PerNodeCpu(Wire, frozen=True, kw_only=True):
 
     training: int = 2
     inference: int = 4
+
+
+class GpuSharing(Wire, frozen=True, kw_only=True):
+    """How nodes without the labels of GPU feature discovery share their GPUs."""
+
+    replicas: int  # slots of one physical GPU
+    memory: str | int  # of one physical GPU
 
 
 class Preemption(Wire, frozen=True, kw_only=True):
@@ -380,6 +395,7 @@ class PoolSpec(Wire, frozen=True, kw_only=True):
     node_selector: dict[str, str] = {}
     per_gpu: tuple[GpuTier, ...] = msgspec.field(default=(), name="perGPU")
     per_node_cpu: PerNodeCpu = msgspec.field(default=PerNodeCpu(), name="perNodeCPU")
+    gpu_sharing: GpuSharing | None = None
     queueing: str = "BestEffortFIFO"
     placement: str = "Pack"
     preemption: Preemption = Preemption()

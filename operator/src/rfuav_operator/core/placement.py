@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from rfuav_operator.core import quantity
+from rfuav_operator.core import gpus, quantity
 from rfuav_operator.core.model import GpuTier, Job, Kind, Landing, Node, Phase, Pod, Pool, PoolSpec, Uid
 from rfuav_operator.core.names import GPU
 
@@ -116,9 +116,15 @@ class Room:
 
     def __post_init__(self) -> None:
         for kind, share in ((Kind.TRAINING, self.tier.training), (Kind.INFERENCE, self.tier.inference)):
-            usable = 0 if self.node.gpu_problem else self.node.gpus * share
+            usable = 0 if self.node.gpu_problem or self.node.gpu_unknown else self.node.gpus * share
             self.slot_limit[kind] = min(usable, self.node.gpu_slots)
         self.count()
+
+    @property
+    def takes_gpu_jobs(self) -> bool:
+        """Whether its GPUs are there for new jobs."""
+        node = self.node
+        return node.ready and not node.unschedulable and node.gpus > 0 and not node.gpu_problem and not node.gpu_unknown
 
     # --- the three questions
 
@@ -130,18 +136,20 @@ class Room:
         """The same of its GPUs alone, for a shape that uses some."""
         if self.node.gpu_problem:
             return f"with GPUs that cannot be used ({self.node.gpu_problem})"
-        if self.node.gpu_slots == 0 or self.node.gpus == 0:
+        if self.node.gpu_capacity == 0:
             return "without GPU"
+        if self.node.gpu_unknown:
+            return "with GPUs of unknown sharing"
+        if self.node.gpus == 0:
+            return "without a healthy GPU"
         if need.gpu_memory:
-            memory = self.node.gpu_memory_mib
-            if memory is None:
-                return "with GPUs of unknown memory (no label nvidia.com/gpu.memory)"
+            memory = self.node.gpu_memory_mib or 0
             if quantity.mib(memory) < need.gpu_memory:
                 return (
                     f"with GPUs of {quantity.show_bytes(quantity.mib(memory))} "
                     f"({quantity.show_bytes(need.gpu_memory)} needed)"
                 )
-        if need.gpus > 1 and self.node.gpu_slots != self.node.gpus:
+        if need.gpus > 1 and self.node.is_gpu_shared:
             return "with shared GPUs (a job of several GPUs needs them whole)"
         return ""
 
@@ -242,7 +250,7 @@ class Room:
 def _tolerated(key: str, value: str, effect: str, need: Need) -> bool:
     return any(
         (not t_effect or t_effect == effect)
-        and ((t_key == key and (operator == "Exists" or t_value == value)) or (not t_key and operator == "Exists"))
+        and (t_key in ("", key) if operator == "Exists" else (t_key, operator, t_value) == (key, "Equal", value))
         for t_key, operator, t_value, t_effect in need.tolerations
     )
 
@@ -272,10 +280,24 @@ def unsuited(node: Node, pool: PoolSpec, need: Need) -> str:
 
     Nothing is held against a node whose GPUs' labels are not there (yet).
     """
-    if need.gpus > 0 and node.gpu_memory_mib is None:
+    room = room_of(node, pool)
+    if need.gpus > 0 and room.node.gpu_unknown:
         return ""
-    room = Room(node=node, tier=tier_of(node, pool.per_gpu), cpu_jobs=cpu_jobs(pool))
     return (room.gpu_mismatch(need) if need.gpus > 0 else "") or room.too_small(need)
+
+
+def room_of(
+    node: Node, pool: PoolSpec, *, holders: dict[Holder, Held] | None = None, foreign: Sequence[Pod] = ()
+) -> Room:
+    """The room of a node by the limits of its pool."""
+    node = gpus.in_pool(node, pool)
+    return Room(
+        node=node,
+        tier=tier_of(node, pool.per_gpu),
+        cpu_jobs=cpu_jobs(pool),
+        holders={} if holders is None else holders,
+        foreign=foreign,
+    )
 
 
 def cpu_jobs(pool: PoolSpec) -> dict[Kind, int]:

@@ -45,9 +45,7 @@ class Quotas:
             if entry.gpus.lending_limit is not None and entry.gpus.nominal > entry.gpus.lending_limit
         }
         self._capacity = (
-            sum(r.node.gpu_slots - r.foreign_gpus for r in rooms if r.node.ready and not r.node.unschedulable)
-            if self._keeping
-            else 0
+            sum(r.node.gpu_slots - r.foreign_gpus for r in rooms if r.takes_gpu_jobs) if self._keeping else 0
         )
         self._promised: dict[str, list[Held]] = defaultdict(list)  # by namespace
         self._promised_jobs: Counter[tuple[str, Kind]] = Counter()

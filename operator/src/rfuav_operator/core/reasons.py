@@ -40,20 +40,23 @@ def never_fits(need: Need, pool: Pool, rooms: Sequence[Room]) -> Reason | None:
     if not matching:
         why = _count(room.mismatch(need) for room in rooms)
         text = f"{needs(need)}; pool {pool.name} has {_nodes(len(rooms))}, none that suits: {why}"
+        text += _unknown_gpus(need, pool, rooms)
         return Reason(reason=NO_MATCHING_NODE, message=text)
     small = [room.too_small(need) for room in matching]
     if all(small):
         text = f"{needs(need)}; more than any node of pool {pool.name} has when empty: {_count(small)}"
+        text += _unknown_gpus(need, pool, rooms)
         return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
     able = small.count("")
     if able < need.nodes:
         text = f"{needs(need)}; pool {pool.name} has {_nodes(able)} that could take one when empty"
+        text += _unknown_gpus(need, pool, rooms)
         return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
     return None
 
 
-def no_room(need: Need, pool: Pool, matching: Sequence[Room]) -> Reason:
-    """What the pool is short of now for a shape that it could take, on the nodes that suit it."""
+def no_room(need: Need, pool: Pool, matching: Sequence[Room], rooms: Iterable[Room]) -> Reason:
+    """What the pool is short of now for a shape that it could take, on the nodes of `rooms` that suit it."""
     nodes, kind = _nodes(len(matching)), need.kind
     if need.gpus > 0:
         other = Kind.INFERENCE if kind is Kind.TRAINING else Kind.TRAINING
@@ -82,7 +85,7 @@ def no_room(need: Need, pool: Pool, matching: Sequence[Room]) -> Reason:
     if need.nodes > 1:
         fitting = sum(not room.lacks(need) for room in roomy)
         text += f"; {_nodes(fitting)} of {need.nodes} with room now"
-    text += _short_of(need, roomy)
+    text += _short_of(need, roomy) + _unknown_gpus(need, pool, rooms)
     return Reason(reason=WAITING_FOR_CAPACITY, message=f"{needs(need)}; {text}")
 
 
@@ -95,6 +98,22 @@ def all_refused(need: Need, job: Job) -> Reason:
     again = min(status.avoided_nodes[node] for node in nodes)
     text = f"{needs(need)}; the scheduler has refused the nodes that suit ({shown}): {words}"
     return Reason(reason=UNSCHEDULABLE, message=f"{text}; tried again at {again:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def unknown_gpus(pool: Pool, rooms: Iterable[Room]) -> str:
+    """The first node whose GPUs nobody gets because too little is known of them, and what to do; empty: none."""
+    found = sorted((room.node.name, room.node.gpu_unknown) for room in rooms if room.node.gpu_unknown)
+    if not found:
+        return ""
+    name, why = found[0]
+    others = f" (and {_nodes(len(found) - 1)} more)" if len(found) > 1 else ""
+    advice = f"is GPU feature discovery running? Or write spec.gpuSharing in GPUPool {pool.name}"
+    return f"node {name}{others} has GPUs, but {why}: {advice}"
+
+
+def _unknown_gpus(need: Need, pool: Pool, rooms: Iterable[Room]) -> str:
+    text = unknown_gpus(pool, rooms) if need.gpus > 0 else ""
+    return text and f"; {text}"
 
 
 def _short_of(need: Need, rooms: Sequence[Room]) -> str:

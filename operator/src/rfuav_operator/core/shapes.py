@@ -198,8 +198,11 @@ class PoolRooms:
         """What the pool is short of for this shape; unless `fresh`, words of an earlier moment will do."""
         shape = self._shape(need)
         if shape.words is _UNKNOWN or (fresh and shape.at != self.version):
-            shape.words, shape.at = reasons.no_room(need, self.pool, list(self.suits(need))), self.version
+            shape.words, shape.at = self._no_room(need), self.version
         return shape.words
+
+    def _no_room(self, need: Need) -> Reason:
+        return reasons.no_room(need, self.pool, list(self.suits(need)), self.rooms.values())
 
     def is_stale(self, need: Need) -> bool:
         """Whether rooms changed since the words about this shape."""

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from rfuav_operator.core.lifecycle import may_live
 from rfuav_operator.core.model import Job, Kind, NodeName, Pod, Snapshot, Uid
-from rfuav_operator.core.placement import Held, Holder, Need, Room, cpu_jobs, need_of, pool_of, tier_of
+from rfuav_operator.core.placement import Held, Holder, Need, Room, need_of, pool_of, room_of
 
 
 @dataclass(slots=True)
@@ -118,13 +118,8 @@ class Usage:
         pool = None if node is None else pool_of(node, snapshot.pools.values())
         if node is not None and pool is not None:
             self._pool_of[name] = pool
-            spec = snapshot.pools[pool].spec
-            self.rooms.setdefault(pool, {})[name] = Room(
-                node=node,
-                tier=tier_of(node, spec.per_gpu),
-                cpu_jobs=cpu_jobs(spec),
-                holders=self._on_node[name],
-                foreign=snapshot.foreign.get(name, ()),
+            self.rooms.setdefault(pool, {})[name] = room_of(
+                node, snapshot.pools[pool].spec, holders=self._on_node[name], foreign=snapshot.foreign.get(name, ())
             )
         for changed in {was, pool} - {None}:
             self._on_change(str(changed), name, True)

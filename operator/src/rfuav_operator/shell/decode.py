@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from rfuav_crds import unsupported
 from rfuav_crds.quantity import parse_quantity
-from rfuav_operator.core import quantity
+from rfuav_operator.core import gpus, quantity
 from rfuav_operator.core.model import (
     Job,
     JobSpec,
@@ -340,9 +340,10 @@ def _instant(meta: Meta) -> datetime:
 def node(read: NodeObject) -> Node:
     """A node with its GPUs; resources that this operator does not hand out are told in `gpu_problem`."""
     labels = read.metadata.labels or {}
-    room = read.status.allocatable or read.status.capacity or {}
+    room = read.status.allocatable or {}
     slots = whole(room.get(GPU, "0"))
-    memory = _number(labels.get(f"{GPU}.memory"))
+    capacity = max(slots, whole((read.status.capacity or {}).get(GPU, "0")))
+    found = gpus.by_labels(labels, slots=slots, capacity=capacity)
     ready = next((c.status for c in read.status.conditions or () if c.type == "Ready"), "Unknown")
     return Node(
         name=NodeName(read.metadata.name),
@@ -350,13 +351,16 @@ def node(read: NodeObject) -> Node:
         ready=ready == "True",
         unschedulable=read.spec.unschedulable,
         taints=read.spec.taints or (),
+        gpu_capacity=capacity,
         gpu_slots=slots,
-        gpus=_number(labels.get(f"{GPU}.count")) or slots,
-        gpu_memory_mib=memory or None,
+        gpus=found.healthy,
+        gpu_replicas=found.replicas,
+        gpu_memory_mib=found.memory_mib,
+        gpu_unknown=found.unknown,
         gpu_problem=_gpu_problem(room),
         cpu_milli=milli(room.get("cpu", "0")),
         memory_bytes=whole(room.get("memory", "0")),
-        pods=whole(room.get("pods", "110")),
+        pods=whole(room.get("pods", "0")),
     )
 
 
