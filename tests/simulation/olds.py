@@ -1,14 +1,9 @@
 """What the operator did wrong before a history found it: each put back while it is entered, for `test_regressions`."""
 
 import asyncio
-<<<<<<< HEAD
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-=======
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from types import SimpleNamespace
->>>>>>> 5431c89 (Only GPUs known to be healthy take new jobs; a pool can say how its nodes share them (gpuSharing))
 from typing import Any
 from unittest.mock import patch
 
@@ -175,7 +170,6 @@ def gang_stops_others_in_vain() -> Iterator[None]:
 
 
 @old
-<<<<<<< HEAD
 def standby_is_taken_for_stuck() -> Iterator[None]:
     """Only the loop's turns counted as life: who waited for the lease, or for a long first sync, was killed."""
 
@@ -184,7 +178,10 @@ def standby_is_taken_for_stuck() -> Iterator[None]:
         yield
 
     with patch.object(Pulse, "waiting", waiting):
-=======
+        yield
+
+
+@old
 def gpus_without_labels_are_guessed() -> Iterator[None]:
     """Without labels each slot counted as a GPU."""
 
@@ -205,5 +202,4 @@ def sick_gpus_count() -> Iterator[None]:
         return msgspec.structs.replace(found, healthy=int(labels.get("nvidia.com/gpu.count") or 0))
 
     with patch.object(decode, "gpus", SimpleNamespace(by_labels=by_labels)):
->>>>>>> 5431c89 (Only GPUs known to be healthy take new jobs; a pool can say how its nodes share them (gpuSharing))
         yield

@@ -146,9 +146,7 @@ FOUND = [
             pool=SETUP["pool"] | {"preemption": {"withinPool": "LowerPriority", "minRuntimeSeconds": 5}},
         ),
     ),
-<<<<<<< HEAD
     Found("standby_is_taken_for_stuck", "probes_spare_the_sound", script(training("long", 1, work=90.0), replicas=2)),
-=======
     Found(
         "gpus_without_labels_are_guessed",
         "room_is_free_when_it_is_taken",
@@ -167,7 +165,6 @@ FOUND = [
             nodes=[[2, 8, 24000, "a"]],
         ),
     ),
->>>>>>> 5431c89 (Only GPUs known to be healthy take new jobs; a pool can say how its nodes share them (gpuSharing))
 ]
 
 
