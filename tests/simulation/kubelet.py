@@ -148,7 +148,7 @@ class Kubelet:
     def _still_waits(self, uid: str) -> None:
         found = self._here(uid)
         if found and found[0].state == WAITING and not found[1]["metadata"].get("deletionTimestamp"):
-            self._waits(found[0], "ImagePullBackOff", "back-off pulling image")
+            self._waits(found[0], "ImagePullBackOff", "Back-off pulling image: ErrImagePull: not found")
 
     def _waits(self, container: Container, reason: str, message: str) -> None:
         state = {"name": "trainer", "state": {"waiting": {"reason": reason, "message": message}}}

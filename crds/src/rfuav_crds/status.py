@@ -41,7 +41,7 @@ class Assignment(Model):
     shard: Count | None = Field(None, description="Shard that it works on (InferenceJob).")
     rank: Count | None = Field(None, description="Its rank (TrainingJob of several nodes).")
     started_at: datetime | None = Field(None, description="When its container was seen running.")
-    image_error_since: datetime | None = Field(None, description="Since when its image cannot be pulled.")
+    stuck_since: datetime | None = Field(None, description="Since when one of its containers cannot start.")
     gpu_uuid: Name = Field("", alias="gpuUUID", description="Physical GPU that its process says it uses.")
     stopping: Message = Field("", description="Why it is being removed; its room is held until it is gone.")
     stopping_for: Name = Field("", description="UID of the job that its room is taken back for.")
@@ -200,7 +200,9 @@ class JobStatus(Model):
     )
     counted_failures: Count = Field(0, description="Failures counted against backoffLimit.")
     uncounted_failures: Count = Field(0, description="Evictions, lost nodes and vanished pods.")
-    rejections: Count = Field(0, description="Times in a row that the API server refused the pod.")
+    rejections: Count = Field(
+        0, description="Tries in a row that the cluster did not let begin: pod refused, no new node, no registry."
+    )
     not_before: datetime | None = Field(None, description="End of the backoff.")
     avoided_nodes: Annotated[dict[str, datetime], Field(max_length=256)] = Field(
         default_factory=dict, description="Nodes that are not tried again before the given time."

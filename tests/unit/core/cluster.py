@@ -317,12 +317,12 @@ class Cluster:
         self.bind(name)
         pod = self.pods[name]
         if pod.node is not None and pod.phase is PodPhase.PENDING and not pod.deleting:
-            self.change_pod(name, phase=PodPhase.RUNNING, started_at=self.now, ready=True)
+            self.change_pod(name, phase=PodPhase.RUNNING, started_at=self.now)
 
     def finish(self, name: str, code: int = 0, **changes: Any) -> None:
         phase = PodPhase.SUCCEEDED if code == 0 else PodPhase.FAILED
         if self.pods[name].phase is PodPhase.RUNNING:
-            self.change_pod(name, phase=phase, exit_code=code, finished_at=self.now, ready=False, **changes)
+            self.change_pod(name, phase=phase, exit_code=code, finished_at=self.now, **changes)
 
     def vanish(self, name: str) -> None:
         pod = self.pods.pop(name)

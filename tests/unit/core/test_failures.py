@@ -174,7 +174,7 @@ def test_an_invalid_image_name_has_none():
                 "waiting_reason": "CreateContainerConfigError",
                 "waiting_message": "no secret",
             },
-            1800,
+            120,
             "StartTimeout",
             "no secret",
         ),
@@ -186,6 +186,7 @@ def test_timeouts_give_the_room_back_once_the_pod_is_gone(changes, seconds, reas
     waiting = run(snapshot([held], pods=[pod]))
     assert words in statuses(waiting)["a"].message
     assert waiting.wake_at == after(seconds)
+    held = replace(held, status=statuses(waiting)["a"])
     timed_out = run(snapshot([held], pods=[pod]), now=after(seconds))
     status = statuses(timed_out)["a"]
     assert status.reason == reason

@@ -121,7 +121,7 @@ def test_how_a_container_ended():
                 {"type": "DisruptionTarget", "status": "True"},
                 {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:01Z"},
             ],
-            "containerStatuses": [{"state": {"terminated": ended}}],
+            "containerStatuses": [{"name": "trainer", "state": {"terminated": ended}}],
         },
     )
     assert (pod.exit_code, pod.terminated_reason, pod.termination_message) == (137, "OOMKilled", "last words")
@@ -131,10 +131,94 @@ def test_how_a_container_ended():
 
 
 def test_an_image_that_cannot_be_pulled():
-    pod = read_pod(
-        status={"containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}]}
-    )
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
+    pod = read_pod(status={"containerStatuses": [{"name": "trainer", "state": waiting}]})
     assert (pod.waiting_reason, pod.waiting_message) == ("ErrImagePull", "no such image")
+
+
+# --- the trainer is found by its name
+
+
+def ended(code: int, **more: Any) -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "startedAt": "2026-01-01T00:00:05Z", **more}}
+
+
+RUNS = {"running": {"startedAt": "2026-01-01T00:00:03Z"}}
+
+
+def test_a_sidecar_that_sorts_before_the_trainer_says_nothing_about_its_end():
+    both = [{"name": "istio-proxy", "state": ended(0)}, {"name": "trainer", "state": ended(3, message="no data")}]
+    pod = read_pod(phase="Failed", status={"containerStatuses": both})
+    assert (pod.exit_code, pod.termination_message, pod.beside) == (3, "no data", ())
+
+
+def test_the_trainer_has_ended_although_a_sidecar_runs_on():
+    both = [{"name": "istio-proxy", "state": RUNS}, {"name": "trainer", "state": ended(0)}]
+    pod = read_pod(phase="Running", status={"containerStatuses": both})
+    assert (pod.exit_code, pod.live, pod.ended, pod.beside) == (0, True, True, ())
+
+
+def test_the_trainer_runs_although_a_sidecar_keeps_the_phase_at_pending():
+    stuck = {"waiting": {"reason": "ErrImagePull", "message": "i/o timeout"}}
+    both = [{"name": "istio-proxy", "state": stuck}, {"name": "trainer", "state": RUNS}]
+    pod = read_pod(status={"containerStatuses": both})
+    assert (pod.started, pod.ended, pod.waiting_reason) == (True, False, "")
+    assert [(b.title, b.waiting_reason) for b in pod.beside] == [("sidecar `istio-proxy`", "ErrImagePull")]
+
+
+@pytest.mark.parametrize("statuses", [None, [], [{"name": "istio-proxy", "state": ended(0)}]])
+def test_a_pod_without_a_word_of_the_trainer(statuses):
+    """Evicted before it started, say."""
+    pod = read_pod(phase="Failed", status={"reason": "Evicted", "containerStatuses": statuses})
+    assert (pod.exit_code, pod.started_at, pod.reason, pod.ended) == (None, None, "Evicted", True)
+
+
+def test_init_containers_in_trouble():
+    spec = {
+        "initContainers": [{"name": "istio-proxy", "restartPolicy": "Always"}, {"name": "fetch-ca"}],
+        "containers": [],
+    }
+    crashes = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}
+    status = {
+        "initContainerStatuses": [
+            {"name": "istio-proxy", "state": crashes, "lastState": ended(1, message="no certificate")},
+            {"name": "fetch-ca", "state": ended(1, reason="Error")},
+        ]
+    }
+    sidecar, init = read_pod(spec=spec, status=status).beside
+    assert (sidecar.title, sidecar.waiting_reason, sidecar.exit_code, sidecar.message) == (
+        "sidecar `istio-proxy`",
+        "CrashLoopBackOff",
+        1,
+        "no certificate",
+    )
+    assert (init.title, init.exit_code, init.reason) == ("init container `fetch-ca`", 1, "Error")
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "told"),
+    [
+        ("fetch-ca", {"state": RUNS}, ["init container `fetch-ca`"]),
+        ("fetch-ca", {"state": ended(0)}, []),
+        ("istio-proxy", {"state": RUNS, "started": False}, ["sidecar `istio-proxy`"]),
+        ("istio-proxy", {"state": RUNS, "started": True}, []),
+        ("fetch-ca", {"state": {"waiting": {"reason": "PodInitializing"}}}, []),
+    ],
+)
+def test_what_keeps_the_trainer_waiting(name, status, told):
+    spec = {
+        "initContainers": [{"name": "istio-proxy", "restartPolicy": "Always"}, {"name": "fetch-ca"}],
+        "containers": [],
+    }
+    pod = read_pod(spec=spec, status={"initContainerStatuses": [{"name": name, **status}]})
+    assert [b.title for b in pod.beside if b.running] == told
+    assert len(pod.beside) == len(told)
+
+
+def test_volumes_that_are_not_ready():
+    since = {"type": "PodReadyToStartContainers", "status": "False", "lastTransitionTime": "2026-01-01T00:00:01Z"}
+    assert read_pod(status={"conditions": [since]}).setting_up_since == datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC)
+    assert read_pod(status={"conditions": [since | {"status": "True"}]}).setting_up_since is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ A failed pod comes in; a `Verdict` goes out. Whether the job may try again is de
 import msgspec
 
 from rfuav_operator.core import vetoes
-from rfuav_operator.core.model import Pod
+from rfuav_operator.core.model import Beside, Pod, PodPhase
 from rfuav_operator.core.progress import human_message
 
 INVALID_CONFIGURATION = 2
@@ -23,9 +23,6 @@ UNSCHEDULABLE = "Unschedulable"
 NODE_UNAVAILABLE = "NodeUnavailable"
 START_TIMEOUT = "StartTimeout"
 SCALE_UP_TIMEOUT = "ScaleUpTimeout"
-
-# A pod of these never ran, and not by its own fault: they space the tries, nothing more.
-NEVER_RAN = frozenset({REJECTED, SCALE_UP_TIMEOUT, SCHEDULE_TIMEOUT, UNSCHEDULABLE, NODE_UNAVAILABLE})
 
 # status.reason of pods that the kubelet or the scheduler took away or never let in, besides `OutOf<resource>`.
 _TAKEN_AWAY = frozenset(
@@ -51,17 +48,28 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     message: str
     counted: bool  # against backoffLimit
+    outage: bool = False  # the cluster did not let it begin: counted nowhere, such failures only space the tries
     final: bool = False  # never tried again
     avoid_node: bool = False
     vetoed: bool = False  # the scheduler refused this node: others are tried first
     exit_code: int | None = None
 
 
+def succeeded(pod: Pod) -> bool:
+    """Whether a pod whose trainer has ended did its work: the trainer's exit code says, whatever ended beside it.
+
+    A pod that was taken off its node did not: a trainer that is told to stop may end with 0.
+    """
+    if pod.phase is PodPhase.FAILED and _is_taken_away(pod):
+        return False
+    return pod.exit_code == 0 or (pod.exit_code is None and pod.phase is PodPhase.SUCCEEDED)
+
+
 def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
     """Why this failed pod failed. `gpu_shared`: its node gives several slots for one GPU."""
     code = pod.exit_code
     said = human_message(pod.termination_message)
-    if pod.disrupted or pod.reason in _TAKEN_AWAY or pod.reason.startswith("OutOf"):
+    if _is_taken_away(pod):
         return Verdict(
             reason=pod.reason or "Evicted",
             message=pod.message or "the pod was taken off its node",
@@ -69,6 +77,8 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
             avoid_node=pod.reason.startswith(_ADMISSION),
             exit_code=code,
         )
+    if code is None and (other := next((c for c in pod.beside if c.exit_code is not None), None)) is not None:
+        return _other_failed(other)
     if pod.terminated_reason == "OOMKilled":
         return Verdict(
             reason=OUT_OF_MEMORY,
@@ -104,6 +114,24 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
     )
 
 
+def _is_taken_away(pod: Pod) -> bool:
+    return pod.disrupted or pod.reason in _TAKEN_AWAY or pod.reason.startswith("OutOf")
+
+
+def _other_failed(other: Beside) -> Verdict:
+    """A container that a webhook added ended the pod before the trainer could say anything: not the job's fault."""
+    if other.reason == "OOMKilled":
+        what = "killed for memory (OOMKilled): it needs a larger limit"
+    else:
+        what = f"exit {other.exit_code}" + (f" ({other.reason})" if other.reason not in ("", "Error") else "")
+    said = human_message(other.message)
+    return Verdict(
+        reason="InitContainerFailed" if other.init else "SidecarFailed",
+        message=f"{other.title}: {what}" + (f": {said}" if said else ""),
+        counted=False,
+    )
+
+
 def _final(reason: str, message: str, code: int) -> Verdict:
     return Verdict(reason=reason, message=message, counted=True, final=True, exit_code=code)
 
@@ -124,53 +152,38 @@ def node_lost(node: str) -> Verdict:
 
 def rejected(words: str) -> Verdict:
     """The API server answered the create with 403 or 422."""
-    return Verdict(reason=REJECTED, message=f"the API server refused the pod: {words}", counted=False)
-
-
-def image_pull(pod: Pod) -> Verdict:
-    """An image that cannot be pulled."""
-    return Verdict(
-        reason=IMAGE_PULL,
-        message=f"the image cannot be pulled: {pod.waiting_message or pod.waiting_reason}",
-        counted=True,
-    )
+    return Verdict(reason=REJECTED, message=f"the API server refused the pod: {words}", counted=False, outage=True)
 
 
 def refused(pod: Pod, node: str) -> Verdict:
     """Admitted, and the scheduler says that this node is not for the pod, or that no node is."""
     of_node = vetoes.of(pod.unschedulable) is vetoes.Veto.NODE
     what = f"the scheduler refused node {node}" if of_node else "the scheduler refused the pod"
-    return Verdict(reason=UNSCHEDULABLE, message=f"{what}: {pod.unschedulable}", counted=False, vetoed=of_node)
+    message = f"{what}: {pod.unschedulable}"
+    return Verdict(reason=UNSCHEDULABLE, message=message, counted=False, outage=True, vetoed=of_node)
 
 
 def node_unavailable(node: str, why: str) -> Verdict:
     """Admitted, and the node is not there any more, or does not take it any more, before the pod was bound."""
-    return Verdict(reason=NODE_UNAVAILABLE, message=f"node {node} {why} before the pod was bound to it", counted=False)
+    message = f"node {node} {why} before the pod was bound to it"
+    return Verdict(reason=NODE_UNAVAILABLE, message=message, counted=False, outage=True)
 
 
 def not_scheduled(pod: Pod, seconds: int) -> Verdict:
     """Admitted, and not bound in time."""
     why = pod.unschedulable or "the scheduler gave no reason"
-    return Verdict(
-        reason=SCHEDULE_TIMEOUT, message=f"not bound within {seconds} s: {why}", counted=False, avoid_node=True
-    )
+    message = f"not bound within {seconds} s: {why}"
+    return Verdict(reason=SCHEDULE_TIMEOUT, message=message, counted=False, outage=True, avoid_node=True)
 
 
 def not_scaled_up(pod: Pod, seconds: int) -> Verdict:
     """Admitted without a node, and none came in time."""
     why = pod.unschedulable or "the scheduler gave no reason"
-    return Verdict(reason=SCALE_UP_TIMEOUT, message=f"no node was added within {seconds} s: {why}", counted=False)
+    message = f"no node was added within {seconds} s: {why}"
+    return Verdict(reason=SCALE_UP_TIMEOUT, message=message, counted=False, outage=True)
 
 
 def unsuited(node: str, why: str) -> Verdict:
     """The scheduler, which knows nothing of a pool's limits, chose a node that the job's shape is not for."""
     message = f"node {node}, on which the scheduler put it, is one {why}: the pool's new nodes must suit its jobs"
     return Verdict(reason="NodeUnsuited", message=message, counted=True)
-
-
-def not_started(pod: Pod, seconds: int) -> Verdict:
-    """Bound, and not running in time."""
-    why = ": ".join(filter(None, (pod.waiting_reason, pod.waiting_message))) or pod.message or "no reason was given"
-    return Verdict(
-        reason=START_TIMEOUT, message=f"not running within {seconds} s: {why}", counted=False, avoid_node=True
-    )

@@ -22,7 +22,6 @@ from rfuav_operator.core.model import (
     NodeName,
     Phase,
     Pod,
-    PodPhase,
     PoolSpec,
     Report,
     ShardCounts,
@@ -34,7 +33,6 @@ SUSPENDED = "Suspended"
 DRAIN = "HoldAndDrain"
 DRAINED = "PoolDrained"
 RESTARTED = "RestartedTogether"
-_HOPELESS_IMAGE = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 _KEPT_FAILURES = 5
 _SHOWN_NODES = 3
 _MESSAGE_LIMIT = 1024
@@ -124,7 +122,6 @@ class _Step:
             self.status = progress.apply_report(self.status, report, self.job.kind)
         for assignment in self._by_their_end():
             self._observe(assignment)
-        self._delete_strays()
         if self._is_gang and self.together:
             self._stop_together()
         self._count_running_time()
@@ -147,6 +144,7 @@ class _Step:
         # Pods of a job of several nodes that are done wait for the others; with none left, all start again.
         held = [*self.kept, *self.done] if self.kept else []
         self._set(assignments=tuple(sorted(held, key=lambda a: a.rank or 0)))
+        self._delete_strays()
         self._settle()
         return Outcome(status=self.status, delete=self.delete, create=self.create)
 
@@ -187,7 +185,7 @@ class _Step:
 
         def ended_at(a: Assignment) -> datetime:
             pod = self.facts.pods.get(a.pod)
-            return self.facts.now if pod is None or pod.live else pod.finished_at or self.facts.now
+            return self.facts.now if pod is None or not pod.ended else pod.finished_at or self.facts.now
 
         if not self._is_gang:
             return self.status.assignments
@@ -215,20 +213,32 @@ class _Step:
         pod = self.facts.pods.get(a.pod)
         if pod is None:
             self._observe_absence(a)
-        elif pod.phase is PodPhase.SUCCEEDED:
-            self._complete(a, pod)
-        elif pod.phase is PodPhase.FAILED:
+        elif pod.ended:
             self._read_termination_message(a, pod)
-            due = timers.cause_due(a, self.job, self.facts.pods)
-            if due is not None and due > self.facts.now and not self.together:
-                self.kept.append(a)
-            elif not a.stopping:
-                self._fail(a, classify.classify(pod, gpu_shared=self._gpu_shared(pod)), pod)
+            if classify.succeeded(pod):
+                self._complete(a, pod)
+            else:
+                self._observe_failure(a, pod)
         elif not may_live(pod, self.facts.nodes):
             if not a.stopping:
                 self._fail(a, classify.node_lost(pod.node or a.node), pod)
         else:
             self._watch(a, pod)
+
+    def _observe_failure(self, a: Assignment, pod: Pod) -> None:
+        """A pod whose trainer failed. Its room is held while other containers of it may run on."""
+        due = timers.cause_due(a, self.job, self.facts.pods)
+        if due is not None and due > self.facts.now and not self.together:
+            self.kept.append(a)
+            return
+        if not a.stopping:
+            verdict = classify.classify(pod, gpu_shared=self._gpu_shared(pod))
+            self._fail(a, verdict, pod)
+            a = replace(a, stopping=verdict.reason)
+        if may_live(pod, self.facts.nodes):
+            self.kept.append(a)
+            if not pod.deleting:
+                self.delete.append(pod)
 
     def _observe_absence(self, a: Assignment) -> None:
         if a.pod in self.facts.creating:
@@ -259,10 +269,10 @@ class _Step:
             pass
         elif unsuited:
             verdict = classify.unsuited(a.node, unsuited)
-        elif pod.phase is PodPhase.RUNNING:
+        elif pod.started:
             if a.started_at is None:
                 started = (pod.started_at or self.now).replace(microsecond=0)
-                a = replace(a, started_at=started, image_error_since=None)
+                a = replace(a, started_at=started, stuck_since=None)
         elif pod.node is None:
             limit = timers.bind_seconds(a, pool)
             if a.node and (why := self._unavailable(a)):
@@ -273,12 +283,11 @@ class _Step:
                 verdict = classify.refused(pod, a.node)
             else:
                 verdict = classify.not_scheduled(pod, limit) if a.node else classify.not_scaled_up(pod, limit)
-        elif pod.waiting_reason in timers.IMAGE_ERRORS:
-            a = replace(a, image_error_since=a.image_error_since or self.now)
-            if pod.waiting_reason in _HOPELESS_IMAGE or (a.image_error_since or now) + timers.IMAGE_GRACE <= now:
-                verdict = classify.image_pull(pod)
-        elif (pod.bound_at or pod.created) + timedelta(seconds=pool.start_timeout_seconds) <= now:
-            verdict = classify.not_started(pod, pool.start_timeout_seconds)
+        else:
+            wait = timers.wait_of(pod, a, self.status, pool, self.now)
+            a = replace(a, stuck_since=(a.stuck_since or self.now) if wait.error else None)
+            if wait.until <= now:
+                verdict = wait.verdict
         if verdict is not None:
             self._fail(a, verdict, pod)
             a = replace(a, stopping=verdict.reason)
@@ -354,15 +363,14 @@ class _Step:
             shard=a.shard,
         )
         self._set(failures=(*self.status.failures, failure)[-_KEPT_FAILURES:])
-        rejected = verdict.reason in classify.NEVER_RAN
         if verdict.vetoed:  # another node is tried soon
             self.status = vetoes.record(self.status, a.node, self.now, self.facts.defaults)
         else:
-            self.status = units.record_failure(self.status, a.shard, counted=verdict.counted, rejected=rejected)
+            self.status = units.record_failure(self.status, a.shard, counted=verdict.counted, outage=verdict.outage)
         if verdict.avoid_node and a.node:
             until = self.now + timedelta(seconds=self.facts.defaults.node_avoid_seconds)
             self._set(avoided_nodes={**self.status.avoided_nodes, a.node: until})
-        if not verdict.counted and not rejected and verdict.exit_code != classify.CHECKPOINTED:
+        if not verdict.counted and not verdict.outage and verdict.exit_code != classify.CHECKPOINTED:
             self._condition("Evicted", True, verdict.reason, verdict.message)
         counted, uncounted = units.failures(self.status, a.shard)
         limit = self.job.spec.backoff_limit
@@ -373,7 +381,7 @@ class _Step:
             reason = verdict.reason if verdict.reason == classify.OUT_OF_MEMORY else "BackoffLimitExceeded"
             times = "once" if counted == 1 else f"{counted} times"
             self.fatal = (reason, f"{unit}failed {times} (backoffLimit {limit}); last: {verdict.message}")
-        elif not verdict.counted and not rejected and uncounted > self.facts.defaults.uncounted_limit:
+        elif not verdict.counted and not verdict.outage and uncounted > self.facts.defaults.uncounted_limit:
             self.fatal = (
                 "TooManyDisruptions",
                 f"{unit}was stopped {uncounted} times without a failure of its own; last: {verdict.message}",
@@ -396,23 +404,24 @@ class _Step:
         self.kept, self.done, self.create = left, [], []
 
     def _delete_strays(self) -> None:
-        """Delete pods of older attempts: they must not live beside the present one.
+        """Delete pods of older attempts, and those that are done: they must not live beside the present one.
 
         One of a later attempt than recorded is left alone: the status read here is behind then, and the pod is right.
         """
-        assigned = {a.pod for a in self.job.status.assignments}
+        assigned = {a.pod for a in self.status.assignments}
         for pod in self.facts.pods.values():
-            if pod.name in assigned or not pod.live or pod.deleting:
+            if pod.name in assigned or not pod.live or pod.deleting or pod in self.delete:
                 continue
             shard = None if self.job.kind is Kind.TRAINING else pod.index
-            if pod.attempt <= units.attempt_of(self.status, shard):
+            done = shard is not None and shard in units.done(self.status)
+            if done or pod.attempt <= units.attempt_of(self.status, shard):
                 self.delete.append(pod)
 
     # --- time, dependencies, suspension
 
     def _running(self) -> list[Pod]:
         found = (self.facts.pods.get(a.pod) for a in self.kept if a.started_at is not None)
-        return [p for p in found if p is not None and p.live]
+        return [p for p in found if p is not None and not p.ended]
 
     def _count_running_time(self) -> None:
         since, running = self.status.running_since, bool(self._running()) and not self.succeeded
@@ -533,8 +542,11 @@ class _Step:
                 continue
             if pod.unschedulable and pod.node is None:
                 return "Unschedulable", f"pod {a.pod}: {pod.unschedulable}"
-            if pod.waiting_message or pod.waiting_reason not in ("", "ContainerCreating", "PodInitializing"):
-                return pod.waiting_reason, f"pod {a.pod}: {pod.waiting_message or pod.waiting_reason}"
+            if pod.node is None or pod.ended:
+                continue
+            wait = timers.wait_of(pod, a, self.status, self.facts.pool, self.now)
+            if wait.message:
+                return wait.reason if wait.error else "Starting", f"pod {a.pod}: {wait.message}"
         if len(waiting) == len(held):
             return "Starting", starting(held)
         return "", self._shards_text(held)

@@ -71,7 +71,7 @@ class Assignment(Wire, frozen=True, kw_only=True):
     started_at: datetime | None = (
         None  # its container was seen running: a pod gone after this has vanished, not been lost
     )
-    image_error_since: datetime | None = None  # first seen in ErrImagePull or ImagePullBackOff
+    stuck_since: datetime | None = None  # one of its containers cannot start (ErrImagePull, ...): first seen
     gpu_uuid: str = msgspec.field(default="", name="gpuUUID")  # the physical GPU its process reports to use
     stopping: str = ""  # why its pod is being removed; the room is held until the pod is gone or terminal
     stopping_for: str = ""  # UID of the job that its room is taken back for
@@ -172,7 +172,8 @@ class JobStatus(Wire, frozen=True, kw_only=True):
     counted_failures: int = 0
     uncounted_failures: int = 0  # evictions, lost nodes and vanished pods; bounded, so that nothing loops for ever
     rejections: int = (
-        0  # times in a row that the API server refused the pod (403, 422): they space the tries, nothing more
+        0  # tries in a row that the cluster did not let begin (pod refused, no new node, registry down): they space the
+        # tries, nothing more
     )
     not_before: datetime | None = None  # end of the backoff
     avoided_nodes: dict[str, datetime] = {}
@@ -266,8 +267,32 @@ class PodPhase(StrEnum):
     UNKNOWN = "Unknown"
 
 
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """A container of a pod of ours that is not the trainer, and that is in trouble or keeps the trainer waiting.
+
+    A webhook put it there (a mesh, say): podTemplate has no containers.
+    """
+
+    name: str
+    init: bool = False  # it must end before the trainer starts
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    running: bool = False  # and the trainer waits for it: an init container, or a sidecar that has not started up
+    exit_code: int | None = None  # not 0
+    reason: str = ""  # of its end: OOMKilled, Error, ...
+    message: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        return f"{'init container' if self.init else 'sidecar'} `{self.name}`"
+
+
 class Pod(msgspec.Struct, frozen=True, kw_only=True):
-    """A pod, ours or foreign, reduced to what the rules read. Requests are effective (init containers counted)."""
+    """A pod, ours or foreign, reduced to what the rules read. Requests are effective (init containers counted).
+
+    What is said of a container (when it started and ended, what it waits for) is said of the trainer's.
+    """
 
     namespace: str
     name: str
@@ -286,25 +311,36 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     bound_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    ready: bool = False
     reason: str = ""  # status.reason: Evicted, NodeLost, UnexpectedAdmissionError, ...
     message: str = ""
     disrupted: bool = False  # condition DisruptionTarget=True
     unschedulable: str = ""  # message of PodScheduled=False
     unschedulable_since: datetime | None = None
+    setting_up_since: datetime | None = None  # its volumes and its network are not ready: since when
     waiting_reason: str = ""  # ErrImagePull, ImagePullBackOff, CreateContainerConfigError, ...
     waiting_message: str = ""
     exit_code: int | None = None
     terminated_reason: str = ""  # OOMKilled, Error, ...
     termination_message: str = ""
+    beside: tuple[Beside, ...] = ()
     gpus: int = 0
     cpu_milli: int = 0
     memory_bytes: int = 0
 
     @property
     def live(self) -> bool:
-        """Whether its containers may still run, or start."""
+        """Whether its containers may still run, or start: it takes room."""
         return self.phase not in (PodPhase.SUCCEEDED, PodPhase.FAILED)
+
+    @property
+    def started(self) -> bool:
+        """Whether its trainer was seen running; a sidecar that waits keeps the phase at Pending."""
+        return self.phase is PodPhase.RUNNING or self.started_at is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether its trainer has ended: that decides, though a sidecar may run on."""
+        return self.exit_code is not None or not self.live
 
 
 class Landing(msgspec.Struct, frozen=True, kw_only=True):

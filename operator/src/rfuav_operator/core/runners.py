@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-from rfuav_operator.core.model import Assignment, Job, Kind, NodeName, PodPhase, Pool, Snapshot, Uid
+from rfuav_operator.core.model import Assignment, Job, Kind, NodeName, Pool, Snapshot, Uid
 from rfuav_operator.core.placement import Held, Holder, is_active
 from rfuav_operator.core.queues import priority
 
@@ -85,7 +85,7 @@ class Runners:
             self._of[uid].append(holder)
             nodes.append(NodeName(one.node))
             pod, a = snapshot.pods_of.get(uid, {}).get(name), assigned.get(name)
-            if job is None or a is None or a.stopping or (pod is not None and not pod.live):
+            if job is None or a is None or a.stopping or (pod is not None and pod.ended):
                 self.going[holder] = one
                 self.going_gpus[one.namespace] += one.gpus
                 self.clearing[NodeName(one.node)] += 1
@@ -201,7 +201,7 @@ class Runners:
         since = []
         for each in stops_of(job, a):
             pod = snapshot.pods_of.get(job.uid, {}).get(each.pod)
-            if pod is None or pod.deleting or pod.phase is not PodPhase.RUNNING or each.started_at is None:
+            if pod is None or pod.deleting or not pod.started or each.started_at is None:
                 return None
             since.append(each.started_at)
         return max(since) + self._min_runtime

@@ -6,13 +6,11 @@ A job, its pods and its pool's limits come in; instants go out. What happens the
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from rfuav_operator.core import classify, vetoes
-from rfuav_operator.core.model import Assignment, Job, Kind, Pod, PodPhase, PoolSpec
+from rfuav_operator.core import classify, starting, units, vetoes
+from rfuav_operator.core.model import Assignment, Job, JobStatus, Kind, Pod, PoolSpec
 
-IMAGE_GRACE = timedelta(seconds=30)  # a registry that hiccups is not a missing image
 VETO_GRACE = timedelta(seconds=20)  # the scheduler tries again meanwhile: what it sees may be a moment old
 CAUSE_GRACE = timedelta(seconds=10)  # kubelets of several nodes tell of their pods at their own time
-IMAGE_ERRORS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 
 
 def next_time(job: Job, facts_pods: Mapping[str, Pod], pool: PoolSpec) -> datetime | None:
@@ -31,15 +29,12 @@ def next_time(job: Job, facts_pods: Mapping[str, Pod], pool: PoolSpec) -> dateti
         pod = facts_pods.get(a.pod)
         if (due := cause_due(a, job, facts_pods)) is not None:
             times.append(due)
-        if pod is None or not pod.live or pod.deleting or a.stopping or pod.phase is PodPhase.RUNNING:
+        if pod is None or pod.ended or pod.deleting or a.stopping or pod.started:
             continue
         if pod.node is None:
             times.append(bind_due(a, pod, pool))
-        elif pod.waiting_reason in IMAGE_ERRORS:
-            if a.image_error_since is not None:
-                times.append(a.image_error_since + IMAGE_GRACE)
-        else:
-            times.append((pod.bound_at or pod.created) + timedelta(seconds=pool.start_timeout_seconds))
+        else:  # an error that no step has recorded yet is due
+            times.append(wait_of(pod, a, status, pool, pod.created).until)
     return min(times, default=None)
 
 
@@ -69,17 +64,23 @@ def is_refused(a: Assignment, pod: Pod) -> bool:
     return bool(a.node) and vetoes.of(pod.unschedulable) is not None
 
 
+def wait_of(pod: Pod, a: Assignment, status: JobStatus, pool: PoolSpec, now: datetime) -> starting.Wait:
+    """What a bound pod waits for that has not started, and until when."""
+    tries = sum(units.failures(status, a.shard)) + status.rejections
+    return starting.wait_of(pod, a, now=now, limit=pool.start_timeout_seconds, tries=tries)
+
+
 def cause_due(a: Assignment, job: Job, pods: Mapping[str, Pod]) -> datetime | None:
     """Until when a pod that stopped because another did is not judged, as that other may say why; None: judge it."""
     pod = pods.get(a.pod)
     if job.kind is Kind.INFERENCE or job.spec.nodes == 1 or a.stopping or pod is None or not is_consequence(pod):
         return None
     others = (pods.get(other.pod) for other in job.status.assignments)
-    if pod.finished_at is None or not any(p is not None and p.live for p in others):
+    if pod.finished_at is None or not any(p is not None and not p.ended for p in others):
         return None
     return pod.finished_at + CAUSE_GRACE
 
 
 def is_consequence(pod: Pod | None) -> bool:
     """Whether the pod of a job of several nodes stopped because another did, as far as it knows."""
-    return pod is not None and pod.phase is PodPhase.FAILED and pod.exit_code == classify.CHECKPOINTED
+    return pod is not None and pod.exit_code == classify.CHECKPOINTED

@@ -45,6 +45,11 @@ def open_units(job: Job) -> Iterator[Shard]:
     yield from (s for s in range(job.spec.shards) if s not in done and s not in taken)
 
 
+def done(status: JobStatus) -> set[int]:
+    """The shards that are done."""
+    return ranges.parse(status.shards.completed) if status.shards else set()
+
+
 def width(job: Job) -> int:
     """How many units may be admitted at once, those that still hold room included."""
     return 1 if job.kind is Kind.TRAINING else max(0, job.spec.parallelism)
@@ -65,9 +70,9 @@ def begin_attempt(status: JobStatus, shard: Shard, *, shards: int) -> JobStatus:
     )
 
 
-def record_failure(status: JobStatus, shard: Shard, *, counted: bool, rejected: bool) -> JobStatus:
-    """The status with one more failure of the unit in its numbers; a rejection only spaces the tries."""
-    if rejected:
+def record_failure(status: JobStatus, shard: Shard, *, counted: bool, outage: bool) -> JobStatus:
+    """The status with one more failure of the unit in its numbers; one of the cluster only spaces the tries."""
+    if outage:
         return replace(status, rejections=status.rejections + 1)
     status = replace(
         status,

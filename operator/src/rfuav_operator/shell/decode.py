@@ -4,7 +4,7 @@ Bytes of the reflector's watches come in and are decoded partially (msgspec read
 our own kinds come in as the plain dicts that kopf hands over. `core.model` values go out.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from math import ceil
@@ -17,6 +17,7 @@ from rfuav_crds import unsupported
 from rfuav_crds.quantity import parse_quantity
 from rfuav_operator.core import gpus, quantity
 from rfuav_operator.core.model import (
+    Beside,
     Job,
     JobSpec,
     JobStatus,
@@ -36,11 +37,14 @@ from rfuav_operator.core.model import (
     Uid,
 )
 from rfuav_operator.core.names import LABEL_SCALE_UP
+from rfuav_operator.core.podspec import CONTAINER
 from rfuav_operator.core.quotas import RESOURCE_KEYS
 
 GPU = "nvidia.com/gpu"
 GROUP = "rfuav.io"
 _KINDS = frozenset(kind.value for kind in Kind)
+_USUAL_WAITS = frozenset({None, "", "ContainerCreating", "PodInitializing"})  # said of every container before it starts
+_MAX_BESIDE = 8  # other containers that are told about
 _POD_PHASES = frozenset(phase.value for phase in PodPhase)
 
 
@@ -86,6 +90,7 @@ class _Resources(_Wire, frozen=True):
 
 
 class _Container(_Wire, frozen=True):
+    name: str = ""
     resources: _Resources = _Resources()
     restart_policy: str | None = None
 
@@ -153,7 +158,10 @@ class _ContainerState(_Wire, frozen=True):
 
 
 class _ContainerStatus(_Wire, frozen=True):
+    name: str = ""
     state: _ContainerState = _ContainerState()
+    last_state: _ContainerState = _ContainerState()
+    started: bool | None = None
 
 
 class _PodStatus(_Wire, frozen=True):
@@ -162,6 +170,7 @@ class _PodStatus(_Wire, frozen=True):
     message: str | None = None
     conditions: tuple[_Condition, ...] | None = None
     container_statuses: tuple[_ContainerStatus, ...] | None = None
+    init_container_statuses: tuple[_ContainerStatus, ...] | None = None
 
 
 class PodObject(_Wire, frozen=True):
@@ -220,17 +229,20 @@ def pod(read: PodObject) -> Pod:
     meta, spec, status = read.metadata, read.spec, read.status
     labels = meta.labels or {}
     conditions = {c.type: c for c in status.conditions or ()}
-    scheduled, ready = conditions.get("PodScheduled"), conditions.get("Ready")
+    scheduled = conditions.get("PodScheduled")
     disrupted = conditions.get("DisruptionTarget")
-    state = status.container_statuses[0].state if status.container_statuses else _ContainerState()
+    set_up = conditions.get("PodReadyToStartContainers")
+    trainer = next((c for c in status.container_statuses or () if c.name == CONTAINER), _ContainerStatus())
+    state = trainer.state
     waiting, running, ended = state.waiting or _Waiting(), state.running or _Running(), state.terminated
     requests = _Requests(spec)
+    job_uid = _job_of(meta)
     return Pod(
         namespace=meta.namespace,
         name=meta.name,
         uid=Uid(meta.uid),
         kind=Kind(labels[f"{GROUP}/kind"]) if labels.get(f"{GROUP}/kind") in _KINDS else None,
-        job_uid=_job_of(meta),
+        job_uid=job_uid,
         attempt=_number(labels.get(f"{GROUP}/attempt")),
         index=_number(labels.get(f"{GROUP}/rank") or labels.get(f"{GROUP}/shard")),
         node=NodeName(spec.node_name) if spec.node_name else None,
@@ -243,21 +255,48 @@ def pod(read: PodObject) -> Pod:
         bound_at=scheduled.last_transition_time if scheduled and scheduled.status == "True" else None,
         started_at=running.started_at or (ended.started_at if ended else None),
         finished_at=ended.finished_at if ended else None,
-        ready=ready is not None and ready.status == "True",
         reason=status.reason or "",
         message=status.message or "",
         disrupted=disrupted is not None and disrupted.status == "True",
         unschedulable=(scheduled.message or "") if scheduled and scheduled.status == "False" else "",
         unschedulable_since=scheduled.last_transition_time if scheduled and scheduled.status == "False" else None,
+        setting_up_since=set_up.last_transition_time if set_up and set_up.status == "False" else None,
         waiting_reason=waiting.reason or "",
         waiting_message=waiting.message or "",
         exit_code=ended.exit_code if ended else None,
         terminated_reason=(ended.reason or "") if ended else "",
         termination_message=(ended.message or "") if ended else "",
+        beside=() if job_uid is None else tuple(_beside(spec, status))[:_MAX_BESIDE],
         gpus=requests.total(GPU, whole),
         cpu_milli=requests.total("cpu", milli),
         memory_bytes=requests.total("memory", whole),
     )
+
+
+def _beside(spec: _PodSpec, status: _PodStatus) -> Iterator[Beside]:
+    """The other containers that are in trouble, or that keep the trainer waiting: what is well is left out.
+
+    An init container with `restartPolicy: Always` is a sidecar: it has started up when its startup probe has passed.
+    """
+    restarted = {c.name for c in spec.init_containers or () if c.restart_policy == "Always"}
+    init = [(c, c.name not in restarted) for c in status.init_container_statuses or ()]
+    for container, ends in (*init, *((c, False) for c in status.container_statuses or () if c.name != CONTAINER)):
+        state = container.state
+        waiting = state.waiting or _Waiting()
+        ended = state.terminated or (container.last_state.terminated if state.running is None else None)
+        failed = ended is not None and ended.exit_code != 0
+        blocks = state.running is not None and (ends or (container.name in restarted and not container.started))
+        if failed or blocks or waiting.reason not in _USUAL_WAITS:
+            yield Beside(
+                name=container.name,
+                init=ends,
+                waiting_reason=waiting.reason or "",
+                waiting_message=waiting.message or "",
+                running=blocks,
+                exit_code=ended.exit_code if ended is not None and failed else None,
+                reason=(ended.reason or "") if ended is not None and failed else "",
+                message=(ended.message or "") if ended is not None and failed else "",
+            )
 
 
 class _Requests:
