@@ -107,7 +107,7 @@ def test_quantities(text, number):
     assert float(parse_quantity(text)) == number
 
 
-@given(st.integers(0, 2**60), st.sampled_from(["", "k", "Ki", "M", "Mi", "G", "Gi"]))
+@given(st.integers(0, 2**33), st.sampled_from(["", "k", "Ki", "M", "Mi", "G", "Gi"]))
 def test_a_quantity_is_its_number_times_its_factor(number, suffix):
     factor = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "Ki": 1024, "Mi": 1024**2, "Gi": 1024**3}[suffix]
     assert parse_quantity(f"{number}{suffix}") == number * factor

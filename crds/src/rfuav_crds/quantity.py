@@ -20,23 +20,32 @@ _FACTOR = {
     **{f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", 1)},
 }
 _LONGEST = 32  # characters
+_LARGEST_EXPONENT = 32  # beyond it no number that fits is left; 1e999999 alone would take minutes to multiply
+_LARGEST = 2**63  # 8Ei; Kubernetes has one less
 
 
 def parse_quantity(value: str | float) -> Decimal:
     """The number that a Kubernetes quantity stands for, in its base unit (cores, bytes, samples per second).
 
     Raises:
-        ValueError: when `value` is no quantity, for example `16GB`.
+        ValueError: when `value` is no quantity, for example `16GB`, or beyond what Kubernetes takes (8Ei).
     """
-    found = _FORM.fullmatch(str(value))
-    if found is None or len(str(value)) > _LONGEST:
+    text = str(value)
+    found = _FORM.fullmatch(text) if len(text) <= _LONGEST else None
+    if found is None:
         raise ValueError(
-            f"{value!r} is not a quantity: write a number with an optional suffix, as in 500m, 16Gi or 100M"
+            f"{text[:_LONGEST]!r} is not a quantity: write a number with an optional suffix, as in 500m, 16Gi or 100M"
         )
     suffix = found["suffix"] or ""
-    if suffix not in _FACTOR:
-        return Decimal(found["number"] + suffix)
-    return Decimal(found["number"]) * _FACTOR[suffix]
+    if suffix in _FACTOR:
+        number = Decimal(found["number"]) * _FACTOR[suffix]
+    elif abs(int(suffix[1:])) <= _LARGEST_EXPONENT:
+        number = Decimal(found["number"] + suffix)
+    else:
+        number = Decimal("Infinity")
+    if abs(number) > _LARGEST:
+        raise ValueError(f"{text} is out of range: a quantity is at most 8Ei")
+    return number
 
 
 def _int_or_string(value: Any) -> Any:

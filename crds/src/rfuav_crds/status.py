@@ -12,6 +12,9 @@ from rfuav_crds.common import Model
 from rfuav_crds.rules import listed_by
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
+LONGEST_ESTIMATE = 315_360_000
+"""Ten years, in seconds: whoever estimates more does not know."""
+Estimate = Annotated[int, Field(ge=0, le=LONGEST_ESTIMATE)]
 Name = Annotated[str, Field(max_length=253)]
 Message = Annotated[str, Field(max_length=32_768)]
 Uri = Annotated[str, Field(max_length=2048)]
@@ -66,8 +69,10 @@ class Progress(Model):
     processed: Count | None = Field(None, description="Inputs classified (InferenceJob).")
     failed: Count | None = Field(None, description="Inputs that could not be read (InferenceJob).")
     total: Count | None = Field(None, description="Inputs in all (InferenceJob).")
-    samples_per_second: Annotated[float, Field(ge=0)] | None = Field(None, description="Speed, samples a second.")
-    remaining_seconds: Count | None = Field(None, description="Estimated time left, seconds.")
+    samples_per_second: Annotated[float, Field(ge=0, le=1e15)] | None = Field(
+        None, description="Speed, samples a second."
+    )
+    remaining_seconds: Estimate | None = Field(None, description="Estimated time left, seconds.")
     sequence: Count | None = Field(None, description="Number of the report that this came from.")
     updated_at: datetime | None = Field(None, description="When the operator received it.")
 

@@ -74,6 +74,9 @@ def test_kubeflow_alone_is_enough():
         (body(checkpoint={"uri": 5}), "checkpoint.uri"),
         (body(checkpoint={"uri": "x", "savedAt": "yesterday"}), "checkpoint.savedAt"),
         (body(outputs={"a": 5}), "outputs.a"),
+        (body(metrics=[("x", [[[1]]])]), "metrics[0].value must be a number or a string"),
+        (body(epoch=2**64), "rfuav.epoch"),
+        (body(epoch=1e300), "rfuav.epoch"),
     ],
 )
 def test_what_is_wrong_is_named(sent, words):
@@ -100,6 +103,48 @@ def test_words_for_people(text, words):
 def test_other_words_are_no_report():
     assert progress.parse_termination_message("killed") is None
     assert progress.parse_termination_message("[]") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 4096, '{"a":' * 800, "1" * 5000, '{"error":' + "9" * 5000 + "}", '{"a":"' + "x" * 10**6]
+)
+def test_a_termination_message_that_is_built_to_break_its_reader_is_just_text(text):
+    assert progress.parse_termination_message(text) is None
+    assert len(progress.human_message(text)) <= 512
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"error": "\\ud83d lost"}', "\ufffd lost"),
+        ("bell\x07 \x1b[2J", "bell\ufffd \ufffd[2J"),
+        ('{"error": "a\\u0000b"}', "a\ufffdb"),
+    ],
+)
+def test_words_for_people_hold_nothing_that_cannot_be_written(text, words):
+    assert progress.human_message(text) == words
+    assert progress.human_message(text).encode()
+
+
+@pytest.mark.parametrize("seconds", [315_360_001, 3e11, 2**53, 1e300, 10**30])
+def test_an_estimate_beyond_ten_years_counts_as_ten_years(seconds):
+    assert progress.parse_trainer_status(body(remaining=seconds)).progress.remaining_seconds == 315_360_000
+
+
+def test_a_report_of_huge_numbers_is_stored_as_what_can_be_computed_with():
+    parts = progress.parse_trainer_status(
+        body(metrics=[("valLoss", 1.7976931348623157e308), ("top1", "1e999")], samplesPerSecond=1.7976931348623157e308)
+    )
+    assert parts.metrics == {"valLoss": 1.7976931348623157e308}
+    assert parts.progress.samples_per_second == 1.7976931348623157e308
+
+
+@pytest.mark.parametrize("year", ["0001", "9999"])
+def test_a_checkpoint_of_the_first_or_the_last_year_can_be_computed_with(year):
+    saved = progress.parse_trainer_status(
+        body(checkpoint={"uri": "x", "savedAt": f"{year}-12-31T23:00:00Z"})
+    ).checkpoint
+    assert saved.saved_at.year in (1970, 2200)
 
 
 # --- applying

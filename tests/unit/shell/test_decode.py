@@ -333,6 +333,44 @@ def test_a_spec_that_cannot_be_read_is_the_job_s_problem():
     assert any("backoffLimit" in problem for problem in job.problems)
 
 
-def test_a_status_that_cannot_be_read_is_an_error():
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"attempt": "two"},
+        {"shards": {"total": 3, "completed": "0-99999999999"}},
+        {"shards": {"completed": "x"}},
+        {"phase": "Exploded"},
+    ],
+)
+def test_a_status_that_cannot_be_read_is_an_error(status):
     with pytest.raises(decode.DecodeError, match="ns/a"):
-        decode.job(Kind.TRAINING, job_body(status={"attempt": "two"}))
+        decode.job(Kind.TRAINING, job_body(status=status))
+
+
+def test_a_status_that_an_older_version_stored_is_made_to_fit_and_remembered_as_it_is():
+    written = {
+        "phase": "Running",
+        "progress": {"remainingSeconds": 300_000_000_000, "updatedAt": "9999-12-31T23:59:59Z"},
+    }
+    job = decode.job(Kind.TRAINING, job_body(status=written))
+    assert job.status.progress.remaining_seconds == 315_360_000
+    assert job.status.progress.updated_at.year == 2200
+    assert job.stored == written
+    assert decode.job(Kind.TRAINING, job_body(status={"phase": "Running"})).stored is None
+
+
+@pytest.mark.parametrize("text", ["1e999999", "1e4294967296", "-1", "9" * 30, "Infinity", "abc"])
+def test_a_quantity_that_makes_no_sense_is_refused_at_once(text):
+    with pytest.raises(ValueError, match=r"quantity|less than nothing|out of range"):
+        read_pod(spec={"containers": [resources("0", text)]})
+
+
+@pytest.mark.parametrize(("instant", "year"), [("0001-01-01T00:00:00Z", 1970), ("9999-12-31T23:59:59-23:59", 2200)])
+def test_instants_are_moved_to_where_seconds_can_be_added(instant, year):
+    ended = read_pod(
+        status={
+            "containerStatuses": [{"name": "trainer", "state": {"terminated": {"exitCode": 1, "finishedAt": instant}}}]
+        }
+    )
+    assert ended.finished_at.year == year
+    assert ended.finished_at.tzinfo is not None

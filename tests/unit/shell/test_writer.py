@@ -147,6 +147,19 @@ async def test_nothing_changed_nothing_is_written(tmp_path):
         assert not b.api.seen
 
 
+async def test_what_was_stored_out_of_bounds_is_put_right_with_the_next_write(tmp_path):
+    async with bench(tmp_path) as b:
+        stored = {"phase": "Queued", "progress": {"percent": 3, "remainingSeconds": 300_000_000_000}}
+        b.job = job_body(version=int(b.next()), status=stored)
+        ingest.job(b.state, Kind.TRAINING, b.job)
+        job = b.state.job(U1)
+        action = PatchStatus(job=job, status=replace(job.status, phase=Phase.ADMITTED))
+        b.state.plan_status(U1, action.status)
+        b.writer.submit([action])
+        await until(lambda: b.sent("PATCH"))
+        assert b.sent("PATCH")[0]["status"] == {"phase": "Admitted", "progress": {"remainingSeconds": 315_360_000}}
+
+
 async def test_a_lost_answer_keeps_the_room_until_the_pod_is_found(tmp_path):
     async with bench(tmp_path, timeout_seconds=0.2) as b:
         serve, tries, answers = b.serve, [], asyncio.Event()

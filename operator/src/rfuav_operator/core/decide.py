@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_operator.core import announce, gpusharing, lifecycle, limits, podspec, timers
+from rfuav_operator.core import announce, bounds, gpusharing, lifecycle, limits, podspec, timers
 from rfuav_operator.core.admission import Admission
 from rfuav_operator.core.lifecycle import Facts, Outcome
 from rfuav_operator.core.model import (
@@ -64,7 +64,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Jobs(MutableMapping[Uid, Job]):
-    """The snapshot's jobs with those of this turn over them; only these are stored."""
+    """The snapshot's jobs with those of this turn over them; only these are stored, with a status that fits."""
 
     def __init__(self, read: Mapping[Uid, Job]) -> None:
         self._read = read
@@ -75,7 +75,7 @@ class Jobs(MutableMapping[Uid, Job]):
         return self._read[uid] if found is None else found
 
     def __setitem__(self, uid: Uid, job: Job) -> None:
-        self.changed[uid] = job
+        self.changed[uid] = bounds.fitted(job, self._read[uid].status)
 
     def __delitem__(self, uid: Uid) -> None:
         raise TypeError("jobs are deleted by the API server")
@@ -212,8 +212,9 @@ class Scheduler:
             return
         self._limits_due, self._limits_at = False, now
         for target, status in limits.statuses(snapshot, jobs, admission, now):
-            if any(target.status.get(key) != value for key, value in status.items()):
-                yield PatchLimitsStatus(target=target, status=status)
+            fits = bounds.fitted_limits(target, status)
+            if any(target.status.get(key) != value for key, value in fits.items()):
+                yield PatchLimitsStatus(target=target, status=fits)
 
 
 class _Steps:

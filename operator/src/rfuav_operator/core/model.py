@@ -249,6 +249,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     spec: JobSpec
     raw_spec: Mapping[str, Any]
     status: JobStatus
+    stored: Mapping[str, Any] | None = None  # the status as it is stored, where that had to be made to fit
     problems: tuple[
         str, ...
     ] = ()  # spec fields that cannot run (rfuav_crds.unsupported, undecodable spec): Misconfigured

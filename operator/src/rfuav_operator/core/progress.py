@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_crds.status import METRICS
+from rfuav_crds.bounds import bounded, clean
+from rfuav_crds.status import LONGEST_ESTIMATE, METRICS
 from rfuav_operator.core import ranges
 from rfuav_operator.core.model import Checkpoint, CustomMetric, JobStatus, Kind, Progress, Report
 
@@ -26,6 +27,7 @@ _MAX_NAME = 253
 _MAX_VALUE = 253
 _MAX_COUNT = 2**53
 _TERMINATION_TAIL = 512
+_TERMINATION_MESSAGE = 16_384  # characters; the kubelet keeps 4,096 bytes of each container
 _PERCENT = 100
 
 
@@ -50,7 +52,7 @@ def parse_trainer_status(body: Any) -> Parts:
     status = _mapping(_mapping(body, "the body").get("trainerStatus"), "trainerStatus")
     ours = _mapping(status.get("rfuav") or {}, "trainerStatus.rfuav")
     metrics, custom = _metrics(status.get("metrics"))
-    remaining = _count(status, "estimatedRemainingSeconds", "trainerStatus")
+    remaining = _estimate(status.get("estimatedRemainingSeconds"))
     percent = _count(status, "progressPercentage", "trainerStatus")
     if percent is not None and percent > _PERCENT:
         raise ValueError(f"trainerStatus.progressPercentage is {percent}; it must be a whole number from 0 to 100")
@@ -81,31 +83,42 @@ def parse_trainer_status(body: Any) -> Parts:
 def parse_termination_message(text: str) -> Parts | None:
     """The last report, from the termination message of a finished pod; None when it holds none that can be read."""
     try:
-        return parse_trainer_status(json.loads(text))
+        return parse_trainer_status(_json(text))
     except ValueError:  # another image's words, or cut short
         return None
 
 
 def human_message(text: str) -> str:
     """What a termination message says to people: its `error` or `message`, or plain text from its end."""
-    text = text.strip()
+    text = clean(text).strip()
     if not text.startswith("{"):
         return text[-_TERMINATION_TAIL:]
     try:
-        document = json.loads(text)
+        document = _json(text)
     except ValueError:
         return text[-_TERMINATION_TAIL:]
     status = document.get("trainerStatus")
     for part in (document, status.get("rfuav") if isinstance(status, dict) else None):
         for key in ("error", "message"):
             if isinstance(part, dict) and isinstance(part.get(key), str):
-                return str(part[key]).strip()[:_TERMINATION_TAIL]
+                return clean(part[key]).strip()[:_TERMINATION_TAIL]
     return ""
 
 
 def significant(value: float) -> float:
     """Rounded to four significant digits: printed columns show what is stored."""
-    return float(f"{value:.4g}")
+    rounded = float(f"{value:.4g}")
+    return rounded if isfinite(rounded) else value
+
+
+def _json(text: str) -> Any:
+    """A termination message as JSON. Raises ValueError, also for what is nested too deeply to be read."""
+    if len(text) > _TERMINATION_MESSAGE:
+        raise ValueError(f"a termination message has at most {_TERMINATION_MESSAGE} characters")
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
@@ -117,7 +130,7 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or len(value) > _MAX_TEXT:
         raise ValueError(f"{where} must be a string of at most {_MAX_TEXT} characters")
-    return value
+    return clean(value)
 
 
 def _number(value: Any, where: str) -> float | None:
@@ -151,6 +164,13 @@ def _count(source: Mapping[str, Any], key: str, where: str) -> int | None:
     return value
 
 
+def _estimate(value: Any) -> int | None:
+    """Seconds that are left; how long too long an estimate is does not matter."""
+    if isinstance(value, int | float) and value > LONGEST_ESTIMATE:
+        return LONGEST_ESTIMATE
+    return _count({"estimatedRemainingSeconds": value}, "estimatedRemainingSeconds", "trainerStatus")
+
+
 def _metrics(entries: Any) -> tuple[dict[str, float], tuple[CustomMetric, ...]]:
     if entries is None:
         return {}, ()
@@ -169,8 +189,10 @@ def _metrics(entries: Any) -> tuple[dict[str, float], tuple[CustomMetric, ...]]:
             number = _number(value, f"{where}.value")
             if number is not None:
                 known[name] = number
+        elif isinstance(value, str | int | float):
+            custom[clean(name)] = clean(str(value)[:_MAX_VALUE])
         elif value is not None:
-            custom[name] = str(value)[:_MAX_VALUE]
+            raise ValueError(f"{where}.value must be a number or a string")
     shown = list(custom.items())[:_MAX_CUSTOM_METRICS]
     return known, tuple(CustomMetric(name=name, value=value) for name, value in shown)
 
@@ -196,7 +218,7 @@ def _instant(value: Any, where: str) -> datetime | None:
         instant = None
     if instant is None or instant.tzinfo is None:
         raise ValueError(f"{where} must be an RFC 3339 instant like 2026-01-31T12:00:00Z")
-    return instant.replace(microsecond=0)
+    return bounded(instant).replace(microsecond=0)
 
 
 def _outputs(value: Any) -> dict[str, str]:

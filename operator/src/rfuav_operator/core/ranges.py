@@ -2,13 +2,22 @@
 
 from collections.abc import Iterable
 
+LARGEST = 100_000
+
 
 def parse(text: str) -> set[int]:
-    """The integers of a text like `0-3,7`; an empty text is the empty set. Raises ValueError for anything else."""
+    """The integers of a text like `0-3,7`; an empty text is the empty set.
+
+    Raises:
+        ValueError: for anything else, and for integers beyond `LARGEST`.
+    """
     found: set[int] = set()
     for part in text.split(",") if text else ():
         first, dash, last = part.partition("-")
-        found.update(range(int(first), int(last if dash else first) + 1))
+        end = int(last if dash else first)
+        if end > LARGEST:
+            raise ValueError(f"{end} is out of range: at most {LARGEST}")
+        found.update(range(int(first), end + 1))
     return found
 
 

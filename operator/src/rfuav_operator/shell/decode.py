@@ -6,6 +6,7 @@ our own kinds come in as the plain dicts that kopf hands over. `core.model` valu
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from decimal import Decimal
 from functools import lru_cache
 from math import ceil
 from typing import Any
@@ -14,8 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from rfuav_crds import unsupported
+from rfuav_crds.bounds import bounded
 from rfuav_crds.quantity import parse_quantity
-from rfuav_operator.core import gpus, quantity
+from rfuav_operator.core import bounds, gpus, quantity, ranges
 from rfuav_operator.core.model import (
     Beside,
     Job,
@@ -45,6 +47,7 @@ GROUP = "rfuav.io"
 _KINDS = frozenset(kind.value for kind in Kind)
 _USUAL_WAITS = frozenset({None, "", "ContainerCreating", "PodInitializing"})  # said of every container before it starts
 _MAX_BESIDE = 8  # other containers that are told about
+_DIGITS = 9  # of a number in a label; no count of GPUs or of their MiB has more
 _POD_PHASES = frozenset(phase.value for phase in PodPhase)
 
 
@@ -214,14 +217,21 @@ def version(meta: Meta | Mapping[str, Any]) -> int:
 
 @lru_cache(maxsize=4096)
 def milli(quantity: str) -> int:
-    """A quantity of cores in thousandths, rounded up."""
-    return ceil(parse_quantity(quantity) * 1000)
+    """A quantity of cores in thousandths, rounded up. Raises ValueError for none, and for less than nothing."""
+    return ceil(_amount(quantity) * 1000)
 
 
 @lru_cache(maxsize=4096)
 def whole(quantity: str) -> int:
-    """A quantity of bytes or devices, rounded up."""
-    return ceil(parse_quantity(quantity))
+    """A quantity of bytes or devices, rounded up. Raises ValueError for none, and for less than nothing."""
+    return ceil(_amount(quantity))
+
+
+def _amount(quantity: str) -> Decimal:
+    amount = parse_quantity(quantity)
+    if amount < 0:
+        raise ValueError(f"{quantity!r} is less than nothing")
+    return amount
 
 
 def pod(read: PodObject) -> Pod:
@@ -252,15 +262,15 @@ def pod(read: PodObject) -> Pod:
         phase=PodPhase(status.phase) if status.phase in _POD_PHASES else PodPhase.UNKNOWN,
         deleting=meta.deletion_timestamp is not None,
         created=_instant(meta),
-        bound_at=scheduled.last_transition_time if scheduled and scheduled.status == "True" else None,
-        started_at=running.started_at or (ended.started_at if ended else None),
-        finished_at=ended.finished_at if ended else None,
+        bound_at=_at(scheduled.last_transition_time) if scheduled and scheduled.status == "True" else None,
+        started_at=_at(running.started_at or (ended.started_at if ended else None)),
+        finished_at=_at(ended.finished_at) if ended else None,
         reason=status.reason or "",
         message=status.message or "",
         disrupted=disrupted is not None and disrupted.status == "True",
         unschedulable=(scheduled.message or "") if scheduled and scheduled.status == "False" else "",
-        unschedulable_since=scheduled.last_transition_time if scheduled and scheduled.status == "False" else None,
-        setting_up_since=set_up.last_transition_time if set_up and set_up.status == "False" else None,
+        unschedulable_since=_at(scheduled.last_transition_time) if scheduled and scheduled.status == "False" else None,
+        setting_up_since=_at(set_up.last_transition_time) if set_up and set_up.status == "False" else None,
         waiting_reason=waiting.reason or "",
         waiting_message=waiting.message or "",
         exit_code=ended.exit_code if ended else None,
@@ -367,13 +377,17 @@ def _landing(labels: Mapping[str, str], spec: _PodSpec) -> Landing | None:
 
 
 def _number(label: str | None) -> int:
-    return int(label) if label and label.isdecimal() else 0
+    return int(label) if label and label.isdecimal() and len(label) <= _DIGITS else 0
+
+
+def _at(instant: datetime | None) -> datetime | None:
+    return None if instant is None else bounded(instant)
 
 
 def _instant(meta: Meta) -> datetime:
     if meta.creation_timestamp is None:
         raise DecodeError(f"{meta.namespace}/{meta.name} has no creationTimestamp")
-    return meta.creation_timestamp
+    return bounded(meta.creation_timestamp)
 
 
 def node(read: NodeObject) -> Node:
@@ -430,9 +444,12 @@ def job(kind: Kind, body: Mapping[str, Any]) -> Job:
         decoded = msgspec.convert(spec, JobSpec)
     except msgspec.ValidationError as error:
         decoded, problems = _flags_of(spec), (f"spec cannot be read: {error}", *problems)
+    written = body.get("status") or {}
+    fits = bounds.stored(written)
     try:
-        status = msgspec.convert(body.get("status") or {}, JobStatus)
-    except msgspec.ValidationError as error:
+        status = msgspec.convert(fits, JobStatus)
+        ranges.parse(status.shards.completed if status.shards else "")
+    except ValueError as error:
         raise DecodeError(f"status of {kind} {meta.namespace}/{meta.name} cannot be read: {error}") from error
     return Job(
         kind=kind,
@@ -446,6 +463,7 @@ def job(kind: Kind, body: Mapping[str, Any]) -> Job:
         spec=decoded,
         raw_spec=spec,
         status=status,
+        stored=None if fits is written else written,
         problems=problems,
     )
 

@@ -23,7 +23,7 @@ REMEMBERED = 5000
 SAME_FOR = 600.0  # seconds
 SERIES_EVERY = 60.0  # seconds
 BURST, REFILL = 10.0, 1 / 30  # events of one job: at once, and a second
-NOTE_LIMIT = 1024  # characters, the API's own
+NOTE_LIMIT, WORD_LIMIT = 1024, 128  # bytes, the API's own
 
 Key = tuple[str, str, str, str]
 
@@ -122,9 +122,9 @@ class Events:
             "reportingController": CONTROLLER,
             "reportingInstance": self._instance,
             "action": action.action,
-            "reason": action.reason,
+            "reason": action.reason.encode()[:WORD_LIMIT].decode(errors="ignore"),
             "type": action.type,
-            "note": action.note[:NOTE_LIMIT],
+            "note": action.note.encode()[:NOTE_LIMIT].decode(errors="ignore"),
             "regarding": {
                 "apiVersion": f"{paths.GROUP}/{paths.VERSION}",
                 "kind": job.kind.value,

@@ -5,8 +5,8 @@ to a live pod that holds room for that job's current attempt; what time it is, t
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import orjson
 import structlog
@@ -122,9 +122,10 @@ class Intake:
         except Refused as refused:
             return _answer(refused.code, str(refused))
         metrics.reports.labels("200").inc()
-        return web.Response(body=orjson.dumps(body), content_type="application/json")
+        return web.Response(body=body, content_type="application/json")
 
-    async def _take(self, request: web.Request) -> Mapping[str, Any]:
+    async def _take(self, request: web.Request) -> bytes:
+        """Take the report; the answer is the document as it was sent."""
         if not self._leading():
             raise Refused(503, "this replica of the operator does not lead; send it again")
         pod, job = await self._sender(request)
@@ -134,8 +135,7 @@ class Intake:
         except web.HTTPRequestEntityTooLarge as error:
             raise Refused(413, f"a report may have at most {LARGEST} bytes") from error
         try:
-            document = orjson.loads(body)
-            parts = parse_trainer_status(document)
+            parts = parse_trainer_status(orjson.loads(body))
         except ValueError as error:
             raise Refused(422, str(error)) from error
         # Looked up again: another report of the pod may have come while this body was read.
@@ -162,7 +162,7 @@ class Intake:
             received_at=clock.now(),
         )
         self._on_report()
-        return dict(document)
+        return body
 
     async def _sender(self, request: web.Request) -> tuple[Pod, Job]:
         """The live pod that sent the request, and its job, which is the one in the path."""

@@ -198,7 +198,8 @@ class Writer:
         version = lane.version_for(action.job.resource_version)
         if read is None or read.resource_version != version:
             return False  # deleted, or changed by someone else since it was decided
-        patch = merge_patch(msgspec.to_builtins(read.status), msgspec.to_builtins(action.status))
+        before = msgspec.to_builtins(read.status) if read.stored is None else dict(read.stored)
+        patch = merge_patch(before, msgspec.to_builtins(action.status))
         if not patch:
             self._state.settle_status(uid, action.status)
             return True
