@@ -98,6 +98,12 @@ class Running(Spec):
     backoff_limit: Annotated[int, Field(ge=0, le=100), IMMUTABLE] = Field(
         3, description="Counted failures (of each shard) before the job fails, 0 to 100. Cannot change. Default: 3."
     )
+    uncounted_limit: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
+        None,
+        description="Failures that backoffLimit does not count (evictions, lost nodes, ...) before the job fails (of "
+        "each shard). A checkpoint that moved forward, or an input that was done, sets the count to 0. May change. "
+        "Default: the operator's setting (20).",
+    )
     active_deadline_seconds: Annotated[int, Field(ge=1, le=_TEN_YEARS)] | None = Field(
         None, description="Longest running time in seconds; waiting does not count. May change. Default: no limit."
     )
@@ -105,7 +111,9 @@ class Running(Spec):
         120, description="Time a stopped pod has to save a checkpoint, seconds, 1 to 3600. Cannot change. Default: 120."
     )
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=_TEN_YEARS)] | None = Field(
-        None, description="The job is deleted this many seconds after it finished. May change. Default: kept."
+        None,
+        description="The job is deleted this many seconds after it finished, a TrainingJob not before InferenceJobs "
+        "that wait for its weights have taken them over. May change. Default: kept.",
     )
     image: Annotated[
         str,

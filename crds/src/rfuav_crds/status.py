@@ -89,6 +89,7 @@ class Checkpoint(Model):
 
     uri: Uri = Field(description="Where it is.")
     epoch: Count | None = Field(None, description="Epochs done when it was saved.")
+    step: Count | None = Field(None, description="Steps done when it was saved, those of all epochs.")
     saved_at: datetime | None = Field(None, description="When it was saved.")
 
 
@@ -118,9 +119,16 @@ class ShardCounts(Model):
     completed: Annotated[str, Field(max_length=8192)] = Field("", description="Shards that are done, as ranges: 0-3,7.")
     finished: Progress | None = Field(None, description="Sums of the shards that are done.")
     attempts: _PerShard = Field(default_factory=dict, description="Attempts begun, by shard.")
-    retries: _PerShard = Field(default_factory=dict, description="Attempts after the first, by shard.")
+    retries: _PerShard = Field(
+        default_factory=dict,
+        description="Failures, by shard: those that are counted, and the others since it last moved forward.",
+    )
     counted_failures: _PerShard = Field(
         default_factory=dict, description="Failures counted against backoffLimit, by shard."
+    )
+    furthest: _PerShard = Field(
+        default_factory=dict,
+        description="Inputs that were done when uncounted failures began to count, by shard.",
     )
     not_before: Annotated[dict[str, datetime], Field(max_length=_SHARDS)] = Field(
         default_factory=dict, description="End of the backoff, by shard."
@@ -204,7 +212,12 @@ class JobStatus(Model):
         default_factory=list, description="The last five failures of pods."
     )
     counted_failures: Count = Field(0, description="Failures counted against backoffLimit.")
-    uncounted_failures: Count = Field(0, description="Evictions, lost nodes and vanished pods.")
+    uncounted_failures: Count = Field(
+        0, description="Evictions, lost nodes and the like, since the checkpoint last moved forward."
+    )
+    furthest: Count = Field(
+        0, description="Steps (or epochs) of the checkpoint from which uncountedFailures counts (TrainingJob)."
+    )
     rejections: Count = Field(
         0, description="Tries in a row that the cluster did not let begin: pod refused, no new node, no registry."
     )

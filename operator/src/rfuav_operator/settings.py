@@ -52,7 +52,7 @@ class Retries(_Section):
 
     backoff_base_seconds: int = Field(10, ge=1)
     backoff_cap_seconds: int = Field(600, ge=1)
-    uncounted_limit: int = Field(20, ge=0, description="evictions, lost nodes and vanished pods that one job survives")
+    uncounted_limit: int = Field(20, ge=0, description="evictions, lost nodes and the like that a job survives")
     node_avoid_seconds: int = Field(600, ge=0)
 
     @model_validator(mode="after")

@@ -79,6 +79,7 @@ class Cluster:
         self.creating: dict[Uid, frozenset[str]] = {}
         self.landing: dict[tuple[Uid, str], Landing] = {}  # of those creates
         self.rejected: dict[Uid, str] = {}
+        self.vanished: dict[Uid, frozenset[str]] = {}  # pods that were seen and are there no more
         self.gone: dict[Uid, Job] = {}  # deleted jobs with a create under way
         self.lanes: dict[Uid, deque[Action]] = {}
         self.ours: dict[Uid, str] = {}  # resourceVersion after our own last write
@@ -114,6 +115,8 @@ class Cluster:
             priority_classes=CLASSES,
             defaults=DEFAULTS,
             rejected=dict(self.rejected),
+            unwritten=frozenset(self.planned),
+            gone=dict(self.vanished),
         )
 
     def turn(self, reports: Iterable[Report] = ()) -> list[Action]:
@@ -326,6 +329,8 @@ class Cluster:
 
     def vanish(self, name: str) -> None:
         pod = self.pods.pop(name)
+        assert pod.job_uid is not None
+        self.vanished[pod.job_uid] = self.vanished.get(pod.job_uid, frozenset()) | {name}
         self.touch(pod.job_uid)  # type: ignore[arg-type]
 
     def reap(self) -> None:

@@ -1,5 +1,7 @@
 """Why a pod failed, and what follows: counted, final, tried again, given up."""
 
+import json
+
 import pytest
 from msgspec.structs import replace
 from unit.core.builders import (
@@ -20,9 +22,9 @@ from unit.core.builders import (
 )
 from unit.core.cluster import Cluster
 
-from rfuav_operator.core import conditions
+from rfuav_operator.core import conditions, units
 from rfuav_operator.core.classify import classify
-from rfuav_operator.core.model import DeletePod, Kind, Phase, PodPhase, Taint
+from rfuav_operator.core.model import DeletePod, Kind, Phase, PodPhase, ShardCounts, Taint
 
 
 def failed(**changes):
@@ -46,6 +48,28 @@ def failed(**changes):
         ({"exit_code": 75}, "StoppedAfterCheckpoint", False, False),
         ({"exit_code": 1, "terminated_reason": "Error"}, "ContainerFailed", True, False),
         ({"exit_code": 128, "terminated_reason": "StartError"}, "StartError", True, False),
+        (
+            {
+                "exit_code": 128,
+                "terminated_reason": "StartError",
+                "termination_message": "OCI runtime create failed: nvidia-container-cli: nvml error: driver not loaded",
+            },
+            "StartError",
+            False,
+            False,
+        ),
+        (
+            {
+                "exit_code": 128,
+                "terminated_reason": "StartError",
+                "termination_message": 'exec: "train": executable file not found in $PATH',
+            },
+            "StartError",
+            True,
+            False,
+        ),
+        ({"exit_code": 255, "terminated_reason": "Unknown"}, "Unknown", False, False),
+        ({"exit_code": 137, "terminated_reason": "ContainerStatusUnknown"}, "ContainerStatusUnknown", False, False),
     ],
 )
 def test_the_order_of_reasons(changes, reason, counted, final):
@@ -108,6 +132,57 @@ def test_the_last_five_failures_are_kept():
 def test_disruptions_end_some_day():
     status = after_failures(codes=[None] * (DEFAULTS.uncounted_limit + 1), backoff_limit=0)
     assert (status.phase, status.reason, status.counted_failures) == (Phase.FAILED, "TooManyDisruptions", 0)
+
+
+def interrupted(kind, *, moves, times, **spec):
+    """The status after the pod was evicted so many times; each attempt saves `moves` more than the last one."""
+    held, now, saved = job(kind=kind, backoff_limit=0, **spec), T0, 0
+    for _ in range(times):
+        held = replace(held, status=statuses(run(snapshot([held]), now=now))["a"])
+        assert held.status.phase is Phase.ADMITTED
+        saved += moves
+        ours = {"sequence": 1, "epoch": 0, "checkpoint": {"uri": "pvc://m/c", "epoch": 0, "step": saved}}
+        if kind is Kind.INFERENCE:
+            ours = {"sequence": 1, "processed": saved}
+        said = json.dumps({"trainerStatus": {"rfuav": ours}})
+        pod = pod_of(held, phase=PodPhase.FAILED, exit_code=137, disrupted=True, termination_message=said)
+        held = replace(held, status=statuses(run(snapshot([held], pods=[pod]), now=now))["a"])
+        now = after(10_000 * (1 + held.status.attempt))
+    return held.status
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_job_that_gets_further_survives_any_number_of_interruptions(kind):
+    status = interrupted(kind, moves=1, times=3 * DEFAULTS.uncounted_limit)
+    assert (status.phase, units.failures(status, None if kind is Kind.TRAINING else 0)) == (Phase.QUEUED, (0, 1))
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_job_that_gets_nowhere_ends(kind):
+    status = interrupted(kind, moves=0, times=DEFAULTS.uncounted_limit + 1)
+    assert (status.phase, status.reason) == (Phase.FAILED, "TooManyDisruptions")
+    assert "uncountedLimit 20" in status.message
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_job_sets_its_own_limit(kind):
+    assert interrupted(kind, moves=0, times=40, uncounted_limit=40).phase is Phase.QUEUED
+    assert interrupted(kind, moves=0, times=1, uncounted_limit=0).phase is Phase.FAILED
+
+
+def test_work_that_was_lost_and_done_again_is_not_further():
+    """`checkpoint.resume: false`, or a volume that was emptied."""
+    status = job().status
+    for saved in (5, 3, 5, 5):
+        status = units.record_failure(units.moved_forward(status, None, saved), None, counted=False, outage=False)
+    assert (status.uncounted_failures, status.furthest) == (4, 5)
+    assert units.moved_forward(status, None, 6).uncounted_failures == 0
+
+
+def test_counted_failures_of_a_shard_stay_when_it_moves_on():
+    status = job(kind=Kind.INFERENCE).status
+    status = replace(status, shards=ShardCounts(retries={"0": 5}, counted_failures={"0": 2}))
+    assert units.failures(units.moved_forward(status, 0, 10), 0) == (2, 0)
 
 
 def test_out_of_memory_has_one_more_try():
@@ -241,6 +316,28 @@ def test_a_lost_create_is_repeated_and_a_pod_that_ran_has_vanished():
     status = statuses(run(snapshot([running])))["a"]
     assert (status.phase, status.failures[0].reason) == (Phase.QUEUED, "PodVanished")
     assert status.counted_failures == 0
+
+
+def test_a_pod_that_is_deleted_before_it_runs_is_made_again_after_a_pause():
+    """Whoever deletes it again and again is not answered with a create each turn; it ends as other interruptions do."""
+    made = Cluster([whole(gpus=1)])
+    made.add(job("a"))
+    made.go()
+    creates = 0
+    for _ in range(200):
+        for pod in made.pods_of("a"):
+            creates += 1
+            made.vanish(pod.name)
+        made.go(5)
+    status = made.status("a")
+    assert (creates, status.attempt) == (7, 7)
+    assert [(f.reason, f.counted) for f in status.failures] == [("PodDeleted", False)] * 5
+    assert status.reason == "BackingOff"
+    assert "somebody deleted the pod" in status.message
+    while not made.status("a").phase.terminal:
+        for pod in made.go(600).pods_of("a"):
+            made.vanish(pod.name)
+    assert (made.status("a").reason, made.status("a").attempt) == ("TooManyDisruptions", DEFAULTS.uncounted_limit + 1)
 
 
 def test_a_refused_pod_is_quoted_and_tried_again():

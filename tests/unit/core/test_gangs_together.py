@@ -99,9 +99,20 @@ def test_a_pod_that_is_lost_before_it_started_is_made_again_alone(at):
     made = cluster(gang())
     lost = pods(made)[at]
     made.vanish(lost)
+    made.crash()  # nobody knows that it was there: its create may have been lost
     made.go()
     assert lost in pods(made)
     assert (made.status("gang").attempt, len(pods(made))) == (1, 2)
+
+
+def test_a_pod_that_somebody_deleted_before_it_started_takes_the_others_along():
+    made = cluster(gang())
+    made.vanish(pods(made)[1])
+    made.go()
+    status = made.status("gang")
+    assert [(f.reason, f.counted) for f in status.failures] == [("PodDeleted", False)]
+    made.leave().go(30)
+    assert (made.status("gang").attempt, len(pods(made))) == (2, 2)
 
 
 def test_a_pod_that_vanished_while_it_ran_takes_the_others_along():
@@ -172,6 +183,7 @@ def test_a_gang_whose_room_is_not_there_any_more_gives_up_all_of_it():
     """A crash lost the create of one pod, and the room for it went to another record."""
     made = cluster(gang())
     made.vanish(pods(made)[1])
+    made.crash()
     foreign = foreign_pod("x", made.status("gang").assignments[1].node, gpus=1)
     made.set_foreign(foreign)
     made.go()

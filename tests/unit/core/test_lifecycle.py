@@ -2,7 +2,8 @@
 
 import pytest
 from msgspec.structs import replace
-from unit.core.builders import T0, admitted, after, created, job, of_type, pod_of, run, snapshot, statuses
+from unit.core.builders import T0, admitted, after, created, job, of_type, pod_of, run, snapshot, statuses, whole
+from unit.core.cluster import Cluster
 
 from rfuav_operator.core import conditions
 from rfuav_operator.core.model import (
@@ -155,6 +156,57 @@ def test_ttl_deletes_a_finished_job():
     due = run(snapshot([held]), now=after(60), dirty=[], plan=False)
     assert [d.job.name for d in of_type(due, DeleteJob)] == ["a"]
     assert due.wake_at > after(60)
+
+
+def test_a_training_is_not_deleted_before_those_that_wait_for_its_weights_have_stored_them():
+    made = Cluster([whole(gpus=2)])
+    made.add(job("train", ttl_seconds_after_finished=0))
+    made.add(job("inf", kind=Kind.INFERENCE, source="train", suspend=True))
+    made.go()
+    made.start_all()
+    train, inf = made.named("train").uid, made.named("inf").uid
+    made.finish(made.pods_of("train")[0].name)
+    made.turn()
+    made.deliver_all()
+    for _ in range(3):  # the record of the weights is decided, and on its way
+        made.turn()
+        made.pass_time(40)
+        assert DeleteJob not in {type(a) for a in made.lanes.get(train, ())}
+    assert made.planned[inf].source is not None
+    made.go(40).go(40)  # it is looked at again every half minute
+    assert train not in made.jobs
+    assert made.status("inf").source.uid == train
+    made.edit(inf, suspend=False)
+    assert made.go().status("inf").phase is Phase.ADMITTED
+
+
+@pytest.mark.parametrize(
+    ("dependent", "goes"),
+    [
+        (job("inf", kind=Kind.INFERENCE, source="train", cancel=True), True),
+        (job("inf", kind=Kind.INFERENCE, source="train", deleting=True), True),
+        (job("inf", kind=Kind.INFERENCE, source="train", namespace="other"), True),
+        (job("inf", kind=Kind.INFERENCE, source="another"), True),
+        (job("inf", kind=Kind.INFERENCE, source="train"), False),
+    ],
+)
+def test_who_keeps_a_finished_training(dependent, goes):
+    status = JobStatus(phase=Phase.SUCCEEDED, finished_at=T0, observed_generation=1)
+    train = job("train", ttl_seconds_after_finished=0, status=status)
+    seen = snapshot([train, dependent], unwritten={dependent.uid})
+    assert bool(of_type(run(seen), DeleteJob)) is (goes and not dependent.spec.cancel)
+    if dependent.spec.cancel:
+        ended = replace(dependent, status=JobStatus(phase=Phase.CANCELLED))
+        assert of_type(run(snapshot([train, ended])), DeleteJob)
+
+
+def test_a_finished_training_has_done_all_its_steps():
+    """Early stopping ends it after fewer epochs than it was to have; the steps are those of its last one."""
+    held = running(job())
+    told = Progress(percent=40, epoch=7, total_epochs=20, step=0, total_steps=23)
+    held = replace(held, status=replace(held.status, progress=told))
+    held, _ = step(held, pod_of(held, phase=PodPhase.SUCCEEDED, exit_code=0))
+    assert held.status.progress == replace(told, percent=100, remaining_seconds=0, step=23)
 
 
 def test_pods_of_older_attempts_do_not_stay_and_of_later_ones_are_left_alone():

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from msgspec.structs import replace
-from unit.core.builders import T0, admitted, after, job, of_type, pod_of, run, snapshot, statuses
+from unit.core.builders import T0, admitted, after, job, node, of_type, pod_of, run, snapshot, statuses
 
 from rfuav_operator.core import progress
 from rfuav_operator.core.model import Checkpoint, JobStatus, Kind, PatchStatus, Phase, PodPhase, Progress, Report
@@ -231,6 +231,19 @@ def test_the_termination_message_stands_in_for_the_last_report():
     status = statuses(run(snapshot([held], pods=[ended])))["a"]
     assert (status.phase, status.progress.percent) == (Phase.SUCCEEDED, 100)
     assert (status.metrics, status.outputs) == ({"bestValAccuracy": 0.95}, {"bestWeights": "pvc://m/b"})
+
+
+def test_last_words_of_other_pods_of_a_gang_are_not_its_progress():
+    held = admitted(job(nodes=2), nodes=[node("n1"), node("n2")])[0]
+    said = json.dumps(body(3, sequence=900, epoch=1))
+    held = replace(held, status=replace(held.status, progress=Progress(percent=50, sequence=10)))
+    pods = [
+        pod_of(held, phase=PodPhase.RUNNING),
+        pod_of(held, at=1, phase=PodPhase.SUCCEEDED, termination_message=said),
+    ]
+    seen = snapshot([held], pods=pods, nodes=[node("n1"), node("n2")])
+    status = statuses(run(seen))["a"]
+    assert (status.progress.percent, status.progress.sequence) == (50, 10)
 
 
 @pytest.mark.parametrize(

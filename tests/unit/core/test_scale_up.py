@@ -302,6 +302,7 @@ def test_a_lost_create_of_one_without_a_node_is_repeated():
     made = cluster(*jobs(1), running=[job("a")])
     lost = made.pods_of("j0")[0].name
     made.vanish(lost)
+    made.crash()  # nobody knows that it was there
     made.go()
     assert lost in made.pods
 

@@ -118,6 +118,24 @@ async def test_what_an_earlier_leader_wrote_is_not_taken_again():
         assert [report.sequence for report in d.intake.take()] == [9]
 
 
+async def test_every_pod_of_a_gang_counts_its_own_reports():
+    """The first is far ahead; nothing of the second's but its GPU is kept, so nothing else is owed."""
+    async with desk() as d:
+        both = [{"pod": "a-1", "rank": 0}, {"pod": "a-2", "rank": 1}]
+        told = {"phase": "Running", "attempt": 1, "assignments": both, "progress": {"sequence": 500}}
+        assert ingest.job(d.state, Kind.TRAINING, job_body(version=50, status=told))
+        second = pod_body("a-2", uid="uid-a-2", version=9, phase="Running", metadata={"labels": {"rfuav.io/rank": "1"}})
+        ingest.pod(d.state, second)
+        own = {"trainerStatus": {"rfuav": {"sequence": 1, "gpuUUID": "GPU-2"}}}
+        assert await d.post(0, pod="a-2", data=json.dumps(own).encode()) == 200
+        assert await d.post(0, 1, pod="a-2") == 409
+        assert await d.post(10, 500) == 409
+        assert [report.gpu_uuid for report in d.intake.take()] == ["GPU-2"]
+        both[1]["gpuUUID"] = "GPU-2"
+        assert ingest.job(d.state, Kind.TRAINING, job_body(version=51, status=told))
+        assert d.intake.take([U1]) == []
+
+
 async def test_a_slow_body_does_not_overtake_a_newer_report():
     async with desk() as d:
         go = asyncio.Event()

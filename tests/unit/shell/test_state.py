@@ -87,6 +87,46 @@ def test_our_own_write_seen_back_is_not_dirt():
     assert dirt(held) == (set(), set(), False)
 
 
+def gone(held: ClusterState) -> Any:
+    return held.snapshot().gone.get(U1)
+
+
+def test_a_pod_that_is_gone_is_remembered_while_the_status_names_it():
+    held = state()
+    named = {"phase": "Admitted", "assignments": [{"pod": "a-1"}]}
+    put_job(held, status=named)
+    put_pod(held, version=2)
+    assert gone(held) is None
+    held.pods.remove(("ns", "a-1"), 3)
+    assert gone(held) == {"a-1"}
+    planned(held, U1, Phase.QUEUED)
+    held.drop_plan(U1)  # the write failed: it is decided again, on the same
+    assert gone(held) == {"a-1"}
+    put_job(held, version=4, status={"phase": "Queued"})
+    assert gone(held) is None
+    put_pod(held, version=5, name="a-0")
+    held.pods.remove(("ns", "a-0"), 6)  # of an older attempt
+    assert gone(held) is None
+
+
+def test_nothing_is_remembered_of_a_job_that_is_gone():
+    held = state()
+    put_job(held, status={"phase": "Admitted", "assignments": [{"pod": "a-1"}]})
+    put_pod(held, version=2)
+    ingest.job_gone(held, Kind.TRAINING, job_body(version=3))
+    held.pods.remove(("ns", "a-1"), 4)
+    assert held.snapshot().gone == {}
+
+
+def test_what_is_not_known_to_be_stored():
+    held = state()
+    put_job(held, status={"phase": "Queued"})
+    status = planned(held, U1, Phase.ADMITTED)
+    assert U1 in held.snapshot().unwritten
+    held.settle_status(U1, status)
+    assert U1 not in held.snapshot().unwritten
+
+
 def test_a_job_that_is_deleted_during_a_create_keeps_its_room():
     held = state()
     put_job(held)

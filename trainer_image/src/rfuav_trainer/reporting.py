@@ -79,7 +79,7 @@ class Reporter:
         }
         if saved is not None:
             uri = f"{self._base}/checkpoints/{self._uid}/{saved.path.name}"
-            own["checkpoint"] = {"uri": uri, "epoch": saved.epoch, "savedAt": saved.saved_at}
+            own["checkpoint"] = {"uri": uri, "epoch": saved.epoch, "step": saved.step, "savedAt": saved.saved_at}
         if outputs is not None:
             own["outputs"] = outputs
         status: dict[str, Any] = {

@@ -3,6 +3,8 @@
 A failed pod comes in; a `Verdict` goes out. Whether the job may try again is decided by `retries`.
 """
 
+import re
+
 import msgspec
 
 from rfuav_operator.core import vetoes
@@ -39,6 +41,11 @@ _TAKEN_AWAY = frozenset(
         "TopologyAffinityError",
     }
 )
+_LOST_SIGHT = frozenset({"ContainerStatusUnknown", "Unknown"})  # of a kubelet or a containerd that found it dead
+_NOT_BEGUN = frozenset({"StartError", "ContainerCannotRun"})
+# What a runtime says that cannot give the container its GPU, or is overloaded: another node may.
+_OF_THE_NODE = re.compile(r"nvidia-container|nvml|\bCDI\b|deadline exceeded|timed out", re.IGNORECASE)
+_LONGEST_TEXT = 4096
 _ADMISSION = ("UnexpectedAdmissionError", "OutOf", "NodeAffinity", "TopologyAffinityError")
 
 
@@ -79,6 +86,12 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
         )
     if code is None and (other := next((c for c in pod.beside if c.exit_code is not None), None)) is not None:
         return _other_failed(other)
+    if pod.terminated_reason in _LOST_SIGHT:
+        lost = "the node lost sight of the container (it was restarted, say)"
+        return Verdict(reason=pod.terminated_reason, message=lost, counted=False, exit_code=code)
+    if pod.terminated_reason in _NOT_BEGUN and _OF_THE_NODE.search(pod.termination_message[:_LONGEST_TEXT]):
+        message = f"the container could not be started: {human_message(pod.termination_message)}"
+        return Verdict(reason=pod.terminated_reason, message=message, counted=False, avoid_node=True, exit_code=code)
     if pod.terminated_reason == "OOMKilled":
         return Verdict(
             reason=OUT_OF_MEMORY,
@@ -143,6 +156,12 @@ def _word(reason: str) -> str:
 def vanished() -> Verdict:
     """A pod that ran and is there no more, without an end that was seen."""
     return Verdict(reason="PodVanished", message="the pod is gone and its end was not seen", counted=False)
+
+
+def deleted() -> Verdict:
+    """A pod that was seen, and is there no more before it ran."""
+    message = "somebody deleted the pod before it ran, or its node was deleted"
+    return Verdict(reason="PodDeleted", message=message, counted=False)
 
 
 def node_lost(node: str) -> Verdict:

@@ -129,6 +129,8 @@ class Scheduler:
         gone = [uid for uid in dirt.jobs if uid not in jobs]
         if not everyone:
             admission.update(gone, dirt.nodes, snapshot, jobs, now)
+            for uid in todo:  # a new job may wait for one that is about to go
+                admission.gates.index(uid, snapshot.jobs[uid])
         steps = _Steps(snapshot, jobs, by_job, admission, now)
         outcomes = steps.run(todo)
         plan = (
@@ -260,6 +262,8 @@ class _Steps:
             defaults=snapshot.defaults,
             reports=self._reports.get(job.uid, ()),
             rejected=snapshot.rejected.get(job.uid, ""),
+            gone=snapshot.gone.get(job.uid, ()),
+            awaited=self._admission.gates.awaited(job, snapshot),
             source=source,
         )
 

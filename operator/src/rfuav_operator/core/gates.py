@@ -19,6 +19,8 @@ class Gates:
     def __init__(self) -> None:
         self._trainings: dict[tuple[str, str], Uid] = {}
         self._names: dict[Uid, tuple[str, str]] = {}
+        self._dependents: dict[tuple[str, str], set[Uid]] = {}  # by the TrainingJob that they take weights from
+        self._named: dict[Uid, tuple[str, str]] = {}
 
     def index(self, uid: Uid, job: Job | None) -> None:
         """A job came, changed or went."""
@@ -28,6 +30,27 @@ class Gates:
         if job is not None and job.kind is Kind.TRAINING and not job.deleting:
             self._names[uid] = job.namespace, job.name
             self._trainings[job.namespace, job.name] = uid
+        self._index_dependent(uid, job)
+
+    def _index_dependent(self, uid: Uid, job: Job | None) -> None:
+        named = self._named.pop(uid, None)
+        if named is not None:
+            self._dependents[named].discard(uid)
+            if not self._dependents[named]:
+                del self._dependents[named]
+        if job is not None and job.spec.model.from_training_job and not job.deleting:
+            self._named[uid] = key = job.namespace, job.spec.model.from_training_job
+            self._dependents.setdefault(key, set()).add(uid)
+
+    def awaited(self, job: Job, snapshot: Snapshot) -> bool:
+        """Whether a job still waits for what this training leaves, or has not stored yet what it took over."""
+        for uid in self._dependents.get((job.namespace, job.name), ()) if job.kind is Kind.TRAINING else ():
+            other = snapshot.jobs.get(uid)
+            if other is None or (other.status.phase is not None and other.status.phase.terminal):
+                continue
+            if other.status.source is None or uid in snapshot.unwritten:
+                return True
+        return False
 
     def source(self, job: Job, jobs: Mapping[Uid, Job]) -> Job | None:
         """The TrainingJob that `job` takes its weights from; None: it names none, or there is none (yet)."""

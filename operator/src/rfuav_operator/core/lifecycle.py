@@ -49,8 +49,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     defaults: Defaults
     reports: Sequence[Report] = ()
     rejected: str = ""
+    gone: Collection[str] = ()  # pods that were seen, and are there no more
     withdrawn: Collection[str] = ()  # recorded pods that were never made, and whose room is not there any more
     source: Job | None = None  # the TrainingJob that `fromTrainingJob` names, if there is one
+    awaited: bool = False  # an InferenceJob waits for its weights: what it takes over is not in its stored status yet
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,13 +92,13 @@ def step(job: Job, facts: Facts) -> Outcome:
 
 
 def _after_the_end(job: Job, facts: Facts) -> Outcome:
-    """A terminal job never moves: its left-over pods go, and after its TTL the job does."""
+    """A terminal job never moves: its left-over pods go, and after its TTL the job does, once nobody waits for it."""
     ttl, finished = job.spec.ttl_seconds_after_finished, job.status.finished_at
     expired = ttl is not None and finished is not None and finished + timedelta(seconds=ttl) <= facts.now
     return Outcome(
         status=replace(job.status, observed_generation=job.generation),
         delete=[p for p in facts.pods.values() if p.live and not p.deleting],
-        remove_job=expired,
+        remove_job=expired and not facts.awaited,
     )
 
 
@@ -250,6 +252,8 @@ class _Step:
                 self.together = self.together or "the room of one of its pods is not there any more"
         elif a.started_at is not None:
             self._fail(a, classify.vanished(), None)
+        elif a.pod in self.facts.gone:
+            self._fail(a, classify.deleted(), None)
         elif self.facts.rejected:
             self._fail(a, classify.rejected(self.facts.rejected), None)
         elif not self.job.spec.suspend:  # recorded, not made: the create was lost, or the operator was
@@ -332,6 +336,8 @@ class _Step:
         self.succeeded = len(done) >= self.job.spec.shards
 
     def _read_termination_message(self, a: Assignment, pod: Pod) -> None:
+        if a.rank:
+            return  # the first pod of a job of several nodes speaks for all
         parts = progress.parse_termination_message(pod.termination_message) if pod.termination_message else None
         if parts is not None:
             self.status = progress.apply_parts(self.status, a.shard, parts, self.job.kind, self.now)
@@ -363,6 +369,7 @@ class _Step:
             shard=a.shard,
         )
         self._set(failures=(*self.status.failures, failure)[-_KEPT_FAILURES:])
+        self.status = units.moved_forward(self.status, a.shard, progress.saved(self.status, a.shard))
         if verdict.vetoed:  # another node is tried soon
             self.status = vetoes.record(self.status, a.node, self.now, self.facts.defaults)
         else:
@@ -373,7 +380,8 @@ class _Step:
         if not verdict.counted and not verdict.outage and verdict.exit_code != classify.CHECKPOINTED:
             self._condition("Evicted", True, verdict.reason, verdict.message)
         counted, uncounted = units.failures(self.status, a.shard)
-        limit = self.job.spec.backoff_limit
+        limit, patience = self.job.spec.backoff_limit, self.job.spec.uncounted_limit
+        patience = self.facts.defaults.uncounted_limit if patience is None else patience
         unit = "" if a.shard is None or self.job.spec.shards == 1 else f"shard {a.shard} "
         if verdict.final or (verdict.reason == classify.OUT_OF_MEMORY and out_of_memory_before):
             self.fatal = (verdict.reason, f"{unit}{verdict.message}")
@@ -381,11 +389,9 @@ class _Step:
             reason = verdict.reason if verdict.reason == classify.OUT_OF_MEMORY else "BackoffLimitExceeded"
             times = "once" if counted == 1 else f"{counted} times"
             self.fatal = (reason, f"{unit}failed {times} (backoffLimit {limit}); last: {verdict.message}")
-        elif not verdict.counted and not verdict.outage and uncounted > self.facts.defaults.uncounted_limit:
-            self.fatal = (
-                "TooManyDisruptions",
-                f"{unit}was stopped {uncounted} times without a failure of its own; last: {verdict.message}",
-            )
+        elif not verdict.counted and not verdict.outage and uncounted > patience:
+            times = f"{uncounted} times without a failure of its own, and got no further (uncountedLimit {patience})"
+            self.fatal = ("TooManyDisruptions", f"{unit}was stopped {times}; last: {verdict.message}")
         else:
             tries = 1 if verdict.vetoed else counted + uncounted + self.status.rejections
             wait = backoff.delay(self.job.uid, a.shard, tries, self.facts.defaults)
@@ -585,8 +591,8 @@ class _Step:
         )
         if phase is Phase.SUCCEEDED:
             if self.status.progress is not None:
-                done = replace(self.status.progress, percent=100, remaining_seconds=0)
-                self._set(progress=done)
+                told = self.status.progress
+                self._set(progress=replace(told, percent=100, remaining_seconds=0, step=told.total_steps))
             self._condition("Complete", True, reason, message)
         else:
             self._condition("Failed", True, reason, message)

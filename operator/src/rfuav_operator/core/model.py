@@ -7,7 +7,7 @@ status.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NewType
@@ -107,6 +107,7 @@ class Checkpoint(Wire, frozen=True, kw_only=True):
 
     uri: str
     epoch: int | None = None
+    step: int | None = None  # of all epochs
     saved_at: datetime | None = None
 
 
@@ -131,7 +132,8 @@ class ShardCounts(Wire, frozen=True, kw_only=True):
     completed: str = ""
     finished: Progress | None = None  # sums of the completed shards
     attempts: dict[str, int] = {}
-    retries: dict[str, int] = {}
+    retries: dict[str, int] = {}  # failures: the counted ones, and the others since the shard last moved forward
+    furthest: dict[str, int] = {}  # inputs done when uncounted failures began to count
     counted_failures: dict[str, int] = {}
     not_before: dict[str, datetime] = {}
     progress: dict[str, Progress] = {}
@@ -170,7 +172,8 @@ class JobStatus(Wire, frozen=True, kw_only=True):
     outputs: dict[str, str] = {}
     failures: tuple[Failure, ...] = ()
     counted_failures: int = 0
-    uncounted_failures: int = 0  # evictions, lost nodes and vanished pods; bounded, so that nothing loops for ever
+    uncounted_failures: int = 0  # evictions, lost nodes and the like since it moved forward; bounded: no endless loop
+    furthest: int = 0  # TrainingJob: the checkpoint's steps (or epochs) from which they count
     rejections: int = (
         0  # tries in a row that the cluster did not let begin (pod refused, no new node, registry down): they space the
         # tries, nothing more
@@ -225,6 +228,7 @@ class JobSpec(Wire, frozen=True, kw_only=True):
     suspend: bool = False
     cancel: bool = False
     backoff_limit: int = 3
+    uncounted_limit: int | None = None  # None: the operator's
     active_deadline_seconds: int | None = None
     ttl_seconds_after_finished: int | None = None
     termination_grace_period_seconds: int = 120
@@ -542,6 +546,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     resource_quotas: Mapping[str, Mapping[str, ResourceQuota]] = {}  # namespace -> name -> quota
     # The API server's own words on a create it answered with 403 or 422; cleared when the job's status changes.
     rejected: Mapping[Uid, str] = {}
+    # Pods of ours that were seen and are there no more, by job, while its status names them. Others that are absent
+    # were never made, as far as this process knows.
+    gone: Mapping[Uid, frozenset[str]] = {}
+    unwritten: Collection[Uid] = ()  # jobs whose status was decided and is not known to be stored
 
 
 # --- actions: what the core answers

@@ -205,6 +205,7 @@ def _checkpoint(value: Any) -> Checkpoint | None:
     return Checkpoint(
         uri=_text(found.get("uri"), f"{where}.uri"),
         epoch=_count(found, "epoch", where),
+        step=_count(found, "step", where),
         saved_at=_instant(found.get("savedAt"), f"{where}.savedAt"),
     )
 
@@ -354,6 +355,17 @@ def complete_shard(status: JobStatus, shard: int) -> JobStatus:
         total=(total.total or 0) + (last.total or last.processed or 0),
     )
     return replace(status, shards=replace(status.shards, progress=running, finished=finished))
+
+
+def saved(status: JobStatus, shard: int | None) -> int:
+    """How far the work of a unit is that a next attempt does not do again: steps or epochs, or inputs of a shard."""
+    if shard is not None:
+        last = (status.shards.progress.get(str(shard)) if status.shards else None) or Progress()
+        return (last.processed or 0) + (last.failed or 0)
+    checkpoint = status.checkpoint
+    if checkpoint is None:
+        return 0
+    return (checkpoint.epoch if checkpoint.step is None else checkpoint.step) or 0
 
 
 def sum_shards(status: JobStatus) -> JobStatus:

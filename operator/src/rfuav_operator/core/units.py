@@ -88,8 +88,21 @@ def record_failure(status: JobStatus, shard: Shard, *, counted: bool, outage: bo
     return replace(status, shards=replace(old, counted_failures=failed, retries=retries))
 
 
+def moved_forward(status: JobStatus, shard: Shard, saved: int) -> JobStatus:
+    """The status with the unit's uncounted failures begun again from 0, if it has `saved` more than when they began."""
+    if shard is None or status.shards is None:
+        return replace(status, uncounted_failures=0, furthest=saved) if saved > status.furthest else status
+    key, old = str(shard), status.shards
+    if saved <= old.furthest.get(key, 0):
+        return status
+    retries = {k: v for k, v in old.retries.items() if k != key}
+    if key in old.counted_failures:
+        retries[key] = old.counted_failures[key]
+    return replace(status, shards=replace(old, retries=retries, furthest={**old.furthest, key: saved}))
+
+
 def failures(status: JobStatus, shard: Shard) -> tuple[int, int]:
-    """How often the unit failed: (counted, not counted)."""
+    """How often the unit failed: (counted, not counted since it moved forward)."""
     if shard is None or status.shards is None:
         return status.counted_failures, status.uncounted_failures
     counted = status.shards.counted_failures.get(str(shard), 0)

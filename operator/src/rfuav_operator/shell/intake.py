@@ -105,8 +105,11 @@ class Intake:
         job = self._state.read_job(report.job_uid)
         if job is None or (job.status.phase and job.status.phase.terminal):
             return False
-        if all(held.pod != report.pod for held in job.status.assignments):
+        held = next((held for held in job.status.assignments if held.pod == report.pod), None)
+        if held is None:
             return False
+        if held.rank:  # of its report nothing but the GPU is kept
+            return report.gpu_uuid not in ("", held.gpu_uuid)
         return _sequence(job, report.index) < report.sequence
 
     def app(self) -> web.Application:
@@ -209,8 +212,11 @@ class Intake:
 
 
 def _sequence(job: Job, index: int) -> int:
-    """The sequence that the job's status holds for one of its pods; -1: none."""
-    progress = job.status.progress
+    """The sequence that the job's status holds for one of its pods; -1: none.
+
+    Every pod counts its own reports. Of a job of several nodes the status holds what its first one reported.
+    """
+    progress = job.status.progress if index == 0 else None
     if job.status.shards is not None:
         progress = job.status.shards.progress.get(str(index))
     return progress.sequence if progress is not None and progress.sequence is not None else -1

@@ -66,6 +66,7 @@ class ClusterState:
         self._landings: dict[tuple[Uid, str], Landing] = {}
         self._rejected: dict[Uid, str] = {}
         self._pods_of: dict[Uid, dict[str, Pod]] = {}
+        self._gone: dict[Uid, frozenset[str]] = {}  # pods that were there, which the job's status still names
         self._foreign: dict[NodeName, tuple[Pod, ...]] = {}
         self._nodes: dict[NodeName, Node] = {}
         self._planned_limits: dict[Uid, Mapping[str, Any]] = {}  # statuses of these two, decided and not yet seen back
@@ -96,6 +97,8 @@ class ClusterState:
             priority_classes=self._priority_classes,
             defaults=self.defaults,
             rejected=self._rejected,
+            gone=self._gone,
+            unwritten=self._planned.keys(),
         )
 
     def read_job(self, uid: Uid) -> Job | None:
@@ -216,6 +219,7 @@ class ClusterState:
             before = self._effective.get(new.uid)
             self._read[new.uid] = new
             self._refresh(new.uid)
+            self._keep_gone(new.uid, self._gone.get(new.uid, frozenset()))
             if new.kind is Kind.INFERENCE and new.spec.model.from_training_job:
                 self._dependents[new.namespace, new.spec.model.from_training_job].add(new.uid)
             if before is None or _substance(before) != _substance(self._effective[new.uid]):
@@ -228,6 +232,7 @@ class ClusterState:
 
     def _forget_job(self, job: Job) -> None:
         del self._read[job.uid]
+        self._gone.pop(job.uid, None)
         self._rejected.pop(job.uid, None)
         last = self._effective[job.uid]
         self._planned.pop(job.uid, None)
@@ -251,11 +256,24 @@ class ClusterState:
             self._take_out(old)
         if new is not None:
             self._put_in(new)
+        elif pod.job_uid is not None:
+            self._keep_gone(pod.job_uid, self._gone.get(pod.job_uid, frozenset()) | {pod.name})
         if any(p is not None and p.job_uid is not None for p in (old, new)):
             self._on_pod(old, new)
             self.touch({p.job_uid for p in (old, new) if p is not None and p.job_uid is not None})
         elif _room(old) != _room(new):
             self.touch(nodes={p.node for p in (old, new) if p is not None and p.node is not None})
+
+    def _keep_gone(self, uid: Uid, names: frozenset[str]) -> None:
+        """Remember of these pods those that the job's status names."""
+        if not names:
+            return
+        jobs = [job for job in (self._read.get(uid), self._effective.get(uid)) if job is not None]
+        named = names & {a.pod for job in jobs for a in job.status.assignments}
+        if named:
+            self._gone[uid] = named
+        else:
+            self._gone.pop(uid, None)
 
     def _take_out(self, pod: Pod) -> None:
         if pod.job_uid is not None:

@@ -310,6 +310,11 @@ class Writer:
         elif answer.ok:
             ingest.job(self._state, job.kind, answer.body)  # held by somebody's finalizer
         else:
+            if answer.status != CONFLICT:
+                log.error(
+                    "job not deleted", job=f"{job.namespace}/{job.name}", status=answer.status, message=answer.message
+                )
+                await asyncio.sleep(REFUSED_BACKOFF)
             await self._read_job(job)
             self._state.touch([job.uid])
 
