@@ -58,6 +58,14 @@ def recorded_before_created(truth: Truth, change: Change) -> Verdict:
     return None
 
 
+def nothing_is_made_for_what_has_ended(truth: Truth, change: Change) -> Verdict:
+    """A create is not sent, or sent again, once the job's end is recorded."""
+    if not _is_new_pod_of_ours(truth, change):
+        return None
+    phase = phase_of(truth.job(owner_of(change.new)))
+    return f"pod {change.key[1]} was made for a job that is {phase}" if phase in TERMINAL else None
+
+
 def within_the_limits(truth: Truth, change: Change) -> Verdict:
     """A new pod finds room: with all that lives on its node, and what was known of others, no limit is exceeded."""
     if not _is_new_pod_of_ours(truth, change) or not wanted_node(change.new):
@@ -408,6 +416,7 @@ def _numbers(ranges: str) -> set[int]:
 
 CHANGES: list[Callable[[Truth, Change], Verdict]] = [
     recorded_before_created,
+    nothing_is_made_for_what_has_ended,
     within_the_limits,
     within_the_limits_where_it_lands,
     few_wait_for_a_node,

@@ -6,7 +6,6 @@ it answers, the caches, the writer. Each mutation patches while it is entered, a
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -114,12 +113,14 @@ def plans_are_not_remembered() -> Iterator[None]:
 @mutation
 def unknown_is_taken_for_failed() -> Iterator[None]:
     """A create without an answer is given up as if it had not happened."""
-    real = Writer._made
+    real = Writer._attempt
 
-    async def made(self: Writer, action: CreatePod, answer: Answer | None) -> Answer | None:
-        return await real(self, action, answer or Answer(404, {}))
+    async def attempt(self: Writer, method: str, path: str, *rest: Any, **more: Any) -> Answer:
+        answer = await real(self, method, path, *rest, **more)
+        lost = method == "POST" and answer.status >= 500
+        return Answer(422, {"message": "lost"}) if lost else answer
 
-    with patch.object(Writer, "_made", made):
+    with patch.object(Writer, "_attempt", attempt):
         yield
 
 
@@ -338,16 +339,22 @@ def created_before_recorded() -> Iterator[None]:
 
 @mutation
 def created_though_the_record_failed() -> Iterator[None]:
-    """A failed status write does not take what depends on it along."""
-    real = Writer._drop
+    """A failed status write does not take what depends on it along, nor is a create looked at again before it is sent."""
+    real = Lane.drop
 
-    def drop(self: Writer, lane: Lane, failed: Action) -> None:
-        kept = [action for action in lane.items if isinstance(action, CreatePod)]
-        lane.items = deque(action for action in lane.items if not isinstance(action, CreatePod))
-        real(self, lane, failed)
-        lane.items.extend(kept)
+    def drop(self: Lane) -> list[Action]:
+        dropped = real(self)
+        self.ready.extend(action for action in dropped if isinstance(action, CreatePod))
+        return [action for action in dropped if not isinstance(action, CreatePod)]
 
-    with patch.object(Writer, "_drop", drop):
+    with patch.object(Lane, "drop", drop), patch.object(Writer, "_is_wanted", lambda *_: True):
+        yield
+
+
+@mutation
+def creates_are_sent_whatever_came_between() -> Iterator[None]:
+    """A create that is tried again is not asked whether the job still wants it."""
+    with patch.object(Writer, "_is_wanted", lambda *_: True):
         yield
 
 
@@ -368,14 +375,12 @@ def statuses_are_not_locked() -> Iterator[None]:
 @mutation
 def namesakes_are_adopted() -> Iterator[None]:
     """AlreadyExists is success, whoever owns the pod."""
-    real = Writer._made
 
-    async def made(self: Writer, action: CreatePod, answer: Answer | None) -> Answer | None:
-        if answer is not None and answer.reason == "AlreadyExists":
-            return await self._insist("GET", f"/api/v1/namespaces/{action.namespace}/pods/{action.name}")
-        return await real(self, action, answer)
+    def found(self: Writer, _lane: Lane, action: CreatePod, answer: Answer) -> writer.Outcome:
+        ingest.pod(self._state, answer.body)
+        return self._created(action)
 
-    with patch.object(Writer, "_made", made):
+    with patch.object(Writer, "_found", found):
         yield
 
 

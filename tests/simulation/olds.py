@@ -11,13 +11,14 @@ import msgspec
 
 from rfuav_operator import app
 from rfuav_operator.core import blocked, gpus, limits
-from rfuav_operator.core.model import CreatePod, DeletePod, Pool
+from rfuav_operator.core.model import DeletePod, Pool
 from rfuav_operator.shell import decode
 from rfuav_operator.shell.connection import Answer
 from rfuav_operator.shell.health import Pulse
+from rfuav_operator.shell.lane import Lane
 from rfuav_operator.shell.reflector import Reflector
 from rfuav_operator.shell.state import ClusterState
-from rfuav_operator.shell.writer import Writer
+from rfuav_operator.shell.writer import DONE, Outcome, Writer
 
 ALL: dict[str, Callable[[], AbstractContextManager[None]]] = {}
 
@@ -89,27 +90,33 @@ def new_leader_decides_on_old_pods() -> Iterator[None]:
         yield
 
 
+def _creates_are_not_looked_for() -> AbstractContextManager[Any]:
+    """A create is sent again without a look at what stands under its name, unless it is told that something does."""
+    real = Writer._attempt
+    taken: set[str] = set()
+
+    async def attempt(self: Writer, method: str, path: str, body: Any = None, **rest: Any) -> Answer:
+        if method == "GET" and "/pods/" in path and path.rpartition("/")[2] not in taken:
+            return Answer(404, {})
+        answer = await real(self, method, path, body, **rest)
+        if method == "POST" and answer.reason == "AlreadyExists":
+            taken.add(body["metadata"]["name"])
+        return answer
+
+    return patch.object(Writer, "_attempt", attempt)
+
+
 @old
 def refused_create_is_believed() -> Iterator[None]:
     """A create whose answer was lost had filled the quota; the second try's refusal gave its room away."""
-    real = Writer._made
-
-    async def made(self: Writer, action: CreatePod, answer: Answer | None) -> Answer | None:
-        return answer if answer is None or answer.status in (403, 422) else await real(self, action, answer)
-
-    with patch.object(Writer, "_made", made):
+    with _creates_are_not_looked_for():
         yield
 
 
 @old
 def lost_create_is_tried_again_unseen() -> Iterator[None]:
     """Its pod had been made, had ended and was gone: the second try made it once more, in room that was given away."""
-    real = Writer._made
-
-    async def made(self: Writer, action: CreatePod, answer: Answer | None) -> Answer | None:
-        return None if answer is None else await real(self, action, answer)
-
-    with patch.object(Writer, "_made", made):
+    with _creates_are_not_looked_for():
         yield
 
 
@@ -118,9 +125,9 @@ def refused_delete_is_given_up() -> Iterator[None]:
     """A pod whose delete was refused once was never deleted."""
     real = Writer._delete_pod
 
-    async def delete(self: Writer, action: DeletePod) -> None:
-        with patch.object(self._state, "touch", lambda *_: None):
-            await real(self, action)
+    async def delete(self: Writer, lane: Lane, action: DeletePod) -> Outcome:
+        await real(self, lane, action)
+        return DONE
 
     with patch.object(Writer, "_delete_pod", delete):
         yield
@@ -129,13 +136,13 @@ def refused_delete_is_given_up() -> Iterator[None]:
 @old
 def unread_create_is_forgotten() -> Iterator[None]:
     """A create without an answer, whose pod could not be read either, gave its room away when its job was deleted."""
-    real = Writer._insist
+    real = Writer._attempt
 
-    async def insist(self: Writer, method: str, path: str, body: Any = None) -> Answer:
-        answer = await real(self, method, path, body)
+    async def attempt(self: Writer, method: str, path: str, *rest: Any, **more: Any) -> Answer:
+        answer = await real(self, method, path, *rest, **more)
         return Answer(404, {}) if method == "GET" and answer.status == 403 else answer
 
-    with patch.object(Writer, "_insist", insist):
+    with patch.object(Writer, "_attempt", attempt):
         yield
 
 
@@ -144,9 +151,9 @@ def refused_pool_status_is_given_up() -> Iterator[None]:
     """A pool's status that was refused once stayed as it was until something else happened."""
     real = Writer._patch_limits
 
-    async def patched(self: Writer, *args: Any) -> bool:
+    async def patched(self: Writer, *args: Any) -> Outcome:
         await real(self, *args)
-        return True
+        return DONE
 
     with patch.object(Writer, "_patch_limits", patched):
         yield

@@ -120,6 +120,21 @@ def creates_refused(world: "World", *, effect: str, count: int, seconds: float) 
     world.faults.rules.append(Rule(effect, "creates", count=count, until=until))
 
 
+@deed(
+    3,
+    effect=one_of(faults.BROKEN, faults.BROKEN, faults.DROPPED, faults.UNAVAILABLE, faults.TOO_MANY),
+    job=one_of("", "", "j0", "j1", "j2"),
+    seconds=seconds(5, 90),
+)
+def webhook_down(world: "World", *, effect: str, job: str, seconds: float) -> None:
+    """What admits pods, of all jobs or of one, answers every create with an error, or nothing at all."""
+    until = world.loop.time() + seconds
+    wait = 1.0 if effect == faults.TOO_MANY else 60.0
+    world.faults.rules.append(
+        Rule(effect, "creates", count=10**6, until=until, seconds=wait, resource="pods", name=f"{job}-")
+    )
+
+
 @deed(4, pods=whole(1, 4), seconds=seconds(10, 90), lost=whole(0, 3))
 def quota(world: "World", *, pods: int, seconds: float, lost: int) -> None:
     """A ResourceQuota for a while; a create that it lets in may fill it and its answer be lost."""

@@ -1,5 +1,6 @@
 """Quantities, ranges, conditions, names and backoff: small tables."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -78,3 +79,17 @@ def test_backoff_doubles_to_its_cap_and_is_the_same_for_everyone():
         assert timedelta(seconds=base) <= wait <= timedelta(seconds=base * 1.2 + 1)
     assert waits == [backoff.delay(job().uid, None, n, DEFAULTS) for n in range(1, 12)]
     assert len({backoff.delay(job(uid=f"u{i}").uid, None, 5, DEFAULTS) for i in range(20)}) > 5
+
+
+@pytest.mark.parametrize("name", ["gang", "3stage", "9", "4-gpu-run", "1" * 40, "a" * 40, "a.b", "0.5.x"])
+def test_the_service_of_every_job_is_a_dns_label_that_begins_with_a_letter(name):
+    """The API server takes nothing else as the name of a Service."""
+    made = job(name, nodes=2)
+    assert re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", names.service_name(made))
+    assert len(names.service_name(made)) <= 63
+    assert len(names.pod_name(made, 9999, rank=15)) <= 63
+
+
+def test_a_service_is_named_like_the_pods_where_it_can_be():
+    made = job("gang", nodes=2)
+    assert names.pod_name(made, 1, rank=0) == f"{names.service_name(made)}-1-0"

@@ -18,7 +18,7 @@ from rfuav_operator.core.model import (
     RecordEvent,
     Uid,
 )
-from rfuav_operator.shell.lane import Lane
+from rfuav_operator.shell.lane import Lane, Trouble
 
 JOB = Job(
     kind=Kind.TRAINING,
@@ -56,23 +56,77 @@ def lane(*actions: Any) -> Lane:
     return made
 
 
-def test_an_unsent_status_is_superseded_in_its_place():
-    assert list(lane(status(1), create("p1"), status(2)).items) == [status(2), create("p1")]
+def order(waiting: Lane, *, written: bool = True) -> list[Any]:
+    """What goes when, if every status is written, or none."""
+    waiting.running = True
+    taken = []
+    while (action := waiting.next()) is not None:
+        taken.append(action)
+        if isinstance(action, PatchStatus):
+            if written:
+                waiting.recorded()
+            else:
+                waiting.drop()
+    return taken
+
+
+def test_an_unsent_status_is_superseded_and_its_effects_wait_for_the_newer():
+    assert order(lane(status(1), create("p1"), status(2))) == [status(2), create("p1")]
 
 
 def test_effects_are_never_superseded():
-    assert list(lane(create("p1"), delete("d"), create("p2")).items) == [create("p1"), delete("d"), create("p2")]
+    assert order(lane(create("p1"), delete("d"), create("p2"))) == [create("p1"), delete("d"), create("p2")]
+
+
+def test_a_status_goes_before_effects_whose_record_is_written():
+    assert order(lane(create("p1"), create("p2"), status(1), create("p3"))) == [
+        status(1),
+        create("p1"),
+        create("p2"),
+        create("p3"),
+    ]
+
+
+def test_a_failed_status_takes_along_what_waited_for_it_and_nothing_else():
+    waiting = lane(create("p1"), status(1), create("p2"))
+    waiting.running = True
+    assert waiting.next() == status(1)
+    waiting.add(create("p3"))  # decided while the status is under way
+    waiting.add(status(2))
+    waiting.add(create("p4"))
+    assert waiting.drop() == [create("p2"), create("p3"), create("p4")]
+    assert order(waiting) == [create("p1")]
 
 
 def test_an_effect_is_queued_once_until_it_is_done():
     waiting = lane(create("p1"), delete("d"), create("p1"), delete("d"))
-    assert list(waiting.items) == [create("p1"), delete("d")]
-    under_way = waiting.items.popleft()
+    assert list(waiting.ready) == [create("p1"), delete("d")]
+    under_way = waiting.next()
+    assert under_way == create("p1")
     waiting.add(create("p1"))
-    assert list(waiting.items) == [delete("d")]
+    assert list(waiting.ready) == [delete("d")]
     waiting.done(under_way)
     waiting.add(create("p1"))
-    assert list(waiting.items) == [delete("d"), create("p1")]
+    assert list(waiting.ready) == [delete("d"), create("p1")]
+
+
+def test_a_lane_with_an_effect_set_aside_is_not_idle():
+    waiting = lane(create("p1"))
+    assert waiting.next() == create("p1")
+    assert waiting.tried(create("p1")) == 1
+    assert not waiting.is_idle
+    waiting.again(create("p1"))
+    assert waiting.next() == create("p1")
+    waiting.done(create("p1"))
+    assert waiting.is_idle
+
+
+def test_creates_are_given_up_after_some_tries_that_took_their_time():
+    trouble = Trouble()
+    trouble.add("no", 60)
+    assert not trouble.is_enough  # one long silence
+    trouble.add("no", 0.1)
+    assert trouble.is_enough
 
 
 @pytest.mark.parametrize(
@@ -88,7 +142,7 @@ def test_an_effect_is_queued_once_until_it_is_done():
     ],
 )
 def test_what_the_budget_does_not_hold_back(actions, urgent):
-    assert lane(*actions).urgent is urgent
+    assert lane(*actions).is_due is urgent
 
 
 def test_the_last_value_of_a_progress_is_final():

@@ -20,14 +20,30 @@ class Server:
         self.lease: Any = None
         self.down = False
         self.patched: list[Any] = []
+        self.labels: dict[str, dict[str, str]] = {}  # by pod
+        self.busy = 0  # patches of pods that are answered 429
         api.handle = self.serve
+
+    def label(self, pod: str, method: str, body: Any) -> web.Response:
+        labels = self.labels.setdefault(pod, {})
+        if method == "GET":
+            return answer(200, {"metadata": {"labels": labels}})
+        if self.busy:
+            self.busy -= 1
+            return answer(429, {"message": "too many requests"})
+        wanted = body["metadata"]["labels"]["rfuav.io/leader"]
+        self.patched.append(wanted)
+        if wanted is None:
+            labels.pop("rfuav.io/leader", None)
+        else:
+            labels["rfuav.io/leader"] = wanted
+        return answer(200, {"metadata": {"labels": labels}})
 
     async def serve(self, request: web.Request, body: Any) -> web.StreamResponse:
         if self.down:
             return answer(500, {})
         if "/pods/" in request.path:
-            self.patched.append(body["metadata"]["labels"]["rfuav.io/leader"])
-            return answer(200, {})
+            return self.label(request.path.rpartition("/")[2], request.method, body)
         if request.method == "GET":
             return answer(200, self.lease) if self.lease else answer(404, {})
         if request.method == "POST":
@@ -66,7 +82,44 @@ async def test_the_first_leads_and_the_second_waits(tmp_path: Path):
         await asyncio.wait_for(waiting, 2)
         assert server.holder == "b"
         assert server.lease["spec"]["leaseTransitions"] == 1
-        assert server.patched == [None, None, "true", None]
+        assert server.patched == ["true", None]
+
+
+@pytest.mark.parametrize("how", ["the first try is answered 429", "somebody takes it away"])
+async def test_the_label_that_brings_reports_is_put_back_with_the_next_renewal(tmp_path: Path, how: str):
+    async with serving(tmp_path) as (api, connection):
+        server = Server(api)
+        leader = Leader(connection, "ns", limits("a"), pod="a")
+        await leader.acquire()
+        server.busy = 1 if "429" in how else 0
+        holding = asyncio.create_task(leader.hold())
+        if not server.busy:
+            await until(lambda: server.labels.get("a"))
+            server.labels["a"].clear()
+        await until(lambda: server.labels["a"] == {"rfuav.io/leader": "true"}, 2)
+        assert leader.leading
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
+
+
+async def test_a_pod_that_cannot_be_labelled_does_not_cost_the_lease(tmp_path: Path):
+    async with serving(tmp_path) as (api, connection):
+        server = Server(api)
+        serve = server.serve
+
+        async def pods_are_silent(request: web.Request, body: Any) -> web.StreamResponse:
+            if "/pods/" in request.path:
+                await asyncio.sleep(30)
+            return await serve(request, body)
+
+        leader = Leader(connection, "ns", limits("a"), pod="a")
+        await leader.acquire()
+        api.handle = pods_are_silent
+        holding = asyncio.create_task(leader.hold())
+        await asyncio.sleep(4)
+        assert leader.leading
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
 
 
 async def test_a_dead_leader_is_succeeded_only_after_its_lease(tmp_path: Path):

@@ -83,12 +83,13 @@ class Keys:
 
     def __init__(self, api: FakeApi) -> None:
         self.keys = {"k1": KEY}
+        self.issuer = ISSUER
         self.reads = 0
         api.handle = self.serve
 
     async def serve(self, request: web.Request, body: Any) -> web.StreamResponse:
         if request.path == "/.well-known/openid-configuration":
-            return answer(200, {"issuer": ISSUER})
+            return answer(200, {"issuer": self.issuer})
         if request.headers["Accept"] != "application/jwk-set+json":
             return answer(406, {})
         self.reads += 1
@@ -169,3 +170,44 @@ async def test_rotated_keys_are_read_again_but_not_at_every_forged_one(tmp_path:
         monkeypatch.setattr("rfuav_operator.shell.tokens.REFRESH_AT_MOST_EVERY", 0)
         assert await tokens.sender(token(key=OTHER, kid="k2")) == Sender("ns", "p", "u")
         assert keys.reads == 2
+
+
+async def test_a_changed_issuer_is_read_again_but_not_at_every_forged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async with serving(tmp_path) as (api, connection):
+        keys = Keys(api)
+        tokens = Tokens(connection, AUDIENCE)
+        await tokens.sender(token())
+        for _ in range(3):
+            with pytest.raises(Unauthorized):
+                await tokens.sender(token(iss="https://elsewhere"))
+        assert keys.reads == 1
+        monkeypatch.setattr("rfuav_operator.shell.tokens.REFRESH_AT_MOST_EVERY", 0)
+        keys.issuer = "https://new"
+        assert await tokens.sender(token(iss="https://new")) == Sender("ns", "p", "u")
+        assert await tokens.sender(token(exp=time.time() + 61)) == Sender("ns", "p", "u")  # of before: until it expires
+        with pytest.raises(Unauthorized):
+            await tokens.sender(token(iss="https://elsewhere"))
+
+
+async def test_a_key_that_was_replaced_under_its_name_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    async with serving(tmp_path) as (api, connection):
+        keys = Keys(api)
+        tokens = Tokens(connection, AUDIENCE)
+        await tokens.sender(token())
+        keys.keys = {"k1": OTHER}
+        monkeypatch.setattr("rfuav_operator.shell.tokens.REFRESH_AT_MOST_EVERY", 0)
+        assert await tokens.sender(token(key=OTHER)) == Sender("ns", "p", "u")
+
+
+@pytest.mark.parametrize("said", [{}, [], {"issuer": ISSUER, "keys": []}])
+async def test_keys_that_cannot_be_read_are_the_cluster_s_fault(tmp_path: Path, said: Any):
+    async with serving(tmp_path) as (api, connection):
+
+        async def garbage(request: web.Request, body: Any) -> web.StreamResponse:
+            return answer(200, said)
+
+        api.handle = garbage
+        with pytest.raises(ConnectionProblem):
+            await Tokens(connection, AUDIENCE).sender(token())

@@ -1,6 +1,7 @@
 """The writer against a real HTTP server that conflicts, refuses, stays silent or loses answers."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,9 +13,21 @@ from aiohttp import web
 from msgspec.structs import replace
 from unit.shell.fake_api import FakeApi, answer, job_body, pod_body, serving, until
 
-from rfuav_operator.core.model import CreatePod, Defaults, DeletePod, Kind, PatchStatus, Phase, Progress, Uid
+from rfuav_operator.core.model import (
+    Assignment,
+    CreatePod,
+    Defaults,
+    DeleteJob,
+    DeletePod,
+    Kind,
+    PatchStatus,
+    Phase,
+    Progress,
+    Uid,
+)
 from rfuav_operator.settings import Writes
-from rfuav_operator.shell import ingest
+from rfuav_operator.shell import ingest, lane, metrics
+from rfuav_operator.shell import writer as writer_module
 from rfuav_operator.shell.events import Events
 from rfuav_operator.shell.state import ClusterState
 from rfuav_operator.shell.writer import LeaseOver, Writer
@@ -27,7 +40,8 @@ class Bench:
 
     def __init__(self, api: FakeApi, state: ClusterState, writer: Writer) -> None:
         self.api, self.state, self.writer = api, state, writer
-        self.job = job_body(version=1, status={"phase": "Queued"})
+        held = [{"pod": name} for name in ("a-1", "a-2", "a-3")]
+        self.job = job_body(version=1, status={"phase": "Queued", "assignments": held})
         self.pods: dict[str, Any] = {}
         self.version = 1
         self.left = 60.0
@@ -48,6 +62,8 @@ class Bench:
         if "/trainingjobs/" in request.path:
             return answer(200, self.job)
         name = request.path.rpartition("/")[2]
+        if request.method == "POST" and name == "services":
+            return answer(201, body)
         if request.method == "POST":
             name = body["metadata"]["name"]
             if name in self.pods:
@@ -72,9 +88,27 @@ class Bench:
         self.state.plan_status(U1, action.status)
         return action
 
-    def create(self, name: str = "a-1") -> CreatePod:
+    def create(self, name: str = "a-1", *, service: Any = None) -> CreatePod:
         self.state.begin_create(U1, name)
-        return CreatePod(job_uid=U1, namespace="ns", name=name, manifest={"metadata": {"name": name}})
+        manifest = {"metadata": {"name": name}}
+        return CreatePod(job_uid=U1, namespace="ns", name=name, manifest=manifest, service=service)
+
+    def edit(self, **spec: Any) -> None:
+        """The user changes the job, and the watch tells."""
+        self.job["spec"] |= spec
+        self.job["metadata"] |= {"resourceVersion": self.next(), "generation": 2}
+        ingest.job(self.state, Kind.TRAINING, self.job)
+
+    def refuse(self, method: str, code: int, *, what: str = "/pods", words: str = "failed calling webhook x") -> None:
+        """From now on requests of a sort are answered so."""
+        serve = self.serve
+
+        async def refuses(request: web.Request, body: Any) -> web.StreamResponse:
+            if request.method == method and what in request.path:
+                return answer(code, {"reason": "InternalError", "message": words})
+            return await serve(request, body)
+
+        self.api.handle = refuses
 
     def sent(self, method: str) -> list[Any]:
         return [body for m, _, body in self.api.seen if m == method]
@@ -340,3 +374,234 @@ async def test_once_drained_nothing_more_is_begun(tmp_path):
         assert await b.writer.drain(1)
         await asyncio.sleep(0.3)
         assert not b.api.seen
+
+
+# --- what the cluster does not let through
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Creates are given up after a fraction of a second."""
+    monkeypatch.setattr(lane, "ENOUGH_SECONDS", 0.5)
+
+
+@pytest.mark.parametrize("code", [429, 500, 503, 504])
+async def test_a_create_that_fails_for_long_gives_its_room_back_and_is_quoted(tmp_path, impatient, code):
+    async with bench(tmp_path) as b:
+        b.refuse("POST", code)
+        b.writer.submit([b.create()])
+        await until(lambda: len(b.sent("POST")) >= 2)
+        assert b.state.snapshot().creating == {U1: {"a-1"}}  # not yet
+        await until(lambda: not b.state.snapshot().creating)
+        said = b.state.snapshot().rejected[U1]
+        assert re.fullmatch(r"\d+ tries failed, the last one with: failed calling webhook x", said)
+        assert b.api.seen[-1][0] == "GET"  # the pod is surely not there
+
+
+async def test_a_create_that_is_not_answered_keeps_its_room_until_its_pod_was_looked_for(tmp_path, impatient):
+    async with bench(tmp_path, timeout_seconds=0.2) as b:
+        hidden = asyncio.Event()
+
+        async def silent(request: web.Request, body: Any) -> web.StreamResponse:
+            if request.method == "POST":
+                await asyncio.sleep(1)
+            elif not hidden.is_set():
+                return answer(403, {"message": "pods may not be read"})
+            return answer(404, {"reason": "NotFound"})
+
+        b.api.handle = silent
+        b.writer.submit([b.create()])
+        await asyncio.sleep(1.2)
+        assert b.state.snapshot().creating == {U1: {"a-1"}}
+        hidden.set()
+        await until(lambda: not b.state.snapshot().creating, 8)
+        assert "no answer" in b.state.snapshot().rejected[U1]
+
+
+async def test_a_status_passes_a_create_that_is_tried_again(tmp_path):
+    async with bench(tmp_path) as b:
+        b.refuse("POST", 500)
+        b.writer.submit([b.create("a-1"), b.create("a-2")])
+        await until(lambda: b.sent("POST"))
+        b.writer.submit([b.status(Phase.CANCELLED)])
+        await until(lambda: b.job["status"]["phase"] == "Cancelled", 1)
+
+
+async def test_a_create_under_way_holds_up_a_status_and_the_other_creates_do_not(tmp_path):
+    async with bench(tmp_path) as b:
+        serve, go_on = b.serve, asyncio.Event()
+
+        async def slow(request: web.Request, body: Any) -> web.StreamResponse:
+            if request.method == "POST":
+                await go_on.wait()
+            return await serve(request, body)
+
+        b.api.handle = slow
+        b.writer.submit([b.create("a-1"), b.create("a-2")])
+        await until(lambda: b.sent("POST"))
+        b.writer.submit([b.status(Phase.CANCELLED)])
+        await asyncio.sleep(0.1)
+        assert not b.sent("PATCH")  # whether the pod is there must be known first
+        go_on.set()
+        await until(lambda: not b.state.snapshot().creating)
+        assert [method for method, _, _ in b.api.seen] == ["POST", "PATCH"]
+        assert list(b.pods) == ["a-1"]  # the second was not sent any more
+
+
+@pytest.mark.parametrize(
+    "how", ["cancelled", "suspended", "ended", "deleted", "stopping", "the next attempt", "a job is gone"]
+)
+async def test_a_create_that_the_job_does_not_want_any_more_is_not_sent(tmp_path, how):
+    async with bench(tmp_path) as b:
+        b.refuse("POST", 500)
+        b.writer.submit([b.create()])
+        await until(lambda: b.sent("POST"))
+        job = b.state.job(U1)
+        assert job is not None
+        match how:
+            case "cancelled":
+                b.edit(cancel=True)
+            case "suspended":
+                b.edit(suspend=True)
+            case "ended":
+                b.state.plan_status(U1, replace(job.status, phase=Phase.FAILED))
+            case "deleted":
+                b.job["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "resourceVersion": b.next()}
+                ingest.job(b.state, Kind.TRAINING, b.job)
+            case "stopping":
+                going = tuple(replace(a, stopping="Preempted") for a in job.status.assignments)
+                b.state.plan_status(U1, replace(job.status, assignments=going))
+            case "the next attempt":
+                b.state.plan_status(U1, replace(job.status, assignments=(Assignment(pod="a-9"),)))
+            case _:
+                b.state.jobs.remove((Kind.TRAINING, "ns", "a"))
+        b.api.handle = b.serve  # the webhook is well again
+        sent = len(b.sent("POST"))
+        await until(lambda: not b.state.snapshot().creating)
+        assert len(b.sent("POST")) == sent
+        assert not b.pods
+        assert not b.state.snapshot().rejected
+
+
+async def test_a_create_whose_pod_was_seen_and_is_gone_is_not_sent_again(tmp_path):
+    async with bench(tmp_path) as b:
+        b.refuse("POST", 500)
+        b.writer.submit([b.create()])
+        await until(lambda: b.sent("POST"))
+        ingest.pod(b.state, pod_body("a-1", version=50))  # it had been made after all
+        b.state.pods.remove(("ns", "a-1"))
+        b.api.handle = b.serve
+        sent = len(b.sent("POST"))
+        await until(lambda: not b.state.snapshot().creating)
+        assert len(b.sent("POST")) == sent
+
+
+async def test_all_creates_of_a_job_are_given_up_with_the_first(tmp_path, impatient):
+    async with bench(tmp_path, timeout_seconds=0.2) as b:
+
+        async def silent(request: web.Request, body: Any) -> web.StreamResponse:
+            if request.method == "POST":
+                await asyncio.sleep(1)
+            return answer(404, {"reason": "NotFound"})
+
+        b.api.handle = silent
+        began = time.monotonic()
+        b.writer.submit([b.create(name) for name in ("a-1", "a-2", "a-3")])
+        await until(lambda: not b.state.snapshot().creating)
+        assert time.monotonic() - began < 1.5
+        assert len(b.sent("POST")) <= 3
+
+
+async def test_a_delete_that_is_refused_is_tried_again_and_holds_up_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer_module, "REFUSED_BACKOFF", 0.3)
+    async with bench(tmp_path) as b:
+        b.pods["a-1"] = pod_body("a-1")
+        ingest.pod(b.state, b.pods["a-1"])
+        b.refuse("DELETE", 403)
+        before = metrics.tried_again.labels("DeletePod")._value.get()
+        b.writer.submit([DeletePod(job_uid=U1, namespace="ns", name="a-1", uid=Uid("p1"))])
+        await until(lambda: b.sent("DELETE"))
+        b.writer.submit([b.status(Phase.RUNNING)])
+        await until(lambda: b.job["status"]["phase"] == "Running", 0.25)
+        b.api.handle = b.serve
+        await until(lambda: not b.pods)
+        assert metrics.tried_again.labels("DeletePod")._value.get() > before
+
+
+async def test_a_job_whose_delete_is_refused_is_not_deleted_in_a_storm(tmp_path):
+    async with bench(tmp_path) as b:
+        b.refuse("DELETE", 403, what="/trainingjobs/")
+        job = b.state.job(U1)
+        assert job is not None
+        for _ in range(5):
+            b.writer.submit([DeleteJob(job=job)])
+            await asyncio.sleep(0.05)
+        assert len(b.sent("DELETE")) == 1
+
+
+async def test_a_status_that_is_answered_with_500_is_not_written_in_a_storm(tmp_path):
+    async with bench(tmp_path) as b:
+        b.refuse("PATCH", 500, what="/status")
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            b.writer.submit([b.status()])
+            await asyncio.sleep(0.01)
+        assert 2 <= len(b.sent("PATCH")) <= 6
+
+
+@pytest.mark.parametrize("code", [403, 422, 500])
+async def test_a_service_that_is_refused_shows_on_the_job_and_no_pod_is_made(tmp_path, impatient, code):
+    async with bench(tmp_path) as b:
+        b.refuse("POST", code, what="/services", words="no more services")
+        b.writer.submit([b.create(service={"metadata": {"name": "a-svc"}})])
+        await until(lambda: not b.state.snapshot().creating)
+        assert "its Service a-svc: no more services" in b.state.snapshot().rejected[U1]
+        assert not b.pods
+
+
+async def test_a_service_is_there_before_the_pods(tmp_path):
+    async with bench(tmp_path) as b:
+        service = {"metadata": {"name": "a-svc"}}
+        b.writer.submit([b.create("a-1", service=service), b.create("a-2", service=service)])
+        await until(lambda: len(b.pods) == 2)
+        assert [path.rpartition("/")[2] for _, path, _ in b.api.seen] == ["services", "pods", "pods"]
+
+
+async def test_creates_of_one_namespace_leave_room_for_others(tmp_path):
+    """What admits pods in one namespace takes ten seconds over each; nobody else waits for that."""
+    async with bench(tmp_path, parallel=4) as b:
+        for index in range(8):
+            body = job_body(f"j{index}", uid=f"x{index}", status={"phase": "Admitted", "assignments": [{"pod": "p"}]})
+            ingest.job(b.state, Kind.TRAINING, body)
+        serve = b.serve
+
+        async def slow(request: web.Request, body: Any) -> web.StreamResponse:
+            if request.method == "POST" and "/ns/" in request.path:
+                await asyncio.sleep(3)
+            if request.method == "POST":
+                return answer(201, pod_body(body["metadata"]["name"], owner=None))
+            return await serve(request, body)
+
+        b.api.handle = slow
+        for index in range(7):
+            manifest = {"metadata": {"name": "p"}}
+            b.writer.submit([CreatePod(job_uid=Uid(f"x{index}"), namespace="ns", name="p", manifest=manifest)])
+        await until(lambda: b.sent("POST"))
+        b.writer.submit([CreatePod(job_uid=Uid("x7"), namespace="other", name="p", manifest=manifest), b.status()])
+        await until(lambda: any("/other/" in path for _, path, _ in b.api.seen), 1)
+        await until(lambda: b.job["status"]["phase"] == "Admitted", 1)
+
+
+async def test_a_retry_after_of_days_is_not_obeyed(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer_module, "LONGEST_WAIT", 0.2)
+    async with bench(tmp_path) as b:
+        serve = b.serve
+
+        async def busy(request: web.Request, body: Any) -> web.StreamResponse:
+            if len(b.api.seen) <= 2:
+                return answer(429, {"message": "too many"}, **{"Retry-After": "1000000"})
+            return await serve(request, body)
+
+        b.api.handle = busy
+        b.writer.submit([b.status(), b.create()])
+        await until(lambda: b.pods)

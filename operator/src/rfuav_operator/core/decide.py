@@ -21,7 +21,6 @@ from rfuav_operator.core.model import (
     Action,
     Assignment,
     CreatePod,
-    CreateService,
     DeleteJob,
     DeletePod,
     Job,
@@ -344,11 +343,7 @@ def _actions_of(
     stopping = {a.pod for a in job.status.assignments if a.stopping}
     fresh = [*(outcome.create if outcome else ()), *plan.create.get(job.uid, ())]
     fresh = [a for a in fresh if a.pod not in stopping]
-    if fresh and job.spec.nodes > 1:
-        service = podspec.service(job)
-        yield CreateService(
-            job_uid=job.uid, namespace=job.namespace, name=service["metadata"]["name"], manifest=service
-        )
+    service = podspec.service(job) if fresh and job.spec.nodes > 1 else None
     for assignment in fresh:
         landing = None
         if not assignment.node:
@@ -359,6 +354,7 @@ def _actions_of(
             name=assignment.pod,
             manifest=podspec.manifest(job, assignment, snapshot.defaults, landing=landing),
             landing=landing,
+            service=service,
         )
     yield from announce.events(read, job.status)
 

@@ -573,6 +573,7 @@ class CreatePod(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     manifest: Mapping[str, Any]
     landing: Landing | None = None  # of a pod that waits for a node to come
+    service: Mapping[str, Any] | None = None  # of a job of several nodes: its Service, which is made first
 
 
 class DeletePod(msgspec.Struct, frozen=True, kw_only=True):
@@ -600,15 +601,6 @@ class RecordEvent(msgspec.Struct, frozen=True, kw_only=True):
     note: str
 
 
-class CreateService(msgspec.Struct, frozen=True, kw_only=True):
-    """Create the headless Service by which the pods of a job of several nodes find each other; before its pods."""
-
-    job_uid: Uid
-    namespace: str
-    name: str
-    manifest: Mapping[str, Any]
-
-
 class PatchLimitsStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Write the status of a GPUPool or GPUQuota; under the budget."""
 
@@ -616,7 +608,7 @@ class PatchLimitsStatus(msgspec.Struct, frozen=True, kw_only=True):
     status: Mapping[str, Any]
 
 
-Action = PatchStatus | CreatePod | CreateService | DeletePod | DeleteJob | RecordEvent | PatchLimitsStatus
+Action = PatchStatus | CreatePod | DeletePod | DeleteJob | RecordEvent | PatchLimitsStatus
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """Names and labels that follow from a job alone, so that a create tried twice finds its own pod."""
 
+import re
 from hashlib import sha256
 
 from rfuav_operator.core.model import Job, Kind
@@ -7,6 +8,7 @@ from rfuav_operator.core.model import Job, Kind
 API_VERSION = "rfuav.io/v1alpha1"
 PLURAL = {Kind.TRAINING: "trainingjobs", Kind.INFERENCE: "inferencejobs"}
 GPU = "nvidia.com/gpu"
+_LONGEST_NAME = 40  # of a job, as the CRD has it
 
 LABEL_JOB = "rfuav.io/job"
 LABEL_KIND = "rfuav.io/kind"
@@ -20,15 +22,23 @@ TOKEN_AUDIENCE = "rfuav.io/progress"  # noqa: S105  an audience, not a secret
 
 
 def service_name(job: Job) -> str:
-    """`<job>-<5 characters of the UID's hash>`: what the names of its pods and of its headless Service begin with."""
-    return f"{job.name}-{sha256(job.uid.encode()).hexdigest()[:5]}"
+    """Name of the job's headless Service, by which its pods find each other: a DNS-1035 label, whatever the job's name.
+
+    Such a label begins with a letter; a job's name may begin with a digit.
+    """
+    return re.sub("[^a-z0-9-]", "-", _stem(job) if job.name[:1].isalpha() else f"job-{_stem(job)}")
 
 
 def pod_name(job: Job, attempt: int, *, shard: int | None = None, rank: int | None = None) -> str:
     """`<job>-<5 characters of the UID's hash>-<attempt>[-<rank or shard>]`; a job of one pod carries no last part."""
     several = job.spec.nodes if shard is None else job.spec.shards
     suffix = f"-{rank or 0 if shard is None else shard}" if several > 1 else ""
-    return f"{service_name(job)}-{attempt}{suffix}"
+    return f"{_stem(job)}-{attempt}{suffix}"
+
+
+def _stem(job: Job) -> str:
+    """`<job>-<5 characters of the UID's hash>`."""
+    return f"{job.name[:_LONGEST_NAME]}-{sha256(job.uid.encode()).hexdigest()[:5]}"
 
 
 def pod_labels(job: Job, attempt: int, *, shard: int | None = None, rank: int | None = None) -> dict[str, str]:

@@ -68,8 +68,8 @@ class Leader:
         Raises:
             LeaseLost: it was taken, or could not be renewed in time.
         """
-        await self._label(leading=True)
         while True:
+            await self._label(leading=True)  # looked at every time: a try may fail, and people take labels away
             await asyncio.sleep(min(self._limits.lease_seconds * RENEW, max(self.left(), 0)))
             try:
                 held = await self._try()
@@ -151,10 +151,15 @@ class Leader:
         """The Service of the progress server selects the pod that carries the label."""
         if not self._pod:
             return
-        body = {"metadata": {"labels": {LABEL: "true" if leading else None}}}
         path = f"{paths.pods(self._namespace)}/{self._pod}"
+        timeout = min(3.0, self._limits.lease_seconds * RENEW)
+        wanted = "true" if leading else None
         try:
-            answer = await self._connection.request("PATCH", path, body, content_type=MERGE_PATCH, timeout=3)
+            answer = await self._connection.request("GET", path, timeout=timeout)
+            if answer.ok and (answer.body["metadata"].get("labels") or {}).get(LABEL) == wanted:
+                return
+            body = {"metadata": {"labels": {LABEL: wanted}}}
+            answer = await self._connection.request("PATCH", path, body, content_type=MERGE_PATCH, timeout=timeout)
         except ConnectionProblem as error:
             log.warning("own pod not labelled: progress reports go nowhere", error=str(error))
             return

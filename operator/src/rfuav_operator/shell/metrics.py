@@ -21,6 +21,9 @@ handoff = Histogram(
 )
 reports = Counter("rfuav_progress_reports", "Progress reports by HTTP status", ["code"], registry=registry)
 events_dropped = Counter("rfuav_events_dropped", "Kubernetes Events dropped by their limits", registry=registry)
+tried_again = Counter(
+    "rfuav_effects_tried_again", "Creates and deletes that failed and are tried again", ["action"], registry=registry
+)
 _writes = Histogram(
     "rfuav_write_seconds", "Requests of the writer", ["verb", "outcome"], buckets=_FAST, registry=registry
 )

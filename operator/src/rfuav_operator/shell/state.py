@@ -30,6 +30,8 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.shell.cache import Cache
 
+WORDS = 800  # characters kept of what the API server, or a webhook behind it, says about a refused pod
+
 JobKey = tuple[Kind, str, str]  # kind, namespace, name
 
 
@@ -118,6 +120,10 @@ class ClusterState:
         """One pod of a job."""
         return self._pods_of.get(uid, {}).get(name)
 
+    def was_there(self, uid: Uid, name: str) -> bool:
+        """Whether a pod that the job's status names was seen, though it may be gone."""
+        return name in self._gone.get(uid, ()) or name in self._pods_of.get(uid, {})
+
     # --- what is dirty
 
     def take_dirt(self) -> Dirt:
@@ -200,7 +206,7 @@ class ClusterState:
     def reject(self, uid: Uid, message: str) -> None:
         """The API server refused the job's pod; kept until the job's status is decided anew."""
         if uid in self._read:
-            self._rejected[uid] = message
+            self._rejected[uid] = message[:WORDS]
             self.touch([uid])
 
     # --- changes of what was read

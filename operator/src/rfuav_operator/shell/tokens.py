@@ -17,6 +17,7 @@ KEY_SET = "application/jwk-set+json"  # served as nothing else
 ALGORITHMS = ["RS256", "ES256"]
 REFRESH_AT_MOST_EVERY = 10.0  # seconds
 REMEMBERED = 10_000
+ISSUERS = 4
 LEEWAY = 10.0  # seconds that clocks may differ
 
 
@@ -42,7 +43,7 @@ class Tokens:
     def __init__(self, connection: Connection, audience: str) -> None:
         self._connection = connection
         self._audience = audience
-        self._issuer = ""
+        self._issuers: list[str] = []  # the newest first; tokens of those before it are good until they expire
         self._keys: dict[str, jwt.PyJWK] = {}
         self._asked_at = float("-inf")
         self._asking = asyncio.Lock()
@@ -70,29 +71,42 @@ class Tokens:
             kid = str(jwt.get_unverified_header(token).get("kid") or "")
         except jwt.PyJWTError as error:
             raise Unauthorized("this is no token") from error
-        key = await self._key(kid)
         try:
-            return jwt.decode(
-                token,
-                key,
-                algorithms=ALGORITHMS,
-                audience=self._audience,
-                issuer=self._issuer,
-                leeway=LEEWAY,
-                options={"require": ["exp", "iss", "aud"]},
-            )
+            try:
+                return self._decode(token, await self._key(kid))
+            except (jwt.InvalidIssuerError, jwt.InvalidSignatureError):  # the cluster may have changed either
+                if not await self._read_again():
+                    raise
+            return self._decode(token, await self._key(kid))
         except jwt.PyJWTError as error:
             raise Unauthorized(f"the token is not accepted: {error}") from error
 
+    def _decode(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
+        return jwt.decode(
+            token,
+            key,
+            algorithms=ALGORITHMS,
+            audience=self._audience,
+            issuer=self._issuers,
+            leeway=LEEWAY,
+            options={"require": ["exp", "iss", "aud"]},
+        )
+
     async def _key(self, kid: str) -> jwt.PyJWK:
         if kid not in self._keys:
-            async with self._asking:
-                if kid not in self._keys and time.monotonic() - self._asked_at > REFRESH_AT_MOST_EVERY:
-                    await self._refresh()
+            await self._read_again()
         try:
             return self._keys[kid]
         except KeyError as error:
             raise Unauthorized("the token is signed with a key that is none of this cluster's") from error
+
+    async def _read_again(self) -> bool:
+        """Read issuer and keys again, unless that was done a moment ago; whether they were read since the call."""
+        called = time.monotonic()
+        async with self._asking:
+            if called - self._asked_at > REFRESH_AT_MOST_EVERY:
+                await self._refresh()
+        return self._asked_at >= called
 
     async def _refresh(self) -> None:
         discovery = await self._connection.request("GET", "/.well-known/openid-configuration")
@@ -100,10 +114,14 @@ class Tokens:
         for answer in (discovery, keys):
             if not answer.ok:
                 raise ConnectionProblem(f"the cluster's token keys cannot be read: {answer.status} {answer.message}")
-        self._issuer = discovery.body["issuer"]
-        self._keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(keys.body).keys if key.key_id}
+        try:
+            issuer = str(discovery.body["issuer"])
+            self._keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(keys.body).keys if key.key_id}
+        except (KeyError, TypeError, AttributeError, jwt.PyJWTError) as error:
+            raise ConnectionProblem(f"the cluster's token keys cannot be read: {error!r}") from error
+        self._issuers = [issuer, *(known for known in self._issuers if known != issuer)][:ISSUERS]
         self._asked_at = time.monotonic()
-        log.info("token keys read", keys=len(self._keys))
+        log.info("token keys read", keys=len(self._keys), issuer=issuer)
 
 
 def _bound_pod(claims: dict[str, Any]) -> Sender:
