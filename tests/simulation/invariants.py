@@ -140,19 +140,31 @@ def within_the_quota(truth: Truth, change: Change) -> Verdict:
     added = [a["pod"] for a in _added(*found)]
     if not added:
         return None
-    namespace, pool, uid = change.key[0], change.new["spec"]["pool"], change.new["metadata"]["uid"]
+    return _over_quota(truth, change.new, added, int(change.new["spec"]["resources"]["gpus"]) * len(added))
+
+
+def within_the_quota_when_made(truth: Truth, change: Change) -> Verdict:
+    """The same when the pod is made, which may be long after it was recorded."""
+    if not _is_new_pod_of_ours(truth, change):
+        return None
+    job = truth.job(owner_of(change.new))
+    return None if job is None else _over_quota(truth, job, [change.key[1]], asked(change.new).gpus)
+
+
+def _over_quota(truth: Truth, job: Object, added: list[str], mine: int) -> Verdict:
+    """With these pods of a job, and the GPUs that they ask for, beside all that live."""
+    namespace, uid, pool = job["metadata"]["namespace"], job["metadata"]["uid"], job["spec"]["pool"]
     share = truth.share(namespace, pool, truth.decided[added[0]])
     live = [pod for pod in truth.ours_in(namespace, pool) if pod["metadata"]["name"] not in added]
-    mine = int(change.new["spec"]["resources"]["gpus"]) * len(added)
     gpus = mine + sum(asked(pod).gpus for pod in live)
     if mine and gpus > share.gpus:
         return f"with {', '.join(added)} namespace {namespace} uses {gpus} of {share.gpus} GPUs"
-    kind, most = (
-        ("TrainingJob", share.training) if change.resource == "trainingjobs" else ("InferenceJob", share.inference)
-    )
-    jobs = {owner_of(pod) for pod in live if label(pod, "kind") == kind} | {uid}
+    training = job["kind"] == "TrainingJob"
+    most = share.training if training else share.inference
+    jobs = {owner_of(pod) for pod in live if label(pod, "kind") == job["kind"]} | {uid}
     if len(jobs) > most and not any(owner_of(pod) == uid for pod in live):
-        return f"with {change.key[1]} namespace {namespace} runs {len(jobs)} of {most} {kind}s"
+        name = job["metadata"]["name"]
+        return f"with {name} namespace {namespace} runs {len(jobs)} of {most} {job['kind']}s"
     return None
 
 
@@ -423,6 +435,7 @@ CHANGES: list[Callable[[Truth, Change], Verdict]] = [
     nobody_gives_up_early,
     room_is_free_when_it_is_taken,
     within_the_quota,
+    within_the_quota_when_made,
     nothing_is_admitted_on_hold,
     gangs_are_whole,
     nothing_young_is_stopped_for_another,

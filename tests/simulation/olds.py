@@ -10,12 +10,16 @@ from unittest.mock import patch
 import msgspec
 
 from rfuav_operator import app
-from rfuav_operator.core import blocked, gpus, limits
-from rfuav_operator.core.model import DeletePod, Pool
+from rfuav_operator.core import blocked, gpus, lifecycle, limits, usage
+from rfuav_operator.core.admission import Admission
+from rfuav_operator.core.decide import _Steps
+from rfuav_operator.core.model import DeletePod, NodeName, Pod, Pool
+from rfuav_operator.core.usage import Usage
 from rfuav_operator.shell import decode
 from rfuav_operator.shell.connection import Answer
 from rfuav_operator.shell.health import Pulse
 from rfuav_operator.shell.lane import Lane
+from rfuav_operator.shell.leader import Leader
 from rfuav_operator.shell.reflector import Reflector
 from rfuav_operator.shell.state import ClusterState
 from rfuav_operator.shell.writer import DONE, Outcome, Writer
@@ -209,4 +213,62 @@ def sick_gpus_count() -> Iterator[None]:
         return msgspec.structs.replace(found, healthy=int(labels.get("nvidia.com/gpu.count") or 0))
 
     with patch.object(decode, "gpus", SimpleNamespace(by_labels=by_labels)):
+        yield
+
+
+@old
+def room_of_a_gone_job_goes_with_its_node() -> Iterator[None]:
+    """The pods of a deleted job counted in the pool of their node: in none while it was unseen, in another later."""
+    real = usage._by_pod
+
+    def by_pod(pod: Pod, *where: Any) -> Any:
+        return real(msgspec.structs.replace(pod, pool=""), *where)
+
+    with patch.object(usage, "_by_pod", by_pod):
+        yield
+
+
+@old
+def gone_jobs_wait_for_no_node() -> Iterator[None]:
+    """The pod of a deleted job still waited for a node, and did not count among those that do."""
+    real = Admission._index
+
+    def index(self: Admission, uid: Any, job: Any, *rest: Any) -> None:
+        real(self, uid, job, *rest)
+        for waiting in self._nodeless.values() if job is None else ():
+            waiting.discard(uid)
+
+    with patch.object(Admission, "_index", index):
+        yield
+
+
+@old
+def place_that_was_given_away_is_taken_back() -> Iterator[None]:
+    """The status that gave a place back was refused; the pod was made after all, and only its node was looked at."""
+
+    def has_room(self: _Steps, _job: Any, need: Any, a: Any, _waiting: Any) -> bool:
+        room = self._admission.usage.room(NodeName(a.node))
+        return not a.node or (room is not None and not room.mismatch(need) and not room.lacks(need))
+
+    with patch.object(_Steps, "_has_room", has_room):
+        yield
+
+
+@old
+def new_pods_land_where_others_are_awaited() -> Iterator[None]:
+    """A pod stayed meant for a node that was gone; one without a node landed there when it came back."""
+    gone = patch.object(lifecycle._Step, "_unavailable", lambda *_: "")
+    with gone, patch.object(Usage, "nodes_held", lambda _: set()):
+        yield
+
+
+@old
+def restarted_leader_does_not_wait() -> Iterator[None]:
+    """A process led at once under its former name, while what the former process had sent was still under way."""
+    real = Leader._free
+
+    def free(self: Leader, answer: Answer) -> bool:
+        return answer.body["spec"].get("holderIdentity") == self._limits.identity or real(self, answer)
+
+    with patch.object(Leader, "_free", free):
         yield

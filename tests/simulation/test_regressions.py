@@ -28,6 +28,11 @@ SETUP: dict[str, Any] = {
 }
 
 
+NO_QUOTA: dict[str, Any] = dict.fromkeys(
+    ("nominal", "borrowingLimit", "lendingLimit", "maxTrainingJobs", "maxInferenceJobs")
+) | {"nominal": 8}
+
+
 class Found(NamedTuple):
     """What broke which rule."""
 
@@ -163,6 +168,87 @@ FOUND = [
             do(0.5, "node_resized", node="n0", slots=4),
             *(training(f"t{i}", 1 + i, work=30.0) for i in range(4)),
             nodes=[[2, 8, 24000, "a"]],
+        ),
+    ),
+    Found(
+        "room_of_a_gone_job_goes_with_its_node",
+        "within_the_quota",
+        script(
+            training("old1", 1, grace=20),
+            do(20, "pool_lab", there=True),
+            do(25, "replace", job="old1"),
+            nodes=[[2, 2, 80000, "b"], [2, 2, 80000, "a"]],
+            quotas={"lab": NO_QUOTA | {"maxTrainingJobs": 1}},
+        ),
+    ),
+    Found(
+        "room_of_a_gone_job_goes_with_its_node",
+        "within_the_quota",
+        script(
+            training("grows1", 1, grace=20),
+            do(1.5, "watch_slow", resource="nodes", later=60.0, seconds=60.0),
+            do(28, "replace", job="grows1"),
+            nodes=[[0, 0, 0, "a"]],
+            quotas={"lab": NO_QUOTA | {"maxTrainingJobs": 1}},
+            pool=SETUP["pool"] | {"scaleUp": {"maxJobs": 2, "timeoutSeconds": 60}},
+        ),
+    ),
+    Found(
+        "gone_jobs_wait_for_no_node",
+        "few_wait_for_a_node",
+        script(
+            training("first", 1),
+            do(5, "delete", job="first"),
+            training("second", 5.01),
+            nodes=[[0, 0, 0, "a"]],
+            pool=SETUP["pool"] | {"scaleUp": {"maxJobs": 1, "timeoutSeconds": 60}},
+        ),
+    ),
+    Found(
+        "place_that_was_given_away_is_taken_back",
+        "few_wait_for_a_node",
+        script(
+            do(0, "requests_fail", effect="403", what="creates", count=1, skip=0, seconds=1.0),
+            do(0, "requests_fail", effect="403", what="status", count=1, skip=1, seconds=1.0),
+            training("first", 1),
+            training("second", 2.5),
+            nodes=[[0, 0, 0, "a"]],
+            retries=SETUP["retries"] | {"backoffBaseSeconds": 10},
+            pool=SETUP["pool"] | {"scaleUp": {"maxJobs": 1, "timeoutSeconds": 60}},
+        ),
+    ),
+    Found(
+        "place_that_was_given_away_is_taken_back",
+        "within_the_quota_when_made",
+        script(
+            do(0, "requests_fail", effect="403", what="creates", count=1, skip=0, seconds=1.0),
+            do(0, "requests_fail", effect="403", what="status", count=1, skip=1, seconds=1.0),
+            training("first", 1),
+            training("second", 2.5),
+            nodes=[[2, 2, 80000, "a"]],
+            retries=SETUP["retries"] | {"backoffBaseSeconds": 10},
+            quotas={"team": NO_QUOTA | {"maxTrainingJobs": 1}},
+        ),
+    ),
+    Found(
+        "new_pods_land_where_others_are_awaited",
+        "within_the_limits_where_it_lands",
+        script(
+            training("pinned", 1, fates=["unbound"]),
+            do(3, "node_removed", node="n0", seconds=12.0),
+            do(5, "pool_scale_up", most=1, timeout=60),
+            training("anywhere", 6),
+            nodes=[[1, 2, 12000, "a"]],
+        ),
+    ),
+    Found(
+        "restarted_leader_does_not_wait",
+        "recorded_before_created",
+        script(
+            do(99, "requests_fail", effect="slow", what="creates", count=1, skip=0, seconds=12.0),
+            training("late", 100),
+            do(101, "restart", replica=0),
+            do(102, "pool_stop", policy="HoldAndDrain"),
         ),
     ),
 ]

@@ -274,18 +274,25 @@ class Truth:
         ]
 
     def without_node(self, pool: str) -> set[str]:
-        """UIDs of jobs of a pool with live pods that wait for any node to come; not of those that may be told to stop."""
+        """UIDs of jobs of a pool, some of them gone, with live pods that wait for any node to come.
+
+        Not of those that the operator may just have told to stop.
+        """
         waiting = {owner_of(pod) for pod in self.server.all("pods") if not wanted_node(pod) and self.live(pod)}
-        found = {uid: self.job(uid) for uid in waiting - self.last.keys()}
+        found = {uid: self.job(uid) for uid in waiting}
         return {
             uid
             for uid, job in found.items()
-            if job is not None
-            and job["spec"]["pool"] == pool
-            and phase_of(job) in ("Admitted", "Running")
+            if job is not None and job["spec"]["pool"] == pool and (uid in self.last or self._goes_on(job))
+        }
+
+    @staticmethod
+    def _goes_on(job: Object) -> bool:
+        return (
+            phase_of(job) in ("Admitted", "Running")
             and job["metadata"]["generation"] == job["status"]["observedGeneration"]
             and not job["metadata"].get("deletionTimestamp")
-        }
+        )
 
     def on_hold(self, pool: str, knowledge: Knowledge) -> bool:
         """Whether a pool has been on hold, in every version, since somebody knew this much."""

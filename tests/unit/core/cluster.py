@@ -243,6 +243,7 @@ class Cluster:
             name=action.name,
             uid=Uid(f"pod-{action.name}-{self.version}"),
             kind=Kind(labels["rfuav.io/kind"]),
+            pool=labels["rfuav.io/pool"],
             job_uid=owner.uid,
             attempt=int(labels["rfuav.io/attempt"]),
             index=int(labels.get("rfuav.io/shard", labels.get("rfuav.io/rank", "0"))),

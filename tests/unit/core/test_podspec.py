@@ -50,6 +50,7 @@ def test_identity():
         "rfuav.io/attempt": "1",
         "rfuav.io/rank": "0",
         "rfuav.io/job-uid": "uid-a",
+        "rfuav.io/pool": "default",
     }
     assert meta["annotations"] == {"rfuav.io/progress-ca": "PEM"}
     terms = manifest["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]

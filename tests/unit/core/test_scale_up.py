@@ -206,6 +206,16 @@ def test_no_room_is_kept_where_it_cannot_land(labels):
     assert "new" in nodes_of(made, "b") + nodes_of(made, "c")
 
 
+def test_it_lands_on_no_node_whose_room_is_held_while_its_node_object_is_gone():
+    """The Node may come back with all that runs there."""
+    made = cluster(running=[job("a")], up=ScaleUp(max_jobs=1))
+    (held,) = made.nodes.values()
+    made.set_node(None, held.name)
+    made.add(job("j0", created=after(1)))
+    created = [a for a in made.turn() if isinstance(a, CreatePod)]
+    assert [a.landing and a.landing.barred for a in created] == [frozenset({held.name})]
+
+
 def test_a_create_on_its_way_may_land_too():
     made = cluster(running=[job("a")], up=ScaleUp(max_jobs=1))
     made.add(job("j0", created=after(1)))

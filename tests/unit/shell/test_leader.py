@@ -141,11 +141,23 @@ async def test_a_dead_leader_is_succeeded_only_after_its_lease(tmp_path: Path):
         assert server.holder == "b"
 
 
-async def test_the_same_identity_goes_on_at_once(tmp_path: Path):
+async def test_a_process_that_takes_its_own_lease_again_goes_on_at_once(tmp_path: Path):
     async with serving(tmp_path) as (api, connection):
         Server(api)
+        leader = Leader(connection, "ns", limits("a"))
+        await leader.acquire()
+        await asyncio.wait_for(leader.acquire(), 1)
+
+
+async def test_a_process_waits_for_the_lease_of_its_predecessor_of_the_same_name(tmp_path: Path):
+    async with serving(tmp_path) as (api, connection):
+        server = Server(api)
+        before = Leader(connection, "ns", limits("a"))
+        await before.acquire()
         await Leader(connection, "ns", limits("a")).acquire()
-        await asyncio.wait_for(Leader(connection, "ns", limits("a")).acquire(), 1)
+        assert before.left() < 0  # a request of the former process may have been under way until then
+        server.lease["spec"]["renewTime"] = "2026-01-01T00:00:00.000000Z"
+        await asyncio.wait_for(Leader(connection, "ns", limits("a")).acquire(), 1)  # it was away for long
 
 
 @pytest.mark.parametrize("how", ["taken", "server down"])

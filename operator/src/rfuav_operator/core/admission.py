@@ -65,6 +65,10 @@ class Admission:
             self.usage.update_job(uid, job, snapshot)
             self._index(uid, job, snapshot, now)
 
+    def nodeless(self, pool: str) -> set[Uid]:
+        """The jobs of a pool that hold room and have no node yet."""
+        return self._nodeless.get(pool, set())
+
     def _index_runners(self, uid: Uid, job: Job | None, snapshot: Snapshot) -> None:
         held = self.usage.holds(uid)
         for ground in self._grounds.values():
@@ -83,12 +87,14 @@ class Admission:
                 self._making_room.pop(waiting, None)
         for nodeless in self._nodeless.values():
             nodeless.discard(uid)
+        held = self.usage.holds(uid)
+        for one in held.values():
+            if not one.node:  # also of a job that is gone, and while it stops
+                self._nodeless.setdefault(one.pool, set()).add(uid)
         if job is None:
             self.queues.remove(uid)
             return
-        held = self.usage.holds(uid)
-        waits = placement.is_active(job) and any(not a.node for a in job.status.assignments)
-        if waits or any(not one.node for one in held.values()):  # by its record, or one of its pods that still stops
+        if placement.is_active(job) and any(not a.node for a in job.status.assignments):
             self._nodeless.setdefault(job.spec.pool, set()).add(uid)
         for a in job.status.assignments:
             if a.stopping_for and a.pod in held:

@@ -35,10 +35,11 @@ from rfuav_operator.core.model import (
     Snapshot,
     Uid,
 )
-from rfuav_operator.core.placement import need_of
+from rfuav_operator.core.placement import Need, need_of
 from rfuav_operator.core.plan import Plan
 from rfuav_operator.core.queues import Alarms, age_of, priority
-from rfuav_operator.core.usage import planned
+from rfuav_operator.core.quotas import Quotas
+from rfuav_operator.core.usage import Usage, planned
 
 _OVERDUE = timedelta(seconds=30)  # when to look again at what was due and whose effect was not seen yet
 _LIMITS_EVERY = timedelta(seconds=1)  # how often the status of pools and quotas is made anew
@@ -163,6 +164,7 @@ class Scheduler:
                 outcomes.get(uid),
                 planned_now,
                 snapshot,
+                usage=admission.usage,
                 final=_is_final(by_job.get(uid)),
             )
         # 6. When time alone changes something.
@@ -274,26 +276,42 @@ class _Steps:
     def _withdrawn(self, recreate: Mapping[Uid, Sequence[Assignment]]) -> dict[Uid, set[str]]:
         """Recorded pods that were never made and have no room (any more), by job.
 
-        A crash can lose the write that gave room back but not the one that took it: then two records name the same
-        room, and a pod that is there already keeps it.
+        A crash, or a refused status, can lose the write that gave room back but not the one that took it: then two
+        records name the same room, and a pod that is there already keeps it. Room is all that admission looks at: the
+        node, the number of jobs that wait for one, and the namespace's quotas.
         """
         usage = self._admission.usage
         for uid, held in recreate.items():
             for a in held:
                 usage.release(uid, a.pod)
+        waiting = {name: set(self._admission.nodeless(name)) - recreate.keys() for name in self._snapshot.pools}
         gone: dict[Uid, set[str]] = {}
         order = sorted(recreate, key=lambda u: (-(priority(self._jobs[u], self._snapshot) or 0), age_of(self._jobs[u])))
         for uid in order:
             job = self._jobs[uid]
-            need = replace(need_of(job), avoided=frozenset())
+            need = replace(need_of(job), avoided=frozenset(), nodes=1)
             for a in recreate[uid]:
-                room = usage.room(NodeName(a.node))
-                fits = room is not None and not room.mismatch(need) and not room.lacks(need)
-                if a.node and not fits:
+                if not self._has_room(job, need, a, waiting):
                     gone.setdefault(uid, set()).add(a.pod)
-                else:
-                    usage.hold(uid, a.pod, planned(job, need, a.node))
+                    continue
+                usage.hold(uid, a.pod, planned(job, need, a.node))
+                if not a.node and job.spec.pool in waiting:
+                    waiting[job.spec.pool].add(uid)
         return gone
+
+    def _has_room(self, job: Job, need: Need, a: Assignment, waiting: Mapping[str, Collection[Uid]]) -> bool:
+        """Whether one recorded pod would be admitted now as it is recorded. `waiting`: jobs without a node by pool."""
+        usage, pool = self._admission.usage, self._snapshot.pools.get(job.spec.pool)
+        if a.node:
+            room = usage.room(NodeName(a.node))
+            if room is None or room.mismatch(need) or room.lacks(need):
+                return False
+        elif pool is not None and len({*waiting[pool.name], job.uid}) > pool.spec.scale_up.max_jobs:
+            return False
+        if pool is None:
+            return True
+        quotas = Quotas(pool.name, self._snapshot, usage, usage.rooms[pool.name].values())
+        return quotas.refuses(job.namespace, need, started=bool(usage.holds(job.uid))) is None
 
 
 def _pool_spec(job: Job, snapshot: Snapshot) -> PoolSpec:
@@ -327,7 +345,7 @@ def _is_final(reports: Sequence[Report] | None) -> bool:
 
 
 def _actions_of(
-    read: Job, job: Job, outcome: Outcome | None, plan: Plan, snapshot: Snapshot, *, final: bool
+    read: Job, job: Job, outcome: Outcome | None, plan: Plan, snapshot: Snapshot, *, usage: Usage, final: bool
 ) -> Iterator[Action]:
     """What is done for one job: its record first, then what follows from it."""
     if job.status != read.status:
@@ -347,7 +365,8 @@ def _actions_of(
     for assignment in fresh:
         landing = None
         if not assignment.node:
-            landing = podspec.landing(job, snapshot.nodes, _pool_spec(job, snapshot).node_selector)
+            taken = snapshot.nodes.keys() | usage.nodes_held()
+            landing = podspec.landing(job, taken, _pool_spec(job, snapshot).node_selector)
         yield CreatePod(
             job_uid=job.uid,
             namespace=job.namespace,

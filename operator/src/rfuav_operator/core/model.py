@@ -303,6 +303,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     uid: Uid
     kind: Kind | None = None  # label rfuav.io/kind: what a pod counts as when its job is gone already
+    pool: str = ""  # label rfuav.io/pool: the pool of its job, which stays when its node goes to another
     job_uid: Uid | None = None  # controller ownerReference to one of our kinds; None: a foreign pod
     attempt: int = 0
     index: int = 0  # rank or shard

@@ -16,6 +16,7 @@ LABEL_ATTEMPT = "rfuav.io/attempt"
 LABEL_RANK = "rfuav.io/rank"
 LABEL_SHARD = "rfuav.io/shard"
 LABEL_JOB_UID = "rfuav.io/job-uid"
+LABEL_POOL = "rfuav.io/pool"
 LABEL_SCALE_UP = "rfuav.io/scale-up"  # of pods that wait for a node to come: their pool
 CA_ANNOTATION = "rfuav.io/progress-ca"
 TOKEN_AUDIENCE = "rfuav.io/progress"  # noqa: S105  an audience, not a secret
@@ -49,5 +50,6 @@ def pod_labels(job: Job, attempt: int, *, shard: int | None = None, rank: int | 
         LABEL_KIND: job.kind.value,
         LABEL_ATTEMPT: str(attempt),
         LABEL_JOB_UID: job.uid,
+        LABEL_POOL: job.spec.pool,
         **index,
     }

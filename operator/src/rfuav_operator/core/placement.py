@@ -72,7 +72,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: Kind
     namespace: str
-    pool: str  # of its job; of its node when the job is gone
+    pool: str  # of its job
     node: str  # empty: none yet (a pool that scales up)
     gpus: int
     cpu_milli: int

@@ -60,7 +60,7 @@ def manifest(
 
 
 def landing(job: Job, present: Iterable[str], selector: Mapping[str, str]) -> Landing:
-    """Where a pod without a node of its own may land: on none of the nodes `present`.
+    """Where a pod without a node of its own may land: on none of the nodes that are `present` or in use.
 
     The labels of the pool's `selector` and of the job's own tell an autoscaler what kind of node to add.
     """

@@ -84,6 +84,10 @@ class Usage:
         """The jobs that hold room on one node."""
         return {uid for uid, _ in self._on_node[node]}
 
+    def nodes_held(self) -> set[NodeName]:
+        """The nodes on which room is held, those among them that are gone and may come back."""
+        return {node for node, holders in self._on_node.items() if holders and node != _NO_NODE}
+
     def absent(self, namespace: str) -> Iterable[Held]:
         """What is recorded in a namespace and whose pod was not seen: a ResourceQuota does not count it yet."""
         return self._absent.get(namespace, {}).values()
@@ -194,7 +198,7 @@ def held_by(uid: Uid, job: Job | None, snapshot: Snapshot) -> Iterator[tuple[str
     for pod in pods.values():
         if pod.name not in assigned and may_live(pod, snapshot.nodes):
             node = pod.node or pod.wanted_node or NodeName("")
-            pool = job.spec.pool if job is not None else _pool_name(pod, node, snapshot)
+            pool = job.spec.pool if job is not None else _pool_of_node(node, snapshot)
             kind = job.kind if job is not None else pod.kind or Kind.TRAINING
             yield pod.name, _by_pod(pod, kind, pool, node)
 
@@ -231,7 +235,7 @@ def _by_pod(pod: Pod, kind: Kind, pool: str, node: str) -> Held:
     return Held(
         kind=kind,
         namespace=pod.namespace,
-        pool=pool,
+        pool=pod.pool or pool,
         node=node,
         gpus=pod.gpus,
         cpu_milli=pod.cpu_milli,
@@ -240,8 +244,6 @@ def _by_pod(pod: Pod, kind: Kind, pool: str, node: str) -> Held:
     )
 
 
-def _pool_name(pod: Pod, node: NodeName, snapshot: Snapshot) -> str:
-    if pod.landing is not None:
-        return pod.landing.pool
+def _pool_of_node(node: NodeName, snapshot: Snapshot) -> str:
     held = snapshot.nodes.get(node)
     return (pool_of(held, snapshot.pools.values()) or "") if held is not None else ""

@@ -38,7 +38,7 @@ from rfuav_operator.core.model import (
     Taint,
     Uid,
 )
-from rfuav_operator.core.names import LABEL_SCALE_UP
+from rfuav_operator.core.names import LABEL_POOL, LABEL_SCALE_UP
 from rfuav_operator.core.podspec import CONTAINER
 from rfuav_operator.core.quotas import RESOURCE_KEYS
 
@@ -252,6 +252,7 @@ def pod(read: PodObject) -> Pod:
         name=meta.name,
         uid=Uid(meta.uid),
         kind=Kind(labels[f"{GROUP}/kind"]) if labels.get(f"{GROUP}/kind") in _KINDS else None,
+        pool=labels.get(LABEL_POOL) or labels.get(LABEL_SCALE_UP) or "",
         job_uid=job_uid,
         attempt=_number(labels.get(f"{GROUP}/attempt")),
         index=_number(labels.get(f"{GROUP}/rank") or labels.get(f"{GROUP}/shard")),

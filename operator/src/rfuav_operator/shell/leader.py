@@ -5,8 +5,10 @@ the others may take over. They count from when they saw the lease change, so clo
 """
 
 import asyncio
+from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import structlog
 
 from rfuav_operator.settings import Leader as Limits
@@ -39,6 +41,7 @@ class Leader:
         self._pod = pod
         self._path = f"{paths.leases(namespace)}/{limits.lease}"
         self._deadline = float("-inf")
+        self._held = False  # by this process, at some time
         self._seen: tuple[str, float] = ("", 0.0)  # resourceVersion of somebody else's lease, and since when
 
     def left(self) -> float:
@@ -107,6 +110,7 @@ class Leader:
                 return False
             answer = await self._connection.request("PUT", self._path, self._mine(answer.body), timeout=timeout)
         if answer.ok:
+            self._held = True
             self._deadline = began + self._limits.lease_seconds * SAFE
             return True
         if answer.status != CONFLICT:
@@ -115,12 +119,16 @@ class Leader:
 
     def _free(self, answer: Answer) -> bool:
         holder = _holder(answer)
-        if holder in ("", self._limits.identity):
+        mine = holder == self._limits.identity
+        if holder == "" or (mine and self._held):
             return True
         version = answer.body["metadata"]["resourceVersion"]
         if version != self._seen[0]:
             self._seen = (version, clock.monotonic())
         seconds = answer.body["spec"].get("leaseDurationSeconds") or self._limits.lease_seconds
+        # What a former process of this pod has sent may still be carried out until its lease ends, by the same clock.
+        if mine and clock.now() > _renewed(answer) + timedelta(seconds=seconds):
+            return True
         return clock.monotonic() - self._seen[1] > seconds
 
     def _new(self) -> dict[str, Any]:
@@ -169,6 +177,10 @@ class Leader:
 
 def _holder(answer: Answer) -> str:
     return str((answer.body.get("spec") or {}).get("holderIdentity") or "")
+
+
+def _renewed(answer: Answer) -> datetime:
+    return msgspec.convert((answer.body.get("spec") or {})["renewTime"], datetime)
 
 
 def _micro() -> str:
