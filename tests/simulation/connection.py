@@ -13,6 +13,7 @@ from simulation.api import Target, parse, refusal
 from simulation.feeds import Content, Feed, Response
 
 from rfuav_operator.shell.connection import Answer, NotSent, Unknown
+from rfuav_operator.shell.outage import Outage
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -39,7 +40,25 @@ class SimConnection:
         self._blind: dict[str, int] = {}  # resources of which a list hid deletions: what was known before it
         self.isolated = False
         self.dead = False
+        self._outage = Outage(self._not_ready)
         self.killed_at = float("inf")
+
+    def end(self) -> None:
+        """The process is over."""
+        self.dead = True
+        if self._outage._watching is not None:
+            self._outage._watching.cancel()
+
+    async def reachable(self) -> bool:
+        return await self._outage.over()
+
+    async def _not_ready(self) -> str:
+        try:
+            rule = self._meet("GET", Target("readyz", "", "", ""))
+        except NotSent as error:
+            return str(error)
+        await asyncio.sleep(2 * self.world.latency())
+        return rule.effect if rule is not None and rule.effect in faults.AWAY else ""
 
     def knows(self, resource: str, version: int) -> None:
         """Everything up to this version was handed over."""

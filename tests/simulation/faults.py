@@ -18,6 +18,7 @@ CRASH_BEFORE = "crash-before"  # the process dies before it is sent
 CRASH_AFTER = "crash-after"  # the process dies between the write and its answer
 GATEWAY = "504"  # carried out, answered with an error
 TOO_MANY, BROKEN, UNAVAILABLE, FORBIDDEN, INVALID, GONE = "429", "500", "503", "403", "422", "410"
+AWAY = (REFUSED, DROPPED, BROKEN, UNAVAILABLE)  # what a probe of /readyz calls an outage
 
 
 def matches(what: str, method: str, target: Target) -> bool:

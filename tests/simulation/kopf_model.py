@@ -1,4 +1,4 @@
-"""In the place of `kopf_app.run`: kopf's watches as FACTS.md found them, calling the operator's own kopf handlers.
+"""In the place of `kopf_app.watch`: kopf's watches as FACTS.md found them, calling the operator's own kopf handlers.
 
 Events of one kind come in order. After a cut everything is listed again and handed over as it is: a deletion that
 happened meanwhile is never told. An error inside the stream, other than 410, ends kopf.
@@ -23,11 +23,19 @@ Handler = Callable[..., Awaitable[None]]
 
 
 class KopfEnded(Exception):
-    """kopf has given up: the process ends."""
+    """kopf has given up."""
 
 
-async def run(state: ClusterState, connection: SimConnection, *, started: asyncio.Event, stop: asyncio.Event) -> None:
-    """As `kopf_app.run`."""
+async def watch(
+    state: ClusterState,
+    connection: SimConnection,
+    *,
+    started: asyncio.Event,
+    stop: asyncio.Event,
+    spawned: Callable[[], None],
+) -> None:
+    """As `kopf_app.watch`."""
+    spawned()
     registry = kopf_app.handlers(state, connection)  # type: ignore[arg-type]
     handlers = {handler.selector.any_name: handler.fn for handler in registry._watching.get_all_handlers()}
     started.set()
@@ -37,7 +45,9 @@ async def run(state: ClusterState, connection: SimConnection, *, started: asynci
     ]
     stopping = asyncio.create_task(stop.wait(), name=f"kopf-{connection.process}-stop")
     try:
-        await asyncio.wait([*watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([*watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
         for task in (*watching, stopping):
             task.cancel()

@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import msgspec
+from simulation.connection import SimConnection
 
 from rfuav_operator import app
 from rfuav_operator.core import blocked, gpus, lifecycle, limits, usage
@@ -15,14 +16,14 @@ from rfuav_operator.core.admission import Admission
 from rfuav_operator.core.decide import _Steps
 from rfuav_operator.core.model import DeletePod, NodeName, Pod, Pool
 from rfuav_operator.core.usage import Usage
-from rfuav_operator.shell import decode
+from rfuav_operator.shell import decode, kopf_app, resync
 from rfuav_operator.shell.connection import Answer
 from rfuav_operator.shell.health import Pulse
 from rfuav_operator.shell.lane import Lane
-from rfuav_operator.shell.leader import Leader
+from rfuav_operator.shell.leader import Leader, LeaseLost
 from rfuav_operator.shell.reflector import Reflector
 from rfuav_operator.shell.state import ClusterState
-from rfuav_operator.shell.writer import DONE, Outcome, Writer
+from rfuav_operator.shell.writer import DONE, LeaseOver, Outcome, Writer
 
 ALL: dict[str, Callable[[], AbstractContextManager[None]]] = {}
 
@@ -177,6 +178,46 @@ def gang_stops_others_in_vain() -> Iterator[None]:
         at.quotas.promise(job, need)
 
     with patch.object(blocked, "_keep", only_these):
+        yield
+
+
+@old
+def lost_lease_ends_the_process() -> Iterator[None]:
+    """An outage longer than the lease: everything that was known was thrown away, and read again by another process."""
+    real = app.Operator._lead
+
+    async def lead(self: app.Operator, *args: Any) -> None:
+        try:
+            await real(self, *args)
+        except* (LeaseLost, LeaseOver) as lost:
+            raise RuntimeError("cannot go on") from lost
+
+    with patch.object(app.Operator, "_lead", lead):
+        yield
+
+
+@old
+def kopfs_end_ends_the_process() -> Iterator[None]:
+    """An error inside a watch of kopf, as when etcd changes its leader, ended kopf, and kopf's end the process."""
+
+    async def run(state: ClusterState, connection: Any, *, stop: asyncio.Event, **rest: Any) -> None:
+        await resync.read_all(state, connection)
+        await kopf_app.watch(state, connection, stop=stop, **rest)
+        if not stop.is_set():
+            raise RuntimeError("kopf has ended")
+
+    with patch.object(kopf_app, "run", run):
+        yield
+
+
+@old
+def everybody_waits_out_its_own_backoff() -> Iterator[None]:
+    """After an outage watches were opened again up to half a minute late."""
+
+    async def reachable(_: Any) -> bool:
+        return False
+
+    with patch.object(SimConnection, "reachable", reachable):
         yield
 
 

@@ -20,11 +20,8 @@ from simulation.server import Object
 from rfuav_operator import app
 from rfuav_operator.core.model import Action, PatchStatus
 from rfuav_operator.settings import Settings
-from rfuav_operator.shell import clock, metrics, paths, reflector, resync, writer
-from rfuav_operator.shell.connection import ConnectionProblem
-from rfuav_operator.shell.leader import LeaseLost
+from rfuav_operator.shell import clock, kopf_app, metrics, paths, reflector, resync, writer
 from rfuav_operator.shell.tokens import Sender
-from rfuav_operator.shell.writer import LeaseOver
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -39,7 +36,7 @@ def edges(world: "World", page: int) -> Iterator[None]:
     put: list[tuple[Any, str, Any]] = [
         (clock, "monotonic", world.loop.time),
         (clock, "now", world.now),
-        (app, "kopf_app", SimpleNamespace(run=kopf_model.run)),
+        (kopf_app, "watch", kopf_model.watch),
         (app, "_serving", lambda *_args: contextlib.nullcontext()),
         (app, "gc", SimpleNamespace(collect=lambda: 0, freeze=lambda: None)),
         (metrics, "registry", CollectorRegistry()),
@@ -172,7 +169,7 @@ class Replica:
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._task, self.operator = None, None
         if self.connection is not None:
-            self.connection.dead = True
+            self.connection.end()
         error = None if task.cancelled() else task.exception()
         self.world.log(self.name, f"ended {_words(error)}")
         if error is not None and not _is_expected(error):
@@ -191,7 +188,7 @@ class Replica:
 def _is_expected(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(_is_expected(inner) for inner in error.exceptions)
-    return isinstance(error, LeaseLost | LeaseOver | ConnectionProblem | asyncio.CancelledError)
+    return isinstance(error, asyncio.CancelledError)
 
 
 def _words(error: BaseException | None) -> str:

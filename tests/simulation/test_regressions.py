@@ -87,7 +87,7 @@ FOUND = [
         script(
             training("again", 1, fates=["exit:1"], work=25.0),
             do(7, "isolated", replica=1, seconds=28.0),
-            do(35.5, "restart", replica=0),
+            do(34, "restart", replica=0),
             replicas=2,
         ),
     ),
@@ -149,6 +149,27 @@ FOUND = [
             nodes=[[2, 2, 80000, "a"], [2, 2, 80000, "a"]],
             urgent=5000,
             pool=SETUP["pool"] | {"preemption": {"withinPool": "LowerPriority", "minRuntimeSeconds": 5}},
+        ),
+    ),
+    Found(
+        "lost_lease_ends_the_process",
+        "the operator broke",
+        script(training("goes-on", 1, work=60.0), do(20, "outage", seconds=25.0)),
+    ),
+    Found(
+        "kopfs_end_ends_the_process",
+        "the operator broke",
+        script(do(20, "watch_cut", resource="trainingjobs", how="error", away=0.0, refusal="refused")),
+    ),
+    Found(
+        "everybody_waits_out_its_own_backoff",
+        "in_time",
+        script(
+            training("ends", 1, work=20.0),
+            training("next", 2, work=300.0),
+            do(10, "outage", seconds=25.0),
+            do(38, "must_be_admitted", job="next"),
+            leaseSeconds=60,
         ),
     ),
     Found("standby_is_taken_for_stuck", "probes_spare_the_sound", script(training("long", 1, work=90.0), replicas=2)),

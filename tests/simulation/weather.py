@@ -176,6 +176,14 @@ def outage(world: "World", *, seconds: float) -> None:
     world.cut("", "", feeds.BROKEN)
 
 
+@deed(0, job=a_job)
+def must_be_admitted(world: "World", *, job: str) -> None:
+    """No deed: what must have come to pass by now, for scripts."""
+    found = world.find_job(job)
+    if found is None or "admittedAt" not in found[1].get("status", {}):
+        world.fail(f"in_time: {job} is not admitted yet")
+
+
 # --- watches
 
 

@@ -13,8 +13,6 @@ from rfuav_operator import settings as settings_module
 from rfuav_operator.app import run
 from rfuav_operator.settings import Settings, SettingsError
 from rfuav_operator.shell.connection import ConnectionProblem
-from rfuav_operator.shell.leader import LeaseLost
-from rfuav_operator.shell.writer import LeaseOver
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     _log_json(settings.log_level)
     try:
         asyncio.run(run(settings))
-    except* (ConnectionProblem, LeaseLost, LeaseOver, OSError) as problems:
+    except* (ConnectionProblem, OSError) as problems:
         structlog.get_logger().error("cannot go on", error="; ".join(_words(problems)))
         code = 1
     else:

@@ -1,4 +1,6 @@
-"""Wires the parts and runs them: reflectors, kopf and servers first, then, as the leader, loop and writer.
+"""Wires the parts and runs them: reflectors, kopf and servers first, then, for each term as leader, loop and writer.
+
+A lost lease ends the term, not the process: the caches stay warm, and the process stands for election again.
 
 What it asks of the API server (the chart grants exactly this):
 
@@ -14,6 +16,7 @@ What it asks of the API server (the chart grants exactly this):
 | own namespace: leases | get, create, update | leader |
 | own namespace: secrets | get, create | tls |
 | own namespace: pods | patch | leader (label on the own pod) |
+| /readyz | get | connection (is an outage over) |
 | /.well-known/openid-configuration, /openid/v1/jwks | get | tokens |
 """
 
@@ -36,12 +39,12 @@ from rfuav_operator.shell import decode, health, kopf_app, metrics, paths, resyn
 from rfuav_operator.shell.connection import Connection
 from rfuav_operator.shell.events import Events
 from rfuav_operator.shell.intake import Intake
-from rfuav_operator.shell.leader import Leader
+from rfuav_operator.shell.leader import Leader, LeaseLost
 from rfuav_operator.shell.loop import Loop
 from rfuav_operator.shell.reflector import Reflector
 from rfuav_operator.shell.state import ClusterState
 from rfuav_operator.shell.tokens import Tokens
-from rfuav_operator.shell.writer import Writer
+from rfuav_operator.shell.writer import LeaseOver, Writer
 
 log = structlog.get_logger()
 
@@ -63,6 +66,7 @@ class Operator:
         self.stop = asyncio.Event()
         self._kopf_stop = asyncio.Event()
         self._synced = False
+        self._deciding = False
         self.state = ClusterState(settings.defaults(""), on_dirt=self._nudge, on_pod=self._pod_changed)
         self.leader = Leader(connection, settings.namespace, settings.leader, pod=os.environ.get("POD_NAME", ""))
         self.events = Events(connection, settings.leader.identity)
@@ -70,7 +74,7 @@ class Operator:
         self.intake = Intake(
             self.state,
             Tokens(connection, names.TOKEN_AUDIENCE),
-            leading=lambda: self.leader.leading and self._synced,
+            leading=lambda: self.leader.leading and self._deciding,
             on_report=self._nudge,
             per_second=settings.progress.reports_per_second,
         )
@@ -112,34 +116,55 @@ class Operator:
                     await self._until_stopped(work)
             except* _Stop:
                 pass
-            finally:
-                await self._release()
         log.info("stopped")
 
     async def _until_stopped(self, work: asyncio.Task[None]) -> NoReturn:
         await self.stop.wait()
         log.info("stopping")
-        work.cancel()  # nothing new is decided
-        if await self.writer.drain(DRAIN):
-            await self._release()
+        work.cancel()  # nothing new is decided, and the term ends
+        await asyncio.wait([work])
         self._kopf_stop.set()
         raise _Stop
+
+    async def _work(self, tasks: asyncio.TaskGroup, servers: contextlib.AsyncExitStack) -> None:
+        """From cold to one term after the other."""
+        async with self.pulse.waiting():
+            reflectors = await self._fill(tasks, servers)
+        while True:
+            async with self.pulse.waiting():
+                await self.leader.acquire()
+            try:
+                await self._lead(reflectors)
+            except* (LeaseLost, LeaseOver) as lost:
+                log.warning("leads no more, and stands for election again", why=str(lost.exceptions[0]))
+
+    async def _lead(self, reflectors: list[Reflector[Any, Any, Any]]) -> None:
+        """One term, until the lease is lost or the process is stopped."""
+        try:
+            async with asyncio.TaskGroup() as term:
+                term.create_task(self.leader.hold(), name="lease")
+                async with self.pulse.waiting():
+                    await self._read_again(reflectors)
+                term.create_task(self.events.run(), name="events")
+                term.create_task(self.writer.run(), name="writer")
+                await self._decide()
+        finally:
+            self.state.forget_plans()
+            await self._release()
+
+    async def _decide(self) -> None:
+        self._deciding = True
+        try:
+            await self.loop.run()
+        finally:
+            self._deciding = False
+            if self.stop.is_set():
+                await self.writer.drain(DRAIN)
 
     async def _release(self) -> None:
         """Let another lead at once, unless a write that was sent may still be carried out: then the lease runs out."""
         if not self.writer.abandoned:
             await self.leader.release()
-
-    async def _work(self, tasks: asyncio.TaskGroup, servers: contextlib.AsyncExitStack) -> None:
-        """From cold to leading."""
-        async with self.pulse.waiting():
-            reflectors = await self._fill(tasks, servers)
-            await self.leader.acquire()
-            tasks.create_task(self.leader.hold(), name="lease")
-            await self._read_again(reflectors)
-        tasks.create_task(self.events.run(), name="events")
-        tasks.create_task(self.writer.run(), name="writer")
-        await self.loop.run()
 
     async def _fill(
         self, tasks: asyncio.TaskGroup, servers: contextlib.AsyncExitStack
@@ -149,13 +174,17 @@ class Operator:
         for reflector in reflectors:
             tasks.create_task(reflector.run(), name="reflector")
         await self._start_progress_server(tasks, servers)
-        await resync.read_all(self.state, self._connection)
         await asyncio.gather(*(reflector.synced.wait() for reflector in reflectors))
         started = asyncio.Event()
-        watching = kopf_app.run(self.state, self._connection, started=started, stop=self._kopf_stop)
-        tasks.create_task(watching, name="kopf").add_done_callback(self._kopf_ended)
+        watching = kopf_app.run(
+            self.state,
+            self._connection,
+            started=started,
+            stop=self._kopf_stop,
+            spawned=self.handle_signals,  # kopf puts its own handlers in their place
+        )
+        tasks.create_task(watching, name="kopf")
         await started.wait()
-        self.handle_signals()  # kopf has put its own handlers in their place
         tasks.create_task(resync.keep_dropping(self.state, self._connection, self._settings.resync_seconds))
         gc.collect()
         gc.freeze()
@@ -165,15 +194,8 @@ class Operator:
 
     async def _read_again(self, reflectors: list[Reflector[Any, Any, Any]]) -> None:
         """Read what the last leader wrote, pods included, before anything is decided: caches lag, a list does not."""
-        self._synced = False
-        await resync.read_all(self.state, self._connection)
-        await asyncio.gather(*(reflector.refresh() for reflector in reflectors))
-        self._synced = True
-
-    def _kopf_ended(self, task: asyncio.Task[Any]) -> None:
-        if not task.cancelled() and not self.stop.is_set():
-            log.error("kopf has ended; the process is started again")
-            self.stop.set()
+        reading = (resync.read_all(self.state, self._connection), *(reflector.refresh() for reflector in reflectors))
+        await asyncio.gather(*reading)
 
     async def _start_progress_server(self, tasks: asyncio.TaskGroup, servers: contextlib.AsyncExitStack) -> None:
         progress = self._settings.progress

@@ -152,7 +152,8 @@ def test_the_operator_may_do_what_it_does_and_no_more(default):
     assert found == GRANTED
     urls = [rule for rule in default["ClusterRole", "rfuav-operator"]["rules"] if "nonResourceURLs" in rule]
     assert [(set(r["nonResourceURLs"]), r["verbs"]) for r in urls] == [
-        ({"/.well-known/openid-configuration", "/openid/v1/jwks"}, ["get"])
+        ({"/.well-known/openid-configuration", "/openid/v1/jwks"}, ["get"]),
+        ({"/readyz"}, ["get"]),
     ]
 
 

@@ -16,16 +16,19 @@ Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 
 
 class FakeApi:
-    """Hands every request to `handle`, and remembers (method, path, body)."""
+    """Hands every request but that of /readyz to `handle`, and remembers (method, path, body)."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, Any]] = []
+        self.ready = True
         self.handle: Handler = self._nothing
 
     async def _nothing(self, request: web.Request, body: Any) -> web.StreamResponse:
         return answer(404, {"kind": "Status", "reason": "NotFound", "message": "not found"})
 
     async def _any(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/readyz":
+            return web.Response(status=200 if self.ready else 500, text="ok" if self.ready else "etcd failed")
         text = await request.text()
         body = json.loads(text) if text else None
         self.seen.append((request.method, request.path, body))

@@ -19,6 +19,8 @@ class Server:
     def __init__(self, api: FakeApi) -> None:
         self.lease: Any = None
         self.down = False
+        self.away = False
+        self.raced = 0
         self.patched: list[Any] = []
         self.labels: dict[str, dict[str, str]] = {}  # by pod
         self.busy = 0  # patches of pods that are answered 429
@@ -42,6 +44,11 @@ class Server:
     async def serve(self, request: web.Request, body: Any) -> web.StreamResponse:
         if self.down:
             return answer(500, {})
+        if self.away and request.transport is not None:
+            request.transport.close()
+        if self.raced and request.method == "PUT":
+            self.raced -= 1
+            self.lease["metadata"]["resourceVersion"] = str(int(self.lease["metadata"]["resourceVersion"]) + 1)
         if "/pods/" in request.path:
             return self.label(request.path.rpartition("/")[2], request.method, body)
         if request.method == "GET":
@@ -176,6 +183,54 @@ async def test_a_lease_that_cannot_be_renewed_ends_the_leader(tmp_path: Path, ho
             await asyncio.wait_for(leader.hold(), 6)
         assert not leader.leading
         assert time.monotonic() - began < 3
+
+
+async def test_an_outage_of_a_third_of_the_lease_is_outlasted(tmp_path: Path):
+    async with serving(tmp_path) as (api, connection):
+        server = Server(api)
+        leader = Leader(connection, "ns", limits("a"))
+        await leader.acquire()
+        holding = asyncio.create_task(leader.hold())
+        for _ in range(2):
+            await asyncio.sleep(0.6)  # just before the next renewal
+            server.away = True
+            await asyncio.sleep(1)
+            server.away = False
+            assert not holding.done()
+        await asyncio.sleep(0.6)
+        assert leader.left() > 0
+        holding.cancel()
+
+
+async def test_who_writes_to_the_lease_beside_its_holder_does_not_end_it(tmp_path: Path):
+    async with serving(tmp_path) as (api, connection):
+        server = Server(api)
+        leader = Leader(connection, "ns", limits("a"))
+        await leader.acquire()
+        holding = asyncio.create_task(leader.hold())
+        server.raced = 1
+        await asyncio.sleep(2)
+        assert not server.raced
+        assert not holding.done()
+        assert leader.leading
+        holding.cancel()
+
+
+async def test_who_lost_the_lease_stands_again_when_its_requests_have_ended(tmp_path: Path):
+    """What was sent with the lease may be carried out for as long as the lease would have lasted."""
+    async with serving(tmp_path) as (api, connection):
+        server = Server(api)
+        leader = Leader(connection, "ns", limits("a"))
+        await leader.acquire()
+        deadline = time.monotonic() + leader.left()
+        server.lease["spec"]["holderIdentity"] = "b"
+        with pytest.raises(LeaseLost):
+            await asyncio.wait_for(leader.hold(), 3)
+        assert time.monotonic() < deadline
+        server.lease["spec"]["holderIdentity"] = ""
+        await asyncio.wait_for(leader.acquire(), 5)
+        assert time.monotonic() >= deadline
+        assert leader.leading
 
 
 async def test_only_the_own_lease_is_released(tmp_path: Path):

@@ -15,7 +15,11 @@ import kopf
 import orjson
 from kubernetes import client, config
 
+from rfuav_operator.shell.outage import Outage
+
 MERGE_PATCH = "application/merge-patch+json"
+READYZ, READYZ_TIMEOUT = "/readyz", 2.0
+SERVER_ERROR = 500
 
 
 class ConnectionProblem(RuntimeError):  # noqa: N818  reads as what it is where it is caught
@@ -65,6 +69,7 @@ class Connection:
     def __init__(self, kubeconfig: str = "") -> None:
         self._config = _load(kubeconfig)
         self._session: aiohttp.ClientSession | None = None
+        self._outage = Outage(self._not_ready)
 
     @property
     def host(self) -> str:
@@ -86,6 +91,7 @@ class Connection:
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
+        await self._outage.close()
         if self._session is not None:
             await self._session.close()
 
@@ -96,6 +102,18 @@ class Connection:
             return {}
         scheme, _, rest = token.partition(" ")
         return {"Authorization": f"Bearer {rest}" if scheme.lower() == "bearer" else f"Bearer {token}"}
+
+    async def reachable(self) -> bool:
+        """Wait after a failure until the API server answers again; whether it had been away (see `Outage.over`)."""
+        return await self._outage.over()
+
+    async def _not_ready(self) -> str:
+        """Why the API server is not ready; an answer that refuses to tell (403) will do."""
+        try:
+            answer = await self.request("GET", READYZ, timeout=READYZ_TIMEOUT)
+        except ConnectionProblem as error:
+            return str(error)
+        return "" if answer.status < SERVER_ERROR else f"GET {READYZ}: {answer.status} {answer.message}"
 
     @asynccontextmanager
     async def stream(
@@ -114,9 +132,8 @@ class Connection:
         """A GET whose body the caller decodes: status, body, Retry-After."""
         headers = self._authorization() | ({"Accept": accept} if accept else {})
         try:
-            async with self._open().get(
-                self.host + path, params=params, headers=headers, timeout=aiohttp.ClientTimeout(total=60)
-            ) as response:
+            timeout = aiohttp.ClientTimeout(total=60, sock_connect=5, sock_read=20)
+            async with self._open().get(self.host + path, params=params, headers=headers, timeout=timeout) as response:
                 return response.status, await response.read(), _retry_after(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise NotSent(f"GET {path}: {_words(error)}") from error

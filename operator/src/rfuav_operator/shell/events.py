@@ -13,7 +13,7 @@ import structlog
 
 from rfuav_operator.core.model import RecordEvent
 from rfuav_operator.shell import clock, metrics, paths
-from rfuav_operator.shell.connection import MERGE_PATCH, Connection, ConnectionProblem
+from rfuav_operator.shell.connection import MERGE_PATCH, Connection, ConnectionProblem, NotSent
 
 log = structlog.get_logger()
 
@@ -24,6 +24,7 @@ SAME_FOR = 600.0  # seconds
 SERIES_EVERY = 60.0  # seconds
 BURST, REFILL = 10.0, 1 / 30  # events of one job: at once, and a second
 NOTE_LIMIT, WORD_LIMIT = 1024, 128  # bytes, the API's own
+RETRY = 0.5  # seconds
 
 Key = tuple[str, str, str, str]
 
@@ -102,8 +103,13 @@ class Events:
             else:
                 self._serial += 1
                 answer = await self._connection.request("POST", path, self._manifest(action, at))
+        except NotSent:
+            self._queue.appendleft((key, action, at))
+            await self._connection.reachable()
+            await asyncio.sleep(RETRY)
+            return
         except ConnectionProblem as error:
-            log.warning("event not written", error=str(error))
+            log.info("event not written", error=str(error))
             return
         metrics.wrote("EVENT", str(answer.status), 0.0)
         if answer.ok:

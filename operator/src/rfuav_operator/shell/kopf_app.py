@@ -5,15 +5,26 @@ operator is down. Handlers return None, because kopf would patch a value into st
 """
 
 import asyncio
+import itertools
 import logging
+import random
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import kopf
+import structlog
 
 from rfuav_operator.core.model import Kind
-from rfuav_operator.shell import ingest, paths
+from rfuav_operator.shell import clock, ingest, paths, resync
 from rfuav_operator.shell.connection import Connection
 from rfuav_operator.shell.state import ClusterState
+
+log = structlog.get_logger()
+
+FIRST_BACKOFF, LAST_BACKOFF = 0.2, 30.0  # seconds before kopf is started again
+LONG_ENOUGH = 60.0  # seconds of a kopf that ended for a new reason
+# What these say of every request of an outage, and of kopf's end, our own log says once.
+TOLD_BY_US = ("kopf._cogs.clients", "kopf._core.reactor.running", "kopf._core.reactor.orchestration")
 
 
 class NoDiffBase(kopf.DiffBaseStorage):
@@ -70,21 +81,78 @@ def handlers(state: ClusterState, connection: Connection) -> kopf.OperatorRegist
 def settings() -> kopf.OperatorSettings:
     """Kopf as cheap as it goes: it only watches."""
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    for told in TOLD_BY_US:
+        logging.getLogger(told).setLevel(logging.CRITICAL)
     made = kopf.OperatorSettings()
     made.persistence.diffbase_storage = NoDiffBase()
     made.posting.enabled = False
     made.scanning.disabled = True  # the CRDs are there before kopf starts; it needs no rights on them
     made.process.ultimate_exiting_timeout = None
     made.queueing.exit_timeout = 0.5
+    made.networking.error_backoffs = Backoffs()
+    made.networking.connect_timeout = 5.0
+    made.networking.request_timeout = 60.0
     return made
 
 
-async def run(state: ClusterState, connection: Connection, *, started: asyncio.Event, stop: asyncio.Event) -> None:
-    """Set `started`, then watch until `stop` is set.
+class Backoffs(Iterable[float]):
+    """Seconds between tries of one request of kopf: short and without end, as its watches must outlast any outage."""
 
-    kopf ends by itself when a watch cannot go on; the process is then started again.
+    def __iter__(self) -> Iterator[float]:
+        """Growing to the longest."""
+        for longest in itertools.chain((0.2, 0.5), itertools.repeat(1.2)):
+            yield longest * random.uniform(0.5, 1.0)  # noqa: S311  jitter
+
+
+class _Everything(frozenset[Any]):
+    """kopf cancels at its end all tasks of the process that are not in here."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+async def run(
+    state: ClusterState,
+    connection: Connection,
+    *,
+    started: asyncio.Event,
+    stop: asyncio.Event,
+    spawned: Callable[[], None],
+) -> None:
+    """Read everything, set `started`, and watch until `stop` is set.
+
+    kopf ends by itself when a watch cannot go on; everything is then read, and it is started, again.
+
+    `spawned` is called whenever kopf has put its signal handlers in place of others.
     """
-    await kopf.operator(
+    backoff = FIRST_BACKOFF
+    while True:
+        await resync.read_all(state, connection)
+        began = clock.monotonic()
+        try:
+            await watch(state, connection, started=started, stop=stop, spawned=spawned)
+            ended = "it gave no reason"
+        except Exception as error:  # noqa: BLE001  whatever ended kopf, the process goes on with another
+            ended = f"{type(error).__name__}: {error}"
+        if stop.is_set():
+            return
+        if await connection.reachable() or clock.monotonic() - began > LONG_ENOUGH:
+            backoff = FIRST_BACKOFF
+        log.warning("kopf has ended; its watches start again", error=ended, wait=backoff)
+        await asyncio.sleep(backoff)
+        backoff = min(backoff * 2, LAST_BACKOFF)
+
+
+async def watch(
+    state: ClusterState,
+    connection: Connection,
+    *,
+    started: asyncio.Event,
+    stop: asyncio.Event,
+    spawned: Callable[[], None],
+) -> None:
+    """kopf, until `stop` is set or one of its watches cannot go on."""
+    tasks = await kopf.spawn_tasks(
         registry=handlers(state, connection),
         settings=settings(),
         # Peering is off; left to itself kopf would look up the user, who has no name in the image.
@@ -94,3 +162,5 @@ async def run(state: ClusterState, connection: Connection, *, started: asyncio.E
         ready_flag=started,
         stop_flag=stop,
     )
+    spawned()
+    await kopf.run_tasks(tasks, ignored=_Everything())

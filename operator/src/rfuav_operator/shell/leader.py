@@ -19,12 +19,14 @@ log = structlog.get_logger()
 
 SAFE = 0.8  # share of the lease that its holder uses
 RENEW = 0.25  # share of the lease between two renewals
+RETRY = 1 / 16  # the same after one that failed
+ASKING = 3.0  # seconds of a request of who does not lead
 LABEL = "rfuav.io/leader"
 OK, NOT_FOUND, CONFLICT = 200, 404, 409
 
 
 class LeaseLost(RuntimeError):  # noqa: N818  the term of leader election
-    """The lease could not be renewed in time: this process must stop."""
+    """The lease was taken, or could not be renewed in time: this process may decide nothing any more."""
 
 
 class Leader:
@@ -42,6 +44,7 @@ class Leader:
         self._path = f"{paths.leases(namespace)}/{limits.lease}"
         self._deadline = float("-inf")
         self._held = False  # by this process, at some time
+        self._requests_end = float("-inf")  # until then what was sent in an earlier term may still be carried out
         self._seen: tuple[str, float] = ("", 0.0)  # resourceVersion of somebody else's lease, and since when
 
     def left(self) -> float:
@@ -54,15 +57,20 @@ class Leader:
         return self.left() > 0
 
     async def acquire(self) -> None:
-        """Wait until the lease is held."""
-        await self._label(leading=False)  # left over when the container was restarted
+        """Wait until the lease is held, and until no request of an earlier term of this process is under way."""
+        await self._label(leading=False)  # left over when the container was restarted, or when the lease was lost
+        await asyncio.sleep(max(self._requests_end - clock.monotonic(), 0))
         while True:
+            pause = self._limits.lease_seconds * RENEW / 2
             try:
                 if await self._try():
                     break
             except ConnectionProblem as error:
-                log.warning("lease not reached", error=str(error))
-            await asyncio.sleep(self._limits.lease_seconds * RENEW / 2)
+                if await self._connection.reachable():
+                    pause = 0.0
+                else:
+                    log.warning("lease not reached", error=str(error))
+            await asyncio.sleep(pause)
         log.info("leading", identity=self._limits.identity)
 
     async def hold(self) -> None:
@@ -71,17 +79,25 @@ class Leader:
         Raises:
             LeaseLost: it was taken, or could not be renewed in time.
         """
+        pause = RENEW
         while True:
-            await self._label(leading=True)  # looked at every time: a try may fail, and people take labels away
-            await asyncio.sleep(min(self._limits.lease_seconds * RENEW, max(self.left(), 0)))
+            if pause == RENEW:  # looked at with every renewal: a try may fail, and people take labels away
+                await self._label(leading=True)
+            await asyncio.sleep(min(self._limits.lease_seconds * pause, max(self.left(), 0)))
+            if not self.leading:
+                raise self._lost("it could not be renewed in time")
+            pause = RENEW
             try:
                 held = await self._try()
             except ConnectionProblem as error:
-                log.warning("lease not renewed", error=str(error), left=round(self.left(), 1))
-                held = self.left() > 0
+                log.debug("lease not renewed", error=str(error), left=round(self.left(), 1))
+                held, pause = True, RETRY
             if not held:
-                self._deadline = float("-inf")
-                raise LeaseLost("the lease is lost")
+                raise self._lost("another holds it")
+
+    def _lost(self, why: str) -> LeaseLost:
+        self._requests_end, self._deadline = max(self._requests_end, self._deadline), float("-inf")
+        return LeaseLost(f"the lease is lost: {why}")
 
     async def release(self) -> None:
         """Give the lease back, so that another takes over at once."""
@@ -101,7 +117,7 @@ class Leader:
     async def _try(self) -> bool:
         """Take or renew the lease; False when another holds it."""
         began = clock.monotonic()
-        timeout = max(min(self._limits.lease_seconds * RENEW, self.left()), 1.0) if self.leading else 5.0
+        timeout = max(min(self._limits.lease_seconds * RENEW, self.left()), 1.0) if self.leading else ASKING
         answer = await self._connection.request("GET", self._path, timeout=timeout)
         if answer.status == NOT_FOUND:
             answer = await self._connection.request("POST", paths.leases(self._namespace), self._new(), timeout=timeout)
@@ -115,7 +131,8 @@ class Leader:
             return True
         if answer.status != CONFLICT:
             log.warning("lease refused", status=answer.status, message=answer.message)
-        return self.leading and answer.status != CONFLICT
+        # Somebody wrote the lease in between; who holds it, the next try tells.
+        return self.leading
 
     def _free(self, answer: Answer) -> bool:
         holder = _holder(answer)

@@ -57,7 +57,8 @@ class Loop:
             del freed[:-64]
 
     async def run(self) -> None:
-        """Decide until cancelled."""
+        """Decide until cancelled, from what the state holds: what was decided in an earlier term counts no more."""
+        self._scheduler, self._wake_at = Scheduler(), None
         self._state.touch_all()
         while True:
             await self._wait()

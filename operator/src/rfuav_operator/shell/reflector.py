@@ -120,11 +120,13 @@ class Reflector(Generic[K, V, R]):
             except TooOld:
                 self._version = ""
             except (Refused, NotSent, aiohttp.ClientError, TimeoutError, OSError) as error:
+                away = await self._connection.reachable()
+                backoff = FIRST_BACKOFF if away else backoff
                 wait = getattr(error, "retry_after", None) or backoff * random.uniform(0.5, 1.5)  # noqa: S311  jitter
                 backoff = min(backoff * 2, LAST_BACKOFF)
-                log.warning(
-                    "watch interrupted", path=self._path, error=str(error) or type(error).__name__, wait=round(wait, 2)
-                )
+                if not away:
+                    words = str(error) or type(error).__name__
+                    log.warning("watch interrupted", path=self._path, error=words, wait=round(wait, 2))
             await asyncio.sleep(wait)
 
     async def refresh(self) -> None:
@@ -133,8 +135,11 @@ class Reflector(Generic[K, V, R]):
             try:
                 return await self.relist()
             except (Refused, NotSent) as error:
-                log.warning("not read yet", path=self._path, error=str(error))
-                await asyncio.sleep(getattr(error, "retry_after", None) or REFRESH_RETRY)
+                away = await self._connection.reachable()
+                if not away:
+                    log.warning("not read yet", path=self._path, error=str(error))
+                wait = getattr(error, "retry_after", None) or (FIRST_BACKOFF if away else REFRESH_RETRY)
+                await asyncio.sleep(wait)
 
     async def relist(self) -> None:
         """Read everything in pages and drop what is not there any more."""

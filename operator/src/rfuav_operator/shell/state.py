@@ -186,6 +186,20 @@ class ClusterState:
         self._planned_limits.pop(target.uid, None)
         self._refresh_limits(target)
 
+    def forget_plans(self) -> None:
+        """Nothing that was decided will be written any more: go by what the API server holds."""
+        self._planned.clear()
+        self._planned_limits.clear()
+        self._creating.clear()
+        self._landings.clear()
+        self._rejected.clear()
+        for uid in list(self._effective):
+            self._refresh(uid)
+        for pool in list(self._pools.values()):
+            self._refresh_limits(pool)
+        for quota in list(self._quotas.values()):
+            self._refresh_limits(quota)
+
     def begin_create(self, uid: Uid, pod: str, landing: Landing | None = None) -> None:
         """A pod's create was handed to the writer; it takes room from now on, also where it may only land."""
         self._creating[uid] = self._creating.get(uid, frozenset()) | {pod}

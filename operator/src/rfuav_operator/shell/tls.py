@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from rfuav_operator.shell import paths
-from rfuav_operator.shell.connection import Connection, ConnectionProblem
+from rfuav_operator.shell.connection import Connection, ConnectionProblem, NotSent, Unknown
 
 log = structlog.get_logger()
 
@@ -29,7 +29,8 @@ LEAF_LIFE = timedelta(days=30)
 ROTATE_EVERY = timedelta(days=10)
 SKEW = timedelta(minutes=5)
 CERT, KEY = "tls.crt", "tls.key"
-NOT_FOUND, CONFLICT = 404, 409
+NOT_FOUND, CONFLICT, TOO_MANY, SERVER_ERROR = 404, 409, 429, 500
+RETRY = 0.2  # seconds
 
 
 class Authority(NamedTuple):
@@ -66,24 +67,27 @@ def new_authority() -> Authority:
 
 
 async def shared_authority(connection: Connection, namespace: str, name: str) -> Authority:
-    """The CA of the Secret `name`; made when it is not there yet.
+    """The CA of the Secret `name`; made when it is not there yet. An outage is waited for.
 
     Raises:
-        ConnectionProblem: the Secret can neither be read nor made.
+        ConnectionProblem: the Secret may neither be read nor made, or holds no CA.
     """
     path = f"{paths.secrets(namespace)}/{name}"
-    for _ in range(5):
-        answer = await connection.request("GET", path)
-        if answer.ok:
-            return _from_secret(answer.body.get("data") or {}, f"{namespace}/{name}")
-        if answer.status == NOT_FOUND:
-            answer = await connection.request("POST", paths.secrets(namespace), _secret(new_authority(), name))
+    while True:
+        try:
+            answer = await connection.request("GET", path)
+            if answer.status == NOT_FOUND:
+                answer = await connection.request("POST", paths.secrets(namespace), _secret(new_authority(), name))
+        except (NotSent, Unknown) as error:
+            if not await connection.reachable():
+                log.warning("the CA of the progress server is not read yet", error=str(error))
+        else:
             if answer.ok:
-                return _from_secret(answer.body["data"], f"{namespace}/{name}")
-        if answer.status != CONFLICT:
-            break
-        await asyncio.sleep(0.2)  # another replica made it at the same time
-    raise ConnectionProblem(f"the CA of the progress server, Secret {namespace}/{name}: {answer.message}")
+                return _from_secret(answer.body.get("data") or {}, f"{namespace}/{name}")
+            # Another replica made it at the same time, or the server is not well; anything else does not pass.
+            if answer.status not in (CONFLICT, TOO_MANY) and answer.status < SERVER_ERROR:
+                raise ConnectionProblem(f"the CA of the progress server, Secret {namespace}/{name}: {answer.message}")
+        await asyncio.sleep(RETRY)
 
 
 def _secret(authority: Authority, name: str) -> dict[str, object]:

@@ -45,7 +45,8 @@ REFUSED_BACKOFF = 5.0  # seconds before a refused status or delete is decided ag
 FORGET_AFTER = 60.0  # seconds an idle lane is kept
 LONGEST_WAIT = 30.0  # seconds for which a Retry-After is obeyed
 UNAUTHORIZED, NOT_FOUND, TIMEOUT, CONFLICT, TOO_MANY, SERVER_ERROR = 401, 404, 408, 409, 429, 500
-UNKNOWN, NOT_SENT = 598, 599  # in the place of an answer: none came; the request did not get there
+# In the place of an answer: the API server was away; it was there, and none came; the request did not get to it.
+CUT_OFF, UNKNOWN, NOT_SENT = 597, 598, 599
 ALREADY_EXISTS = "AlreadyExists"
 _OUTCOMES = {UNKNOWN: "unknown", NOT_SENT: "not sent"}
 
@@ -95,11 +96,17 @@ class Writer:
         self.abandoned = False  # a request was given up while it was under way: it may still be carried out
 
     async def run(self) -> None:
-        """Carry out what is submitted, until cancelled; a lost lease ends it with an error."""
-        async with asyncio.TaskGroup() as self._tasks:
-            for key, lane in self._lanes.items():
-                self._wake(key, lane)
-            await self._pace()
+        """Carry out what is submitted, until cancelled; a lost lease ends it with an error. What is left is dropped."""
+        self.abandoned = False
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                for key, lane in self._lanes.items():
+                    self._wake(key, lane)
+                await self._pace()
+        finally:
+            self._tasks = None
+            self._lanes.clear()
+            self._held_back.clear()
 
     def submit(self, actions: Sequence[Action]) -> None:
         """Queue actions; those of one job keep their order."""
@@ -287,7 +294,12 @@ class Writer:
         later = self._later(lane, action, answer) if answer.status == CONFLICT or not _decides(answer) else None
         if later is None:
             return self._created(action, refused=answer.message)
-        if answer.status not in (CONFLICT, UNAUTHORIZED, NOT_SENT):  # a quota that others fill too; our own troubles
+        if answer.status not in (
+            CONFLICT,
+            UNAUTHORIZED,
+            CUT_OFF,
+            NOT_SENT,
+        ):  # a quota that others fill; our own troubles
             lane.trouble.add(answer.message, clock.monotonic() - began + (later.again or 0.0))
         return later
 
@@ -375,7 +387,7 @@ class Writer:
         pause = REFUSED_BACKOFF
         if not _decides(answer) or answer.status == CONFLICT:
             pause = _pause(tries, UNREACHED_BACKOFF if answer.status == NOT_SENT else LAST_BACKOFF)
-        if tries in (1, 10) or tries % 100 == 0:
+        if answer.status not in (CUT_OFF, NOT_SENT) and (tries in (1, 10) or tries % 100 == 0):
             log.warning(
                 "tried again later",
                 action=type(action).__name__,
@@ -457,19 +469,19 @@ class Writer:
             try:
                 answer = await self._connection.request(method, path, body, content_type=content_type, timeout=timeout)
             except Unknown as error:
-                log.warning("outcome unknown", error=str(error))
                 answer = Answer(UNKNOWN, {"message": str(error)})
             except asyncio.CancelledError:
                 self.abandoned = True
                 raise
             except NotSent as error:
-                log.warning("not sent", error=str(error))
                 answer = Answer(NOT_SENT, {"message": str(error)})
-            else:
-                if answer.status >= SERVER_ERROR:
-                    log.warning("server error", method=method, path=path, status=answer.status, message=answer.message)
             metrics.wrote(method, _OUTCOMES.get(answer.status, str(answer.status)), clock.monotonic() - began)
+        if answer.status < SERVER_ERROR:
             return answer
+        if await self._connection.reachable():
+            return answer if answer.status == NOT_SENT else Answer(CUT_OFF, answer.body)
+        log.warning("request failed", method=method, path=path, status=answer.status, message=answer.message)
+        return answer
 
     def _slots_of(self, method: str, path: str) -> list[asyncio.Semaphore]:
         """What a request waits for.
