@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -12,6 +13,7 @@ from simulation import faults
 from simulation.api import Target, parse, refusal
 from simulation.feeds import Content, Feed, Response
 
+from rfuav_operator.shell import clock
 from rfuav_operator.shell.connection import Answer, NotSent, Unknown
 from rfuav_operator.shell.outage import Outage
 
@@ -91,7 +93,7 @@ class SimConnection:
             target = target._replace(name=body["metadata"]["name"])
         rule = self._meet(method, target)
         effect = rule.effect if rule else ""
-        there = world.latency()
+        sent, there = world.loop.time(), world.latency()
         if effect in (faults.REFUSED, faults.DROPPED):
             await asyncio.sleep(there if effect == faults.REFUSED else min(rule.seconds, timeout))
             raise (NotSent if effect == faults.REFUSED else Unknown)(f"{method} {path}: {effect}")
@@ -107,7 +109,7 @@ class SimConnection:
         data = orjson.loads(orjson.dumps(body)) if body is not None else None
         answered: asyncio.Future[Answer] = world.loop.create_future()
         # Sent is sent: it arrives even when the process ends meanwhile, or dies a moment before.
-        world.loop.call_later(there, self._arrive, method, target, data, effect, answered)
+        world.loop.call_later(there, self._arrive, method, target, data, effect, partial(self._answer, answered, sent))
         patience = min(rule.seconds, timeout) if effect == faults.LOST else timeout
         timer = world.loop.call_later(max(patience, there), _expire, answered, f"{method} {path}: no answer")
         try:
@@ -123,7 +125,7 @@ class SimConnection:
             return faults.Rule(faults.REFUSED)
         return self.world.faults.pick(self.process, method, target, self.world.loop.time())
 
-    def _arrive(self, method: str, target: Target, body: Any, effect: str, answered: "asyncio.Future[Answer]") -> None:
+    def _arrive(self, method: str, target: Target, body: Any, effect: str, told: Callable[..., None]) -> None:
         world = self.world
         if world.loop.time() > self.killed_at + LINGERS:
             return
@@ -138,10 +140,11 @@ class SimConnection:
             return
         if effect == faults.GATEWAY:
             answer = refusal(504, "Timeout", "the server did not answer in time")
-        world.loop.call_later(world.latency(), self._answer, answered, answer)
+        world.loop.call_later(world.latency(), told, answer, world.date())
 
-    def _answer(self, answered: "asyncio.Future[Answer]", answer: Answer) -> None:
+    def _answer(self, answered: "asyncio.Future[Answer]", sent: float, answer: Answer, date: float) -> None:
         if not answered.done() and not self.isolated:
+            clock.heard(date, sent)
             answered.set_result(answer)
 
     async def get_bytes(
@@ -149,6 +152,7 @@ class SimConnection:
     ) -> tuple[int, bytes, float | None]:
         world, target = self.world, parse(path)
         rule = self._meet("LIST", target)
+        sent = world.loop.time()
         await asyncio.sleep(world.latency())
         if rule is not None and rule.effect == faults.REFUSED:
             raise NotSent(f"LIST {path}: refused")
@@ -156,7 +160,9 @@ class SimConnection:
             return int(rule.effect), b"{}", rule.seconds if rule.effect == faults.TOO_MANY else None
         bare = bool(accept)
         status, body, version = world.api.page(target.resource, params or {}, bare=bare)
+        date = world.date()
         await asyncio.sleep(world.latency())
+        clock.heard(date, sent)
         if status == 200 and b'"continue":""' in body[:100]:  # the last page
             self._blind.pop(target.resource, None)  # such a list drops what it does not name
             if not bare:

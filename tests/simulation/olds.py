@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -16,7 +17,7 @@ from rfuav_operator.core.admission import Admission
 from rfuav_operator.core.decide import _Steps
 from rfuav_operator.core.model import DeletePod, NodeName, Pod, Pool
 from rfuav_operator.core.usage import Usage
-from rfuav_operator.shell import decode, kopf_app, resync
+from rfuav_operator.shell import clock, decode, kopf_app, resync
 from rfuav_operator.shell.connection import Answer
 from rfuav_operator.shell.health import Pulse
 from rfuav_operator.shell.lane import Lane
@@ -219,6 +220,15 @@ def everybody_waits_out_its_own_backoff() -> Iterator[None]:
 
     with patch.object(SimConnection, "reachable", reachable):
         yield
+
+
+@old
+def own_clock_is_believed() -> Iterator[None]:
+    """Deadlines that follow from the API server's stamps were compared with the machine's own clock."""
+    with patch.object(clock, "heard", lambda *_: None):
+        now = lambda: datetime.fromtimestamp(clock.wall(), UTC)  # noqa: E731
+        with patch.object(clock, "now", now):
+            yield
 
 
 @old

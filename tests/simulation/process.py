@@ -35,7 +35,8 @@ def edges(world: "World", page: int) -> Iterator[None]:
     """The operator's modules as a history needs them, and as they were afterwards."""
     put: list[tuple[Any, str, Any]] = [
         (clock, "monotonic", world.loop.time),
-        (clock, "now", world.now),
+        (clock, "wall", world.own_clock),
+        (clock, "_ahead", None),
         (kopf_app, "watch", kopf_model.watch),
         (app, "_serving", lambda *_args: contextlib.nullcontext()),
         (app, "gc", SimpleNamespace(collect=lambda: 0, freeze=lambda: None)),

@@ -109,6 +109,7 @@ FOUND = [
             training("first", 1),
             training("second", 2),
             do(15, "delete_pods", job="first", how="graceful"),
+            lag=0.5,
         ),
     ),
     Found(
@@ -168,9 +169,14 @@ FOUND = [
             training("ends", 1, work=20.0),
             training("next", 2, work=300.0),
             do(10, "outage", seconds=25.0),
-            do(38, "must_be_admitted", job="next"),
+            do(38, "must_be_admitted", job="next", attempt=1),
             leaseSeconds=60,
         ),
+    ),
+    Found(
+        "own_clock_is_believed",
+        "every_job_ends",
+        script(do(0, "clock_stepped", seconds=300.0), training("starts", 2, work=5.0)),
     ),
     Found("standby_is_taken_for_stuck", "probes_spare_the_sound", script(training("long", 1, work=90.0), replicas=2)),
     Found(

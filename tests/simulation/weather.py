@@ -176,12 +176,18 @@ def outage(world: "World", *, seconds: float) -> None:
     world.cut("", "", feeds.BROKEN)
 
 
-@deed(0, job=a_job)
-def must_be_admitted(world: "World", *, job: str) -> None:
+@deed(0, job=a_job, attempt=one_of(1))
+def must_be_admitted(world: "World", *, job: str, attempt: int) -> None:
     """No deed: what must have come to pass by now, for scripts."""
     found = world.find_job(job)
-    if found is None or "admittedAt" not in found[1].get("status", {}):
-        world.fail(f"in_time: {job} is not admitted yet")
+    if found is None or found[1].get("status", {}).get("attempt", 0) < attempt:
+        world.fail(f"in_time: attempt {attempt} of {job} is not admitted yet")
+
+
+@deed(1, seconds=one_of(-300.0, -40.0, 40.0, 300.0, 0.0))
+def clock_stepped(world: "World", *, seconds: float) -> None:
+    """The clocks of the operator's machines are set, and wrong by so much from now on."""
+    world.clock_off = seconds
 
 
 # --- watches

@@ -67,6 +67,7 @@ class World:
         self.faults = Faults()
         self.feeds: list[Feed] = []
         self.slow: dict[str, tuple[float, float]] = {}  # by resource: until when, and how much later
+        self.clock_off = 0.0  # seconds by which the clocks of the operator's machines are wrong
         self.least_lag = script.setup["lag"]
         self.fates: dict[str, tuple[list[str], float]] = {}  # by job UID: how its attempts end, seconds of work
         self.kubelet = Kubelet(self)
@@ -99,6 +100,14 @@ class World:
     def now(self) -> datetime:
         """The present instant."""
         return T0 + timedelta(seconds=self.loop.time())
+
+    def own_clock(self) -> float:
+        """What the machines of the operator take for the time, in seconds since 1970."""
+        return self.now().timestamp() + self.clock_off
+
+    def date(self) -> float:
+        """What the server writes into its answers: whole seconds."""
+        return self.now().timestamp() // 1
 
     def seconds(self, stamp: str) -> float:
         """Virtual seconds of an instant as Kubernetes writes it."""

@@ -14,7 +14,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from unit.shell.fake_api import FakeApi, answer, serving
 
-from rfuav_operator.shell import tls
+from rfuav_operator.shell import clock, tls
 from rfuav_operator.shell.connection import ConnectionProblem
 from rfuav_operator.shell.tokens import Sender, Tokens, Unauthorized
 
@@ -118,6 +118,24 @@ async def test_the_pod_of_a_good_token(tmp_path: Path):
         assert keys.reads == 1
 
 
+@pytest.mark.parametrize("off", [-300.0, 300.0])
+async def test_tokens_and_certificates_hold_by_the_servers_clock(tmp_path: Path, monkeypatch, off: float):
+    """This machine's clock is five minutes off: what the server has just issued is valid, what has expired is not."""
+    async with serving(tmp_path) as (api, connection):
+        Keys(api)
+        monkeypatch.setattr(clock, "wall", lambda: time.time() + off)
+        monkeypatch.setattr(clock, "_ahead", None)
+        tokens = Tokens(connection, AUDIENCE)
+        fresh = {"iat": time.time(), "nbf": time.time()}
+        assert await tokens.sender(token(**fresh)) == Sender("ns", "p", "u")
+        with pytest.raises(Unauthorized, match="expired"):
+            await tokens.sender(token(exp=time.time() - 60))
+        with pytest.raises(Unauthorized, match="not valid yet"):
+            await tokens.sender(token(nbf=time.time() + 60))
+        authority = tls.new_authority()
+        assert await served_by(tls.Leaf(authority, tls.names("ns", "svc", "")), authority, "svc.ns.svc") == 404
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -128,6 +146,9 @@ async def test_the_pod_of_a_good_token(tmp_path: Path):
         token(iss="https://elsewhere"),
         token(exp=time.time() - 60),
         token(exp=None),
+        token(exp="soon"),
+        token(nbf=time.time() + 60),
+        token(nbf=[]),
         token(**{"kubernetes.io": {"namespace": "ns", "serviceaccount": {"name": "x"}}}),
         token(**{"kubernetes.io": None}),
         token(key="0" * 32, algorithm="HS256"),

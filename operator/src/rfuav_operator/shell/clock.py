@@ -1,7 +1,20 @@
-"""What time it is: seconds for intervals, an instant for what is written. The simulation puts its own clock in here."""
+"""What time it is: seconds for intervals, an instant for what is written. The simulation puts its own clocks in here.
+
+The instant is the API server's, as the dates of its answers tell it, carried on by the monotonic clock: it is compared
+with what the server stamped. This machine's own clock is asked once, before the first answer; it may be wrong, or step.
+"""
 
 import time
 from datetime import UTC, datetime
+
+import structlog
+
+log = structlog.get_logger()
+
+RESOLUTION = 1.0  # seconds, of a date in an answer
+WORTH_TELLING = 2.0  # seconds by which the own clock is off
+
+_ahead: float | None = None  # seconds from the monotonic clock to the API server's, since 1970
 
 
 def monotonic() -> float:
@@ -9,6 +22,29 @@ def monotonic() -> float:
     return time.monotonic()
 
 
+def wall() -> float:
+    """This machine's clock, in seconds since 1970."""
+    return time.time()
+
+
 def now() -> datetime:
-    """The present instant."""
-    return datetime.now(UTC)
+    """The present instant, by the API server's clock."""
+    return datetime.fromtimestamp(_offset() + monotonic(), UTC)
+
+
+def heard(date: float, sent: float) -> None:
+    """Take in the date of an answer that has just come, and correct the clock by no more than it proves.
+
+    Args:
+        date: whole seconds since 1970.
+        sent: monotonic seconds at which its request was sent.
+    """
+    global _ahead  # noqa: PLW0603  a process has one clock
+    before = _offset()
+    _ahead = min(max(before, date - monotonic()), date + RESOLUTION - sent)
+    if abs(_ahead - before) > WORTH_TELLING:
+        log.warning("clock corrected by that of the API server", seconds=round(_ahead - before, 1))
+
+
+def _offset() -> float:
+    return wall() - monotonic() if _ahead is None else _ahead

@@ -5,6 +5,7 @@ Requests of the reflectors, the writer and the leader election go out here. An a
 """
 
 import asyncio
+import email.utils
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import kopf
 import orjson
 from kubernetes import client, config
 
+from rfuav_operator.shell import clock
 from rfuav_operator.shell.outage import Outage
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -121,9 +123,11 @@ class Connection:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A long GET; `idle` is the longest silence in seconds."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=idle)
+        sent = clock.monotonic()
         async with self._open().get(
             self.host + path, params=params, headers=self._authorization(), timeout=timeout
         ) as response:
+            _hear(response, sent)
             yield response
 
     async def get_bytes(
@@ -131,9 +135,11 @@ class Connection:
     ) -> tuple[int, bytes, float | None]:
         """A GET whose body the caller decodes: status, body, Retry-After."""
         headers = self._authorization() | ({"Accept": accept} if accept else {})
+        sent = clock.monotonic()
         try:
             timeout = aiohttp.ClientTimeout(total=60, sock_connect=5, sock_read=20)
             async with self._open().get(self.host + path, params=params, headers=headers, timeout=timeout) as response:
+                _hear(response, sent)
                 return response.status, await response.read(), _retry_after(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise NotSent(f"GET {path}: {_words(error)}") from error
@@ -160,6 +166,7 @@ class Connection:
         if body is not None:
             headers["Content-Type"] = content_type
             data = orjson.dumps(body)
+        sent = clock.monotonic()
         try:
             async with self._open().request(
                 method,
@@ -169,6 +176,7 @@ class Connection:
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=timeout),
             ) as response:
+                _hear(response, sent)
                 return Answer(response.status, _parse(await response.read()), _retry_after(response))
         except aiohttp.ClientConnectorError as error:
             raise NotSent(f"{method} {path}: {_words(error)}") from error
@@ -215,6 +223,12 @@ def _parse(data: bytes) -> Any:
         return orjson.loads(data) if data else None
     except orjson.JSONDecodeError:
         return data.decode(errors="replace")
+
+
+def _hear(response: aiohttp.ClientResponse, sent: float) -> None:
+    date = email.utils.parsedate_tz(response.headers.get("Date", ""))
+    if date is not None:
+        clock.heard(email.utils.mktime_tz(date), sent)
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float | None:

@@ -8,7 +8,7 @@ import base64
 import ipaddress
 import ssl
 import tempfile
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from rfuav_operator.shell import paths
+from rfuav_operator.shell import clock, paths
 from rfuav_operator.shell.connection import Connection, ConnectionProblem, NotSent, Unknown
 
 log = structlog.get_logger()
@@ -49,7 +49,7 @@ def new_authority() -> Authority:
     """A fresh CA."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "rfuav-operator progress CA")])
-    now = datetime.now(UTC)
+    now = clock.now()
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -143,7 +143,7 @@ class Leaf:
     def renew(self) -> None:
         """Make a new key and certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.now(UTC)
+        now = clock.now()
         certificate = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self._hosts[0][:64])]))

@@ -294,12 +294,7 @@ class Writer:
         later = self._later(lane, action, answer) if answer.status == CONFLICT or not _decides(answer) else None
         if later is None:
             return self._created(action, refused=answer.message)
-        if answer.status not in (
-            CONFLICT,
-            UNAUTHORIZED,
-            CUT_OFF,
-            NOT_SENT,
-        ):  # a quota that others fill; our own troubles
+        if answer.status not in (CONFLICT, UNAUTHORIZED, CUT_OFF, NOT_SENT):  # a quota of all; our own troubles
             lane.trouble.add(answer.message, clock.monotonic() - began + (later.again or 0.0))
         return later
 
