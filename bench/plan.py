@@ -5,6 +5,8 @@ built from nothing and admission planned (ordered, placed, recorded, and why the
 first turn, in which every job is stepped and every manifest made too. `cycle_*`: one pod has ended, and what follows is
 decided: step, index, plan, records, manifests. `by_pending`: the same for 1,000 to 20,000 pending jobs.
 
+`many_shapes`: the same with 1,200 shapes on 300 nodes.
+
 `preemption`: the same cluster with three priorities and a pool whose jobs stop for higher ones and give back what they
 borrow. Every tenth cycle an urgent job comes instead of an end; a stopped pod is gone with the next cycle.
 """
@@ -66,7 +68,7 @@ PRIORITIES = {"low": 0, "normal": 100, "urgent": 1000}
 
 
 def cluster(
-    pending: int, nodes: int, *, preemption: bool = False, seed: int = 1
+    pending: int, nodes: int, *, preemption: bool = False, count: int = SHAPES, seed: int = 1
 ) -> tuple[dict[str, Any], dict[Uid, Job]]:
     """The world, and its jobs: the maps that a snapshot shows."""
     chance = random.Random(seed)
@@ -76,16 +78,16 @@ def cluster(
             Resources(
                 gpus=1,
                 cpu=str(chance.choice([1, 2, 4])),
-                memory=f"{chance.choice([4, 8, 16]) + index / 100:.2f}Gi",
+                memory=f"{chance.choice([4, 8, 16]) + index / max(100, 2 * count):.4f}Gi",
                 gpu_memory=chance.choice([None, "8Gi", "20Gi"]),
             ),
             PodTemplate(node_selector={"zone": chance.choice("abc")} if chance.random() < 0.2 else {}),
         )
-        for index in range(SHAPES)
+        for index in range(count)
     ]
     jobs = {}
     for index in range(pending):
-        kind, resources, template = shapes[index % SHAPES]
+        kind, resources, template = shapes[index % count]
         uid = Uid(f"uid-{index:05}")
         jobs[uid] = Job(
             kind=kind,
@@ -154,9 +156,9 @@ def cluster(
     return world, jobs
 
 
-def run(pending: int, nodes: int, cycles: int, *, preemption: bool = False) -> dict[str, Any]:
+def run(pending: int, nodes: int, cycles: int, *, preemption: bool = False, count: int = SHAPES) -> dict[str, Any]:
     """One full plan and so many cycles; seconds and milliseconds."""
-    world, jobs = cluster(pending, nodes, preemption=preemption)
+    world, jobs = cluster(pending, nodes, preemption=preemption, count=count)
     gc.set_threshold(*GC_THRESHOLDS)  # as the operator does
     gc.collect()
     gc.freeze()
@@ -286,15 +288,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pending", type=int)
     parser.add_argument("--preemption", action="store_true")
+    parser.add_argument("--shapes", type=int, default=SHAPES)
     parser.add_argument("--nodes", type=int, default=NODES)
     parser.add_argument("--cycles", type=int, default=CYCLES)
     asked = parser.parse_args()
     if asked.pending:
-        print(orjson.dumps(run(asked.pending, asked.nodes, asked.cycles, preemption=asked.preemption)).decode())
+        done = run(asked.pending, asked.nodes, asked.cycles, preemption=asked.preemption, count=asked.shapes)
+        print(orjson.dumps(done).decode())
         return
     sizes = {pending: _alone(pending, asked.cycles) for pending in (1000, 2000, 5000, 10_000, 20_000)}
     preempting = _alone(10_000, asked.cycles, "--preemption")
-    report("plan", {**sizes[10_000], "nodes": asked.nodes, "by_pending": sizes, "preemption": preempting})
+    various = _alone(10_000, asked.cycles, "--shapes", "1200", "--nodes", "300")
+    more = {"by_pending": sizes, "preemption": preempting, "many_shapes": various}
+    report("plan", {**sizes[10_000], "nodes": asked.nodes, **more})
 
 
 def _alone(pending: int, cycles: int, *flags: str) -> dict[str, Any]:

@@ -85,8 +85,10 @@ class Admission:
             making.pop((uid, pod), None)
             if not making:
                 self._making_room.pop(waiting, None)
-        for nodeless in self._nodeless.values():
-            nodeless.discard(uid)
+        for name in [name for name, nodeless in self._nodeless.items() if uid in nodeless]:
+            self._nodeless[name].discard(uid)
+            if not self._nodeless[name]:
+                del self._nodeless[name]
         held = self.usage.holds(uid)
         for one in held.values():
             if not one.node:  # also of a job that is gone, and while it stops
@@ -147,7 +149,7 @@ class Admission:
         for name, pool in snapshot.pools.items():
             queue = self.queues.pools.get(name)
             rooms = self.rooms[name]
-            rooms.settle()
+            rooms.settle(queue.needs if queue is not None else ())
             if name in self._grounds:
                 self._grounds[name].runners.grow(now)
             if queue is None or not (queue.groups or queue.gated):

@@ -12,8 +12,6 @@ from rfuav_operator.core.placement import Held, Need, Room
 from rfuav_operator.core.runners import Runners
 from rfuav_operator.core.shapes import PoolRooms
 
-_REMEMBERED = 512  # shapes, over all priorities
-
 
 @dataclass(slots=True)
 class Left:
@@ -71,10 +69,12 @@ class Clearable:
         self._left: dict[int, dict[NodeName, Left]] = {}
         self._nodes: dict[int, dict[Need, set[NodeName]]] = {}
         self._changed: set[NodeName] = set()
+        self._forgot = 0
 
     def changed(self, name: NodeName) -> None:
         """Somebody came or went there, or the node is another."""
-        self._changed.add(name)
+        if self._left:
+            self._changed.add(name)
 
     def nodes(self, need: Need, *, below: int) -> set[NodeName]:
         """The nodes that could take this shape if nobody ran there whose priority is lower than `below`."""
@@ -89,11 +89,12 @@ class Clearable:
         return known[need]
 
     def _settle(self) -> None:
-        if not self._changed:
-            return
-        if sum(map(len, self._nodes.values())) > _REMEMBERED:
-            self._left.clear()
-            self._nodes.clear()
+        if self._forgot != self._rooms.forgot:  # with them, what was kept of the same shapes here
+            self._forgot = self._rooms.forgot
+            self._nodes = {
+                below: {need: names for need, names in known.items() if self._rooms.knows(need)}
+                for below, known in self._nodes.items()
+            }
         for below, left in self._left.items():
             for name in self._changed:
                 room = self._rooms.rooms.get(name)

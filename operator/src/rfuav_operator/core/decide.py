@@ -100,7 +100,7 @@ class Scheduler:
 
     def __init__(self) -> None:
         self._admission: Admission | None = None
-        self._alarms = Alarms()
+        self._alarms: Alarms[Uid] = Alarms()
         self._plan_at: datetime | None = None
         self._gpu_users: set[Uid] = set()  # jobs that reported a GPU, or are flagged for it
         self._limits_at: datetime | None = None  # when the status of pools and quotas was made last

@@ -8,14 +8,16 @@ from bisect import bisect_left, insort
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
-from heapq import heappop, heappush
-from typing import NamedTuple
+from heapq import heapify, heappop, heappush
+from typing import Generic, NamedTuple, TypeVar
 
 from rfuav_operator.core.model import Job, Kind, Snapshot, Uid
 from rfuav_operator.core.placement import Need
 from rfuav_operator.core.reasons import Reason
 
 Age = tuple[datetime, datetime, Uid]
+K = TypeVar("K", Uid, tuple[Uid, str])  # a job, or one of its pods
+_SPARE = 64  # instants that were replaced and may stay in the heap
 
 
 class Key(NamedTuple):
@@ -116,16 +118,16 @@ class Queues:
 
     def put(self, job: Job, where: Key | Reason) -> None:
         """Let a job stand in its group, or beside the queue with the reason."""
-        queue = self.pools.setdefault(job.spec.pool, PoolQueue())
         age = age_of(job)
         key = where if isinstance(where, Key) else None
         if self._places.get(job.uid) != (job.spec.pool, key, age):
             self.remove(job.uid)
             self._places[job.uid] = job.spec.pool, key, age
+            queue = self.pools.setdefault(job.spec.pool, PoolQueue())
             if key is not None:
                 queue.put(key, age)
         if isinstance(where, Reason):
-            queue.gated[job.uid] = where
+            self.pools[job.spec.pool].gated[job.uid] = where
 
     def group_of(self, uid: Uid) -> Group | None:
         """The group in which a job stands."""
@@ -143,6 +145,8 @@ class Queues:
             queue.gated.pop(uid, None)
         else:
             queue.take(key, age)
+        if not queue.groups and not queue.gated:
+            del self.pools[pool]
 
 
 def age_of(job: Job) -> Age:
@@ -164,30 +168,33 @@ def priority(job: Job, snapshot: Snapshot) -> int | None:
     return otherwise if found is None else found.value
 
 
-class Alarms:
-    """When time alone changes a job: at most one instant each."""
+class Alarms(Generic[K]):
+    """When time alone changes something: at most one instant for each key."""
 
     def __init__(self) -> None:
-        self._at: dict[Uid, datetime] = {}
-        self._heap: list[tuple[datetime, Uid]] = []
+        self._at: dict[K, datetime] = {}
+        self._heap: list[tuple[datetime, K]] = []  # with some that were replaced
 
-    def set(self, uid: Uid, at: datetime | None) -> None:
-        """Replace a job's instant; None: there is none."""
-        if self._at.get(uid) == at:
+    def set(self, key: K, at: datetime | None) -> None:
+        """Replace the instant of a key; None: there is none."""
+        if self._at.get(key) == at:
             return
         if at is None:
-            self._at.pop(uid, None)
-            return
-        self._at[uid] = at
-        heappush(self._heap, (at, uid))
+            del self._at[key]
+        else:
+            self._at[key] = at
+            heappush(self._heap, (at, key))
+        if len(self._heap) > 2 * len(self._at) + _SPARE:
+            self._heap = [(due, other) for other, due in self._at.items()]
+            heapify(self._heap)
 
-    def due(self, now: datetime) -> list[Uid]:
+    def due(self, now: datetime) -> list[K]:
         """Whose time has come; each is named once, until it is set again."""
         found = []
         while (first := self.next()) is not None and first <= now:
-            _, uid = heappop(self._heap)
-            del self._at[uid]
-            found.append(uid)
+            _, key = heappop(self._heap)
+            del self._at[key]
+            found.append(key)
         return found
 
     def next(self) -> datetime | None:

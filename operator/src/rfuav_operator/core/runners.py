@@ -5,16 +5,15 @@ The jobs that changed come in (`put`), and the time (`grow`); runners go out by 
 """
 
 from bisect import bisect_left, insort
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from heapq import heappop, heappush
 from typing import NamedTuple
 
 from rfuav_operator.core.model import Assignment, Job, Kind, NodeName, Pool, Snapshot, Uid
 from rfuav_operator.core.placement import Held, Holder, is_active
-from rfuav_operator.core.queues import priority
+from rfuav_operator.core.queues import Alarms, priority
 
 Place = tuple[float, NodeName, str, Uid]
 
@@ -64,9 +63,8 @@ class Runners:
         self.clearing: Counter[NodeName] = Counter()  # nodes that they leave
         self._runners: dict[Holder, Runner] = {}
         self._of: dict[Uid, list[Holder]] = {}
-        self._on_node: dict[NodeName, dict[Holder, Runner]] = defaultdict(dict)
-        self._birthdays: list[tuple[datetime, Holder]] = []  # a heap
-        self._expected: set[tuple[datetime, Holder]] = set()  # what is in it
+        self._on_node: dict[NodeName, dict[Holder, Runner]] = {}
+        self._birthdays: Alarms[Holder] = Alarms()  # of the young: when they are old enough
         self._grown: set[Holder] = set()
 
     # --- changes
@@ -95,13 +93,10 @@ class Runners:
 
     def _add(self, runner: Runner) -> None:
         self._runners[runner.holder] = runner
-        self._on_node[runner.node][runner.holder] = runner
+        self._on_node.setdefault(runner.node, {})[runner.holder] = runner
         if runner.old_at is not None:
             self.young[runner.sort] += 1
-            birthday = runner.old_at, runner.holder
-            if birthday not in self._expected:
-                self._expected.add(birthday)
-                heappush(self._birthdays, birthday)
+            self._birthdays.set(runner.holder, runner.old_at)
 
     def _drop(self, uid: Uid) -> list[NodeName]:
         nodes = []
@@ -110,6 +105,8 @@ class Runners:
             if gone is not None:
                 nodes.append(NodeName(gone.node))
                 self.going_gpus[gone.namespace] -= gone.gpus
+                if not self.going_gpus[gone.namespace]:
+                    del self.going_gpus[gone.namespace]
                 self.clearing[nodes[-1]] -= 1
                 if not self.clearing[nodes[-1]]:
                     del self.clearing[nodes[-1]]
@@ -117,6 +114,8 @@ class Runners:
             runner = self._runners.pop(holder)
             nodes.append(runner.node)
             del self._on_node[runner.node][holder]
+            if not self._on_node[runner.node]:
+                del self._on_node[runner.node]
             if holder in self._grown:
                 self._grown.discard(holder)
                 places = self.old[runner.sort]
@@ -124,6 +123,7 @@ class Runners:
                 if not places:
                     del self.old[runner.sort]
             elif runner.old_at is not None:
+                self._birthdays.set(holder, None)
                 self._no_longer_young(runner)
         return nodes
 
@@ -134,8 +134,7 @@ class Runners:
 
     def grow(self, now: datetime) -> None:
         """Let those be old enough whose time has come."""
-        while (at := self.next_birthday()) is not None and at <= now:
-            _, holder = self._pop_birthday()
+        for holder in self._birthdays.due(now):
             runner = self._runners[holder]
             self._no_longer_young(runner)
             self._grown.add(holder)
@@ -145,18 +144,7 @@ class Runners:
 
     def next_birthday(self) -> datetime | None:
         """When the next one will be old enough."""
-        while self._birthdays:
-            at, holder = self._birthdays[0]
-            runner = self._runners.get(holder)
-            if runner is not None and runner.old_at == at and holder not in self._grown:
-                return at
-            self._pop_birthday()
-        return None
-
-    def _pop_birthday(self) -> tuple[datetime, Holder]:
-        birthday = heappop(self._birthdays)
-        self._expected.discard(birthday)
-        return birthday
+        return self._birthdays.next()
 
     def least_lost(self, sort: Sort) -> Iterator[Runner]:
         """Those of one sort that are old enough, least work lost first."""

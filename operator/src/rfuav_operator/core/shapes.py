@@ -18,7 +18,7 @@ from rfuav_operator.core.reasons import Reason
 
 Kept = Mapping[NodeName, tuple[Uid, Need]]  # nodes whose next room is kept for a job
 _UNKNOWN = Reason(reason="", message="")
-_REMEMBERED = 512  # shapes
+_SPARE = 256  # shapes of nobody that waits any more which may be kept
 
 
 @dataclass(slots=True)
@@ -85,6 +85,7 @@ class PoolRooms:
         self._shapes: dict[Need, _Shape] = {}
         self._effective: dict[Need, Need] = {}
         self._loosened: set[NodeName] = set()
+        self.forgot = 0  # times that shapes were forgotten
         for name in rooms:
             self.changed(name)
 
@@ -113,17 +114,22 @@ class PoolRooms:
             if room is not None and _suits(room, need):
                 shape.suits.add(name)
 
-    def settle(self) -> None:
-        """Look again at the shapes that fitted nowhere, on the nodes where room was given back."""
+    def settle(self, waiting: Collection[Need]) -> None:
+        """Look again at the shapes that fitted nowhere, on the nodes where room was given back.
+
+        Shapes of which nobody is `waiting` any more are forgotten, now and then: what is known of the others stays.
+        """
         if self._loosened:
             changed = [self.rooms[name] for name in self._loosened if name in self.rooms]
             for need, shape in self._shapes.items():
                 if shape.full and any(r.node.name in shape.suits and not r.lacks(need) for r in changed):
                     shape.full = False
             self._loosened.clear()
-        if len(self._shapes) > _REMEMBERED:
-            self._shapes.clear()
-            self._effective.clear()
+        if len(self._shapes) > 2 * len(waiting) + _SPARE:  # a shape that avoids nodes counts twice: without them too
+            self._effective = {need: other for need, other in self._effective.items() if need in waiting}
+            kept = {*waiting, *self._effective.values()}
+            self._shapes = {need: shape for need, shape in self._shapes.items() if need in kept}
+            self.forgot += 1
 
     # --- answers
 
@@ -161,6 +167,10 @@ class PoolRooms:
     def suits(self, need: Need) -> Iterator[Room]:
         """Rooms of the nodes that could take this shape when empty."""
         return (self.rooms[name] for name in self._shape(need).suits)
+
+    def knows(self, need: Need) -> bool:
+        """Whether anything is kept of this shape."""
+        return need in self._shapes
 
     def is_suiting(self, name: NodeName, need: Need) -> bool:
         """Whether this node could take the shape when empty."""

@@ -5,7 +5,6 @@ an assignment of an active job, a live pod, or a create on its way. What is held
 snapshot and kept by pod name: a sum changes only together with the entry that it counts.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -50,8 +49,8 @@ class Usage:
         self._on_change = on_change
         self._pool_of: dict[NodeName, str] = {}
         self._held: dict[Uid, dict[str, Held]] = {}
-        self._on_node: dict[NodeName, dict[Holder, Held]] = defaultdict(dict)
-        self._absent: dict[str, dict[Holder, Held]] = defaultdict(dict)  # namespace -> recorded, not seen
+        self._on_node: dict[NodeName, dict[Holder, Held]] = {}
+        self._absent: dict[str, dict[Holder, Held]] = {}  # namespace -> recorded, not seen
         for uid in jobs.keys() | snapshot.pods_of.keys():
             for name, held in held_by(uid, jobs.get(uid), snapshot):
                 self._put(uid, name, held)
@@ -82,7 +81,7 @@ class Usage:
 
     def on_node(self, node: NodeName) -> set[Uid]:
         """The jobs that hold room on one node."""
-        return {uid for uid, _ in self._on_node[node]}
+        return {uid for uid, _ in self._on_node.get(node, ())}
 
     def nodes_held(self) -> set[NodeName]:
         """The nodes on which room is held, those among them that are gone and may come back."""
@@ -114,17 +113,19 @@ class Usage:
         if was is not None:
             self.rooms.get(was, {}).pop(name, None)
         node = snapshot.nodes.get(name)
-        for holder, held in self._on_node[_NO_NODE].items():
+        there = self._on_node.setdefault(name, {})
+        for holder, held in self._on_node.get(_NO_NODE, {}).items():
             if node is not None and held.may_land_on(node):
-                self._on_node[name][holder] = held
+                there[holder] = held
             else:
-                self._on_node[name].pop(holder, None)
+                there.pop(holder, None)
         pool = None if node is None else pool_of(node, snapshot.pools.values())
         if node is not None and pool is not None:
             self._pool_of[name] = pool
             self.rooms.setdefault(pool, {})[name] = room_of(
-                node, snapshot.pools[pool].spec, holders=self._on_node[name], foreign=snapshot.foreign.get(name, ())
+                node, snapshot.pools[pool].spec, holders=there, foreign=snapshot.foreign.get(name, ())
             )
+        self._forget_empty(name)
         for changed in {was, pool} - {None}:
             self._on_change(str(changed), name, True)
 
@@ -146,13 +147,24 @@ class Usage:
         share.gpus -= held.gpus
         share.cpu_pods -= held.gpus == 0
         share.jobs[held.kind] -= _is_first(held, mine)
+        if share == Share():
+            del self.shares[key]
         if not mine:
             del self._held[uid]
         for node in self.nodes_of(held):
-            self._on_node[node].pop((uid, name), None)
+            self._on_node.get(node, {}).pop((uid, name), None)
+            self._forget_empty(node)
             self._changed(node, released=True)
-        self._absent[held.namespace].pop((uid, name), None)
+        if held.absent:
+            absent = self._absent[held.namespace]
+            del absent[uid, name]
+            if not absent:
+                del self._absent[held.namespace]
         return held
+
+    def _forget_empty(self, node: NodeName) -> None:
+        if node not in self._pool_of and not self._on_node.get(node):  # else its room shows the same map
+            self._on_node.pop(node, None)
 
     def _put(self, uid: Uid, name: str, held: Held) -> None:
         share = self.shares.setdefault((held.pool, held.namespace), Share())
@@ -162,9 +174,9 @@ class Usage:
         share.cpu_pods += held.gpus == 0
         mine[name] = held
         for node in self.nodes_of(held):
-            self._on_node[node][uid, name] = held
+            self._on_node.setdefault(node, {})[uid, name] = held
         if held.absent:
-            self._absent[held.namespace][uid, name] = held
+            self._absent.setdefault(held.namespace, {})[uid, name] = held
 
     def nodes_of(self, held: Held) -> list[NodeName]:
         """The nodes on which it holds room: its own, or all on which the scheduler may put it."""

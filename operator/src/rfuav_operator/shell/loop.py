@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
@@ -43,7 +44,8 @@ class Loop:
         self._scheduler = Scheduler()
         self._dirty = asyncio.Event()
         self._wake_at: datetime | None = None
-        self._freed: dict[str, list[float]] = {}  # by node: when pods of ours ended
+        # By node, the one with the latest end last: when pods of ours ended.
+        self._freed: OrderedDict[str, list[float]] = OrderedDict()
 
     def nudge(self) -> None:
         """Something is dirty, or a report waits."""
@@ -52,9 +54,13 @@ class Loop:
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         """Note when a pod's end frees room, for the hand-off metric."""
         if old is not None and old.live and old.node is not None and (new is None or not new.live):
+            now = clock.monotonic()
             freed = self._freed.setdefault(old.node, [])
-            freed.append(clock.monotonic())
+            freed.append(now)
             del freed[:-64]
+            self._freed.move_to_end(old.node)
+            while next(iter(self._freed.values()))[-1] < now - HANDOFF_LIMIT:
+                self._freed.popitem(last=False)
 
     async def run(self) -> None:
         """Decide until cancelled, from what the state holds: what was decided in an earlier term counts no more."""
@@ -107,7 +113,11 @@ class Loop:
                 self._state.begin_create(uid, name, landing)
                 held = self._state.job(uid)
                 node = next((a.node for a in held.status.assignments if a.pod == name), "") if held else ""
-                if (freed := self._freed.get(node)) and (waited := clock.monotonic() - freed.pop(0)) < HANDOFF_LIMIT:
-                    metrics.handoff.observe(waited)
+                if (freed := self._freed.get(node)) is not None:
+                    waited = clock.monotonic() - freed.pop(0)
+                    if not freed:
+                        del self._freed[node]
+                    if waited < HANDOFF_LIMIT:
+                        metrics.handoff.observe(waited)
             case _:
                 pass

@@ -366,7 +366,10 @@ class ClusterState:
         if new is not None:
             self._resource_quotas.setdefault(new.namespace, {})[new.name] = new
         elif old is not None:
-            self._resource_quotas[old.namespace].pop(old.name, None)
+            held = self._resource_quotas[old.namespace]
+            held.pop(old.name, None)
+            if not held:
+                del self._resource_quotas[old.namespace]
         if old != new:
             self.touch()
 
