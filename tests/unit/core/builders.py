@@ -161,7 +161,7 @@ def resource_quota(namespace: str = "team", *, used: dict[str, int] | None = Non
         namespace=namespace,
         name="rq",
         hard={keys[name]: value for name, value in hard.items()},
-        used={keys[name]: value for name, value in (used or {}).items()},
+        used=dict.fromkeys((keys[name] for name in hard), 0) | {keys[n]: value for n, value in (used or {}).items()},
     )
 
 

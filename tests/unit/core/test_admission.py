@@ -299,12 +299,20 @@ def test_tolerations_and_the_usual_gpu_taint():
         (({"operator": "Exists"},), True),
         (({"key": "team", "value": "other"},), False),
         (({"key": "team", "operator": "Exists", "effect": "NoSchedule"},), False),
+        (({"key": "team", "operator": "Gt", "value": "rf"},), False),  # not known here
+        (({"operator": "Equal", "value": "rf"},), False),
     ):
         made = job("t")
         made = replace(
             made, spec=replace(made.spec, pod_template=replace(made.spec.pod_template, tolerations=tolerations))
         )
         assert (admitted_names([made], nodes=[special]) == ["t"]) is fits
+
+
+@pytest.mark.parametrize(("effect", "fits"), [("PreferNoSchedule", True), ("NoSchedule", False), ("Later", False)])
+def test_a_taint_repels_unless_it_merely_asks(effect, fits):
+    held = node(taints=(Taint(key="team", effect=effect),))
+    assert (admitted_names([job("t")], nodes=[held]) == ["t"]) is fits
 
 
 def test_misconfigured_is_stalled_and_the_queue_decision_ends_reconciling():

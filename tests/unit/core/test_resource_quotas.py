@@ -1,8 +1,11 @@
 """A plain ResourceQuota is honoured before a pod is made, with what is on its way counted once."""
 
 import pytest
+from msgspec.structs import replace
 from unit.core.builders import after, created, job, resource_quota, run, snapshot, statuses, whole
 from unit.core.cluster import Cluster
+
+from rfuav_operator.core.model import Resources
 
 ROOMY = [whole(gpus=8)]
 
@@ -52,3 +55,15 @@ def test_a_resource_quota_counts_what_is_on_its_way_once():
 def test_another_namespaces_resource_quota_does_not_matter():
     done = run(snapshot(jobs(3), nodes=ROOMY, resource_quotas=[resource_quota("other", gpus=0)]))
     assert len(created(done)) == 3
+
+
+def test_a_resource_quota_whose_use_is_not_counted_yet_admits_nothing_that_it_counts():
+    """The API server refuses pods until its controller has counted."""
+    fresh = replace(resource_quota(gpus=3), used={})
+    done = run(snapshot([job(), job("cpu", resources=Resources(gpus=0))], nodes=ROOMY, resource_quotas=[fresh]))
+    assert [name[:3] for name in created(done)] == ["cpu"]
+    told = statuses(done)["a"]
+    assert (told.reason, told.message) == (
+        "WaitingForQuota",
+        "needs 1 GPU; ResourceQuota rq of namespace team does not say yet how much requests.nvidia.com/gpu is in use",
+    )

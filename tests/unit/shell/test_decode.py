@@ -59,6 +59,62 @@ def test_effective_requests(spec, gpus, cpu):
     assert (pod.gpus, pod.cpu_milli) == (gpus, cpu)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "has", "allocated", "counted"),
+    [
+        ("1", "4", "4", 4000),  # made smaller, and still large
+        ("1", "4", "1", 4000),
+        ("1", "", "4", 4000),
+        ("4", "1", "1", 4000),  # made larger, and still small
+        ("1", "1", "1", 1000),
+        ("1", "", "", 1000),
+    ],
+)
+@pytest.mark.parametrize("where", ["containers", "initContainers", "pod"])
+def test_a_pod_that_is_resized_counts_as_the_larger(wanted, has, allocated, counted, where):
+    asks = {"resources": {"requests": {"cpu": wanted}}}
+    held: dict[str, Any] = {"resources": {"requests": {"cpu": has}}} if has else {}
+    held |= {"allocatedResources": {"cpu": allocated}} if allocated else {}
+    spec: dict[str, Any] = {"containers": [{"name": "main"}]}
+    status: dict[str, Any] = held
+    if where == "pod":
+        spec |= asks
+    else:
+        spec[where] = [*spec.get(where, ()), {"name": "c", **asks, **(ALWAYS if where == "initContainers" else {})}]
+        status = {f"{where.removesuffix('s')}Statuses": [{"name": "c", **held}]}
+    assert read_pod(spec=spec, status=status).cpu_milli == counted
+
+
+@pytest.mark.parametrize(("phase", "lives"), [("Running", True), ("Pending", True), ("Odd", True), ("Failed", False)])
+def test_a_pod_of_unknown_phase_may_run(phase, lives):
+    assert read_pod(status={"phase": phase}).live == lives
+
+
+@pytest.mark.parametrize(
+    ("hard", "status", "expected", "used"),
+    [
+        ({"pods": "5"}, {}, {"pods": 5}, {}),  # not counted yet
+        ({"pods": "5"}, {"hard": {"pods": "5"}, "used": {"pods": "2"}}, {"pods": 5}, {"pods": 2}),
+        ({"pods": "3"}, {"hard": {"pods": "5"}, "used": {"pods": "2"}}, {"pods": 3}, {"pods": 2}),
+        ({"pods": "9"}, {"hard": {"pods": "5"}, "used": {"pods": "2"}}, {"pods": 5}, {"pods": 2}),
+        (
+            {"pods": "5", "cpu": "1"},
+            {"hard": {"pods": "5"}, "used": {"pods": "2"}},
+            {"pods": 5, "cpu": 1000},
+            {"pods": 2},
+        ),
+    ],
+)
+def test_a_resource_quota_counts_as_the_smaller_of_what_it_shall_be_and_is(hard, status, expected, used):
+    body = {
+        "metadata": {"name": "rq", "namespace": "team", "uid": "u", "resourceVersion": "1"},
+        "spec": {"hard": hard},
+        "status": status,
+    }
+    read = decode.resource_quota(msgspec.json.decode(json.dumps(body), type=decode.ResourceQuotaObject))
+    assert (read.hard, read.used) == (expected, used)
+
+
 def test_memory_units():
     spec = {
         "containers": [{"resources": {"requests": {"memory": "1Gi"}}}, {"resources": {"requests": {"memory": "500M"}}}]

@@ -497,7 +497,10 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResourceQuota(msgspec.Struct, frozen=True, kw_only=True):
-    """A plain ResourceQuota without scopes: what the API server will refuse beyond. GPUs, millicores, bytes, pods."""
+    """A plain ResourceQuota without scopes: what the API server will refuse beyond. GPUs, millicores, bytes, pods.
+
+    It refuses all of what is not in `used`: that is not counted yet.
+    """
 
     namespace: str
     name: str

@@ -15,7 +15,7 @@ DEFAULT_TIERS = (
     GpuTier(min_memory="11Gi", training=1, inference=2),
     GpuTier(min_memory=0, training=1, inference=1),
 )
-_REPELLING = ("NoSchedule", "NoExecute")
+_MERELY_PREFERRED = "PreferNoSchedule"  # every other effect of a taint repels
 _HOSTNAME = "kubernetes.io/hostname"
 
 
@@ -268,7 +268,8 @@ def closed(node: Node, need: Need) -> str:
     if any(node.labels.get(key, node.name if key == _HOSTNAME else None) != value for key, value in need.node_selector):
         return "outside spec.podTemplate.nodeSelector"
     taint = next(
-        (t for t in node.taints if t.effect in _REPELLING and not _tolerated(t.key, t.value, t.effect, need)), None
+        (t for t in node.taints if t.effect != _MERELY_PREFERRED and not _tolerated(t.key, t.value, t.effect, need)),
+        None,
     )
     if taint is not None:
         return f"with the taint {taint.key}{'=' * bool(taint.value)}{taint.value}:{taint.effect}"

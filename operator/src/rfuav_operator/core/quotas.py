@@ -139,8 +139,14 @@ class Quotas:
         absent = [*self._usage.absent(namespace), *self._promised.get(namespace, ())]
         for quota in held.values():
             for key, hard in quota.hard.items():
-                used = quota.used.get(key, 0) + sum(_of_held(key, one) for one in absent)
                 asked = _asked(key, need) * need.nodes
+                if asked and key not in quota.used:
+                    text = (
+                        f"{needs(need)}; ResourceQuota {quota.name} of namespace {namespace} does not say yet how much "
+                        f"{key} is in use"
+                    )
+                    return Reason(reason=WAITING_FOR_QUOTA, message=text)
+                used = quota.used.get(key, 0) + sum(_of_held(key, one) for one in absent)
                 if asked and used + asked > hard:
                     text = (
                         f"{needs(need)}; ResourceQuota {quota.name} of namespace {namespace}: {_show(key, used)} of "

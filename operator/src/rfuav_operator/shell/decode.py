@@ -165,6 +165,8 @@ class _ContainerStatus(_Wire, frozen=True):
     state: _ContainerState = _ContainerState()
     last_state: _ContainerState = _ContainerState()
     started: bool | None = None
+    resources: _Resources | None = None
+    allocated_resources: dict[str, str] | None = None
 
 
 class _PodStatus(_Wire, frozen=True):
@@ -174,6 +176,8 @@ class _PodStatus(_Wire, frozen=True):
     conditions: tuple[_Condition, ...] | None = None
     container_statuses: tuple[_ContainerStatus, ...] | None = None
     init_container_statuses: tuple[_ContainerStatus, ...] | None = None
+    resources: _Resources | None = None
+    allocated_resources: dict[str, str] | None = None
 
 
 class PodObject(_Wire, frozen=True):
@@ -245,7 +249,7 @@ def pod(read: PodObject) -> Pod:
     trainer = next((c for c in status.container_statuses or () if c.name == CONTAINER), _ContainerStatus())
     state = trainer.state
     waiting, running, ended = state.waiting or _Waiting(), state.running or _Running(), state.terminated
-    requests = _Requests(spec)
+    requests = _Requests(spec, status)
     job_uid = _job_of(meta)
     return Pod(
         namespace=meta.namespace,
@@ -315,28 +319,42 @@ class _Requests:
 
     The larger of (a) all containers with all sidecars and (b) each init container with the sidecars started before it;
     pod-level resources replace both, overhead comes on top. Kubernetes, "Resource sharing within containers" of
-    the init containers page.
+    the init containers page. Where a container is resized in place, the larger of what it shall have and what it has.
     """
 
-    def __init__(self, spec: _PodSpec) -> None:
+    def __init__(self, spec: _PodSpec, status: _PodStatus) -> None:
         self._spec = spec
+        self._status = status
+        known = (*(status.container_statuses or ()), *(status.init_container_statuses or ()))
+        self._has = {held.name: held for held in known if held.resources or held.allocated_resources}
 
     def total(self, name: str, number: Callable[[str], int]) -> int:
         spec = self._spec
         overhead = number((spec.overhead or {}).get(name, "0"))
-        pod_level = _asked(spec.resources, name)
-        if pod_level is not None:
-            return number(pod_level) + overhead
+        if _asked(spec.resources, name) is not None:
+            return _largest(name, number, spec.resources, self._status) + overhead
         sidecars = peak = 0
         for container in spec.init_containers or ():
-            asked = number(_asked(container.resources, name) or "0")
+            asked = self._of(container, name, number)
             if container.restart_policy == "Always":
                 sidecars += asked
                 peak = max(peak, sidecars)
             else:
                 peak = max(peak, sidecars + asked)
-        main = sum(number(_asked(c.resources, name) or "0") for c in spec.containers)
+        main = sum(self._of(container, name, number) for container in spec.containers)
         return max(peak, main + sidecars) + overhead
+
+    def _of(self, container: _Container, name: str, number: Callable[[str], int]) -> int:
+        return _largest(name, number, container.resources, self._has.get(container.name))
+
+
+def _largest(
+    name: str, number: Callable[[str], int], wanted: _Resources | None, has: _ContainerStatus | _PodStatus | None
+) -> int:
+    amounts = [_asked(wanted, name)]
+    if has is not None:
+        amounts += [_asked(has.resources, name), (has.allocated_resources or {}).get(name)]
+    return max((number(amount) for amount in amounts if amount is not None), default=0)
 
 
 def _asked(resources: _Resources | None, name: str) -> str | None:
@@ -533,7 +551,8 @@ class ResourceQuotaObject(_Wire, frozen=True):
 def resource_quota(read: ResourceQuotaObject) -> ResourceQuota:
     """A ResourceQuota, with what admission honours of it; one with scopes is left to the API server."""
     scoped = bool(read.spec.scopes) or read.spec.scope_selector is not None
-    hard = {} if scoped else _amounts(read.status.hard or read.spec.hard)
+    wanted, known = _amounts(read.spec.hard), _amounts(read.status.hard)  # the same, but for a moment
+    hard = {} if scoped else {key: min(wanted.get(key, most), most) for key, most in (wanted | known).items()}
     return ResourceQuota(
         namespace=read.metadata.namespace,
         name=read.metadata.name,
