@@ -430,3 +430,19 @@ def test_instants_are_moved_to_where_seconds_can_be_added(instant, year):
     )
     assert ended.finished_at.year == year
     assert ended.finished_at.tzinfo is not None
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"gpuSharing": {"replicas": 0, "memory": "24Gi"}},
+        {"gpuSharing": {"replicas": 4, "memory": "much"}},
+        {"gpuSharing": {"replicas": 4}},
+        {"perGPU": [{"minMemory": "much"}]},
+    ],
+)
+def test_a_pool_whose_numbers_cannot_be_read_admits_nothing(spec):
+    """As it may be stored by an older schema."""
+    read = decode.pool({"metadata": {"name": "default", "uid": "u", "resourceVersion": "1"}, "spec": spec})
+    assert read.spec.stop_policy == "Hold"
+    assert "spec cannot be read" in read.problems[0]

@@ -499,7 +499,8 @@ def pool(body: Mapping[str, Any]) -> Pool:
     problems = tuple(unsupported(spec, "GPUPool"))
     try:
         decoded = msgspec.convert(spec, PoolSpec)
-    except msgspec.ValidationError as error:
+        _check_numbers(decoded)
+    except ValueError as error:
         decoded, problems = PoolSpec(stop_policy="Hold"), (f"spec cannot be read: {error}", *problems)
     return Pool(
         name=meta.name,
@@ -510,6 +511,14 @@ def pool(body: Mapping[str, Any]) -> Pool:
         status=body.get("status") or {},
         problems=problems,
     )
+
+
+def _check_numbers(spec: PoolSpec) -> None:
+    for tier in spec.per_gpu:
+        quantity.whole(tier.min_memory)
+    sharing = spec.gpu_sharing
+    if sharing is not None and (sharing.replicas < 1 or quantity.whole(sharing.memory) < 1):
+        raise ValueError("gpuSharing: write replicas of at least 1 and the memory of one GPU, as in 24Gi")
 
 
 def quota(body: Mapping[str, Any]) -> Quota:
