@@ -32,7 +32,7 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.core.model import Progress as Told
 
-ROUNDS = 48
+ROUNDS = 32
 DAY = 86_400
 
 
@@ -213,7 +213,7 @@ def test_what_is_known_of_a_shape_that_waits_is_not_found_out_again(preempting, 
             created=after(i),
             priority_class_name="mid",
         )
-        for i in range(1500)
+        for i in range(800)
     ]
     world.jobs |= {one.uid: one for one in waiting}
     world.turn(*world.jobs, nodes=names)
