@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rfuav_crds import GPUPoolSpec, InferenceJobSpec, TrainingJobSpec, pod, pool, quota, running, status
+from rfuav_crds import GPUPoolSpec, InferenceJobSpec, TrainingJobSpec, pod, pool, quota, running, share, status
 from rfuav_crds.quota import GPUQuotaSpec
 from rfuav_operator.core import model as core
 
@@ -36,9 +36,12 @@ def aliases(model: Any) -> set[str]:
         (core.Resources, running.Resources),
         (core.Preemption, pool.Preemption),
         (core.ScaleUp, pool.ScaleUp),
-        (core.GpuShare, quota.GpuShare),
         (core.GpuSharing, pool.GpuSharing),
+        (core.GpuShare, share.GpuShare),
         (core.PoolQuota, quota.PoolQuota),
+        (core.LabelRequirement, pool.LabelRequirement),
+        (core.NamespaceSelector, pool.NamespaceSelector),
+        (core.PriorityAccess, pool.PriorityAccess),
         (core.QuotaSpec, GPUQuotaSpec),
     ],
     ids=lambda part: part.__name__,

@@ -13,12 +13,15 @@ from msgspec.structs import replace
 from unit.core.builders import after, foreign_pod, job, node, pool, quota, resource_quota
 from unit.core.cluster import Cluster
 
+from rfuav_operator.core import classify
 from rfuav_operator.core.model import (
+    GpuShare,
     Job,
     Kind,
     Phase,
     Pod,
     PodPhase,
+    PoolQuota,
     Preemption,
     Progress,
     Report,
@@ -175,6 +178,36 @@ class Turns(RuleBasedStateMachine):
     @rule(team=st.sampled_from(TEAMS))
     def remove_quota(self, team):
         self.cluster.set_quota(None, team)
+
+    @rule(
+        nominal=st.integers(0, 2),
+        borrow=st.sampled_from([None, 0, 1]),
+        lend=st.sampled_from([None, 0, 1]),
+        given=st.booleans(),
+    )
+    def set_default_quota(self, *, nominal, borrow, lend, given):
+        lend = None if lend is None else min(lend, nominal)
+        share = GpuShare(nominal=nominal, borrowing_limit=borrow, lending_limit=lend)
+        self.cluster.set_pool(default_quota=PoolQuota(gpus=share) if given else None)
+
+    @rule(seconds=st.sampled_from([0, 1, 400]))
+    def make_the_pool_again(self, seconds):
+        held = self.cluster.pools.pop("default")
+        self.cluster.touch_all()
+        self.cluster.pass_time(seconds)
+        before = self._timed_out()
+        self.cluster.turn()
+        self.cluster.deliver_all()
+        assert self._timed_out() <= before, "a pod ran into a limit of a pool that is not there"
+        self.cluster.pools["default"] = held
+        self.cluster.touch_all()
+
+    def _timed_out(self):
+        limits = (classify.SCHEDULE_TIMEOUT, classify.START_TIMEOUT, classify.SCALE_UP_TIMEOUT)
+        held = [
+            a for j in self.cluster.snapshot().jobs.values() for a in j.status.assignments
+        ]  # decided, written or not
+        return {a.pod for a in held if a.stopping in limits}
 
     @rule(team=st.sampled_from(TEAMS), gpus=st.sampled_from([None, 1, 3]))
     def set_resource_quota(self, team, gpus):
@@ -362,7 +395,7 @@ class Turns(RuleBasedStateMachine):
             (entry,) = held.spec.pools
             entry = replace(entry, gpus=replace(entry.gpus, lending_limit=None))
             cluster.set_quota(replace(held, spec=replace(held.spec, stop_policy="None", pools=(entry,))))
-        cluster.set_pool(stop_policy="None", scale_up=ScaleUp())
+        cluster.set_pool(stop_policy="None", scale_up=ScaleUp(), default_quota=None)
         for name, whole in self.whole.items():
             cluster.set_node(whole, name)
         for found in list(cluster.jobs.values()):

@@ -57,12 +57,26 @@ def pool_lab(world: "World", *, there: bool) -> None:
         world.server.remove("gpupools", ("", "lab"), USER)
 
 
-@deed(2, name=one_of("urgent", "rfuav-training", "rfuav-inference"), value=one_of(0, 500, 1500, 5000))
-def priority_class(world: "World", *, name: str, value: int) -> None:
-    """Values of a class do not change; it is made anew."""
-    if world.server.get("priorityclasses", ("", name)) is not None:
-        world.server.remove("priorityclasses", ("", name), USER)
-    world.server.create("priorityclasses", {"metadata": {"name": name}, "value": value}, USER)
+@deed(
+    2,
+    name=one_of("urgent", "rfuav-training", "rfuav-inference"),
+    value=one_of(0, 500, 1500, 5000),
+    gone=one_of(0, 0, 2, 30),
+)
+def priority_class(world: "World", *, name: str, value: int, gone: int = 0) -> None:
+    """Values of a class do not change; it is deleted and, after so many seconds, made again."""
+    key = "", name
+
+    def make() -> None:
+        if world.server.get("priorityclasses", key) is None:
+            world.server.create("priorityclasses", {"metadata": {"name": name}, "value": value}, USER)
+
+    if world.server.get("priorityclasses", key) is not None:
+        world.server.remove("priorityclasses", key, USER)
+    if gone:
+        world.after(gone, make)
+    else:
+        make()
 
 
 # --- quotas

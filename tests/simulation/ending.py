@@ -136,6 +136,9 @@ def fresh_decisions(world: "World") -> list[str]:
     for body in world.server.all("nodes"):
         node = msgspec.convert(body, decode.NodeObject)
         state.nodes.put(node.metadata.name, decode.version(node.metadata), decode.node(node))
+    for body in world.server.all("namespaces"):
+        known = msgspec.convert(body, decode.Bare)
+        state.namespaces.put(known.metadata.name, decode.version(known.metadata), decode.namespace(known))
     for body in world.server.all("priorityclasses"):
         named = msgspec.convert(body, decode.PriorityClassObject)
         state.priority_classes.put(named.metadata.name, decode.version(named.metadata), decode.priority_class(named))

@@ -69,6 +69,9 @@ async def _play(script: Script, loop: VirtualLoop, *, verbose: bool) -> Result:
 
 async def _story(world: World, script: Script) -> None:
     world.machines.register()
+    for name in ("team", "lab"):
+        labels = {"kubernetes.io/metadata.name": name}
+        world.server.create("namespaces", {"metadata": {"name": name, "labels": labels}}, "user")
     world.server.create("gpupools", pool(script.setup), "user")
     if value := script.setup["urgent"]:
         admins.priority_class(world, name="urgent", value=value)

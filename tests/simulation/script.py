@@ -157,9 +157,21 @@ def node_of(name: str, gpus: int, slots: int, memory: int, zone: str) -> Object:
     }
 
 
+# "urgent" is above what the chart installs: these namespaces may name it.
+_URGENT = {
+    "names": ["urgent"],
+    "namespaceSelector": {
+        "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["team", "lab"]}]
+    },
+}
+
+
 def pool(setup: Mapping[str, Any], name: str = "default", **changes: Any) -> Object:
     """A GPUPool of a setup."""
-    return {"metadata": {"name": name}, "spec": {"nodeSelector": {}, "stopPolicy": "None", **setup["pool"], **changes}}
+    return {
+        "metadata": {"name": name},
+        "spec": {"nodeSelector": {}, "stopPolicy": "None", "priorityClasses": [_URGENT], **setup["pool"], **changes},
+    }
 
 
 def quota(namespace: str, drawn: Mapping[str, Any], **spec: Any) -> Object:

@@ -22,6 +22,7 @@ KINDS = {
     "gpuquotas": "GPUQuota",
     "pods": "Pod",
     "nodes": "Node",
+    "namespaces": "Namespace",
     "priorityclasses": "PriorityClass",
     "resourcequotas": "ResourceQuota",
     "services": "Service",

@@ -145,9 +145,10 @@ FOUND = [
         "every_job_ends",
         script(
             training("low", 1, work=60.0),
-            training("gang", 20, nodes=2, gpus=2, priority="urgent"),
+            training("gang", 20, nodes=3, gpus=2, priority="urgent"),
             training("another", 21, work=60.0),
-            nodes=[[2, 2, 80000, "a"], [2, 2, 80000, "a"]],
+            training("third", 22, work=60.0),
+            nodes=[[2, 2, 80000, "a"]] * 3,
             urgent=5000,
             pool=SETUP["pool"] | {"preemption": {"withinPool": "LowerPriority", "minRuntimeSeconds": 5}},
         ),

@@ -10,8 +10,8 @@ from rfuav_crds.rules import Rule, listed_by, matches
 
 Text = Annotated[str, Field(max_length=4096)]
 ShortText = Annotated[str, Field(max_length=253)]
-_KEY = "([a-zA-Z0-9]([-a-zA-Z0-9.]{0,251}[a-zA-Z0-9])?/)?[a-zA-Z0-9]([-a-zA-Z0-9_.]{0,61}[a-zA-Z0-9])?"
-_LABEL_VALUE = "([a-zA-Z0-9]([-a-zA-Z0-9_.]{0,61}[a-zA-Z0-9])?)?"
+LABEL_KEY = "([a-zA-Z0-9]([-a-zA-Z0-9.]{0,251}[a-zA-Z0-9])?/)?[a-zA-Z0-9]([-a-zA-Z0-9_.]{0,61}[a-zA-Z0-9])?"
+LABEL_VALUE = "([a-zA-Z0-9]([-a-zA-Z0-9_.]{0,61}[a-zA-Z0-9])?)?"
 
 
 def _all_match(pattern: str, items: str, message: str) -> Rule:
@@ -25,12 +25,12 @@ def _all_match(pattern: str, items: str, message: str) -> Rule:
 
 
 KEYS = _all_match(
-    _KEY,
+    LABEL_KEY,
     "k",
     "write keys as name or prefix/name, with letters, digits, '-', '_' and '.', such as team or example.com/team",
 )
 VALUES = _all_match(
-    _LABEL_VALUE, "self[k]", "write values with letters, digits, '-', '_' and '.', at most 63 characters, in quotes"
+    LABEL_VALUE, "self[k]", "write values with letters, digits, '-', '_' and '.', at most 63 characters, in quotes"
 )
 _OWN_KEYS = Rule(
     cel="!self.exists(k, k.startsWith('rfuav.io/'))",

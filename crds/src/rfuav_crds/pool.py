@@ -4,10 +4,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from rfuav_crds.common import Model, Spec
-from rfuav_crds.pod import LabelMap
+from rfuav_crds.common import Model, ObjectName, Spec
+from rfuav_crds.pod import LABEL_KEY, LABEL_VALUE, LabelMap
 from rfuav_crds.quantity import Memory, MemoryOrZero, cel_quantity, parse_quantity
-from rfuav_crds.rules import Rule
+from rfuav_crds.rules import Rule, matches
+from rfuav_crds.share import Limits
 from rfuav_crds.status import Conditions, Count
 
 Jobs = Annotated[int, Field(ge=0, le=1000)]
@@ -67,6 +68,70 @@ class ScaleUp(Spec):
     )
     timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
         900, description="How long such a job waits for its node, in seconds, before it queues again. Default: 900."
+    )
+
+
+_LABEL_HINT = "letters, digits, '-', '_' and '.', as Kubernetes allows in labels"
+
+
+class LabelRequirement(Spec):
+    """A condition on one label, as in every Kubernetes selector."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="(self.operator in ['In', 'NotIn']) == has(self.values)",
+            message="write values with operator In or NotIn, and none with Exists or DoesNotExist",
+            field=".values",
+            check=lambda r: (r.operator in ("In", "NotIn")) == (r.values is not None),
+        ),
+    )
+
+    key: Annotated[str, Field(max_length=317), matches(LABEL_KEY, f"write the key of a label: {_LABEL_HINT}")] = Field(
+        description="Key of the label."
+    )
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="How the label is compared.")
+    values: (
+        Annotated[
+            list[
+                Annotated[str, Field(max_length=63), matches(LABEL_VALUE, f"write the value of a label: {_LABEL_HINT}")]
+            ],
+            Field(min_length=1, max_length=32),
+        ]
+        | None
+    ) = Field(None, description="For In and NotIn. Default: none.")
+
+
+class NamespaceSelector(Spec):
+    """Which namespaces are meant, by their labels; all conditions must hold."""
+
+    match_labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)] | None = Field(
+        None,
+        description="Labels that the namespace carries; kubernetes.io/metadata.name is its name. Default: none.",
+    )
+    match_expressions: Annotated[list[LabelRequirement], Field(max_length=16)] | None = Field(
+        None, description="Conditions on its labels. Default: none."
+    )
+
+
+class PriorityAccess(Spec):
+    """Which PriorityClasses the jobs of some namespaces may name."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.names) || has(self.ceiling)",
+            message="write names, ceiling, or both",
+            check=lambda a: a.names is not None or a.ceiling is not None,
+        ),
+    )
+
+    names: Annotated[list[ObjectName], Field(min_length=1, max_length=32)] | None = Field(
+        None, description="PriorityClasses that they may name. Default: none."
+    )
+    ceiling: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] | None = Field(
+        None, description="They may name every PriorityClass whose value is at most this. Default: none."
+    )
+    namespace_selector: NamespaceSelector | None = Field(
+        None, description="The namespaces that this entry is about. Default: all."
     )
 
 
@@ -135,6 +200,17 @@ class GPUPoolSpec(Spec):
         1800, description="A bound pod not running in this time, in seconds (image, volume): the same. Default: 1800."
     )
     scale_up: ScaleUp = Field(default_factory=ScaleUp, description="Letting an autoscaler add nodes.")
+    priority_classes: Annotated[list[PriorityAccess], Field(max_length=16)] | None = Field(
+        None,
+        description="Which PriorityClasses jobs may name here, by namespace; what any entry allows is allowed, all "
+        "else waits as Misconfigured. The default class of a kind is always allowed. Default: one entry for all "
+        "namespaces, whose ceiling is the higher of the values of the two default classes.",
+    )
+    default_quota: Limits | None = Field(
+        None,
+        description="What each namespace may use of the pool whose GPUQuota does not name it. Default: nothing of its "
+        "own, and no limit on borrowing.",
+    )
     stop_policy: Literal["None", "Hold", "HoldAndDrain"] = Field(
         "None", description="Hold: admit nothing new; HoldAndDrain: also stop what runs. Default: None."
     )

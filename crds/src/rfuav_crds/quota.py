@@ -7,9 +7,8 @@ from pydantic import Field
 from rfuav_crds.common import Label, Model, Spec
 from rfuav_crds.pool import ByKind
 from rfuav_crds.rules import Rule, listed_by
+from rfuav_crds.share import Limits
 from rfuav_crds.status import Conditions, Count
-
-Slots = Annotated[int, Field(ge=0, le=1_000_000)]
 
 QUOTA_NAME_RULE = Rule(
     cel="self.metadata.name == 'default'",
@@ -18,45 +17,17 @@ QUOTA_NAME_RULE = Rule(
 )
 
 
-class GpuShare(Spec):
-    """A namespace's share of a pool, in nvidia.com/gpu."""
-
-    rules = (
-        Rule(
-            cel="!has(self.lendingLimit) || self.lendingLimit <= self.nominal",
-            message="a namespace cannot lend more than its nominal share: write at most nominal",
-            field=".lendingLimit",
-            check=lambda g: g.lending_limit is None or g.lending_limit <= g.nominal,
-        ),
-    )
-
-    nominal: Slots = Field(0, description="GPU slots that are the namespace's own. Default: 0.")
-    borrowing_limit: Slots | None = Field(
-        None, description="GPU slots it may use beyond nominal while they are idle. Default: no limit."
-    )
-    lending_limit: Slots | None = Field(
-        None, description="GPU slots of its nominal share that others may borrow, at most nominal. Default: all."
-    )
-
-
-class PoolQuota(Spec):
+class PoolQuota(Limits):
     """What the namespace may use of one pool."""
 
     name: Label = Field(description="Name of the GPUPool.")
-    gpus: GpuShare = Field(default_factory=GpuShare, description="Share of the pool's GPU slots (nvidia.com/gpu).")
-    max_training_jobs: Slots | None = Field(
-        None, description="TrainingJobs with an admitted pod at a time. Default: no limit."
-    )
-    max_inference_jobs: Slots | None = Field(
-        None, description="InferenceJobs with an admitted pod at a time. Default: no limit."
-    )
 
 
 class GPUQuotaSpec(Spec):
     """Shares of pools. Everything may change."""
 
     pools: Annotated[list[PoolQuota], Field(min_length=1, max_length=64), listed_by("name")] = Field(
-        description="One entry a GPUPool. Required."
+        description="One entry a GPUPool; a pool that is not here gives its own defaultQuota. Required."
     )
     weight: Annotated[int, Field(ge=1, le=1000)] = Field(
         1, description="Share of the idle room among borrowers, 1 to 1000. Default: 1."

@@ -195,6 +195,9 @@ class JobStatus(Model):
         description="Admitted, PodsReady, Evicted, Suspended, Complete, Failed, GPUShared, Reconciling, Stalled.",
     )
     attempt: Count = Field(0, description="Attempts begun, from 1.")
+    priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] | None = Field(
+        None, description="Value of its PriorityClass when it was last admitted: what counts as long as it runs."
+    )
     assignments: Annotated[list[Assignment], Field(max_length=_SHARDS)] = Field(
         default_factory=list, description="Pods of the job and their nodes."
     )

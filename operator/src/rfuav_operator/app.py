@@ -11,7 +11,7 @@ What it asks of the API server (the chart grants exactly this):
 | trainingjobs/status, inferencejobs/status, gpupools/status, gpuquotas/status | patch | writer |
 | pods | list, watch, get, create, delete | reflector, writer |
 | services | create | writer |
-| nodes, resourcequotas, priorityclasses.scheduling.k8s.io | list, watch | reflectors |
+| nodes, namespaces, resourcequotas, priorityclasses.scheduling.k8s.io | list, watch | reflectors |
 | events.events.k8s.io | create, patch | events |
 | own namespace: leases | get, create, update | leader |
 | own namespace: secrets | get, create | tls |
@@ -224,6 +224,14 @@ class Operator:
                 read=decode.ResourceQuotaObject,
                 key=lambda read: (read.metadata.namespace, read.metadata.name),
                 value=decode.resource_quota,
+            ),
+            Reflector(
+                self._connection,
+                paths.NAMESPACES,
+                self.state.namespaces,
+                read=decode.Bare,
+                key=lambda read: read.metadata.name,
+                value=decode.namespace,
             ),
             Reflector(
                 self._connection,

@@ -15,6 +15,7 @@ from rfuav_operator.core.model import (
     JobStatus,
     Kind,
     ModelSource,
+    Namespace,
     Node,
     NodeName,
     PatchStatus,
@@ -25,6 +26,7 @@ from rfuav_operator.core.model import (
     PoolQuota,
     PoolSpec,
     Preemption,
+    PriorityAccess,
     PriorityClass,
     Quota,
     QuotaSpec,
@@ -108,6 +110,7 @@ def pool(name: str = "default", *, problems: tuple[str, ...] = (), **spec: Any) 
         ),
     )
     spec.setdefault("per_node_cpu", PerNodeCpu())
+    spec.setdefault("priority_classes", (PriorityAccess(ceiling=2**31 - 1),))
     return Pool(
         name=name,
         uid=Uid(f"pool-{name}"),
@@ -212,6 +215,7 @@ def snapshot(
     pools: Iterable[Pool] | None = None,
     quotas: Iterable[Quota] = (),
     resource_quotas: Iterable[ResourceQuota] = (),
+    namespaces: Iterable[Namespace] = (),
     **rest: Any,
 ) -> Snapshot:
     pods_of: dict[Uid, dict[str, Pod]] = {}
@@ -233,6 +237,7 @@ def snapshot(
         pools={p.name: p for p in ([pool()] if pools is None else pools)},
         quotas={q.namespace: q for q in quotas},
         resource_quotas={q.namespace: {q.name: q} for q in resource_quotas},
+        namespaces={n.name: n for n in namespaces},
         **rest,
     )
 

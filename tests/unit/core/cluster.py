@@ -447,7 +447,8 @@ class Cluster:
             mine = [h for h in after.values() if (h[0].spec.pool, h[0].namespace) == (pool_name, namespace)]
             new = [h for h in fresh.values() if (h[0].spec.pool, h[0].namespace) == (pool_name, namespace)]
             quota = self.quotas.get(namespace)
-            entry = next((e for e in quota.spec.pools if e.name == pool_name), PoolQuota()) if quota else PoolQuota()
+            default = self.pools[pool_name].spec.default_quota or PoolQuota()
+            entry = next((e for e in quota.spec.pools if e.name == pool_name), default) if quota else default
             used, limit = sum(gpus for _, gpus in mine), entry.gpus.borrowing_limit
             if limit is not None and any(gpus for _, gpus in new):
                 assert used <= entry.gpus.nominal + limit, f"{namespace} uses {used}"
@@ -481,7 +482,8 @@ class Cluster:
             if held is None:
                 continue
             owner = placement.pool_of(held, self.pools.values())
-            assert owner is not None
+            if owner is None:  # its pool was deleted: nothing new goes there
+                continue
             spec = self.pools[owner].spec
             tier = placement.tier_of(held, spec.per_gpu)
             most = {Kind.TRAINING: held.gpus * tier.training, Kind.INFERENCE: held.gpus * tier.inference}

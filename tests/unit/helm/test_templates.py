@@ -135,6 +135,7 @@ GRANTED = {
         "pods": {"get", "list", "watch", "create", "delete"},
         "services": {"create"},
         "nodes": {"list", "watch"},
+        "namespaces": {"list", "watch"},
         "resourcequotas": {"list", "watch"},
     },
     "scheduling.k8s.io": {"priorityclasses": {"list", "watch"}},

@@ -10,7 +10,7 @@ from unit.core.builders import DEFAULTS, job
 from unit.shell.fake_api import job_body, pod_body
 
 from rfuav_operator.core import podspec
-from rfuav_operator.core.model import Assignment, Kind, Landing, Phase, PodPhase
+from rfuav_operator.core.model import Assignment, Kind, Landing, Namespace, Phase, PodPhase
 from rfuav_operator.shell import decode
 
 
@@ -446,3 +446,36 @@ def test_a_pool_whose_numbers_cannot_be_read_admits_nothing(spec):
     read = decode.pool({"metadata": {"name": "default", "uid": "u", "resourceVersion": "1"}, "spec": spec})
     assert read.spec.stop_policy == "Hold"
     assert "spec cannot be read" in read.problems[0]
+
+
+def test_what_is_read_of_a_pools_limits():
+    body = {
+        "metadata": {"name": "p", "uid": "u", "resourceVersion": "1", "generation": 1},
+        "spec": {
+            "priorityClasses": [
+                {
+                    "names": ["urgent"],
+                    "ceiling": -5,
+                    "namespaceSelector": {
+                        "matchLabels": {"team": "a"},
+                        "matchExpressions": [{"key": "tier", "operator": "In", "values": ["gold"]}],
+                    },
+                }
+            ],
+            "defaultQuota": {"gpus": {"nominal": 1, "borrowingLimit": 2}, "maxTrainingJobs": 3},
+        },
+    }
+    spec = decode.pool(body).spec
+    (access,) = spec.priority_classes
+    assert (access.names, access.ceiling) == (("urgent",), -5)
+    assert access.namespace_selector.selects(Namespace(name="x", labels={"team": "a", "tier": "gold"}))
+    assert not access.namespace_selector.selects(Namespace(name="x", labels={"team": "a"}))
+    assert (spec.default_quota.gpus.borrowing_limit, spec.default_quota.max_training_jobs) == (2, 3)
+    assert decode.pool(body | {"spec": {}}).spec.priority_classes is None
+
+
+def test_a_pool_that_cannot_be_read_keeps_its_nodes_and_takes_nothing_new():
+    body = {"metadata": {"name": "p", "uid": "u", "resourceVersion": "1", "generation": 1}}
+    held = decode.pool(body | {"spec": {"nodeSelector": {"lab": "a"}, "queueing": {}}})
+    assert held.problems
+    assert (held.spec.node_selector, held.spec.stop_policy) == ({"lab": "a"}, "Hold")

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 from unit.shell.fake_api import job_body, pod_body
 
-from rfuav_operator.core.model import Defaults, Kind, Node, NodeName, Phase, Uid
+from rfuav_operator.core.model import Defaults, Kind, Namespace, Node, NodeName, Phase, Uid
 from rfuav_operator.shell import ingest
 from rfuav_operator.shell.state import ClusterState
 
@@ -220,3 +220,21 @@ def test_a_node_that_changes_wakes_the_jobs_on_it():
     assert dirt(held) == (set(), set(), False)
     held.nodes.put("n1", 3, replace(node, ready=False))
     assert dirt(held) == ({U1}, {"n1"}, True)
+
+
+def test_a_namespace_that_comes_or_changes_has_its_own_jobs_decided_again():
+    held = state()
+    put_job(held)
+    namespace = held.job(U1).namespace  # type: ignore[union-attr]
+    known = Namespace(name=namespace, labels={"tier": "gold"})
+    dirt(held)
+    held.namespaces.put(namespace, 5, known)
+    assert held.snapshot().namespaces == {namespace: known}
+    assert dirt(held)[0] == {U1}
+    held.namespaces.put(namespace, 6, known)
+    held.namespaces.put("other", 7, Namespace(name="other", labels={}))
+    assert not dirt(held)[0]
+    held.namespaces.put(namespace, 8, Namespace(name=namespace, labels={}))
+    assert dirt(held)[0] == {U1}
+    held.namespaces.remove(namespace, 9)
+    assert set(held.snapshot().namespaces) == {"other"}

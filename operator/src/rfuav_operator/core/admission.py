@@ -14,7 +14,8 @@ from rfuav_operator.core.gates import Gates
 from rfuav_operator.core.model import Job, NodeName, Snapshot, Uid
 from rfuav_operator.core.plan import Plan, PoolPlan, claims
 from rfuav_operator.core.preemption import Ground, Preemption, is_on
-from rfuav_operator.core.queues import Key, Queues, priority
+from rfuav_operator.core.priorities import priority
+from rfuav_operator.core.queues import Key, Queues
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.ready import not_ready, ready_units, wants_room
 from rfuav_operator.core.reasons import Reason
@@ -154,7 +155,7 @@ class Admission:
                 self._grounds[name].runners.grow(now)
             if queue is None or not (queue.groups or queue.gated):
                 continue
-            limits = Quotas(name, snapshot, self.usage, rooms.rooms.values())
+            limits = Quotas(name, snapshot, self.usage, rooms.rooms.values(), self.queues.namespaces(name))
             ground = self._grounds.get(name)
             preemption = None
             if ground is not None:

@@ -48,7 +48,7 @@ def admit_in_order(at: PoolPlan) -> None:
         if not chosen and refusal is None and at.may_scale_up(need):
             chosen = _without_node(at, job, need)
         if chosen:
-            job = at.jobs[job.uid] = replace(job, status=_admit(job, chosen, at.now))
+            job = at.jobs[job.uid] = replace(job, status=_admit(job, chosen, key.priority, at.now))
             at.result.statuses[job.uid] = job.status
             at.result.create.setdefault(job.uid, []).extend(chosen)
             at.result.moved[job.uid] = None
@@ -144,8 +144,8 @@ def _without_node(at: PoolPlan, job: Job, need: Need) -> list[Assignment]:
 # --- what is written
 
 
-def _admit(job: Job, admitted: list[Assignment], now: datetime) -> JobStatus:
-    """The record of one more unit that stands before any pod of it does: attempt, assignment, Admitted."""
+def _admit(job: Job, admitted: list[Assignment], priority: int, now: datetime) -> JobStatus:
+    """The record of one more unit that stands before any pod of it does: attempt, assignment, priority, Admitted."""
     at = now.replace(microsecond=0)
     status, shard = job.status, admitted[0].shard
     status = progress.begin_attempt(status, shard, job.kind)
@@ -168,6 +168,7 @@ def _admit(job: Job, admitted: list[Assignment], now: datetime) -> JobStatus:
         reason=status.reason if running else "Starting",
         message=status.message if running else message,
         conditions=settled,
+        priority=priority,
         assignments=(*status.assignments, *admitted),
         queue=None,
         admitted_at=status.admitted_at if running else at,

@@ -10,7 +10,8 @@ from rfuav_operator.core import conditions, placement, reasons
 from rfuav_operator.core.model import Job, NodeName, Phase
 from rfuav_operator.core.placement import Holder, Need, Room
 from rfuav_operator.core.plan import PoolPlan, claims
-from rfuav_operator.core.queues import age_of, priority
+from rfuav_operator.core.priorities import priority
+from rfuav_operator.core.queues import age_of
 from rfuav_operator.core.reasons import Reason
 from rfuav_operator.core.victims import Victim, stopped
 

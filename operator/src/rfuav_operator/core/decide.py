@@ -23,27 +23,39 @@ from rfuav_operator.core.model import (
     CreatePod,
     DeleteJob,
     DeletePod,
+    GpuTier,
     Job,
     JobStatus,
     NodeName,
     PatchLimitsStatus,
     PatchStatus,
+    PerNodeCpu,
     Phase,
     Pod,
     PoolSpec,
     Report,
+    ScaleUp,
     Snapshot,
     Uid,
 )
 from rfuav_operator.core.placement import Need, need_of
 from rfuav_operator.core.plan import Plan
-from rfuav_operator.core.queues import Alarms, age_of, priority
+from rfuav_operator.core.priorities import priority
+from rfuav_operator.core.queues import Alarms, age_of
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.usage import Usage, planned
 
 _OVERDUE = timedelta(seconds=30)  # when to look again at what was due and whose effect was not seen yet
 _LIMITS_EVERY = timedelta(seconds=1)  # how often the status of pools and quotas is made anew
-_NO_POOL = PoolSpec()
+_FOR_EVER = 10**9  # seconds
+# The terms of what was admitted to a pool that is missing, or not to be read: nothing runs out until it is back.
+_NO_POOL = PoolSpec(
+    per_gpu=(GpuTier(training=1000, inference=1000),),
+    per_node_cpu=PerNodeCpu(training=1000, inference=1000),
+    schedule_timeout_seconds=_FOR_EVER,
+    start_timeout_seconds=_FOR_EVER,
+    scale_up=ScaleUp(timeout_seconds=_FOR_EVER),
+)
 _NO_PODS: Mapping[str, Pod] = {}
 
 
@@ -260,6 +272,7 @@ class _Steps:
             creating=snapshot.creating.get(job.uid, frozenset()),
             nodes=snapshot.nodes,
             pool=_pool_spec(job, snapshot),
+            pool_missing=_pool_missing(job, snapshot),
             defaults=snapshot.defaults,
             reports=self._reports.get(job.uid, ()),
             rejected=snapshot.rejected.get(job.uid, ""),
@@ -310,13 +323,21 @@ class _Steps:
             return False
         if pool is None:
             return True
-        quotas = Quotas(pool.name, self._snapshot, usage, usage.rooms[pool.name].values())
+        teams = self._admission.queues.namespaces(pool.name)
+        quotas = Quotas(pool.name, self._snapshot, usage, usage.rooms[pool.name].values(), teams)
         return quotas.refuses(job.namespace, need, started=bool(usage.holds(job.uid))) is None
 
 
 def _pool_spec(job: Job, snapshot: Snapshot) -> PoolSpec:
+    return _NO_POOL if _pool_missing(job, snapshot) else snapshot.pools[job.spec.pool].spec
+
+
+def _pool_missing(job: Job, snapshot: Snapshot) -> str:
+    """Why the terms of the job's pool are not known; empty: they are."""
     pool = snapshot.pools.get(job.spec.pool)
-    return _NO_POOL if pool is None else pool.spec
+    if pool is None:
+        return "does not exist"
+    return "cannot be read" if pool.problems else ""
 
 
 def _moves_queue(old: Job, new: Job) -> bool:

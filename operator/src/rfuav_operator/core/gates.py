@@ -5,9 +5,8 @@ They depend on the job, its pool, its namespace's quota and the TrainingJobs, wh
 
 from collections.abc import Mapping
 
-from rfuav_operator.core import placement, reasons
+from rfuav_operator.core import placement, priorities, reasons
 from rfuav_operator.core.model import Job, Kind, Pool, Snapshot, Uid
-from rfuav_operator.core.queues import priority
 from rfuav_operator.core.reasons import Reason
 
 HOLDS = ("Hold", "HoldAndDrain")
@@ -99,9 +98,8 @@ def _problem(job: Job, pool: Pool, snapshot: Snapshot) -> str:
         return "; ".join(job.problems)
     if pool.problems:
         return f"pool {pool.name}: {'; '.join(pool.problems)}"
-    if priority(job, snapshot) is None:
-        known = ", ".join(sorted(snapshot.priority_classes)) or "none"
-        return f"spec.priorityClassName: PriorityClass {job.spec.priority_class_name} does not exist; existing: {known}"
+    if named := priorities.problem(job, pool, snapshot):
+        return named
     if not job.spec.image and not snapshot.defaults.image:
         return "no image: write spec.image, or set the operator's default trainer image"
     try:

@@ -33,6 +33,7 @@ SUSPENDED = "Suspended"
 DRAIN = "HoldAndDrain"
 DRAINED = "PoolDrained"
 RESTARTED = "RestartedTogether"
+NO_SUCH_POOL = "NoSuchPool"
 _KEPT_FAILURES = 5
 _SHOWN_NODES = 3
 _MESSAGE_LIMIT = 1024
@@ -46,6 +47,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     creating: Collection[str]
     nodes: Mapping[NodeName, Node]
     pool: PoolSpec
+    pool_missing: str = ""  # why its terms are not known: admitted pods go on then, and none is made
     defaults: Defaults
     reports: Sequence[Report] = ()
     rejected: str = ""
@@ -258,7 +260,8 @@ class _Step:
             self._fail(a, classify.rejected(self.facts.rejected), None)
         elif not self.job.spec.suspend:  # recorded, not made: the create was lost, or the operator was
             self.kept.append(a)
-            self.create.append(a)
+            if not self.facts.pool_missing:  # where there is room for it is not known until the pool is back
+                self.create.append(a)
 
     def _watch(self, a: Assignment, pod: Pod) -> None:
         """A pod that lives: started, or waiting, perhaps for too long."""
@@ -545,6 +548,9 @@ class _Step:
         waiting = [(a, self.facts.pods.get(a.pod)) for a in held if a.started_at is None]
         for a, pod in waiting:
             if pod is None:
+                if self.facts.pool_missing and a.pod not in self.facts.creating:
+                    what = f"pool {self.job.spec.pool} {self.facts.pool_missing}"
+                    return NO_SUCH_POOL, f"{what}; pod {a.pod} is made once it is there again"
                 continue
             if pod.unschedulable and pod.node is None:
                 return "Unschedulable", f"pod {a.pod}: {pod.unschedulable}"

@@ -31,7 +31,7 @@ def statuses(
                 waiting[pool_name, job.namespace, job.kind] += 1
     borrowed: dict[str, int] = defaultdict(int)
     for (pool_name, namespace), share in admission.usage.shares.items():
-        nominal = entry_of(snapshot.quotas.get(namespace), pool_name).gpus.nominal
+        nominal = entry_of(namespace, pool_name, snapshot).gpus.nominal
         borrowed[pool_name] += max(0, share.gpus - nominal)
     for name, pool in snapshot.pools.items():
         running: Counter[Kind] = Counter()

@@ -163,6 +163,7 @@ class JobStatus(Wire, frozen=True, kw_only=True):
     message: str = ""
     conditions: tuple[Condition, ...] = ()
     attempt: int = 0
+    priority: int | None = None  # value of its PriorityClass when it was last admitted; counts as long as it is
     assignments: tuple[Assignment, ...] = ()
     queue: Queue | None = None
     progress: Progress | None = None
@@ -431,35 +432,6 @@ class ScaleUp(Wire, frozen=True, kw_only=True):
     timeout_seconds: int = 900
 
 
-class PoolSpec(Wire, frozen=True, kw_only=True):
-    """GPUPool.spec; behaviour that comes later is reported by `problems` of the pool."""
-
-    node_selector: dict[str, str] = {}
-    per_gpu: tuple[GpuTier, ...] = msgspec.field(default=(), name="perGPU")
-    per_node_cpu: PerNodeCpu = msgspec.field(default=PerNodeCpu(), name="perNodeCPU")
-    gpu_sharing: GpuSharing | None = None
-    queueing: str = "BestEffortFIFO"
-    placement: str = "Pack"
-    preemption: Preemption = Preemption()
-    starvation_seconds: int = 1800
-    scale_up: ScaleUp = ScaleUp()
-    schedule_timeout_seconds: int = 300
-    start_timeout_seconds: int = 1800
-    stop_policy: str = "None"
-
-
-class Pool(msgspec.Struct, frozen=True, kw_only=True):
-    """A GPUPool."""
-
-    name: str
-    uid: Uid
-    resource_version: str
-    generation: int
-    spec: PoolSpec
-    status: Mapping[str, Any] = {}
-    problems: tuple[str, ...] = ()
-
-
 class GpuShare(Wire, frozen=True, kw_only=True):
     """A namespace's share of a pool, in GPU slots; None: no limit."""
 
@@ -475,6 +447,82 @@ class PoolQuota(Wire, frozen=True, kw_only=True):
     gpus: GpuShare = GpuShare()
     max_training_jobs: int | None = None
     max_inference_jobs: int | None = None
+
+
+class LabelRequirement(Wire, frozen=True, kw_only=True):
+    """A condition on one label."""
+
+    key: str
+    operator: str  # In | NotIn | Exists | DoesNotExist
+    values: tuple[str, ...] = ()
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """Whether these labels meet it, as in every Kubernetes selector; an operator that is not known: no."""
+        value = labels.get(self.key)
+        match self.operator:
+            case "In":
+                return value in self.values
+            case "NotIn":
+                return value not in self.values
+            case "Exists":
+                return value is not None
+            case "DoesNotExist":
+                return value is None
+        return False
+
+
+class NamespaceSelector(Wire, frozen=True, kw_only=True):
+    """Which namespaces are meant, by their labels."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: tuple[LabelRequirement, ...] = ()
+
+    def selects(self, namespace: Namespace | None) -> bool:
+        """Whether this namespace is meant; one that was not read (None) is not."""
+        return (
+            namespace is not None
+            and all(namespace.labels.get(key) == value for key, value in self.match_labels.items())
+            and all(one.holds(namespace.labels) for one in self.match_expressions)
+        )
+
+
+class PriorityAccess(Wire, frozen=True, kw_only=True):
+    """Which PriorityClasses the jobs of some namespaces may name: these, and all up to the ceiling."""
+
+    names: tuple[str, ...] = ()
+    ceiling: int | None = None
+    namespace_selector: NamespaceSelector | None = None  # None: all
+
+
+class PoolSpec(Wire, frozen=True, kw_only=True):
+    """GPUPool.spec; behaviour that comes later is reported by `problems` of the pool."""
+
+    node_selector: dict[str, str] = {}
+    per_gpu: tuple[GpuTier, ...] = msgspec.field(default=(), name="perGPU")
+    per_node_cpu: PerNodeCpu = msgspec.field(default=PerNodeCpu(), name="perNodeCPU")
+    gpu_sharing: GpuSharing | None = None
+    queueing: str = "BestEffortFIFO"
+    placement: str = "Pack"
+    preemption: Preemption = Preemption()
+    starvation_seconds: int = 1800
+    scale_up: ScaleUp = ScaleUp()
+    schedule_timeout_seconds: int = 300
+    start_timeout_seconds: int = 1800
+    priority_classes: tuple[PriorityAccess, ...] | None = None  # None: all up to the defaults of the kinds
+    default_quota: PoolQuota | None = None  # of namespaces whose GPUQuota does not name the pool
+    stop_policy: str = "None"
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """A GPUPool."""
+
+    name: str
+    uid: Uid
+    resource_version: str
+    generation: int
+    spec: PoolSpec
+    status: Mapping[str, Any] = {}
+    problems: tuple[str, ...] = ()
 
 
 class QuotaSpec(Wire, frozen=True, kw_only=True):
@@ -515,6 +563,13 @@ class PriorityClass(msgspec.Struct, frozen=True, kw_only=True):
     value: int
 
 
+class Namespace(msgspec.Struct, frozen=True, kw_only=True):
+    """A Namespace, by whose labels a pool may select it."""
+
+    name: str
+    labels: Mapping[str, str]
+
+
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     """The operator's settings that the rules read."""
 
@@ -548,6 +603,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     defaults: Defaults
     quotas: Mapping[str, Quota] = {}  # by namespace
     resource_quotas: Mapping[str, Mapping[str, ResourceQuota]] = {}  # namespace -> name -> quota
+    namespaces: Mapping[str, Namespace] = {}
     # The API server's own words on a create it answered with 403 or 422; cleared when the job's status changes.
     rejected: Mapping[Uid, str] = {}
     # Pods of ours that were seen and are there no more, by job, while its status names them. Others that are absent

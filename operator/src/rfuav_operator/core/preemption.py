@@ -18,7 +18,7 @@ from heapq import heappop, heappush
 from rfuav_operator.core.clearable import Clearable, Left
 from rfuav_operator.core.model import Job, Kind, NodeName, Pool, Snapshot
 from rfuav_operator.core.placement import Held, Holder, Need, Room
-from rfuav_operator.core.queues import priority
+from rfuav_operator.core.priorities import priority
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.runners import Runners
 from rfuav_operator.core.shapes import Kept, PoolRooms

@@ -11,7 +11,7 @@ from datetime import datetime
 from heapq import heapify, heappop, heappush
 from typing import Generic, NamedTuple, TypeVar
 
-from rfuav_operator.core.model import Job, Kind, Snapshot, Uid
+from rfuav_operator.core.model import Job, Uid
 from rfuav_operator.core.placement import Need
 from rfuav_operator.core.reasons import Reason
 
@@ -134,6 +134,11 @@ class Queues:
         pool, key, _ = self._places.get(uid, ("", None, None))
         return None if key is None else self.pools[pool].groups.get(key)
 
+    def namespaces(self, pool: str) -> set[str]:
+        """Those with jobs that wait for GPUs of a pool."""
+        queue = self.pools.get(pool)
+        return set() if queue is None else {key.namespace for key in queue.buckets if key.gpu}
+
     def remove(self, uid: Uid) -> None:
         """Take a job out of its queue."""
         place = self._places.pop(uid, None)
@@ -152,20 +157,6 @@ class Queues:
 def age_of(job: Job) -> Age:
     """By what jobs of one priority and namespace are ordered: when they queued, then UID, so that no two are equal."""
     return job.status.queued_at or job.created, job.created, job.uid
-
-
-def priority(job: Job, snapshot: Snapshot) -> int | None:
-    """The value that orders the job; None: it names a PriorityClass that does not exist."""
-    defaults = snapshot.defaults
-    if job.spec.priority_class_name:
-        named = snapshot.priority_classes.get(job.spec.priority_class_name)
-        return None if named is None else named.value
-    if job.kind is Kind.TRAINING:
-        name, otherwise = defaults.training_priority_class, defaults.training_priority
-    else:
-        name, otherwise = defaults.inference_priority_class, defaults.inference_priority
-    found = snapshot.priority_classes.get(name)
-    return otherwise if found is None else found.value
 
 
 class Alarms(Generic[K]):

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from rfuav_operator.core import quantity
-from rfuav_operator.core.model import Job, Kind, PoolQuota, Quota, Snapshot
+from rfuav_operator.core.model import Job, Kind, PoolQuota, Snapshot
 from rfuav_operator.core.placement import Held, Need, Room
 from rfuav_operator.core.reasons import EXCEEDS_MAX_QUOTA, WAITING_FOR_QUOTA, Reason, needs
 from rfuav_operator.core.usage import Usage, planned
@@ -24,31 +24,52 @@ RESOURCE_KEYS = (*_GPU_KEYS, *_CPU_KEYS, *_MEMORY_KEYS, *_POD_KEYS)
 """What of a ResourceQuota is honoured before a pod is created; the rest is left to the API server."""
 
 
-def entry_of(quota: Quota | None, pool: str) -> PoolQuota:
-    """A quota's entry for a pool; without one: nothing of its own, and no limit."""
-    if quota is None:
-        return _NONE
-    return next((entry for entry in quota.spec.pools if entry.name == pool), _NONE)
+def entry_of(namespace: str, pool: str, snapshot: Snapshot) -> PoolQuota:
+    """What a namespace may use of a pool: its GPUQuota's entry, else the pool's default.
+
+    Without either: nothing of its own, and no limit.
+    """
+    quota, held = snapshot.quotas.get(namespace), snapshot.pools.get(pool)
+    entries = () if quota is None else quota.spec.pools
+    default = held.spec.default_quota if held is not None else None
+    return next((entry for entry in entries if entry.name == pool), default or _NONE)
 
 
 class Quotas:
-    """The quotas of one pool during one plan."""
+    """The quotas of one pool during one plan.
 
-    def __init__(self, pool: str, snapshot: Snapshot, usage: Usage, rooms: Iterable[Room]) -> None:
+    Args:
+        pool: its name.
+        snapshot: the state of now.
+        usage: who holds which room.
+        rooms: of the pool's nodes.
+        waiting: namespaces with jobs that wait for the pool.
+    """
+
+    def __init__(
+        self, pool: str, snapshot: Snapshot, usage: Usage, rooms: Iterable[Room], waiting: Iterable[str] = ()
+    ) -> None:
         self._pool = pool
         self._snapshot = snapshot
         self._usage = usage
-        self._entries = {ns: entry_of(quota, pool) for ns, quota in snapshot.quotas.items()}
+        at_work = self._at_work(waiting)
+        self._entries = {ns: entry_of(ns, pool, snapshot) for ns in {*snapshot.quotas, *at_work}}
         self._keeping = {
             ns: entry.gpus.nominal - entry.gpus.lending_limit
             for ns, entry in self._entries.items()
             if entry.gpus.lending_limit is not None and entry.gpus.nominal > entry.gpus.lending_limit
+            if entry.name or ns in at_work
         }
         self._capacity = (
             sum(r.node.gpu_slots - r.foreign_gpus for r in rooms if r.takes_gpu_jobs) if self._keeping else 0
         )
         self._promised: dict[str, list[Held]] = defaultdict(list)  # by namespace
         self._promised_jobs: Counter[tuple[str, Kind]] = Counter()
+
+    def _at_work(self, waiting: Iterable[str]) -> set[str]:
+        """Namespaces with jobs in the pool: for the others, the pool's default keeps nothing back."""
+        holding = {ns for (pool, ns), share in self._usage.shares.items() if pool == self._pool and share.gpus > 0}
+        return holding.union(waiting)
 
     def promise(self, job: Job, need: Need) -> None:
         """Count a blocked job for whom room is kept as if it ran: what it will use is not given to others."""
@@ -61,8 +82,11 @@ class Quotas:
         return self._usage.share(self._pool, namespace).gpus + promised
 
     def entry(self, namespace: str) -> PoolQuota:
-        """What the namespace's GPUQuota says of this pool."""
-        return self._entries.get(namespace, _NONE)
+        """What the namespace may use of this pool."""
+        found = self._entries.get(namespace)
+        if found is None:
+            found = self._entries[namespace] = entry_of(namespace, self._pool, self._snapshot)
+        return found
 
     def borrowed(self, namespace: str) -> int:
         """GPU slots that it holds beyond its nominal share."""
@@ -158,10 +182,11 @@ class Quotas:
 
 def never(pool: str, namespace: str, need: Need, snapshot: Snapshot) -> Reason | None:
     """Why the namespace may never run this shape in the pool, however idle it is; None: it may."""
-    entry = entry_of(snapshot.quotas.get(namespace), pool)
+    entry = entry_of(namespace, pool, snapshot)
     gpus, most = entry.gpus, _most_jobs(entry, need.kind)
     if most == 0:
-        text = f"namespace {namespace} may run no {_word(need.kind)} jobs in pool {pool} (GPUQuota)"
+        source = "GPUQuota" if entry.name else "the pool's defaultQuota"
+        text = f"namespace {namespace} may run no {_word(need.kind)} jobs in pool {pool} ({source})"
         return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
     if gpus.borrowing_limit is not None and need.total_gpus > gpus.nominal + gpus.borrowing_limit:
         text = (

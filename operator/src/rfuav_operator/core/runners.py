@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from rfuav_operator.core.model import Assignment, Job, Kind, NodeName, Pool, Snapshot, Uid
 from rfuav_operator.core.placement import Held, Holder, is_active
-from rfuav_operator.core.queues import Alarms, priority
+from rfuav_operator.core.priorities import priority
+from rfuav_operator.core.queues import Alarms
 
 Place = tuple[float, NodeName, str, Uid]
 

@@ -25,6 +25,7 @@ from rfuav_operator.core.model import (
     JobStatus,
     Kind,
     Landing,
+    Namespace,
     Node,
     NodeName,
     Pod,
@@ -449,6 +450,11 @@ def _gpu_problem(room: Mapping[str, str]) -> str:
     return ""
 
 
+def namespace(read: Bare) -> Namespace:
+    """A Namespace."""
+    return Namespace(name=read.metadata.name, labels=read.metadata.labels or {})
+
+
 def priority_class(read: PriorityClassObject) -> PriorityClass:
     """A PriorityClass."""
     return PriorityClass(name=read.metadata.name, value=read.value)
@@ -501,7 +507,7 @@ def pool(body: Mapping[str, Any]) -> Pool:
         decoded = msgspec.convert(spec, PoolSpec)
         _check_numbers(decoded)
     except ValueError as error:
-        decoded, problems = PoolSpec(stop_policy="Hold"), (f"spec cannot be read: {error}", *problems)
+        decoded, problems = _nodes_of(spec), (f"spec cannot be read: {error}", *problems)
     return Pool(
         name=meta.name,
         uid=Uid(meta.uid),
@@ -519,6 +525,15 @@ def _check_numbers(spec: PoolSpec) -> None:
     sharing = spec.gpu_sharing
     if sharing is not None and (sharing.replicas < 1 or quantity.whole(sharing.memory) < 1):
         raise ValueError("gpuSharing: write replicas of at least 1 and the memory of one GPU, as in 24Gi")
+
+
+def _nodes_of(spec: Mapping[str, Any]) -> PoolSpec:
+    """What a pool whose spec cannot be read still is: its nodes are no other pool's, and take nothing new."""
+    try:
+        selector = msgspec.convert(spec.get("nodeSelector") or {}, dict[str, str])
+    except msgspec.ValidationError:
+        selector = {}
+    return PoolSpec(stop_policy="Hold", node_selector=selector)
 
 
 def quota(body: Mapping[str, Any]) -> Quota:

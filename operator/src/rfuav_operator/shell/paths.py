@@ -11,6 +11,7 @@ POOLS, QUOTAS = "gpupools", "gpuquotas"
 
 PODS = "/api/v1/pods"
 NODES = "/api/v1/nodes"
+NAMESPACES = "/api/v1/namespaces"
 RESOURCE_QUOTAS = "/api/v1/resourcequotas"
 PRIORITY_CLASSES = "/apis/scheduling.k8s.io/v1/priorityclasses"
 

@@ -18,6 +18,7 @@ from rfuav_operator.core.model import (
     JobStatus,
     Kind,
     Landing,
+    Namespace,
     Node,
     NodeName,
     Pod,
@@ -61,6 +62,7 @@ class ClusterState:
         self.quotas: Cache[str, Quota] = Cache(self._quota_changed)
         self.resource_quotas: Cache[tuple[str, str], ResourceQuota] = Cache(self._resource_quota_changed)
         self.priority_classes: Cache[str, PriorityClass] = Cache(self._priority_class_changed)
+        self.namespaces: Cache[str, Namespace] = Cache(self._namespace_changed)
         self._read: dict[Uid, Job] = {}  # as the API server holds them
         self._planned: dict[Uid, JobStatus] = {}  # decided, not yet seen back
         self._effective: dict[Uid, Job] = {}  # read, with the planned status over it
@@ -76,6 +78,7 @@ class ClusterState:
         self._quotas: dict[str, Quota] = {}  # the same, by namespace
         self._resource_quotas: dict[str, dict[str, ResourceQuota]] = {}
         self._priority_classes: dict[str, PriorityClass] = {}
+        self._namespaces: dict[str, Namespace] = {}
         self._dependents: dict[tuple[str, str], set[Uid]] = defaultdict(set)  # by the TrainingJob they wait for
         self._dirty: set[Uid] = set()
         self._dirty_nodes: set[NodeName] = set()
@@ -97,6 +100,7 @@ class ClusterState:
             quotas=self._quotas,
             resource_quotas=self._resource_quotas,
             priority_classes=self._priority_classes,
+            namespaces=self._namespaces,
             defaults=self.defaults,
             rejected=self._rejected,
             gone=self._gone,
@@ -380,6 +384,16 @@ class ClusterState:
             del self._priority_classes[old.name]
         if old != new:
             self.touch_all()
+
+    def _namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
+        namespace = new or old
+        if namespace is None or old == new:
+            return
+        if new is not None:
+            self._namespaces[new.name] = new
+        else:
+            del self._namespaces[namespace.name]
+        self.touch([uid for uid, job in self._effective.items() if job.namespace == namespace.name])
 
 
 def _room(pod: Pod | None) -> tuple[object, ...] | None:
