@@ -14,6 +14,7 @@ DELAYS = (3.0, 8.0, 20.0, 45.0, 90.0, None)  # seconds until a machine is there;
 MOST = 3  # machines at a time
 SHARED = 0.5  # share of pods that are expected to find room on a machine that comes for another
 PLUGIN = 3.0  # seconds until a new machine's device plugin offers its slots
+LABELS = (0.0, 0.0, 2.0, 4.0, 15.0)  # seconds until feature discovery has labelled it; 0: it comes with its labels
 IDLE = 30.0  # seconds between two looks at whether a machine is idle; twice: it goes
 
 
@@ -65,6 +66,9 @@ class Autoscaler:
         if slots:
             self.world.machines.resize(name, 0)
             self.world.after(PLUGIN, self.world.machines.resize, name, slots)
+            if late := random.Random(f"{self.world.seed}/labels/{name}").choice(LABELS):
+                self.world.machines.label(name, gpus=False)
+                self.world.after(late, self.world.machines.label, name)
         self.world.after(IDLE, lambda: self._look(name, idle=False))
 
     def _look(self, name: str, *, idle: bool) -> None:
