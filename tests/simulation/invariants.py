@@ -11,8 +11,8 @@ from simulation.api import Target
 from simulation.server import JOBS, Change, Object
 from simulation.truth import (
     GPU,
-    GROUP,
     TERMINAL,
+    Asked,
     Limits,
     Truth,
     asked,
@@ -238,26 +238,24 @@ def _too_much(truth: Truth, node: str, names: list[str], mine: list[Limits]) -> 
 
 
 def _use_of_job(change: Change) -> Limits:
-    resources, training = change.new["spec"]["resources"], change.resource == "trainingjobs"
+    resources = change.new["spec"]["resources"]
     requests = {k: resources[k] for k in ("cpu", "memory")} | {GPU: str(resources["gpus"])}
-    pod = {
-        "metadata": {
-            "labels": {f"{GROUP}/kind": "TrainingJob" if training else "InferenceJob"},
-            "ownerReferences": [{"uid": "x", "controller": True, "apiVersion": GROUP}],
-        },
-        "spec": {"containers": [{"resources": {"requests": requests}}]},
-    }
-    return _use(pod)
+    kind = "TrainingJob" if change.resource == "trainingjobs" else "InferenceJob"
+    return _use_as(kind, asked({"spec": {"containers": [{"resources": {"requests": requests}}]}}), ours=True)
 
 
 def _use(pod: Object) -> Limits:
-    needs, ours, training = asked(pod), bool(owner_of(pod)), label(pod, "kind") == "TrainingJob"
+    return _use_as(label(pod, "kind"), asked(pod), ours=bool(owner_of(pod)))
+
+
+def _use_as(kind: str, needs: Asked, *, ours: bool) -> Limits:
+    """What counts of a pod: its GPUs by the kind that it is labelled with, whoever it belongs to."""
     return Limits(
-        training=needs.gpus * (ours and training),
-        inference=needs.gpus * (ours and not training),
+        training=needs.gpus * (kind == "TrainingJob"),
+        inference=needs.gpus * (kind == "InferenceJob"),
         slots=needs.gpus,
-        training_jobs=int(ours and training and not needs.gpus),
-        inference_jobs=int(ours and not training and not needs.gpus),
+        training_jobs=int(ours and kind == "TrainingJob" and not needs.gpus),
+        inference_jobs=int(ours and kind == "InferenceJob" and not needs.gpus),
         cpu_milli=needs.cpu_milli,
         memory=needs.memory,
     )
@@ -303,6 +301,23 @@ def _others_of_unit(truth: Truth, uid: str, index: int | None, name: str) -> lis
         and index in (None, unit_of(pod)[1])
         and truth.live(pod)
     ]
+
+
+def one_writes_to_an_output(truth: Truth, change: Change) -> Verdict:
+    """No pod of a job is made while one of an earlier job of its name, gone or orphaned, may still write there."""
+    if not _is_new_pod_of_ours(truth, change):
+        return None
+    key, job = change.key, label(change.new, "job")
+    others = [
+        pod["metadata"]["name"]
+        for pod in truth.server.all("pods")
+        if pod["metadata"]["namespace"] == key[0]
+        and label(pod, "job") == job
+        and label(pod, "kind")
+        and label(pod, "job-uid") != owner_of(change.new)
+        and truth.live(pod)
+    ]
+    return f"pod {key[1]} was created while {', '.join(others)} may write to its output" if others else None
 
 
 def stopped_for_a_reason(truth: Truth, change: Change) -> Verdict:
@@ -441,6 +456,7 @@ CHANGES: list[Callable[[Truth, Change], Verdict]] = [
     nothing_young_is_stopped_for_another,
     no_attempt_beside_another,
     one_live_pod_a_unit,
+    one_writes_to_an_output,
     stopped_for_a_reason,
     terminal_stays,
     attempts_only_grow,

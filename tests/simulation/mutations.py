@@ -14,7 +14,7 @@ from unittest.mock import patch
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_operator.core import lifecycle, podspec, progress
+from rfuav_operator.core import lifecycle, podspec, progress, ready
 from rfuav_operator.core.decide import Scheduler
 from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Phase, Pod, Snapshot, Uid
 from rfuav_operator.core.placement import Held
@@ -81,6 +81,18 @@ def tried_again_beside_the_old() -> Iterator[None]:
 @mutation
 def pods_of_others_do_not_count() -> Iterator[None]:
     with _told(lambda seen: replace(seen, foreign={})):
+        yield
+
+
+@mutation
+def orphans_are_any_other_pods() -> Iterator[None]:
+    """What a pod's label says of its kind does not count once no job owns it."""
+
+    def change(seen: Snapshot) -> Snapshot:
+        foreign = {node: tuple(replace(pod, kind=None) for pod in pods) for node, pods in seen.foreign.items()}
+        return replace(seen, foreign=foreign)
+
+    with _told(change):
         yield
 
 
@@ -393,6 +405,20 @@ def labels_make_owners() -> Iterator[None]:
         return Uid(uid) if uid else None
 
     with patch.object(decode, "_job_of", job_of):
+        yield
+
+
+@mutation
+def copies_are_owned_too() -> Iterator[None]:
+    """A pod of another namespace belongs to the job whose UID it names."""
+    with patch.object(ClusterState, "_is_own", lambda *_: True):
+        yield
+
+
+@mutation
+def outputs_are_shared() -> Iterator[None]:
+    """A job that is applied again does not wait for the pods of the one before."""
+    with patch.object(ready, "earlier_pods", lambda *_: []):
         yield
 
 

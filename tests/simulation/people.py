@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from simulation.deeds import a_job, a_node, deed, one_of, seconds, some, space, whole
 from simulation.kubelet import FATES
 from simulation.server import Key, Object
-from simulation.truth import attempt_of, is_live_phase, owner_of, phase_of
+from simulation.truth import attempt_of, is_live_phase, owner_of, phase_of, wanted_node
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -199,6 +199,58 @@ def squat(world: "World", *, job: str, seconds: float) -> None:
     labels = {"rfuav.io/job-uid": uid, "rfuav.io/attempt": "1"}
     key = space(job), name
     _run_other(world, key, next(iter(world.machines.all)), gpus=0, seconds=seconds, labels=labels)
+
+
+@deed(3, job=a_job, delay=seconds(0.05, 2), again=one_of(True, False))
+def orphan(world: "World", *, job: str, delay: float, again: bool) -> None:
+    """`kubectl delete --cascade=orphan`: its pods belong to nobody, and then it is gone; or is applied again at once."""
+    found = world.find_job(job)
+    if found is None:
+        return
+    resource, held = found
+    uid, pods = held["metadata"]["uid"], world.pods_of(job)
+    marks = {"deletionTimestamp": world.server.stamp(), "finalizers": ["orphan"]}
+    world.server.meta(resource, (space(job), job), marks, USER)
+    for pod in pods:
+        world.after(delay * len(pods) / 4, _cut_off, world, (space(job), pod["metadata"]["name"]))
+    world.after(delay, _let_go, world, resource, job, uid)
+    spec = {**held["spec"], "cancel": False, "suspend": False}
+    body = {"metadata": {"name": job, "namespace": space(job)}, "spec": spec}
+    if again:
+        world.after(delay + 0.1, _apply, world, resource, body, world.fates[uid])
+
+
+def _cut_off(world: "World", key: Key) -> None:
+    if world.server.get("pods", key) is not None:
+        world.server.meta("pods", key, {"ownerReferences": []}, "collector")
+
+
+def _apply(world: "World", resource: str, body: Object, fates: tuple[list[str], float]) -> None:
+    if world.find_job(body["metadata"]["name"]) is None:
+        world.fates[world.server.create(resource, body, USER)["metadata"]["uid"]] = fates
+
+
+@deed(2, job=a_job, phase=one_of("Running", "Succeeded", "Failed"), seconds=seconds(5, 60))
+def forged(world: "World", *, job: str, phase: str, seconds: float) -> None:
+    """Somebody makes copies of a job's pods in a namespace of his own, owner and all, that end as he likes."""
+    for pod in world.pods_of(job):
+        meta, spec = pod["metadata"], pod["spec"]
+        key = OTHERS, meta["name"]
+        node = wanted_node(pod)
+        held = world.server.get("nodes", ("", node))
+        body = {
+            "metadata": {k: meta[k] for k in ("name", "labels", "ownerReferences")} | {"namespace": OTHERS},
+            "spec": {**spec, "nodeName": node},
+            "status": {"phase": phase},
+        }
+        if phase != "Running":
+            code = 0 if phase == "Succeeded" else 3
+            ended = {"name": "trainer", "state": {"terminated": {"exitCode": code, "reason": "forged"}}}
+            body["status"]["containerStatuses"] = [ended]
+        if held is None or world.server.get("pods", key) is not None or not world.scheduler.fits(body, held):
+            continue
+        made = world.server.create("pods", body, USER)
+        world.after(seconds, _end_other, world, key, made["metadata"]["uid"])
 
 
 @deed(4, node=a_node, gpus=one_of(0, 1, 1, 2), cpu=one_of("500m", "3"), seconds=seconds(10, 150))

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from simulation.deeds import space
 from simulation.server import JOBS, Change, Key, Object
 
 if TYPE_CHECKING:
@@ -66,10 +67,10 @@ def is_live_phase(pod: Object) -> bool:
 
 
 def owner_of(pod: Object) -> str:
-    """UID of the job that controls it; empty: a pod of others."""
+    """UID of the job that controls it; empty: a pod of others, also one that names a job of another namespace."""
     for owner in pod["metadata"].get("ownerReferences") or ():
         if owner.get("controller") and owner["apiVersion"].startswith(GROUP):
-            return str(owner["uid"])
+            return str(owner["uid"]) if pod["metadata"]["namespace"] == space(owner["name"]) else ""
     return ""
 
 
@@ -200,9 +201,9 @@ class Truth:
         elif change.resource == "pods":
             if change.new["spec"].get("nodeName"):
                 self.bound_at.setdefault(change.new["metadata"]["uid"], change.version)
-            if change.new["status"]["phase"] == "Succeeded":
+            if change.new["status"]["phase"] == "Succeeded" and owner_of(change.new):
                 self.succeeded.add(change.key[1])
-            if not is_live_phase(change.new):
+            if not is_live_phase(change.new) and owner_of(change.new):
                 self.ended_at.setdefault(change.key[1], change.at)
 
     def decides(self, known: dict[str, int], pod: str) -> None:

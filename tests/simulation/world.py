@@ -201,8 +201,8 @@ class World:
     # --- for the actions
 
     def is_ours(self, pod: Object) -> bool:
-        """Whether the pod belongs to a job."""
-        return bool(owner_of(pod))
+        """Whether the pod belongs to a job, or did until it was orphaned."""
+        return bool(label(pod, "kind")) and pod["metadata"]["namespace"] == space(label(pod, "job"))
 
     def process_of(self, author: str) -> object:
         """The process that wrote, if it still runs."""

@@ -32,6 +32,7 @@ from rfuav_operator.core.model import (
     PriorityClass,
     Resources,
     Taint,
+    Uid,
 )
 
 CPU_JOB = Resources(gpus=0, cpu="1", memory="1Gi")
@@ -110,6 +111,42 @@ def test_cpu_jobs_are_counted_as_jobs_and_leave_gpu_nodes_free():
 )
 def test_what_others_use_is_used(held, others, expected):
     assert count(crowd(0, 9), nodes=[held], foreign=others) == (0, expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "gpus", "expected"),
+    [
+        (Kind.TRAINING, 1, (1, 6)),
+        (Kind.TRAINING, 2, (0, 6)),
+        (Kind.INFERENCE, 3, (2, 3)),
+        (Kind.TRAINING, 0, (2, 6)),  # a label alone takes nobody's place
+    ],
+)
+def test_a_pod_that_has_our_labels_and_no_job_takes_the_gpus_it_asks_for_by_its_kind(kind, gpus, expected):
+    left = replace(foreign_pod("x", "n1", gpus=gpus), kind=kind)
+    assert count(crowd(9, 9), foreign=[left]) == expected
+
+
+@pytest.mark.parametrize(
+    ("output", "phase", "waits"),
+    [
+        ("pvc://models/x", PodPhase.RUNNING, True),
+        ("pvc://models/x", PodPhase.FAILED, False),
+        ("pvc://models/y", PodPhase.RUNNING, False),
+    ],
+)
+def test_a_job_waits_for_the_pods_of_an_earlier_one_of_its_name_that_write_to_its_output(output, phase, waits):
+    again = replace(job("a"), raw_spec={"output": {"uri": "pvc://models/x"}})
+    old = replace(foreign_pod("a-01234-3", "n1", gpus=1), job_name="a", output=output, phase=phase)
+    status = statuses(run(snapshot([again], made_for={(again.namespace, "a"): {old.name: old}})))["a"]
+    assert (status.phase is Phase.QUEUED) is waits
+    assert ("an earlier job of this name are gone: a-01234-3" in status.message) is waits
+
+
+def test_a_job_waits_for_a_create_of_an_earlier_one_of_its_name():
+    again = job("a")
+    seen = snapshot([again], leaving={(again.namespace, "a"): frozenset({Uid("old")})})
+    assert statuses(run(seen))["a"].phase is Phase.QUEUED
 
 
 def test_every_pod_is_counted_once():

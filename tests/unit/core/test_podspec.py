@@ -52,7 +52,7 @@ def test_identity():
         "rfuav.io/job-uid": "uid-a",
         "rfuav.io/pool": "default",
     }
-    assert meta["annotations"] == {"rfuav.io/progress-ca": "PEM"}
+    assert meta["annotations"] == {"rfuav.io/progress-ca": "PEM", "rfuav.io/output": "pvc://models/x"}
     terms = manifest["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert terms["nodeSelectorTerms"] == [
         {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}

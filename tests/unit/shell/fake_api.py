@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,11 @@ def job_body(
     }
 
 
+A1, A2, A3 = (f"a-{sha256(b'u1').hexdigest()[:5]}-{attempt}" for attempt in (1, 2, 3))  # pods of job_body()
+
+
 def pod_body(
-    name: str = "a-1",
+    name: str = A1,
     *,
     version: int = 1,
     uid: str = "p1",
@@ -107,7 +111,7 @@ def pod_body(
     phase: str = "Pending",
     **more: Any,
 ) -> dict[str, Any]:
-    """A pod as the API server shows it; `owner`: the UID of its job."""
+    """A pod as the API server shows it; `owner`: the UID of its job, a TrainingJob called a."""
     meta: dict[str, Any] = {
         "name": name,
         "namespace": "ns",
@@ -119,7 +123,11 @@ def pod_body(
         meta["ownerReferences"] = [
             {"apiVersion": "rfuav.io/v1alpha1", "kind": "TrainingJob", "name": "a", "uid": owner, "controller": True}
         ]
-    meta.update(more.pop("metadata", {}))
+        attempt = name.rpartition("-")[2]
+        meta["labels"] = {"rfuav.io/kind": "TrainingJob", "rfuav.io/job": "a", "rfuav.io/attempt": attempt}
+    given = more.pop("metadata", {})
+    labels = {**meta.get("labels", {}), **(given.get("labels") or {})}
+    meta.update({**given, "labels": labels})
     return {
         "apiVersion": "v1",
         "kind": "Pod",

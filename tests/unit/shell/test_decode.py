@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from unit.core.builders import DEFAULTS, job
-from unit.shell.fake_api import job_body, pod_body
+from unit.shell.fake_api import A1, job_body, pod_body
 
 from rfuav_operator.core import podspec
 from rfuav_operator.core.model import Assignment, Kind, Landing, Namespace, Phase, PodPhase
@@ -130,8 +130,11 @@ def test_a_pod_of_ours():
             }
         }
     }
+    labels = {"rfuav.io/attempt": "3", "rfuav.io/shard": "7", "rfuav.io/kind": "InferenceJob"}
+    owner = {"apiVersion": "rfuav.io/v1alpha1", "kind": "InferenceJob", "name": "a", "uid": "u1", "controller": True}
     pod = read_pod(
-        metadata={"labels": {"rfuav.io/attempt": "3", "rfuav.io/shard": "7", "rfuav.io/kind": "InferenceJob"}},
+        name=A1.replace("-1", "-3-7"),
+        metadata={"labels": labels, "ownerReferences": [owner]},
         spec={"affinity": affinity},
         status={"conditions": [{"type": "PodScheduled", "status": "False", "message": "no room"}]},
     )
@@ -277,24 +280,35 @@ def test_volumes_that_are_not_ready():
     assert read_pod(status={"conditions": [since | {"status": "True"}]}).setting_up_since is None
 
 
+OWNER = {"apiVersion": "rfuav.io/v1alpha1", "kind": "TrainingJob", "name": "a", "uid": "u1", "controller": True}
+LABELS = {"rfuav.io/kind": "TrainingJob", "rfuav.io/attempt": "1", "rfuav.io/rank": "0", "rfuav.io/job-uid": "u1"}
+
+
 @pytest.mark.parametrize(
-    ("owners", "ours"),
+    ("name", "owner", "labels"),
     [
-        ([], False),
-        ([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "x", "controller": True}], False),
-        (
-            [{"apiVersion": "rfuav.io/v1alpha1", "kind": "TrainingJob", "name": "a", "uid": "x"}],
-            False,
-        ),  # not its controller
-        (
-            [{"apiVersion": "rfuav.io/v1alpha1", "kind": "TrainingJob", "name": "a", "uid": "x", "controller": True}],
-            True,
-        ),
+        (A1, {"apiVersion": "apps/v1", "kind": "ReplicaSet"}, {}),
+        (A1, {"apiVersion": "rfuav.io/v1", "controller": True}, {}),
+        (A1, {"kind": "GPUPool"}, {}),
+        (A1, {"kind": "InferenceJob"}, {}),
+        (A1, {"controller": False}, {}),
+        (A1, {"uid": "u2"}, {}),
+        (A1, {"name": "b"}, {}),
+        ("a-1", {}, {}),
+        (A1, {}, {"rfuav.io/attempt": "2"}),
+        (f"{A1}-1", {}, {}),
+        (A1, {}, {"rfuav.io/kind": ""}),
     ],
 )
-def test_whose_pod_it_is(owners, ours):
-    pod = read_pod(owner=None, metadata={"ownerReferences": owners, "labels": {"rfuav.io/job-uid": "forged"}})
-    assert (pod.job_uid is not None) is ours
+def test_a_pod_is_of_a_job_only_if_owner_labels_and_name_agree(name, owner, labels):
+    metadata = {"ownerReferences": [OWNER | owner], "labels": LABELS | labels}
+    assert read_pod(name=name, owner=None, metadata=metadata).job_uid is None
+
+
+@pytest.mark.parametrize(("name", "labels"), [(A1, {}), (f"{A1}-3", {"rfuav.io/rank": "3"})])
+def test_a_pod_that_a_job_made(name, labels):
+    metadata = {"ownerReferences": [OWNER], "labels": LABELS | labels}
+    assert read_pod(name=name, owner=None, metadata=metadata).job_uid == "u1"
 
 
 def test_an_unknown_phase_is_unknown_and_counts_as_live():

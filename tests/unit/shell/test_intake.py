@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp.test_utils import TestClient, TestServer
 from msgspec.structs import replace
-from unit.shell.fake_api import job_body, pod_body
+from unit.shell.fake_api import A1, A2, job_body, pod_body
 
 from rfuav_operator.core.model import Defaults, Kind, Progress, Uid
 from rfuav_operator.shell import ingest
@@ -40,8 +40,8 @@ class Desk:
             per_second=100,  # type: ignore[arg-type]
         )
         self.version = 1
-        self.holds("a-1")
-        for name in ("a-1", "a-2"):
+        self.holds(A1)
+        for name in (A1, A2):
             ingest.pod(self.state, json.loads(json.dumps(pod_body(name, uid=f"uid-{name}", phase="Running"))))
         self.client: TestClient[Any, Any]
 
@@ -56,7 +56,7 @@ class Desk:
         )
         assert ingest.job(self.state, Kind.TRAINING, job_body(version=self.version, status=status))
 
-    async def post(self, percent: int, sequence: int | None = None, *, pod: str = "a-1", data: Any = None) -> int:
+    async def post(self, percent: int, sequence: int | None = None, *, pod: str = A1, data: Any = None) -> int:
         own = {} if sequence is None else {"rfuav": {"sequence": sequence}}
         body = data or json.dumps({"trainerStatus": {"progressPercentage": percent, **own}}).encode()
         answer = await self.client.post(PATH, data=body, headers={"Authorization": f"Bearer {pod}"})
@@ -82,7 +82,7 @@ async def test_the_newest_report_of_a_pod_is_handed_out():
 
 async def test_a_live_pod_that_holds_no_place_is_not_believed():
     async with desk() as d:
-        assert await d.post(10, 1, pod="a-2") == 403
+        assert await d.post(10, 1, pod=A2) == 403
         assert d.percents(U1) == []
 
 
@@ -96,12 +96,12 @@ async def test_a_report_that_was_taken_is_kept_until_a_status_holds_it():
         assert job is not None
         d.state.plan_status(U1, replace(job.status, progress=Progress(percent=10, sequence=1)))
         assert d.percents(U1) == [10]  # planned is not written
-        d.holds("a-1", percent=10, sequence=1)
+        d.holds(A1, percent=10, sequence=1)
         assert d.percents(U1) == []
 
 
 async def test_nothing_is_kept_for_a_job_that_ended_or_went_on_without_the_pod():
-    for phase, pod in (("Succeeded", "a-1"), ("Running", "a-2")):
+    for phase, pod in (("Succeeded", A1), ("Running", A2)):
         async with desk() as d:
             await d.post(10, 1)
             d.holds(pod, phase)
@@ -111,7 +111,7 @@ async def test_nothing_is_kept_for_a_job_that_ended_or_went_on_without_the_pod()
 
 async def test_what_an_earlier_leader_wrote_is_not_taken_again():
     async with desk() as d:
-        d.holds("a-1", percent=50, sequence=7)
+        d.holds(A1, percent=50, sequence=7)
         assert await d.post(60, 7) == 409
         assert await d.post(60, 8) == 200
         assert await d.post(70) == 200  # a client that counts none
@@ -121,14 +121,14 @@ async def test_what_an_earlier_leader_wrote_is_not_taken_again():
 async def test_every_pod_of_a_gang_counts_its_own_reports():
     """The first is far ahead; nothing of the second's but its GPU is kept, so nothing else is owed."""
     async with desk() as d:
-        both = [{"pod": "a-1", "rank": 0}, {"pod": "a-2", "rank": 1}]
+        both = [{"pod": A1, "rank": 0}, {"pod": A2, "rank": 1}]
         told = {"phase": "Running", "attempt": 1, "assignments": both, "progress": {"sequence": 500}}
         assert ingest.job(d.state, Kind.TRAINING, job_body(version=50, status=told))
-        second = pod_body("a-2", uid="uid-a-2", version=9, phase="Running", metadata={"labels": {"rfuav.io/rank": "1"}})
+        second = pod_body(A2, uid=f"uid-{A2}", version=9, phase="Running", metadata={"labels": {"rfuav.io/rank": "1"}})
         ingest.pod(d.state, second)
         own = {"trainerStatus": {"rfuav": {"sequence": 1, "gpuUUID": "GPU-2"}}}
-        assert await d.post(0, pod="a-2", data=json.dumps(own).encode()) == 200
-        assert await d.post(0, 1, pod="a-2") == 409
+        assert await d.post(0, pod=A2, data=json.dumps(own).encode()) == 200
+        assert await d.post(0, 1, pod=A2) == 409
         assert await d.post(10, 500) == 409
         assert [report.gpu_uuid for report in d.intake.take()] == ["GPU-2"]
         both[1]["gpuUUID"] = "GPU-2"

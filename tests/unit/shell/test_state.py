@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
-from unit.shell.fake_api import job_body, pod_body
+from unit.shell.fake_api import A1, A2, job_body, pod_body
 
 from rfuav_operator.core.model import Defaults, Kind, Namespace, Node, NodeName, Phase, Uid
 from rfuav_operator.shell import ingest
@@ -93,15 +94,15 @@ def gone(held: ClusterState) -> Any:
 
 def test_a_pod_that_is_gone_is_remembered_while_the_status_names_it():
     held = state()
-    named = {"phase": "Admitted", "assignments": [{"pod": "a-1"}]}
+    named = {"phase": "Admitted", "assignments": [{"pod": A1}]}
     put_job(held, status=named)
     put_pod(held, version=2)
     assert gone(held) is None
-    held.pods.remove(("ns", "a-1"), 3)
-    assert gone(held) == {"a-1"}
+    held.pods.remove(("ns", A1), 3)
+    assert gone(held) == {A1}
     planned(held, U1, Phase.QUEUED)
     held.drop_plan(U1)  # the write failed: it is decided again, on the same
-    assert gone(held) == {"a-1"}
+    assert gone(held) == {A1}
     put_job(held, version=4, status={"phase": "Queued"})
     assert gone(held) is None
     put_pod(held, version=5, name="a-0")
@@ -111,10 +112,10 @@ def test_a_pod_that_is_gone_is_remembered_while_the_status_names_it():
 
 def test_nothing_is_remembered_of_a_job_that_is_gone():
     held = state()
-    put_job(held, status={"phase": "Admitted", "assignments": [{"pod": "a-1"}]})
+    put_job(held, status={"phase": "Admitted", "assignments": [{"pod": A1}]})
     put_pod(held, version=2)
     ingest.job_gone(held, Kind.TRAINING, job_body(version=3))
-    held.pods.remove(("ns", "a-1"), 4)
+    held.pods.remove(("ns", A1), 4)
     assert held.snapshot().gone == {}
 
 
@@ -130,12 +131,12 @@ def test_what_is_not_known_to_be_stored():
 def test_a_job_that_is_deleted_during_a_create_keeps_its_room():
     held = state()
     put_job(held)
-    held.begin_create(U1, "a-1")
+    held.begin_create(U1, A1)
     ingest.job_gone(held, Kind.TRAINING, job_body(version=2))
     job = held.snapshot().jobs[U1]
     assert job.deleting
     assert held.read_job(U1) is None
-    held.end_create(U1, "a-1")
+    held.end_create(U1, A1)
     assert U1 not in held.snapshot().jobs
     assert U1 in held.take_dirt().jobs
 
@@ -169,19 +170,100 @@ def test_pods_of_jobs_and_of_others():
     put_pod(held, name="foreign", uid="p2", owner=None, spec={"nodeName": "n1"})
     put_pod(held, name="unbound", uid="p3", owner=None)
     snapshot = held.snapshot()
-    assert list(snapshot.pods_of[U1]) == ["a-1"]
+    assert list(snapshot.pods_of[U1]) == [A1]
     assert [p.name for p in snapshot.foreign[NodeName("n1")]] == ["foreign"]
     put_pod(held, name="foreign", uid="p2", owner=None, version=2, phase="Succeeded", spec={"nodeName": "n1"})
-    held.pods.remove(("ns", "a-1"), 5)
+    held.pods.remove(("ns", A1), 5)
     assert not held.snapshot().foreign
     assert not held.snapshot().pods_of
+
+
+BOUND = {"spec": {"nodeName": "n1"}}
+ELSEWHERE = {**json.loads(json.dumps(pod_body()["metadata"])), "namespace": "other", "uid": "forged"}
+
+
+def foreign(held: ClusterState) -> list[tuple[str, str]]:
+    return [(p.namespace, p.name) for pods in held.snapshot().foreign.values() for p in pods]
+
+
+@pytest.mark.parametrize("order", ["job", "own", "forged"])
+def test_a_pod_of_another_namespace_is_none_of_the_jobs(order):
+    """Whatever was seen first: owner, labels and name are all copied from the job's own pod."""
+    held = state()
+    steps = {
+        "job": lambda: put_job(held),
+        "own": lambda: put_pod(held, **BOUND),
+        "forged": lambda: put_pod(held, metadata=ELSEWHERE, phase="Succeeded"),
+    }
+    for step in sorted(steps, key=lambda name: name != order):
+        steps[step]()
+    assert [p.namespace for p in held.snapshot().pods_of[U1].values()] == ["ns"]
+    put_pod(held, metadata=ELSEWHERE | {"resourceVersion": "5"}, **BOUND)
+    assert foreign(held) == [("other", A1)]
+    held.pods.remove(("other", A1), 9)
+    assert foreign(held) == []
+    assert [p.namespace for p in held.snapshot().pods_of[U1].values()] == ["ns"]
+
+
+def test_forged_pods_are_sorted_out_when_their_job_becomes_known():
+    held = state()
+    put_pod(held, metadata=ELSEWHERE, **BOUND)
+    assert list(held.snapshot().pods_of[U1]) == [A1]  # of a job that is gone, for all that is known
+    put_job(held)
+    assert not held.snapshot().pods_of
+    assert foreign(held) == [("other", A1)]
+    assert "n1" in held.take_dirt().nodes
+
+
+def test_a_pod_that_is_orphaned_takes_room_by_its_kind_and_its_node_is_looked_at():
+    held = state()
+    put_job(held)
+    put_pod(held, **BOUND)
+    held.take_dirt()
+    put_pod(held, version=2, metadata={"ownerReferences": []}, **BOUND)
+    assert not held.snapshot().pods_of
+    assert [p.kind for p in held.snapshot().foreign[NodeName("n1")]] == [Kind.TRAINING]
+    assert dirt(held) == ({U1}, {NodeName("n1")}, True)
+    put_pod(held, version=3, phase="Succeeded", metadata={"ownerReferences": []}, **BOUND)
+    assert not held.snapshot().foreign
+    assert dirt(held)[1:] == ({NodeName("n1")}, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "counts"), [({}, True), ({"type": "PodScheduled", "status": "False", "message": "no"}, False)]
+)
+def test_an_orphan_that_is_not_bound_yet_counts_where_it_will_be(said, counts):
+    held = state()
+    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    spec = {"affinity": {"nodeAffinity": required}}
+    put_pod(held, metadata={"ownerReferences": []}, spec=spec, status={"conditions": [said]} if said else {})
+    assert bool(held.snapshot().foreign) is counts
+
+
+def test_a_job_that_is_applied_again_is_looked_at_when_the_pods_of_the_one_before_are_gone():
+    held = state()
+    put_job(held)
+    put_pod(held)
+    held.begin_create(U1, A2)
+    put_job(held, version=5, uid="u2")
+    key = "ns", "a"
+    assert list(held.snapshot().made_for[key]) == [A1]
+    assert held.snapshot().leaving == {key: {U1}}
+    held.take_dirt()
+    held.end_create(U1, A2)
+    assert U2 in held.take_dirt().jobs
+    assert not held.snapshot().leaving
+    held.pods.remove(("ns", A1), 9)
+    assert U2 in held.take_dirt().jobs
+    assert not held.snapshot().made_for
 
 
 def test_a_pod_of_the_same_name_with_another_uid_replaces_the_first():
     held = state()
     put_pod(held)
     put_pod(held, uid="p9", version=7)
-    assert held.snapshot().pods_of[U1]["a-1"].uid == "p9"
+    assert held.snapshot().pods_of[U1][A1].uid == "p9"
 
 
 def test_foreign_noise_is_not_dirt():

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from msgspec.structs import replace
-from unit.shell.fake_api import FakeApi, answer, job_body, pod_body, serving, until
+from unit.shell.fake_api import A1, A2, A3, FakeApi, answer, job_body, pod_body, serving, until
 
 from rfuav_operator.core.model import (
     Assignment,
@@ -40,7 +40,7 @@ class Bench:
 
     def __init__(self, api: FakeApi, state: ClusterState, writer: Writer) -> None:
         self.api, self.state, self.writer = api, state, writer
-        held = [{"pod": name} for name in ("a-1", "a-2", "a-3")]
+        held = [{"pod": name} for name in (A1, A2, A3)]
         self.job = job_body(version=1, status={"phase": "Queued", "assignments": held})
         self.pods: dict[str, Any] = {}
         self.version = 1
@@ -88,7 +88,7 @@ class Bench:
         self.state.plan_status(U1, action.status)
         return action
 
-    def create(self, name: str = "a-1", *, service: Any = None) -> CreatePod:
+    def create(self, name: str = A1, *, service: Any = None) -> CreatePod:
         self.state.begin_create(U1, name)
         manifest = {"metadata": {"name": name}}
         return CreatePod(job_uid=U1, namespace="ns", name=name, manifest=manifest, service=service)
@@ -133,7 +133,7 @@ async def bench(folder: Path, **limits: Any) -> AsyncIterator[Bench]:
 async def test_the_record_stands_before_the_effect(tmp_path):
     async with bench(tmp_path) as b:
         b.writer.submit([b.status(), b.create()])
-        await until(lambda: b.state.pod_of(U1, "a-1"))
+        await until(lambda: b.state.pod_of(U1, A1))
         assert [method for method, _, _ in b.api.seen] == ["PATCH", "POST"]
         assert b.api.seen[0][2] == {"metadata": {"resourceVersion": "1"}, "status": {"phase": "Admitted"}}
         assert not b.state.snapshot().creating
@@ -208,9 +208,9 @@ async def test_a_lost_answer_keeps_the_room_until_the_pod_is_found(tmp_path):
         b.api.handle = loses_answers
         b.writer.submit([b.create()])
         await until(lambda: len(tries) >= 2)
-        assert b.state.snapshot().creating == {U1: {"a-1"}}
+        assert b.state.snapshot().creating == {U1: {A1}}
         answers.set()
-        await until(lambda: b.state.pod_of(U1, "a-1"))
+        await until(lambda: b.state.pod_of(U1, A1))
         assert len(b.pods) == 1
         assert len(b.sent("POST")) == 1  # looked for, not made again: it might have ended and gone meanwhile
         await until(lambda: not b.state.snapshot().creating)
@@ -239,10 +239,10 @@ async def test_a_status_whose_answer_was_lost_is_read_again(tmp_path):
 @pytest.mark.parametrize("owner", ["u1", "somebody else"])
 async def test_a_pod_that_exists_is_ours_or_is_not_touched(tmp_path, owner):
     async with bench(tmp_path) as b:
-        b.pods["a-1"] = pod_body("a-1", owner=owner, version=9)
+        b.pods[A1] = pod_body(A1, owner=owner, version=9)
         b.writer.submit([b.create()])
         await until(lambda: not b.state.snapshot().creating)
-        assert (b.state.pod_of(U1, "a-1") is not None) is (owner == "u1")
+        assert (b.state.pod_of(U1, A1) is not None) is (owner == "u1")
         assert ("belongs to somebody else" in b.state.snapshot().rejected.get(U1, "")) is (owner != "u1")
 
 
@@ -285,9 +285,9 @@ async def test_a_job_that_is_gone_leaves_the_state(tmp_path):
 
 async def test_a_pod_deleted_meanwhile_is_dropped(tmp_path):
     async with bench(tmp_path) as b:
-        ingest.pod(b.state, pod_body("a-1"))
-        b.writer.submit([DeletePod(job_uid=U1, namespace="ns", name="a-1", uid=Uid("p1"))])
-        await until(lambda: b.state.pod_of(U1, "a-1") is None)
+        ingest.pod(b.state, pod_body(A1))
+        b.writer.submit([DeletePod(job_uid=U1, namespace="ns", name=A1, uid=Uid("p1"))])
+        await until(lambda: b.state.pod_of(U1, A1) is None)
         assert b.sent("DELETE") == [{"preconditions": {"uid": "p1"}}]
 
 
@@ -391,7 +391,7 @@ async def test_a_create_that_fails_for_long_gives_its_room_back_and_is_quoted(tm
         b.refuse("POST", code)
         b.writer.submit([b.create()])
         await until(lambda: len(b.sent("POST")) >= 2)
-        assert b.state.snapshot().creating == {U1: {"a-1"}}  # not yet
+        assert b.state.snapshot().creating == {U1: {A1}}  # not yet
         await until(lambda: not b.state.snapshot().creating)
         said = b.state.snapshot().rejected[U1]
         assert re.fullmatch(r"\d+ tries failed, the last one with: failed calling webhook x", said)
@@ -412,7 +412,7 @@ async def test_a_create_that_is_not_answered_keeps_its_room_until_its_pod_was_lo
         b.api.handle = silent
         b.writer.submit([b.create()])
         await asyncio.sleep(1.2)
-        assert b.state.snapshot().creating == {U1: {"a-1"}}
+        assert b.state.snapshot().creating == {U1: {A1}}
         hidden.set()
         await until(lambda: not b.state.snapshot().creating, 8)
         assert "no answer" in b.state.snapshot().rejected[U1]
@@ -421,7 +421,7 @@ async def test_a_create_that_is_not_answered_keeps_its_room_until_its_pod_was_lo
 async def test_a_status_passes_a_create_that_is_tried_again(tmp_path):
     async with bench(tmp_path) as b:
         b.refuse("POST", 500)
-        b.writer.submit([b.create("a-1"), b.create("a-2")])
+        b.writer.submit([b.create(A1), b.create(A2)])
         await until(lambda: b.sent("POST"))
         b.writer.submit([b.status(Phase.CANCELLED)])
         await until(lambda: b.job["status"]["phase"] == "Cancelled", 1)
@@ -437,7 +437,7 @@ async def test_a_create_under_way_holds_up_a_status_and_the_other_creates_do_not
             return await serve(request, body)
 
         b.api.handle = slow
-        b.writer.submit([b.create("a-1"), b.create("a-2")])
+        b.writer.submit([b.create(A1), b.create(A2)])
         await until(lambda: b.sent("POST"))
         b.writer.submit([b.status(Phase.CANCELLED)])
         await asyncio.sleep(0.1)
@@ -445,7 +445,7 @@ async def test_a_create_under_way_holds_up_a_status_and_the_other_creates_do_not
         go_on.set()
         await until(lambda: not b.state.snapshot().creating)
         assert [method for method, _, _ in b.api.seen] == ["POST", "PATCH"]
-        assert list(b.pods) == ["a-1"]  # the second was not sent any more
+        assert list(b.pods) == [A1]  # the second was not sent any more
 
 
 @pytest.mark.parametrize(
@@ -488,8 +488,8 @@ async def test_a_create_whose_pod_was_seen_and_is_gone_is_not_sent_again(tmp_pat
         b.refuse("POST", 500)
         b.writer.submit([b.create()])
         await until(lambda: b.sent("POST"))
-        ingest.pod(b.state, pod_body("a-1", version=50))  # it had been made after all
-        b.state.pods.remove(("ns", "a-1"))
+        ingest.pod(b.state, pod_body(A1, version=50))  # it had been made after all
+        b.state.pods.remove(("ns", A1))
         b.api.handle = b.serve
         sent = len(b.sent("POST"))
         await until(lambda: not b.state.snapshot().creating)
@@ -506,7 +506,7 @@ async def test_all_creates_of_a_job_are_given_up_with_the_first(tmp_path, impati
 
         b.api.handle = silent
         began = time.monotonic()
-        b.writer.submit([b.create(name) for name in ("a-1", "a-2", "a-3")])
+        b.writer.submit([b.create(name) for name in (A1, A2, A3)])
         await until(lambda: not b.state.snapshot().creating)
         assert time.monotonic() - began < 1.5
         assert len(b.sent("POST")) <= 3
@@ -515,11 +515,11 @@ async def test_all_creates_of_a_job_are_given_up_with_the_first(tmp_path, impati
 async def test_a_delete_that_is_refused_is_tried_again_and_holds_up_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(writer_module, "REFUSED_BACKOFF", 0.3)
     async with bench(tmp_path) as b:
-        b.pods["a-1"] = pod_body("a-1")
-        ingest.pod(b.state, b.pods["a-1"])
+        b.pods[A1] = pod_body(A1)
+        ingest.pod(b.state, b.pods[A1])
         b.refuse("DELETE", 403)
         before = metrics.tried_again.labels("DeletePod")._value.get()
-        b.writer.submit([DeletePod(job_uid=U1, namespace="ns", name="a-1", uid=Uid("p1"))])
+        b.writer.submit([DeletePod(job_uid=U1, namespace="ns", name=A1, uid=Uid("p1"))])
         await until(lambda: b.sent("DELETE"))
         b.writer.submit([b.status(Phase.RUNNING)])
         await until(lambda: b.job["status"]["phase"] == "Running", 0.25)
@@ -562,7 +562,7 @@ async def test_a_service_that_is_refused_shows_on_the_job_and_no_pod_is_made(tmp
 async def test_a_service_is_there_before_the_pods(tmp_path):
     async with bench(tmp_path) as b:
         service = {"metadata": {"name": "a-svc"}}
-        b.writer.submit([b.create("a-1", service=service), b.create("a-2", service=service)])
+        b.writer.submit([b.create(A1, service=service), b.create(A2, service=service)])
         await until(lambda: len(b.pods) == 2)
         assert [path.rpartition("/")[2] for _, path, _ in b.api.seen] == ["services", "pods", "pods"]
 

@@ -28,7 +28,7 @@ class Left:
     def of(cls, room: Room, gone: Iterable[Held] = ()) -> "Left":
         """The room's sums without these."""
         left = cls(
-            {k: room.slot_limit[k] - room.slots_used[k] for k in Kind},
+            {k: room.slot_limit[k] - room.slots_used[k] - room.stray_gpus[k] for k in Kind},
             room.node.gpu_slots - room.slots_used[Kind.TRAINING] - room.slots_used[Kind.INFERENCE] - room.foreign_gpus,
             {k: room.cpu_jobs[k] - room.jobs_used[k] for k in Kind},
             room.node.cpu_milli - room.cpu_milli,

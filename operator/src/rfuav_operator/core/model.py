@@ -303,9 +303,11 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str
     name: str
     uid: Uid
-    kind: Kind | None = None  # label rfuav.io/kind: what a pod counts as when its job is gone already
+    kind: Kind | None = None  # label rfuav.io/kind: what a pod counts as when no job of ours owns it (any more)
     pool: str = ""  # label rfuav.io/pool: the pool of its job, which stays when its node goes to another
-    job_uid: Uid | None = None  # controller ownerReference to one of our kinds; None: a foreign pod
+    job_name: str = ""  # label rfuav.io/job
+    output: str = ""  # annotation rfuav.io/output: where it writes to
+    job_uid: Uid | None = None  # whose pod it says it is (controller reference, labels and name); None: a foreign pod
     attempt: int = 0
     index: int = 0  # rank or shard
     node: NodeName | None = None  # spec.nodeName: bound
@@ -592,10 +594,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: Mapping[Uid, Job]
     pods_of: Mapping[Uid, Mapping[str, Pod]]  # our pods: job UID -> pod name -> pod
-    foreign: Mapping[NodeName, tuple[Pod, ...]]  # live pods of others, by bound node
+    # Live pods of others by node, those among them that carry our labels and belong to no job (orphans, forgeries).
+    foreign: Mapping[NodeName, tuple[Pod, ...]]
     # Pod names whose create was handed over and whose outcome is not known yet. A job deleted meanwhile stays in
     # `jobs`, `deleting`, until its entry here is gone: its assignments say which room the create may still take.
     creating: Mapping[Uid, frozenset[str]]
+    leaving: Mapping[tuple[str, str], frozenset[Uid]] = {}  # of these deleted jobs, by namespace and name
+    made_for: Mapping[tuple[str, str], Mapping[str, Pod]] = {}  # live pods by namespace and name of a job, of whichever
     landings: Mapping[tuple[Uid, str], Landing] = {}  # of those that wait for a node to come, by job and pod
     nodes: Mapping[NodeName, Node]
     pools: Mapping[str, Pool]

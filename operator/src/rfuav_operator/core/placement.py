@@ -106,6 +106,7 @@ class Room:
     slots_used: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     jobs_used: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))  # with gpus: 0
     foreign_gpus: int = 0
+    stray_gpus: dict[Kind, int] = field(default_factory=dict)  # of these, by a label that names the kind
     cpu_milli: int = 0
     memory_bytes: int = 0
     pods: int = 0
@@ -238,12 +239,13 @@ class Room:
             memory += held.memory_bytes
         self.slots_used, self.jobs_used = slots, jobs
         self.foreign_gpus = sum(pod.gpus for pod in self.foreign)
+        self.stray_gpus = {kind: sum(pod.gpus for pod in self.foreign if pod.kind is kind) for kind in Kind}
         self.cpu_milli = cpu + sum(pod.cpu_milli for pod in self.foreign)
         self.memory_bytes = memory + sum(pod.memory_bytes for pod in self.foreign)
         self.pods = len(self.holders) + len(self.foreign)
         self.slots_free = max(0, self.node.gpu_slots - sum(slots.values()) - self.foreign_gpus)
         for kind in Kind:
-            self.kind_free[kind] = max(0, self.slot_limit[kind] - slots[kind])
+            self.kind_free[kind] = max(0, self.slot_limit[kind] - slots[kind] - self.stray_gpus[kind])
             self.free[kind] = min(self.kind_free[kind], self.slots_free)
 
 

@@ -37,7 +37,7 @@ def manifest(
     template: Mapping[str, Any] = job.raw_spec.get("podTemplate") or {}
     metadata: Mapping[str, Any] = template.get("metadata") or {}
     attempt = units.attempt_of(job.status, assignment.shard)
-    annotations = dict(metadata.get("annotations") or {})
+    annotations = {**(metadata.get("annotations") or {}), names.OUTPUT_ANNOTATION: output_of(job)}
     if defaults.progress_url:
         annotations[names.CA_ANNOTATION] = defaults.progress_ca
     return {
@@ -186,6 +186,11 @@ def effective_spec(job: Job) -> dict[str, Any]:
     if source is not None:
         spec["model"] = {"weights": source.weights}  # in the place of fromTrainingJob: the API takes one of the two
     return spec
+
+
+def output_of(job: Job) -> str:
+    """Where the pods of a job write to."""
+    return str((job.raw_spec.get("output") or {}).get("uri") or "")
 
 
 def claims_of(spec: Mapping[str, Any]) -> dict[str, bool]:

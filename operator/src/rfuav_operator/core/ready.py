@@ -6,6 +6,7 @@ from datetime import datetime
 from rfuav_operator.core import reasons, units
 from rfuav_operator.core.lifecycle import may_live
 from rfuav_operator.core.model import Job, Phase, Snapshot
+from rfuav_operator.core.podspec import output_of
 from rfuav_operator.core.reasons import Reason
 
 
@@ -27,6 +28,8 @@ def ready_units(job: Job, snapshot: Snapshot, now: datetime) -> Iterator[units.S
     names_held = {a.pod for a in job.status.assignments}
     if snapshot.creating.get(job.uid, frozenset()) - names_held:
         return  # a create of an attempt that was given up is still on its way
+    if earlier_pods(job, snapshot) or snapshot.leaving.get((job.namespace, job.name)):
+        return
     left = [p for p in snapshot.pods_of.get(job.uid, {}).values() if p.name not in names_held]
     alive = {None if job.spec.nodes > 1 else p.index for p in left if may_live(p, snapshot.nodes)}
     for shard in units.open_units(job):
@@ -36,6 +39,16 @@ def ready_units(job: Job, snapshot: Snapshot, now: datetime) -> Iterator[units.S
         if (until is None or until <= now) and not (None in alive or (shard or 0) in alive):
             room_for -= 1
             yield shard
+
+
+def earlier_pods(job: Job, snapshot: Snapshot) -> list[str]:
+    """Live pods in the job's namespace that were made for another job of its name and write to the same output."""
+    held = snapshot.made_for.get((job.namespace, job.name))
+    if not held:
+        return []
+    own, output = snapshot.pods_of.get(job.uid, {}), output_of(job)
+    others = (p for p in held.values() if p.output == output and own.get(p.name) is not p)
+    return sorted(p.name for p in others if may_live(p, snapshot.nodes))
 
 
 def not_ready(job: Job, snapshot: Snapshot) -> Reason:
@@ -49,6 +62,9 @@ def not_ready(job: Job, snapshot: Snapshot) -> Reason:
         if last is not None and last.reason == reasons.REJECTED_BY_CLUSTER:
             word, why = reasons.REJECTED_BY_CLUSTER, f"{last.message}; "
         return Reason(reason=word, message=f"{why}tried again at {again}")
+    if earlier := earlier_pods(job, snapshot):
+        text = f"waits until pods of an earlier job of this name are gone: {', '.join(earlier[:3])} (the same output)"
+        return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
     pods = sorted(
         {a.pod for a in job.status.assignments}
         | {p.name for p in snapshot.pods_of.get(job.uid, {}).values() if may_live(p, snapshot.nodes)}

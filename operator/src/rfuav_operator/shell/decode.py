@@ -39,7 +39,14 @@ from rfuav_operator.core.model import (
     Taint,
     Uid,
 )
-from rfuav_operator.core.names import LABEL_POOL, LABEL_SCALE_UP
+from rfuav_operator.core.names import (
+    API_VERSION,
+    LABEL_JOB,
+    LABEL_POOL,
+    LABEL_SCALE_UP,
+    OUTPUT_ANNOTATION,
+    may_be_pod_of,
+)
 from rfuav_operator.core.podspec import CONTAINER
 from rfuav_operator.core.quotas import RESOURCE_KEYS
 
@@ -79,6 +86,7 @@ class Meta(_Wire, frozen=True):
     deletion_timestamp: datetime | None = None
     generation: int = 0
     labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
     owner_references: tuple[_Owner, ...] | None = None
 
 
@@ -258,6 +266,8 @@ def pod(read: PodObject) -> Pod:
         uid=Uid(meta.uid),
         kind=Kind(labels[f"{GROUP}/kind"]) if labels.get(f"{GROUP}/kind") in _KINDS else None,
         pool=labels.get(LABEL_POOL) or labels.get(LABEL_SCALE_UP) or "",
+        job_name=labels.get(LABEL_JOB, ""),
+        output=(meta.annotations or {}).get(OUTPUT_ANNOTATION, ""),
         job_uid=job_uid,
         attempt=_number(labels.get(f"{GROUP}/attempt")),
         index=_number(labels.get(f"{GROUP}/rank") or labels.get(f"{GROUP}/shard")),
@@ -287,6 +297,11 @@ def pod(read: PodObject) -> Pod:
         cpu_milli=requests.total("cpu", milli),
         memory_bytes=requests.total("memory", whole),
     )
+
+
+def job_of(body: Mapping[str, Any]) -> Uid | None:
+    """The job to which a pod belongs, by all that identifies it."""
+    return _job_of(msgspec.convert(body["metadata"], Meta))
 
 
 def _beside(spec: _PodSpec, status: _PodStatus) -> Iterator[Beside]:
@@ -366,9 +381,15 @@ def _asked(resources: _Resources | None, name: str) -> str | None:
 
 
 def _job_of(meta: Meta) -> Uid | None:
+    """The job that the pod says it belongs to, if all that a job gives to its pods agrees: owner, labels and name.
+
+    The owner's namespace is not in the reference; `ClusterState` compares it once the job is known.
+    """
     for owner in meta.owner_references or ():
-        if owner.controller and owner.api_version.startswith(f"{GROUP}/"):
-            return Uid(owner.uid)
+        if owner.controller and owner.api_version == API_VERSION and owner.kind in _KINDS:
+            labels = meta.labels or {}
+            ours = may_be_pod_of(meta.name, labels, kind=owner.kind, job=owner.name, uid=owner.uid)
+            return Uid(owner.uid) if ours else None
     return None
 
 

@@ -7,7 +7,7 @@ and whether admission must be planned again. It decides nothing.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -29,10 +29,13 @@ from rfuav_operator.core.model import (
     Snapshot,
     Uid,
 )
+from rfuav_operator.core.names import stem
 from rfuav_operator.shell.cache import Cache
 
 WORDS = 800  # characters kept of what the API server, or a webhook behind it, says about a refused pod
 
+J = TypeVar("J")
+K = TypeVar("K")
 JobKey = tuple[Kind, str, str]  # kind, namespace, name
 
 
@@ -71,6 +74,9 @@ class ClusterState:
         self._rejected: dict[Uid, str] = {}
         self._pods_of: dict[Uid, dict[str, Pod]] = {}
         self._gone: dict[Uid, frozenset[str]] = {}  # pods that were there, which the job's status still names
+        self._made_for: dict[tuple[str, str], dict[str, Pod]] = {}  # live, by the job's namespace and name
+        self._leaving: dict[tuple[str, str], frozenset[Uid]] = {}  # jobs that are gone, with a create under way
+        self._claims: dict[Uid, dict[tuple[str, str], Pod]] = {}  # all that name a job as theirs, rightly or not
         self._foreign: dict[NodeName, tuple[Pod, ...]] = {}
         self._nodes: dict[NodeName, Node] = {}
         self._planned_limits: dict[Uid, Mapping[str, Any]] = {}  # statuses of these two, decided and not yet seen back
@@ -95,6 +101,8 @@ class ClusterState:
             foreign=self._foreign,
             creating=self._creating,
             landings=self._landings,
+            leaving=self._leaving,
+            made_for=self._made_for,
             nodes=self._nodes,
             pools=self._pools,
             quotas=self._quotas,
@@ -218,6 +226,8 @@ class ClusterState:
             self._creating[uid] = left
         else:
             self._creating.pop(uid, None)
+            if (gone := self._effective.get(uid)) is not None and uid not in self._read:
+                self._leave(gone, {uid})
             self._refresh(uid)
         self.touch([uid])
 
@@ -244,6 +254,8 @@ class ClusterState:
             self._read[new.uid] = new
             self._refresh(new.uid)
             self._keep_gone(new.uid, self._gone.get(new.uid, frozenset()))
+            if before is None and new.uid in self._claims:
+                self._sort_pods(new.uid)
             if new.kind is Kind.INFERENCE and new.spec.model.from_training_job:
                 self._dependents[new.namespace, new.spec.model.from_training_job].add(new.uid)
             if before is None or _substance(before) != _substance(self._effective[new.uid]):
@@ -262,6 +274,10 @@ class ClusterState:
         self._planned.pop(job.uid, None)
         # A create that is under way may still take room: the job stays, deleting, until its outcome is known.
         self._effective[job.uid] = msgspec.structs.replace(last, deleting=True)
+        if job.uid in self._creating:
+            self._leaving[job.namespace, job.name] = self._leaving.get((job.namespace, job.name), frozenset()) | {
+                job.uid
+            }
         self._refresh(job.uid)
         key = (job.namespace, job.spec.model.from_training_job)
         if (waiting := self._dependents.get(key)) is not None:
@@ -270,23 +286,40 @@ class ClusterState:
                 del self._dependents[key]
         self.touch([job.uid])
 
+    def _leave(self, job: Job, uids: set[Uid]) -> None:
+        """No create of these jobs is under way any more: another of the name may start."""
+        key = job.namespace, job.name
+        left = self._leaving.pop(key, frozenset()) - uids
+        if left:
+            self._leaving[key] = left
+        self.touch(self._named(*key))
+
+    def _named(self, namespace: str, name: str) -> list[Uid]:
+        """The jobs of a name, at most one of each kind."""
+        found = (self.job_named((kind, namespace, name)) for kind in Kind)
+        return [job.uid for job in found if job is not None]
+
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
-        pod = new or old
-        if pod is None or (old is not None and new is not None and old == new):
+        if old == new:
             return
-        if old is not None and (
-            new is None or new.job_uid != old.job_uid or new.node != old.node or new.uid != old.uid
-        ):
-            self._take_out(old)
-        if new is not None:
-            self._put_in(new)
-        elif pod.job_uid is not None:
-            self._keep_gone(pod.job_uid, self._gone.get(pod.job_uid, frozenset()) | {pod.name})
-        if any(p is not None and p.job_uid is not None for p in (old, new)):
+        rooms = set()
+        if old is not None:
+            if self._take_out(old):
+                rooms.add(_room(old))
+            elif new is None and old.job_uid is not None:
+                self._keep_gone(old.job_uid, self._gone.get(old.job_uid, frozenset()) | {old.name})
+        if new is not None and not self._put_in(new):
+            rooms ^= {_room(new)}
+        owners = {p.job_uid for p in (old, new) if p is not None and p.job_uid is not None}
+        if owners:
             self._on_pod(old, new)
-            self.touch({p.job_uid for p in (old, new) if p is not None and p.job_uid is not None})
-        elif _room(old) != _room(new):
-            self.touch(nodes={p.node for p in (old, new) if p is not None and p.node is not None})
+            self.touch(owners)
+        if named := [
+            u for p in (old, new) if p is not None and p.job_name for u in self._named(p.namespace, p.job_name)
+        ]:
+            self.touch(named)
+        if nodes := {room[0] for room in rooms if room is not None}:
+            self.touch(nodes=nodes)
 
     def _keep_gone(self, uid: Uid, names: frozenset[str]) -> None:
         """Remember of these pods those that the job's status names."""
@@ -299,28 +332,59 @@ class ClusterState:
         else:
             self._gone.pop(uid, None)
 
-    def _take_out(self, pod: Pod) -> None:
-        if pod.job_uid is not None:
-            siblings = self._pods_of.get(pod.job_uid, {})
-            siblings.pop(pod.name, None)
-            if not siblings:
-                self._pods_of.pop(pod.job_uid, None)
-        elif pod.node is not None:
-            left = tuple(
-                p for p in self._foreign.get(pod.node, ()) if (p.namespace, p.name) != (pod.namespace, pod.name)
-            )
+    def _take_out(self, pod: Pod) -> bool:
+        """Forget a pod as it was; whether it was none of a job's."""
+        key, uid = (pod.namespace, pod.name), pod.job_uid
+        _drop(self._made_for, (pod.namespace, pod.job_name), pod.name)
+        if uid is not None:
+            _drop(self._claims, uid, key)
+            held = self._pods_of.get(uid, {}).get(pod.name)
+            if held is not None and held.namespace == pod.namespace:
+                _drop(self._pods_of, uid, pod.name)
+                return False
+        if (room := _room(pod)) is not None:
+            left = tuple(p for p in self._foreign.get(room[0], ()) if (p.namespace, p.name) != key)
             if left:
-                self._foreign[pod.node] = left
+                self._foreign[room[0]] = left
             else:
-                self._foreign.pop(pod.node, None)
+                self._foreign.pop(room[0], None)
+        return True
 
-    def _put_in(self, pod: Pod) -> None:
+    def _put_in(self, pod: Pod) -> bool:
+        """Hold a pod; whether it is a job's."""
+        if pod.job_name and pod.live:
+            self._made_for.setdefault((pod.namespace, pod.job_name), {})[pod.name] = pod
         if pod.job_uid is not None:
-            self._pods_of.setdefault(pod.job_uid, {})[pod.name] = pod
-            return
-        self._take_out(pod)
-        if pod.node is not None and pod.live:
-            self._foreign[pod.node] = (*self._foreign.get(pod.node, ()), pod)
+            self._claims.setdefault(pod.job_uid, {})[pod.namespace, pod.name] = pod
+            if self._is_own(pod.job_uid, pod):
+                self._pods_of.setdefault(pod.job_uid, {})[pod.name] = pod
+                return True
+        if (room := _room(pod)) is not None:
+            self._foreign[room[0]] = (*self._foreign.get(room[0], ()), pod)
+        return False
+
+    def _is_own(self, uid: Uid, pod: Pod) -> bool:
+        """Whether it belongs to this job: the namespace must be the job's, and the name is made of the job's.
+
+        Of a job that is not known (any more), the pods that were seen first are believed.
+        """
+        job = self._effective.get(uid)
+        if job is not None:
+            made = pod.name.startswith(f"{stem(job.name, job.uid)}-")
+            return made and pod.namespace == job.namespace and pod.kind is job.kind
+        return all(held.namespace == pod.namespace for held in self._pods_of.get(uid, {}).values())
+
+    def _sort_pods(self, uid: Uid) -> None:
+        """Look again at what claims to be of a job: who it is has become known."""
+        wrong = [p for p in self._claims.get(uid, {}).values() if self._is_own(uid, p) != self._holds(uid, p)]
+        for pod in [*wrong]:
+            self._take_out(pod)
+        for pod in wrong:
+            self._put_in(pod)
+        self.touch([uid], nodes={room[0] for p in wrong if (room := _room(p)) is not None}, plan=False)
+
+    def _holds(self, uid: Uid, pod: Pod) -> bool:
+        return self._pods_of.get(uid, {}).get(pod.name) is pod
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
         node = new or old
@@ -330,8 +394,11 @@ class ClusterState:
             del self._nodes[node.name]
         else:
             self._nodes[node.name] = new
-        there = (u for u, pods in self._pods_of.items() if any(p.node == node.name for p in pods.values()))
-        self.touch(set(there), nodes=[node.name])
+        there = {u for u, pods in self._pods_of.items() if any(p.node == node.name for p in pods.values())}
+        for key, pods in self._made_for.items():  # who waits until they are gone
+            if any(p.node == node.name for p in pods.values()):
+                there.update(self._named(*key))
+        self.touch(there, nodes=[node.name])
 
     def _pool_changed(self, old: Pool | None, new: Pool | None) -> None:
         if old is not None and (new is None or new.uid != old.uid):
@@ -396,11 +463,22 @@ class ClusterState:
         self.touch([uid for uid, job in self._effective.items() if job.namespace == namespace.name])
 
 
-def _room(pod: Pod | None) -> tuple[object, ...] | None:
-    """What of a foreign pod matters to admission."""
-    if pod is None or pod.node is None or not pod.live:
-        return None
-    return pod.node, pod.gpus, pod.cpu_milli, pod.memory_bytes
+def _room(pod: Pod) -> tuple[NodeName, Kind | None, int, int, int] | None:
+    """What of a foreign pod matters to admission, first its node.
+
+    A pod that our labels call a job's, left behind before it was bound, counts on the node that it is made for until
+    the scheduler says that it does not fit.
+    """
+    node = pod.node or (pod.wanted_node if pod.kind is not None and not pod.unschedulable else None)
+    return None if node is None or not pod.live else (node, pod.kind, pod.gpus, pod.cpu_milli, pod.memory_bytes)
+
+
+def _drop(index: dict[J, dict[K, Pod]], job: J, key: K) -> None:
+    """Take a pod out of an index by job."""
+    held = index.get(job, {})
+    held.pop(key, None)
+    if not held:
+        index.pop(job, None)
 
 
 def _substance(job: Job) -> tuple[object, ...]:

@@ -29,7 +29,7 @@ from rfuav_operator.core.model import (
     RecordEvent,
 )
 from rfuav_operator.settings import Writes
-from rfuav_operator.shell import clock, ingest, metrics, paths
+from rfuav_operator.shell import clock, decode, ingest, metrics, paths
 from rfuav_operator.shell.connection import MERGE_PATCH, Answer, Connection, NotSent, Unknown
 from rfuav_operator.shell.events import Events
 from rfuav_operator.shell.lane import Lane, Status, Trouble
@@ -309,8 +309,7 @@ class Writer:
 
     def _found(self, lane: Lane, action: CreatePod, found: Answer) -> Outcome:
         """There is a pod under the name."""
-        owners = found.body["metadata"].get("ownerReferences", ())
-        if any(owner["uid"] == action.job_uid for owner in owners):
+        if decode.job_of(found.body) == action.job_uid:
             lane.trouble = Trouble()
             ingest.pod(self._state, found.body)
             return self._created(action)
