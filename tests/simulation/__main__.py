@@ -1,9 +1,11 @@
-"""`python -m simulation --seed 7` replays one history with its log; `--count 1000` plays many.
+"""`python -m simulation --seed 7` replays one history with its log; `--count 1000` plays many, fresh ones unless
+`--first` says from where.
 
 A history that fails is shrunk, and its short script printed with the log of what went wrong. The exit status is 1 then.
 """
 
 import argparse
+import random
 import sys
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from simulation.script import Script, draw
 from simulation.shrink import shrink
 
 SHOWN = 40  # lines of the log before the failure
+DRAWN = 10**9  # below which the first seed is drawn
 
 
 def main() -> int:
@@ -22,14 +25,16 @@ def main() -> int:
     what.add_argument("--seed", type=int, help="replay this history")
     what.add_argument("--count", type=int, help="play so many histories")
     what.add_argument("--script", type=Path, help="replay a script that was kept (JSON)")
-    parser.add_argument("--first", type=int, default=0, help="the first seed of --count")
+    parser.add_argument("--first", type=int, help="the first seed of --count; without it, one is drawn and printed")
     parser.add_argument("--keep", action="store_true", help="print the script as it is, not shrunk")
     given = parser.parse_args()
     if given.count is None:
         script = Script.from_json(given.script.read_text()) if given.script else draw(given.seed)
         return _replay(script, keep=given.keep)
+    first = random.SystemRandom().randrange(DRAWN) if given.first is None else given.first
+    print(f"seeds {first} to {first + given.count - 1} (FIRST={first})", flush=True)
     with executor() as pool:
-        summary = play_many(range(given.first, given.first + given.count), pool)
+        summary = play_many(range(first, first + given.count), pool)
     print(summary)
     for result in summary.failed[1:]:
         print(f"seed {result.seed}: {result.violation}")
