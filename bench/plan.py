@@ -269,7 +269,6 @@ def _apply(actions: Any, world: dict[str, Any], jobs: dict[Uid, Job]) -> _Done:
                 phase=PodPhase.RUNNING,
                 created=LONG_AGO,
                 started_at=LONG_AGO,
-                ready=True,
                 gpus=1,
                 cpu_milli=int(job.spec.resources.cpu or 0) * 1000,
                 memory_bytes=8 * 2**30,
