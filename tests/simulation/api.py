@@ -49,6 +49,7 @@ class Api:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.pod_quota: int | None = None  # a ResourceQuota: pods that have not ended
+        self.terminating: set[str] = set()  # namespaces in deletion
         self._pages: dict[str, list[Object]] = {}
 
     def handle(self, method: str, target: Target, body: Any, author: str) -> Answer:
@@ -70,6 +71,9 @@ class Api:
 
     def _create(self, target: Target, body: Object, author: str) -> Answer:
         name = body["metadata"]["name"]
+        if target.namespace in self.terminating:
+            words = f"unable to create new content in namespace {target.namespace} because it is being terminated"
+            return refusal(403, "Forbidden", f'{target.resource} "{name}" is forbidden: {words}')
         if target.resource == "pods" and self._quota_is_full():  # admission comes before the store
             return refusal(403, "Forbidden", f'pods "{name}" is forbidden: exceeded quota: team')
         if self.server.get(target.resource, (target.namespace, name)) is not None:

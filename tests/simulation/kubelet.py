@@ -8,6 +8,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from simulation.server import Change, Key, Object
 from simulation.truth import label
 
@@ -42,6 +43,7 @@ class Container:
     sequence: int = 0
     percent: int = 0
     said: str = ""  # its termination message
+    last_words: str = ""  # what it will say instead
     gpu: str = ""  # the physical one that the device plugin chose
     told: bool = False  # the API server knows its end
     stopping: bool = False
@@ -207,6 +209,7 @@ class Kubelet:
             container.sequence += 1
             container.percent = 100 if code == 0 else container.percent
             container.said = json.dumps(self._body(container, final=True))
+        container.said = container.last_words or container.said
         container.state, container.code, container.reason = ENDED, code, reason
         container.ended = self.world.stamp()
         self._tell(uid, disrupted=disrupted, pod_reason=pod_reason)
@@ -263,7 +266,7 @@ class Kubelet:
         if chance.random() < 0.05:  # an old one that was held up on its way
             body["trainerStatus"]["rfuav"]["sequence"] = max(0, container.sequence - 1)
             body["trainerStatus"]["progressPercentage"] = 1
-        self.world.post(container.pod, body)
+        self.world.post(container.pod, orjson.dumps(body))
 
     def _body(self, container: Container, *, final: bool = False) -> Object:
         epoch = container.percent // 10

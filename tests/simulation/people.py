@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulation.deeds import a_job, a_node, deed, one_of, seconds, some, space, whole
 from simulation.kubelet import FATES
-from simulation.server import Key, Object
+from simulation.server import JOBS, Key, Object
 from simulation.truth import attempt_of, is_live_phase, owner_of, phase_of, wanted_node
 
 if TYPE_CHECKING:
@@ -14,6 +14,23 @@ if TYPE_CHECKING:
 USER = "user"
 OTHERS = "others"  # the namespace of pods of other workloads
 RESOURCE = {"TrainingJob": "trainingjobs", "InferenceJob": "inferencejobs"}
+# What pods of others may carry, and reports may hold.
+ODD = (
+    {"kind": "TrainingJob", "attempt": "9" * 60, "rank": "-1", "job": "j0"},
+    {"kind": "InferenceJob", "attempt": "x", "shard": "1e9", "job": ""},
+    {"kind": "trainingjob", "job": "j1", "job-uid": "", "pool": "nowhere"},
+    {"scale-up": "default", "kind": "TrainingJob", "job": "j2"},
+)
+HOSTILE = (
+    "[" * 4096,
+    '{"error": "\\ud83d"}',
+    '{"trainerStatus": {"estimatedRemainingSeconds": 300000000000}}',
+    '{"trainerStatus": {"progressPercentage": 1e999, "metrics": [{"name": "loss", "value": "NaN"}]}}',
+    '{"trainerStatus": {"rfuav": {"checkpoint": {"uri": "x", "savedAt": "9999-12-31T23:59:59Z", "epoch": 9007199254740993}}}}',
+    '{"trainerStatus": {"rfuav": {"gpuUUID": "' + "G" * 900 + '", "samplesPerSecond": "1e308"}}}',
+    '{"trainerStatus": []}',
+    "null",
+)
 _MILD = one_of(*FATES, *("ok",) * 6)
 
 
@@ -39,7 +56,7 @@ _MILD = one_of(*FATES, *("ok",) * 6)
 )
 def create(world: "World", *, job: str, kind: str, fates: list[str], work: float, **rest: Any) -> None:
     """`kubectl create`, unless the name is taken."""
-    if world.find_job(job) is not None:
+    if world.find_job(job) is not None or space(job) in world.api.terminating:
         return
     made = world.server.create(RESOURCE[kind], _manifest(job, kind, **rest), USER)
     world.fates[made["metadata"]["uid"]] = (list(fates), work)
@@ -175,6 +192,27 @@ def reprioritize(world: "World", *, job: str, priority: str) -> None:
         edit(world, job, priorityClassName=priority)
 
 
+@deed(1, namespace=one_of("team", "lab"), seconds=seconds(2, 30))
+def namespace_deleted(world: "World", *, namespace: str, seconds: float) -> None:
+    """`kubectl delete namespace`: what is in it goes bit by bit, and nothing new comes; then it is made again."""
+    world.api.terminating.add(namespace)
+    chance = world.chance["namespace"]
+    for resource in JOBS:
+        for key in [key for key in world.server.objects[resource] if key[0] == namespace]:
+            uid = world.server.objects[resource][key]["metadata"]["uid"]
+            world.after(chance.uniform(0, seconds), _let_go, world, resource, key[1], uid)
+    for pod in world.server.all("pods"):
+        if pod["metadata"]["namespace"] == namespace:
+            world.after(chance.uniform(0, seconds), _delete_pod, world, pod)
+    world.after(seconds + 1, world.api.terminating.discard, namespace)
+
+
+def _delete_pod(world: "World", seen: Object) -> None:
+    pod = world.server.get("pods", (seen["metadata"]["namespace"], seen["metadata"]["name"]))
+    if pod is not None and pod["metadata"]["uid"] == seen["metadata"]["uid"]:
+        world.api.delete_pod(pod, "namespace-controller")
+
+
 # --- pods
 
 
@@ -251,6 +289,24 @@ def forged(world: "World", *, job: str, phase: str, seconds: float) -> None:
             continue
         made = world.server.create("pods", body, USER)
         world.after(seconds, _end_other, world, key, made["metadata"]["uid"])
+
+
+@deed(2, node=a_node, gpus=one_of(0, 1), labels=one_of(*range(len(ODD))), seconds=seconds(10, 90))
+def odd_pod(world: "World", *, node: str, gpus: int, labels: int, seconds: float) -> None:
+    """A pod whose labels mean to be ours."""
+    key = OTHERS, f"odd-{world.server.version}"
+    _run_other(
+        world, key, node, gpus=gpus, seconds=seconds, labels={f"rfuav.io/{k}": v for k, v in ODD[labels].items()}
+    )
+
+
+@deed(3, job=a_job, body=one_of(*range(len(HOSTILE))))
+def hostile_report(world: "World", *, job: str, body: int) -> None:
+    """A job's own container reports nonsense, and leaves it behind when it ends."""
+    for pod in world.pods_of(job):
+        if (container := world.kubelet.containers.get(pod["metadata"]["uid"])) is not None:
+            container.last_words = HOSTILE[body]
+            world.post(pod, HOSTILE[body].encode(errors="surrogatepass"))
 
 
 @deed(4, node=a_node, gpus=one_of(0, 1, 1, 2), cpu=one_of("500m", "3"), seconds=seconds(10, 150))

@@ -204,7 +204,8 @@ FOUND = [
         script(
             training("old1", 1, grace=20),
             do(20, "pool_lab", there=True),
-            do(25, "replace", job="old1"),
+            do(25, "delete", job="old1"),
+            training("next1", 25.5),
             nodes=[[2, 2, 80000, "b"], [2, 2, 80000, "a"]],
             quotas={"lab": NO_QUOTA | {"maxTrainingJobs": 1}},
         ),
@@ -215,7 +216,8 @@ FOUND = [
         script(
             training("grows1", 1, grace=20),
             do(1.5, "watch_slow", resource="nodes", later=60.0, seconds=60.0),
-            do(28, "replace", job="grows1"),
+            do(28, "delete", job="grows1"),
+            training("next1", 28.5),
             nodes=[[0, 0, 0, "a"]],
             quotas={"lab": NO_QUOTA | {"maxTrainingJobs": 1}},
             pool=SETUP["pool"] | {"scaleUp": {"maxJobs": 2, "timeoutSeconds": 60}},

@@ -246,9 +246,9 @@ class World:
             if process in ("", feed.owner.process) and resource in ("", feed.resource):
                 feed.cut(how)
 
-    def post(self, pod: Object, body: Object) -> None:
+    def post(self, pod: Object, body: bytes) -> None:
         """A pod reports; the Service sends it to the replica that leads."""
-        self.loop.create_task(self._post(pod, orjson.dumps(body)), name=f"report-{pod['metadata']['name']}")
+        self.loop.create_task(self._post(pod, body), name=f"report-{pod['metadata']['name']}")
 
     async def _post(self, pod: Object, body: bytes) -> None:
         await asyncio.sleep(self.latency())
@@ -257,10 +257,10 @@ class World:
             code = await replica.post(pod, body)
             name = pod["metadata"]["name"]
             if code == 200:
-                sequence = orjson.loads(body)["trainerStatus"]["rfuav"]["sequence"]
+                sequence = (orjson.loads(body)["trainerStatus"].get("rfuav") or {}).get("sequence", -1)
                 self.truth.taken[name].append((self.loop.time(), sequence, taker))
             if code != 503:
-                self.log("report", f"{name} {body.decode()} -> {code}")
+                self.log("report", f"{name} {body[:300].decode(errors='replace')} -> {code}")
                 return
 
 
