@@ -26,7 +26,7 @@ def one_gpu(*jobs):
 def test_the_job_succeeds_with_its_trainer_and_the_pod_goes():
     made = one_gpu(job("a"), job("next", created=after(1)))
     (pod,) = made.pods_of("a")
-    made.change_pod(pod.name, exit_code=0, finished_at=made.now)
+    made.change_pod(pod.name, exit_code=0, accompanied=True, finished_at=made.now)
     made.go()
     assert made.status("a").phase is Phase.SUCCEEDED
     assert made.pods[pod.name].deleting
@@ -35,10 +35,23 @@ def test_the_job_succeeds_with_its_trainer_and_the_pod_goes():
     assert made.running() == {"next"}
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_without_a_sidecar_the_kubelet_has_the_last_word_and_the_pod_stays(code):
+    """The container has ended a moment before the pod has: deleted then, its log would be lost."""
+    made = one_gpu(job("a"))
+    (pod,) = made.pods_of("a")
+    made.change_pod(pod.name, exit_code=code, finished_at=made.now)
+    made.go()
+    assert (made.status("a").phase, made.pods[pod.name].deleting) == (Phase.RUNNING, False)
+    made.finish(pod.name, code)
+    made.go()
+    assert (made.status("a").phase, made.pods[pod.name].deleting) == ((Phase.SUCCEEDED, Phase.QUEUED)[code], False)
+
+
 def test_a_failed_trainer_is_counted_once_and_its_room_is_held_until_the_sidecar_is_gone():
     made = one_gpu(job("a", created=after(-1)), job("next"))
     (pod,) = made.pods_of("a")
-    made.change_pod(pod.name, exit_code=1, terminated_reason="Error", finished_at=made.now)
+    made.change_pod(pod.name, exit_code=1, accompanied=True, terminated_reason="Error", finished_at=made.now)
     made.go()
     assert (made.status("a").counted_failures, made.pods[pod.name].deleting) == (1, True)
     assert made.running() == {"a"}
@@ -49,7 +62,9 @@ def test_a_failed_trainer_is_counted_once_and_its_room_is_held_until_the_sidecar
 
 def test_a_final_exit_ends_the_job_although_the_sidecar_ended_well():
     held = admitted(job())[0]
-    pod = pod_of(held, phase=PodPhase.RUNNING, exit_code=3, termination_message='{"error": "no data"}')
+    pod = pod_of(
+        held, phase=PodPhase.RUNNING, exit_code=3, accompanied=True, termination_message='{"error": "no data"}'
+    )
     done = run(snapshot([held], pods=[pod]))
     assert (statuses(done)["a"].phase, statuses(done)["a"].reason) == (Phase.FAILED, "InputMissing")
     assert [d.uid for d in of_type(done, DeletePod)] == [pod.uid]
@@ -61,7 +76,7 @@ def test_a_shard_is_done_and_its_pod_goes_while_others_run():
     made.go()
     made.start_all()
     first, second = made.pods_of("a")
-    made.change_pod(first.name, exit_code=0, finished_at=made.now)
+    made.change_pod(first.name, exit_code=0, accompanied=True, finished_at=made.now)
     made.go()
     assert (made.status("a").shards.completed, made.pods[first.name].deleting) == ("0", True)
     assert len(made.pods) == 2  # the third shard waits for the room
@@ -74,7 +89,7 @@ def test_a_gang_succeeds_when_all_trainers_have():
     made = cluster(gang()).start_all()
     for name in pods(made):
         assert not any(p.deleting for p in made.pods.values())
-        made.change_pod(name, exit_code=0, finished_at=made.now)
+        made.change_pod(name, exit_code=0, accompanied=True, finished_at=made.now)
         made.go()
     assert made.status("gang").phase is Phase.SUCCEEDED
     assert all(p.deleting for p in made.pods.values())
@@ -83,7 +98,7 @@ def test_a_gang_succeeds_when_all_trainers_have():
 def test_pods_of_a_gang_that_are_done_go_when_all_start_again():
     made = cluster(gang()).start_all()
     first, second = pods(made)
-    made.change_pod(first, exit_code=0, finished_at=made.now)
+    made.change_pod(first, exit_code=0, accompanied=True, finished_at=made.now)
     made.go()
     made.finish(second, 1)
     made.go()
@@ -96,7 +111,7 @@ def test_running_time_ends_with_the_trainer():
     made = one_gpu(job("a"))
     (pod,) = made.pods_of("a")
     made.pass_time(50)
-    made.change_pod(pod.name, exit_code=1, finished_at=made.now)
+    made.change_pod(pod.name, exit_code=1, accompanied=True, finished_at=made.now)
     made.go()
     made.go(1000)
     assert made.status("a").running_seconds == 50

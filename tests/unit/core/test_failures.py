@@ -307,6 +307,12 @@ def test_a_lost_node_holds_the_job_until_a_person_says_so():
         assert statuses(again)["a"].assignments[0].node == "n2"
 
 
+def test_an_end_that_was_told_counts_although_the_node_was_lost_a_moment_later():
+    held = admitted(job())[0]
+    ended = pod_of(held, phase=PodPhase.RUNNING, exit_code=0, deleting=True)
+    assert statuses(run(snapshot([held], pods=[ended], nodes=[node("n2")])))["a"].phase is Phase.SUCCEEDED
+
+
 def test_a_lost_create_is_repeated_and_a_pod_that_ran_has_vanished():
     held = admitted(job())[0]
     name = held.status.assignments[0].pod

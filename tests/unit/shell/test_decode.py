@@ -213,8 +213,25 @@ def test_a_sidecar_that_sorts_before_the_trainer_says_nothing_about_its_end():
 
 def test_the_trainer_has_ended_although_a_sidecar_runs_on():
     both = [{"name": "istio-proxy", "state": RUNS}, {"name": "trainer", "state": ended(0)}]
-    pod = read_pod(phase="Running", status={"containerStatuses": both})
+    spec = {"containers": [{"name": "trainer"}, {"name": "istio-proxy"}]}
+    pod = read_pod(phase="Running", spec=spec, status={"containerStatuses": both})
     assert (pod.exit_code, pod.live, pod.ended, pod.beside) == (0, True, True, ())
+
+
+@pytest.mark.parametrize(
+    ("containers", "init", "ended_too"),
+    [
+        (["trainer"], [], []),
+        (["trainer"], [{"name": "istio-proxy", "restartPolicy": "Always"}], []),
+        (["trainer", "istio-proxy"], [], ["istio-proxy"]),
+    ],
+)
+def test_the_kubelet_ends_the_pod_itself_when_nothing_runs_on(containers, init, ended_too):
+    spec = {"containers": [{"name": name} for name in containers], "initContainers": init}
+    said = [{"name": name, "state": ended(0)} for name in ["trainer", *ended_too]]
+    sidecars = [{"name": c["name"], "state": RUNS, "started": True} for c in init]
+    pod = read_pod(phase="Running", spec=spec, status={"containerStatuses": said, "initContainerStatuses": sidecars})
+    assert (pod.exit_code, pod.ended) == (0, False)
 
 
 def test_the_trainer_runs_although_a_sidecar_keeps_the_phase_at_pending():

@@ -217,7 +217,7 @@ class _Step:
         pod = self.facts.pods.get(a.pod)
         if pod is None:
             self._observe_absence(a)
-        elif pod.ended:
+        elif pod.ended or (pod.exit_code is not None and not may_live(pod, self.facts.nodes)):
             self._read_termination_message(a, pod)
             if classify.succeeded(pod):
                 self._complete(a, pod)

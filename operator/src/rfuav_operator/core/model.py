@@ -332,6 +332,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     terminated_reason: str = ""  # OOMKilled, Error, ...
     termination_message: str = ""
     beside: tuple[Beside, ...] = ()
+    accompanied: bool = False  # another container, which nobody ends with the trainer, has not ended
     gpus: int = 0
     cpu_milli: int = 0
     memory_bytes: int = 0
@@ -348,8 +349,11 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ended(self) -> bool:
-        """Whether its trainer has ended: that decides, though a sidecar may run on."""
-        return self.exit_code is not None or not self.live
+        """Whether its trainer has ended and that decides, because nothing of the pod runs on but a sidecar.
+
+        Without one the kubelet says so a moment later, and the pod stays, with its log.
+        """
+        return not self.live or (self.exit_code is not None and self.accompanied)
 
 
 class Landing(msgspec.Struct, frozen=True, kw_only=True):

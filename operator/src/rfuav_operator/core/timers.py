@@ -83,4 +83,4 @@ def cause_due(a: Assignment, job: Job, pods: Mapping[str, Pod]) -> datetime | No
 
 def is_consequence(pod: Pod | None) -> bool:
     """Whether the pod of a job of several nodes stopped because another did, as far as it knows."""
-    return pod is not None and pod.exit_code == classify.CHECKPOINTED
+    return pod is not None and pod.ended and pod.exit_code == classify.CHECKPOINTED

@@ -292,6 +292,7 @@ def pod(read: PodObject) -> Pod:
         exit_code=ended.exit_code if ended else None,
         terminated_reason=(ended.reason or "") if ended else "",
         termination_message=(ended.message or "") if ended else "",
+        accompanied=job_uid is not None and _accompanied(spec, status),
         beside=() if job_uid is None else tuple(_beside(spec, status))[:_MAX_BESIDE],
         gpus=requests.total(GPU, whole),
         cpu_milli=requests.total("cpu", milli),
@@ -328,6 +329,12 @@ def _beside(spec: _PodSpec, status: _PodStatus) -> Iterator[Beside]:
                 reason=(ended.reason or "") if ended is not None and failed else "",
                 message=(ended.message or "") if ended is not None and failed else "",
             )
+
+
+def _accompanied(spec: _PodSpec, status: _PodStatus) -> bool:
+    """Whether a container beside the trainer has not ended. The kubelet itself ends those that are init containers."""
+    ended = {c.name for c in status.container_statuses or () if c.state.terminated is not None}
+    return any(c.name not in ended for c in spec.containers if c.name != CONTAINER)
 
 
 class _Requests:
