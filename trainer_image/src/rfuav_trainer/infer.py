@@ -17,7 +17,7 @@ import torch
 
 from rfuav_crds import InferenceJobSpec
 from rfuav_crds.inference import Evaluation
-from rfuav_trainer import data, evaluation_report, inputs, outgoing, recording, results, runtime
+from rfuav_trainer import data, evaluation_report, inputs, outgoing, recording, results, runtime, writing
 from rfuav_trainer.annotate import Annotations
 from rfuav_trainer.checkpoint import write_json
 from rfuav_trainer.classifier import Classifier, open_classifier
@@ -63,7 +63,10 @@ def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any
         done = runtime.finished_before(output / f"{runtime.SUCCESS}-{job.shard}", job)
         if done is None:
             stop.check()
-            done = Inference(job, spec, output, progress=progress, stop=stop).run()
+            work = Inference(job, spec, output, progress=progress, stop=stop)
+            runtime.prepare_output(output, "output.uri")
+            with writing.held(output, job, stop):
+                done = work.run()
         else:
             log.info("finished before, nothing to do", output=outgoing.shown(output), shard=job.shard)
         found = finish_job(job, spec, output, done["classes"])
@@ -118,7 +121,6 @@ class Inference:
     def run(self) -> dict[str, Any]:
         """All inputs of the shard, then its mark."""
         started = time.monotonic()
-        runtime.prepare_output(self.output, "output.uri")
         results.claim_output(self.output, self.job, overwrite=self.spec.output.overwrite)
         log.info(
             "classifying",

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from rfuav_crds import TrainingJobSpec
-from rfuav_trainer import augment_signal, fitting, kept, metrics, models, outgoing, report, runtime, weights
+from rfuav_trainer import augment_signal, fitting, kept, metrics, models, outgoing, report, runtime, weights, writing
 from rfuav_trainer.checkpoint import CheckpointStore, Saved, write_json
 from rfuav_trainer.crew import crew
 from rfuav_trainer.data import Reader
@@ -79,7 +79,7 @@ def _train(
     try:
         if world.size > 1:
             _check_same(dataset, world)
-        with kept.homes(job, dataset, world) as homes:
+        with writing.held(output, job, stop), kept.homes(job, dataset, world) as homes:
             reader = Reader(dataset.preprocessing, homes=homes, device=device)
             return Training(
                 job,
