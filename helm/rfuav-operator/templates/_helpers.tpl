@@ -21,7 +21,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
       "jobs" (dict "image" .Values.trainer.image)
       "progress" (dict "service" (include "rfuav.progress" .) "servicePort" 443 "port" 8443 "caSecret" (printf "%s-ca" (include "rfuav.progress" .)))
       "leader" (dict "lease" (include "rfuav.name" .))
-      "health" (dict "port" 8080) }}
+      "health" (dict "port" 8080)
+      "defaultPool" .Values.defaultPool }}
 {{- if .Values.priorityClasses.enabled }}
 {{- $_ := set $own.jobs "trainingPriority" .Values.priorityClasses.training }}
 {{- $_ := set $own.jobs "inferencePriority" .Values.priorityClasses.inference }}

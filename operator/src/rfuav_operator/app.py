@@ -8,6 +8,7 @@ What it asks of the API server (the chart grants exactly this):
 |---|---|---|
 | trainingjobs, inferencejobs | list, watch, get, delete | kopf, resync, writer (409, TTL) |
 | gpupools, gpuquotas | list, watch, get | kopf, resync, writer |
+| gpupools, of the name `default` alone | create, patch | default_pool |
 | trainingjobs/status, inferencejobs/status, gpupools/status, gpuquotas/status | patch | writer |
 | pods | list, watch, get, create, delete | reflector, writer |
 | services | create | writer |
@@ -35,7 +36,7 @@ from aiohttp import web
 from rfuav_operator.core import names
 from rfuav_operator.core.model import Pod
 from rfuav_operator.settings import Settings
-from rfuav_operator.shell import decode, health, kopf_app, metrics, paths, resync, tls
+from rfuav_operator.shell import decode, default_pool, health, kopf_app, metrics, paths, resync, tls
 from rfuav_operator.shell.connection import Connection
 from rfuav_operator.shell.events import Events
 from rfuav_operator.shell.intake import Intake
@@ -147,6 +148,8 @@ class Operator:
                     await self._read_again(reflectors)
                 term.create_task(self.events.run(), name="events")
                 term.create_task(self.writer.run(), name="writer")
+                if self._settings.default_pool.enabled:
+                    term.create_task(default_pool.apply(self._connection, self._settings.default_pool.spec))
                 await self._decide()
         finally:
             self.state.forget_plans()

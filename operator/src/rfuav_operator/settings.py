@@ -17,6 +17,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from rfuav_crds import GPUPoolSpec
 from rfuav_operator.core.model import Defaults
 
 PREFIX = "RFUAV_OPERATOR__"
@@ -100,6 +101,24 @@ class Health(_Section):
     port: int = Field(8080, ge=0, le=65535)
 
 
+def _pool_spec(spec: dict[str, Any]) -> dict[str, Any]:
+    try:
+        GPUPoolSpec.model_validate(spec)
+    except ValidationError as error:
+        wrong = (f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"no spec of a GPUPool: {'; '.join(wrong)}") from error
+    return spec
+
+
+class DefaultPool(_Section):
+    """The GPUPool `default`, which the leader makes and keeps as these settings say."""
+
+    enabled: bool = False
+    spec: Annotated[dict[str, Any], AfterValidator(_pool_spec)] = Field(
+        default_factory=dict, description="as `kubectl explain gpupool.spec` describes it"
+    )
+
+
 class Settings(_Section):
     """All settings of the operator."""
 
@@ -112,6 +131,7 @@ class Settings(_Section):
     progress: ProgressServer = ProgressServer()
     leader: Leader = Leader()
     health: Health = Health()
+    default_pool: DefaultPool = DefaultPool()
     resync_seconds: float = Field(60, gt=0, description="between two metadata-only lists that drop what is gone")
 
     @property

@@ -1,6 +1,5 @@
 """What the chart renders, through the helm that the local cluster is made with."""
 
-import json
 import subprocess
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import yaml
 from rich.console import Console
 
 from localcluster import binaries
-from rfuav_operator.settings import Settings, load
+from rfuav_operator.settings import Settings, SettingsError, load
 
 pytestmark = pytest.mark.contract
 
@@ -145,12 +144,15 @@ GRANTED = {
 
 def test_the_operator_may_do_what_it_does_and_no_more(default):
     """The table in the operator's app.py, by hand: who widens one says so here."""
-    found = {}
+    found, named = {}, {}
     for rule in default["ClusterRole", "rfuav-operator"]["rules"]:
         for group in rule.get("apiGroups", []):
             for resource in rule["resources"]:
-                found.setdefault(group, {})[resource] = set(rule["verbs"])
+                into = named if "resourceNames" in rule else found
+                into.setdefault(group, {})[resource] = set(rule["verbs"])
+                assert rule.get("resourceNames", ["default"]) == ["default"]
     assert found == GRANTED
+    assert named == {"rfuav.io": {"gpupools": {"create", "patch"}}}
     urls = [rule for rule in default["ClusterRole", "rfuav-operator"]["rules"] if "nonResourceURLs" in rule]
     assert [(set(r["nonResourceURLs"]), r["verbs"]) for r in urls] == [
         ({"/.well-known/openid-configuration", "/openid/v1/jwks"}, ["get"]),
@@ -210,7 +212,6 @@ def test_the_crds_are_the_generated_ones_and_survive_the_chart(default, render):
 @pytest.mark.parametrize(
     ("switch", "gone"),
     [
-        ("defaultPool.enabled", {("GPUPool", "default")}),
         ("priorityClasses.enabled", {("PriorityClass", "rfuav-training"), ("PriorityClass", "rfuav-inference")}),
         ("rbac.aggregateToDefaultRoles", {("ClusterRole", f"rfuav-{r}") for r in ("view", "edit")}),
     ],
@@ -242,5 +243,22 @@ def test_values_that_cannot_be_are_rejected_by_name(run, value, named):
 
 def test_the_demos_values_fit_the_chart(render, tmp_path):
     objects = render("--values", str(ROOT / "demo/values.yaml"))
-    assert settings(objects, tmp_path).jobs.allow_cpu
-    assert json.dumps(objects["GPUPool", "default"]["spec"]["perGPU"][0]["inference"]) == "2"
+    found = settings(objects, tmp_path)
+    assert found.jobs.allow_cpu
+    assert found.default_pool.spec["perGPU"][0]["inference"] == 2
+
+
+def test_the_default_pool_is_in_no_manifest_so_that_nothing_deletes_and_makes_it_again(default, render, tmp_path):
+    """Helm and Argo delete a hook before they make it; the operator applies the pool in place instead."""
+    assert not [kind for kind, _ in default if kind == "GPUPool"]
+    assert not [o for o in default.values() if "helm.sh/hook" in o["metadata"].get("annotations", {})]
+    assert settings(default, tmp_path).default_pool.enabled
+    assert len(settings(default, tmp_path).default_pool.spec["perGPU"]) == 3
+    off = render("--set", "defaultPool.enabled=false")
+    assert not settings(off, tmp_path).default_pool.enabled
+    assert not [r for r in off["ClusterRole", "rfuav-operator"]["rules"] if "resourceNames" in r]
+
+
+def test_a_pool_that_cannot_be_one_is_refused_by_name(render, tmp_path):
+    with pytest.raises(SettingsError, match="defaultPool.spec.*placement"):
+        settings(render("--set", "defaultPool.spec.placement=Anywhere"), tmp_path)

@@ -1,0 +1,72 @@
+"""The GPUPool `default` as the settings have it: made when it is missing, changed in place when the settings changed.
+
+The leader's settings come in, one server-side apply goes out. An annotation says which settings were applied last, so
+that what people change on the pool stays until the settings change; fields that the settings do not name stay anyway.
+A pool is never deleted here.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import orjson
+import structlog
+
+from rfuav_operator.core.names import API_VERSION
+from rfuav_operator.shell import paths
+from rfuav_operator.shell.connection import Answer, Connection, ConnectionProblem
+
+log = structlog.get_logger()
+
+NAME = "default"
+MANAGER = "rfuav-operator-default-pool"
+APPLIED = "rfuav.io/applied-settings"  # annotation: hash of the settings that were applied last
+APPLY_PATCH = "application/apply-patch+yaml"
+RETRY = 5.0  # seconds
+_PATH = f"{paths.OURS}/{paths.POOLS}/{NAME}"
+_NOT_FOUND, _CONFLICT, _TOO_MANY, _SERVER_ERROR = 404, 409, 429, 500
+
+
+async def apply(connection: Connection, spec: Mapping[str, Any]) -> None:
+    """Have the pool as `spec` says; tried until the API server has taken it or said that it is wrong."""
+    wanted = sha256(orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+    while True:
+        try:
+            held = await connection.request("GET", _PATH)
+            if _applied(held) == wanted:
+                return
+            answer = held if _may_heal(held) else await _patch(connection, spec, wanted)
+        except ConnectionProblem as error:
+            log.warning("the default pool is not applied yet", error=str(error))
+        else:
+            if answer.ok:
+                log.info("the default pool was applied", made=held.status == _NOT_FOUND)
+                return
+            if not _may_heal(answer) and answer.status != _NOT_FOUND:
+                log.error("the default pool is refused: correct the settings (defaultPool.spec)", error=answer.message)
+                return
+            log.warning("the default pool is not applied yet", error=answer.message)
+        await asyncio.sleep(RETRY)
+
+
+def _may_heal(answer: Answer) -> bool:
+    return answer.status in (_CONFLICT, _TOO_MANY) or answer.status >= _SERVER_ERROR
+
+
+def _applied(held: Answer) -> str:
+    if not held.ok or not isinstance(held.body, dict):
+        return ""
+    return str((held.body.get("metadata", {}).get("annotations") or {}).get(APPLIED, ""))
+
+
+async def _patch(connection: Connection, spec: Mapping[str, Any], wanted: str) -> Answer:
+    body = {
+        "apiVersion": API_VERSION,
+        "kind": paths.POOL,
+        "metadata": {"name": NAME, "annotations": {APPLIED: wanted}},
+        "spec": spec,
+    }
+    # Forced: who names a field in the settings means it, whoever wrote it before.
+    params = {"fieldManager": MANAGER, "force": "true"}
+    return await connection.request("PATCH", _PATH, body, params=params, content_type=APPLY_PATCH)

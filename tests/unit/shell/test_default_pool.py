@@ -1,0 +1,92 @@
+"""The default pool is applied in place: made, changed, left alone, never deleted."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from pydantic import ValidationError
+from unit.shell.fake_api import answer, serving
+
+from rfuav_operator.settings import Settings
+from rfuav_operator.shell import default_pool
+
+SPEC = {"perGPU": [{"minMemory": 0, "training": 1, "inference": 2}]}
+
+
+class Pool:
+    """What the API server holds, and what it was asked."""
+
+    def __init__(self, held=None, refusals=()):
+        self.held = held
+        self.refusals = list(refusals)
+        self.asked = []
+
+    async def handle(self, request, body):
+        self.asked.append((request.method, dict(request.query)))
+        if self.refusals:
+            return answer(self.refusals.pop(0), {"message": "no", "reason": "No"})
+        if request.method == "GET":
+            return answer(200, self.held) if self.held else answer(404, {"message": "not found"})
+        assert request.method == "PATCH"
+        assert request.headers["Content-Type"] == default_pool.APPLY_PATCH
+        self.held = {"metadata": body["metadata"], "spec": {**(self.held or {}).get("spec", {}), **body["spec"]}}
+        return answer(200, self.held)
+
+    @property
+    def patches(self):
+        return [query for method, query in self.asked if method == "PATCH"]
+
+
+@asynccontextmanager
+async def world(tmp_path, pool):
+    async with serving(tmp_path) as (api, connection):
+        api.handle = pool.handle
+        yield connection
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(default_pool, "RETRY", 0.01)
+
+
+async def test_a_missing_pool_is_made_and_then_left_as_it_is(tmp_path):
+    pool = Pool()
+    async with world(tmp_path, pool) as connection:
+        await default_pool.apply(connection, SPEC)
+        assert pool.held["spec"] == SPEC
+        assert pool.patches == [{"fieldManager": default_pool.MANAGER, "force": "true"}]
+        pool.held["spec"]["stopPolicy"] = "Hold"  # an administrator's change
+        await default_pool.apply(connection, SPEC)
+        assert len(pool.patches) == 1
+
+
+async def test_new_settings_are_applied_in_place(tmp_path):
+    pool = Pool({"metadata": {"name": "default", "uid": "u"}, "spec": {"stopPolicy": "Hold"}})
+    async with world(tmp_path, pool) as connection:
+        await default_pool.apply(connection, SPEC)
+        await default_pool.apply(connection, SPEC | {"placement": "Spread"})
+    assert pool.held["spec"] == SPEC | {"placement": "Spread", "stopPolicy": "Hold"}
+    assert {method for method, _ in pool.asked} == {"GET", "PATCH"}
+    assert len(pool.patches) == 2
+
+
+@pytest.mark.parametrize("refusals", [[500], [404, 503], [404, 409], [429, 429], [404, 404]])
+async def test_what_can_heal_is_tried_again(tmp_path, refusals):
+    pool = Pool(refusals=refusals)
+    async with world(tmp_path, pool) as connection:
+        await asyncio.wait_for(default_pool.apply(connection, SPEC), 5)
+    assert pool.held["spec"] == SPEC
+
+
+@pytest.mark.parametrize("status", [403, 422])
+async def test_a_refusal_ends_the_tries_and_nothing_else(tmp_path, status):
+    pool = Pool(refusals=[404, status])
+    async with world(tmp_path, pool) as connection:
+        await asyncio.wait_for(default_pool.apply(connection, SPEC), 5)
+    assert pool.held is None
+
+
+def test_settings_name_what_is_wrong_with_the_pool():
+    assert Settings.model_validate({"defaultPool": {"spec": SPEC}}).default_pool.spec == SPEC
+    with pytest.raises(ValidationError, match="placement"):
+        Settings.model_validate({"defaultPool": {"spec": {"placement": "Anywhere"}}})
