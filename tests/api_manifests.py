@@ -218,6 +218,8 @@ BAD: list[Bad] = [
         ("resources.cpu", 4000, "or in thousandths, as in 500m"),
         ("resources.cpu", 0, "write cpu in cores"),
         ("resources.cpu", 0.5, "must be of type integer,string"),
+        ("resources.cpuLimit", "1", "cpuLimit is the most that cpu may become"),
+        ("resources.cpuLimit", 0, "write cpu in cores"),
         ("resources.sharedMemory", "17Gi", "sharedMemory is part of memory"),
         ({"spec.resources.limits": {"cpu": 1}}, "spec.resources.limits", "unknown field"),
         # scheduling and running
@@ -344,6 +346,19 @@ BAD: list[Bad] = [
         ("gpuSharing", {"replicas": 4}, "Required value"),
         ("gpuSharing", {"replicas": 0, "memory": "24Gi"}, f"{_AT_LEAST} 1"),
         ("gpuSharing", {"replicas": 4, "memory": "24GB"}, "write memory with a binary suffix"),
+        ("priorityClasses", [{}], "write names, ceiling, or both"),
+        ("priorityClasses", [{"names": ["High"]}], "write lower-case letters"),
+        (
+            "priorityClasses",
+            [{"ceiling": 1, "namespaceSelector": {"matchExpressions": [{"key": "team", "operator": "In"}]}}],
+            "write values with operator In or NotIn",
+        ),
+        (
+            "priorityClasses",
+            [{"ceiling": 1, "namespaceSelector": {"matchExpressions": [{"key": "a b", "operator": "Exists"}]}}],
+            "write the key of a label",
+        ),
+        ("defaultQuota", {"gpus": {"nominal": 1, "lendingLimit": 2}}, "cannot lend more than its nominal share"),
         ("queueing", "FIFO", 'supported values: "BestEffortFIFO", "StrictFIFO"'),
         ("placement", "pack", 'supported values: "Pack", "Spread"'),
         ("preemption.withinPool", True, 'supported values: "Never", "LowerPriority"'),

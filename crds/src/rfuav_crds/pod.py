@@ -180,11 +180,13 @@ class PodSecurity(Spec):
     """User and group of the pods; everything else follows the restricted Pod Security profile."""
 
     run_as_user: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
-        None, description="Numeric user of the container, not 0 (root). Default: 65532."
+        None,
+        description="Numeric user of the container, not 0 (root). Default: 65532, or the cluster's choice where the "
+        "operator is set so (clusterAssignsUsers).",
     )
     fs_group: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
         None,
-        description="Numeric group that volumes are made writable for, not 0. Default: 65532.",
+        description="Numeric group that volumes are made writable for, not 0. Default: as of runAsUser.",
     )
 
 

@@ -26,6 +26,13 @@ class Resources(Spec):
             check=lambda r: r.gpu_memory is None or r.gpus > 0,
         ),
         Rule(
+            cel="!has(self.cpuLimit) || !isQuantity(string(self.cpu)) || !isQuantity(string(self.cpuLimit)) || "
+            f"{cel_quantity('self.cpuLimit')}.compareTo({cel_quantity('self.cpu')}) >= 0",
+            message="cpuLimit is the most that cpu may become: write at least as much as cpu, or remove it",
+            field=".cpuLimit",
+            check=lambda r: r.cpu_limit is None or parse_quantity(r.cpu_limit) >= parse_quantity(r.cpu),
+        ),
+        Rule(
             cel="!isQuantity(string(self.memory)) || !isQuantity(string(self.sharedMemory)) || "
             f"{cel_quantity('self.sharedMemory')}.compareTo({cel_quantity('self.memory')}) <= 0",
             message="sharedMemory is part of memory: write at most as much as memory, or raise memory",
@@ -45,6 +52,11 @@ class Resources(Spec):
         "much are chosen. Default: any GPU.",
     )
     cpu: Cpu = Field("4", description='CPU cores for each pod, as a quantity ("4", 500m). Default: 4.')
+    cpu_limit: Cpu | None = Field(
+        None,
+        description="CPU cores that each pod may use at most, at least cpu; for namespaces whose ResourceQuota counts "
+        "limits.cpu. Default: no limit, so that idle cores help.",
+    )
     memory: Memory = Field("16Gi", description="Memory for each pod, bytes as a quantity (16Gi). Default: 16Gi.")
     shared_memory: Memory = Field(
         "2Gi", description="Size of /dev/shm, bytes as a quantity; part of memory. Default: 2Gi."

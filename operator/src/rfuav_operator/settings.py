@@ -45,6 +45,9 @@ class Jobs(_Section):
     inference_priority_class: str = "rfuav-inference"
     training_priority: int = Field(1000, description="value of the training class when it does not exist")
     inference_priority: int = Field(2000, description="value of the inference class when it does not exist")
+    cluster_assigns_users: bool = Field(
+        default=False, description="pods carry no user and no group unless their job names one (OpenShift)"
+    )
     allow_cpu: bool = Field(default=False, description="RFUAV_ALLOW_CPU=1 in every pod: demo and tests alone")
 
 

@@ -160,6 +160,7 @@ def quota(
 def resource_quota(namespace: str = "team", *, used: dict[str, int] | None = None, **hard: int) -> ResourceQuota:
     """`hard` and `used` by the short names gpus, cpu (millicores), memory (bytes) and pods."""
     keys = {"gpus": "requests.nvidia.com/gpu", "cpu": "requests.cpu", "memory": "requests.memory", "pods": "pods"}
+    keys["limits"] = "limits.cpu"
     return ResourceQuota(
         namespace=namespace,
         name="rq",

@@ -180,6 +180,30 @@ def test_resources():
     assert manifest["spec"]["tolerations"] == []
 
 
+def test_a_cpu_limit_is_set_where_the_job_asks_for_one():
+    asked = Resources(gpus=0, cpu="500m", cpu_limit=2, memory="1Gi")
+    manifest, _ = built(job(raw=RAW, resources=asked))
+    assert container(manifest)["resources"] == {
+        "requests": {"cpu": "500m", "memory": "1Gi"},
+        "limits": {"cpu": "2", "memory": "1Gi"},
+    }
+
+
+def test_where_the_cluster_assigns_users_pods_name_only_what_their_job_names():
+    def security(**wanted):
+        manifest, _ = built(job(raw={**RAW, "podTemplate": {"securityContext": wanted}}), cluster_assigns_users=True)
+        found = manifest["spec"]["securityContext"]
+        assert found["runAsNonRoot"] is True
+        return {name: found[name] for name in ("runAsUser", "runAsGroup", "fsGroup") if name in found}
+
+    assert security() == {}
+    assert security(runAsUser=1000) == {"runAsUser": 1000, "runAsGroup": 1000}
+    assert security(fsGroup=2000) == {"fsGroup": 2000}
+    manifest, _ = built(cluster_assigns_users=True)
+    volume = next(v for v in manifest["spec"]["volumes"] if v["name"] == "rfuav-progress")
+    assert volume["projected"]["defaultMode"] == 0o444
+
+
 def test_the_pod_is_told_how_much_scratch_it_may_use():
     manifest, _ = built()
     told = next(e for e in container(manifest)["env"] if e["name"] == "RFUAV_EPHEMERAL_STORAGE")

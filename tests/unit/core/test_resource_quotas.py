@@ -5,6 +5,7 @@ from msgspec.structs import replace
 from unit.core.builders import after, created, job, resource_quota, run, snapshot, statuses, whole
 from unit.core.cluster import Cluster
 
+from rfuav_operator.core import classify
 from rfuav_operator.core.model import Resources
 
 ROOMY = [whole(gpus=8)]
@@ -22,11 +23,33 @@ def jobs(count, namespace="team", **rest):
         ({"pods": 2}, {}, 2),
         ({"cpu": 4000}, {"cpu": 1500}, 2),  # a core each
         ({"memory": 3 * 2**30}, {}, 3),
+        ({"limits": 5000}, {}, 2),  # two cores at most, each
+        ({"limits": 5000}, {"limits": 2000}, 1),
+        ({"limits": 1000}, {}, 0),
     ],
 )
 def test_a_resource_quota_is_honoured_before_pods_are_made(hard, used, expected):
-    done = run(snapshot(jobs(6), nodes=ROOMY, resource_quotas=[resource_quota(used=used, **hard)]))
+    made = jobs(6, resources=Resources(gpus=1, cpu="1", cpu_limit="2", memory="1Gi"))
+    done = run(snapshot(made, nodes=ROOMY, resource_quotas=[resource_quota(used=used, **hard)]))
     assert len(created(done)) == expected
+
+
+def test_a_job_without_a_cpu_limit_is_left_to_the_api_server_where_limits_are_counted():
+    """A LimitRange may set the limit when the pod is made; where none does, the refusal says what to write."""
+    held = resource_quota(limits=1000)
+    assert len(created(run(snapshot(jobs(1), nodes=ROOMY, resource_quotas=[held])))) == 1
+    words = 'pods "x" is forbidden: failed quota: rq: must specify limits.cpu for: trainer'
+    assert classify.rejected(words).message.endswith("for: trainer; write spec.resources.cpuLimit")
+    assert "cpuLimit" not in classify.rejected('pods "x" is forbidden: exceeded quota: limits.cpu=2').message
+
+
+def test_limits_of_memory_and_cpu_count_what_is_on_its_way():
+    wanted = Resources(gpus=0, cpu="1", cpu_limit="2", memory="1Gi")
+    made = jobs(3, resources=wanted)
+    seen = snapshot(made, nodes=ROOMY, resource_quotas=[resource_quota(limits=4000)])
+    told = statuses(run(seen))
+    assert [told[j.name].reason for j in made] == ["Starting", "Starting", "WaitingForQuota"]
+    assert "4 of 4 limits.cpu in use, 2 needed" in told[made[-1].name].message
 
 
 def test_what_a_resource_quota_says():

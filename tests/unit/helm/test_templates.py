@@ -111,6 +111,13 @@ def test_the_operator_runs_restricted_and_read_only(default):
     assert names == {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace"}
 
 
+def test_where_the_cluster_assigns_users_no_pod_names_one(render, tmp_path):
+    objects = render("--set", "settings.jobs.clusterAssignsUsers=true")
+    assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(deployment(objects)["template"]["spec"]["securityContext"])
+    assert deployment(objects)["template"]["spec"]["securityContext"]["runAsNonRoot"]
+    assert settings(objects, tmp_path).defaults("").cluster_assigns_users
+
+
 def test_progress_goes_to_the_leader_alone(default):
     selector = default["Service", "rfuav-operator-progress"]["spec"]["selector"]
     labels = deployment(default)["template"]["metadata"]["labels"]

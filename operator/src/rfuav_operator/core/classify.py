@@ -171,7 +171,12 @@ def node_lost(node: str) -> Verdict:
 
 def rejected(words: str) -> Verdict:
     """The API server answered the create with 403 or 422."""
-    return Verdict(reason=REJECTED, message=f"the API server refused the pod: {words}", counted=False, outage=True)
+    asks_limit = (
+        "must specify" in words and "limits.cpu" in words
+    )  # a ResourceQuota counts it, and no LimitRange sets it
+    advice = "; write spec.resources.cpuLimit" if asks_limit else ""
+    message = f"the API server refused the pod: {words}{advice}"
+    return Verdict(reason=REJECTED, message=message, counted=False, outage=True)
 
 
 def refused(pod: Pod, node: str) -> Verdict:

@@ -201,6 +201,7 @@ class Resources(Wire, frozen=True, kw_only=True):
     gpus: int = 1
     gpu_memory: str | int | None = None
     cpu: str | int | float | None = None
+    cpu_limit: str | int | float | None = None
     memory: str | int | None = None
     shared_memory: str | int | None = None
 
@@ -584,6 +585,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     inference_priority_class: str = "rfuav-inference"
     training_priority: int = 1000  # when the class does not exist
     inference_priority: int = 2000
+    cluster_assigns_users: bool = False  # pods whose job names no user or group carry none
     allow_cpu: bool = False  # RFUAV_ALLOW_CPU=1 in every pod: demo and tests alone
     progress_url: str = ""  # KUBEFLOW_TRAINER_SERVER_URL base; empty: no progress server
     progress_ca: str = ""  # PEM bundle for the pod annotation

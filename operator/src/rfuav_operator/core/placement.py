@@ -27,6 +27,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     gpu_memory: int  # bytes on one GPU; 0: any
     cpu_milli: int
     memory_bytes: int
+    cpu_limit_milli: int = 0  # counted by ResourceQuotas alone; 0: none
     nodes: int = 1  # pods that start together, each on a node of its own
     node_selector: tuple[tuple[str, str], ...] = ()
     tolerations: tuple[tuple[str, str, str, str], ...] = ()  # key, operator, value, effect
@@ -59,6 +60,7 @@ def need_of(job: Job) -> Need:
         gpu_memory=quantity.whole(asked.gpu_memory) if asked.gpus > 0 else 0,
         cpu_milli=quantity.milli(asked.cpu),
         memory_bytes=quantity.whole(asked.memory),
+        cpu_limit_milli=quantity.milli(asked.cpu_limit),
         nodes=job.spec.nodes if job.kind is Kind.TRAINING else 1,
         node_selector=tuple(sorted(template.node_selector.items())),
         tolerations=tuple(tolerations),
@@ -77,6 +79,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     gpus: int
     cpu_milli: int
     memory_bytes: int
+    cpu_limit_milli: int = 0
     absent: bool = False  # recorded, and its pod was not seen yet
     landing: Landing | None = None  # without a node: room is held on every one that it may land on
 

@@ -122,9 +122,7 @@ def _pod_spec(
         "terminationGracePeriodSeconds": job.spec.termination_grace_period_seconds,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": security.get("runAsUser", USER),
-            "runAsGroup": security.get("runAsUser", USER),
-            "fsGroup": security.get("fsGroup", USER),
+            **_users(security, None if defaults.cluster_assigns_users else USER),
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
@@ -159,6 +157,13 @@ def _pod_spec(
     if assignment.node:
         pod["affinity"] = _affinity("In", [assignment.node])
     return pod
+
+
+def _users(security: Mapping[str, Any], otherwise: int | None) -> dict[str, int]:
+    """User and groups: what the job says, `otherwise` this, or nothing, which leaves them to the cluster."""
+    user = security.get("runAsUser", otherwise)
+    wanted = {"runAsUser": user, "runAsGroup": user, "fsGroup": security.get("fsGroup", otherwise)}
+    return {name: number for name, number in wanted.items() if number is not None}
 
 
 def _on_a_new_node(landing: Landing) -> dict[str, Any]:
@@ -281,12 +286,14 @@ def _rendezvous(job: Job, assignment: Assignment, attempt: int) -> dict[str, str
 
 
 def _resources(job: Job, gpus: int) -> dict[str, dict[str, str]]:
-    """CPU is requested, not limited, so that idle cores help; memory is both, so that the request is honest."""
+    """CPU is requested, and limited only on demand: idle cores help. Memory is both, so that the request is honest."""
     asked = job.spec.resources
     requests: dict[str, str] = {}
     limits: dict[str, str] = {}
     if asked.cpu is not None:
         requests["cpu"] = str(asked.cpu)
+    if asked.cpu_limit is not None:
+        limits["cpu"] = str(asked.cpu_limit)
     if asked.memory is not None:
         requests["memory"] = limits["memory"] = str(asked.memory)
     if gpus > 0:
@@ -320,7 +327,9 @@ def _volumes(job: Job, claims: Mapping[str, bool], defaults: Defaults) -> list[d
         },
     ]
     if defaults.progress_url:
-        volumes.append({"name": "rfuav-progress", "projected": {"defaultMode": 0o440, "sources": _progress_sources()}})
+        # The kubelet gives the token to the user or group of the pod; where it names neither, all in it may read it.
+        mode = 0o444 if defaults.cluster_assigns_users else 0o440
+        volumes.append({"name": "rfuav-progress", "projected": {"defaultMode": mode, "sources": _progress_sources()}})
     volumes += [
         {"name": f"rfuav-claim-{i}", "persistentVolumeClaim": {"claimName": claim}} for i, claim in enumerate(claims)
     ]

@@ -19,8 +19,10 @@ _NONE = PoolQuota()
 _GPU_KEYS = ("requests.nvidia.com/gpu", "nvidia.com/gpu", "limits.nvidia.com/gpu")
 _MEMORY_KEYS = ("requests.memory", "memory", "limits.memory")
 _CPU_KEYS = ("requests.cpu", "cpu")
+_CPU_LIMIT_KEYS = ("limits.cpu",)
+CPU_KEYS = (*_CPU_KEYS, *_CPU_LIMIT_KEYS)
 _POD_KEYS = ("pods", "count/pods")
-RESOURCE_KEYS = (*_GPU_KEYS, *_CPU_KEYS, *_MEMORY_KEYS, *_POD_KEYS)
+RESOURCE_KEYS = (*_GPU_KEYS, *CPU_KEYS, *_MEMORY_KEYS, *_POD_KEYS)
 """What of a ResourceQuota is honoured before a pod is created; the rest is left to the API server."""
 
 
@@ -219,6 +221,8 @@ def _asked(key: str, need: Need) -> int:
         return need.gpus
     if key in _CPU_KEYS:
         return need.cpu_milli
+    if key in _CPU_LIMIT_KEYS:
+        return need.cpu_limit_milli
     return need.memory_bytes if key in _MEMORY_KEYS else 1
 
 
@@ -227,11 +231,13 @@ def _of_held(key: str, held: Held) -> int:
         return held.gpus
     if key in _CPU_KEYS:
         return held.cpu_milli
+    if key in _CPU_LIMIT_KEYS:
+        return held.cpu_limit_milli
     return held.memory_bytes if key in _MEMORY_KEYS else 1
 
 
 def _show(key: str, amount: int) -> str:
-    if key in _CPU_KEYS:
+    if key in CPU_KEYS:
         return quantity.show_cpu(amount)
     return quantity.show_bytes(amount) if key in _MEMORY_KEYS else str(amount)
 

@@ -239,6 +239,7 @@ def planned(job: Job, need: Need, node: str) -> Held:
         gpus=need.gpus,
         cpu_milli=need.cpu_milli,
         memory_bytes=need.memory_bytes,
+        cpu_limit_milli=need.cpu_limit_milli,
         absent=True,
     )
 

@@ -48,7 +48,7 @@ from rfuav_operator.core.names import (
     may_be_pod_of,
 )
 from rfuav_operator.core.podspec import CONTAINER
-from rfuav_operator.core.quotas import RESOURCE_KEYS
+from rfuav_operator.core.quotas import CPU_KEYS, RESOURCE_KEYS
 
 GPU = "nvidia.com/gpu"
 GROUP = "rfuav.io"
@@ -615,7 +615,7 @@ def resource_quota(read: ResourceQuotaObject) -> ResourceQuota:
 
 def _amounts(quantities: Mapping[str, str]) -> dict[str, int]:
     return {
-        key: quantity.milli(text) if key in ("cpu", "requests.cpu") else quantity.whole(text)
+        key: quantity.milli(text) if key in CPU_KEYS else quantity.whole(text)
         for key, text in quantities.items()
         if key in RESOURCE_KEYS
     }
