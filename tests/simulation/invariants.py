@@ -480,9 +480,16 @@ def the_leader_alone_writes(truth: Truth, process: str, method: str, target: Tar
     """Nothing of a process arrives after another has taken the lease."""
     if method == "GET" or target.resource in ("leases", "events"):
         return None
+    release = truth.world.release_of(process)
     for lease in truth.server.all("leases"):
-        holder = lease["spec"].get("holderIdentity")
-        if holder not in ("", process):
+        holder, namespace = lease["spec"].get("holderIdentity"), lease["metadata"]["namespace"]
+        if namespace == release:
+            mine = process
+        elif namespace == "kube-system":
+            mine = f"{release}/{lease['metadata']['name']}"
+        else:
+            continue
+        if holder not in ("", mine):
             return f"{process} wrote {target.resource} {target.name} while {holder} holds the lease"
     return None
 

@@ -232,6 +232,18 @@ def own_clock_is_believed() -> Iterator[None]:
 
 
 @old
+def releases_do_not_know_of_each_other() -> Iterator[None]:
+    """Two releases in two namespaces, each with its own Lease, both decided."""
+    real = Leader.__init__
+
+    def make(self: Leader, connection: Any, namespace: str, limits: Any, **rest: Any) -> None:
+        real(self, connection, namespace, limits.model_copy(update={"cluster_namespace": ""}), **rest)
+
+    with patch.object(Leader, "__init__", make):
+        yield
+
+
+@old
 def standby_is_taken_for_stuck() -> Iterator[None]:
     """Only the loop's turns counted as life: who waited for the lease, or for a long first sync, was killed."""
 

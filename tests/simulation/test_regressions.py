@@ -179,6 +179,17 @@ FOUND = [
         "every_job_ends",
         script(do(0, "clock_stepped", seconds=300.0), training("starts", 2, work=5.0)),
     ),
+    Found(
+        "releases_do_not_know_of_each_other",
+        "room_is_free_when_it_is_taken",
+        script(
+            *(training(f"job-{i}", 2 + i / 100, work=20.0) for i in range(6)),
+            do(60, "crash"),
+            replicas=2,
+            apart=True,
+            lag=0.5,
+        ),
+    ),
     Found("standby_is_taken_for_stuck", "probes_spare_the_sound", script(training("long", 1, work=90.0), replicas=2)),
     Found(
         "gpus_without_labels_are_guessed",

@@ -86,7 +86,7 @@ class World:
         setup = self.script.setup
         return Settings.model_validate(
             {
-                "namespace": "rfuav-system",
+                "namespace": self.release_of(identity),
                 "jobs": {"image": "trainer:1"},
                 "retries": setup["retries"],
                 "progress": {"enabled": False},
@@ -94,6 +94,10 @@ class World:
                 "resyncSeconds": setup["resyncSeconds"],
             }
         )
+
+    def release_of(self, process: str) -> str:
+        """The namespace of the release that a process belongs to; apart: each to its own."""
+        return f"rfuav-{process}" if self.script.setup.get("apart") else "rfuav-system"
 
     # --- time
 

@@ -244,5 +244,5 @@ class GPUPoolStatus(Model):
     conditions: Conditions = Field(
         default_factory=list,
         description="Ready: whether the pool takes part in admission, and why not, or which GPUs are left out "
-        "(GPUsUnknown: no labels; GPUsUnhealthy).",
+        "(GPUsUnknown: no labels; GPUsUnhealthy). SecondRelease: whether another release of the operator stands by.",
     )

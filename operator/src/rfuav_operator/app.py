@@ -14,7 +14,7 @@ What it asks of the API server (the chart grants exactly this):
 | services | create | writer |
 | nodes, namespaces, resourcequotas, priorityclasses.scheduling.k8s.io | list, watch | reflectors |
 | events.events.k8s.io | create, patch | events |
-| own namespace: leases | get, create, update | leader |
+| own namespace, and the one that releases share: leases | get, create, update | leader |
 | own namespace: secrets | get, create | tls |
 | own namespace: pods | patch | leader (label on the own pod) |
 | /readyz | get | connection (is an outage over) |
@@ -30,6 +30,7 @@ import ssl
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
+import msgspec
 import structlog
 from aiohttp import web
 
@@ -69,7 +70,13 @@ class Operator:
         self._synced = False
         self._deciding = False
         self.state = ClusterState(settings.defaults(""), on_dirt=self._nudge, on_pod=self._pod_changed)
-        self.leader = Leader(connection, settings.namespace, settings.leader, pod=os.environ.get("POD_NAME", ""))
+        self.leader = Leader(
+            connection,
+            settings.namespace,
+            settings.leader,
+            pod=os.environ.get("POD_NAME", ""),
+            on_renewed=self._renewed,
+        )
         self.events = Events(connection, settings.leader.identity)
         self.writer = Writer(connection, self.state, self.events, settings.writes, self.leader.left)
         self.intake = Intake(
@@ -89,6 +96,15 @@ class Operator:
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         self.loop.pod_changed(old, new)
 
+    def _unready(self) -> str:
+        return self.leader.blocked if self._synced else "the caches are not filled yet"
+
+    def _renewed(self) -> None:
+        """Have the pools' status tell of another release that stands by."""
+        if self.leader.rival != self.state.defaults.rival:
+            self.state.defaults = msgspec.structs.replace(self.state.defaults, rival=self.leader.rival)
+            self.state.touch_all()
+
     def _phases(self) -> list[tuple[str, str]]:
         return [(job.kind.value, job.status.phase or "New") for job in self.state.snapshot().jobs.values()]
 
@@ -106,7 +122,7 @@ class Operator:
         async with contextlib.AsyncExitStack() as servers:
             await servers.enter_async_context(
                 _serving(
-                    health.app(alive=lambda: self.pulse.alive, ready=lambda: self._synced),
+                    health.app(alive=lambda: self.pulse.alive, unready=self._unready),
                     self._settings.health.host,
                     self._settings.health.port,
                 )

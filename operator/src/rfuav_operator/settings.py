@@ -94,6 +94,10 @@ class Leader(_Section):
 
     lease: str = "rfuav-operator"
     lease_seconds: int = Field(15, ge=3)
+    cluster_namespace: str = Field(
+        "kube-system",
+        description="of the Lease by which one release serves the cluster, the same for all; empty: not asked",
+    )
     identity: str = Field("", description="empty: the pod's name, outside a pod host name and a random part")
 
 

@@ -418,6 +418,26 @@ def test_pool_status_says_what_is_there_and_is_written_once():
     assert of_type(again, PatchLimitsStatus) == []
 
 
+def test_pools_tell_of_a_second_release_and_when_it_is_gone():
+    def told(held, rival):
+        done = run(snapshot([], pools=[held], defaults=replace(DEFAULTS, rival=rival)))
+        patches = of_type(done, PatchLimitsStatus)
+        return patches[0].status if patches else held.status
+
+    first = told(pool(), "other/rfuav-operator")
+    _, second_release = first["conditions"]
+    assert (second_release["type"], second_release["status"], second_release["reason"]) == (
+        "SecondRelease",
+        "True",
+        "StandsBy",
+    )
+    assert "other/rfuav-operator, stands by" in second_release["message"]
+    seen = replace(pool(), status=first)
+    assert told(seen, "other/rfuav-operator") is first
+    assert [c["status"] for c in told(seen, "")["conditions"]] == ["True", "False"]
+    assert len(told(pool(), "")["conditions"]) == 1
+
+
 def test_two_records_of_one_room_make_one_pod():
     """What a crash between two writes leaves behind."""
     one = [node(gpus=1, slots=4)]

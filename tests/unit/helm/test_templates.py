@@ -180,6 +180,19 @@ def test_secrets_and_leases_are_granted_by_name_in_the_own_namespace(default):
     }
 
 
+def test_the_lease_that_releases_share_is_granted_in_its_namespace(default, render):
+    role = default["Role", "rfuav-operator-rfuav-system"]
+    binding = default["RoleBinding", "rfuav-operator-rfuav-system"]
+    assert role["metadata"]["namespace"] == binding["metadata"]["namespace"] == "kube-system"
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "rfuav-operator", "namespace": "rfuav-system"}]
+    rules = {(r["resources"][0], tuple(r.get("resourceNames", ()))): set(r["verbs"]) for r in role["rules"]}
+    assert rules == {("leases", ()): {"create"}, ("leases", ("rfuav-operator",)): {"get", "update"}}
+    elsewhere = render("--set", "settings.leader.clusterNamespace=default")
+    assert elsewhere["Role", "rfuav-operator-rfuav-system"]["metadata"]["namespace"] == "default"
+    assert ("Role", "rfuav-operator-rfuav-system") not in render("--set", "settings.leader.clusterNamespace=")
+
+
 WRITING = {"create", "update", "patch", "delete", "deletecollection"}
 
 

@@ -77,6 +77,9 @@ async def test_the_loop_beats_while_nothing_happens_and_no_more_when_it_is_stuck
 
 @pytest.mark.parametrize(("alive", "ready"), [(True, True), (True, False), (False, True)])
 async def test_each_probe_asks_for_its_own(alive, ready):
-    async with TestClient(TestServer(health.app(alive=lambda: alive, ready=lambda: ready))) as client:
+    async with TestClient(
+        TestServer(health.app(alive=lambda: alive, unready=lambda: "" if ready else "why"))
+    ) as client:
         assert (await client.get("/healthz")).status == (200 if alive else 503)
-        assert (await client.get("/readyz")).status == (200 if ready else 503)
+        answer = await client.get("/readyz")
+        assert (answer.status, await answer.text()) == ((200, "ok") if ready else (503, "why"))

@@ -68,7 +68,7 @@ class Server:
 
 
 def limits(identity: str, seconds: int = 3) -> Limits:
-    return Limits(lease_seconds=seconds, identity=identity)
+    return Limits(lease_seconds=seconds, identity=identity, cluster_namespace="")
 
 
 async def test_the_first_leads_and_the_second_waits(tmp_path: Path):
@@ -185,7 +185,8 @@ async def test_a_lease_that_cannot_be_renewed_ends_the_leader(tmp_path: Path, ho
         assert time.monotonic() - began < 3
 
 
-async def test_an_outage_of_a_third_of_the_lease_is_outlasted(tmp_path: Path):
+@pytest.mark.parametrize("how", ["away", "down"])
+async def test_an_outage_of_a_third_of_the_lease_is_outlasted(tmp_path: Path, how: str):
     async with serving(tmp_path) as (api, connection):
         server = Server(api)
         leader = Leader(connection, "ns", limits("a"))
@@ -193,9 +194,9 @@ async def test_an_outage_of_a_third_of_the_lease_is_outlasted(tmp_path: Path):
         holding = asyncio.create_task(leader.hold())
         for _ in range(2):
             await asyncio.sleep(0.6)  # just before the next renewal
-            server.away = True
+            setattr(server, how, True)
             await asyncio.sleep(1)
-            server.away = False
+            setattr(server, how, False)
             assert not holding.done()
         await asyncio.sleep(0.6)
         assert leader.left() > 0

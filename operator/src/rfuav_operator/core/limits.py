@@ -13,6 +13,8 @@ from rfuav_operator.core.model import Condition, Job, Kind, Phase, Pool, Quota, 
 from rfuav_operator.core.placement import Room
 from rfuav_operator.core.quotas import entry_of
 
+RIVAL = "SecondRelease"  # condition
+
 Counts = Counter[tuple[str, str, Kind]]  # pool, namespace, kind
 
 
@@ -43,7 +45,8 @@ def statuses(
             if pool_name == name:
                 pending[kind] += count
         rooms = list(admission.usage.rooms.get(name, {}).values())
-        yield pool, _of_pool(pool, rooms, pending, running, borrowed=borrowed[name], now=now)
+        status = _of_pool(pool, rooms, pending, running, borrowed=borrowed[name], now=now)
+        yield pool, {**status, "conditions": _rivalled(pool, status["conditions"], snapshot.defaults.rival, now)}
     for namespace, quota in snapshot.quotas.items():
         yield quota, _of_quota(namespace, quota, snapshot, admission, waiting=waiting, now=now)
 
@@ -87,6 +90,17 @@ def _of_pool(
         "borrowed": borrowed,
         "conditions": _ready(pool, ready, reason, message, now),
     }
+
+
+def _rivalled(pool: Pool, settled: list[Any], rival: str, now: datetime) -> list[Any]:
+    """The conditions with what is to be said of a second release of the operator."""
+    old, generation = msgspec.convert(settled, tuple[Condition, ...]), pool.generation
+    if not rival:
+        found = conditions.clear(old, RIVAL, reason="OneRelease", now=now, generation=generation)
+    else:
+        words = f"a second release of the operator, {rival}, stands by: uninstall one of the two"
+        found = conditions.put(old, RIVAL, value=True, reason="StandsBy", message=words, now=now, generation=generation)
+    return [msgspec.to_builtins(condition) for condition in found]
 
 
 def _unhealthy(rooms: Iterable[Room]) -> str:

@@ -593,6 +593,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     backoff_cap_seconds: int = 600
     uncounted_limit: int = 20
     node_avoid_seconds: int = 600
+    rival: str = ""  # another release of the operator that stands by, for the pools' status
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,7 @@
-"""Plain HTTP for the kubelet and Prometheus: /healthz (the process turns), /readyz (the caches are full), /metrics."""
+"""Plain HTTP for the kubelet and Prometheus: /healthz, /readyz, /metrics.
+
+Healthy: the process turns. Ready: the caches are full, and no other release of the operator serves the cluster.
+"""
 
 import asyncio
 import contextlib
@@ -43,19 +46,19 @@ class Pulse:
             await asyncio.sleep(BEAT)
 
 
-def app(*, alive: Callable[[], bool], ready: Callable[[], bool]) -> web.Application:
+def app(*, alive: Callable[[], bool], unready: Callable[[], str]) -> web.Application:
     """The server.
 
     Args:
         alive: whether the process turned recently.
-        ready: whether everything was read once.
+        unready: why it is not ready; empty: it is.
     """
 
     async def healthz(_request: web.Request) -> web.Response:
-        return _word(good=alive(), bad="the loop does not turn")
+        return _word("" if alive() else "the loop does not turn")
 
     async def readyz(_request: web.Request) -> web.Response:
-        return _word(good=ready(), bad="the caches are not filled yet")
+        return _word(unready())
 
     async def scrape(_request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(metrics.registry), content_type="text/plain", charset="utf-8")
@@ -67,5 +70,5 @@ def app(*, alive: Callable[[], bool], ready: Callable[[], bool]) -> web.Applicat
     return server
 
 
-def _word(*, good: bool, bad: str) -> web.Response:
-    return web.Response(status=200 if good else 503, text="ok" if good else bad)
+def _word(problem: str) -> web.Response:
+    return web.Response(status=503 if problem else 200, text=problem or "ok")

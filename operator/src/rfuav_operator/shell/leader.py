@@ -1,12 +1,18 @@
-"""One leader at a time, by a Lease. `left()` says for how many seconds nobody else can be it.
+"""One leader at a time, by two Leases. `left()` says for how many seconds nobody else can be it.
+
+The Lease in the operator's own namespace is held by one replica of its release, another, in a namespace that all
+releases share, by one release of the cluster: who leads holds both. The second is not given back; it runs out when its
+release is gone.
 
 The deadline is on the monotonic clock and counts from before the request that renewed the lease; it ends well before
 the others may take over. They count from when they saw the lease change, so clocks need not agree.
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from enum import IntEnum
+from typing import Annotated, Any
 
 import msgspec
 import structlog
@@ -20,9 +26,13 @@ log = structlog.get_logger()
 SAFE = 0.8  # share of the lease that its holder uses
 RENEW = 0.25  # share of the lease between two renewals
 RETRY = 1 / 16  # the same after one that failed
+SHARED_LASTS = 3  # leases: time for the same release to come back before another takes over
 ASKING = 3.0  # seconds of a request of who does not lead
 LABEL = "rfuav.io/leader"
-OK, NOT_FOUND, CONFLICT = 200, 404, 409
+CLUSTER_LEASE = "rfuav-operator"  # of all releases, whatever their own is called
+STANDS_BY = "rfuav.io/stands-by"  # annotation: the release that waits for another's Lease, and when it said so
+SAID_EVERY = timedelta(seconds=30)
+OK, NOT_FOUND, CONFLICT, TOO_MANY, SERVER_ERROR = 200, 404, 409, 429, 500
 
 
 class LeaseLost(RuntimeError):  # noqa: N818  the term of leader election
@@ -34,18 +44,47 @@ class Leader:
 
     Args:
         pod: name of the own pod, which is labelled while it leads; empty outside a cluster.
+        on_renewed: called after each try to renew the lease.
     """
 
-    def __init__(self, connection: Connection, namespace: str, limits: Limits, *, pod: str = "") -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        namespace: str,
+        limits: Limits,
+        *,
+        pod: str = "",
+        on_renewed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._on_renewed = on_renewed
         self._connection = connection
         self._namespace = namespace
         self._limits = limits
         self._pod = pod
-        self._path = f"{paths.leases(namespace)}/{limits.lease}"
+        self._own = _Lease(connection, namespace, limits.lease, me=limits.identity, seconds=limits.lease_seconds)
+        self._release: _Lease | None = None
+        if limits.cluster_namespace:
+            self._release = _Lease(
+                connection,
+                limits.cluster_namespace,
+                CLUSTER_LEASE,
+                me=f"{namespace}/{limits.lease}",
+                seconds=limits.lease_seconds * SHARED_LASTS,
+                shared=True,
+            )
         self._deadline = float("-inf")
-        self._held = False  # by this process, at some time
         self._requests_end = float("-inf")  # until then what was sent in an earlier term may still be carried out
-        self._seen: tuple[str, float] = ("", 0.0)  # resourceVersion of somebody else's lease, and since when
+        self._blocked = ""
+
+    @property
+    def blocked(self) -> str:
+        """Why no replica of this release may lead, as that another release does; empty: one may."""
+        return self._blocked
+
+    @property
+    def rival(self) -> str:
+        """While this process leads: another release that stands by, as its namespace and Lease; empty: none."""
+        return self._release.stands_by() if self._release is not None and self.leading else ""
 
     def left(self) -> float:
         """Seconds for which this process is surely the only leader; negative: it is not."""
@@ -86,14 +125,15 @@ class Leader:
             await asyncio.sleep(min(self._limits.lease_seconds * pause, max(self.left(), 0)))
             if not self.leading:
                 raise self._lost("it could not be renewed in time")
-            pause = RENEW
+            before, held = self._deadline, True
             try:
                 held = await self._try()
             except ConnectionProblem as error:
                 log.debug("lease not renewed", error=str(error), left=round(self.left(), 1))
-                held, pause = True, RETRY
+            pause = RENEW if self._deadline > before else RETRY
             if not held:
                 raise self._lost("another holds it")
+            self._on_renewed()
 
     def _lost(self, why: str) -> LeaseLost:
         self._requests_end, self._deadline = max(self._requests_end, self._deadline), float("-inf")
@@ -106,71 +146,33 @@ class Leader:
         self._deadline = float("-inf")
         try:
             await self._label(leading=False)
-            answer = await self._connection.request("GET", self._path, timeout=2)
-            if answer.ok and _holder(answer) == self._limits.identity:
-                body = answer.body
-                body["spec"].update(holderIdentity="", renewTime=_micro())
-                await self._connection.request("PUT", self._path, body, timeout=2)
+            await self._own.give_back()
         except ConnectionProblem as error:
             log.warning("lease not released", error=str(error))
 
     async def _try(self) -> bool:
-        """Take or renew the lease; False when another holds it."""
+        """Take or renew what a leader holds; False when another has it."""
         began = clock.monotonic()
         timeout = max(min(self._limits.lease_seconds * RENEW, self.left()), 1.0) if self.leading else ASKING
-        answer = await self._connection.request("GET", self._path, timeout=timeout)
-        if answer.status == NOT_FOUND:
-            answer = await self._connection.request("POST", paths.leases(self._namespace), self._new(), timeout=timeout)
-        elif answer.status == OK:
-            if not self._free(answer):
-                return False
-            answer = await self._connection.request("PUT", self._path, self._mine(answer.body), timeout=timeout)
-        if answer.ok:
-            self._held = True
+        taken = await self._own.take(timeout=timeout)
+        if self._release is not None:
+            if taken is Taken.BY_ANOTHER:
+                await self._release.look(timeout=timeout)
+            else:
+                taken = min(taken, await self._release.take(timeout=timeout))
+            self._tell(self._release)
+        if taken is Taken.YES:
             self._deadline = began + self._limits.lease_seconds * SAFE
-            return True
-        if answer.status != CONFLICT:
-            log.warning("lease refused", status=answer.status, message=answer.message)
-        # Somebody wrote the lease in between; who holds it, the next try tells.
-        return self.leading
+        # Refused, or written by somebody in between: who holds it, the next try tells.
+        return self.leading if taken is Taken.UNKNOWN else taken is Taken.YES
 
-    def _free(self, answer: Answer) -> bool:
-        holder = _holder(answer)
-        mine = holder == self._limits.identity
-        if holder == "" or (mine and self._held):
-            return True
-        version = answer.body["metadata"]["resourceVersion"]
-        if version != self._seen[0]:
-            self._seen = (version, clock.monotonic())
-        seconds = answer.body["spec"].get("leaseDurationSeconds") or self._limits.lease_seconds
-        # What a former process of this pod has sent may still be carried out until its lease ends, by the same clock.
-        if mine and clock.now() > _renewed(answer) + timedelta(seconds=seconds):
-            return True
-        return clock.monotonic() - self._seen[1] > seconds
-
-    def _new(self) -> dict[str, Any]:
-        return {
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": self._limits.lease, "namespace": self._namespace},
-            "spec": self._spec(0),
-        }
-
-    def _mine(self, body: dict[str, Any]) -> dict[str, Any]:
-        spec = body.get("spec") or {}
-        if spec.get("holderIdentity") == self._limits.identity and self.leading:
-            return {**body, "spec": {**spec, "renewTime": _micro()}}
-        return {**body, "spec": {**spec, **self._spec(spec.get("leaseTransitions", 0) + 1)}}
-
-    def _spec(self, transitions: int) -> dict[str, Any]:
-        now = _micro()
-        return {
-            "holderIdentity": self._limits.identity,
-            "leaseDurationSeconds": self._limits.lease_seconds,
-            "acquireTime": now,
-            "renewTime": now,
-            "leaseTransitions": transitions,
-        }
+    def _tell(self, release: "_Lease") -> None:
+        words = release.refused
+        if other := release.held_by_another():
+            words = f"another release of the operator, {other}, serves this cluster; this one, {release.me}, stands by"
+        if words != self._blocked:
+            log.warning(words or "no other release of the operator serves this cluster any more")
+        self._blocked = words
 
     async def _label(self, *, leading: bool) -> None:
         """The Service of the progress server selects the pod that carries the label."""
@@ -192,12 +194,154 @@ class Leader:
             log.error("own pod not labelled: progress reports go nowhere", status=answer.status, message=answer.message)
 
 
-def _holder(answer: Answer) -> str:
-    return str((answer.body.get("spec") or {}).get("holderIdentity") or "")
+class Taken(IntEnum):
+    """What came of a try; the least of several counts."""
+
+    BY_ANOTHER = 0
+    UNKNOWN = 1
+    YES = 2
 
 
-def _renewed(answer: Answer) -> datetime:
-    return msgspec.convert((answer.body.get("spec") or {})["renewTime"], datetime)
+class _Lease:
+    """One Lease.
+
+    Args:
+        me: as whom it is held.
+        seconds: after which one that was not renewed is free.
+        shared: several processes hold it as the same; which of them may, something else says.
+    """
+
+    def __init__(
+        self, connection: Connection, namespace: str, name: str, *, me: str, seconds: int, shared: bool = False
+    ) -> None:
+        self._connection = connection
+        self._namespace = namespace
+        self._name = name
+        self.me = me
+        self.refused = ""  # why the API server did not let it be taken
+        self._shared = shared
+        self._seconds = seconds
+        self._path = f"{paths.leases(namespace)}/{name}"
+        self._held = False  # by this process, at some time
+        self._seen: tuple[Any, float] = ({}, 0.0)  # the spec of somebody else's lease, and since when
+        self._body: dict[str, Any] = {}
+
+    async def take(self, *, timeout: float) -> Taken:  # noqa: ASYNC109  bounded by the lease
+        """Take or renew it."""
+        answer = await self.look(timeout=timeout)
+        if answer.status == NOT_FOUND:
+            answer = await self._connection.request("POST", paths.leases(self._namespace), self._new(), timeout=timeout)
+        elif answer.status == OK:
+            if not self._free():
+                await self._say_that_it_waits(timeout)
+                return Taken.BY_ANOTHER
+            answer = await self._connection.request("PUT", self._path, self._mine(), timeout=timeout)
+        if answer.ok:
+            self._held, self._body, self.refused = True, answer.body, ""
+            return Taken.YES
+        if answer.status in (CONFLICT, TOO_MANY) or answer.status >= SERVER_ERROR:
+            log.debug("lease not renewed", lease=self._path, status=answer.status, message=answer.message)
+        else:
+            words = f"the Lease {self._namespace}/{self._name} is refused: {answer.status} {answer.message}"
+            if words != self.refused:
+                log.warning(words)
+            self.refused = words
+        return Taken.UNKNOWN
+
+    async def look(self, *, timeout: float) -> Answer:  # noqa: ASYNC109  bounded by the lease
+        """Read it, and note since when it is as it is."""
+        answer = await self._connection.request("GET", self._path, timeout=timeout)
+        if answer.ok:
+            self._body = answer.body
+            if self._spec != self._seen[0]:
+                self._seen = (self._spec, clock.monotonic())
+        return answer
+
+    async def give_back(self) -> None:
+        """Let another take it at once, if it is held."""
+        answer = await self._connection.request("GET", self._path, timeout=2)
+        if answer.ok and _holder(answer.body) == self.me:
+            body = answer.body
+            body["spec"].update(holderIdentity="", renewTime=_micro())
+            await self._connection.request("PUT", self._path, body, timeout=2)
+
+    def held_by_another(self) -> str:
+        """Who holds it as it was last seen, unless that is oneself or nobody."""
+        return "" if not self._body or self._free() else _holder(self._body)
+
+    def stands_by(self) -> str:
+        """Who said of late that it waits for this lease."""
+        who, age = self._said()
+        return who if who != self.me and age < 3 * SAID_EVERY else ""
+
+    async def _say_that_it_waits(self, timeout: float) -> None:  # noqa: ASYNC109  bounded by the lease
+        """Have the holder know, for the pools' status. Who comes third says nothing."""
+        who, age = self._said()
+        if not self._shared or age < (SAID_EVERY if who == self.me else 3 * SAID_EVERY):
+            return
+        meta = self._body["metadata"]
+        notes = {**(meta.get("annotations") or {}), STANDS_BY: f"{self.me} {_micro()}"}
+        body = {**self._body, "metadata": {**meta, "annotations": notes}}
+        await self._connection.request("PUT", self._path, body, timeout=timeout)
+
+    def _said(self) -> tuple[str, timedelta]:
+        """Who said that it waits, and how long ago."""
+        notes = self._body.get("metadata", {}).get("annotations") or {}
+        who, _, at = str(notes.get(STANDS_BY, "")).partition(" ")
+        said = _instant(at)
+        return ("", timedelta.max) if said is None else (who, clock.now() - said)
+
+    @property
+    def _spec(self) -> dict[str, Any]:
+        return dict(self._body.get("spec") or {})
+
+    def _free(self) -> bool:
+        holder = _holder(self._body)
+        mine = holder == self.me
+        if holder == "" or (mine and (self._held or self._shared)):
+            return True
+        seconds = self._spec.get("leaseDurationSeconds") or self._seconds
+        # What a former process of this pod has sent may still be carried out until its lease ends, by the same clock.
+        renewed = _instant(self._spec.get("renewTime"))
+        if mine and renewed is not None and clock.now() > renewed + timedelta(seconds=seconds):
+            return True
+        return clock.monotonic() - self._seen[1] > float(seconds)
+
+    def _new(self) -> dict[str, Any]:
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": self._name, "namespace": self._namespace},
+            "spec": self._fresh(0),
+        }
+
+    def _mine(self) -> dict[str, Any]:
+        spec = self._spec
+        if spec.get("holderIdentity") == self.me and self._held:
+            return {**self._body, "spec": {**spec, "renewTime": _micro()}}
+        return {**self._body, "spec": {**spec, **self._fresh(spec.get("leaseTransitions", 0) + 1)}}
+
+    def _fresh(self, transitions: int) -> dict[str, Any]:
+        now = _micro()
+        return {
+            "holderIdentity": self.me,
+            "leaseDurationSeconds": self._seconds,
+            "acquireTime": now,
+            "renewTime": now,
+            "leaseTransitions": transitions,
+        }
+
+
+def _holder(body: dict[str, Any]) -> str:
+    return str((body.get("spec") or {}).get("holderIdentity") or "")
+
+
+def _instant(written: Any) -> datetime | None:
+    try:
+        found: datetime = msgspec.convert(written, Annotated[datetime, msgspec.Meta(tz=True)])
+    except msgspec.ValidationError:
+        return None
+    return found
 
 
 def _micro() -> str:
