@@ -76,6 +76,10 @@ bench-plan: venv  ## How long the core plans: 10,000 jobs on 1,000 nodes
 bench-handoff: venv  ## From a pod that ended to the next that is created, on a live API server
 	@$(PY) -m bench.handoff
 
+.PHONY: bench-outage
+bench-outage: venv  ## What outages of the API server and of etcd cost: 150 jobs, an outage of 5 s every 8 to 15 s
+	@$(PY) -m bench.outage
+
 bench-train: venv  ## Pictures a second in training, against the reference's way and tuned PyTorch
 	@$(PY) -m bench.train
 

@@ -47,6 +47,8 @@ class Live:
     """A running cluster, with a running operator in it unless it is bare."""
 
     operator: subprocess.Popen[bytes]
+    start_operator: Callable[[], None]  # another process in the place of one that has ended
+    operator_log: Path
 
     def __init__(self, cluster: api.Cluster, connection: Connection) -> None:
         self.cluster = cluster
@@ -185,12 +187,11 @@ async def bare(nodes: int, name: str = "bench") -> AsyncIterator[Live]:
 
 
 @contextlib.asynccontextmanager
-async def live(nodes: int, gpu_pool: Object) -> AsyncIterator[Live]:
+async def live(nodes: int, gpu_pool: Object, *, lease_seconds: int = 15) -> AsyncIterator[Live]:
     """The same with the operator."""
     async with bare(nodes) as made:
         _install(config.new_client_from_config(str(made.cluster.kubeconfig)), gpu_pool)
-        with tempfile.TemporaryDirectory() as folder, _operator(made.cluster, Path(folder)) as process:
-            made.operator = process
+        with tempfile.TemporaryDirectory() as folder, _operator(made, Path(folder), lease_seconds):
             yield made
 
 
@@ -222,7 +223,7 @@ def _ready(kube: client.ApiClient) -> int:
 
 
 @contextlib.contextmanager
-def _operator(cluster: api.Cluster, folder: Path) -> Any:
+def _operator(run: Live, folder: Path, lease_seconds: int) -> Any:
     ports = []
     for _ in range(2):
         with socket.socket() as probe:
@@ -230,31 +231,37 @@ def _operator(cluster: api.Cluster, folder: Path) -> Any:
             ports.append(int(probe.getsockname()[1]))
     settings = {
         "namespace": SYSTEM,
-        "kubeconfig": str(cluster.kubeconfig),
+        "kubeconfig": str(run.cluster.kubeconfig),
         "jobs": {"image": "example.com/trainer:1"},
         "progress": {"host": "127.0.0.1", "port": ports[0], "url": f"https://127.0.0.1:{ports[0]}"},
         "health": {"host": "127.0.0.1", "port": ports[1]},
-        "leader": {"identity": "bench"},
+        "leader": {"identity": "bench", "leaseSeconds": lease_seconds},
     }
     (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
-    with (folder / "operator.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "rfuav_operator", "run", "--settings", str(folder / "settings.yaml")],
-            stdout=log,
-            stderr=log,
-            env={k: v for k, v in os.environ.items() if not k.startswith(("POD_", "KUBERNETES_"))},
-        )
+    run.operator_log = folder / "operator.log"
+
+    def start() -> None:
+        with run.operator_log.open("ab") as log:
+            run.operator = subprocess.Popen(
+                [sys.executable, "-m", "rfuav_operator", "run", "--settings", str(folder / "settings.yaml")],
+                stdout=log,
+                stderr=log,
+                env={k: v for k, v in os.environ.items() if not k.startswith(("POD_", "KUBERNETES_"))},
+            )
+
+    run.start_operator = start
+    start()
     try:
         end = time.monotonic() + 60
         while "rfuav_leader 1.0" not in _metrics(ports[1]):
-            if time.monotonic() > end or process.poll() is not None:
-                raise RuntimeError("the operator does not lead:\n" + (folder / "operator.log").read_text()[-3000:])
+            if time.monotonic() > end or run.operator.poll() is not None:
+                raise RuntimeError("the operator does not lead:\n" + run.operator_log.read_text()[-3000:])
             time.sleep(0.1)
-        yield process
+        yield
     finally:
-        process.send_signal(signal.SIGCONT)
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        run.operator.send_signal(signal.SIGCONT)
+        run.operator.send_signal(signal.SIGTERM)
+        run.operator.wait(20)
 
 
 def _metrics(port: int) -> str:
