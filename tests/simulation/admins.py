@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from simulation.deeds import deed, one_of
+from simulation.deeds import deed, one_of, seconds
 from simulation.people import USER
 from simulation.script import QUEUEING, draw_quota, pool, quota
 
@@ -77,6 +77,14 @@ def priority_class(world: "World", *, name: str, value: int, gone: int = 0) -> N
         world.after(gone, make)
     else:
         make()
+
+
+@deed(1, name=one_of("urgent", "rfuav-training", "rfuav-inference"), value=one_of(0, 1500), seconds=seconds(5, 60))
+def priority_class_away(world: "World", *, name: str, value: int, seconds: float) -> None:
+    """Deleted, and made again later, perhaps with another value."""
+    if world.server.get("priorityclasses", ("", name)) is not None:
+        world.server.remove("priorityclasses", ("", name), USER)
+        world.after(seconds, lambda: priority_class(world, name=name, value=value))
 
 
 # --- quotas

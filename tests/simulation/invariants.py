@@ -416,6 +416,22 @@ def success_was_earned(truth: Truth, change: Change) -> Verdict:
     return None
 
 
+def outages_are_not_charged(truth: Truth, change: Change) -> Verdict:
+    """An image that is not there counts against its job; a registry that is away does not."""
+    found = _status_of_job(change)
+    if found is None:
+        return None
+    before = {failure["pod"] for failure in found[0].get("failures") or ()}
+    fates, _ = truth.world.fates.get(change.new["metadata"]["uid"], ([], 0.0))
+    for failure in found[1].get("failures") or ():
+        if failure["pod"] in before or failure["reason"] != "ImagePullFailed" or not failure.get("counted"):
+            continue
+        index = failure["attempt"] - 1 + failure.get("shard", 0)
+        if index >= len(fates) or fates[index] not in ("image", "hiccup"):
+            return f"{failure['pod']} is charged with a registry that was away"
+    return None
+
+
 def taken_reports_arrive(truth: Truth, change: Change) -> Verdict:
     """What a pod was told is taken stands in the status when its job succeeds, if the same process writes it."""
     found = _status_of_job(change)
@@ -462,6 +478,7 @@ CHANGES: list[Callable[[Truth, Change], Verdict]] = [
     attempts_only_grow,
     progress_moves_forward,
     success_was_earned,
+    outages_are_not_charged,
     taken_reports_arrive,
 ]
 

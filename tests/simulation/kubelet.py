@@ -47,6 +47,7 @@ class Container:
     gpu: str = ""  # the physical one that the device plugin chose
     told: bool = False  # the API server knows its end
     stopping: bool = False
+    sidecar: bool = False  # another container runs beside it, and goes on when it has ended
 
     @property
     def key(self) -> Key:
@@ -80,7 +81,10 @@ class Kubelet:
         if node and uid not in self.containers and self.world.is_ours(change.new):
             chance = random.Random(f"{self.world.seed}/{change.key}/{node}")
             fate, seconds = self.world.fate(change.new)
-            self.containers[uid] = Container(change.new, node, fate, seconds * chance.uniform(0.7, 1.3), chance)
+            made = Container(change.new, node, fate, seconds * chance.uniform(0.7, 1.3), chance)
+            share = self.world.script.setup.get("sidecars", 0)
+            made.sidecar = random.Random(f"{self.world.seed}/sidecar/{label(made.pod, 'job')}").random() < share
+            self.containers[uid] = made
             self.world.after(chance.uniform(0.1, 3), self._start, uid)
         elif change.new["metadata"].get("deletionTimestamp") and uid in self.containers:
             self._stop(uid)
@@ -126,7 +130,10 @@ class Kubelet:
             return
         container, _ = found
         fate = container.fate
-        if fate == "admission":
+        if self.world.loop.time() < self.world.registry_back and fate not in ("admission", "unstarted"):
+            self._waits(container, "ErrImagePull", "dial tcp 10.0.0.9:443: connect: connection refused")
+            self.world.after(5, self._start, uid)
+        elif fate == "admission":
             container.state, container.told = ENDED, True
             words = "Allocate failed: device plugin is not there"
             self._status(container, phase="Failed", reason="UnexpectedAdmissionError", message=words)
@@ -246,7 +253,14 @@ class Kubelet:
             conditions.append({"type": "DisruptionTarget", "status": "True"})
         status = {**old["status"], **{k: v for k, v in rest.items() if v}, "conditions": conditions}
         if containers is not None:
-            status["containerStatuses"] = containers
+            beside = {"name": "istio-proxy", "state": {"running": {"startedAt": self.world.stamp()}}}
+            status["containerStatuses"] = [beside, *containers] if container.sidecar else containers
+        if (
+            container.sidecar
+            and container.state == ENDED
+            and not (container.stopping or disrupted or rest.get("reason"))
+        ):
+            status["phase"] = "Running" if container.reason != "ContainerStatusUnknown" else status["phase"]
         self.world.server.write("pods", container.key, {"status": status}, AUTHOR)
 
     # --- what it reports

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_operator.core import lifecycle, podspec, progress, ready
+from rfuav_operator.core import lifecycle, podspec, progress, ready, starting
 from rfuav_operator.core.decide import Scheduler
 from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Phase, Pod, Snapshot, Uid
 from rfuav_operator.core.placement import Held
@@ -437,6 +437,33 @@ def a_lost_lease_goes_unnoticed() -> Iterator[None]:
 
 
 # --- what is read
+
+
+@mutation
+def the_first_container_is_the_trainer() -> Iterator[None]:
+    """A pod's state is read by position, not by the container's name."""
+    real = decode.pod
+
+    def pod(read: decode.PodObject) -> Pod:
+        first = tuple(replace(c, name="trainer") for c in (read.status.container_statuses or ())[:1])
+        return real(replace(read, status=replace(read.status, container_statuses=first or None)))
+
+    with patch.object(decode, "pod", pod):
+        yield
+
+
+@mutation
+def outages_are_the_jobs_fault() -> Iterator[None]:
+    """An image that cannot be pulled now is taken for one that is not there."""
+    real = starting._error
+
+    def error(*args: Any) -> Any:
+        grace, verdict = real(*args)
+        ours = verdict.reason == "ImagePullFailed"
+        return grace, replace(verdict, counted=verdict.counted or ours, outage=verdict.outage and not ours)
+
+    with patch.object(starting, "_error", error):
+        yield
 
 
 @mutation

@@ -79,6 +79,7 @@ def draw(seed: int) -> Script:
         "lag": chance.choice((0.002, 0.02, 0.1, 0.5)),
         "urgent": chance.choice((0, 5000, 5000)),  # value of the PriorityClass; 0: there is none
         "page": chance.choice((2, 5, 500, 500)),
+        "sidecars": chance.choice((0, 0, 0, 0.3)),  # share of jobs whose pods have one that never ends
         "retries": {
             "backoffBaseSeconds": chance.choice((1, 5, 10)),
             "backoffCapSeconds": chance.choice((10, 40)),

@@ -66,6 +66,14 @@ def is_live_phase(pod: Object) -> bool:
     return pod["status"]["phase"] not in ("Succeeded", "Failed")
 
 
+def exit_code(pod: Object) -> int | None:
+    """With which code its trainer has ended, whatever runs beside; None: it has not."""
+    for container in pod["status"].get("containerStatuses") or ():
+        if container["name"] == "trainer" and (ended := container["state"].get("terminated")):
+            return int(ended["exitCode"])
+    return None
+
+
 def owner_of(pod: Object) -> str:
     """UID of the job that controls it; empty: a pod of others, also one that names a job of another namespace."""
     for owner in pod["metadata"].get("ownerReferences") or ():
@@ -180,7 +188,7 @@ class Truth:
         self.decided: dict[str, Knowledge] = {}  # by pod name: what was known when its room was taken
         self.last: dict[str, Object] = {}  # by UID: jobs that are gone, as they were
         self.bound_at: dict[str, int] = {}  # by UID: the version at which a pod of others took room
-        self.succeeded: set[str] = set()  # names of pods that were seen to succeed
+        self.succeeded: set[str] = set()  # names of pods whose trainer was seen to succeed
         self.ended_at: dict[str, float] = {}  # by pod name
         self.taken: dict[str, list[tuple[float, int, object]]] = defaultdict(
             list
@@ -201,9 +209,9 @@ class Truth:
         elif change.resource == "pods":
             if change.new["spec"].get("nodeName"):
                 self.bound_at.setdefault(change.new["metadata"]["uid"], change.version)
-            if change.new["status"]["phase"] == "Succeeded" and owner_of(change.new):
+            if exit_code(change.new) == 0 and owner_of(change.new):
                 self.succeeded.add(change.key[1])
-            if not is_live_phase(change.new) and owner_of(change.new):
+            if (not is_live_phase(change.new) or exit_code(change.new) is not None) and owner_of(change.new):
                 self.ended_at.setdefault(change.key[1], change.at)
 
     def decides(self, known: dict[str, int], pod: str) -> None:

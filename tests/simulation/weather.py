@@ -169,6 +169,12 @@ def unlucky_create(
     world.faults.rules.insert(0, rule)
 
 
+@deed(2, seconds=seconds(5, 180))
+def registry_down(world: "World", *, seconds: float) -> None:
+    """Images cannot be pulled, and it is not the job's fault."""
+    world.registry_back = world.loop.time() + seconds
+
+
 @deed(2, seconds=seconds(0.5, 40))
 def outage(world: "World", *, seconds: float) -> None:
     """The API server is away for everybody."""

@@ -59,6 +59,7 @@ class World:
         self.over = False
         self.frozen = False  # nothing ends and nothing is reported
         self.healed = False  # every container succeeds
+        self.registry_back = 0.0  # when images can be pulled (again)
         self.failed: asyncio.Future[None] = loop.create_future()
         self.requests = self.events = 0
         self._storm_began = -STORM_SECONDS
