@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from simulation.script import SHAPES, node_of
 from simulation.server import Object
 from simulation.truth import asked, is_live_phase
+from simulation.volumes import zone_of
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -55,6 +56,7 @@ class Autoscaler:
     def _node(self, pod: Object, chance: random.Random) -> Object:
         """A machine of a kind that the pod's selector names and whose limits let it in."""
         gpus, zone = asked(pod).gpus, (pod["spec"].get("nodeSelector") or {}).get("zone") or chance.choice("ab")
+        zone = zone_of(pod) or zone
         shapes = [shape for shape in SHAPES if _suits(shape, gpus)]
         return node_of(f"s{len(self._for)}", *chance.choice(shapes), zone)
 

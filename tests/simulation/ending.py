@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import replace
+from simulation import volumes
 from simulation.admins import edit_pool, quota_removed
 from simulation.people import edit, end_others
 from simulation.script import pool
@@ -59,6 +60,7 @@ async def heal(world: "World") -> None:
     for name in list(world.machines.all):
         world.machines.back(name)
     end_others(world)
+    volumes.register(world)
     if world.server.get("gpupools", ("", "default")) is None:
         world.server.create("gpupools", pool(world.script.setup), "user")
     edit_pool(world, **{**world.script.setup["pool"], "stopPolicy": "None"})
@@ -100,7 +102,8 @@ def _nobody_waits_for_ever(world: "World") -> None:
 
 def _is_over(world: "World", job: Object) -> bool:
     status = job.get("status") or {}
-    return phase_of(job) in TERMINAL or (phase_of(job) == "Queued" and status.get("reason") in NEVER)
+    never = (*NEVER, *(("WaitingForVolume",) if job["spec"].get("nodes", 1) > 1 else ()))  # of one node, for several
+    return phase_of(job) in TERMINAL or (phase_of(job) == "Queued" and status.get("reason") in never)
 
 
 async def _settle(world: "World", when: str) -> None:
@@ -142,6 +145,12 @@ def fresh_decisions(world: "World") -> list[str]:
     for body in world.server.all("priorityclasses"):
         named = msgspec.convert(body, decode.PriorityClassObject)
         state.priority_classes.put(named.metadata.name, decode.version(named.metadata), decode.priority_class(named))
+    for body in world.server.all("persistentvolumes"):
+        volume = msgspec.convert(body, decode.VolumeObject)
+        state.volumes.put(volume.metadata.name, decode.version(volume.metadata), decode.volume(volume))
+    for body in world.server.all("persistentvolumeclaims"):
+        claim = decode.claim(msgspec.convert(body, decode.ClaimObject))
+        state.claims.put((claim.namespace, claim.name), decode.version(body["metadata"]), claim)
     recorder = _Recorder()
     loop = Loop(state, recorder, lambda _jobs: [])  # type: ignore[arg-type]
     state.touch_all()

@@ -7,6 +7,7 @@ comes with a new feature is one more function in the list.
 from collections.abc import Callable
 from typing import Any
 
+from simulation import volumes
 from simulation.api import Target
 from simulation.server import JOBS, Change, Object
 from simulation.truth import (
@@ -87,6 +88,21 @@ def within_the_limits_where_it_lands(truth: Truth, change: Change) -> Verdict:
     if any(own > limit for own, limit in zip(mine, widest, strict=True)):
         return None
     return _too_much(truth, node, [change.key[1]], [mine])
+
+
+def one_node_mounts_a_claim(truth: Truth, change: Change) -> Verdict:
+    """A claim that one node mounts at a time is given to pods of ours on one node alone; one of one pod, to one."""
+    if not _is_new_pod_of_ours(truth, change):
+        return None
+    pod, node = change.new, wanted_node(change.new)
+    for claim in volumes.of_one_node(pod):
+        for other in volumes.users(truth.world, change.key[0], claim):
+            elsewhere = not node or wanted_node(other) != node
+            if other is pod or not owner_of(other) or not (elsewhere or volumes.is_of_one_pod(claim)):
+                continue
+            where, there = wanted_node(other) or "no node", other["metadata"]["name"]
+            return f"{change.key[1]} on {node or 'no node'} mounts {claim}, which {there} mounts on {where}"
+    return None
 
 
 def few_wait_for_a_node(truth: Truth, change: Change) -> Verdict:
@@ -462,6 +478,7 @@ CHANGES: list[Callable[[Truth, Change], Verdict]] = [
     nothing_is_made_for_what_has_ended,
     within_the_limits,
     within_the_limits_where_it_lands,
+    one_node_mounts_a_claim,
     few_wait_for_a_node,
     nobody_gives_up_early,
     room_is_free_when_it_is_taken,

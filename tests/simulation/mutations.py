@@ -97,6 +97,13 @@ def orphans_are_any_other_pods() -> Iterator[None]:
 
 
 @mutation
+def claims_bind_nobody() -> Iterator[None]:
+    """Where a claim is in use is not looked at: jobs that mount it go to any node."""
+    with patch.object(Usage, "nodes_of_claims", lambda *_: None):
+        yield
+
+
+@mutation
 def creates_under_way_hold_no_room() -> Iterator[None]:
     with patch.object(ClusterState, "begin_create", lambda *_: None):
         yield

@@ -7,6 +7,7 @@ from simulation.deeds import a_job, a_node, deed, one_of, seconds, some, space, 
 from simulation.kubelet import FATES
 from simulation.server import JOBS, Key, Object
 from simulation.truth import attempt_of, is_live_phase, owner_of, phase_of, wanted_node
+from simulation.volumes import EXTRA, template
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -53,10 +54,11 @@ _MILD = one_of(*FATES, *("ok",) * 6)
     source=one_of("", "", "", "j0", "j1"),
     grace=one_of(5, 20),
     suspend=one_of(False, False, False, False, True),
+    volume=EXTRA,
 )
 def create(world: "World", *, job: str, kind: str, fates: list[str], work: float, **rest: Any) -> None:
     """`kubectl create`, unless the name is taken."""
-    if world.find_job(job) is not None or space(job) in world.api.terminating:
+    if world.find_job(job) is not None:
         return
     made = world.server.create(RESOURCE[kind], _manifest(job, kind, **rest), USER)
     world.fates[made["metadata"]["uid"]] = (list(fates), work)
@@ -77,8 +79,10 @@ def _manifest(
     source: str = "",
     grace: int = 5,
     suspend: bool = False,
+    volume: str = "",
 ) -> Object:
     spec: Object = {
+        **template(volume),
         "model": {"architecture": "resnet18"},
         "output": {"uri": f"pvc://results/{job}"},
         "resources": {"gpus": gpus, "cpu": cpu, "memory": memory},

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from dataclasses import dataclass, field
 
-from simulation import admins, deeds, ending, people, weather  # noqa: F401  they fill the table of deeds
+from simulation import admins, deeds, ending, people, volumes, weather  # noqa: F401  they fill the table of deeds
 from simulation.process import edges
 from simulation.script import HORIZON, Script, draw, pool
 from simulation.virtual import VirtualLoop, run
@@ -72,6 +72,7 @@ async def _story(world: World, script: Script) -> None:
     for name in ("team", "lab"):
         labels = {"kubernetes.io/metadata.name": name}
         world.server.create("namespaces", {"metadata": {"name": name, "labels": labels}}, "user")
+    volumes.register(world)
     world.server.create("gpupools", pool(script.setup), "user")
     if value := script.setup["urgent"]:
         admins.priority_class(world, name="urgent", value=value)

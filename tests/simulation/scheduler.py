@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from simulation.autoscaler import may_go_to
 from simulation.server import JOBS, Change, Object
 from simulation.truth import asked, is_live_phase, wanted_node
+from simulation.volumes import refusal, zone_of
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -42,6 +43,8 @@ class Scheduler:
         fate = self.world.fate(pod)[0]
         if fate in REFUSALS:
             why = REFUSALS[fate]
+        elif refused := refusal(self.world, pod):
+            why = refused
         elif node:
             why = self._mismatch(pod, node)
         else:
@@ -81,6 +84,8 @@ class Scheduler:
             return "1 node(s) were unschedulable or had untolerated taints"
         if not may_go_to(pod, node, self._on(name)):
             return "1 node(s) didn't match Pod's node affinity/selector"
+        if (zone := zone_of(pod)) and node["metadata"]["labels"].get("zone") != zone:
+            return "1 node(s) had volume node affinity conflict"
         return "1 Insufficient nvidia.com/gpu" if not self.fits(pod, node) else ""
 
     def fits(self, pod: Object, node: Object) -> bool:

@@ -25,6 +25,8 @@ KINDS = {
     "namespaces": "Namespace",
     "priorityclasses": "PriorityClass",
     "resourcequotas": "ResourceQuota",
+    "persistentvolumeclaims": "PersistentVolumeClaim",
+    "persistentvolumes": "PersistentVolume",
     "services": "Service",
     "leases": "Lease",
     "events": "Event",

@@ -47,6 +47,12 @@ def asked(pod: Object) -> Asked:
     return Asked(int(requests.get(GPU, "0")), milli, number(requests.get("memory", "0")))
 
 
+def claims_of(pod: Object) -> list[str]:
+    """The claims that it mounts."""
+    sources = (volume.get("persistentVolumeClaim") for volume in pod["spec"].get("volumes") or ())
+    return sorted({source["claimName"] for source in sources if source})
+
+
 def wanted_node(pod: Object) -> str:
     """The node that the pod is bound to, or that its affinity names; empty: it waits for any that comes."""
     bound = pod["spec"].get("nodeName")

@@ -13,6 +13,7 @@ What it asks of the API server (the chart grants exactly this):
 | pods | list, watch, get, create, delete | reflector, writer |
 | services | create | writer |
 | nodes, namespaces, resourcequotas, priorityclasses.scheduling.k8s.io | list, watch | reflectors |
+| persistentvolumeclaims, persistentvolumes | list, watch | reflectors |
 | events.events.k8s.io | create, patch | events |
 | own namespace, and the one that releases share: leases | get, create, update | leader |
 | own namespace: secrets | get, create | tls |
@@ -259,6 +260,22 @@ class Operator:
                 read=decode.PriorityClassObject,
                 key=lambda read: read.metadata.name,
                 value=decode.priority_class,
+            ),
+            Reflector(
+                self._connection,
+                paths.VOLUMES,
+                self.state.volumes,
+                read=decode.VolumeObject,
+                key=lambda read: read.metadata.name,
+                value=decode.volume,
+            ),
+            Reflector(
+                self._connection,
+                paths.CLAIMS,
+                self.state.claims,
+                read=decode.ClaimObject,
+                key=lambda read: (read.metadata.namespace, read.metadata.name),
+                value=decode.claim,
             ),
             Reflector(
                 self._connection,

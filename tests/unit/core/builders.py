@@ -6,6 +6,7 @@ from typing import Any
 
 from rfuav_operator.core.decide import Turn, turn
 from rfuav_operator.core.model import (
+    Claim,
     CreatePod,
     Defaults,
     GpuShare,
@@ -18,6 +19,7 @@ from rfuav_operator.core.model import (
     Namespace,
     Node,
     NodeName,
+    NodeTerm,
     PatchStatus,
     PerNodeCpu,
     Pod,
@@ -31,10 +33,12 @@ from rfuav_operator.core.model import (
     Quota,
     QuotaSpec,
     Report,
+    Requirement,
     ResourceQuota,
     Resources,
     Snapshot,
     Uid,
+    Volume,
 )
 
 T0 = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -60,6 +64,7 @@ def job(
     raw: dict[str, Any] | None = None,
     problems: tuple[str, ...] = (),
     source: str = "",
+    claims: tuple[str, ...] = (),
     **spec: Any,
 ) -> Job:
     document = {"output": {"uri": f"pvc://models/{name}"}} if raw is None else raw
@@ -76,6 +81,7 @@ def job(
         raw_spec=document,
         status=status or JobStatus(),
         problems=problems,
+        claims=claims,
     )
 
 
@@ -169,6 +175,22 @@ def resource_quota(namespace: str = "team", *, used: dict[str, int] | None = Non
     )
 
 
+def claim(name: str = "data", mode: str = "ReadWriteMany", volume: str = "", **changes: Any) -> Claim:
+    """A claim of namespace team, bound if it names a volume."""
+    values: dict[str, Any] = {"namespace": "team", "phase": "Bound" if volume else "Pending"} | changes
+    return Claim(name=name, modes=frozenset([mode]), volume=volume, **values)
+
+
+def volume(name: str, *nodes: str, **zones: str) -> Volume:
+    """A volume that these nodes can mount, or those of the zone and region named; without either: all."""
+    wanted = Requirement(key="kubernetes.io/hostname", operator="In", values=nodes)
+    return Volume(
+        name=name,
+        terms=(NodeTerm(match_expressions=(wanted,)),) if nodes else None,
+        zones=tuple((f"topology.kubernetes.io/{key}", frozenset(v.split("__"))) for key, v in zones.items()),
+    )
+
+
 def pod_of(owner: Job, *, at: int = 0, **changes: Any) -> Pod:
     """The pod of the job's assignment `at`, pending and not bound unless `changes` say otherwise."""
     held = owner.status.assignments[at]
@@ -193,9 +215,19 @@ def pod_of(owner: Job, *, at: int = 0, **changes: Any) -> Pod:
     return Pod(**values)
 
 
-def foreign_pod(name: str, on: str, *, gpus: int = 0, cpu: int = 0, memory_gi: int = 0) -> Pod:
+def foreign_pod(
+    name: str,
+    on: str,
+    *,
+    gpus: int = 0,
+    cpu: int = 0,
+    memory_gi: int = 0,
+    namespace: str = "other",
+    claims: tuple[str, ...] = (),
+) -> Pod:
     return Pod(
-        namespace="other",
+        namespace=namespace,
+        claims=claims,
         name=name,
         uid=Uid(f"pod-{name}"),
         node=NodeName(on),
@@ -217,6 +249,8 @@ def snapshot(
     quotas: Iterable[Quota] = (),
     resource_quotas: Iterable[ResourceQuota] = (),
     namespaces: Iterable[Namespace] = (),
+    claims: Iterable[Claim] | None = None,
+    volumes: Iterable[Volume] = (),
     **rest: Any,
 ) -> Snapshot:
     pods_of: dict[Uid, dict[str, Pod]] = {}
@@ -239,6 +273,8 @@ def snapshot(
         quotas={q.namespace: q for q in quotas},
         resource_quotas={q.namespace: {q.name: q} for q in resource_quotas},
         namespaces={n.name: n for n in namespaces},
+        claims={(c.namespace, c.name): c for c in ([claim("m"), claim("models")] if claims is None else claims)},
+        volumes={v.name: v for v in volumes},
         **rest,
     )
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import msgspec
 from msgspec.structs import replace
-from unit.core.builders import CLASSES, DEFAULTS, T0, node, pool
+from unit.core.builders import CLASSES, DEFAULTS, T0, claim, node, pool
 
 from rfuav_operator.core import placement
 from rfuav_operator.core.decide import Dirt, Scheduler, turn
 from rfuav_operator.core.model import (
     Action,
+    Claim,
     CreatePod,
     DeleteJob,
     DeletePod,
@@ -37,6 +38,7 @@ from rfuav_operator.core.model import (
     ResourceQuota,
     Snapshot,
     Uid,
+    Volume,
 )
 
 Held = tuple[Job, int]  # whose pod, and its GPUs
@@ -55,6 +57,8 @@ class Cluster:
         *,
         quotas: Iterable[Quota] = (),
         resource_quotas: Iterable[ResourceQuota] = (),
+        claims: Iterable[Claim] | None = None,
+        volumes: Iterable[Volume] = (),
         compare: bool = True,
     ) -> None:
         self.now: datetime = T0
@@ -64,6 +68,9 @@ class Cluster:
         self.pools = {p.name: p for p in pools or [pool()]}
         self.quotas = {q.namespace: q for q in quotas}
         self.resource_quotas = {q.namespace: q for q in resource_quotas}
+        made = [claim("m"), claim("models")] if claims is None else claims
+        self.claims = {(c.namespace, c.name): c for c in made}
+        self.volumes = {v.name: v for v in volumes}
         self.compare = compare
         self.foreign: dict[str, Pod] = {}
         self.landings: dict[str, Landing] = {}  # pods without a node of their own: where they may land
@@ -113,6 +120,8 @@ class Cluster:
             quotas=self.quotas,
             resource_quotas={ns: {q.name: replace(q, used=self._used(q))} for ns, q in self.resource_quotas.items()},
             priority_classes=CLASSES,
+            claims=self.claims,
+            volumes=self.volumes,
             defaults=DEFAULTS,
             rejected=dict(self.rejected),
             unwritten=frozenset(self.planned),
@@ -254,6 +263,7 @@ class Cluster:
             gpus=int(spec["containers"][0]["resources"]["limits"].get("nvidia.com/gpu", "0")),
             cpu_milli=need.cpu_milli,
             memory_bytes=need.memory_bytes,
+            claims=owner.claims,
         )
 
     # --- people, pods and nodes
@@ -371,6 +381,12 @@ class Cluster:
         self.dirty_nodes |= {p.node for p in (*self.foreign.values(), *pods)}
         self.foreign = {p.name: p for p in pods}
         self.plan = True
+
+    def set_claim(self, made: Claim) -> None:
+        self.claims[made.namespace, made.name] = made
+        for job in self.jobs.values():
+            if job.namespace == made.namespace and made.name in job.claims:
+                self.touch(job.uid)
 
     def pass_time(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)

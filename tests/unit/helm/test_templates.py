@@ -143,6 +143,8 @@ GRANTED = {
         "nodes": {"list", "watch"},
         "namespaces": {"list", "watch"},
         "resourcequotas": {"list", "watch"},
+        "persistentvolumeclaims": {"list", "watch"},
+        "persistentvolumes": {"list", "watch"},
     },
     "scheduling.k8s.io": {"priorityclasses": {"list", "watch"}},
     "events.k8s.io": {"events": {"create", "patch"}},

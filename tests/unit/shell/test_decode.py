@@ -510,3 +510,58 @@ def test_a_pool_that_cannot_be_read_keeps_its_nodes_and_takes_nothing_new():
     held = decode.pool(body | {"spec": {"nodeSelector": {"lab": "a"}, "queueing": {}}})
     assert held.problems
     assert (held.spec.node_selector, held.spec.stop_policy) == ({"lab": "a"}, "Hold")
+
+
+# --- claims and volumes
+
+
+def read_claim(status: Any = None, **spec: Any) -> Any:
+    meta = {"name": "data", "namespace": "ns", "uid": "c", "resourceVersion": "3"}
+    body = {"metadata": meta, "spec": spec, "status": status or {"phase": "Pending"}}
+    return decode.claim(msgspec.json.decode(json.dumps(body), type=decode.ClaimObject))
+
+
+def test_a_claim_that_is_bound_has_the_modes_of_its_volume():
+    bound = {"phase": "Bound", "accessModes": ["ReadWriteOnce", "ReadWriteMany"]}
+    read = read_claim(bound, volumeName="pv", accessModes=["ReadWriteOnce"])
+    assert (read.volume, read.phase, read.is_of_one_node) == ("pv", "Bound", False)
+
+
+def test_a_claim_that_is_not_bound_has_the_modes_that_it_asks_for():
+    read = read_claim(accessModes=["ReadWriteOnce"])
+    assert (read.volume, read.phase, read.is_of_one_node, read.is_of_one_pod) == ("", "Pending", True, False)
+    assert read_claim(accessModes=["ReadWriteOncePod"]).is_of_one_pod
+    assert not read_claim().is_of_one_node
+
+
+def test_a_volume_with_node_affinity_and_zones():
+    term = {
+        "matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}],
+        "matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["n2"]}],
+    }
+    labels = {"topology.kubernetes.io/zone": "a__b", "failure-domain.beta.kubernetes.io/region": "r"}
+    body = {
+        "metadata": {"name": "pv", "uid": "v", "resourceVersion": "3", "labels": labels},
+        "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}, "capacity": {"storage": "1Gi"}},
+    }
+    read = decode.volume(msgspec.json.decode(json.dumps(body), type=decode.VolumeObject))
+    assert read.terms is not None
+    assert [(r.key, r.operator, r.values) for r in read.terms[0].match_expressions] == [("zone", "In", ("a",))]
+    assert [r.values for r in read.terms[0].match_fields] == [("n2",)]
+    assert read.zones == (
+        ("topology.kubernetes.io/zone", frozenset({"a", "b"})),
+        ("topology.kubernetes.io/region", frozenset({"r"})),
+    )
+    bare = {"metadata": {**body["metadata"], "labels": None}, "spec": {}}
+    assert decode.volume(msgspec.json.decode(json.dumps(bare), type=decode.VolumeObject)).is_anywhere
+
+
+def test_the_claims_of_a_pod():
+    volumes = [{"name": "x", "persistentVolumeClaim": {"claimName": "b"}}, {"name": "y", "emptyDir": {}}]
+    volumes.append({"name": "z", "persistentVolumeClaim": {"claimName": "a", "readOnly": True}})
+    assert read_pod(spec={"volumes": volumes}).claims == ("a", "b")
+
+
+def test_the_claims_of_a_job():
+    read = decode.job(Kind.TRAINING, job_body(spec={"output": {"uri": "pvc://models/a"}}))
+    assert read.claims == ("models",)

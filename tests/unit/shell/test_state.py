@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 from unit.shell.fake_api import A1, A2, job_body, pod_body
 
-from rfuav_operator.core.model import Defaults, Kind, Namespace, Node, NodeName, Phase, Uid
+from rfuav_operator.core.model import Claim, Defaults, Kind, Namespace, Node, NodeName, Phase, Uid, Volume
 from rfuav_operator.shell import ingest
 from rfuav_operator.shell.state import ClusterState
 
@@ -320,3 +320,34 @@ def test_a_namespace_that_comes_or_changes_has_its_own_jobs_decided_again():
     assert dirt(held)[0] == {U1}
     held.namespaces.remove(namespace, 9)
     assert set(held.snapshot().namespaces) == {"other"}
+
+
+# --- claims and volumes
+
+
+def test_a_claim_or_its_volume_wakes_the_jobs_that_name_it():
+    held = state()
+    put_job(held, spec={"output": {"uri": "pvc://models/a"}})
+    put_job(held, name="b", uid="u2", spec={"output": {"uri": "pvc://other/a"}})
+    dirt(held)
+    made = Claim(namespace="ns", name="models", volume="pv", phase="Bound")
+    held.claims.put(("ns", "models"), 1, made)
+    assert dirt(held)[0] == {U1}
+    held.claims.put(("ns", "models"), 2, replace(made))  # nothing of it changed
+    held.claims.put(("elsewhere", "models"), 3, replace(made, namespace="elsewhere"))
+    assert dirt(held)[0] == set()
+    held.volumes.put("pv", 4, Volume(name="pv"))
+    assert dirt(held)[0] == {U1}
+    assert held.snapshot().claims["ns", "models"] == made
+    assert held.snapshot().volumes["pv"] == Volume(name="pv")
+    held.volumes.remove("pv", 5)
+    held.claims.remove(("ns", "models"), 6)
+    assert dirt(held)[0] == {U1}
+    assert ("ns", "models") not in held.snapshot().claims
+
+
+def test_nothing_is_remembered_of_the_claims_of_a_job_that_is_gone():
+    held = state()
+    put_job(held, spec={"output": {"uri": "pvc://models/a"}})
+    held.jobs.remove((Kind.TRAINING, "ns", "a"), 9)
+    assert (held._users, held._uses) == ({}, {})

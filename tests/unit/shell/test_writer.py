@@ -260,6 +260,34 @@ async def test_a_refused_pod_is_quoted(tmp_path, code):
         assert not b.state.snapshot().creating
 
 
+@pytest.mark.parametrize(
+    ("code", "reason", "words"),
+    [
+        (
+            403,
+            "Forbidden",
+            'pods "a-1" is forbidden: unable to create new content in namespace ns because it is being terminated',
+        ),
+        (404, "NotFound", 'namespaces "ns" not found'),
+    ],
+)
+async def test_a_namespace_that_is_being_deleted_is_quoted_and_asked_once(tmp_path, code, reason, words):
+    async with bench(tmp_path) as b:
+        serve = b.serve
+
+        async def refuses(request: web.Request, body: Any) -> web.StreamResponse:
+            if request.method == "POST":
+                return answer(code, {"reason": reason, "message": words})
+            return await serve(request, body)
+
+        b.api.handle = refuses
+        b.writer.submit([b.create()])
+        await until(lambda: b.state.snapshot().rejected)
+        assert b.state.snapshot().rejected == {U1: words}
+        assert not b.state.snapshot().creating
+        assert len(b.sent("POST")) == 1
+
+
 async def test_too_many_requests_are_sent_again(tmp_path):
     async with bench(tmp_path) as b:
         serve, refused = b.serve, []

@@ -8,7 +8,7 @@ plans is an index of the snapshot: `Admission` built anew gives the same answers
 from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from datetime import datetime
 
-from rfuav_operator.core import placement, places, quotas, telling
+from rfuav_operator.core import placement, places, quotas, telling, volumes
 from rfuav_operator.core.admit import admit_in_order
 from rfuav_operator.core.gates import Gates
 from rfuav_operator.core.model import Job, NodeName, Snapshot, Uid
@@ -114,7 +114,7 @@ class Admission:
         rooms = self.rooms.get(job.spec.pool)
         if gate is not None or rooms is None:
             return gate or self.gates.no_pool(job, snapshot)
-        need, pool = placement.need_of(job), snapshot.pools[job.spec.pool]
+        need, pool = volumes.need_of(job, snapshot), snapshot.pools[job.spec.pool]
         if next(ready_units(job, snapshot, now), -1) == -1:
             nowhere = rooms.never(need) if pool.spec.scale_up.max_jobs == 0 else None
             return nowhere or quotas.never(pool.name, job.namespace, need, snapshot) or not_ready(job, snapshot)

@@ -27,12 +27,14 @@ def admit_in_order(at: PoolPlan) -> None:
     while at.open != set() and "" not in at.heads and (turn := line.pop()) is not None:
         group, index = turn
         key, job = group.key, at.jobs[group.ages[index][2]]
-        need = at.rooms.effective(key.need)
+        need = at.need(key.need)
         # 2. Shapes that can never run.
         nowhere = at.rooms.never(need)
         if nowhere is not None and not at.may_scale_up(need):
             continue
         if at.quotas.never(key.namespace, need) is not None or at.rooms.is_refused(need):
+            continue
+        if at.volume_in_use(key.need) is not None:
             continue
         if key.claims and job.uid in at.own:  # its room is being cleared
             if at.pool.spec.queueing == _STRICT:
@@ -77,7 +79,9 @@ def admit_in_order(at: PoolPlan) -> None:
 
 def _fits(at: PoolPlan, shape: Need) -> bool:
     """Whether a job of this shape may still find room in this plan; once it may not, it stays so: room only shrinks."""
-    need = at.rooms.effective(shape)
+    if at.volume_in_use(shape) is not None:
+        return False
+    need = at.need(shape)
     if at.may_scale_up(need):
         return True
     return at.rooms.never(need) is None and at.rooms.choose(need, kept=at.kept) is not None

@@ -6,7 +6,7 @@ from heapq import nsmallest
 
 from msgspec.structs import replace
 
-from rfuav_operator.core import conditions, placement, reasons
+from rfuav_operator.core import conditions, reasons, volumes
 from rfuav_operator.core.model import Job, NodeName, Phase
 from rfuav_operator.core.placement import Holder, Need, Room
 from rfuav_operator.core.plan import PoolPlan, claims
@@ -23,7 +23,7 @@ def keep_what_is_cleared(at: PoolPlan) -> None:
     for job in sorted(waiting, key=lambda j: (-(priority(j, at.snapshot) or 0), age_of(j))):
         making = _making(at, job)
         if making:
-            _wait_for(at, job, at.rooms.effective(placement.need_of(job)), making)
+            _wait_for(at, job, at.need(volumes.need_of(job, at.snapshot)), making)
 
 
 def stand_up_for(at: PoolPlan, job: Job, need: Need, *, by_quota: bool) -> None:

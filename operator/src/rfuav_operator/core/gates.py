@@ -1,11 +1,11 @@
-"""Reasons for which a job may not run whatever the room: holds, mistakes, a training that it waits for.
+"""Reasons for which a job may not run whatever the room: holds, mistakes, a volume or a training that it waits for.
 
-They depend on the job, its pool, its namespace's quota and the TrainingJobs, which are kept by name here.
+They depend on the job, its pool, its namespace's quota, its volumes and the TrainingJobs, which are kept by name here.
 """
 
 from collections.abc import Mapping
 
-from rfuav_operator.core import placement, priorities, reasons
+from rfuav_operator.core import placement, priorities, reasons, volumes
 from rfuav_operator.core.model import Job, Kind, Pool, Snapshot, Uid
 from rfuav_operator.core.reasons import Reason
 
@@ -72,6 +72,9 @@ class Gates:
         problem = _problem(job, pool, snapshot)
         if problem:
             return Reason(reason=reasons.MISCONFIGURED, message=problem)
+        no_volume = volumes.waits(job, snapshot)
+        if no_volume:
+            return Reason(reason=reasons.WAITING_FOR_VOLUME, message=no_volume)
         if job.spec.model.from_training_job and job.status.source is None:
             return Reason(reason=reasons.WAITING_FOR_TRAINING_JOB, message=self._why_waiting(job, snapshot))
         return None

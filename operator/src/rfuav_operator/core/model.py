@@ -259,6 +259,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[
         str, ...
     ] = ()  # spec fields that cannot run (rfuav_crds.unsupported, undecodable spec): Misconfigured
+    claims: tuple[str, ...] = ()  # PersistentVolumeClaims that the spec names, sorted
 
 
 # --- cluster
@@ -337,6 +338,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     gpus: int = 0
     cpu_milli: int = 0
     memory_bytes: int = 0
+    claims: tuple[str, ...] = ()  # PersistentVolumeClaims that it mounts
 
     @property
     def live(self) -> bool:
@@ -400,6 +402,102 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     def is_gpu_shared(self) -> bool:
         """Whether several pods may use one of its GPUs: yes, unless it is known that they may not."""
         return self.gpu_replicas != 1
+
+    def label(self, key: str) -> str | None:
+        """A label's value; the host name is the node's own where no label says it."""
+        return self.labels.get(key, self.name if key == "kubernetes.io/hostname" else None)
+
+
+class Requirement(Wire, frozen=True, kw_only=True):
+    """What one label, or the name, of a node must be."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def holds(self, value: str | None) -> bool:
+        """Whether this value is what is required; None: the node has no such label."""
+        match self.operator:
+            case "In":
+                return value in self.values
+            case "NotIn":
+                return value not in self.values
+            case "Exists":
+                return value is not None
+            case "DoesNotExist":
+                return value is None
+        return _compares(value, self.operator, self.values)
+
+
+def _compares(value: str | None, operator: str, values: tuple[str, ...]) -> bool:
+    try:
+        mine, limit = int(value or ""), int(values[0])
+    except (ValueError, IndexError):
+        return False
+    return mine > limit if operator == "Gt" else operator == "Lt" and mine < limit
+
+
+class NodeTerm(Wire, frozen=True, kw_only=True):
+    """Requirements that hold together; a term without any holds nowhere."""
+
+    match_expressions: tuple[Requirement, ...] = ()  # of labels
+    match_fields: tuple[Requirement, ...] = ()  # of metadata.name
+
+    def holds(self, node: Node) -> bool:
+        """Whether it holds on this node."""
+        if not self.match_expressions and not self.match_fields:
+            return False
+        return all(r.holds(node.label(r.key)) for r in self.match_expressions) and all(
+            r.key == "metadata.name" and r.holds(node.name) for r in self.match_fields
+        )
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
+    """A PersistentVolume, reduced to the nodes that can mount it."""
+
+    name: str
+    terms: tuple[NodeTerm, ...] | None = None  # one of them must hold; None: no node affinity
+    zones: tuple[tuple[str, frozenset[str]], ...] = ()  # topology label -> values that suit
+
+    @property
+    def is_anywhere(self) -> bool:
+        """Whether every node can mount it."""
+        return self.terms is None and not self.zones
+
+    def is_reachable(self, node: Node) -> bool:
+        """Whether the node can mount it, by the rules of the scheduler's plugins VolumeBinding and VolumeZone."""
+        if self.terms is not None and not any(term.holds(node) for term in self.terms):
+            return False
+        if not self.zones or not any(label in node.labels for pair in TOPOLOGY.items() for label in pair):
+            return True  # a node that names no zone is not judged by it
+        return all(node.labels.get(key, node.labels.get(TOPOLOGY[key])) in values for key, values in self.zones)
+
+
+TOPOLOGY = {
+    f"topology.kubernetes.io/{what}": f"failure-domain.beta.kubernetes.io/{what}" for what in ("zone", "region")
+}
+"""Labels of nodes and volumes that say where they are, and what they were called before."""
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A PersistentVolumeClaim."""
+
+    namespace: str
+    name: str
+    volume: str = ""  # the PersistentVolume that it is bound to; empty: none yet
+    phase: str = "Pending"  # | Bound | Lost
+    modes: frozenset[str] = frozenset()
+    deleting: bool = False
+
+    @property
+    def is_of_one_node(self) -> bool:
+        """Whether only one node may mount it at a time."""
+        return bool(self.modes) and not self.modes & {"ReadWriteMany", "ReadOnlyMany"}
+
+    @property
+    def is_of_one_pod(self) -> bool:
+        """Whether only one pod may mount it at a time."""
+        return "ReadWriteOncePod" in self.modes
 
 
 class GpuTier(Wire, frozen=True, kw_only=True):
@@ -616,6 +714,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     quotas: Mapping[str, Quota] = {}  # by namespace
     resource_quotas: Mapping[str, Mapping[str, ResourceQuota]] = {}  # namespace -> name -> quota
     namespaces: Mapping[str, Namespace] = {}
+    claims: Mapping[tuple[str, str], Claim] = {}  # by namespace and name
+    volumes: Mapping[str, Volume] = {}
     # The API server's own words on a create it answered with 403 or 422; cleared when the job's status changes.
     rejected: Mapping[Uid, str] = {}
     # Pods of ours that were seen and are there no more, by job, while its status names them. Others that are absent

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from rfuav_operator.core import gpus, quantity
-from rfuav_operator.core.model import GpuTier, Job, Kind, Landing, Node, Phase, Pod, Pool, PoolSpec, Uid
+from rfuav_operator.core.model import GpuTier, Job, Kind, Landing, Node, Phase, Pod, Pool, PoolSpec, Uid, Volume
 from rfuav_operator.core.names import GPU
 
 # GPUPool.spec.perGPU's default, for a pool read without it.
@@ -16,7 +16,6 @@ DEFAULT_TIERS = (
     GpuTier(min_memory=0, training=1, inference=1),
 )
 _MERELY_PREFERRED = "PreferNoSchedule"  # every other effect of a taint repels
-_HOSTNAME = "kubernetes.io/hostname"
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +32,9 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     tolerations: tuple[tuple[str, str, str, str], ...] = ()  # key, operator, value, effect
     avoided: frozenset[str] = frozenset()
     vetoed: frozenset[str] = frozenset()  # nodes that the scheduler refused: others come first
+    volumes: tuple[Volume, ...] = ()  # that not every node can mount
+    single: tuple[str, ...] = ()  # claims that one node mounts at a time, as namespace/name
+    only: frozenset[str] = frozenset()  # nodes on which those are in use: no other will do; empty: they are free
 
     @property
     def total_gpus(self) -> int:
@@ -81,6 +83,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     cpu_limit_milli: int = 0
     absent: bool = False  # recorded, and its pod was not seen yet
+    claims: tuple[str, ...] = ()  # PersistentVolumeClaims that it mounts
     landing: Landing | None = None  # without a node: room is held on every one that it may land on
 
     def may_land_on(self, node: Node) -> bool:
@@ -270,8 +273,13 @@ def closed(node: Node, need: Need) -> str:
         return "cordoned"
     if not node.ready:
         return "not ready"
-    if any(node.labels.get(key, node.name if key == _HOSTNAME else None) != value for key, value in need.node_selector):
+    if any(node.label(key) != value for key, value in need.node_selector):
         return "outside spec.podTemplate.nodeSelector"
+    if need.only and node.name not in need.only:
+        return f"where {', '.join(need.single)} cannot be mounted, being in use elsewhere"
+    out_of_reach = next((volume.name for volume in need.volumes if not volume.is_reachable(node)), "")
+    if out_of_reach:
+        return f"that cannot mount volume {out_of_reach}"
     taint = next(
         (t for t in node.taints if t.effect != _MERELY_PREFERRED and not _tolerated(t.key, t.value, t.effect, need)),
         None,

@@ -79,6 +79,33 @@ class PoolPlan:
             or key.namespace in self.heads
         )
 
+    def need(self, need: Need) -> Need:
+        """The shape as it asks now: on the node where its claims are in use, avoided nodes forgiven if need be."""
+        if not need.single:
+            return self.rooms.effective(need)
+        nodes = self.usage.nodes_of_claims(need.single)
+        pinned = replace(need, single=()) if nodes is None else replace(need, only=nodes)
+        return self.rooms.effective(pinned)
+
+    def volume_in_use(self, need: Need) -> Reason | None:
+        """Why a claim of the shape cannot be mounted on any node now; None: it can."""
+        if not need.single:
+            return None
+        exclusive = next((name for name in need.single if self._is_of_one_pod(name)), None)
+        if exclusive is not None and self.usage.nodes_of_claims([exclusive]) is not None:
+            text = f"{exclusive} is ReadWriteOncePod and in use by {self.usage.user_of(exclusive)}"
+        elif self.usage.nodes_of_claims(need.single) == frozenset():
+            users = ", ".join(f"{name} by {user}" for name in need.single if (user := self.usage.user_of(name)))
+            text = f"no node can mount all of its ReadWriteOnce claims now: in use are {users}"
+        else:
+            return None
+        return Reason(reason=reasons.WAITING_FOR_VOLUME, message=f"{reasons.needs(replace(need, single=()))}; {text}")
+
+    def _is_of_one_pod(self, name: str) -> bool:
+        namespace, _, claim = name.partition("/")
+        held = self.snapshot.claims.get((namespace, claim))
+        return held is not None and held.is_of_one_pod
+
     @property
     def queue(self) -> PoolQueue:
         """Who waits for this pool."""
@@ -87,7 +114,7 @@ class PoolPlan:
     def may_scale_up(self, need: Need) -> bool:
         """Whether one more of this shape may be admitted without a node, so that an autoscaler adds one."""
         most = self.pool.spec.scale_up.max_jobs
-        return most > 0 and need.avoided == frozenset() and len(self.nodeless) < most
+        return most > 0 and not need.avoided and not need.only and len(self.nodeless) < most
 
     def stands_in_line(self, uid: Uid) -> bool:
         """Whether the job waits whole, and for nothing but room and quota."""

@@ -201,22 +201,17 @@ def output_of(job: Job) -> str:
 def claims_of(spec: Mapping[str, Any]) -> dict[str, bool]:
     """The claims that the URIs of a spec name, sorted: claim -> whether the pod writes to it (`output`)."""
     found: dict[str, bool] = {}
-
-    def visit(value: Any, writes: bool) -> None:
+    left = [(value, key == "output") for key, value in spec.items() if key != "podTemplate"]
+    while left:  # however deep the spec is
+        value, writes = left.pop()
         if isinstance(value, str) and value.startswith(_PVC):
             claim = value.removeprefix(_PVC).partition("/")[0]
             if claim:
                 found[claim] = found.get(claim, False) or writes
         elif isinstance(value, Mapping):
-            for item in value.values():
-                visit(item, writes)
+            left += [(item, writes) for item in value.values()]
         elif isinstance(value, list | tuple):
-            for item in value:
-                visit(item, writes)
-
-    for key, value in spec.items():
-        if key != "podTemplate":
-            visit(value, key == "output")
+            left += [(item, writes) for item in value]
     return dict(sorted(found.items()))
 
 

@@ -20,6 +20,7 @@ WAITING_FOR_CAPACITY = "WaitingForCapacity"
 WAITING_FOR_PREEMPTED_JOBS = "WaitingForPreemptedJobs"
 REJECTED_BY_CLUSTER = "RejectedByCluster"
 UNSCHEDULABLE = "Unschedulable"
+WAITING_FOR_VOLUME = "WaitingForVolume"
 _SHOWN = 4
 
 
@@ -148,6 +149,8 @@ def _short_of(need: Need, rooms: Sequence[Room]) -> str:
 def needs(need: Need) -> str:
     """What the shape asks for, in words."""
     where = f" on each of {need.nodes} nodes" if need.nodes > 1 else ""
+    if need.only:
+        where = f" on {' or '.join(sorted(need.only))}, where {', '.join(need.single)} is in use (ReadWriteOnce)"
     if need.gpus == 0:
         return f"needs room for a {_kind(need.kind)} job without GPU{where}"
     return f"needs {need.gpus} GPU{'s' * (need.gpus > 1)}{where}"

@@ -48,12 +48,14 @@ def _why(at: PoolPlan, uid: Uid, key: Key, told: places.Places, *, everyone: boo
     """Why it waits, by what the plan left: the first reason that applies."""
     if uid in at.own:
         return at.own[uid]
-    need = at.rooms.effective(key.need)
+    need = at.need(key.need)
     nowhere, never = at.rooms.never(need), at.quotas.never(key.namespace, need)
     if nowhere is not None and not at.may_scale_up(need):
         return _nowhere(at, nowhere, never)
     if never is not None:
         return never
+    if (in_use := at.volume_in_use(key.need)) is not None:
+        return in_use
     if at.rooms.is_refused(need):
         return reasons.all_refused(need, at.jobs[uid])
     by_quota = key.namespace in at.heads  # that head stood before the one that stops everybody, or there is none

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from rfuav_operator.core.lifecycle import may_live
 from rfuav_operator.core.model import Job, Kind, NodeName, Pod, Snapshot, Uid
 from rfuav_operator.core.placement import Held, Holder, Need, Room, need_of, pool_of, room_of
+from rfuav_operator.core.volumes import claims_of
 
 
 @dataclass(slots=True)
@@ -51,10 +52,12 @@ class Usage:
         self._held: dict[Uid, dict[str, Held]] = {}
         self._on_node: dict[NodeName, dict[Holder, Held]] = {}
         self._absent: dict[str, dict[Holder, Held]] = {}  # namespace -> recorded, not seen
+        self._claims: dict[str, dict[Holder, NodeName]] = {}  # namespace/claim -> who mounts it, and where
+        self._foreign: dict[NodeName, list[tuple[str, Holder]]] = {}  # of pods of others: claims, and who mounts them
         for uid in jobs.keys() | snapshot.pods_of.keys():
             for name, held in held_by(uid, jobs.get(uid), snapshot):
                 self._put(uid, name, held)
-        for node in snapshot.nodes:
+        for node in (*snapshot.nodes, *(name for name in snapshot.foreign if name not in snapshot.nodes)):
             self.update_node(node, snapshot)
 
     # --- questions
@@ -91,6 +94,24 @@ class Usage:
         """What is recorded in a namespace and whose pod was not seen: a ResourceQuota does not count it yet."""
         return self._absent.get(namespace, {}).values()
 
+    def nodes_of_claims(self, claims: Iterable[str]) -> frozenset[str] | None:
+        """The nodes that may mount all of these (namespace/name), by where they are in use; None: nowhere."""
+        found: frozenset[str] | None = None
+        for claim in claims:
+            users = self._claims.get(claim)
+            if users:
+                nodes = frozenset(users.values()) - {_NO_NODE}
+                found = nodes if found is None else found & nodes
+        return found
+
+    def user_of(self, claim: str) -> str:
+        """One of the pods that mount a claim, and its node, in words; empty: there is none."""
+        users = self._claims.get(claim)
+        if not users:
+            return ""
+        (_, pod), node = min(users.items())
+        return f"pod {pod}" + (f" on {node}" if node else "")
+
     # --- changes
 
     def update_job(self, uid: Uid, job: Job | None, snapshot: Snapshot) -> None:
@@ -112,6 +133,7 @@ class Usage:
         was = self._pool_of.pop(name, None)
         if was is not None:
             self.rooms.get(was, {}).pop(name, None)
+        self._update_foreign_claims(name, snapshot)
         node = snapshot.nodes.get(name)
         there = self._on_node.setdefault(name, {})
         for holder, held in self._on_node.get(_NO_NODE, {}).items():
@@ -128,6 +150,25 @@ class Usage:
         self._forget_empty(name)
         for changed in {was, pool} - {None}:
             self._on_change(str(changed), name, True)
+
+    def _update_foreign_claims(self, node: NodeName, snapshot: Snapshot) -> None:
+        for claim, user in self._foreign.pop(node, ()):
+            self._unmount(claim, user)
+        mounted = [
+            (f"{pod.namespace}/{claim}", (pod.uid, f"{pod.namespace}/{pod.name}"))
+            for pod in snapshot.foreign.get(node, ())
+            for claim in pod.claims
+        ]
+        if mounted:
+            self._foreign[node] = mounted
+        for claim, user in mounted:
+            self._claims.setdefault(claim, {})[user] = node
+
+    def _unmount(self, claim: str, user: Holder) -> None:
+        users = self._claims.get(claim, {})
+        users.pop(user, None)
+        if not users:
+            self._claims.pop(claim, None)
 
     def hold(self, uid: Uid, name: str, held: Held) -> None:
         """Let a pod hold room, in the place of what it held before."""
@@ -160,6 +201,8 @@ class Usage:
             del absent[uid, name]
             if not absent:
                 del self._absent[held.namespace]
+        for claim in held.claims:
+            self._unmount(f"{held.namespace}/{claim}", (uid, name))
         return held
 
     def _forget_empty(self, node: NodeName) -> None:
@@ -177,6 +220,8 @@ class Usage:
             self._on_node.setdefault(node, {})[uid, name] = held
         if held.absent:
             self._absent.setdefault(held.namespace, {})[uid, name] = held
+        for claim in held.claims:
+            self._claims.setdefault(f"{held.namespace}/{claim}", {})[uid, name] = NodeName(held.node)
 
     def nodes_of(self, held: Held) -> list[NodeName]:
         """The nodes on which it holds room: its own, or all on which the scheduler may put it."""
@@ -241,6 +286,7 @@ def planned(job: Job, need: Need, node: str) -> Held:
         memory_bytes=need.memory_bytes,
         cpu_limit_milli=need.cpu_limit_milli,
         absent=True,
+        claims=claims_of(job),
     )
 
 
@@ -253,6 +299,7 @@ def _by_pod(pod: Pod, kind: Kind, pool: str, node: str) -> Held:
         gpus=pod.gpus,
         cpu_milli=pod.cpu_milli,
         memory_bytes=pod.memory_bytes,
+        claims=pod.claims,
         landing=None if node else pod.landing,
     )
 

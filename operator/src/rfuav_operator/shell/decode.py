@@ -17,9 +17,11 @@ from msgspec import Struct
 from rfuav_crds import unsupported
 from rfuav_crds.bounds import bounded
 from rfuav_crds.quantity import parse_quantity
-from rfuav_operator.core import bounds, gpus, quantity, ranges
+from rfuav_operator.core import bounds, gpus, quantity, ranges, volumes
 from rfuav_operator.core.model import (
+    TOPOLOGY,
     Beside,
+    Claim,
     Job,
     JobSpec,
     JobStatus,
@@ -28,6 +30,7 @@ from rfuav_operator.core.model import (
     Namespace,
     Node,
     NodeName,
+    NodeTerm,
     Pod,
     PodPhase,
     Pool,
@@ -38,6 +41,7 @@ from rfuav_operator.core.model import (
     ResourceQuota,
     Taint,
     Uid,
+    Volume,
 )
 from rfuav_operator.core.names import (
     API_VERSION,
@@ -129,10 +133,19 @@ class _Affinity(_Wire, frozen=True):
     node_affinity: _NodeAffinity | None = None
 
 
+class _ClaimSource(_Wire, frozen=True):
+    claim_name: str
+
+
+class _PodVolume(_Wire, frozen=True):
+    persistent_volume_claim: _ClaimSource | None = None
+
+
 class _PodSpec(_Wire, frozen=True):
     containers: tuple[_Container, ...] = ()
     init_containers: tuple[_Container, ...] | None = None
     node_name: str | None = None
+    volumes: tuple[_PodVolume, ...] | None = None
     overhead: dict[str, str] | None = None
     resources: _Resources | None = None
     affinity: _Affinity | None = None
@@ -297,6 +310,9 @@ def pod(read: PodObject) -> Pod:
         gpus=requests.total(GPU, whole),
         cpu_milli=requests.total("cpu", milli),
         memory_bytes=requests.total("memory", whole),
+        claims=tuple(
+            sorted({v.persistent_volume_claim.claim_name for v in spec.volumes or () if v.persistent_volume_claim})
+        ),
     )
 
 
@@ -518,6 +534,7 @@ def job(kind: Kind, body: Mapping[str, Any]) -> Job:
         status=status,
         stored=None if fits is written else written,
         problems=problems,
+        claims=volumes.named_in(spec),
     )
 
 
@@ -610,6 +627,69 @@ def resource_quota(read: ResourceQuotaObject) -> ResourceQuota:
         name=read.metadata.name,
         hard=hard,
         used={key: amount for key, amount in _amounts(read.status.used).items() if key in hard},
+    )
+
+
+class _ClaimSpec(_Wire, frozen=True):
+    volume_name: str | None = None
+    access_modes: tuple[str, ...] | None = None
+
+
+class _ClaimStatus(_Wire, frozen=True):
+    phase: str = "Pending"
+    access_modes: tuple[str, ...] | None = None
+
+
+class ClaimObject(_Wire, frozen=True):
+    """What is read of a PersistentVolumeClaim."""
+
+    metadata: Meta
+    spec: _ClaimSpec = _ClaimSpec()
+    status: _ClaimStatus = _ClaimStatus()
+
+
+def claim(read: ClaimObject) -> Claim:
+    """A PersistentVolumeClaim. Its modes are those of the volume that it is bound to, else those that it asks for."""
+    asked = read.spec.access_modes or ()
+    modes = asked if "ReadWriteOncePod" in asked else read.status.access_modes or asked
+    return Claim(
+        namespace=read.metadata.namespace,
+        name=read.metadata.name,
+        volume=read.spec.volume_name or "",
+        phase=read.status.phase,
+        modes=frozenset(modes),
+        deleting=read.metadata.deletion_timestamp is not None,
+    )
+
+
+class _VolumeTerms(_Wire, frozen=True):
+    node_selector_terms: tuple[NodeTerm, ...] = ()
+
+
+class _VolumeAffinity(_Wire, frozen=True):
+    required: _VolumeTerms | None = None
+
+
+class _VolumeSpec(_Wire, frozen=True):
+    node_affinity: _VolumeAffinity | None = None
+
+
+class VolumeObject(_Wire, frozen=True):
+    """What is read of a PersistentVolume."""
+
+    metadata: Meta
+    spec: _VolumeSpec = _VolumeSpec()
+
+
+def volume(read: VolumeObject) -> Volume:
+    """A PersistentVolume, with its node affinity and its zone labels: `a__b` means either."""
+    labels, affinity = read.metadata.labels or {}, read.spec.node_affinity
+    required = affinity.required if affinity is not None else None
+    zones = {key: labels.get(key) or labels.get(old) for key, old in TOPOLOGY.items()}
+    return Volume(
+        name=read.metadata.name,
+        terms=None if required is None else required.node_selector_terms,
+        zones=tuple((key, frozenset(value.split("__"))) for key, value in zones.items() if value),
     )
 
 

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from rfuav_operator.core import volumes
 from rfuav_operator.core.decide import Dirt
 from rfuav_operator.core.model import (
+    Claim,
     Defaults,
     Job,
     JobStatus,
@@ -28,6 +30,7 @@ from rfuav_operator.core.model import (
     ResourceQuota,
     Snapshot,
     Uid,
+    Volume,
 )
 from rfuav_operator.core.names import stem
 from rfuav_operator.shell.cache import Cache
@@ -66,6 +69,8 @@ class ClusterState:
         self.resource_quotas: Cache[tuple[str, str], ResourceQuota] = Cache(self._resource_quota_changed)
         self.priority_classes: Cache[str, PriorityClass] = Cache(self._priority_class_changed)
         self.namespaces: Cache[str, Namespace] = Cache(self._namespace_changed)
+        self.claims: Cache[tuple[str, str], Claim] = Cache(self._claim_changed)
+        self.volumes: Cache[str, Volume] = Cache(self._volume_changed)
         self._read: dict[Uid, Job] = {}  # as the API server holds them
         self._planned: dict[Uid, JobStatus] = {}  # decided, not yet seen back
         self._effective: dict[Uid, Job] = {}  # read, with the planned status over it
@@ -85,6 +90,11 @@ class ClusterState:
         self._resource_quotas: dict[str, dict[str, ResourceQuota]] = {}
         self._priority_classes: dict[str, PriorityClass] = {}
         self._namespaces: dict[str, Namespace] = {}
+        self._volume_claims: dict[tuple[str, str], Claim] = {}
+        self._volumes: dict[str, Volume] = {}
+        self._bound: dict[str, set[tuple[str, str]]] = {}  # volume -> claims that name it
+        self._users: dict[tuple[str, str], set[Uid]] = {}  # claim -> jobs that name it
+        self._uses: dict[Uid, tuple[str, ...]] = {}
         self._dependents: dict[tuple[str, str], set[Uid]] = defaultdict(set)  # by the TrainingJob they wait for
         self._dirty: set[Uid] = set()
         self._dirty_nodes: set[NodeName] = set()
@@ -109,6 +119,8 @@ class ClusterState:
             resource_quotas=self._resource_quotas,
             priority_classes=self._priority_classes,
             namespaces=self._namespaces,
+            claims=self._volume_claims,
+            volumes=self._volumes,
             defaults=self.defaults,
             rejected=self._rejected,
             gone=self._gone,
@@ -256,6 +268,7 @@ class ClusterState:
             self._keep_gone(new.uid, self._gone.get(new.uid, frozenset()))
             if before is None and new.uid in self._claims:
                 self._sort_pods(new.uid)
+            self._note_claims(new.uid, new.namespace, volumes.claims_of(self._effective[new.uid]))
             if new.kind is Kind.INFERENCE and new.spec.model.from_training_job:
                 self._dependents[new.namespace, new.spec.model.from_training_job].add(new.uid)
             if before is None or _substance(before) != _substance(self._effective[new.uid]):
@@ -269,6 +282,7 @@ class ClusterState:
     def _forget_job(self, job: Job) -> None:
         del self._read[job.uid]
         self._gone.pop(job.uid, None)
+        self._note_claims(job.uid, job.namespace, ())
         self._rejected.pop(job.uid, None)
         last = self._effective[job.uid]
         self._planned.pop(job.uid, None)
@@ -444,6 +458,57 @@ class ClusterState:
         if old != new:
             self.touch()
 
+    def _note_claims(self, uid: Uid, namespace: str, claims: tuple[str, ...]) -> None:
+        """Remember which claims a job names, so that it is looked at when one of them changes."""
+        old = self._uses.get(uid, ())
+        if old == claims:
+            return
+        for name in old:
+            users = self._users[namespace, name]
+            users.discard(uid)
+            if not users:
+                del self._users[namespace, name]
+        self._uses.pop(uid, None)
+        if claims:
+            self._uses[uid] = claims
+        for name in claims:
+            self._users.setdefault((namespace, name), set()).add(uid)
+
+    def _claim_changed(self, old: Claim | None, new: Claim | None) -> None:
+        claim = new or old
+        if claim is None or old == new:
+            return
+        key = claim.namespace, claim.name
+        if old is not None and old.volume:
+            named = self._bound.get(old.volume, set())
+            named.discard(key)
+            if not named:
+                self._bound.pop(old.volume, None)
+        if new is None:
+            del self._volume_claims[key]
+        else:
+            self._volume_claims[key] = new
+            if new.volume:
+                self._bound.setdefault(new.volume, set()).add(key)
+        self._touch_users(key)
+
+    def _volume_changed(self, old: Volume | None, new: Volume | None) -> None:
+        volume = new or old
+        if volume is None or old == new:
+            return
+        if new is None:
+            del self._volumes[volume.name]
+        else:
+            self._volumes[volume.name] = new
+        for key in self._bound.get(volume.name, ()):
+            self._touch_users(key)
+
+    def _touch_users(self, claim: tuple[str, str]) -> None:
+        users = (self._effective.get(uid) for uid in self._users.get(claim, ()))
+        waiting = [job.uid for job in users if job is not None and not _is_over(job)]
+        if waiting:
+            self.touch(waiting)
+
     def _priority_class_changed(self, old: PriorityClass | None, new: PriorityClass | None) -> None:
         if new is not None:
             self._priority_classes[new.name] = new
@@ -463,14 +528,20 @@ class ClusterState:
         self.touch([uid for uid, job in self._effective.items() if job.namespace == namespace.name])
 
 
-def _room(pod: Pod) -> tuple[NodeName, Kind | None, int, int, int] | None:
+def _room(pod: Pod) -> tuple[NodeName, Kind | None, int, int, int, tuple[str, ...]] | None:
     """What of a foreign pod matters to admission, first its node.
 
     A pod that our labels call a job's, left behind before it was bound, counts on the node that it is made for until
     the scheduler says that it does not fit.
     """
     node = pod.node or (pod.wanted_node if pod.kind is not None and not pod.unschedulable else None)
-    return None if node is None or not pod.live else (node, pod.kind, pod.gpus, pod.cpu_milli, pod.memory_bytes)
+    if node is None or not pod.live:
+        return None
+    return node, pod.kind, pod.gpus, pod.cpu_milli, pod.memory_bytes, pod.claims
+
+
+def _is_over(job: Job) -> bool:
+    return job.status.phase is not None and job.status.phase.terminal
 
 
 def _drop(index: dict[J, dict[K, Pod]], job: J, key: K) -> None:
