@@ -20,7 +20,7 @@ from simulation.server import Object
 from rfuav_operator import app
 from rfuav_operator.core.model import Action, PatchStatus
 from rfuav_operator.settings import Settings
-from rfuav_operator.shell import clock, kopf_app, metrics, paths, reflector, resync, writer
+from rfuav_operator.shell import clock, door, kopf_app, metrics, paths, reflector, resync, writer
 from rfuav_operator.shell.tokens import Sender
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def edges(world: "World", page: int) -> Iterator[None]:
         (clock, "wall", world.own_clock),
         (clock, "_ahead", None),
         (kopf_app, "watch", kopf_model.watch),
-        (app, "_serving", lambda *_args: contextlib.nullcontext()),
+        (door, "serving", lambda *_args: contextlib.nullcontext()),
         (app, "gc", SimpleNamespace(collect=lambda: 0, freeze=lambda: None)),
         (metrics, "registry", CollectorRegistry()),
         (writer, "TICK", TICK),

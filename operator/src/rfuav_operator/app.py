@@ -27,18 +27,15 @@ import contextlib
 import gc
 import os
 import signal
-import ssl
-from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import msgspec
 import structlog
-from aiohttp import web
 
 from rfuav_operator.core import names
 from rfuav_operator.core.model import Pod
 from rfuav_operator.settings import Settings
-from rfuav_operator.shell import decode, default_pool, health, kopf_app, metrics, paths, resync, tls
+from rfuav_operator.shell import decode, default_pool, door, health, kopf_app, metrics, paths, resync, tls
 from rfuav_operator.shell.connection import Connection
 from rfuav_operator.shell.events import Events
 from rfuav_operator.shell.intake import Intake
@@ -122,10 +119,11 @@ class Operator:
         """
         async with contextlib.AsyncExitStack() as servers:
             await servers.enter_async_context(
-                _serving(
+                door.serving(
                     health.app(alive=lambda: self.pulse.alive, unready=self._unready),
                     self._settings.health.host,
                     self._settings.health.port,
+                    self._settings.health.connections,
                 )
             )
             try:
@@ -225,7 +223,9 @@ class Operator:
         leaf = tls.Leaf(authority, tls.names(self._settings.namespace, progress.service, progress.url))
         tasks.create_task(leaf.run(), name="certificate")
         self.state.defaults = self._settings.defaults(authority.pem)
-        await servers.enter_async_context(_serving(self.intake.app(), progress.host, progress.port, leaf.context))
+        await servers.enter_async_context(
+            door.serving(self.intake.app(), progress.host, progress.port, progress.connections, leaf.context)
+        )
 
     def _reflectors(self) -> list[Reflector[Any, Any, Any]]:
         return [
@@ -290,19 +290,6 @@ class Operator:
 
 class _Stop(Exception):  # noqa: N818  no error: the way out of the task group
     """A clean stop."""
-
-
-@contextlib.asynccontextmanager
-async def _serving(
-    app: web.Application, host: str, port: int, tls_context: ssl.SSLContext | None = None
-) -> AsyncIterator[None]:
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port, ssl_context=tls_context).start()
-        yield
-    finally:
-        await runner.cleanup()
 
 
 async def run(settings: Settings) -> None:

@@ -76,6 +76,16 @@ class Writes(_Section):
     timeout_seconds: float = Field(10, gt=0)
 
 
+class Connections(_Section):
+    """How long the connections of a server may take, and how many there may be."""
+
+    handshake_seconds: float = Field(5, gt=0, description="for the TLS handshake")
+    request_seconds: float = Field(15, gt=0, description="for a request to come, and again for its answer")
+    idle_seconds: float = Field(30, gt=0, description="between two requests")
+    per_peer: int = Field(64, ge=1, description="of one address; pods behind one node may share it")
+    total: int = Field(512, ge=1, description="of all; a TLS connection takes some 270 KiB")
+
+
 class ProgressServer(_Section):
     """The HTTPS server that pods report to."""
 
@@ -87,6 +97,7 @@ class ProgressServer(_Section):
     service_port: int = Field(443, ge=1, le=65535)
     ca_secret: str = Field("rfuav-operator-progress-ca", description="Secret in the operator's namespace")
     reports_per_second: float = Field(2, gt=0, description="of one pod; more is answered 429")
+    connections: Connections = Connections()
 
 
 class Leader(_Section):
@@ -106,6 +117,7 @@ class Health(_Section):
 
     host: str = "0.0.0.0"  # noqa: S104  probes come from the kubelet
     port: int = Field(8080, ge=0, le=65535)
+    connections: Connections = Connections(per_peer=32, total=128)
 
 
 def _pool_spec(spec: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,12 @@ events_dropped = Counter("rfuav_events_dropped", "Kubernetes Events dropped by t
 tried_again = Counter(
     "rfuav_effects_tried_again", "Creates and deletes that failed and are tried again", ["action"], registry=registry
 )
+connections_closed = Counter(
+    "rfuav_connections_closed",
+    "Connections that the servers closed: late, idle, replaced by a newer one, too many",
+    ["why"],
+    registry=registry,
+)
 _writes = Histogram(
     "rfuav_write_seconds", "Requests of the writer", ["verb", "outcome"], buckets=_FAST, registry=registry
 )

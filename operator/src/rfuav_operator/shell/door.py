@@ -1,0 +1,186 @@
+"""HTTP servers that strangers cannot fill: each connection has its time, and there are so many of them.
+
+Sockets come in, requests go to an aiohttp application. A connection that does not finish its TLS handshake, send its
+request or get its answer in time is closed, and so is one that stays idle. One that is too many, of its peer or of all,
+takes the place of the one that has been idle longest; where none is idle, it is closed itself.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from rfuav_operator.settings import Connections
+from rfuav_operator.shell import clock, metrics
+
+log = structlog.get_logger()
+
+BACKLOG = 128
+SWEEP = 0.5  # seconds between two looks for what has had its time
+NO_SOCKET = 0.2  # seconds before the next try when the process has no file descriptor left
+LONGEST_LINE, MOST_HEADERS = 8190, 64  # of a request; a token has some 1,000 bytes
+
+
+class _Guest:
+    """One connection."""
+
+    def __init__(self, accepted: socket.socket, peer: str) -> None:
+        self.socket = accepted
+        self.peer = peer
+        self.shaking: asyncio.Task[None] | None = None  # the handshake
+        self.transport: asyncio.Transport | None = None
+        self.busy = False  # a request is being answered
+        self.requests = 0
+        self.since = clock.monotonic()  # of what it does now
+
+    def is_gone(self) -> bool:
+        return self.transport is not None and self.transport.is_closing()
+
+    def is_late(self, limits: Connections, now: float) -> bool:
+        if self.transport is None:
+            most = limits.handshake_seconds
+        elif self.busy or not self.requests:
+            most = limits.request_seconds
+        else:
+            most = limits.idle_seconds
+        return now - self.since > most
+
+    def send_away(self, why: str) -> None:
+        metrics.connections_closed.labels(why).inc()
+        if self.shaking is not None:
+            self.shaking.cancel()
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Door:
+    """Lets connections in.
+
+    Args:
+        app: answers requests; not started yet.
+        limits: of the connections.
+        tls: None: plain HTTP.
+    """
+
+    def __init__(self, app: web.Application, limits: Connections, tls: ssl.SSLContext | None = None) -> None:
+        app.middlewares.insert(0, self._attend)
+        self._limits = limits
+        self._tls = tls
+        self._guests: dict[object, _Guest] = {}  # by their protocol
+        self.runner = web.AppRunner(
+            app,
+            access_log=None,
+            keepalive_timeout=limits.idle_seconds,
+            lingering_time=1.0,
+            max_line_size=LONGEST_LINE,
+            max_field_size=LONGEST_LINE,
+            max_headers=MOST_HEADERS,
+        )
+
+    @web.middleware
+    async def _attend(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        guest = self._guests.get(request.protocol)
+        if guest is None:
+            return await handler(request)
+        guest.busy, guest.requests, guest.since = True, guest.requests + 1, clock.monotonic()
+        try:
+            return await handler(request)
+        finally:
+            guest.busy, guest.since = False, clock.monotonic()
+
+    async def run(self, listening: socket.socket) -> None:
+        """Accept until cancelled."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sweep())
+            while True:
+                try:
+                    accepted, address = await loop.sock_accept(listening)
+                except OSError as error:
+                    log.warning("connection not accepted", error=str(error))
+                    await asyncio.sleep(NO_SOCKET)
+                    continue
+                self._enter(accepted, str(address[0]), tasks)
+
+    def _enter(self, accepted: socket.socket, peer: str, tasks: asyncio.TaskGroup) -> None:
+        if not self._make_room(peer):
+            metrics.connections_closed.labels("too many").inc()
+            accepted.close()
+            return
+        accepted.setblocking(False)
+        assert self.runner.server is not None  # noqa: S101  set up before this runs
+        protocol = self.runner.server()
+        guest = self._guests[protocol] = _Guest(accepted, peer)
+        guest.shaking = tasks.create_task(self._shake_hands(guest, protocol))
+
+    async def _shake_hands(self, guest: _Guest, protocol: asyncio.Protocol) -> None:
+        loop = asyncio.get_running_loop()
+        timeout = self._limits.handshake_seconds if self._tls is not None else None
+        try:
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, guest.socket, ssl=self._tls, ssl_handshake_timeout=timeout
+            )
+        except OSError:  # of TLS and timeouts too: whoever was there is gone
+            guest.socket.close()
+            self._guests.pop(protocol, None)
+        except asyncio.CancelledError:
+            guest.socket.close()
+            raise
+        else:
+            guest.transport, guest.shaking = transport, None
+            guest.since = clock.monotonic()
+
+    def _make_room(self, peer: str) -> bool:
+        """Whether one more may come, perhaps in the place of another."""
+        mine = [guest for guest in self._guests.values() if guest.peer == peer]
+        if len(mine) < self._limits.per_peer:
+            mine = list(self._guests.values()) if len(self._guests) >= self._limits.total else []
+            if not mine:
+                return True
+        idle = [guest for guest in mine if not guest.busy]
+        if not idle:
+            return False
+        self._close(min(idle, key=lambda guest: guest.since), "replaced")
+        return True
+
+    def _close(self, guest: _Guest, why: str) -> None:
+        guest.send_away(why)
+        self._guests = {protocol: held for protocol, held in self._guests.items() if held is not guest}
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP)
+            now = clock.monotonic()
+            for protocol, guest in list(self._guests.items()):
+                if guest.is_gone():
+                    del self._guests[protocol]
+                elif guest.is_late(self._limits, now):
+                    del self._guests[protocol]
+                    guest.send_away("late" if guest.busy or not guest.requests else "idle")
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: web.Application, host: str, port: int, limits: Connections, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Door]:
+    """Serve an application on a port, for as long as the context lasts."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    door = Door(app, limits, tls)
+    await door.runner.setup()
+    try:
+        with socket.create_server(address[:2], family=family, backlog=BACKLOG) as listening:
+            listening.setblocking(False)
+            accepting = asyncio.create_task(door.run(listening), name="door")
+            try:
+                yield door
+            finally:
+                accepting.cancel()
+                await asyncio.gather(accepting, return_exceptions=True)
+    finally:
+        await door.runner.cleanup()

@@ -1,0 +1,208 @@
+"""Servers under strangers who connect and do nothing, or little, or too often: real sockets on the loopback."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from unit.shell.fake_api import until
+
+from rfuav_operator.settings import Connections
+from rfuav_operator.shell import metrics, tls
+from rfuav_operator.shell.door import Door, serving
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+SLOW = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
+QUICK = Connections(handshake_seconds=0.5, request_seconds=1, idle_seconds=1.5, per_peer=64, total=512)
+
+
+class House:
+    """A server and those who come to it."""
+
+    def __init__(self, port: int, door: Door, context: ssl.SSLContext | None) -> None:
+        self.port, self.door, self.context = port, door, context
+
+    async def connect(
+        self, *, peer: str = "127.0.0.1", shake_hands: bool = True
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        tls_context = self.context if shake_hands else None
+        return await asyncio.open_connection("127.0.0.1", self.port, ssl=tls_context, local_addr=(peer, 0))
+
+    async def get(self, *, peer: str = "127.0.0.1") -> bytes:
+        """The first line of an answer."""
+        reader, writer = await self.connect(peer=peer)
+        writer.write(GET)
+        line = await asyncio.wait_for(reader.readline(), 2)
+        writer.close()
+        return line
+
+
+async def ended(reader: asyncio.StreamReader, seconds: float = 4) -> float:
+    """Seconds until the server closed the connection."""
+    began = time.monotonic()
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        await asyncio.wait_for(reader.read(), seconds)
+    return time.monotonic() - began
+
+
+@contextlib.asynccontextmanager
+async def house(limits: Connections = QUICK, *, secure: bool = True) -> AsyncIterator[House]:
+    app = web.Application()
+    go_on = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response(text="hello")
+
+    async def slow(_request: web.Request) -> web.Response:
+        await go_on.wait()
+        return web.Response(text="at last")
+
+    app.router.add_route("*", "/", answer)
+    app.router.add_get("/slow", slow)
+    authority = tls.new_authority()
+    context = ssl.create_default_context(cadata=authority.pem)
+    context.check_hostname = False
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    leaf = tls.Leaf(authority, ["localhost"]).context if secure else None
+    async with serving(app, "127.0.0.1", port, limits, leaf) as door:
+        yield House(port, door, context if secure else None)
+        go_on.set()
+
+
+@pytest.mark.parametrize("secure", [True, False])
+async def test_requests_are_answered_on_one_connection_after_the_other_and_on_the_same(secure):
+    async with house(secure=secure) as h:
+        assert (await h.get()).startswith(b"HTTP/1.1 200")
+        reader, writer = await h.connect()
+        for _ in range(3):
+            writer.write(GET)
+            assert b"hello" in await asyncio.wait_for(reader.readuntil(b"hello"), 2)
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "least", "most"),
+    [
+        (b"", 0.9, 2),  # nothing
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX-A: aaaa", 0.9, 2),  # half a request
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf a body", 0.9, 2),
+        (GET, 1.4, 2.5),  # a whole one, and then nothing
+        (GET + b"GET / HT", 1.4, 2.5),  # and half of the next
+        (SLOW, 0.9, 2),  # one whose answer takes for ever
+    ],
+)
+@pytest.mark.parametrize("secure", [True, False])
+async def test_who_does_not_go_on_is_closed(secure, sent, least, most):
+    async with house(secure=secure) as h:
+        reader, writer = await h.connect()
+        writer.write(sent)
+        assert least <= await ended(reader) <= most
+        writer.close()
+
+
+async def test_a_request_that_trickles_does_not_live_longer():
+    async with house() as h:
+        reader, writer = await h.connect()
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            for byte in b"GET / HTTP/1.1\r\nX-A: " + b"a" * 100:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0.05)
+                if reader.at_eof():
+                    break
+        assert time.monotonic() - began < 2.5
+
+
+async def test_a_handshake_that_does_not_come_is_not_waited_for():
+    async with house() as h:
+        reader, writer = await h.connect(shake_hands=False)
+        assert await ended(reader) <= 1.5
+        writer.close()
+
+
+async def test_a_hundred_idle_connections_are_gone_after_a_while():
+    async with house() as h:
+        held = [await h.connect() for _ in range(60)]
+        held += [await h.connect(peer="127.0.0.2") for _ in range(40)]
+        for _, writer in held[::2]:
+            writer.write(b"GET / HTTP/1.1\r\n")
+        assert len(h.door._guests) == 100
+        assert (await h.get()).startswith(b"HTTP/1.1 200")
+        await until(lambda: not h.door._guests, 3)
+        for _, writer in held:
+            writer.close()
+
+
+async def test_connections_that_were_closed_by_the_other_side_are_forgotten():
+    async with house() as h:
+        for _ in range(5):
+            await h.get()
+        await until(lambda: not h.door._guests, 2)
+
+
+async def test_a_peer_that_holds_too_many_loses_the_one_idle_longest():
+    limits = QUICK.model_copy(update={"per_peer": 3, "request_seconds": 30.0, "idle_seconds": 30.0})
+    async with house(limits) as h:
+        held = [await h.connect(peer="127.0.0.2") for _ in range(3)]
+        other, _ = await h.connect()
+        assert (await h.get(peer="127.0.0.2")).startswith(b"HTTP/1.1 200")
+        await asyncio.wait_for(held[0][0].read(), 1)  # the oldest
+        assert not any(reader.at_eof() for reader, _ in held[1:])
+        assert not other.at_eof()  # another peer's
+
+
+async def test_a_peer_whose_requests_are_all_under_way_gets_no_further_connection():
+    limits = QUICK.model_copy(update={"per_peer": 2, "request_seconds": 30.0})
+    async with house(limits) as h:
+        for _ in range(2):
+            _, writer = await h.connect(peer="127.0.0.2")
+            writer.write(SLOW)
+        await until(lambda: sum(guest.busy for guest in h.door._guests.values()) == 2)
+        before = metrics.connections_closed.labels("too many")._value.get()
+        with pytest.raises((ConnectionError, ssl.SSLError, asyncio.IncompleteReadError)):
+            await h.connect(peer="127.0.0.2")
+        assert metrics.connections_closed.labels("too many")._value.get() == before + 1
+        assert (await h.get()).startswith(b"HTTP/1.1 200")  # others do
+
+
+async def test_all_peers_together_hold_no_more_than_the_total():
+    limits = QUICK.model_copy(update={"per_peer": 5, "total": 8, "request_seconds": 30.0})
+    async with house(limits) as h:
+        held = [await h.connect(peer=f"127.0.0.{2 + i // 4}") for i in range(12)]
+        await until(lambda: len(h.door._guests) <= 8)
+        assert (await h.get()).startswith(b"HTTP/1.1 200")
+        assert len(h.door._guests) <= 8
+        for _, writer in held:
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\x16\x03\x01" + b"\xff" * 300, b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 5000 + b"\r\n", b"\0" * 100_000]
+)
+@pytest.mark.parametrize("secure", [True, False])
+async def test_garbage_is_answered_or_closed_and_the_server_goes_on(garbage: Any, secure):
+    async with house(secure=secure) as h:
+        for shake_hands in (True, False):
+            reader, writer = await h.connect(shake_hands=shake_hands)
+            writer.write(garbage)
+            assert await ended(reader) <= 3
+            writer.close()
+        assert (await h.get()).startswith(b"HTTP/1.1 200")
+
+
+async def test_the_port_is_free_again_afterwards(tmp_path: Path):
+    async with house() as h:
+        port = h.port
+        _, writer = await h.connect()
+    writer.close()
+    with socket.create_server(("127.0.0.1", port)):
+        pass
