@@ -1,11 +1,13 @@
 """The pod contract, operator's side."""
 
 import json
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 from unit.core.builders import DEFAULTS, admitted, job
 
+from rfuav_crds import unsupported
 from rfuav_operator.core import podspec
 from rfuav_operator.core.model import Kind, PodTemplate, Resources, Source
 
@@ -105,6 +107,69 @@ def test_a_shard_and_its_source():
     assert document["spec"]["model"] == {"weights": "pvc://other/b.st"}
     assert manifest["metadata"]["labels"]["rfuav.io/shard"] == "2"
     assert "other" in json.loads(env(manifest)["RFUAV_MOUNTS"])
+
+
+def test_what_is_for_the_operator_alone_is_not_told_to_the_container():
+    """podTemplate alone may be larger than Linux lets one variable be."""
+    kept = {"output": {"uri": "pvc://m/x"}, "image": "own:1", "resources": {"gpus": 1}, "parallelism": 2}
+    spec = kept | {"podTemplate": {"env": [{"name": "A", "value": "b"}]}, "pool": "p", "suspend": False, "cancel": True}
+    assert podspec.told(spec | {"priorityClassName": "", "backoffLimit": 3, "uncountedLimit": 4}) == kept
+
+
+def test_a_file_output_keeps_the_mount_that_makes_it_last():
+    """The trainer refuses one that would be lost with the pod."""
+    mounts = [
+        {"name": "other", "mountPath": "/other"},
+        {"name": "out", "mountPath": "/out", "subPath": "x"},
+        {"name": "read", "mountPath": "/out/a", "readOnly": True},
+    ]
+    template = {"volumes": [{"name": "out", "csi": {"driver": "d"}}], "volumeMounts": mounts, "env": [{"name": "A"}]}
+    seen = podspec.told({"output": {"uri": "file:///out/a/b"}, "podTemplate": template})
+    assert seen["podTemplate"] == {
+        "volumes": [{"name": "out", "emptyDir": {}}],
+        "volumeMounts": [{"name": "out", "mountPath": "/out"}],
+    }
+    assert not unsupported(seen, "TrainingJob")
+    assert unsupported(podspec.told({"output": {"uri": "file:///elsewhere"}, "podTemplate": template}), "TrainingJob")
+
+
+def variables(*values: str, **more: str) -> dict[str, Any]:
+    env = [{"name": f"V{i}", "value": value} for i, value in enumerate(values)]
+    return {"podTemplate": {"env": env + [{"name": name, "value": value} for name, value in more.items()]}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({}, ""),
+        (variables(*("x" * 4000,) * 34), ""),
+        (variables(*("x" * 4096,) * 64), ""),
+        (variables("x" * 131_000), ""),
+        (variables("x" * 131_070), "V0 takes 131,070 bytes"),
+        (variables("ä" * 70_000), "V0 takes 140,000 bytes"),
+        (variables("x" * 4000, "$(V0)" * 40), "V1 takes 160,000 bytes"),  # Kubernetes puts the one into the other
+        (variables("x" * 4000, "$$(V0)" * 40), ""),
+        (variables("$(V1)" * 40, "x" * 4000), ""),  # those before it alone
+        (variables(*("x" * 130_000,) * 16), "the variables take 2,0"),
+        ({"dataset": {"classes": ["y" * 250] * 600}, "training": {"epochs": 1}}, "shorten spec.dataset (15"),
+    ],
+)
+def test_what_no_process_can_be_started_with_is_said_before(spec, said):
+    problems = "; ".join(podspec.too_long(spec))
+    assert (said in problems) if said else not problems
+
+
+def test_a_job_within_the_bounds_has_a_variable_within_the_bounds():
+    """The check leaves enough for names and weights that are not known yet."""
+    classes = ["y" * 250] * 400
+    raw = {"dataset": {"classes": classes}, "model": {"fromTrainingJob": "t"}, "output": {"uri": "pvc://m/x"}}
+    while not podspec.too_long(raw):
+        classes.append("y" * 250)
+    classes.pop()
+    held = admitted(job("a" * 40, kind=Kind.INFERENCE, namespace="n" * 63, uid="u" * 36, raw=raw))[0]
+    held = replace(held, status=replace(held.status, source=Source(name="t", uid="u", weights="p" * 2048)))
+    text = env(podspec.manifest(held, held.status.assignments[0], DEFAULTS))["RFUAV_JOB"]
+    assert 120_000 < len(text.encode()) + len("RFUAV_JOB=") + 1 <= podspec.LONGEST_STRING
 
 
 def test_a_job_all_of_whose_data_is_in_a_store_mounts_no_claim():

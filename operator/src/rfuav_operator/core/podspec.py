@@ -4,6 +4,7 @@ The job's spec as the user wrote it, the assignment (name, node, shard) and the 
 manifest goes out. Nothing here looks at the cluster.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,12 @@ MOUNT_ROOT = "/mnt/rfuav"
 SECRETS = "/var/run/secrets/rfuav.io"
 USER = 65532
 CONTAINER = "trainer"
-_PVC = "pvc://"
+_PVC, _FILE = "pvc://", "file://"
+LONGEST_STRING = 131_072  # bytes: what Linux takes as one string of a new process, NAME=VALUE and a NUL
+LONGEST_STRINGS = 2_000_000  # bytes of all, a little less than Linux takes by default
+_SPARE = 4096  # bytes of RFUAV_JOB beside the spec: names, and weights in the place of fromTrainingJob
+_UNTOLD = ("podTemplate", "pool", "priorityClassName", "suspend", "cancel", "backoffLimit", "uncountedLimit")
+_REFERENCE = re.compile(r"\$\$|\$\(([^)]*)\)")  # Kubernetes puts variables in here
 RENDEZVOUS_PORT = 29500  # torch's own default
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _HOSTNAME = "kubernetes.io/hostname"
@@ -198,6 +204,66 @@ def output_of(job: Job) -> str:
     return str((job.raw_spec.get("output") or {}).get("uri") or "")
 
 
+def told(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec as its container is told it: without what is for the operator alone.
+
+    Of podTemplate the mount stays that holds a file:/// output: by it the trainer sees that the output lasts.
+    """
+    seen = {key: value for key, value in spec.items() if key not in _UNTOLD}
+    uri = str((spec.get("output") or {}).get("uri") or "")
+    if uri.startswith(_FILE):
+        folder = f"{uri.removeprefix(_FILE).rstrip('/')}/"
+        mounts = [
+            {"name": mount.get("name"), "mountPath": mount.get("mountPath")}
+            for mount in (spec.get("podTemplate") or {}).get("volumeMounts") or ()
+            if folder.startswith(f"{str(mount.get('mountPath')).rstrip('/')}/") and not mount.get("readOnly")
+        ]
+        volumes = dict.fromkeys(mount["name"] for mount in mounts)
+        seen["podTemplate"] = {"volumes": [{"name": n, "emptyDir": {}} for n in volumes], "volumeMounts": mounts}
+    return seen
+
+
+def too_long(spec: Mapping[str, Any]) -> list[str]:
+    """What of a spec no process can be started with, and what to write instead."""
+    document = told(spec)
+    parts = {key: len(msgspec.json.encode(value)) for key, value in document.items()}
+    job = sum(parts.values()) + _SPARE
+    problems = []
+    if job > LONGEST_STRING:
+        largest = max(parts, key=lambda key: parts[key])
+        problems.append(
+            f"spec takes {job:,} bytes, and its container is told it in one variable (RFUAV_JOB) of at most "
+            f"{LONGEST_STRING:,}: shorten spec.{largest} ({parts[largest]:,} bytes)"
+        )
+    lengths = {"RFUAV_JOB": job}
+    for variable in (spec.get("podTemplate") or {}).get("env") or ():
+        name, value = str(variable.get("name") or ""), variable.get("value")
+        lengths[name] = length = _expanded(value, lengths) if isinstance(value, str) else 0
+        if length + len(name) + 2 > LONGEST_STRING:
+            problems.append(
+                f"spec.podTemplate.env: {name} takes {length:,} bytes (with the variables that it names as $(NAME)), "
+                f"and a process can be started with at most {LONGEST_STRING:,}: shorten it, or mount a ConfigMap"
+            )
+    total = sum(len(name.encode()) + length + 2 for name, length in lengths.items())
+    if not problems and total > LONGEST_STRINGS:
+        largest = max(lengths, key=lambda name: lengths[name])
+        problems.append(
+            f"spec.podTemplate.env: the variables take {total:,} bytes, and a process can be started with at most "
+            f"{LONGEST_STRINGS:,}: shorten {largest} ({lengths[largest]:,} bytes), or mount a ConfigMap with it"
+        )
+    return problems
+
+
+def _expanded(value: str, lengths: Mapping[str, int]) -> int:
+    """Bytes of a variable's value after Kubernetes has put those before it in the place of $(NAME)."""
+    length, end = 0, 0
+    for found in _REFERENCE.finditer(value):
+        length += len(value[end : found.start()].encode())
+        name, end = found.group(1), found.end()
+        length += 1 if name is None else lengths.get(name, len(found.group().encode()))
+    return length + len(value[end:].encode())
+
+
 def claims_of(spec: Mapping[str, Any]) -> dict[str, bool]:
     """The claims that the URIs of a spec name, sorted: claim -> whether the pod writes to it (`output`)."""
     found: dict[str, bool] = {}
@@ -237,7 +303,7 @@ def _environment(
         "namespace": job.namespace,
         "uid": job.uid,
         "attempt": attempt,
-        "spec": spec,
+        "spec": told(spec),
     }
     if assignment.shard is None:
         document["rank"] = assignment.rank or 0

@@ -17,7 +17,7 @@ from msgspec import Struct
 from rfuav_crds import unsupported
 from rfuav_crds.bounds import bounded
 from rfuav_crds.quantity import parse_quantity
-from rfuav_operator.core import bounds, gpus, quantity, ranges, volumes
+from rfuav_operator.core import bounds, gpus, podspec, quantity, ranges, volumes
 from rfuav_operator.core.model import (
     TOPOLOGY,
     Beside,
@@ -511,6 +511,7 @@ def job(kind: Kind, body: Mapping[str, Any]) -> Job:
     problems = tuple(unsupported(spec, kind.value))
     try:
         decoded = msgspec.convert(spec, JobSpec)
+        problems = (*problems, *podspec.too_long(spec))
     except msgspec.ValidationError as error:
         decoded, problems = _flags_of(spec), (f"spec cannot be read: {error}", *problems)
     written = body.get("status") or {}
