@@ -241,7 +241,7 @@ def test_the_pool_names_the_node_whose_gpus_are_not_known():
     assert (status, reason, count) == ("True", "GPUsUnknown", 2)
     assert message.startswith("node b has GPUs, but no labels nvidia.com/gpu.*: is GPU feature discovery running?")
     assert told_of(UNLABELLED)[:2] == ("False", "GPUsUnknown")
-    assert told_of(UNLABELLED, gpu_sharing=SHARING) == ("True", "Ready", "", 2)
+    assert told_of(UNLABELLED, gpu_sharing=SHARING) == ("True", "Ready", "admits jobs on 1 of 1 nodes", 2)
 
 
 def test_the_pool_names_the_node_whose_gpus_are_unhealthy():

@@ -48,7 +48,7 @@ def test_ranges(numbers, text):
 
 def test_transition_time_moves_only_with_the_status():
     def put(before, value, at, reason="R"):
-        return conditions.put(before, "Ready", value=value, reason=reason, now=at, generation=1)
+        return conditions.put(before, "Ready", value=value, reason=reason, message="m", now=at, generation=1)
 
     first = put((), True, T0)
     same = put(first, True, after(10), reason="Other")
@@ -57,7 +57,7 @@ def test_transition_time_moves_only_with_the_status():
     turned = put(same, False, after(20))
     assert turned[0].last_transition_time == after(20)
     assert put(turned, False, after(30)) is turned
-    assert conditions.clear((), "Stalled", reason="x", now=T0, generation=1) == ()
+    assert conditions.clear((), "Stalled", reason="x", message="m", now=T0, generation=1) == ()
 
 
 def test_pod_names_follow_from_the_job():

@@ -165,7 +165,9 @@ def _admit(job: Job, admitted: list[Assignment], priority: int, now: datetime) -
             settled, kind, value=value, reason=reason, message=text, now=now, generation=job.generation
         )
     for kind in ("Evicted", "Reconciling", "Stalled"):
-        settled = conditions.clear(settled, kind, reason="Admitted", now=now, generation=job.generation)
+        settled = conditions.clear(
+            settled, kind, reason="Admitted", message=message, now=now, generation=job.generation
+        )
     return replace(
         status,
         phase=Phase.RUNNING if running else Phase.ADMITTED,

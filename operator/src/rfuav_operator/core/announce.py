@@ -53,7 +53,7 @@ def events(job: Job, new: JobStatus) -> Iterator[RecordEvent]:
             yield _event(job, "Warning", failure.reason, "RetryPod" if again else "StopJob", note)
     if new.attempt != old.attempt or {a.pod for a in new.assignments} - {a.pod for a in old.assignments}:
         fresh = [a for a in new.assignments if a not in old.assignments]
-        places = ", ".join(f"{a.pod} on {a.node}" for a in fresh[:5])
+        places = ", ".join(f"{a.pod} on {a.node or 'a node to come'}" for a in fresh[:5])
         yield _event(job, "Normal", "Admitted", "Admit", f"attempt {new.attempt}: {places}")
     if new.phase is not old.phase and new.phase is not None:
         yield from _phase_events(job, new)
@@ -70,8 +70,7 @@ def _phase_events(job: Job, new: JobStatus) -> Iterator[RecordEvent]:
     elif new.phase is Phase.QUEUED and job.status.phase is Phase.SUSPENDED:
         yield _event(job, "Normal", "Resumed", "Queue", "resumed; back in the queue")
     elif new.phase in _ENDINGS:
-        what = new.phase.value
-        yield _event(job, _ENDINGS[new.phase], what, "FinishJob", new.message or what)
+        yield _event(job, _ENDINGS[new.phase], new.phase.value, "FinishJob", new.message)
 
 
 def _event(job: Job, kind: str, reason: str, action: str, note: str) -> RecordEvent:

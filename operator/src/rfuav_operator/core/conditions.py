@@ -21,7 +21,7 @@ def is_true(conditions: Sequence[Condition], kind: str) -> bool:
 
 
 def put(
-    conditions: Conditions, kind: str, *, value: bool, reason: str, message: str = "", now: datetime, generation: int
+    conditions: Conditions, kind: str, *, value: bool, reason: str, message: str, now: datetime, generation: int
 ) -> Conditions:
     """The conditions with this one set. `now` becomes its transition time only if its status changes."""
     status = "True" if value else "False"
@@ -39,8 +39,10 @@ def put(
     return conditions if old == new else tuple(new if c.type == kind else c for c in conditions)
 
 
-def clear(conditions: Conditions, kind: str, *, reason: str, now: datetime, generation: int) -> Conditions:
+def clear(
+    conditions: Conditions, kind: str, *, reason: str, message: str, now: datetime, generation: int
+) -> Conditions:
     """Set a condition to False if it is there and True; one that never was stays absent."""
     if not is_true(conditions, kind):
         return conditions
-    return put(conditions, kind, value=False, reason=reason, now=now, generation=generation)
+    return put(conditions, kind, value=False, reason=reason, message=message, now=now, generation=generation)

@@ -50,7 +50,14 @@ def flags(
                 generation=job.generation,
             )
         elif job.uid not in unknown:
-            settled = conditions.clear(settled, CONDITION, reason="Alone", now=now, generation=job.generation)
+            settled = conditions.clear(
+                settled,
+                CONDITION,
+                reason="Alone",
+                message="no more trainings than its pool allows use its GPU",
+                now=now,
+                generation=job.generation,
+            )
         if settled is not job.status.conditions:
             yield job.uid, replace(job.status, conditions=settled)
 

@@ -23,6 +23,7 @@ from rfuav_operator.core.model import (
     Phase,
     Pod,
     PoolSpec,
+    Progress,
     Report,
     ShardCounts,
     Source,
@@ -130,7 +131,7 @@ class _Step:
             self._stop_together()
         self._count_running_time()
         if self.succeeded:  # seen in the same step as a cancellation, success wins: the work is done
-            return self._end(Phase.SUCCEEDED, "Succeeded", "")
+            return self._end(Phase.SUCCEEDED, "Succeeded", self._what_was_done())
         if self.job.spec.cancel:
             return self._end(Phase.CANCELLED, "Cancelled", "cancelled by spec.cancel")
         if self.fatal:
@@ -161,7 +162,7 @@ class _Step:
     def _set(self, **changes: object) -> None:
         self.status = replace(self.status, **changes)
 
-    def _condition(self, kind: str, value: bool, reason: str, message: str = "") -> None:
+    def _condition(self, kind: str, value: bool, reason: str, message: str) -> None:
         self._set(
             conditions=conditions.put(
                 self.status.conditions,
@@ -174,10 +175,15 @@ class _Step:
             )
         )
 
-    def _clear(self, kind: str, reason: str) -> None:
+    def _clear(self, kind: str, reason: str, message: str) -> None:
         self._set(
             conditions=conditions.clear(
-                self.status.conditions, kind, reason=reason, now=self.now, generation=self.job.generation
+                self.status.conditions,
+                kind,
+                reason=reason,
+                message=message,
+                now=self.now,
+                generation=self.job.generation,
             )
         )
 
@@ -366,7 +372,7 @@ class _Step:
             node=a.node,
             reason=verdict.reason,
             exit_code=verdict.exit_code,
-            message=verdict.message[:_MESSAGE_LIMIT],
+            message=sentence(verdict.reason, verdict.message),
             finished_at=finished.replace(microsecond=0),
             counted=verdict.counted,
             shard=a.shard,
@@ -381,7 +387,7 @@ class _Step:
             until = self.now + timedelta(seconds=self.facts.defaults.node_avoid_seconds)
             self._set(avoided_nodes={**self.status.avoided_nodes, a.node: until})
         if not verdict.counted and not verdict.outage and verdict.exit_code != classify.CHECKPOINTED:
-            self._condition("Evicted", True, verdict.reason, verdict.message)
+            self._condition("Evicted", True, verdict.reason, sentence(verdict.reason, verdict.message))
         counted, uncounted = units.failures(self.status, a.shard)
         limit, patience = self.job.spec.backoff_limit, self.job.spec.uncounted_limit
         patience = self.facts.defaults.uncounted_limit if patience is None else patience
@@ -493,28 +499,29 @@ class _Step:
         held = [a for a in self.kept if a.stopping != SUSPENDED]
         if self.job.spec.suspend:
             stopping = len(self.kept)
-            message = f"suspended; {stopping} pod{'s' * (stopping != 1)} still stopping" if stopping else "suspended"
+            message = "held by spec.suspend: set it to false to let the job queue again"
+            message = f"{message}; {stopping} pod{'s' * (stopping != 1)} still stopping" if stopping else message
             self._set(phase=Phase.SUSPENDED, reason=SUSPENDED, message=message, queue=None)
             self._condition("Suspended", True, SUSPENDED, "spec.suspend is true")
             self._condition("Admitted", False, SUSPENDED, message)
             self._pods_not_ready(SUSPENDED, message)
-            self._clear("Reconciling", SUSPENDED)
-            self._clear("Stalled", SUSPENDED)
+            self._clear("Reconciling", SUSPENDED, message)
+            self._clear("Stalled", SUSPENDED, message)
             return
-        self._clear("Suspended", "Resumed")
+        self._clear("Suspended", "Resumed", "spec.suspend is false: back in the queue")
         if not held:
             self._set(phase=Phase.QUEUED)
             if before is not Phase.QUEUED:  # the plan of the same turn says why it waits, with numbers
                 reason, message = "BackingOff", self._last_failure()
                 evicted = conditions.find(self.status.conditions, "Evicted")
                 if before is Phase.SUSPENDED:
-                    reason, message = "Resumed", "resumed"
+                    reason, message = "Resumed", "spec.suspend is false: back in the queue"
                 elif evicted is not None and evicted.status == "True":
                     reason, message = evicted.reason, evicted.message
                 if before is not None:
                     self._set(reason=reason, message=message)
                     self._condition("Admitted", False, reason, message)
-                    self._pods_not_ready("NoPods", "")
+                    self._pods_not_ready("NoPods", message)
             return
         self._set(queue=None)
         if any(a.started_at is not None and not a.stopping for a in held):
@@ -527,7 +534,7 @@ class _Step:
         if waiting or reason:
             self._condition("PodsReady", False, reason or "Starting", message)
         else:
-            self._condition("PodsReady", True, "Running", "")
+            self._condition("PodsReady", True, "Running", message)
 
     def _present(self, held: list[Assignment]) -> tuple[str, str]:
         """Reason and message of a job that holds room: what its pods wait for, and what was lost."""
@@ -537,7 +544,7 @@ class _Step:
                 evicted = conditions.find(self.status.conditions, "Evicted")
                 by_others = evicted is not None and evicted.status == "True" and evicted.reason == a.stopping
                 words = evicted.message if evicted is not None and by_others else self._last_failure()
-                return a.stopping, f"{words}{'; ' * bool(words)}waits until pod {a.pod} is gone"
+                return a.stopping, f"{words}; waits until pod {a.pod} is gone"
             if pod is not None and pod.deleting and pod.node is not None:
                 node = self.facts.nodes.get(pod.node)
                 if node is not None and not node.ready:
@@ -561,7 +568,7 @@ class _Step:
                 return wait.reason if wait.error else "Starting", f"pod {a.pod}: {wait.message}"
         if len(waiting) == len(held):
             return "Starting", starting(held)
-        return "", self._shards_text(held)
+        return "", self._shards_text(held) or f"runs on {_nodes(held)}"
 
     def _shards_text(self, held: list[Assignment]) -> str:
         shards = self.status.shards
@@ -570,9 +577,22 @@ class _Step:
         done = len(ranges.parse(shards.completed))
         return f"{done} of {self.job.spec.shards} shards done, {len(held)} admitted"
 
+    def _what_was_done(self) -> str:
+        """Of a job that succeeded."""
+        told, shards = self.status.progress or Progress(), self.status.shards
+        parts = []
+        if shards is not None and self.job.spec.shards > 1:
+            parts.append(f"all {self.job.spec.shards} shards are done")
+        if told.total_epochs:
+            parts.append(f"all {told.total_epochs} epoch{'s' * (told.total_epochs != 1)} are done")
+        if told.processed:
+            unread = f", {told.failed} could not be read" if told.failed else ""
+            parts.append(f"{told.processed} input{'s' * (told.processed != 1)} classified{unread}")
+        return "; ".join(parts) or "its container ended with exit code 0"
+
     def _last_failure(self) -> str:
         if not self.status.failures:
-            return ""
+            return "its pods are gone"
         last = self.status.failures[-1]
         return f"attempt {last.attempt} failed: {last.reason}: {last.message}"[:_MESSAGE_LIMIT]
 
@@ -582,6 +602,7 @@ class _Step:
 
     def _end(self, phase: Phase, reason: str, message: str) -> Outcome:
         """The terminal status. Assignments stay as a record, and as the room of a create that may still arrive."""
+        message = sentence(reason, message)
         since = self.status.running_since
         spent = max(0, int((self.now - since).total_seconds())) if since else 0
         self._set(
@@ -605,22 +626,31 @@ class _Step:
         if phase is Phase.FAILED:
             self._condition("Stalled", True, "Failed", message)
         else:
-            self._clear("Stalled", reason)
+            self._clear("Stalled", reason, message)
         if phase is Phase.CANCELLED or not conditions.is_true(self.status.conditions, "Admitted"):
             self._condition("Admitted", False, reason, message)
         self._pods_not_ready(reason, message)
-        self._clear("Suspended", reason)
-        self._clear("Reconciling", reason)
+        self._clear("Suspended", reason, message)
+        self._clear("Reconciling", reason, message)
         live = [p for p in self.facts.pods.values() if p.live and not p.deleting]
         return Outcome(status=self.status, delete=live)
 
 
+def sentence(reason: str, message: str) -> str:
+    """A message that says something: words of pods and nodes may be empty, or the reason once more."""
+    words = message.strip()[:_MESSAGE_LIMIT]
+    return f"{reason}, and nothing more was said" if words.lower() in ("", reason.lower()) else words
+
+
 def starting(assignments: Iterable[Assignment]) -> str:
     """Where pods are about to start, for people; the first three nodes suffice."""
+    held = [a for a in assignments if a.node]
+    return f"starts on {_nodes(held)}" if held else "waits for a node that the cluster's autoscaler adds"
+
+
+def _nodes(assignments: Iterable[Assignment]) -> str:
     nodes = sorted({a.node for a in assignments if a.node})
-    if not nodes:
-        return "waits for a node that the cluster's autoscaler adds"
-    return f"starts on {', '.join(nodes[:_SHOWN_NODES])}{' ...' * (len(nodes) > _SHOWN_NODES)}"
+    return f"{', '.join(nodes[:_SHOWN_NODES])}{' ...' * (len(nodes) > _SHOWN_NODES)}"
 
 
 def default_weights(source: Job) -> str:

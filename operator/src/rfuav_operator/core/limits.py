@@ -74,7 +74,7 @@ def _of_pool(
     elif sick:
         ready, reason, message = True, "GPUsUnhealthy", sick
     else:
-        ready, reason, message = True, "Ready", ""
+        ready, reason, message = True, "Ready", f"admits jobs on {len(usable)} of {len(rooms)} nodes"
     return {
         "observedGeneration": pool.generation,
         "nodes": len(rooms),
@@ -139,7 +139,7 @@ def _of_quota(
     elif quota.spec.stop_policy != "None":
         ready, reason, message = False, "OnHold", f"stopPolicy is {quota.spec.stop_policy}"
     else:
-        ready, reason, message = True, "Ready", ""
+        ready, reason, message = True, "Ready", "its pools exist, and jobs are admitted"
     return {
         "observedGeneration": quota.generation,
         "pools": used,

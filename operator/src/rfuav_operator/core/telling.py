@@ -104,7 +104,7 @@ def waiting(job: Job, why: Reason, queue: Queue | None, now: datetime) -> JobSta
     if job.status.phase is not Phase.QUEUED:
         return job.status
     put = partial(conditions.put, reason=why.reason, message=why.message, now=now, generation=job.generation)
-    clear = partial(conditions.clear, now=now, generation=job.generation)
+    clear = partial(conditions.clear, message=why.message, now=now, generation=job.generation)
     settled = put(job.status.conditions, "Admitted", value=False)
     settled = clear(settled, "Reconciling", reason="Queued")
     if why.reason == reasons.MISCONFIGURED:
