@@ -633,3 +633,38 @@ async def test_a_retry_after_of_days_is_not_obeyed(tmp_path, monkeypatch):
         b.api.handle = busy
         b.writer.submit([b.status(), b.create()])
         await until(lambda: b.pods)
+
+
+async def test_the_status_of_a_job_of_very_many_pods_is_not_written_for_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(lane, "WIDE_SECONDS", 0.5)
+    async with bench(tmp_path) as b:
+        began = time.monotonic()
+        for index in range(40):
+            job = b.state.job(U1)
+            assert job is not None
+            held = (*job.status.assignments, Assignment(pod=f"a-{10 + index}"))
+            status = replace(job.status, assignments=held)
+            b.state.plan_status(U1, status)
+            b.writer.submit([PatchStatus(job=job, status=status, wide=True), b.create(f"a-{10 + index}")])
+            await asyncio.sleep(0.02)
+        await until(lambda: len(b.pods) == 40)
+        assert 2 <= len(b.sent("PATCH")) <= (time.monotonic() - began) / 0.5 + 1
+        order = [(m, body) for m, _, body in b.api.seen if m in ("PATCH", "POST")]
+        known: set[str] = set()
+        for method, body in order:  # the record stands before the effect
+            if method == "PATCH":
+                known = {a["pod"] for a in body["status"]["assignments"]}
+            else:
+                assert body["metadata"]["name"] in known
+
+
+async def test_the_end_of_a_job_of_very_many_pods_is_written_at_once(tmp_path):
+    async with bench(tmp_path) as b:
+        job = b.state.job(U1)
+        assert job is not None
+        b.writer.submit([PatchStatus(job=job, status=replace(job.status, attempt=1), wide=True)])
+        await until(lambda: b.sent("PATCH"))
+        await until(lambda: (read := b.state.read_job(U1)) and read.status.attempt == 1)
+        b.writer.submit([PatchStatus(job=b.state.job(U1), status=replace(job.status, attempt=2), wide=True)])  # type: ignore[arg-type]
+        b.writer.submit([b.status(Phase.CANCELLED)])
+        await until(lambda: b.job["status"]["phase"] == "Cancelled", 0.5)

@@ -56,6 +56,7 @@ _NO_POOL = PoolSpec(
     start_timeout_seconds=_FOR_EVER,
     scale_up=ScaleUp(timeout_seconds=_FOR_EVER),
 )
+_WIDE = 64  # pods at a time past which a job's status is not written for each of them
 _NO_PODS: Mapping[str, Pod] = {}
 
 
@@ -372,7 +373,8 @@ def _actions_of(
     if job.status != read.status:
         urgent = announce.is_transition(read.status, job.status)
         slow = not urgent and not final and announce.is_place_alone(read.status, job.status)
-        yield PatchStatus(job=read, status=job.status, urgent=urgent, final=final, slow=slow)
+        wide = len(job.status.assignments) > _WIDE and read.status.phase is job.status.phase
+        yield PatchStatus(job=read, status=job.status, urgent=urgent, final=final, slow=slow, wide=wide)
     pods = snapshot.pods_of.get(job.uid, _NO_PODS)
     leaving = [*(outcome.delete if outcome else ()), *(pods[n] for n in plan.delete.get(job.uid, ()) if n in pods)]
     for pod in leaving:

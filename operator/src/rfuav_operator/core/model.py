@@ -735,6 +735,7 @@ class PatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     urgent: bool = True  # a transition; False: progress or queue position, written under the budget
     final: bool = False  # holds the last value of a progress: first in the budget
     slow: bool = False  # nothing but the place in the queue and the words about it: may wait longest
+    wide: bool = False  # one more pod of very many: the large status is not written for each
 
 
 class CreatePod(msgspec.Struct, frozen=True, kw_only=True):

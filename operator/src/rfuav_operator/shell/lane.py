@@ -9,10 +9,12 @@ from collections import deque
 import msgspec
 
 from rfuav_operator.core.model import Action, CreatePod, DeleteJob, DeletePod, PatchLimitsStatus, PatchStatus
+from rfuav_operator.shell import clock
 
 Status = PatchStatus | PatchLimitsStatus
 Effect = tuple[str, str]
 
+WIDE_SECONDS = 2.0  # between two statuses of a job of very many pods
 ENOUGH_SECONDS, ENOUGH_TRIES = 10.0, 2  # of failed creates, after which they are given up
 
 
@@ -141,7 +143,12 @@ class Lane:
 
     @property
     def _status_goes(self) -> bool:
-        return self.released or bool(self._behind) or getattr(self.status, "urgent", False)
+        if self.released:
+            return True
+        wide = isinstance(self.status, PatchStatus) and self.status.wide
+        if wide and clock.monotonic() - self.written_at < WIDE_SECONDS:
+            return False
+        return bool(self._behind) or getattr(self.status, "urgent", False)
 
     @property
     def final(self) -> bool:
@@ -158,7 +165,8 @@ def _newest(waiting: Status, action: Status) -> Status:
     """What `waiting` had to be sent for holds for the status that takes its place."""
     if isinstance(waiting, PatchStatus) and isinstance(action, PatchStatus):
         urgent, final = waiting.urgent or action.urgent, waiting.final or action.final
-        return msgspec.structs.replace(action, urgent=urgent, final=final, slow=waiting.slow and action.slow)
+        slow, wide = waiting.slow and action.slow, waiting.wide and action.wide
+        return msgspec.structs.replace(action, urgent=urgent, final=final, slow=slow, wide=wide)
     return action
 
 

@@ -182,6 +182,8 @@ class Writer:
                 max(self._limits.progress_per_second, 1.0),
             )
             last = now
+            for key, lane in [(k, ln) for k, ln in self._held_back.items() if ln.is_due]:
+                self._wake(key, lane)
             due = [
                 (not lane.final, lane.waiting_since, key)
                 for key, lane in self._held_back.items()
