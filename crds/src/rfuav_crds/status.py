@@ -18,6 +18,7 @@ Estimate = Annotated[int, Field(ge=0, le=LONGEST_ESTIMATE)]
 Name = Annotated[str, Field(max_length=253)]
 Message = Annotated[str, Field(max_length=32_768)]
 Uri = Annotated[str, Field(max_length=2048)]
+Ranges = Annotated[str, Field(max_length=8192)]
 _SHARDS = 1000
 
 
@@ -42,6 +43,11 @@ class Assignment(Model):
     node: Name = Field("", description="Node chosen for it; empty: the scheduler chooses.")
     gpus: Count = Field(0, description="GPU slots it holds.")
     shard: Count | None = Field(None, description="Shard that it works on (InferenceJob).")
+    shards: Ranges = Field(
+        "",
+        description="The entry stands for a pod of each of these shards, as ranges: 0-3,7. Their names are `pod` with "
+        "the shard behind it (InferenceJob of more than 64 shards).",
+    )
     rank: Count | None = Field(None, description="Its rank (TrainingJob of several nodes).")
     started_at: datetime | None = Field(None, description="When its container was seen running.")
     stuck_since: datetime | None = Field(None, description="Since when one of its containers cannot start.")
@@ -116,7 +122,7 @@ class ShardCounts(Model):
     """Numbers for each shard of an InferenceJob. Keys are shard indices as strings; sets are ranges like `0-3,7`."""
 
     total: Count = Field(1, description="Number of shards.")
-    completed: Annotated[str, Field(max_length=8192)] = Field("", description="Shards that are done, as ranges: 0-3,7.")
+    completed: Ranges = Field("", description="Shards that are done, as ranges: 0-3,7.")
     finished: Progress | None = Field(None, description="Sums of the shards that are done.")
     attempts: _PerShard = Field(default_factory=dict, description="Attempts begun, by shard.")
     retries: _PerShard = Field(
@@ -135,6 +141,12 @@ class ShardCounts(Model):
     )
     progress: Annotated[dict[str, Progress], Field(max_length=_SHARDS)] = Field(
         default_factory=dict, description="What each shard last reported."
+    )
+    packed: Annotated[dict[str, Annotated[dict[str, Ranges], Field(max_length=_SHARDS)]], Field(max_length=8)] = Field(
+        default_factory=dict,
+        description="The same for a job of more than 64 shards, by value: attempts, retries, countedFailures, "
+        "notBefore, and node and startedAt of their pods, each with the shards that have a value, as ranges; and "
+        "progress, by shard, as `[percent ]processed/failed/total sequence`.",
     )
 
 

@@ -1,28 +1,35 @@
 """The writer against a real HTTP server that conflicts, refuses, stays silent or loses answers."""
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from msgspec.structs import replace
+from simulation.api import merged
 from unit.shell.fake_api import A1, A2, A3, FakeApi, answer, job_body, pod_body, serving, until
 
+from rfuav_operator.core import packing
 from rfuav_operator.core.model import (
     Assignment,
     CreatePod,
     Defaults,
     DeleteJob,
     DeletePod,
+    JobStatus,
     Kind,
     PatchStatus,
     Phase,
     Progress,
+    ShardCounts,
     Uid,
 )
 from rfuav_operator.settings import Writes
@@ -668,3 +675,64 @@ async def test_the_end_of_a_job_of_very_many_pods_is_written_at_once(tmp_path):
         b.writer.submit([PatchStatus(job=b.state.job(U1), status=replace(job.status, attempt=2), wide=True)])  # type: ignore[arg-type]
         b.writer.submit([b.status(Phase.CANCELLED)])
         await until(lambda: b.job["status"]["phase"] == "Cancelled", 0.5)
+
+
+# --- jobs of very many shards
+
+
+def many_shards(*, rate: float | None = None) -> JobStatus:
+    held = tuple(Assignment(pod=f"a-1-{i}", node=f"n{i // 4}", gpus=1, shard=i) for i in range(100))
+    reports = {str(i): Progress(percent=10, sequence=7, samples_per_second=rate) for i in range(100)}
+    shards = ShardCounts(total=100, attempts={str(i): 1 for i in range(100)}, progress=reports)
+    return JobStatus(phase=Phase.RUNNING, assignments=held, shards=shards)
+
+
+@asynccontextmanager
+async def wide_bench(folder: Path, stored: Any) -> AsyncIterator[Bench]:
+    async with bench(folder) as b:
+        b.job = job_body(version=5, kind="InferenceJob", status=stored)
+        b.state.jobs.remove((Kind.TRAINING, "ns", "a"))
+        ingest.job(b.state, Kind.INFERENCE, b.job)
+
+        async def serve(request: web.Request, body: Any) -> web.StreamResponse:
+            b.job["status"] = merged(b.job["status"], body["status"])
+            b.job["metadata"]["resourceVersion"] = str(int(b.job["metadata"]["resourceVersion"]) + 1)
+            return answer(200, b.job)
+
+        b.api.handle = serve
+        yield b
+
+
+@pytest.mark.parametrize("before", ["packed", "as older versions stored it"])
+async def test_the_status_of_a_job_of_many_shards_is_stored_packed_and_read_whole(tmp_path, before):
+    old = many_shards()
+    stored = packing.pack(old) if before == "packed" else msgspec.to_builtins(old)
+    async with wide_bench(tmp_path, json.loads(json.dumps(stored))) as b:
+        read = b.state.read_job(U1)
+        assert read is not None
+        assert read.status == old
+        new = many_shards(rate=3.0)
+        started = replace(new.assignments[3], started_at=datetime(2026, 1, 1, tzinfo=UTC))
+        new = replace(new, assignments=(*new.assignments[:3], started, *new.assignments[4:]))
+        b.state.plan_status(U1, new)
+        b.writer.submit([PatchStatus(job=read, status=new)])
+        await until(lambda: b.state.read_job(U1).resource_version == "6")  # type: ignore[union-attr]
+        assert b.job["status"] == packing.pack(new)  # nothing of the older form is left
+        assert b.state.read_job(U1).status is new  # type: ignore[union-attr]  with the rates, which are not stored
+        restarted = ClusterState(Defaults())
+        ingest.job(restarted, Kind.INFERENCE, b.job)
+        again = restarted.read_job(U1)
+        assert again is not None
+        assert {a.pod: a for a in again.status.assignments} == {a.pod: a for a in new.assignments}
+        assert again.status.shards is not None
+        assert again.status.shards.progress["3"] == Progress(percent=10, sequence=7)
+
+
+async def test_nothing_is_written_for_what_is_not_stored(tmp_path):
+    async with wide_bench(tmp_path, json.loads(json.dumps(packing.pack(many_shards())))) as b:
+        read = b.state.read_job(U1)
+        assert read is not None
+        b.state.plan_status(U1, many_shards(rate=4.0))
+        b.writer.submit([PatchStatus(job=read, status=many_shards(rate=4.0))])
+        await asyncio.sleep(0.1)
+        assert not b.api.seen

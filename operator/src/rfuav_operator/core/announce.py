@@ -51,8 +51,8 @@ def events(job: Job, new: JobStatus) -> Iterator[RecordEvent]:
             again = "" if new.phase and new.phase.terminal else "; runs again after a pause"
             note = f"pod {failure.pod} on {failure.node or 'no node'}: {failure.message}{again}"
             yield _event(job, "Warning", failure.reason, "RetryPod" if again else "StopJob", note)
-    if new.attempt != old.attempt or {a.pod for a in new.assignments} - {a.pod for a in old.assignments}:
-        fresh = [a for a in new.assignments if a not in old.assignments]
+    before = {a.pod for a in old.assignments}
+    if fresh := [a for a in new.assignments if a.pod not in before]:
         places = ", ".join(f"{a.pod} on {a.node or 'a node to come'}" for a in fresh[:5])
         yield _event(job, "Normal", "Admitted", "Admit", f"attempt {new.attempt}: {places}")
     if new.phase is not old.phase and new.phase is not None:

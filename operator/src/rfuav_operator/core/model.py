@@ -74,6 +74,7 @@ class Assignment(Wire, frozen=True, kw_only=True):
     stuck_since: datetime | None = None  # one of its containers cannot start (ErrImagePull, ...): first seen
     gpu_uuid: str = msgspec.field(default="", name="gpuUUID")  # the physical GPU its process reports to use
     stopping: str = ""  # why its pod is being removed; the room is held until the pod is gone or terminal
+    shards: str = ""  # as it is stored alone: the pods of these shards, whose names are `pod` with the shard behind it
     stopping_for: str = ""  # UID of the job that its room is taken back for
 
 
@@ -137,6 +138,7 @@ class ShardCounts(Wire, frozen=True, kw_only=True):
     counted_failures: dict[str, int] = {}
     not_before: dict[str, datetime] = {}
     progress: dict[str, Progress] = {}
+    packed: dict[str, dict[str, str]] = {}  # as it is stored alone: see `packing`
 
 
 class Source(Wire, frozen=True, kw_only=True):

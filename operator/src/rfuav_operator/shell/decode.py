@@ -17,7 +17,7 @@ from msgspec import Struct
 from rfuav_crds import unsupported
 from rfuav_crds.bounds import bounded
 from rfuav_crds.quantity import parse_quantity
-from rfuav_operator.core import bounds, gpus, podspec, quantity, ranges, volumes
+from rfuav_operator.core import bounds, gpus, packing, podspec, quantity, ranges, volumes
 from rfuav_operator.core.model import (
     TOPOLOGY,
     Beside,
@@ -504,8 +504,14 @@ def priority_class(read: PriorityClassObject) -> PriorityClass:
     return PriorityClass(name=read.metadata.name, value=read.value)
 
 
-def job(kind: Kind, body: Mapping[str, Any]) -> Job:
-    """A TrainingJob or InferenceJob. A spec that cannot be read becomes a problem of the job, not an error."""
+def job(kind: Kind, body: Mapping[str, Any], known: JobStatus | None = None) -> Job:
+    """A TrainingJob or InferenceJob. A spec that cannot be read becomes a problem of the job, not an error.
+
+    Args:
+        kind: which of the two.
+        body: as the API server shows it.
+        known: the status that was just written; it is kept where it is what is stored now, which may be less.
+    """
     meta = msgspec.convert(body["metadata"], Meta)
     spec = body.get("spec") or {}
     problems = tuple(unsupported(spec, kind.value))
@@ -517,7 +523,11 @@ def job(kind: Kind, body: Mapping[str, Any]) -> Job:
     written = body.get("status") or {}
     fits = bounds.stored(written)
     try:
-        status = msgspec.convert(fits, JobStatus)
+        if (plain := packing.unpack(fits)) is not fits:
+            plain = bounds.stored(plain)
+        status = msgspec.convert(plain, JobStatus)
+        if known is not None and plain is not fits and packing.pack(known) == written:
+            status = known
         ranges.parse(status.shards.completed if status.shards else "")
     except ValueError as error:
         raise DecodeError(f"status of {kind} {meta.namespace}/{meta.name} cannot be read: {error}") from error
@@ -533,7 +543,7 @@ def job(kind: Kind, body: Mapping[str, Any]) -> Job:
         spec=decoded,
         raw_spec=spec,
         status=status,
-        stored=None if fits is written else written,
+        stored=None if plain is written else written,
         problems=problems,
         claims=volumes.named_in(spec),
     )

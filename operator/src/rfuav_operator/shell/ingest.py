@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from rfuav_operator.core.model import Job, Kind
+from rfuav_operator.core.model import Job, JobStatus, Kind
 from rfuav_operator.shell import decode
 from rfuav_operator.shell.paths import POOL
 from rfuav_operator.shell.state import ClusterState
@@ -14,10 +14,13 @@ from rfuav_operator.shell.state import ClusterState
 log = structlog.get_logger()
 
 
-def job(state: ClusterState, kind: Kind, body: Mapping[str, Any]) -> Job | None:
-    """Take in a job as read; None when it cannot be read (it is left alone, and the log says why)."""
+def job(state: ClusterState, kind: Kind, body: Mapping[str, Any], known: JobStatus | None = None) -> Job | None:
+    """Take in a job as read, perhaps after writing the status `known`.
+
+    None when it cannot be read: it is left alone, and the log says why.
+    """
     try:
-        read = decode.job(kind, body)
+        read = decode.job(kind, body, known)
     except (decode.DecodeError, msgspec.ValidationError) as error:
         log.warning("job cannot be read", kind=kind, name=_name(body), error=str(error))
         return None

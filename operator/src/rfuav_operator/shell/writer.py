@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 import msgspec
 import structlog
 
+from rfuav_operator.core import packing
 from rfuav_operator.core.model import (
     Action,
     CreatePod,
@@ -228,7 +229,7 @@ class Writer:
         if read is None or read.resource_version != version:
             return FAILED  # deleted, or changed by someone else since it was decided
         before = msgspec.to_builtins(read.status) if read.stored is None else dict(read.stored)
-        patch = merge_patch(before, msgspec.to_builtins(action.status))
+        patch = merge_patch(before, packing.pack(action.status))
         if not patch:
             self._state.settle_status(uid, action.status)
             return DONE
@@ -237,7 +238,7 @@ class Writer:
         answer = await self._send("PATCH", f"{paths.job(read)}/status", body, content_type=MERGE_PATCH)
         if answer is not None and answer.ok:
             lane.wrote(version, answer.body["metadata"]["resourceVersion"])
-            ingest.job(self._state, read.kind, answer.body)
+            ingest.job(self._state, read.kind, answer.body, action.status)
             self._state.settle_status(uid, action.status)
             return DONE
         if answer is None:
