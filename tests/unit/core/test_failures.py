@@ -358,6 +358,25 @@ def test_a_refused_pod_is_quoted_and_tried_again():
     assert created(run(snapshot([replace(held, status=status)]), now=after(60)))
 
 
+def test_many_shards_that_are_refused_at_once_wait_as_one():
+    """Each of them a try more would make an outage of a minute a wait of ten."""
+    held = admitted(job(kind=Kind.INFERENCE, shards=6, parallelism=6))[0]
+    assert len(held.status.assignments) == 6
+    for second in (0, 1):  # in two turns
+        creating = {held.uid: frozenset(a.pod for a in held.status.assignments[3:])} if second == 0 else {}
+        refused = run(snapshot([held], rejected={held.uid: "no"}, creating=creating), now=after(second))
+        held = replace(held, status=statuses(refused)["a"])
+    assert not held.status.assignments
+    assert held.status.rejections == 1
+    assert held.status.shards is not None
+    assert max(held.status.shards.not_before.values()) <= after(1 + 12)
+    again = run(snapshot([held]), now=after(15))
+    assert len(created(again)) == 6
+    held = replace(held, status=statuses(again)["a"])
+    refused = run(snapshot([held], rejected={held.uid: "no"}), now=after(16))
+    assert statuses(refused)["a"].rejections == 2
+
+
 def test_avoided_nodes_are_forgiven_as_the_nodes_are_now():
     """The other node goes while the job waits: nothing of the job changes, and it need not wait any longer."""
     made = Cluster([whole("a", gpus=1), whole("b", gpus=1)])

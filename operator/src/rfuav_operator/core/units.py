@@ -71,9 +71,13 @@ def begin_attempt(status: JobStatus, shard: Shard, *, shards: int) -> JobStatus:
 
 
 def record_failure(status: JobStatus, shard: Shard, *, counted: bool, outage: bool) -> JobStatus:
-    """The status with one more failure of the unit in its numbers; one of the cluster only spaces the tries."""
+    """The status with one more failure of the unit in its numbers; one of the cluster only spaces the tries.
+
+    An outage that is met by many shards at once is one.
+    """
     if outage:
-        return replace(status, rejections=status.rejections + 1)
+        same = status.rejections > 0 and status.shards is not None and bool(status.shards.not_before)
+        return status if same else replace(status, rejections=status.rejections + 1)
     status = replace(
         status,
         counted_failures=status.counted_failures + counted,
