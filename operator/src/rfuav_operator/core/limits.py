@@ -96,7 +96,8 @@ def _rivalled(pool: Pool, settled: list[Any], rival: str, now: datetime) -> list
     """The conditions with what is to be said of a second release of the operator."""
     old, generation = msgspec.convert(settled, tuple[Condition, ...]), pool.generation
     if not rival:
-        found = conditions.clear(old, RIVAL, reason="OneRelease", now=now, generation=generation)
+        words = "one release of the operator serves the cluster"
+        found = conditions.clear(old, RIVAL, reason="OneRelease", message=words, now=now, generation=generation)
     else:
         words = f"a second release of the operator, {rival}, stands by: uninstall one of the two"
         found = conditions.put(old, RIVAL, value=True, reason="StandsBy", message=words, now=now, generation=generation)
