@@ -21,7 +21,7 @@ from rfuav_operator.shell import clock, decode, kopf_app, resync
 from rfuav_operator.shell.connection import Answer
 from rfuav_operator.shell.health import Pulse
 from rfuav_operator.shell.lane import Lane
-from rfuav_operator.shell.leader import Leader, LeaseLost
+from rfuav_operator.shell.leader import Leader, LeaseLost, _Lease
 from rfuav_operator.shell.reflector import Reflector
 from rfuav_operator.shell.state import ClusterState
 from rfuav_operator.shell.writer import DONE, LeaseOver, Outcome, Writer
@@ -328,10 +328,10 @@ def new_pods_land_where_others_are_awaited() -> Iterator[None]:
 @old
 def restarted_leader_does_not_wait() -> Iterator[None]:
     """A process led at once under its former name, while what the former process had sent was still under way."""
-    real = Leader._free
+    real = _Lease._free
 
-    def free(self: Leader, answer: Answer) -> bool:
-        return answer.body["spec"].get("holderIdentity") == self._limits.identity or real(self, answer)
+    def free(self: _Lease) -> bool:
+        return self._spec.get("holderIdentity") == self.me or real(self)
 
-    with patch.object(Leader, "_free", free):
+    with patch.object(_Lease, "_free", free):
         yield
