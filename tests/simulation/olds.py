@@ -40,8 +40,9 @@ def pool_status_never_equals_what_is_stored() -> Iterator[None]:
     real = limits.statuses
 
     def statuses(*args: Any) -> Iterator[Any]:
-        for target, status in real(*args):
-            yield target, {**status, "conditions": tuple(status["conditions"])}
+        for target, make in real(*args):
+            status = make()
+            yield target, lambda status=status: {**status, "conditions": tuple(status["conditions"])}
 
     with patch.object(limits, "statuses", statuses):
         yield

@@ -18,9 +18,11 @@ Fit = Callable[[Any], Any]
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 """Between these, seconds can be added to an instant without leaving what `datetime` holds."""
+ORDINARY = "^20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z$"
+"""How nearly all instants are written; between the two by the form alone."""
 MISFIT = object()
 _REPLACED = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_ORDINARY = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z", re.ASCII)
+_ordinary = re.compile(ORDINARY, re.ASCII).fullmatch
 _INSTANT = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:[.,]\d+)?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
 )
@@ -41,21 +43,21 @@ def bounded(instant: datetime) -> datetime:
     return LATEST if aware > LATEST else aware.astimezone(UTC)
 
 
-def fit_to(schema: Mapping[str, Any]) -> Fit:
-    """The function that makes a value fit the structural schema."""
+def fit_to(schema: Mapping[str, Any], *, texts: bool = True) -> Fit:
+    """The function that makes a value fit the structural schema; without `texts`, strings stay as they are."""
     kind = schema.get("type")
-    if kind == "string":
+    if kind == "string" and texts:
         if schema.get("format") == "date-time":
             return _instant
         return _text(schema["maxLength"]) if "maxLength" in schema else _as_it_is
     if kind in ("integer", "number"):
         return _number(schema.get("minimum", float("-inf")), schema.get("maximum", float("inf")))
     if kind == "array":
-        return _list(fit_to(schema["items"]), schema["maxItems"])
+        return _list(fit_to(schema["items"], texts=texts), schema["maxItems"])
     if kind == "object" and "additionalProperties" in schema:
-        return _map(fit_to(schema["additionalProperties"]), schema["maxProperties"])
+        return _map(fit_to(schema["additionalProperties"], texts=texts), schema["maxProperties"], texts=texts)
     if kind == "object":
-        return _object({name: fit_to(inner) for name, inner in schema.get("properties", {}).items()})
+        return _object({name: fit_to(inner, texts=texts) for name, inner in schema.get("properties", {}).items()})
     return _as_it_is
 
 
@@ -90,7 +92,7 @@ def _number(least: float, most: float) -> Fit:
 
 
 def _instant(value: Any) -> Any:
-    if type(value) is not str or _ORDINARY.fullmatch(value):
+    if type(value) is not str or _ordinary(value):
         return value
     found = _INSTANT.fullmatch(value)
     if found is None:
@@ -119,14 +121,14 @@ def _list(one: Fit, most: int) -> Fit:
     return fit
 
 
-def _map(one: Fit, most: int) -> Fit:
+def _map(one: Fit, most: int, *, texts: bool) -> Fit:
     def fit(value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
         fitted = {}
         changed = len(value) > most
         for key, old in list(value.items())[-most:]:
-            new, name = one(old), clean(key) if type(key) is str else key
+            new, name = one(old), clean(key) if texts and type(key) is str else key
             changed = changed or new is not old or name is not key
             if new is not MISFIT:
                 fitted[name] = new

@@ -27,6 +27,7 @@ import contextlib
 import gc
 import os
 import signal
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import msgspec
@@ -86,7 +87,7 @@ class Operator:
         )
         self.pulse = health.Pulse()
         self.loop = Loop(self.state, self.writer, self.intake.take, beat=self.pulse.beat)
-        metrics.registry.register(metrics.Gauges(self._phases, lambda: self.leader.leading))
+        metrics.registry.register(metrics.Gauges(self._phases, lambda: self.leader.leading, self._set_aside))
 
     def _nudge(self) -> None:
         self.loop.nudge()
@@ -105,6 +106,9 @@ class Operator:
 
     def _phases(self) -> list[tuple[str, str]]:
         return [(job.kind.value, job.status.phase or "New") for job in self.state.snapshot().jobs.values()]
+
+    def _set_aside(self) -> Iterable[str]:
+        return (*self.state.unreadable(), *self.loop.set_aside(), *["Write"] * self.writer.set_aside())
 
     def handle_signals(self) -> None:
         """Have SIGTERM and SIGINT stop the operator cleanly."""

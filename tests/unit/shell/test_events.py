@@ -89,3 +89,26 @@ async def test_a_refused_event_is_written_anew_the_next_time(tmp_path):
         made.record(event())
         await until(lambda: len(api.seen) == 2)
         assert [method for method, _, _ in api.seen] == ["POST", "POST"]
+
+
+async def test_an_event_that_cannot_be_sent_does_not_stop_the_next(tmp_path):
+    async with recorder(tmp_path) as (api, made):
+        made.record(event("\ud83d"))
+        made.record(event("ß" * 1024))
+        await until(lambda: api.seen)
+        assert len(api.seen[0][2]["note"].encode()) == 1024
+
+
+async def test_an_answer_that_makes_no_sense_does_not_stop_the_next(tmp_path):
+    async with recorder(tmp_path) as (api, made):
+        accepts = api.handle
+
+        async def odd(request: web.Request, body: Any) -> web.StreamResponse:
+            return answer(200, ["?"])
+
+        api.handle = odd
+        made.record(event("one"))
+        await until(lambda: len(api.seen) == 1)
+        api.handle = accepts
+        made.record(event("two"))
+        await until(lambda: len(api.seen) == 2)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from msgspec.structs import replace
 from unit.shell.fake_api import A1, A2, job_body, pod_body
@@ -18,7 +19,6 @@ from rfuav_operator.shell.tokens import Sender
 
 U1 = Uid("u1")
 PATH = "/apis/rfuav.io/v1alpha1/namespaces/ns/trainingjobs/a/status"
-TOKEN = {"Authorization": "Bearer a-1"}
 
 
 class AnyToken:
@@ -151,3 +151,49 @@ async def test_a_slow_body_does_not_overtake_a_newer_report():
         go.set()
         assert await slow == 409
         assert d.percents() == [2]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 5000,
+        b'{"a":' * 2000,
+        b'{"trainerStatus":{"x":' + b"[" * 1000 + b"]" * 1000 + b"}}",
+        b'{"trainerStatus":{"metrics":[{"name":"a","value":' + b"[" * 900 + b"]" * 900 + b"}]}}",
+        b'{"trainerStatus":{"rfuav":{"epoch":' + b"9" * 5000 + b"}}}",
+        b'{"trainerStatus":{"rfuav":{"gpuUUID":"\\ud83d"}}}',
+        b"\xff\xfe",
+        b"null",
+        b'{"trainerStatus":{"progressPercentage":NaN}}',
+    ],
+)
+async def test_a_body_that_is_built_to_break_its_reader_is_taken_or_refused(data):
+    async with desk() as d:
+        assert await d.post(0, data=data) in (200, 422)
+
+
+async def test_an_estimate_without_end_is_taken_and_counts_as_ten_years():
+    async with desk() as d:
+        assert await d.post(0, data=b'{"trainerStatus":{"estimatedRemainingSeconds":3e11}}') == 200
+        assert [r.progress.remaining_seconds for r in d.intake.take([U1])] == [315_360_000]
+
+
+async def test_what_fails_on_one_report_is_answered_and_no_more(monkeypatch):
+    def broken(_body: Any) -> Any:
+        raise RuntimeError("something nobody thought of")
+
+    async with desk() as d:
+        with monkeypatch.context() as patched:
+            patched.setattr("rfuav_operator.shell.intake.parse_trainer_status", broken)
+            assert await d.post(1) == 500
+        assert await d.post(2) == 200
+
+
+async def test_the_answer_is_the_document_as_it_was_sent():
+    async with desk() as d:
+        answer = await d.client.post(
+            PATH,
+            data=b'{"trainerStatus": {"progressPercentage": 5, "more": [1]}}',
+            headers={"Authorization": f"Bearer {A1}"},
+        )
+        assert await answer.json() == {"trainerStatus": {"progressPercentage": 5, "more": [1]}}

@@ -1,12 +1,15 @@
-"""The loop keeps nothing of what is gone."""
+"""The loop keeps nothing of what is gone; a turn or a job that fails ends nothing."""
 
 from typing import Any
 
 from msgspec.structs import replace
-from unit.core.builders import admitted, job, node, pod_of
+from unit.core.builders import T0, admitted, after, job, node, pod_of
+from unit.shell.fake_api import job_body
 
-from rfuav_operator.core.model import Defaults, NodeName, PodPhase
-from rfuav_operator.shell import clock, loop
+from rfuav_operator.core import lifecycle
+from rfuav_operator.core.decide import Scheduler
+from rfuav_operator.core.model import Action, Defaults, Kind, NodeName, PatchStatus, PodPhase
+from rfuav_operator.shell import clock, ingest, loop
 from rfuav_operator.shell.loop import Loop
 from rfuav_operator.shell.state import ClusterState
 
@@ -23,3 +26,57 @@ def test_ends_on_nodes_that_are_gone_are_forgotten(monkeypatch):
         pod = pod_of(held, phase=PodPhase.RUNNING, node=NodeName(f"spot-{index}"))
         made.pod_changed(pod, replace(pod, phase=PodPhase.SUCCEEDED))
     assert len(made._freed) <= 2 * loop.HANDOFF_LIMIT + 1
+
+
+class Sink:
+    """Takes what a writer would."""
+
+    def __init__(self) -> None:
+        self.actions: list[Action] = []
+
+    def submit(self, actions: Any) -> None:
+        self.actions += actions
+
+
+def looping() -> tuple[Loop, ClusterState, Sink]:
+    state, sink = ClusterState(Defaults()), Sink()
+    made = Loop(state, sink, lambda _jobs: [])  # type: ignore[arg-type]
+    for i, name in enumerate(("a", "bad")):
+        ingest.job(state, Kind.TRAINING, job_body(name, uid=f"u{i}", version=i + 1))
+    return made, state, sink
+
+
+def told(sink: Sink) -> set[str]:
+    return {action.job.name for action in sink.actions if isinstance(action, PatchStatus)}
+
+
+def test_a_turn_that_fails_is_made_again_on_everything(monkeypatch):
+    made, state, sink = looping()
+    with monkeypatch.context() as patched:
+
+        def broken(*_args: Any, **_named: Any) -> Any:
+            raise RuntimeError("something nobody thought of")
+
+        patched.setattr(Scheduler, "turn", broken)
+        made.turn(T0)
+    assert not sink.actions
+    dirt = state.take_dirt()
+    assert dirt.everything
+    state.touch_all()
+    made.turn(after(5))
+    assert told(sink) == {"a", "bad"}
+
+
+def test_a_job_whose_handling_fails_is_counted_by_its_kind(monkeypatch):
+    made, _, sink = looping()
+    step = lifecycle.step
+
+    def broken(job: Any, facts: Any) -> Any:
+        if job.name == "bad":
+            raise RuntimeError("something nobody thought of")
+        return step(job, facts)
+
+    monkeypatch.setattr(lifecycle, "step", broken)
+    made.turn(T0)
+    assert told(sink) == {"a", "bad"}
+    assert list(made.set_aside()) == ["TrainingJob"]

@@ -156,16 +156,73 @@ async def test_a_refusal_is_waited_out_as_asked(tmp_path):
         assert asked[1] - asked[0] >= 1
 
 
-async def test_an_object_that_makes_no_sense_does_not_stop_the_others(tmp_path):
-    odd = {"containers": [{"resources": {"requests": {"cpu": "a lot"}}}]}
+ODD = {"nodeName": "n1", "containers": [{"resources": {"requests": {"cpu": "1e999999"}}}]}
 
+
+async def test_an_object_that_cannot_be_read_comes_in_as_such_and_does_not_stop_the_others(tmp_path):
     async def watch(response: web.StreamResponse, _version: str) -> None:
-        await send(response, "ADDED", pod_body("odd2", version=11, spec=odd))
+        await send(response, "ADDED", pod_body("odd2", version=11, spec={"containers": 5}))
+        await send(response, "ADDED", {"metadata": 5})
         await send(response, "ADDED", pod_body("good2", version=12))
         await asyncio.sleep(30)
 
-    async with bench(tmp_path, [pod_body("odd", spec=odd), pod_body("good", version=2)], watch) as b:
-        await until(lambda: b.names() == ["good", "good2"])
+    async with bench(tmp_path, [pod_body("odd", spec=ODD), {"kind": "Pod"}, pod_body("good", version=2)], watch) as b:
+        await until(lambda: b.names() == ["good", "good2", "odd", "odd2"])
+        assert b.lists == 2  # one list of two pages
+        assert [name for (_, name), at in pods(b) if at.unreadable] == ["odd", "odd2"]
+
+
+def pods(b: Bench) -> list[Any]:
+    return sorted((key, b.cache.get(key)) for key in b.cache)
+
+
+async def test_a_new_version_that_cannot_be_read_takes_the_place_of_the_one_that_could(tmp_path):
+    async def watch(response: web.StreamResponse, _version: str) -> None:
+        await send(response, "MODIFIED", pod_body("a", version=11, spec=ODD))
+        await asyncio.sleep(0.2)
+        await send(response, "MODIFIED", pod_body("a", version=12))
+        await send(response, "MODIFIED", pod_body("b", version=13, spec={"containers": 5}))
+        await send(response, "DELETED", pod_body("b", version=14, spec={"containers": 5}))
+        await asyncio.sleep(30)
+
+    async with bench(tmp_path, [pod_body("a"), pod_body("b", version=2)], watch) as b:
+        await until(lambda: b.cache.get(("ns", "a")).unreadable)
+        await until(lambda: not b.cache.get(("ns", "a")).unreadable)
+        await until(lambda: b.names() == ["a"])
+
+
+async def test_what_is_held_is_not_dropped_by_a_list_with_a_nameless_object(tmp_path):
+    async with bench(tmp_path, [pod_body("a")]) as b:
+        b.pods, b.version = [{"metadata": {"labels": 5}}], 20
+        await b.reflector.relist()
+        assert b.names() == ["a"]
+        b.pods = []
+        await b.reflector.relist()
+        assert b.names() == []
+
+
+async def test_an_answer_that_is_no_list_ends_neither_the_watch_nor_the_process(tmp_path):
+    async def watch(response: web.StreamResponse, _version: str) -> None:
+        if b.lists == 1:
+            await response.write(b"[1, 2\n")
+        await asyncio.sleep(30)
+
+    async with bench(tmp_path, [pod_body("a")], watch) as b:
+        await until(lambda: b.lists == 2 and len(b.watched_from) == 2)
+        assert b.names() == ["a"]
+
+
+async def test_a_change_that_nobody_can_follow_is_that_object_s_own(tmp_path):
+    async with bench(tmp_path, [pod_body("a")]) as b:
+
+        def changed(_old: Any, new: Any) -> None:
+            if new is not None and new.name == "odd":
+                raise RuntimeError("something nobody thought of")
+
+        b.cache._changed = changed
+        b.pods, b.version = [pod_body("odd", version=11), pod_body("b", version=12)], 20
+        await b.reflector.relist()
+        assert "b" in b.names()
 
 
 async def test_an_object_larger_than_a_read_buffer(tmp_path):

@@ -351,3 +351,86 @@ def test_nothing_is_remembered_of_the_claims_of_a_job_that_is_gone():
     put_job(held, spec={"output": {"uri": "pvc://models/a"}})
     held.jobs.remove((Kind.TRAINING, "ns", "a"), 9)
     assert (held._users, held._uses) == ({}, {})
+
+
+def test_a_job_that_cannot_be_read_takes_the_place_of_the_one_that_could():
+    held = state()
+    put_job(held, status={"phase": "Running", "assignments": [{"pod": "a-1", "node": "n1"}]})
+    dirt(held)
+    put_job(held, version=2, status={"phase": "Exploded", "assignments": [{"pod": "a-1", "node": "n1"}]})
+    job = held.job(U1)
+    assert "Exploded" in job.set_aside
+    assert [a.pod for a in job.status.assignments] == ["a-1"]
+    assert U1 in dirt(held)[0]
+    assert list(held.unreadable()) == ["TrainingJob"]
+    put_job(held, version=3, status={"phase": "Running"})
+    assert not held.job(U1).set_aside
+    assert list(held.unreadable()) == []
+
+
+def test_objects_without_a_name_are_left_alone():
+    held = state()
+    for body in (
+        {},
+        {"metadata": 5},
+        {"metadata": {"name": "a"}},
+        {"metadata": {**job_body()["metadata"], "resourceVersion": "x"}},
+    ):
+        assert ingest.job(held, Kind.TRAINING, body) is None
+        ingest.job_gone(held, Kind.TRAINING, body)
+        ingest.pool(held, body)
+        ingest.pool_gone(held, body)
+        ingest.quota(held, body)
+        ingest.quota_gone(held, body)
+        ingest.pod(held, body)
+    assert not held.snapshot().jobs
+
+
+def test_what_cannot_be_read_of_a_pod_of_others_is_dirt():
+    held = state()
+    put_pod(held, name="f", owner=None, spec={"nodeName": "n1"})
+    dirt(held)
+    put_pod(
+        held,
+        name="f",
+        version=2,
+        owner=None,
+        spec={"nodeName": "n1", "containers": [{"resources": {"requests": {"cpu": "x"}}}]},
+    )
+    assert dirt(held)[1] == {NodeName("n1")}
+    assert held.snapshot().foreign["n1"][0].unreadable
+    assert list(held.unreadable()) == ["Pod"]
+
+
+def test_limits_that_cannot_be_read_any_more_stay_what_they_were_and_admit_nothing():
+    held = state()
+    meta = {**job_body()["metadata"], "name": "default"}
+    spec = {"nodeSelector": {"tier": "gold"}, "perGPU": [{"minMemory": "22Gi", "training": 1}]}
+    ingest.pool(held, {"metadata": meta, "spec": spec})
+    ingest.pool(held, {"metadata": {**meta, "resourceVersion": "2", "generation": 2}, "spec": 5})
+    gold = held.snapshot().pools["default"]
+    assert gold.unreadable
+    assert (gold.spec.stop_policy, gold.spec.node_selector, len(gold.spec.per_gpu)) == ("Hold", {"tier": "gold"}, 1)
+    shares = {"pools": [{"name": "default", "gpus": {"nominal": 4, "lendingLimit": 0}}]}
+    ingest.quota(held, {"metadata": meta, "spec": shares})
+    ingest.quota(held, {"metadata": {**meta, "resourceVersion": "2", "generation": 2}, "spec": {"pools": 5}})
+    quota = held.snapshot().quotas["ns"]
+    assert quota.unreadable
+    assert (quota.spec.stop_policy, quota.spec.pools[0].gpus.nominal) == ("Hold", 4)
+    assert sorted(held.unreadable()) == ["GPUPool", "GPUQuota"]
+
+
+def test_a_pool_that_was_never_readable_keeps_its_nodes_from_the_others():
+    held = state()
+    meta = {**job_body()["metadata"], "name": "gold"}
+    ingest.pool(held, {"metadata": meta, "spec": {"nodeSelector": {"tier": "gold"}, "stopPolicy": "Paused"}})
+    assert held.snapshot().pools["gold"].spec.node_selector == {"tier": "gold"}
+
+
+def test_the_room_of_a_job_that_cannot_be_read_any_more_stays_held():
+    held = state()
+    put_job(held, status={"phase": "Running", "assignments": [{"pod": "a-1", "node": "n1", "gpus": 2}]})
+    put_job(held, version=2, status={"phase": 5, "assignments": 5})
+    job = held.job(U1)
+    assert job.set_aside
+    assert (job.status.phase, [a.node for a in job.status.assignments]) == (Phase.RUNNING, ["n1"])

@@ -736,3 +736,41 @@ async def test_nothing_is_written_for_what_is_not_stored(tmp_path):
         b.writer.submit([PatchStatus(job=read, status=many_shards(rate=4.0))])
         await asyncio.sleep(0.1)
         assert not b.api.seen
+
+
+async def test_a_lane_whose_work_raises_waits_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer_module, "REFUSED_BACKOFF", 0.1)
+    async with bench(tmp_path) as b:
+        other = job_body("b", version=1, uid="u2", status={"phase": "Queued"})
+        ingest.job(b.state, Kind.TRAINING, other)
+        serve, tries = b.api.handle, []
+
+        async def odd(request: web.Request, body: Any) -> web.StreamResponse:
+            if "/b/" in request.path:
+                tries.append(asyncio.get_running_loop().time())
+                return answer(200, ["?"])  # no object: what follows from it raises
+            return await serve(request, body)
+
+        b.api.handle = odd
+        job = b.state.job(Uid("u2"))
+        for _ in range(3):
+            done = len(tries)
+            b.state.take_dirt()
+            b.writer.submit([PatchStatus(job=job, status=replace(job.status, phase=Phase.ADMITTED))])
+            await until(lambda done=done: len(tries) > done)
+            await until(lambda: Uid("u2") in b.state.take_dirt().jobs)  # decided again
+        assert b.writer.set_aside() == 1
+        assert tries[1] - tries[0] >= 0.1
+        assert tries[2] - tries[1] >= 0.2
+        b.writer.submit([b.status()])
+        await until(lambda: b.state.read_job(U1).status.phase is Phase.ADMITTED)
+        b.api.handle = serve
+
+
+async def test_a_pod_that_cannot_be_put_into_json_is_refused_on_its_job_alone(tmp_path):
+    async with bench(tmp_path) as b:
+        b.writer.submit([replace(b.create(), manifest={"metadata": {"name": "\ud83d"}})])
+        await until(lambda: b.state.snapshot().rejected.get(U1))
+        assert "it cannot be sent" in b.state.snapshot().rejected[U1]
+        b.writer.submit([b.status()])
+        await until(lambda: b.state.read_job(U1).status.phase is Phase.ADMITTED)

@@ -44,8 +44,12 @@ class Admission:
         self._making_room: dict[Uid, dict[placement.Holder, NodeName]] = {}
         self._stopping: dict[Uid, set[tuple[Uid, str]]] = {}  # job -> (waiting job, pod)
         self._nodeless: dict[str, set[Uid]] = {}  # pool -> jobs admitted without a node
+        self.failed = self.usage.failed  # jobs that could not be put in: the index is of no use then
         for uid in (*jobs, *(uid for uid in snapshot.pods_of if uid not in jobs)):
-            self._index(uid, jobs.get(uid), snapshot, now)
+            try:
+                self._index(uid, jobs.get(uid), snapshot, now)
+            except Exception as error:  # noqa: BLE001  the caller sets the job aside
+                self.failed.setdefault(uid, error)
 
     def _room_changed(self, pool: str, node: NodeName, released: bool) -> None:
         if pool in self.rooms:

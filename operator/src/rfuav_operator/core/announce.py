@@ -62,6 +62,8 @@ def events(job: Job, new: JobStatus) -> Iterator[RecordEvent]:
         yield _event(job, "Warning", shared.reason, "WatchPods", shared.message)
     if new.reason == reasons.MISCONFIGURED != old.reason:
         yield _event(job, "Warning", reasons.MISCONFIGURED, "Queue", new.message)
+    if new.reason in (reasons.UNDECODABLE, reasons.INTERNAL_ERROR) and new.reason != old.reason:
+        yield _event(job, "Warning", new.reason, "SetAside", new.message)
 
 
 def _phase_events(job: Job, new: JobStatus) -> Iterator[RecordEvent]:

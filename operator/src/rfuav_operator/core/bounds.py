@@ -11,19 +11,24 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from rfuav_crds.bounds import MISFIT, fit_to
-from rfuav_crds.pool import GPUPoolStatus
-from rfuav_crds.quota import GPUQuotaStatus
+from rfuav_crds.bounds import MISFIT, ORDINARY, Fit, fit_to
+from rfuav_crds.inference import InferenceJobSpec
+from rfuav_crds.pool import GPUPoolSpec, GPUPoolStatus
+from rfuav_crds.quota import GPUQuotaSpec, GPUQuotaStatus
 from rfuav_crds.schema import structural
 from rfuav_crds.status import JobStatus as Schema
-from rfuav_operator.core.model import Job, JobStatus, Pool, Quota
+from rfuav_crds.training import TrainingJobSpec
+from rfuav_operator.core import quantity
+from rfuav_operator.core.model import Job, JobSpec, JobStatus, Kind, Pool, PoolSpec, Quota, QuotaSpec
 
 _INTEGER = "integer"
 
 
 def _checked(schema: Mapping[str, Any]) -> Any:
-    """The bounds of a schema as a type that msgspec checks: at once, where nearly all fits, and without instants."""
+    """The bounds of a schema as a type that msgspec checks at once: nearly all fits."""
     kind = schema.get("type")
+    if schema.get("format") == "date-time":
+        return Annotated[str, msgspec.Meta(pattern=ORDINARY)]
     if kind == "string":
         return Annotated[str, msgspec.Meta(max_length=schema.get("maxLength"))]
     if kind in (_INTEGER, "number"):
@@ -51,6 +56,7 @@ _FIELDS = [
 ]
 _EMPTY = JobStatus()
 _LIMITS = {Pool: fit_to(structural(GPUPoolStatus)), Quota: fit_to(structural(GPUQuotaStatus))}
+_check_whole = msgspec.json.Decoder(_checked(_SCHEMA)).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -77,4 +83,63 @@ def fitted_limits(target: Pool | Quota, status: Mapping[str, Any]) -> Mapping[st
 
 def stored(status: Any) -> Any:
     """A job's status as the API server holds it, made to fit; what has another type than it should is left so."""
-    return _WHOLE(status)
+    try:
+        _check_whole(_encode(status))
+    except (ValueError, OverflowError, RecursionError):
+        return _WHOLE(status)
+    return status
+
+
+# --- specs
+
+
+def _read_by(reader: type[msgspec.Struct], schema: Mapping[str, Any]) -> Mapping[str, Fit]:
+    """The bounds of the numbers and sizes among those fields that the core reads."""
+    names = [field.encode_name for field in msgspec.structs.fields(reader)]
+    return {name: fit_to(schema["properties"][name], texts=False) for name in names if name in schema["properties"]}
+
+
+_SPECS = {
+    Kind.TRAINING: _read_by(JobSpec, structural(TrainingJobSpec)),
+    Kind.INFERENCE: _read_by(JobSpec, structural(InferenceJobSpec)),
+}
+_POOL_SPEC = _read_by(PoolSpec, structural(GPUPoolSpec))
+_QUOTA_SPEC = _read_by(QuotaSpec, structural(GPUQuotaSpec))
+
+
+def check_spec(spec: Mapping[str, Any], kind: Kind) -> None:
+    """Raise ValueError, naming the field, when a job's spec is beyond what its CRD allows."""
+    _check(spec, _SPECS[kind])
+    asked = spec.get("resources") or {}
+    for name, read in (
+        ("cpu", quantity.milli),
+        *((n, quantity.whole) for n in ("memory", "gpuMemory", "sharedMemory")),
+    ):
+        try:
+            amount = read(asked.get(name))
+        except ValueError as error:
+            raise ValueError(f"spec.resources.{name}: {error}") from error
+        if amount < 0:
+            raise ValueError(f"spec.resources.{name} is less than nothing")
+
+
+def check_pool(spec: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming the field, when a pool's spec is beyond what its CRD allows."""
+    _check(spec, _POOL_SPEC)
+    for tier in spec.get("perGPU") or ():
+        quantity.whole(tier.get("minMemory"))
+    sharing = spec.get("gpuSharing")
+    if sharing is not None and quantity.whole(sharing.get("memory")) < 1:
+        raise ValueError("spec.gpuSharing.memory: write the memory of one GPU, as in 24Gi")
+
+
+def check_quota(spec: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming the field, when a quota's spec is beyond what its CRD allows."""
+    _check(spec, _QUOTA_SPEC)
+
+
+def _check(spec: Mapping[str, Any], fields: Mapping[str, Fit]) -> None:
+    for name, fit in fields.items():
+        value = spec.get(name)
+        if value is not None and fit(value) is not value:
+            raise ValueError(f"spec.{name} is out of bounds")

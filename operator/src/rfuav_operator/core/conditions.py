@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 from rfuav_operator.core.model import Condition
 
@@ -24,7 +25,7 @@ def put(
     conditions: Conditions, kind: str, *, value: bool, reason: str, message: str, now: datetime, generation: int
 ) -> Conditions:
     """The conditions with this one set. `now` becomes its transition time only if its status changes."""
-    status = "True" if value else "False"
+    status: Literal["True", "False"] = "True" if value else "False"
     old = find(conditions, kind)
     new = Condition(
         type=kind,

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from rfuav_operator.core import announce, bounds, gpusharing, lifecycle, limits, podspec, timers
 from rfuav_operator.core.admission import Admission
+from rfuav_operator.core.aside import Aside, search, stand_in, told
 from rfuav_operator.core.lifecycle import Facts, Outcome
 from rfuav_operator.core.model import (
     Action,
@@ -32,7 +33,9 @@ from rfuav_operator.core.model import (
     PerNodeCpu,
     Phase,
     Pod,
+    Pool,
     PoolSpec,
+    Quota,
     Report,
     ScaleUp,
     Snapshot,
@@ -43,10 +46,13 @@ from rfuav_operator.core.plan import Plan
 from rfuav_operator.core.priorities import priority
 from rfuav_operator.core.queues import Alarms, age_of
 from rfuav_operator.core.quotas import Quotas
+from rfuav_operator.core.ready import wants_room
 from rfuav_operator.core.usage import Usage, planned
 
 _OVERDUE = timedelta(seconds=30)  # when to look again at what was due and whose effect was not seen yet
 _LIMITS_EVERY = timedelta(seconds=1)  # how often the status of pools and quotas is made anew
+_PLAN_AGAIN = timedelta(seconds=10)  # after a plan that failed, and no job was to blame
+_ATTEMPTS = 4  # in one turn: those that fail before the plan hide those that fail in it
 _FOR_EVER = 10**9  # seconds
 # The terms of what was admitted to a pool that is missing, or not to be read: nothing runs out until it is back.
 _NO_POOL = PoolSpec(
@@ -69,11 +75,19 @@ class Dirt(msgspec.Struct, frozen=True, kw_only=True):
     everything: bool = False  # pools, quotas, priority classes or settings: the index is made anew
 
 
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """What failed."""
+
+    of: Job | Pool | Quota | None  # what was handled; None: the plan, and no job is to blame
+    error: Exception
+
+
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """What one turn of the loop decided."""
 
     actions: Sequence[Action]
     wake_at: datetime | None = None  # the next instant at which time alone changes something (backoff, TTL, deadlines)
+    faults: Sequence[Fault] = ()  # what failed in this turn, and was set aside
 
 
 class Jobs(MutableMapping[Uid, Job]):
@@ -82,8 +96,10 @@ class Jobs(MutableMapping[Uid, Job]):
     def __init__(self, read: Mapping[Uid, Job]) -> None:
         self._read = read
         self.changed: dict[Uid, Job] = {}
+        self.last: Uid | None = None  # who was looked at last, should something fail
 
     def __getitem__(self, uid: Uid) -> Job:
+        self.last = uid
         found = self.changed.get(uid)
         return self._read[uid] if found is None else found
 
@@ -108,25 +124,145 @@ def turn(snapshot: Snapshot, *, dirty: Collection[Uid], reports: Sequence[Report
     return Scheduler().turn(snapshot, Dirt(jobs=dirty, plan=plan), reports=reports, now=now)
 
 
+class _Failed(Exception):  # noqa: N818  a state of the turn, not a fault
+    """The handling of these jobs failed."""
+
+    def __init__(self, jobs: Mapping[Uid, Exception]) -> None:
+        super().__init__(", ".join(jobs))
+        self.jobs = jobs
+
+
 class Scheduler:
     """Decides turn after turn."""
 
     def __init__(self) -> None:
+        self._aside = Aside()
+        self._no_plan_before: datetime | None = None  # it failed, and no job is to blame
+        self._last: Uid | None = None  # who was looked at last in a turn that failed
         self._admission: Admission | None = None
         self._alarms: Alarms[Uid] = Alarms()
         self._plan_at: datetime | None = None
         self._gpu_users: set[Uid] = set()  # jobs that reported a GPU, or are flagged for it
         self._limits_at: datetime | None = None  # when the status of pools and quotas was made last
         self._limits_due = False
+        self._faults: list[Fault] = []  # of this turn: pools and quotas
 
     def turn(self, snapshot: Snapshot, dirt: Dirt, *, reports: Sequence[Report], now: datetime) -> Turn:
         """Decide everything that follows from what changed.
 
         Jobs whose time has come (backoff, TTL, deadline, timeouts) need not be named; admission is planned without
         `dirt.plan` too when a step gave room back or changed the queue. Reports of jobs and pods that are not current
-        are ignored.
+        are ignored. Whatever fails for a job is left alone for that job, and the others are decided as ever.
         """
+        back = self._aside.let_back(snapshot.jobs, now)
+        if back:
+            dirt = replace(dirt, jobs={*dirt.jobs, *back}, plan=True)
+        try:
+            done = self._turn(self._over(snapshot), dirt, self._aside, reports=reports, now=now)
+        except Exception as error:  # noqa: BLE001  whatever it is, it must not end the others
+            done = self._without_those_at_fault(snapshot, dirt, error, reports=reports, now=now)
+        else:
+            self._aside.all_went_well()
+        actions = [*done.actions, *self._tell_those_aside(snapshot, now)]
+        times = [t for t in (done.wake_at, self._aside.next()) if t is not None]
+        return replace(done, actions=actions, wake_at=min(times, default=None))
+
+    @property
+    def aside(self) -> Iterator[Uid]:
+        """The jobs whose handling failed, until it is tried again."""
+        return iter(self._aside)
+
+    def _over(self, snapshot: Snapshot) -> Snapshot:
+        jobs = self._aside.over(snapshot.jobs)
+        return snapshot if jobs is snapshot.jobs else replace(snapshot, jobs=jobs)
+
+    def _without_those_at_fault(
+        self, snapshot: Snapshot, dirt: Dirt, error: Exception, *, reports: Sequence[Report], now: datetime
+    ) -> Turn:
+        """The turn once more from the start, without the jobs for which it failed; without a plan, if it is none's."""
+        dirt = replace(dirt, jobs={*dirt.jobs, *self._aside}, plan=True, everything=True)
+        faults: list[Fault] = []
+        for _ in range(_ATTEMPTS):
+            blamed = self._blame(snapshot, dirt, error, reports=reports, now=now)
+            for uid, fault in blamed.items():
+                self._aside.add(snapshot.jobs[uid], fault, now)
+                faults.append(Fault(of=snapshot.jobs[uid], error=fault))
+            if not blamed:
+                break
+            try:
+                done = self._turn(self._over(snapshot), dirt, self._aside, reports=reports, now=now)
+            except Exception as again:  # noqa: BLE001  there may be more of them
+                error = again
+            else:
+                self._aside.all_went_well()
+                return replace(done, faults=[*faults, *done.faults])
+        faults.append(Fault(of=None, error=error))
+        self._no_plan_before = now + _PLAN_AGAIN
+        try:
+            done = self._turn(self._over(snapshot), dirt, self._aside, reports=reports, now=now)
+        except Exception:  # noqa: BLE001  the next turn may see another state
+            done = Turn(actions=())
+        self._admission = None
+        return replace(done, faults=faults, wake_at=min(done.wake_at or self._no_plan_before, self._no_plan_before))
+
+    def _blame(
+        self, snapshot: Snapshot, dirt: Dirt, error: Exception, *, reports: Sequence[Report], now: datetime
+    ) -> dict[Uid, Exception]:
+        """The jobs for which a turn failed."""
+        if isinstance(error, _Failed):
+            return {uid: fault for uid, fault in error.jobs.items() if uid in snapshot.jobs}
+        seen = self._over(snapshot)
+        left = [uid for uid in snapshot.jobs if uid not in self._aside]
+        absent = {uid: stand_in(snapshot.jobs[uid], "at fault?") for uid in left}
+
+        def fails(left_out: Collection[Uid]) -> bool:
+            jobs = {**seen.jobs, **{uid: absent[uid] for uid in left_out}}
+            aside = {*self._aside, *left_out}
+            try:
+                Scheduler()._turn(replace(seen, jobs=jobs), dirt, aside, reports=reports, now=now)  # noqa: SLF001  one that knows nothing
+            except Exception:  # noqa: BLE001  that is the question
+                return True
+            return False
+
+        found = search(left, [self._last] if self._last in absent else [], fails)
+        if len(found) > 1 and all(uid in found or not _may_wait(snapshot.jobs[uid]) for uid in left):
+            return {}  # it fails for whoever waits
+        return dict.fromkeys(found, error)
+
+    def _tell_those_aside(self, snapshot: Snapshot, now: datetime) -> Iterator[Action]:
+        """Say on each job that its handling failed."""
+        for uid, why in self._aside.whys():
+            job = snapshot.jobs[uid]
+            try:
+                status = bounds.fitted(replace(job, status=told(job, now, why)), job.status).status
+            except Exception:  # noqa: BLE001, S112  the log has it; nothing more can be said of this one
+                continue
+            if status != job.status:
+                yield PatchStatus(job=job, status=status)
+                yield from announce.events(job, status)
+
+    def _turn(
+        self, snapshot: Snapshot, dirt: Dirt, aside: Collection[Uid], *, reports: Sequence[Report], now: datetime
+    ) -> Turn:
         jobs = Jobs(snapshot.jobs)
+        try:
+            return self._decide(snapshot, jobs, dirt, aside, reports=reports, now=now)
+        except Exception:
+            self._last = jobs.last
+            self._admission, self._limits_due = None, True  # half of what it says may have happened
+            raise
+
+    def _decide(
+        self,
+        snapshot: Snapshot,
+        jobs: Jobs,
+        dirt: Dirt,
+        aside: Collection[Uid],
+        *,
+        reports: Sequence[Report],
+        now: datetime,
+    ) -> Turn:
+        """One turn over the jobs that are not set aside."""
         everyone = self._admission is None or dirt.everything
         if self._admission is None or dirt.everything:
             admission = self._rebuild(snapshot, jobs, now)
@@ -138,7 +274,7 @@ class Scheduler:
 
         # 1. The jobs to step: named, reported on, due, or holding room on a node that changed.
         near = (uid for node in dirt.nodes for uid in admission.usage.on_node(node))
-        todo = {uid for uid in (*dirt.jobs, *by_job, *near, *self._alarms.due(now)) if uid in jobs}
+        todo = {uid for uid in (*dirt.jobs, *by_job, *near, *self._alarms.due(now)) if uid in jobs and uid not in aside}
         gone = [uid for uid in dirt.jobs if uid not in jobs]
         if not everyone:
             admission.update(gone, dirt.nodes, snapshot, jobs, now)
@@ -146,7 +282,9 @@ class Scheduler:
                 admission.gates.index(uid, snapshot.jobs[uid])
         steps = _Steps(snapshot, jobs, by_job, admission, now)
         outcomes = steps.run(todo)
-        plan = (
+        if steps.failed:
+            raise _Failed(steps.failed)
+        plan = (self._no_plan_before is None or self._no_plan_before <= now) and (
             dirt.plan
             or dirt.everything
             or bool(gone)
@@ -169,34 +307,49 @@ class Scheduler:
 
         # 5. One write a job, then its effects.
         touched = {**outcomes, **planned_now.statuses, **flagged}
+        failed: dict[Uid, Exception] = {}
+        self._faults = []
         actions: list[Action] = []
         for uid in touched:
-            actions += _actions_of(
-                snapshot.jobs[uid],
-                jobs[uid],
-                outcomes.get(uid),
-                planned_now,
-                snapshot,
-                usage=admission.usage,
-                final=_is_final(by_job.get(uid)),
-            )
+            try:
+                actions += _actions_of(
+                    snapshot.jobs[uid],
+                    jobs[uid],
+                    outcomes.get(uid),
+                    planned_now,
+                    snapshot,
+                    usage=admission.usage,
+                    final=_is_final(by_job.get(uid)),
+                )
+            except Exception as error:  # noqa: BLE001  it is set aside
+                failed[uid] = error
         # 6. When time alone changes something.
         for uid in {**touched, **dict.fromkeys(todo)}:
-            self._alarms.set(uid, _next_time(jobs[uid], snapshot, now))
+            try:
+                self._alarms.set(uid, _next_time(jobs[uid], snapshot, now))
+            except Exception as error:  # noqa: BLE001  it is set aside
+                failed[uid] = error
+        if failed:
+            raise _Failed(failed)
         for uid in gone:
             self._alarms.set(uid, None)
         actions += self._limits(snapshot, jobs, admission, now, changed=plan)
-        return Turn(actions=actions, wake_at=self._wake_at(now))
+        return Turn(actions=actions, wake_at=self._wake_at(now), faults=self._faults)
 
     def _rebuild(self, snapshot: Snapshot, jobs: Jobs, now: datetime) -> Admission:
-        self._admission = Admission(snapshot, jobs, now)
+        made = self._admission = Admission(snapshot, jobs, now)
         self._alarms = Alarms()
         self._gpu_users = set()
         for uid, job in jobs.items():
-            self._alarms.set(uid, _next_time(job, snapshot, None))
+            try:
+                self._alarms.set(uid, _next_time(job, snapshot, None))
+            except Exception as error:  # noqa: BLE001  it is set aside
+                made.failed[uid] = error
             if _uses_gpu(job):
                 self._gpu_users.add(uid)
-        return self._admission
+        if made.failed:
+            raise _Failed(made.failed)
+        return made
 
     def _wake_at(self, now: datetime) -> datetime | None:
         limits_at = self._limits_at + _LIMITS_EVERY if self._limits_due and self._limits_at else None
@@ -228,7 +381,11 @@ class Scheduler:
             return
         self._limits_due, self._limits_at = False, now
         for target, status in limits.statuses(snapshot, jobs, admission, now):
-            fits = bounds.fitted_limits(target, status)
+            try:
+                fits = bounds.fitted_limits(target, status())
+            except Exception as error:  # noqa: BLE001  it is made anew with the next
+                self._faults.append(Fault(of=target, error=error))
+                continue
             if any(target.status.get(key) != value for key, value in fits.items()):
                 yield PatchLimitsStatus(target=target, status=fits)
 
@@ -245,6 +402,7 @@ class _Steps:
         now: datetime,
     ) -> None:
         self._snapshot = snapshot
+        self.failed: dict[Uid, Exception] = {}  # jobs of which a step failed
         self._jobs = jobs
         self._reports = reports
         self._admission = admission
@@ -255,8 +413,13 @@ class _Steps:
         outcomes: dict[Uid, Outcome] = {}
         facts: dict[Uid, Facts] = {}
         for uid in sorted(uids):
-            facts[uid] = self._facts(self._snapshot.jobs[uid])
-            outcomes[uid] = self._step(uid, facts[uid])
+            try:
+                facts[uid] = self._facts(self._snapshot.jobs[uid])
+                outcomes[uid] = self._step(uid, facts[uid])
+            except Exception as error:  # noqa: BLE001  it is set aside
+                self.failed[uid] = error
+        if self.failed:
+            return {}
         recreate = {uid: outcome.create for uid, outcome in outcomes.items() if outcome.create}
         for uid in outcomes if recreate else ():
             self._admission.usage.update_job(uid, self._jobs[uid], self._snapshot)
@@ -355,6 +518,10 @@ def _moves_queue(old: Job, new: Job) -> bool:
         or a.observed_generation != b.observed_generation
         or (a.shards is not None and b.shards is not None and a.shards.not_before != b.shards.not_before)
     )
+
+
+def _may_wait(job: Job) -> bool:
+    return job.status.phase is None or wants_room(job)
 
 
 def _uses_gpu(job: Job) -> bool:

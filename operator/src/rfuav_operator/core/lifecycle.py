@@ -10,7 +10,20 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_operator.core import backoff, classify, conditions, gpus, placement, progress, ranges, timers, units, vetoes
+from rfuav_operator.core import (
+    aside,
+    backoff,
+    classify,
+    conditions,
+    gpus,
+    placement,
+    progress,
+    ranges,
+    reasons,
+    timers,
+    units,
+    vetoes,
+)
 from rfuav_operator.core.model import (
     Assignment,
     Defaults,
@@ -89,6 +102,8 @@ def step(job: Job, facts: Facts) -> Outcome:
     phase = job.status.phase
     if job.deleting:  # the garbage collector takes the pods; room stays held by those that live
         return Outcome(status=job.status)
+    if job.set_aside:
+        return Outcome(status=aside.told(job, facts.now))
     if phase is not None and phase.terminal:
         return _after_the_end(job, facts)
     return _Step(job, facts).run()
@@ -207,6 +222,9 @@ class _Step:
 
     def _begin(self) -> None:
         self._set(observed_generation=self.job.generation)
+        stalled = conditions.find(self.status.conditions, "Stalled")
+        if stalled is not None and stalled.reason in (reasons.UNDECODABLE, reasons.INTERNAL_ERROR):
+            self._clear("Stalled", "Recovered", "what failed before succeeds again")
         if self.status.phase is None:
             self._set(phase=Phase.QUEUED)
             self._condition("Reconciling", True, "Queued", "waits for the first queue decision")
@@ -264,6 +282,9 @@ class _Step:
             self._fail(a, classify.deleted(), None)
         elif self.facts.rejected:
             self._fail(a, classify.rejected(self.facts.rejected), None)
+        elif self.job.problems:  # no pod is made of what cannot run
+            if self._is_gang:
+                self.together = self.together or "it is misconfigured"
         elif not self.job.spec.suspend:  # recorded, not made: the create was lost, or the operator was
             self.kept.append(a)
             if not self.facts.pool_missing:  # where there is room for it is not known until the pool is back
@@ -275,10 +296,12 @@ class _Step:
         now, pool = self.facts.now, self.facts.pool
         unsuited = ""
         landed = self.facts.nodes.get(pod.node) if pod.node is not None and not a.node else None
-        if landed is not None and landed.gpu_slots >= pod.gpus:  # as the scheduler saw it: the autoscaler's node
+        if (
+            landed is not None and not landed.unreadable and landed.gpu_slots >= pod.gpus
+        ):  # as the scheduler saw it: the autoscaler's node
             a = replace(a, node=landed.name)
             unsuited = placement.unsuited(landed, pool, placement.need_of(self.job))
-        if a.stopping or pod.deleting:
+        if a.stopping or pod.deleting or pod.unreadable:
             pass
         elif unsuited:
             verdict = classify.unsuited(a.node, unsuited)

@@ -1,8 +1,9 @@
 """The status of pools and quotas: what they have, what is in use, how many jobs wait and run."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,8 +21,8 @@ Counts = Counter[tuple[str, str, Kind]]  # pool, namespace, kind
 
 def statuses(
     snapshot: Snapshot, jobs: Mapping[Uid, Job], admission: Admission, now: datetime
-) -> Iterator[tuple[Pool | Quota, dict[str, Any]]]:
-    """The status of every pool and quota, as JSON."""
+) -> Iterator[tuple[Pool | Quota, Callable[[], dict[str, Any]]]]:
+    """Every pool and quota, with what makes its status as JSON: where that fails, the others have theirs."""
     waiting: Counts = Counter()
     for pool_name, queue in admission.queues.pools.items():
         for key, group in queue.groups.items():
@@ -45,10 +46,21 @@ def statuses(
             if pool_name == name:
                 pending[kind] += count
         rooms = list(admission.usage.rooms.get(name, {}).values())
-        status = _of_pool(pool, rooms, pending, running, borrowed=borrowed[name], now=now)
-        yield pool, {**status, "conditions": _rivalled(pool, status["conditions"], snapshot.defaults.rival, now)}
+        yield (
+            pool,
+            partial(
+                _of_pool,
+                pool,
+                rooms,
+                pending,
+                running,
+                borrowed=borrowed[name],
+                now=now,
+                rival=snapshot.defaults.rival,
+            ),
+        )
     for namespace, quota in snapshot.quotas.items():
-        yield quota, _of_quota(namespace, quota, snapshot, admission, waiting=waiting, now=now)
+        yield quota, partial(_of_quota, namespace, quota, snapshot, admission, waiting=waiting, now=now)
 
 
 def _of_pool(
@@ -59,11 +71,14 @@ def _of_pool(
     *,
     borrowed: int,
     now: datetime,
+    rival: str = "",
 ) -> dict[str, Any]:
     usable = [room for room in rooms if room.node.ready and not room.node.unschedulable]
     unknown = reasons.unknown_gpus(pool, rooms)
     sick = _unhealthy(rooms)
-    if pool.problems:
+    if pool.unreadable:
+        ready, reason, message = False, reasons.UNDECODABLE, pool.unreadable
+    elif pool.problems:
         ready, reason, message = False, "Misconfigured", "; ".join(pool.problems)
     elif pool.spec.stop_policy != "None":
         ready, reason, message = False, "OnHold", f"stopPolicy is {pool.spec.stop_policy}"
@@ -88,7 +103,7 @@ def _of_pool(
         "pending": {**_by_kind(pending), "total": sum(pending.values())},
         "running": _by_kind(running),
         "borrowed": borrowed,
-        "conditions": _ready(pool, ready, reason, message, now),
+        "conditions": _rivalled(pool, _ready(pool, ready, reason, message, now), rival, now),
     }
 
 
@@ -135,7 +150,9 @@ def _of_quota(
             }
         )
     unknown = sorted(entry.name for entry in quota.spec.pools if entry.name not in snapshot.pools)
-    if unknown:
+    if quota.unreadable:
+        ready, reason, message = False, reasons.UNDECODABLE, quota.unreadable
+    elif unknown:
         ready, reason, message = False, "NoSuchPool", f"pools that do not exist: {', '.join(unknown)}"
     elif quota.spec.stop_policy != "None":
         ready, reason, message = False, "OnHold", f"stopPolicy is {quota.spec.stop_policy}"
@@ -155,7 +172,7 @@ def _by_kind(counts: Mapping[Kind, int]) -> dict[str, int]:
 def _ready(target: Pool | Quota, value: bool, reason: str, message: str, now: datetime) -> list[Any]:
     try:
         old = msgspec.convert(target.status.get("conditions") or [], tuple[Condition, ...])
-    except msgspec.ValidationError:  # another version's words: written anew
+    except ValueError:  # another version's words: written anew
         old = ()
     settled = conditions.put(
         old, "Ready", value=value, reason=reason, message=message, now=now, generation=target.generation

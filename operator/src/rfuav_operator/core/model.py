@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NewType
+from typing import Any, Literal, NewType
 
 import msgspec
 
@@ -53,7 +53,7 @@ class Condition(Wire, frozen=True, kw_only=True, omit_defaults=False):
     """A condition as Kubernetes writes it."""
 
     type: str
-    status: str  # "True" | "False" | "Unknown"
+    status: Literal["True", "False", "Unknown"]
     reason: str
     message: str = ""
     last_transition_time: datetime
@@ -262,6 +262,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         str, ...
     ] = ()  # spec fields that cannot run (rfuav_crds.unsupported, undecodable spec): Misconfigured
     claims: tuple[str, ...] = ()  # PersistentVolumeClaims that the spec names, sorted
+    set_aside: str = ""  # why it could not be read, or handled: it is left alone, and its room is held
 
 
 # --- cluster
@@ -341,6 +342,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     cpu_milli: int = 0
     memory_bytes: int = 0
     claims: tuple[str, ...] = ()  # PersistentVolumeClaims that it mounts
+    unreadable: str = ""  # why not all of it could be read: its node takes nothing new, and it is not judged
 
     @property
     def live(self) -> bool:
@@ -399,6 +401,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     cpu_milli: int = 0
     memory_bytes: int = 0
     pods: int = 0  # that it may run
+    unreadable: str = ""  # why it could not be read: it offers nothing, and what is on it stays
 
     @property
     def is_gpu_shared(self) -> bool:
@@ -460,6 +463,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     terms: tuple[NodeTerm, ...] | None = None  # one of them must hold; None: no node affinity
     zones: tuple[tuple[str, frozenset[str]], ...] = ()  # topology label -> values that suit
+    unreadable: str = ""  # why it could not be read: it is reached from nowhere
 
     @property
     def is_anywhere(self) -> bool:
@@ -490,6 +494,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     phase: str = "Pending"  # | Bound | Lost
     modes: frozenset[str] = frozenset()
     deleting: bool = False
+    unreadable: str = ""  # why not all of it could be read
 
     @property
     def is_of_one_node(self) -> bool:
@@ -527,8 +532,8 @@ class GpuSharing(Wire, frozen=True, kw_only=True):
 class Preemption(Wire, frozen=True, kw_only=True):
     """When running jobs make room for others."""
 
-    within_pool: str = "Never"  # | LowerPriority
-    reclaim_borrowed: str = "Never"  # | LowerPriority | Any
+    within_pool: Literal["Never", "LowerPriority"] = "Never"
+    reclaim_borrowed: Literal["Never", "LowerPriority", "Any"] = "Never"
     min_runtime_seconds: int = 300
 
 
@@ -608,8 +613,8 @@ class PoolSpec(Wire, frozen=True, kw_only=True):
     per_gpu: tuple[GpuTier, ...] = msgspec.field(default=(), name="perGPU")
     per_node_cpu: PerNodeCpu = msgspec.field(default=PerNodeCpu(), name="perNodeCPU")
     gpu_sharing: GpuSharing | None = None
-    queueing: str = "BestEffortFIFO"
-    placement: str = "Pack"
+    queueing: Literal["BestEffortFIFO", "StrictFIFO"] = "BestEffortFIFO"
+    placement: Literal["Pack", "Spread"] = "Pack"
     preemption: Preemption = Preemption()
     starvation_seconds: int = 1800
     scale_up: ScaleUp = ScaleUp()
@@ -617,7 +622,7 @@ class PoolSpec(Wire, frozen=True, kw_only=True):
     start_timeout_seconds: int = 1800
     priority_classes: tuple[PriorityAccess, ...] | None = None  # None: all up to the defaults of the kinds
     default_quota: PoolQuota | None = None  # of namespaces whose GPUQuota does not name the pool
-    stop_policy: str = "None"
+    stop_policy: Literal["None", "Hold", "HoldAndDrain"] = "None"
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
@@ -630,6 +635,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     spec: PoolSpec
     status: Mapping[str, Any] = {}
     problems: tuple[str, ...] = ()
+    unreadable: str = ""  # why its spec could not be read: it admits nothing
 
 
 class QuotaSpec(Wire, frozen=True, kw_only=True):
@@ -637,7 +643,7 @@ class QuotaSpec(Wire, frozen=True, kw_only=True):
 
     pools: tuple[PoolQuota, ...] = ()
     weight: int = 1
-    stop_policy: str = "None"
+    stop_policy: Literal["None", "Hold"] = "None"
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):
@@ -649,6 +655,7 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     spec: QuotaSpec
     status: Mapping[str, Any] = {}
+    unreadable: str = ""  # why its spec could not be read: its namespace gets nothing new
 
 
 class ResourceQuota(msgspec.Struct, frozen=True, kw_only=True):
@@ -661,6 +668,7 @@ class ResourceQuota(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     hard: Mapping[str, int]
     used: Mapping[str, int]
+    unreadable: str = ""  # why it could not be read: its namespace gets nothing new
 
 
 class PriorityClass(msgspec.Struct, frozen=True, kw_only=True):
@@ -668,6 +676,7 @@ class PriorityClass(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     value: int
+    unreadable: str = ""  # why it could not be read: it is as if it were not there
 
 
 class Namespace(msgspec.Struct, frozen=True, kw_only=True):
@@ -675,6 +684,7 @@ class Namespace(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     labels: Mapping[str, str]
+    unreadable: str = ""  # why it could not be read: it is as if it were not there
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):

@@ -85,6 +85,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     absent: bool = False  # recorded, and its pod was not seen yet
     claims: tuple[str, ...] = ()  # PersistentVolumeClaims that it mounts
     landing: Landing | None = None  # without a node: room is held on every one that it may land on
+    unreadable: str = ""  # its pod, and why that cannot be read: nobody knows what it takes
 
     def may_land_on(self, node: Node) -> bool:
         """Whether the scheduler may put it on this node: it knows nothing of a pool's limits."""
@@ -120,6 +121,7 @@ class Room:
     kind_free: dict[Kind, int] = field(default_factory=dict)  # that a kind has left by its own limit alone
     slots_free: int = 0  # left of what the node has in all, the pods of others counted
     free: dict[Kind, int] = field(default_factory=dict)  # that a job of the kind can have now
+    unread: bool = False  # one of its pods takes nobody knows what: nothing new comes beside it
 
     def __post_init__(self) -> None:
         for kind, share in ((Kind.TRAINING, self.tier.training), (Kind.INFERENCE, self.tier.inference)):
@@ -232,10 +234,18 @@ class Room:
         self.holders.pop(key, None)
         self.count()
 
+    @property
+    def unread_by(self) -> str:
+        """The pod that closes the node, and why it cannot be read."""
+        ours = [f"pod {name} ({held.unreadable})" for (_, name), held in self.holders.items() if held.unreadable]
+        others = [f"pod {pod.namespace}/{pod.name} ({pod.unreadable})" for pod in self.foreign if pod.unreadable]
+        return (*ours, *others, "")[0]
+
     def count(self) -> None:
         """Sum up anew what is in use: nothing is ever counted up and down."""
         slots, jobs = dict.fromkeys(Kind, 0), dict.fromkeys(Kind, 0)
         cpu = memory = 0
+        unread = False
         for held in self.holders.values():
             if held.gpus > 0:
                 slots[held.kind] += held.gpus
@@ -243,12 +253,18 @@ class Room:
                 jobs[held.kind] += 1
             cpu += held.cpu_milli
             memory += held.memory_bytes
+            if held.unreadable:
+                unread = True
         self.slots_used, self.jobs_used = slots, jobs
+        self.unread = unread or any(pod.unreadable for pod in self.foreign)
         self.foreign_gpus = sum(pod.gpus for pod in self.foreign)
         self.stray_gpus = {kind: sum(pod.gpus for pod in self.foreign if pod.kind is kind) for kind in Kind}
         self.cpu_milli = cpu + sum(pod.cpu_milli for pod in self.foreign)
         self.memory_bytes = memory + sum(pod.memory_bytes for pod in self.foreign)
         self.pods = len(self.holders) + len(self.foreign)
+        if self.unread:  # it may take all that is left, and stays so while those go that can be read
+            self.foreign_gpus = max(0, self.node.gpu_slots - sum(slots.values()))
+            self.pods += self.node.pods
         self.slots_free = max(0, self.node.gpu_slots - sum(slots.values()) - self.foreign_gpus)
         for kind in Kind:
             self.kind_free[kind] = max(0, self.slot_limit[kind] - slots[kind] - self.stray_gpus[kind])
@@ -269,6 +285,8 @@ def _word(kind: Kind) -> str:
 
 def closed(node: Node, need: Need) -> str:
     """Why the scheduler binds no pod of this shape to the node, its resources apart; empty: it does."""
+    if node.unreadable:
+        return f"that cannot be read ({node.unreadable})"
     if node.unschedulable:
         return "cordoned"
     if not node.ready:

@@ -75,7 +75,7 @@ def parse_trainer_status(body: Any) -> Parts:
         custom_metrics=custom,
         checkpoint=_checkpoint(ours.get("checkpoint")),
         outputs=_outputs(ours.get("outputs")),
-        gpu_uuid=_text(ours.get("gpuUUID") or "", "trainerStatus.rfuav.gpuUUID"),
+        gpu_uuid=_text(ours.get("gpuUUID") or "", "trainerStatus.rfuav.gpuUUID")[:_MAX_NAME],
         final=ours.get("final") is True,
     )
 
@@ -215,7 +215,7 @@ def _instant(value: Any, where: str) -> datetime | None:
         return None
     try:
         instant = msgspec.convert(value, datetime)
-    except msgspec.ValidationError:
+    except ValueError:
         instant = None
     if instant is None or instant.tzinfo is None:
         raise ValueError(f"{where} must be an RFC 3339 instant like 2026-01-31T12:00:00Z")

@@ -164,6 +164,9 @@ class Quotas:
             return None
         absent = [*self._usage.absent(namespace), *self._promised.get(namespace, ())]
         for quota in held.values():
+            if quota.unreadable:
+                text = f"ResourceQuota {quota.name} of namespace {namespace} cannot be read: {quota.unreadable}"
+                return Reason(reason=WAITING_FOR_QUOTA, message=f"{needs(need)}; {text}")
             for key, hard in quota.hard.items():
                 asked = _asked(key, need) * need.nodes
                 if asked and key not in quota.used:

@@ -13,7 +13,7 @@ from rfuav_operator.core.reasons import Reason
 def wants_room(job: Job) -> bool:
     """Whether anything of the job still waits to be admitted."""
     phase = job.status.phase
-    if job.deleting or phase is None or phase.terminal or job.spec.suspend or job.spec.cancel:
+    if job.deleting or job.set_aside or phase is None or phase.terminal or job.spec.suspend or job.spec.cancel:
         return False
     return phase is Phase.QUEUED or (
         len(job.status.assignments) < units.width(job) and next(units.open_units(job), -1) != -1

@@ -21,6 +21,8 @@ WAITING_FOR_PREEMPTED_JOBS = "WaitingForPreemptedJobs"
 REJECTED_BY_CLUSTER = "RejectedByCluster"
 UNSCHEDULABLE = "Unschedulable"
 WAITING_FOR_VOLUME = "WaitingForVolume"
+UNDECODABLE = "Undecodable"  # what of an object cannot be read
+INTERNAL_ERROR = "InternalError"  # a fault of the operator
 _SHOWN = 4
 
 
@@ -86,7 +88,11 @@ def no_room(need: Need, pool: Pool, matching: Sequence[Room], rooms: Iterable[Ro
     if need.nodes > 1:
         fitting = sum(not room.lacks(need) for room in roomy)
         text += f"; {_nodes(fitting)} of {need.nodes} with room now"
-    text += _short_of(need, roomy) + _unknown_gpus(need, pool, rooms)
+    text += _short_of(need, [room for room in roomy if not room.unread]) + _unknown_gpus(need, pool, rooms)
+    closed = [room for room in matching if room.unread]
+    if closed:
+        where = f"{closed[0].unread_by} on {closed[0].node.name}"
+        text += f"; {_nodes(len(closed))} closed by a pod that cannot be read: {where}"
     return Reason(reason=WAITING_FOR_CAPACITY, message=f"{needs(need)}; {text}")
 
 

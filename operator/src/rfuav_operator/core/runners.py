@@ -187,6 +187,8 @@ class Runners:
         )
 
     def _old_enough_at(self, job: Job, a: Assignment, snapshot: Snapshot) -> datetime | None:
+        if job.set_aside:
+            return None
         since = []
         for each in stops_of(job, a):
             pod = snapshot.pods_of.get(job.uid, {}).get(each.pod)

@@ -16,7 +16,7 @@ CAUSE_GRACE = timedelta(seconds=10)  # kubelets of several nodes tell of their p
 def next_time(job: Job, facts_pods: Mapping[str, Pod], pool: PoolSpec) -> datetime | None:
     """The next instant at which time alone changes the job; a past one means that it is due."""
     status = job.status
-    if job.deleting or status.phase is None:
+    if job.deleting or job.set_aside or status.phase is None:
         return None
     if status.phase.terminal:
         ttl = job.spec.ttl_seconds_after_finished
@@ -29,7 +29,7 @@ def next_time(job: Job, facts_pods: Mapping[str, Pod], pool: PoolSpec) -> dateti
         pod = facts_pods.get(a.pod)
         if (due := cause_due(a, job, facts_pods)) is not None:
             times.append(due)
-        if pod is None or pod.ended or pod.deleting or a.stopping or pod.started:
+        if pod is None or pod.ended or pod.deleting or pod.unreadable or a.stopping or pod.started:
             continue
         if pod.node is None:
             times.append(bind_due(a, pod, pool))

@@ -54,9 +54,13 @@ class Usage:
         self._absent: dict[str, dict[Holder, Held]] = {}  # namespace -> recorded, not seen
         self._claims: dict[str, dict[Holder, NodeName]] = {}  # namespace/claim -> who mounts it, and where
         self._foreign: dict[NodeName, list[tuple[str, Holder]]] = {}  # of pods of others: claims, and who mounts them
+        self.failed: dict[Uid, Exception] = {}  # jobs whose room could not be told
         for uid in jobs.keys() | snapshot.pods_of.keys():
-            for name, held in held_by(uid, jobs.get(uid), snapshot):
-                self._put(uid, name, held)
+            try:
+                for name, held in held_by(uid, jobs.get(uid), snapshot):
+                    self._put(uid, name, held)
+            except Exception as error:  # noqa: BLE001  the caller sets the job aside
+                self.failed[uid] = error
         for node in (*snapshot.nodes, *(name for name in snapshot.foreign if name not in snapshot.nodes)):
             self.update_node(node, snapshot)
 
@@ -267,7 +271,8 @@ def _by_assignments(job: Job, pods: Mapping[str, Pod], snapshot: Snapshot) -> It
     for a in job.status.assignments:
         pod = pods.get(a.pod)
         if pod is not None and (active or may_live(pod, snapshot.nodes)):
-            yield a.pod, _by_pod(pod, job.kind, job.spec.pool, a.node or pod.node or "")
+            held = _by_pod(pod, job.kind, job.spec.pool, a.node or pod.node or "")
+            yield a.pod, replace(held, gpus=a.gpus) if pod.unreadable else held
         elif pod is None and (active or a.pod in creating):
             need = need or need_of(job)
             landing = None if a.node else snapshot.landings.get((job.uid, a.pod))
@@ -301,6 +306,7 @@ def _by_pod(pod: Pod, kind: Kind, pool: str, node: str) -> Held:
         memory_bytes=pod.memory_bytes,
         claims=pod.claims,
         landing=None if node else pod.landing,
+        unreadable=pod.unreadable,
     )
 
 

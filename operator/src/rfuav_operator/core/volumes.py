@@ -55,6 +55,9 @@ def waits(job: Job, snapshot: Snapshot) -> str:
         claim = snapshot.claims.get((job.namespace, name))
         if claim is None:
             return f"waits for PersistentVolumeClaim {name}, which does not exist in namespace {job.namespace} (yet)"
+        volume = snapshot.volumes.get(claim.volume)
+        if unreadable := claim.unreadable or (volume.unreadable if volume is not None else ""):
+            return f"waits until PersistentVolumeClaim {name} and its volume can be read: {unreadable}"
         if claim.deleting:
             return f"waits until PersistentVolumeClaim {name}, which is being deleted, is made again"
         if claim.phase == "Lost":

@@ -32,6 +32,10 @@ class Cache(Generic[K, V]):
     def __iter__(self) -> Iterator[K]:
         return iter(self._held)
 
+    def values(self) -> Iterator[V]:
+        """The objects as last read."""
+        return (value for _, value in self._held.values())
+
     def get(self, key: K) -> V | None:
         """The object as last read."""
         held = self._held.get(key)

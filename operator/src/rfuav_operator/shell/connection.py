@@ -32,6 +32,10 @@ class NotSent(ConnectionProblem):
     """The request did not reach the API server."""
 
 
+class Unsendable(ConnectionProblem):
+    """The request cannot be put into JSON: it is not sent, and another try would not be either."""
+
+
 class Unknown(ConnectionProblem):
     """The request may have reached the API server, its outcome is not known."""
 
@@ -159,13 +163,17 @@ class Connection:
 
         Raises:
             NotSent: no connection could be made.
+            Unsendable: the body cannot be put into JSON.
             Unknown: no answer came.
         """
         headers = self._authorization() | {"Accept": accept}
         data = None
         if body is not None:
             headers["Content-Type"] = content_type
-            data = orjson.dumps(body)
+            try:
+                data = orjson.dumps(body)
+            except TypeError as error:
+                raise Unsendable(f"{method} {path}: {error}") from error
         sent = clock.monotonic()
         try:
             async with self._open().request(

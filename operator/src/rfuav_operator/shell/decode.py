@@ -4,22 +4,25 @@ Bytes of the reflector's watches come in and are decoded partially (msgspec read
 our own kinds come in as the plain dicts that kopf hands over. `core.model` values go out.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+import orjson
 from msgspec import Struct
 
 from rfuav_crds import unsupported
-from rfuav_crds.bounds import bounded
+from rfuav_crds.bounds import EARLIEST, bounded, clean
 from rfuav_crds.quantity import parse_quantity
 from rfuav_operator.core import bounds, gpus, packing, podspec, quantity, ranges, volumes
 from rfuav_operator.core.model import (
     TOPOLOGY,
+    Assignment,
     Beside,
     Claim,
     Job,
@@ -31,6 +34,7 @@ from rfuav_operator.core.model import (
     Node,
     NodeName,
     NodeTerm,
+    Phase,
     Pod,
     PodPhase,
     Pool,
@@ -59,12 +63,15 @@ GROUP = "rfuav.io"
 _KINDS = frozenset(kind.value for kind in Kind)
 _USUAL_WAITS = frozenset({None, "", "ContainerCreating", "PodInitializing"})  # said of every container before it starts
 _MAX_BESIDE = 8  # other containers that are told about
+_STEP = re.compile(r"[.](\w+)")  # of the path in an error of msgspec
+_LEFT_OUT = 16  # fields of one object
+_WORDS = 300  # characters
 _DIGITS = 9  # of a number in a label; no count of GPUs or of their MiB has more
 _POD_PHASES = frozenset(phase.value for phase in PodPhase)
 
 
 class DecodeError(ValueError):
-    """An object that this operator cannot read; the message names the object and the field."""
+    """An object of which not even the name can be read."""
 
 
 class _Wire(Struct, rename="camel", frozen=True):
@@ -236,6 +243,53 @@ class PriorityClassObject(_Wire, frozen=True):
     value: int = 0
 
 
+R = TypeVar("R")
+
+
+@cache
+def _decoder(kind: type[R]) -> msgspec.json.Decoder[R]:
+    return msgspec.json.Decoder(kind)
+
+
+def leniently(data: bytes | msgspec.Raw, kind: type[R]) -> tuple[R, str]:
+    """The object without the fields that cannot be read, and why they cannot; empty: all was read.
+
+    Raises:
+        DecodeError: what is left says too little: no name, UID or version.
+    """
+    decoder = _decoder(kind)  # type: ignore[arg-type]  # a type is hashable
+    try:
+        return decoder.decode(data), ""
+    except (ValueError, RecursionError) as error:
+        why = words(error)
+    try:
+        body = orjson.loads(bytes(data))
+        for _ in range(_LEFT_OUT):
+            try:
+                return decoder.decode(orjson.dumps(body)), why
+            except msgspec.ValidationError as error:
+                body = _without(body, _STEP.findall(str(error).rpartition(" - at `$")[2])[:2])
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DecodeError(words(error)) from error
+    raise DecodeError(why)
+
+
+def _without(body: Any, path: list[str]) -> Any:
+    """The object without the field, or part of a field, that is at fault."""
+    if not path or not isinstance(body, dict) or path[0] not in body:
+        raise DecodeError("it says too little")
+    section = body[path[0]]
+    rest = {key: value for key, value in body.items() if key != path[0]}
+    if len(path) > 1 and isinstance(section, dict) and path[1] in section:
+        rest[path[0]] = {key: value for key, value in section.items() if key != path[1]}
+    return rest
+
+
+def words(error: BaseException) -> str:
+    """What an error says, for people."""
+    return clean(str(error) or type(error).__name__)[:_WORDS]
+
+
 def version(meta: Meta | Mapping[str, Any]) -> int:
     """The resourceVersion as a number."""
     return int(meta.resource_version if isinstance(meta, Meta) else meta["resourceVersion"])
@@ -260,8 +314,13 @@ def _amount(quantity: str) -> Decimal:
     return amount
 
 
-def pod(read: PodObject) -> Pod:
-    """A pod, ours or foreign."""
+def pod(read: PodObject, unreadable: str = "") -> Pod:
+    """A pod, ours or foreign.
+
+    Args:
+        read: the pod.
+        unreadable: why something of it was left out.
+    """
     meta, spec, status = read.metadata, read.spec, read.status
     labels = meta.labels or {}
     conditions = {c.type: c for c in status.conditions or ()}
@@ -271,8 +330,13 @@ def pod(read: PodObject) -> Pod:
     trainer = next((c for c in status.container_statuses or () if c.name == CONTAINER), _ContainerStatus())
     state = trainer.state
     waiting, running, ended = state.waiting or _Waiting(), state.running or _Running(), state.terminated
-    requests = _Requests(spec, status)
     job_uid = _job_of(meta)
+    asked = _Requests(spec, status)
+    try:
+        gpu_slots, cpu, memory = asked.total(GPU, whole), asked.total("cpu", milli), asked.total("memory", whole)
+    except ValueError as error:
+        gpu_slots = cpu = memory = 0
+        unreadable = unreadable or words(error)
     return Pod(
         namespace=meta.namespace,
         name=meta.name,
@@ -307,12 +371,13 @@ def pod(read: PodObject) -> Pod:
         termination_message=(ended.message or "") if ended else "",
         accompanied=job_uid is not None and _accompanied(spec, status),
         beside=() if job_uid is None else tuple(_beside(spec, status))[:_MAX_BESIDE],
-        gpus=requests.total(GPU, whole),
-        cpu_milli=requests.total("cpu", milli),
-        memory_bytes=requests.total("memory", whole),
+        gpus=gpu_slots,
+        cpu_milli=cpu,
+        memory_bytes=memory,
         claims=tuple(
             sorted({v.persistent_volume_claim.claim_name for v in spec.volumes or () if v.persistent_volume_claim})
         ),
+        unreadable=unreadable,
     )
 
 
@@ -449,23 +514,44 @@ def _at(instant: datetime | None) -> datetime | None:
 
 
 def _instant(meta: Meta) -> datetime:
-    if meta.creation_timestamp is None:
-        raise DecodeError(f"{meta.namespace}/{meta.name} has no creationTimestamp")
-    return bounded(meta.creation_timestamp)
+    return EARLIEST if meta.creation_timestamp is None else bounded(meta.creation_timestamp)
 
 
-def node(read: NodeObject) -> Node:
-    """A node with its GPUs; resources that this operator does not hand out are told in `gpu_problem`."""
+def node(read: NodeObject, unreadable: str = "") -> Node:
+    """A node with its GPUs; resources that this operator does not hand out are told in `gpu_problem`.
+
+    One of which something cannot be read stays known, and offers nothing.
+    """
+    try:
+        if not unreadable:
+            return _node(read)
+    except ValueError as error:
+        unreadable = words(error)
+    return Node(
+        name=NodeName(read.metadata.name),
+        labels=read.metadata.labels or {},
+        ready=_is_ready(read),
+        unschedulable=read.spec.unschedulable,
+        taints=read.spec.taints or (),
+        pods=0,
+        unreadable=unreadable,
+    )
+
+
+def _is_ready(read: NodeObject) -> bool:
+    return any(c.type == "Ready" and c.status == "True" for c in read.status.conditions or ())
+
+
+def _node(read: NodeObject) -> Node:
     labels = read.metadata.labels or {}
     room = read.status.allocatable or {}
     slots = whole(room.get(GPU, "0"))
     capacity = max(slots, whole((read.status.capacity or {}).get(GPU, "0")))
     found = gpus.by_labels(labels, slots=slots, capacity=capacity)
-    ready = next((c.status for c in read.status.conditions or () if c.type == "Ready"), "Unknown")
     return Node(
         name=NodeName(read.metadata.name),
         labels=labels,
-        ready=ready == "True",
+        ready=_is_ready(read),
         unschedulable=read.spec.unschedulable,
         taints=read.spec.taints or (),
         gpu_capacity=capacity,
@@ -494,43 +580,40 @@ def _gpu_problem(room: Mapping[str, str]) -> str:
     return ""
 
 
-def namespace(read: Bare) -> Namespace:
+def namespace(read: Bare, unreadable: str = "") -> Namespace:
     """A Namespace."""
-    return Namespace(name=read.metadata.name, labels=read.metadata.labels or {})
+    return Namespace(name=read.metadata.name, labels=read.metadata.labels or {}, unreadable=unreadable)
 
 
-def priority_class(read: PriorityClassObject) -> PriorityClass:
+def priority_class(read: PriorityClassObject, unreadable: str = "") -> PriorityClass:
     """A PriorityClass."""
-    return PriorityClass(name=read.metadata.name, value=read.value)
+    return PriorityClass(name=read.metadata.name, value=read.value, unreadable=unreadable)
 
 
 def job(kind: Kind, body: Mapping[str, Any], known: JobStatus | None = None) -> Job:
-    """A TrainingJob or InferenceJob. A spec that cannot be read becomes a problem of the job, not an error.
+    """A TrainingJob or InferenceJob. What cannot be read of its spec is a problem of the job; else it is set aside.
 
     Args:
         kind: which of the two.
         body: as the API server shows it.
         known: the status that was just written; it is kept where it is what is stored now, which may be less.
+
+    Raises:
+        DecodeError: not even its name, UID and version can be read.
     """
-    meta = msgspec.convert(body["metadata"], Meta)
-    spec = body.get("spec") or {}
-    problems = tuple(unsupported(spec, kind.value))
-    try:
-        decoded = msgspec.convert(spec, JobSpec)
-        problems = (*problems, *podspec.too_long(spec))
-    except msgspec.ValidationError as error:
-        decoded, problems = _flags_of(spec), (f"spec cannot be read: {error}", *problems)
-    written = body.get("status") or {}
-    fits = bounds.stored(written)
-    try:
-        if (plain := packing.unpack(fits)) is not fits:
-            plain = bounds.stored(plain)
-        status = msgspec.convert(plain, JobStatus)
-        if known is not None and plain is not fits and packing.pack(known) == written:
-            status = known
-        ranges.parse(status.shards.completed if status.shards else "")
-    except ValueError as error:
-        raise DecodeError(f"status of {kind} {meta.namespace}/{meta.name} cannot be read: {error}") from error
+    meta, unreadable = _meta(body)
+    spec, problem = _spec(body)
+    decoded, problems = _flags_of(spec), [problem]
+    if not problem:
+        try:
+            problems = unsupported(spec, kind.value)
+            decoded = msgspec.convert(spec, JobSpec)
+            bounds.check_spec(spec, kind)
+            orjson.dumps(spec)  # the pod gets it so
+            problems += podspec.too_long(spec)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            decoded, problems = _flags_of(spec), [f"spec cannot be read: {words(error)}"]
+    status, stored, lost = _status(body.get("status"), known)
     return Job(
         kind=kind,
         namespace=meta.namespace,
@@ -543,44 +626,103 @@ def job(kind: Kind, body: Mapping[str, Any], known: JobStatus | None = None) -> 
         spec=decoded,
         raw_spec=spec,
         status=status,
-        stored=None if plain is written else written,
-        problems=problems,
+        stored=stored,
+        problems=tuple(problems),
         claims=volumes.named_in(spec),
+        set_aside=unreadable or lost,
     )
+
+
+def _meta(body: Mapping[str, Any]) -> tuple[Meta, str]:
+    try:
+        return msgspec.convert(body["metadata"], Meta), ""
+    except (ValueError, LookupError):
+        try:
+            read, why = leniently(orjson.dumps({"metadata": body.get("metadata")}), Bare)
+        except TypeError as error:
+            raise DecodeError(words(error)) from error
+    return read.metadata, why
+
+
+def _spec(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """The spec, and why it is none."""
+    spec = body.get("spec") or {}
+    return (spec, "") if isinstance(spec, Mapping) else ({}, "spec cannot be read: it is no object")
+
+
+def _status(written: Any, known: JobStatus | None) -> tuple[JobStatus, Mapping[str, Any] | None, str]:
+    """A job's status, what is stored where that is written otherwise, and why not all of it can be read.
+
+    Of one that cannot be read, what can be is kept: the room that is recorded in it is held.
+    """
+    written = written or {}
+    plain = fits = bounds.stored(written)
+    try:
+        if (plain := packing.unpack(fits)) is not fits:
+            plain = bounds.stored(plain)
+        status = msgspec.convert(plain, JobStatus)
+        if known is not None and plain is not fits and packing.pack(known) == written:
+            status = known
+        ranges.parse(status.shards.completed if status.shards else "")
+    except (ValueError, RecursionError, AttributeError) as error:
+        return _readable(plain), None, f"status cannot be read: {words(error)}"
+    return status, None if plain is written else written, ""
+
+
+def _readable(written: Any) -> JobStatus:
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(JobStatus) if isinstance(written, Mapping) else ():
+        value = written.get(field.encode_name)
+        if field.name == "assignments" and isinstance(value, list):
+            found[field.name] = tuple(a for one in value for a in _converted(one, Assignment))
+        elif value is not None and field.name != "shards":
+            found.update((field.name, read) for read in _converted(value, field.type))
+    if found.get("assignments"):
+        found.setdefault("phase", Phase.ADMITTED)  # it holds their room
+    return JobStatus(**found)
+
+
+def _converted(value: Any, kind: Any) -> list[Any]:
+    """The value in a list; nothing if it cannot be read."""
+    try:
+        return [msgspec.convert(value, kind)]
+    except ValueError:
+        return []
 
 
 def _flags_of(spec: Mapping[str, Any]) -> JobSpec:
     """What a job whose spec cannot be read still obeys."""
-    return JobSpec(suspend=spec.get("suspend") is True, cancel=spec.get("cancel") is True)
+    named = str(spec.get("pool") or "default")
+    return JobSpec(pool=named, suspend=spec.get("suspend") is True, cancel=spec.get("cancel") is True)
 
 
 def pool(body: Mapping[str, Any]) -> Pool:
-    """A GPUPool."""
-    meta = msgspec.convert(body["metadata"], Meta)
-    spec = body.get("spec") or {}
-    problems = tuple(unsupported(spec, "GPUPool"))
-    try:
-        decoded = msgspec.convert(spec, PoolSpec)
-        _check_numbers(decoded)
-    except ValueError as error:
-        decoded, problems = _nodes_of(spec), (f"spec cannot be read: {error}", *problems)
+    """A GPUPool. One whose spec cannot be read admits nothing: a limit that is not understood is not ignored.
+
+    Raises:
+        DecodeError: not even its name, UID and version can be read.
+    """
+    meta, _ = _meta(body)
+    spec, problem = _spec(body)
+    decoded, problems = _nodes_of(spec), [problem]
+    if not problem:
+        try:
+            problems = unsupported(spec, "GPUPool")
+            decoded = msgspec.convert(spec, PoolSpec)
+            bounds.check_pool(spec)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            problem = f"spec cannot be read: {words(error)}"
+            decoded, problems = _nodes_of(spec), [problem]
     return Pool(
         name=meta.name,
         uid=Uid(meta.uid),
         resource_version=meta.resource_version,
         generation=meta.generation,
         spec=decoded,
-        status=body.get("status") or {},
-        problems=problems,
+        status=_object(body.get("status")),
+        problems=tuple(problems),
+        unreadable=problem,
     )
-
-
-def _check_numbers(spec: PoolSpec) -> None:
-    for tier in spec.per_gpu:
-        quantity.whole(tier.min_memory)
-    sharing = spec.gpu_sharing
-    if sharing is not None and (sharing.replicas < 1 or quantity.whole(sharing.memory) < 1):
-        raise ValueError("gpuSharing: write replicas of at least 1 and the memory of one GPU, as in 24Gi")
 
 
 def _nodes_of(spec: Mapping[str, Any]) -> PoolSpec:
@@ -593,20 +735,33 @@ def _nodes_of(spec: Mapping[str, Any]) -> PoolSpec:
 
 
 def quota(body: Mapping[str, Any]) -> Quota:
-    """A GPUQuota. One that cannot be read holds its namespace: a limit that is not understood is not ignored."""
-    meta = msgspec.convert(body["metadata"], Meta)
-    try:
-        decoded = msgspec.convert(body.get("spec") or {}, QuotaSpec)
-    except msgspec.ValidationError:
-        decoded = QuotaSpec(stop_policy="Hold")
+    """A GPUQuota. One that cannot be read holds its namespace: a limit that is not understood is not ignored.
+
+    Raises:
+        DecodeError: not even its name, UID and version can be read.
+    """
+    meta, _ = _meta(body)
+    spec, problem = _spec(body)
+    decoded = QuotaSpec(stop_policy="Hold")
+    if not problem:
+        try:
+            decoded = msgspec.convert(spec, QuotaSpec)
+            bounds.check_quota(spec)
+        except ValueError as error:
+            problem, decoded = f"spec cannot be read: {words(error)}", QuotaSpec(stop_policy="Hold")
     return Quota(
         namespace=meta.namespace,
         uid=Uid(meta.uid),
         resource_version=meta.resource_version,
         generation=meta.generation,
         spec=decoded,
-        status=body.get("status") or {},
+        status=_object(body.get("status")),
+        unreadable=problem,
     )
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 class _ResourceQuotaSpec(_Wire, frozen=True):
@@ -628,16 +783,18 @@ class ResourceQuotaObject(_Wire, frozen=True):
     status: _ResourceQuotaStatus = _ResourceQuotaStatus()
 
 
-def resource_quota(read: ResourceQuotaObject) -> ResourceQuota:
+def resource_quota(read: ResourceQuotaObject, unreadable: str = "") -> ResourceQuota:
     """A ResourceQuota, with what admission honours of it; one with scopes is left to the API server."""
     scoped = bool(read.spec.scopes) or read.spec.scope_selector is not None
-    wanted, known = _amounts(read.spec.hard), _amounts(read.status.hard)  # the same, but for a moment
-    hard = {} if scoped else {key: min(wanted.get(key, most), most) for key, most in (wanted | known).items()}
+    try:
+        wanted, known = _amounts(read.spec.hard), _amounts(read.status.hard)  # the same, but for a moment
+        hard = {} if scoped else {key: min(wanted.get(key, most), most) for key, most in (wanted | known).items()}
+        used = {key: amount for key, amount in _amounts(read.status.used).items() if key in hard}
+    except ValueError as error:
+        hard = used = {}
+        unreadable = unreadable or words(error)
     return ResourceQuota(
-        namespace=read.metadata.namespace,
-        name=read.metadata.name,
-        hard=hard,
-        used={key: amount for key, amount in _amounts(read.status.used).items() if key in hard},
+        namespace=read.metadata.namespace, name=read.metadata.name, hard=hard, used=used, unreadable=unreadable
     )
 
 
@@ -659,7 +816,7 @@ class ClaimObject(_Wire, frozen=True):
     status: _ClaimStatus = _ClaimStatus()
 
 
-def claim(read: ClaimObject) -> Claim:
+def claim(read: ClaimObject, unreadable: str = "") -> Claim:
     """A PersistentVolumeClaim. Its modes are those of the volume that it is bound to, else those that it asks for."""
     asked = read.spec.access_modes or ()
     modes = asked if "ReadWriteOncePod" in asked else read.status.access_modes or asked
@@ -670,6 +827,7 @@ def claim(read: ClaimObject) -> Claim:
         phase=read.status.phase,
         modes=frozenset(modes),
         deleting=read.metadata.deletion_timestamp is not None,
+        unreadable=unreadable,
     )
 
 
@@ -692,7 +850,7 @@ class VolumeObject(_Wire, frozen=True):
     spec: _VolumeSpec = _VolumeSpec()
 
 
-def volume(read: VolumeObject) -> Volume:
+def volume(read: VolumeObject, unreadable: str = "") -> Volume:
     """A PersistentVolume, with its node affinity and its zone labels: `a__b` means either."""
     labels, affinity = read.metadata.labels or {}, read.spec.node_affinity
     required = affinity.required if affinity is not None else None
@@ -701,6 +859,7 @@ def volume(read: VolumeObject) -> Volume:
         name=read.metadata.name,
         terms=None if required is None else required.node_selector_terms,
         zones=tuple((key, frozenset(value.split("__"))) for key, value in zones.items() if value),
+        unreadable=unreadable,
     )
 
 

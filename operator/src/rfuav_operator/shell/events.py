@@ -79,7 +79,10 @@ class Events:
             await self._waiting.wait()
             self._waiting.clear()
             while self._queue:
-                await self._write(*self._queue.popleft())
+                try:
+                    await self._write(*self._queue.popleft())
+                except Exception:  # losing one harms nothing
+                    log.exception("event not written")
 
     def _may(self, uid: str, now: float) -> bool:
         tokens, then = self._allowed.pop(uid, (BURST, now))

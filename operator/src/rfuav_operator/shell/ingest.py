@@ -1,71 +1,113 @@
 """API objects into ClusterState: watch events of our kinds, lists, and the answers to writes all take this way in."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-import msgspec
+import orjson
 import structlog
+from msgspec.structs import replace
 
 from rfuav_operator.core.model import Job, JobStatus, Kind
 from rfuav_operator.shell import decode
-from rfuav_operator.shell.paths import POOL
+from rfuav_operator.shell.paths import POOL, QUOTA
 from rfuav_operator.shell.state import ClusterState
 
 log = structlog.get_logger()
 
 
-def job(state: ClusterState, kind: Kind, body: Mapping[str, Any], known: JobStatus | None = None) -> Job | None:
-    """Take in a job as read, perhaps after writing the status `known`.
+def job(state: ClusterState, kind: Kind, body: Mapping[str, Any], written: JobStatus | None = None) -> Job | None:
+    """Take in a job as read, perhaps after writing a status.
 
-    None when it cannot be read: it is left alone, and the log says why.
+    None when not even its name can be read: the log says why.
     """
-    try:
-        read = decode.job(kind, body, known)
-    except (decode.DecodeError, msgspec.ValidationError) as error:
-        log.warning("job cannot be read", kind=kind, name=_name(body), error=str(error))
-        return None
-    state.jobs.put((kind, read.namespace, read.name), decode.version(body["metadata"]), read)
-    return read
+    with _apart(kind, body):
+        read = decode.job(kind, body, written)
+        known = state.read_job(read.uid)
+        if read.set_aside and known is not None and not read.status.assignments:
+            read = replace(read, status=_with_room(read.status, known.status))
+        if state.jobs.put((kind, read.namespace, read.name), int(read.resource_version), read):
+            _say(kind, body, read.set_aside)
+        return read
+    return None
 
 
 def job_gone(state: ClusterState, kind: Kind, body: Mapping[str, Any]) -> None:
     """Take in that a job was deleted."""
-    meta = body["metadata"]
-    state.jobs.remove((kind, meta["namespace"], meta["name"]), decode.version(meta))
+    with _apart(kind, body):
+        meta = body["metadata"]
+        state.jobs.remove((kind, meta["namespace"], meta["name"]), decode.version(meta))
 
 
 def pool(state: ClusterState, body: Mapping[str, Any]) -> None:
     """Take in a GPUPool as read."""
-    try:
+    with _apart(POOL, body):
         read = decode.pool(body)
-    except msgspec.ValidationError as error:
-        log.warning("pool cannot be read", kind=POOL, name=_name(body), error=str(error))
-        return
-    state.pools.put(read.name, decode.version(body["metadata"]), read)
+        held = state.pools.get(read.name)
+        if read.unreadable and held is not None and held.uid == read.uid:  # its nodes and limits stay what they were
+            stop = "Hold" if held.spec.stop_policy == "None" else held.spec.stop_policy
+            read = replace(read, spec=replace(held.spec, stop_policy=stop))
+        if state.pools.put(read.name, int(read.resource_version), read):
+            _say(POOL, body, read.unreadable)
 
 
 def pool_gone(state: ClusterState, body: Mapping[str, Any]) -> None:
     """Take in that a GPUPool was deleted."""
-    state.pools.remove(body["metadata"]["name"], decode.version(body["metadata"]))
+    with _apart(POOL, body):
+        state.pools.remove(body["metadata"]["name"], decode.version(body["metadata"]))
 
 
 def pod(state: ClusterState, body: Mapping[str, Any]) -> None:
     """Take in a pod as a write's answer shows it."""
-    read = msgspec.convert(body, decode.PodObject)
-    state.pods.put((read.metadata.namespace, read.metadata.name), decode.version(read.metadata), decode.pod(read))
+    with _apart("Pod", body):
+        read, why = decode.leniently(orjson.dumps(body), decode.PodObject)
+        key = read.metadata.namespace, read.metadata.name
+        state.pods.put(key, decode.version(read.metadata), decode.pod(read, why))
 
 
 def quota(state: ClusterState, body: Mapping[str, Any]) -> None:
     """Take in a GPUQuota as read."""
-    read = decode.quota(body)
-    state.quotas.put(read.namespace, decode.version(body["metadata"]), read)
+    with _apart(QUOTA, body):
+        read = decode.quota(body)
+        held = state.quotas.get(read.namespace)
+        if read.unreadable and held is not None and held.uid == read.uid:  # what it keeps for its own stays kept
+            read = replace(read, spec=replace(held.spec, stop_policy="Hold"))
+        if state.quotas.put(read.namespace, int(read.resource_version), read):
+            _say(QUOTA, body, read.unreadable)
 
 
 def quota_gone(state: ClusterState, body: Mapping[str, Any]) -> None:
     """Take in that a GPUQuota was deleted."""
-    state.quotas.remove(body["metadata"]["namespace"], decode.version(body["metadata"]))
+    with _apart(QUOTA, body):
+        state.quotas.remove(body["metadata"]["namespace"], decode.version(body["metadata"]))
 
 
-def _name(body: Mapping[str, Any]) -> str:
-    meta = body.get("metadata") or {}
-    return f"{meta.get('namespace', '')}/{meta.get('name', '')}"
+def _with_room(read: JobStatus, known: JobStatus) -> JobStatus:
+    """A status of which little can be read, holding the room that was recorded before."""
+    if not known.assignments:
+        return read
+    return replace(read, phase=read.phase or known.phase, assignments=known.assignments)
+
+
+@contextmanager
+def _apart(kind: str, body: Any) -> Iterator[None]:
+    """Whatever fails for this object is its own: the log has it, and the others come in as ever."""
+    try:
+        yield
+    except decode.DecodeError as error:
+        log.warning("object cannot be read", kind=kind, name=_name(body), error=str(error))
+    except Exception:
+        log.exception("object not taken in", kind=kind, name=_name(body))
+
+
+def _say(kind: str, body: Any, why: str) -> None:
+    if why:
+        log.warning("object set aside", kind=kind, name=_name(body), error=why)
+
+
+def _name(body: Any) -> str:
+    try:
+        meta = body["metadata"]
+        return f"{meta.get('namespace', '')}/{meta.get('name', '')}"
+    except (LookupError, TypeError, AttributeError):
+        return "?"

@@ -33,6 +33,7 @@ REASONS = {
     413: "RequestEntityTooLarge",
     422: "Invalid",
     429: "TooManyRequests",
+    500: "InternalError",
     503: "ServiceUnavailable",
 }
 WAIT = {429: "1", 503: "2"}  # Retry-After, seconds
@@ -124,6 +125,9 @@ class Intake:
             body = await self._take(request)
         except Refused as refused:
             return _answer(refused.code, str(refused))
+        except Exception:  # whatever is in it, it is this report's alone
+            log.exception("report not taken", path=request.path)
+            return _answer(500, "the operator failed on this report")
         metrics.reports.labels("200").inc()
         return web.Response(body=body, content_type="application/json")
 
@@ -139,7 +143,7 @@ class Intake:
             raise Refused(413, f"a report may have at most {LARGEST} bytes") from error
         try:
             parts = parse_trainer_status(orjson.loads(body))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Refused(422, str(error)) from error
         # Looked up again: another report of the pod may have come while this body was read.
         pace = self._pace.get(pod.uid, pace)
@@ -170,7 +174,7 @@ class Intake:
     async def _sender(self, request: web.Request) -> tuple[Pod, Job]:
         """The live pod that sent the request, and its job, which is the one in the path."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        if scheme.lower() != "bearer" or not token or not token.isascii():
             raise Refused(401, "send the pod's token: Authorization: Bearer TOKEN")
         try:
             sender = await self._tokens.sender(token.strip())

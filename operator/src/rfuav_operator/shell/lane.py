@@ -46,6 +46,7 @@ class Lane:
         self.ready: deque[Action] = deque()  # effects whose record is written
         self.running = False
         self.released = False  # the budget lets the status go
+        self.faults = 0  # times in a row that its work raised
         self.written_at = float("-inf")  # monotonic seconds of the last status write
         self.waiting_since = 0.0
         self.failed_writes = 0  # status writes in a row without an answer

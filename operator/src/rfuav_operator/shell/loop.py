@@ -3,13 +3,24 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
 
 import structlog
 
-from rfuav_operator.core.decide import Scheduler
-from rfuav_operator.core.model import Action, CreatePod, PatchLimitsStatus, PatchStatus, Pod, Report, Uid
+from rfuav_operator.core.decide import Fault, Scheduler
+from rfuav_operator.core.model import (
+    Action,
+    CreatePod,
+    Job,
+    PatchLimitsStatus,
+    PatchStatus,
+    Pod,
+    Pool,
+    Quota,
+    Report,
+    Uid,
+)
 from rfuav_operator.shell import clock, metrics
 from rfuav_operator.shell.state import ClusterState
 from rfuav_operator.shell.writer import Writer
@@ -17,6 +28,7 @@ from rfuav_operator.shell.writer import Writer
 log = structlog.get_logger()
 
 COALESCE = 0.01  # seconds: events that belong together arrive together
+TURN_AGAIN = timedelta(seconds=5)  # after a turn that failed
 HEARTBEAT = 10.0  # seconds between two turns when nothing happens
 HANDOFF_LIMIT = 60.0  # seconds after which room was not waited for
 
@@ -93,14 +105,38 @@ class Loop:
         dirt = self._state.take_dirt()
         reports = self._take_reports(dirt.jobs)
         began = time.perf_counter()
-        decided = self._scheduler.turn(self._state.snapshot(), dirt, reports=reports, now=now)
+        try:
+            decided = self._scheduler.turn(self._state.snapshot(), dirt, reports=reports, now=now)
+        except Exception:  # no job's own fault: those are set aside inside
+            log.exception("turn failed")
+            self._scheduler = Scheduler()
+            self._state.touch_all()
+            self._dirty.clear()
+            self._wake_at = now + TURN_AGAIN
+            return
         metrics.turns.observe(time.perf_counter() - began)
         self._wake_at = decided.wake_at
+        for fault in decided.faults:
+            self._say(fault)
         for action in decided.actions:
             self._hold(action)
             metrics.actions.labels(type(action).__name__).inc()
         self._writer.submit(decided.actions)
         self._beat()
+
+    def set_aside(self) -> Iterator[str]:
+        """The kind of each job whose handling failed."""
+        jobs = (self._state.job(uid) for uid in self._scheduler.aside)
+        return (job.kind.value for job in jobs if job is not None)
+
+    def _say(self, fault: Fault) -> None:
+        match fault.of:
+            case Job(kind=kind, namespace=namespace, name=name):
+                log.error("job set aside", kind=kind, job=f"{namespace}/{name}", exc_info=fault.error)
+            case Pool(name=name) | Quota(namespace=name):
+                log.error("status of limits not made", name=name, exc_info=fault.error)
+            case None:
+                log.error("plan failed: nobody is admitted until it succeeds", exc_info=fault.error)
 
     def _hold(self, action: Action) -> None:
         """From the moment it is planned, room is taken."""

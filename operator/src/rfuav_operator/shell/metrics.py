@@ -46,11 +46,18 @@ class Gauges:
     Args:
         jobs: (kind, phase) of every job.
         leading: whether this process is the leader.
+        set_aside: the kind of every object that could not be read or handled.
     """
 
-    def __init__(self, jobs: Callable[[], Iterable[tuple[str, str]]], leading: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        jobs: Callable[[], Iterable[tuple[str, str]]],
+        leading: Callable[[], bool],
+        set_aside: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
         self._jobs = jobs
         self._leading = leading
+        self._set_aside = set_aside
 
     def collect(self) -> Iterator[Any]:
         """The metric families, for the registry."""
@@ -58,4 +65,10 @@ class Gauges:
         for labels, count in Count(self._jobs()).items():
             jobs.add_metric(list(labels), count)
         yield jobs
+        aside = GaugeMetricFamily(
+            "rfuav_objects_set_aside", "Objects that could not be read or handled", labels=["resource"]
+        )
+        for kind, count in Count(self._set_aside()).items():
+            aside.add_metric([kind], count)
+        yield aside
         yield GaugeMetricFamily("rfuav_leader", "Whether this process is the leader", value=float(self._leading()))

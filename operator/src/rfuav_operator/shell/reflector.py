@@ -1,13 +1,14 @@
 """List-and-watch of one resource into a Cache: pods, nodes and priority classes, whose events are too many for kopf.
 
 A list is read in pages and diffed against what is held; the watch goes on from its resourceVersion, with bookmarks. Too
-old a version (410), errors inside the stream, refusals and silence all end in a new try, spaced by a back-off.
+old a version (410), errors inside the stream, refusals and silence all end in a new try, spaced by a back-off. Objects
+are decoded one by one: of one that cannot be read, its value says so, and the others come in as ever.
 """
 
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Hashable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import aiohttp
 import msgspec
@@ -15,7 +16,7 @@ import structlog
 
 from rfuav_operator.shell.cache import Cache
 from rfuav_operator.shell.connection import Connection, NotSent
-from rfuav_operator.shell.decode import Meta, version
+from rfuav_operator.shell.decode import DecodeError, Meta, leniently, version, words
 
 log = structlog.get_logger()
 
@@ -24,6 +25,7 @@ WATCH_SECONDS = 300
 FIRST_BACKOFF, LAST_BACKOFF = 0.2, 30.0  # seconds
 REFRESH_RETRY = 1.0  # seconds
 HTTP_OK, HTTP_GONE = 200, 410
+_SHOWN = 200  # bytes of an object that cannot be read
 
 
 class _HasMeta(Protocol):
@@ -31,14 +33,24 @@ class _HasMeta(Protocol):
     def metadata(self) -> Meta: ...
 
 
+class _MayBeUnreadable(Protocol):
+    @property
+    def unreadable(self) -> str: ...
+
+
 K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
+V = TypeVar("V", bound=_MayBeUnreadable)
 R = TypeVar("R", bound=_HasMeta)
 
 
 class _ListMeta(msgspec.Struct, rename="camel"):
     resource_version: str = ""
     continue_: str = msgspec.field(default="", name="continue")
+
+
+class _List(msgspec.Struct):
+    metadata: _ListMeta
+    items: list[msgspec.Raw] | None = None  # an empty list may arrive as null
 
 
 class _Event(msgspec.Struct):
@@ -81,7 +93,7 @@ class Reflector(Generic[K, V, R]):
     Args:
         read: the partial struct of one object.
         key: its key in the cache.
-        value: the core's value for it.
+        value: the core's value for it; the second argument says why something of the object was left out.
     """
 
     def __init__(
@@ -92,7 +104,7 @@ class Reflector(Generic[K, V, R]):
         *,
         read: type[R],
         key: Callable[[R], K],
-        value: Callable[[R], V],
+        value: Callable[[R, str], V],
         idle_seconds: float = WATCH_SECONDS + 30,
     ) -> None:
         self._connection = connection
@@ -101,8 +113,8 @@ class Reflector(Generic[K, V, R]):
         self._key = key
         self._value = value
         self._idle = idle_seconds
-        self._decoder = msgspec.json.Decoder(read)
-        self._list_decoder = msgspec.json.Decoder(_list_of(read))
+        self._kind = read
+        self._list_decoder = msgspec.json.Decoder(_List)
         self._event_decoder = msgspec.json.Decoder(_Event)
         self._version = ""
         self.synced = asyncio.Event()
@@ -125,8 +137,12 @@ class Reflector(Generic[K, V, R]):
                 wait = getattr(error, "retry_after", None) or backoff * random.uniform(0.5, 1.5)  # noqa: S311  jitter
                 backoff = min(backoff * 2, LAST_BACKOFF)
                 if not away:
-                    words = str(error) or type(error).__name__
-                    log.warning("watch interrupted", path=self._path, error=words, wait=round(wait, 2))
+                    log.warning("watch interrupted", path=self._path, error=words(error), wait=round(wait, 2))
+            except Exception:
+                # Whatever is in an answer, it ends neither this watch nor the others.
+                self._version = ""
+                wait, backoff = backoff, min(backoff * 2, LAST_BACKOFF)
+                log.exception("watch failed", path=self._path, wait=round(wait, 2))
             await asyncio.sleep(wait)
 
     async def refresh(self) -> None:
@@ -140,10 +156,13 @@ class Reflector(Generic[K, V, R]):
                     log.warning("not read yet", path=self._path, error=str(error))
                 wait = getattr(error, "retry_after", None) or (FIRST_BACKOFF if away else REFRESH_RETRY)
                 await asyncio.sleep(wait)
+            except Exception:  # whatever is in an answer, the next one may be another
+                log.exception("not read yet", path=self._path)
+                await asyncio.sleep(REFRESH_RETRY)
 
     async def relist(self) -> None:
         """Read everything in pages and drop what is not there any more."""
-        items: list[R] = []
+        items: list[msgspec.Raw] = []
         after = ""
         while True:
             params = {"limit": str(PAGE)} | ({"continue": after} if after else {})
@@ -156,13 +175,15 @@ class Reflector(Generic[K, V, R]):
             if status != HTTP_OK:
                 raise Refused(f"list answered {status}: {body[:300].decode(errors='replace')}", retry_after)
             page = self._list_decoder.decode(body)
-            items += page.items or ()  # an empty list may arrive as null
+            items += page.items or ()
             after = page.metadata.continue_
             if not after:
                 break
         self._version = page.metadata.resource_version
-        entries = ((self._key(item), version(item.metadata), self._read(item)) for item in items)
-        self._cache.replace(((key, at, value) for key, at, value in entries if value is not None), int(self._version))
+        read = [self._take_in(item) for item in items]
+        listed = [one[0] for one in read if one is not None]
+        if len(listed) == len(read):  # one without a name may be any of those that are held
+            self._cache.retain(listed, int(self._version))
         self.synced.set()
 
     async def _watch(self) -> None:
@@ -193,26 +214,31 @@ class Reflector(Generic[K, V, R]):
         if event.type == "BOOKMARK":
             self._version = msgspec.json.decode(event.object, type=_Bookmark).metadata.resource_version
             return
-        item = self._decoder.decode(event.object)
-        self._version = item.metadata.resource_version
-        if event.type == "DELETED":
-            self._cache.remove(self._key(item), version(item.metadata))
-            return
-        value = self._read(item)
-        if value is not None:
-            self._cache.put(self._key(item), version(item.metadata), value)
+        read = self._take_in(event.object, deleted=event.type == "DELETED")
+        if read is not None:
+            self._version = read[1]
 
-    def _read(self, item: R) -> V | None:
-        """The value of an object; None when it makes no sense: one odd object must not stop the watch of all others."""
+    def _take_in(self, data: msgspec.Raw, *, deleted: bool = False) -> tuple[K, str] | None:
+        """Take in one object: its key and version; None if not even these can be read."""
         try:
-            return self._value(item)
-        except ValueError as error:
-            log.warning("object cannot be read", path=self._path, name=item.metadata.name, error=str(error))
+            item, why = leniently(data, self._kind)
+            key, at, value = self._key(item), version(item.metadata), self._value(item, why)
+        except (DecodeError, ValueError) as error:
+            log.warning("object cannot be read", path=self._path, data=_start_of(data), error=words(error))
             return None
+        try:
+            news = self._cache.remove(key, at) if deleted else self._cache.put(key, at, value)
+        except Exception:  # what follows from it is at fault, not the object
+            log.exception("object not taken in", path=self._path, key=key)
+            news = False
+        if news and not deleted and value.unreadable:
+            log.warning("object set aside", path=self._path, key=key, version=at, error=value.unreadable)
+        return key, item.metadata.resource_version
 
 
-def _list_of(read: type[Any]) -> type[Any]:
-    return msgspec.defstruct("List", [("metadata", _ListMeta), ("items", list[read] | None)])  # type: ignore[valid-type]  # made at run time
+def _start_of(data: msgspec.Raw) -> str:
+    """The beginning of what was sent."""
+    return bytes(data)[:_SHOWN].decode(errors="replace")
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -36,6 +36,9 @@ async def read_all(state: ClusterState, connection: Connection) -> None:
                 if not away:
                     log.warning("not read yet", resource=plural, error=str(error))
                 await asyncio.sleep(SOON if away else RETRY)
+            except Exception:  # whatever is in an answer, the next one may be another
+                log.exception("not read yet", resource=plural)
+                await asyncio.sleep(RETRY)
 
 
 async def keep_dropping(state: ClusterState, connection: Connection, every: float) -> None:
@@ -48,23 +51,31 @@ async def keep_dropping(state: ClusterState, connection: Connection, every: floa
             except ConnectionProblem as error:
                 if not await connection.reachable():
                     log.warning("not listed", resource=plural, error=str(error))
+            except Exception:  # the same
+                log.exception("not listed", resource=plural)
 
 
 async def _read(state: ClusterState, connection: Connection, plural: str, *, whole: bool) -> None:
     kind = paths.KIND_OF.get(plural)
     found: list[tuple[str, str]] = []
-    version = 0
+    complete, version = True, 0
     async for page in _pages(connection, plural, accept="" if whole else METADATA_ONLY):
         version = int(page["metadata"]["resourceVersion"])
         for item in page["items"] or ():  # an empty list arrives as null
-            meta = item["metadata"]
-            found.append((meta.get("namespace", ""), meta["name"]))
+            try:
+                found.append((item["metadata"].get("namespace", ""), item["metadata"]["name"]))
+            except (LookupError, TypeError, AttributeError):  # it may be any of those that are held
+                log.warning("object without a name", resource=plural)
+                complete = False
+                continue
             if whole and kind is not None:
                 ingest.job(state, kind, item)
             elif whole and plural == paths.POOLS:
                 ingest.pool(state, item)
             elif whole:
                 ingest.quota(state, item)
+    if not complete:
+        return
     if kind is not None:
         state.jobs.retain(((kind, *key) for key in found), version, among=_of(kind))
     elif plural == paths.POOLS:

@@ -6,7 +6,7 @@ and whether admission must be planned again. It decides nothing.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -34,6 +34,7 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.core.names import stem
 from rfuav_operator.shell.cache import Cache
+from rfuav_operator.shell.paths import POOL, QUOTA
 
 WORDS = 800  # characters kept of what the API server, or a webhook behind it, says about a refused pod
 
@@ -147,6 +148,22 @@ class ClusterState:
     def was_there(self, uid: Uid, name: str) -> bool:
         """Whether a pod that the job's status names was seen, though it may be gone."""
         return name in self._gone.get(uid, ()) or name in self._pods_of.get(uid, {})
+
+    def unreadable(self) -> Iterator[str]:
+        """The kind of each object that could not be read."""
+        for kind, cache in (
+            ("Pod", self.pods),
+            ("Node", self.nodes),
+            (POOL, self.pools),
+            (QUOTA, self.quotas),
+            ("ResourceQuota", self.resource_quotas),
+            ("PriorityClass", self.priority_classes),
+            ("Namespace", self.namespaces),
+            ("PersistentVolumeClaim", self.claims),
+            ("PersistentVolume", self.volumes),
+        ):
+            yield from (kind for value in cache.values() if value.unreadable)
+        yield from (job.kind.value for job in self._read.values() if job.set_aside)
 
     # --- what is dirty
 
@@ -510,10 +527,10 @@ class ClusterState:
             self.touch(waiting)
 
     def _priority_class_changed(self, old: PriorityClass | None, new: PriorityClass | None) -> None:
-        if new is not None:
+        if new is not None and not new.unreadable:
             self._priority_classes[new.name] = new
         elif old is not None:
-            del self._priority_classes[old.name]
+            self._priority_classes.pop(old.name, None)
         if old != new:
             self.touch_all()
 
@@ -521,14 +538,14 @@ class ClusterState:
         namespace = new or old
         if namespace is None or old == new:
             return
-        if new is not None:
+        if new is not None and not new.unreadable:
             self._namespaces[new.name] = new
         else:
-            del self._namespaces[namespace.name]
+            self._namespaces.pop(namespace.name, None)
         self.touch([uid for uid, job in self._effective.items() if job.namespace == namespace.name])
 
 
-def _room(pod: Pod) -> tuple[NodeName, Kind | None, int, int, int, tuple[str, ...]] | None:
+def _room(pod: Pod) -> tuple[NodeName, Kind | None, int, int, int, tuple[str, ...], str] | None:
     """What of a foreign pod matters to admission, first its node.
 
     A pod that our labels call a job's, left behind before it was bound, counts on the node that it is made for until
@@ -537,7 +554,7 @@ def _room(pod: Pod) -> tuple[NodeName, Kind | None, int, int, int, tuple[str, ..
     node = pod.node or (pod.wanted_node if pod.kind is not None and not pod.unschedulable else None)
     if node is None or not pod.live:
         return None
-    return node, pod.kind, pod.gpus, pod.cpu_milli, pod.memory_bytes, pod.claims
+    return node, pod.kind, pod.gpus, pod.cpu_milli, pod.memory_bytes, pod.claims, pod.unreadable
 
 
 def _is_over(job: Job) -> bool:
@@ -554,4 +571,4 @@ def _drop(index: dict[J, dict[K, Pod]], job: J, key: K) -> None:
 
 def _substance(job: Job) -> tuple[object, ...]:
     """What of a job a decision can depend on: our own write seen back changes none of it."""
-    return job.generation, job.deleting, job.problems, job.status
+    return job.generation, job.deleting, job.problems, job.set_aside, job.status

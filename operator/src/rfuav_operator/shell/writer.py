@@ -3,7 +3,8 @@
 Actions of the core come in. A failed status write drops what waited behind it, and the job is decided again on what was
 read; a pod's create keeps its room until its outcome is known. What the cluster does not let through is set aside and
 tried again, past a while of creates the job is told so; what the job does not want any more is not sent. Every answer
-enters ClusterState at once. No request reaches beyond the leader's lease.
+enters ClusterState at once. No request reaches beyond the leader's lease. A lane whose work raises waits, ever longer,
+and the others go on.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.settings import Writes
 from rfuav_operator.shell import clock, decode, ingest, metrics, paths
-from rfuav_operator.shell.connection import MERGE_PATCH, Answer, Connection, NotSent, Unknown
+from rfuav_operator.shell.connection import MERGE_PATCH, Answer, Connection, NotSent, Unknown, Unsendable
 from rfuav_operator.shell.events import Events
 from rfuav_operator.shell.lane import Lane, Status, Trouble
 from rfuav_operator.shell.patch import merge_patch
@@ -43,9 +44,11 @@ TICK = 0.05  # seconds between two looks at what the budget holds back
 FIRST_BACKOFF, LAST_BACKOFF = 0.1, 5.0  # seconds
 UNREACHED_BACKOFF = 1.0  # seconds at most while there is no connection: trying costs nobody anything
 REFUSED_BACKOFF = 5.0  # seconds before a refused status or delete is decided again
+LONGEST_WAIT = 300.0  # seconds that a lane waits whose work raised, again and again
 FORGET_AFTER = 60.0  # seconds an idle lane is kept
 LONGEST_WAIT = 30.0  # seconds for which a Retry-After is obeyed
-UNAUTHORIZED, NOT_FOUND, TIMEOUT, CONFLICT, TOO_MANY, SERVER_ERROR = 401, 404, 408, 409, 429, 500
+LONGEST_ASIDE = 300.0  # seconds that work waits which raised, again and again
+UNAUTHORIZED, NOT_FOUND, TIMEOUT, CONFLICT, INVALID, TOO_MANY, SERVER_ERROR = 401, 404, 408, 409, 422, 429, 500
 # In the place of an answer: the API server was away; it was there, and none came; the request did not get to it.
 CUT_OFF, UNKNOWN, NOT_SENT = 597, 598, 599
 ALREADY_EXISTS = "AlreadyExists"
@@ -124,6 +127,10 @@ class Writer:
             await asyncio.wait(self._running, timeout=seconds)
         return not self._running
 
+    def set_aside(self) -> int:
+        """How many lanes wait because their work raised."""
+        return sum(1 for lane in self._lanes.values() if lane.faults)
+
     # --- scheduling
 
     def _wake(self, key: str, lane: Lane) -> None:
@@ -141,7 +148,7 @@ class Writer:
 
     async def _empty(self, key: str, lane: Lane) -> None:
         while (action := lane.next()) is not None:
-            outcome = await self._carry_out(lane, action)
+            outcome = await self._apart(key, lane, action)
             if outcome.again is not None:
                 metrics.tried_again.labels(type(action).__name__).inc()
                 if self._tasks is not None:
@@ -202,6 +209,25 @@ class Writer:
         return self._limits.queue_interval_seconds if lane.slow else self._limits.progress_interval_seconds
 
     # --- one action
+
+    async def _apart(self, key: str, lane: Lane, action: Action) -> Outcome:
+        """What came of an action. Whatever it raises is this lane's alone: it is tried again, ever later."""
+        try:
+            outcome = await self._carry_out(lane, action)
+        except LeaseOver:
+            raise
+        except Exception as error:
+            lane.faults += 1
+            log.exception("lane set aside", key=key, action=type(action).__name__, faults=lane.faults)
+            wait = min(REFUSED_BACKOFF * 2.0 ** min(lane.faults - 1, 16), LONGEST_ASIDE)
+            if isinstance(action, Status):
+                await asyncio.sleep(wait)
+                return FAILED
+            if isinstance(action, CreatePod):
+                lane.trouble.add(f"{type(error).__name__}: {error}", wait)
+            return Outcome(again=wait) if lane.tried(action) else DONE
+        lane.faults = 0
+        return outcome
 
     async def _carry_out(self, lane: Lane, action: Action) -> Outcome:
         match action:
@@ -470,6 +496,9 @@ class Writer:
             except asyncio.CancelledError:
                 self.abandoned = True
                 raise
+            except Unsendable as error:
+                log.exception("cannot be sent", method=method, path=path)
+                answer = Answer(INVALID, {"reason": "Invalid", "message": f"it cannot be sent: {error}"})
             except NotSent as error:
                 answer = Answer(NOT_SENT, {"message": str(error)})
             metrics.wrote(method, _OUTCOMES.get(answer.status, str(answer.status)), clock.monotonic() - began)
