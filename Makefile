@@ -70,6 +70,10 @@ test: check  ## Everything: check, trainer, contract and end-to-end suites, one 
 simulate: venv  ## Replay one history of the simulation with its log (SEED=7), or play many fresh ones (N=5000; FIRST=n: from n on)
 	PYTHONPATH=tests $(PY) -m simulation $(if $(N),--count $(N) $(if $(FIRST),--first $(FIRST)),--seed $(or $(SEED),0))
 
+.PHONY: fuzz
+fuzz: venv  ## Feed structured garbage to everything that takes anything in (N=100000, FIRST=0)
+	PYTHONPATH=tests $(PY) -m fuzz --count $(or $(N),2000) --first $(or $(FIRST),0)
+
 bench-plan: venv  ## How long the core plans: 10,000 jobs on 1,000 nodes
 	@$(PY) -m bench.plan
 
