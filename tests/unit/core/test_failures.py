@@ -69,6 +69,11 @@ def failed(**changes):
             False,
         ),
         ({"exit_code": 255, "terminated_reason": "Unknown"}, "Unknown", False, False),
+        ({"exit_code": 137, "terminated_reason": "Error", "deleting": True}, "PodDeleted", False, False),
+        ({"exit_code": 143, "terminated_reason": "Error", "deleting": True}, "PodDeleted", False, False),
+        ({"exit_code": 137, "terminated_reason": "Error"}, "ContainerFailed", True, False),
+        ({"exit_code": 1, "terminated_reason": "Error", "deleting": True}, "ContainerFailed", True, False),
+        ({"exit_code": 137, "terminated_reason": "OOMKilled", "deleting": True}, "OutOfMemory", True, False),
         ({"exit_code": 137, "terminated_reason": "ContainerStatusUnknown"}, "ContainerStatusUnknown", False, False),
     ],
 )

@@ -20,6 +20,7 @@ OUT_OF_MEMORY = "OutOfMemory"
 REJECTED = "RejectedByCluster"
 IMAGE_PULL = "ImagePullFailed"
 NODE_LOST = "NodeLost"
+POD_DELETED = "PodDeleted"
 SCHEDULE_TIMEOUT = "ScheduleTimeout"
 UNSCHEDULABLE = "Unschedulable"
 NODE_UNAVAILABLE = "NodeUnavailable"
@@ -42,6 +43,7 @@ _TAKEN_AWAY = frozenset(
     }
 )
 _LOST_SIGHT = frozenset({"ContainerStatusUnknown", "Unknown"})  # of a kubelet or a containerd that found it dead
+_KILLED = (137, 143)  # by SIGKILL, by SIGTERM
 _NOT_BEGUN = frozenset({"StartError", "ContainerCannotRun"})
 # What a runtime says that cannot give the container its GPU, or is overloaded: another node may.
 _OF_THE_NODE = re.compile(r"nvidia-container|nvml|\bCDI\b|deadline exceeded|timed out", re.IGNORECASE)
@@ -100,6 +102,9 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
             counted=True,
             exit_code=code,
         )
+    if pod.deleting and code in _KILLED:
+        message = "somebody deleted the pod while it ran, and it did not say that it had saved a checkpoint"
+        return Verdict(reason=POD_DELETED, message=message, counted=False, exit_code=code)
     if code == INVALID_CONFIGURATION:
         return _final("InvalidConfiguration", said or "the trainer refused its configuration; its log says why", code)
     if code == INPUT_MISSING:
@@ -161,7 +166,7 @@ def vanished() -> Verdict:
 def deleted() -> Verdict:
     """A pod that was seen, and is there no more before it ran."""
     message = "somebody deleted the pod before it ran, or its node was deleted"
-    return Verdict(reason="PodDeleted", message=message, counted=False)
+    return Verdict(reason=POD_DELETED, message=message, counted=False)
 
 
 def node_lost(node: str) -> Verdict:
