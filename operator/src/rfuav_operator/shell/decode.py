@@ -414,8 +414,8 @@ def _beside(spec: _PodSpec, status: _PodStatus) -> Iterator[Beside]:
 
 def _accompanied(spec: _PodSpec, status: _PodStatus) -> bool:
     """Whether a container beside the trainer has not ended. The kubelet itself ends those that are init containers."""
-    ended = {c.name for c in status.container_statuses or () if c.state.terminated is not None}
-    return any(c.name not in ended for c in spec.containers if c.name != CONTAINER)
+    said = {c.name: c.state.terminated is not None for c in status.container_statuses or ()}
+    return not all(said.get(name) for name in {*said, *(c.name for c in spec.containers)} - {CONTAINER})
 
 
 class _Requests:
