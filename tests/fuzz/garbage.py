@@ -264,6 +264,26 @@ def namespace(odd: Odd) -> Any:
     return put_in_disorder(odd, body, _times(odd), KEPT)
 
 
+@maker
+def claim(odd: Odd) -> Any:
+    body = {
+        "metadata": metadata(odd, "models"),
+        "spec": {"accessModes": ["ReadWriteOnce"], "volumeName": "pv-trash"},
+        "status": {"phase": "Bound", "accessModes": ["ReadWriteOnce"]},
+    }
+    return put_in_disorder(odd, body, _times(odd), KEPT)
+
+
+@maker
+def volume(odd: Odd) -> Any:
+    term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["trash"]}]}
+    body = {
+        "metadata": metadata(odd, "pv-trash", labels={"topology.kubernetes.io/zone": "a__b"}),
+        "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}},
+    }
+    return put_in_disorder(odd, body, _times(odd), KEPT)
+
+
 # --- our own kinds, as other tools or versions write them
 
 

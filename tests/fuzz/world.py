@@ -86,6 +86,8 @@ class World:
                 self.state.priority_classes, decode.PriorityClassObject, decode.priority_class
             ),
             "namespace": self._reflected(self.state.namespaces, decode.Bare, decode.namespace),
+            "claim": self._reflected(self.state.claims, decode.ClaimObject, decode.claim, named=True),
+            "volume": self._reflected(self.state.volumes, decode.VolumeObject, decode.volume),
             "gpu_pool": self._pool,
             "gpu_quota": self._quota,
             "training_job": lambda body: self._job(Kind.TRAINING, body),
@@ -325,6 +327,17 @@ def _base() -> Iterator[tuple[str, Any]]:
         "resource_quota",
         {"metadata": _meta("rq", "team-b"), "status": {"hard": {"pods": "50"}, "used": {"pods": "2"}}},
     )
+    for namespace in ("team-a", "team-b", TRASH):
+        yield "volume", {"metadata": _meta(f"pv-{namespace}"), "spec": {}}
+        for name in ("models", "captures", "results"):
+            yield (
+                "claim",
+                {
+                    "metadata": _meta(name, namespace),
+                    "spec": {"accessModes": ["ReadWriteMany"], "volumeName": f"pv-{namespace}"},
+                    "status": {"phase": "Bound", "accessModes": ["ReadWriteMany"]},
+                },
+            )
     yield "training_job", _job("a1", "team-a", "main", pod_name("a1"), "m1")
     yield "inference_job", _job("i1", "team-b", "main", pod_name("i1", "0"), "m2", shards=3, parallelism=2)
     for i in range(4):
