@@ -210,7 +210,7 @@ class Audit:
         spec = self._pool_of(labels).get("spec", {})
         tiers = sorted(spec.get("perGPU") or (), key=lambda t: to_bytes(t.get("minMemory", 0)))
         reached = [t for t in tiers if to_bytes(t.get("minMemory", 0)) <= memory] or tiers[:1]
-        tier = reached[-1] if reached else {"training": 0, "inference": 0}
+        tier = {"training": 1, "inference": 1, **reached[-1]} if reached else {"training": 0, "inference": 0}
         cpu = spec.get("perNodeCPU") or {"training": 0, "inference": 0}
         return {
             "TrainingJob": physical * tier["training"],

@@ -11,6 +11,7 @@ import yaml
 from api_manifests import GOOD, changed
 from kubernetes import client
 
+from rfuav_crds.common import API_VERSION
 from rfuav_crds.crd import CRDS, Crd
 
 pytestmark = pytest.mark.contract
@@ -242,6 +243,30 @@ def test_applying_twice_changes_nothing_and_owns_no_status(kubectl, namespace: s
     finally:
         if crd.scope == "Cluster":
             kubectl("delete", crd.plural, namespace)
+
+
+LIMITS = [
+    {"apiVersion": API_VERSION, "kind": "GPUPool", "spec": {"perGPU": [{"minMemory": "22Gi", "inference": 2}, {}]}},
+    {"apiVersion": API_VERSION, "kind": "GPUPool", "spec": {"defaultQuota": {"gpus": {"borrowingLimit": 1}}}},
+    {
+        "apiVersion": API_VERSION,
+        "kind": "GPUQuota",
+        "spec": {"pools": [{"name": "a"}, {"name": "b", "gpus": {"borrowingLimit": 0}}]},
+    },
+]
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=["tiers", "default-quota", "quota"])
+@pytest.mark.parametrize("manager", ["kubectl", "argocd-controller", "kustomize-controller"])
+def test_limits_applied_by_a_client_are_taken_over_by_server_side_apply(kubectl, namespace, limits, manager) -> None:
+    """Without --force-conflicts: nothing that the API server fills in makes what is stored differ from what was applied."""
+    quota = limits["kind"] == "GPUQuota"
+    manifest = limits | {"metadata": {"name": "default" if quota else namespace}}
+    try:
+        kubectl("apply", "-n", namespace, "-f", "-", manifest=manifest)
+        kubectl("apply", "--server-side", f"--field-manager={manager}", "-n", namespace, "-f", "-", manifest=manifest)
+    finally:
+        kubectl("delete", "-n", namespace, limits["kind"], manifest["metadata"]["name"])
 
 
 def test_what_is_written_whole_is_owned_whole(jobs: client.CustomObjectsApi, namespace: str) -> None:

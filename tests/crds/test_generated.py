@@ -9,6 +9,7 @@ from pydantic import Field
 from rfuav_crds.__main__ import drift, generated, main
 from rfuav_crds.common import Spec
 from rfuav_crds.crd import CRDS, Crd, manifest
+from rfuav_crds.reference import reference
 from rfuav_crds.rules import IMMUTABLE, SET, Rule, unchanged
 from rfuav_crds.schema import SchemaError, structural
 
@@ -142,3 +143,24 @@ def test_what_has_no_bound_or_no_single_type_is_an_error(annotation):
     model = type("Loose", (Spec,), {"__annotations__": {"field": annotation}, "__module__": __name__})
     with pytest.raises(SchemaError, match=r"Loose\.field"):
         structural(model)
+
+
+def test_lists_of_limits_that_are_owned_whole_are_stored_as_they_were_applied():
+    """A default in an item would make server-side apply after a client-side one conflict."""
+
+    def check(node, path, *, whole):
+        assert not (whole and "default" in node), path
+        for name, inner in node.get("properties", {}).items():
+            check(inner, f"{path}.{name}", whole=whole)
+        if "items" in node:
+            kind = node.get("x-kubernetes-list-type", "atomic")
+            check(node["items"], f"{path}[]", whole=whole or kind != "map")
+
+    for crd in CRDS:
+        if crd.kind in ("GPUPool", "GPUQuota"):
+            schema = manifest(crd)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+            check(schema["properties"]["spec"], crd.kind, whole=False)
+
+
+def test_the_reference_tells_the_defaults_that_readers_fill_in():
+    assert "| `perGPU[].training` | integer | `1` |" in reference()

@@ -148,7 +148,7 @@ class GPUPoolSpec(Spec):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel=f"self.perGPU.map(t, isQuantity(string(t.minMemory)) ? "
+            cel=f"self.perGPU.map(t, has(t.minMemory) && isQuantity(string(t.minMemory)) ? "
             f"-{cel_quantity('t.minMemory')}.asApproximateFloat() : 0.0).isSorted()",
             message="the first tier whose minMemory a GPU reaches applies: write the tiers from the largest "
             "minMemory to the smallest",

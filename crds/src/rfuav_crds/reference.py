@@ -20,7 +20,7 @@ def reference() -> str:
 
 
 def _kind(crd: Crd) -> str:
-    schema = manifest(crd)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema = manifest(crd, stored=False)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     lines = [f"\n## {crd.kind}\n\n{schema['description']} Short name `{crd.short}`; {crd.scope.lower()}.\n\n"]
     rows: list[str] = []
     rules = [_rule("", rule) for rule in schema.get("x-kubernetes-validations", [])]

@@ -62,6 +62,17 @@ def structural(model: type[BaseModel], *, defaults: bool = True) -> dict[str, An
     return schema if defaults else _without_defaults(schema)
 
 
+def without_defaults_in_items(node: dict[str, Any]) -> dict[str, Any]:
+    """The schema without the defaults of items of lists that are owned whole (all that are not merged by a key)."""
+    found = dict(node)
+    if "properties" in node:
+        found["properties"] = {name: without_defaults_in_items(inner) for name, inner in node["properties"].items()}
+    if "items" in node:
+        whole = node.get("x-kubernetes-list-type", "atomic") != "map"
+        found["items"] = _without_defaults(node["items"]) if whole else without_defaults_in_items(node["items"])
+    return found
+
+
 def _without_defaults(schema: dict[str, Any]) -> dict[str, Any]:
     def bare(node: Any, *, names: bool = False) -> Any:
         if not isinstance(node, dict):
