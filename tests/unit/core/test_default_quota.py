@@ -5,7 +5,17 @@ from msgspec.structs import replace
 from unit.core.builders import RECLAIM, after, job, of_type, pool, quota, run, snapshot, statuses, whole
 from unit.core.cluster import Cluster
 
-from rfuav_operator.core.model import GpuShare, Kind, PatchLimitsStatus, Phase, Pool, PoolQuota, Quota, Resources
+from rfuav_operator.core.model import (
+    GpuShare,
+    Kind,
+    PatchLimitsStatus,
+    Phase,
+    Pool,
+    PoolQuota,
+    Quota,
+    QuotaSpec,
+    Resources,
+)
 
 ROOMY = [whole(gpus=8)]
 
@@ -144,3 +154,27 @@ def test_a_quota_on_hold_holds_although_the_pool_has_a_default():
     )
     seen = snapshot([job(kind=Kind.TRAINING)], nodes=ROOMY, pools=[pool(default_quota=default(4))], quotas=[held])
     assert statuses(run(seen))["a"].reason == "OnHold"
+
+
+def test_what_a_namespace_runs_is_not_taken_from_it_because_its_quota_cannot_be_read():
+    """It holds its namespace, and what was its own stays so."""
+    cluster = Cluster([whole(gpus=2)], [pool(preemption=RECLAIM)], quotas=[quota("other", nominal=2), quota(nominal=2)])
+    for made in jobs(2):
+        cluster.add(made)
+    cluster.go()
+    cluster.start_all().go(600)
+    broken = Quota(
+        namespace="team",
+        uid="q",
+        resource_version="2",
+        generation=2,
+        spec=QuotaSpec(stop_policy="Hold"),
+        unreadable="spec cannot be read",
+    )
+    cluster.set_quota(broken)
+    for made in (job("mine", namespace="other", created=after(590)), job("next", created=after(591))):
+        cluster.add(made)
+    cluster.go()
+    assert not any(pod.deleting for pod in cluster.pods.values())
+    assert cluster.status("mine").reason == "WaitingForCapacity"
+    assert cluster.status("next").reason == "OnHold"

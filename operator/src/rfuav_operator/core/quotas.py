@@ -10,12 +10,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from rfuav_operator.core import quantity
-from rfuav_operator.core.model import Job, Kind, PoolQuota, Snapshot
+from rfuav_operator.core.model import GpuShare, Job, Kind, PoolQuota, Snapshot
 from rfuav_operator.core.placement import Held, Need, Room
 from rfuav_operator.core.reasons import EXCEEDS_MAX_QUOTA, WAITING_FOR_QUOTA, Reason, needs
 from rfuav_operator.core.usage import Usage, planned
 
 _NONE = PoolQuota()
+_UNKNOWN = PoolQuota(gpus=GpuShare(nominal=1_000_000))  # of a quota that cannot be read: what is held is not borrowed
 _GPU_KEYS = ("requests.nvidia.com/gpu", "nvidia.com/gpu", "limits.nvidia.com/gpu")
 _MEMORY_KEYS = ("requests.memory", "memory", "limits.memory")
 _CPU_KEYS = ("requests.cpu", "cpu")
@@ -32,6 +33,8 @@ def entry_of(namespace: str, pool: str, snapshot: Snapshot) -> PoolQuota:
     Without either: nothing of its own, and no limit.
     """
     quota, held = snapshot.quotas.get(namespace), snapshot.pools.get(pool)
+    if quota is not None and quota.unreadable:
+        return _UNKNOWN
     entries = () if quota is None else quota.spec.pools
     default = held.spec.default_quota if held is not None else None
     return next((entry for entry in entries if entry.name == pool), default or _NONE)
