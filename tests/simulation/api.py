@@ -1,7 +1,7 @@
 """The API server's answers to requests: optimistic locks, preconditions, AlreadyExists, graceful deletion, pages."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -14,6 +14,7 @@ _PATH = re.compile(
     r"(?:/(?P<name>[^/]+))?(?:/(?P<sub>status))?$"
 )
 _TERMINAL = ("Succeeded", "Failed")
+SIDECAR: Object = {"name": "istio-proxy", "resources": {}}
 
 
 class Target(NamedTuple):
@@ -49,6 +50,7 @@ class Api:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.pod_quota: int | None = None  # a ResourceQuota: pods that have not ended
+        self.injects: Callable[[Object], bool] = lambda _pod: False  # whether a mesh puts a sidecar into a new pod
         self.terminating: set[str] = set()  # namespaces in deletion
         self._pages: dict[str, list[Object]] = {}
 
@@ -79,7 +81,8 @@ class Api:
         if self.server.get(target.resource, (target.namespace, name)) is not None:
             return refusal(409, "AlreadyExists", f'{target.resource} "{name}" already exists')
         if target.resource == "pods":
-            body = {**body, "status": {"phase": "Pending"}}
+            containers = [SIDECAR] * self.injects(body) + body["spec"]["containers"]
+            body = {**body, "spec": {**body["spec"], "containers": containers}, "status": {"phase": "Pending"}}
         return Answer(201, self.server.create(target.resource, body, author))
 
     def _quota_is_full(self) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from simulation.api import SIDECAR
 from simulation.server import Change, Key, Object
 from simulation.truth import label
 
@@ -82,8 +83,7 @@ class Kubelet:
             chance = random.Random(f"{self.world.seed}/{change.key}/{node}")
             fate, seconds = self.world.fate(change.new)
             made = Container(change.new, node, fate, seconds * chance.uniform(0.7, 1.3), chance)
-            share = self.world.script.setup.get("sidecars", 0)
-            made.sidecar = random.Random(f"{self.world.seed}/sidecar/{label(made.pod, 'job')}").random() < share
+            made.sidecar = SIDECAR in made.pod["spec"]["containers"]
             self.containers[uid] = made
             self.world.after(chance.uniform(0.1, 3), self._start, uid)
         elif change.new["metadata"].get("deletionTimestamp") and uid in self.containers:

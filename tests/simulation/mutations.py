@@ -20,7 +20,7 @@ from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Phase, Pod
 from rfuav_operator.core.placement import Held
 from rfuav_operator.core.quotas import Quotas
 from rfuav_operator.core.shapes import PoolRooms
-from rfuav_operator.core.usage import Usage
+from rfuav_operator.core.usage import Share, Usage
 from rfuav_operator.shell import decode, ingest, intake, resync, writer
 from rfuav_operator.shell.cache import Cache
 from rfuav_operator.shell.connection import Answer
@@ -262,10 +262,10 @@ def what_has_no_node_needs_no_quota() -> Iterator[None]:
         self.shares[held.pool, held.namespace].gpus -= 0 if held.node else held.gpus
 
     def release(self: Usage, uid: Any, name: str) -> Any:
-        held = real_release(self, uid, name)
+        held = self.holds(uid).get(name)
         if held is not None:
             self.shares[held.pool, held.namespace].gpus += 0 if held.node else held.gpus
-        return held
+        return real_release(self, uid, name)
 
     with patch.object(Usage, "_put", put), patch.object(Usage, "release", release):
         yield
@@ -298,7 +298,7 @@ def new_nodes_are_shared() -> Iterator[None]:
 @mutation
 def what_was_full_stays_full() -> Iterator[None]:
     """Room that is given back is not offered to the shapes that had found none."""
-    with patch.object(PoolRooms, "settle", lambda _: None):
+    with patch.object(PoolRooms, "settle", lambda *_: None):
         yield
 
 
@@ -335,7 +335,7 @@ def shares_only_grow() -> Iterator[None]:
     def release(self: Usage, uid: Any, name: str) -> Any:
         held = real(self, uid, name)
         if held is not None:
-            self.shares[held.pool, held.namespace].gpus += held.gpus
+            self.shares.setdefault((held.pool, held.namespace), Share()).gpus += held.gpus
         return held
 
     with patch.object(Usage, "release", release):
@@ -347,12 +347,21 @@ def shares_only_grow() -> Iterator[None]:
 
 @mutation
 def created_before_recorded() -> Iterator[None]:
-    real = Writer.submit
+    """A create does not wait for the status before it."""
+    real_add, real_next = Lane.add, Lane.next
 
-    def submit(self: Writer, actions: Sequence[Action]) -> None:
-        real(self, sorted(actions, key=lambda action: not isinstance(action, CreatePod)))
+    def add(self: Lane, action: Action) -> None:
+        real_add(self, action)
+        for held in (self._behind, self._following or []):
+            if isinstance(action, CreatePod) and action in held:
+                held.remove(action)
+                self.ready.append(action)
 
-    with patch.object(Writer, "submit", submit):
+    def following(self: Lane) -> Action | None:
+        create = bool(self.ready) and isinstance(self.ready[0], CreatePod)
+        return self.ready.popleft() if create else real_next(self)
+
+    with patch.object(Lane, "add", add), patch.object(Lane, "next", following):
         yield
 
 

@@ -39,8 +39,8 @@ def number(quantity: Any) -> int:
 
 
 def asked(pod: Object) -> Asked:
-    """The requests of the first container; pods of this world have one."""
-    resources = pod["spec"]["containers"][0].get("resources") or {}
+    """The requests of the last container: a sidecar, which a mesh puts before it, asks for nothing."""
+    resources = pod["spec"]["containers"][-1].get("resources") or {}
     requests = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
     cpu = str(requests.get("cpu", "0"))
     milli = int(cpu[:-1]) if cpu.endswith("m") else int(cpu) * 1000

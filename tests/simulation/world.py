@@ -65,6 +65,7 @@ class World:
         self._storm_began = -STORM_SECONDS
         self.server = Server(loop.time, self.stamp)
         self.api = Api(self.server)
+        self.api.injects = self._injects
         self.faults = Faults()
         self.feeds: list[Feed] = []
         self.slow: dict[str, tuple[float, float]] = {}  # by resource: until when, and how much later
@@ -99,6 +100,10 @@ class World:
     def release_of(self, process: str) -> str:
         """The namespace of the release that a process belongs to; apart: each to its own."""
         return f"rfuav-{process}" if self.script.setup.get("apart") else "rfuav-system"
+
+    def _injects(self, pod: Object) -> bool:
+        share = self.script.setup.get("sidecars", 0)
+        return random.Random(f"{self.seed}/sidecar/{label(pod, 'job')}").random() < share
 
     # --- time
 
