@@ -64,14 +64,14 @@ def test_the_pool_s_printed_columns(world, kubectl):
         world.phase(f"job{index}", "Running")
     world.submit("job2")
     world.reason("job2", "WaitingForCapacity")
-    header = ["NAME", "NODES", "GPUS", "SLOTS", "TRAINING", "INFERENCE", "PENDING", "STOP", "AGE"]
+    header = ["NAME", "NODES", "GPUS", "SLOTS", "TRAINING", "INFERENCE", "PENDING", "STOP", "REASON", "AGE"]
 
     def shown():
         lines = kubectl("get", "gpool", world.namespace).stdout.splitlines()
         assert lines[0].split() == header
         return lines[1].split()[1:-1]
 
-    world.wait(lambda: shown() == ["1", "2", "8", "2", "0", "1", "None"])
+    world.wait(lambda: shown() == ["1", "2", "8", "2", "0", "1", "None", "Ready"])
 
 
 @pytest.mark.parametrize("running", [False, True])

@@ -213,3 +213,34 @@ def test_a_pool_on_hold_and_drained(world):
     world.wait(lambda: not [pod for pod in world.pods("a") if pod.status.phase == "Running"])
     pool(world, stopPolicy="None")
     world.until("a", lambda s: s.get("attempt") == 2 and s["phase"] == "Running")
+
+
+def test_gpus_that_are_not_known_to_be_healthy_take_nothing_new(world):
+    """The labels of GPU feature discovery go and come back; then one of the two GPUs turns unhealthy."""
+    (node,) = world.nodes
+    labels = Gpus().labels()
+    # The simulated kubelet writes allocatable once, before the node is ready.
+    world.wait(
+        lambda: any(
+            c.type == "Ready" and c.status == "True" for c in world.core.read_node(node).status.conditions or ()
+        )
+    )
+    world.core.patch_node(node, {"metadata": {"labels": dict.fromkeys(labels)}})
+    world.submit("t0", run=None)
+    status = world.until("t0", lambda status: "no labels nvidia.com/gpu.*" in status.get("message", ""))
+    assert (status["phase"], status["reason"]) == ("Queued", "NoMatchingNode")
+
+    def pool_says() -> list[str]:
+        seen = world.custom.get_cluster_custom_object("rfuav.io", "v1alpha1", "gpupools", world.namespace)
+        return [condition["reason"] for condition in seen.get("status", {}).get("conditions", ())]
+
+    world.wait(lambda: pool_says() == ["GPUsUnknown"])
+    assert not world.pods()
+    world.core.patch_node_status(node, {"status": {"allocatable": {"nvidia.com/gpu": "4"}}})
+    world.core.patch_node(node, {"metadata": {"labels": labels}})
+    world.phase("t0", "Running")
+    world.submit("t1", run="2s")
+    world.until("t1", lambda status: "0 of 1 training slots free" in status.get("message", ""))
+    assert len(world.pods()) == 1
+    world.core.patch_node_status(node, {"status": {"allocatable": {"nvidia.com/gpu": "8"}}})
+    world.phase("t1", "Succeeded")
