@@ -47,6 +47,7 @@ def test_what_has_another_type_is_left_for_the_reader_to_find():
         ({"type": "object", "properties": {"a": {"type": "number"}}}, {"a": float("inf"), "b": 1}, {"b": 1}),
         ({"type": "string", "format": "date-time"}, "9999-12-31T23:59:59Z", "2200-01-01T00:00:00Z"),
         ({"type": "string", "format": "date-time"}, "0001-01-01T00:00:00+23:59", "1970-01-01T00:00:00Z"),
+        ({"type": "string", "format": "date-time"}, "2026-01-01T12:00:00", "2026-01-01T12:00:00Z"),
     ],
 )
 def test_how_a_value_is_made_to_fit(schema, value, fits):

@@ -453,6 +453,7 @@ def test_of_a_status_that_cannot_be_read_the_room_is_kept():
         {"ttlSecondsAfterFinished": -1},
         {"resources": {"memory": "1e999999"}},
         {"resources": {"cpu": "-1"}},
+        {"resources": {"cpuLimit": "../.."}},
         {"nodes": 10**9},
         {"resources": []},
         {"podTemplate": {"env": [{"name": "A", "value": "\ud83d"}]}},

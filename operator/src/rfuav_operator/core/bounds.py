@@ -113,6 +113,7 @@ def check_spec(spec: Mapping[str, Any], kind: Kind) -> None:
     asked = spec.get("resources") or {}
     for name, read in (
         ("cpu", quantity.milli),
+        ("cpuLimit", quantity.milli),
         *((n, quantity.whole) for n in ("memory", "gpuMemory", "sharedMemory")),
     ):
         try:
