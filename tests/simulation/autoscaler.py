@@ -101,28 +101,27 @@ def may_go_to(pod: Object, node: Object, there: list[Object]) -> bool:
     spec, labels = pod["spec"], node["metadata"].get("labels") or {}
     if any(labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
         return False
-    if node["metadata"]["name"] in barred(pod):
-        return False
     return not any(_repels(pod, other) or _repels(other, pod) for other in there)
 
 
-def barred(pod: Object) -> set[str]:
-    """The names of nodes that a pod's affinity excludes."""
+def kept_off(pod: Object) -> set[str]:
+    """The nodes that it goes to only when no pod of a job is there."""
     affinity = pod["spec"].get("affinity") or {}
-    required = affinity.get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", {})
-    return {
-        value
-        for term in required.get("nodeSelectorTerms") or ()
-        for field in term.get("matchFields") or ()
-        if field["operator"] == "NotIn"
-        for value in field["values"]
-    }
+    terms = affinity.get("podAntiAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution") or ()
+    return {value for term in terms for one in _expressions(term) for value in one.get("values") or ()}
 
 
 def _expressions(term: Object) -> list[Object]:
     found: list[Object] = term["labelSelector"]["matchExpressions"]
     assert found
     return found
+
+
+def _holds(wanted: Object, labels: Object) -> bool:
+    if wanted["operator"] == "In":
+        return labels.get(wanted["key"]) in wanted["values"]
+    assert wanted["operator"] == "Exists"
+    return wanted["key"] in labels
 
 
 def _repels(pod: Object, other: Object) -> bool:
@@ -134,6 +133,6 @@ def _repels(pod: Object, other: Object) -> bool:
         everywhere = term.get("namespaceSelector") == {}
         if not everywhere and other["metadata"]["namespace"] != pod["metadata"]["namespace"]:
             continue
-        if all(wanted["operator"] == "Exists" and wanted["key"] in held for wanted in _expressions(term)):
+        if all(_holds(wanted, held) for wanted in _expressions(term)):
             return True
     return False

@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 from simulation import volumes
 from simulation.admins import edit_pool, quota_removed
+from simulation.invariants import still_misplaced
 from simulation.people import edit, end_others
 from simulation.script import pool
 from simulation.server import JOBS, Object
@@ -50,6 +51,8 @@ async def come_to_rest(world: "World") -> None:
     world.frozen = True
     await _settle(world, "at rest")
     _nobody_waits_for_ever(world)
+    for wrong in still_misplaced(world.truth):
+        world.fail(f"nobody_stays_where_there_is_no_room: {wrong}")
     world.frozen = False
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from simulation import volumes
 from simulation.api import Target
+from simulation.autoscaler import kept_off
 from simulation.server import JOBS, Change, Object
 from simulation.truth import (
     GPU,
@@ -77,7 +78,8 @@ def within_the_limits(truth: Truth, change: Change) -> Verdict:
 def within_the_limits_where_it_lands(truth: Truth, change: Change) -> Verdict:
     """A pod that was admitted without a node finds room by our limits on the one that the scheduler gives it to.
 
-    Unless the node is not for it even when empty, which the scheduler cannot know: then it is stopped as soon as it is seen.
+    Unless the node is not for it even when empty, which the scheduler cannot know, or a pod of ours has just left it, whose
+    place others had been given: then it is stopped as soon as it is seen.
     """
     if change.resource != "pods" or change.type != "MODIFIED" or not owner_of(change.new):
         return None
@@ -87,7 +89,24 @@ def within_the_limits_where_it_lands(truth: Truth, change: Change) -> Verdict:
     widest = truth.widest(node, truth.decided[change.key[1]])
     if any(own > limit for own, limit in zip(mine, widest, strict=True)):
         return None
-    return _too_much(truth, node, [change.key[1]], [mine])
+    wrong = _too_much(truth, node, [change.key[1]], [mine])
+    if wrong and node in kept_off(change.new):
+        truth.misplaced[change.key] = change.new["metadata"]["uid"]
+        return None
+    return wrong
+
+
+def still_misplaced(truth: Truth) -> list[str]:
+    """Pods that came where the limits had no room for them, still have none, and were not told to stop."""
+    found = []
+    for key, uid in truth.misplaced.items():
+        pod = truth.server.get("pods", key)
+        if pod is None or pod["metadata"]["uid"] != uid or not truth.live(pod):
+            continue
+        over = _too_much(truth, wanted_node(pod), [key[1]], [_use(pod)])
+        if over and not pod["metadata"].get("deletionTimestamp"):
+            found.append(over)
+    return found
 
 
 def one_node_mounts_a_claim(truth: Truth, change: Change) -> Verdict:
@@ -243,6 +262,8 @@ def _too_much(truth: Truth, node: str, names: list[str], mine: list[Limits]) -> 
         return f"pod {names[0]} goes to {node}, which never was"
     knowledge = truth.decided[names[0]]
     ours = [pod for pod in truth.ours_on(node) if pod["metadata"]["name"] not in names]
+    # A pod that waited for a new node may come to this one unasked, which nobody knew then.
+    ours = [p for p in ours if not label(p, "scale-up") or truth.bound_at[p["metadata"]["uid"]] <= knowledge.pods]
     others = truth.others_on(node, knowledge.pods)
     used = _sum([*mine, *map(_use, ours), *map(_use, others)])
     over = [

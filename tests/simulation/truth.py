@@ -193,7 +193,8 @@ class Truth:
         self.pools: list[tuple[int, list[Object]]] = [(0, [])]
         self.decided: dict[str, Knowledge] = {}  # by pod name: what was known when its room was taken
         self.last: dict[str, Object] = {}  # by UID: jobs that are gone, as they were
-        self.bound_at: dict[str, int] = {}  # by UID: the version at which a pod of others took room
+        self.bound_at: dict[str, int] = {}  # by UID: the version at which a pod was bound
+        self.misplaced: dict[Key, str] = {}  # pods that came where the limits had no room for them: UID
         self.succeeded: set[str] = set()  # names of pods whose trainer was seen to succeed
         self.ended_at: dict[str, float] = {}  # by pod name
         self.taken: dict[str, list[tuple[float, int, object]]] = defaultdict(

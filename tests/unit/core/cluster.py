@@ -239,8 +239,11 @@ class Cluster:
         affinity = spec.get("affinity", {}).get("nodeAffinity", {}).get(required)
         fields = affinity["nodeSelectorTerms"][0]["matchFields"] if affinity else []
         wanted = next((f["values"][0] for f in fields if f["operator"] == "In"), None)
+        barred: frozenset[str] = frozenset()
         if wanted is None:
-            barred = frozenset(f["values"][0] for f in fields)
+            apart = spec["affinity"]["podAntiAffinity"][required]
+            expressions = [e for term in apart for e in term["labelSelector"]["matchExpressions"]]
+            barred = frozenset(v for e in expressions if e["key"] == "rfuav.io/node" for v in e["values"])
             assert action.landing is not None
             assert action.landing.barred == barred
             assert dict(action.landing.selector) == spec.get("nodeSelector", {})
@@ -310,7 +313,8 @@ class Cluster:
         pod = self.pods[name]
         held = self.nodes.get(pod.wanted_node or self._new_node_for(pod))
         if pod.node is None and pod.live and not pod.deleting and held is not None and held.ready:
-            self.change_pod(name, node=held.name, bound_at=self.now)
+            alone = pod.landing is not None and pod.landing.keeps_off(held)
+            self.change_pod(name, node=held.name, bound_at=self.now, bars=True, alone=alone, landing=None)
 
     def _new_node_for(self, pod: Pod) -> NodeName:
         """Where the scheduler puts a pod that waits for a node to come: it knows slots, and nothing of our limits."""
@@ -322,8 +326,9 @@ class Cluster:
                 sum(getattr(p, what) for p in (*mine, *others, pod)) <= limit
                 for what, limit in (("gpus", held.gpu_slots), ("cpu_milli", held.cpu_milli))
             )
-            alone = not any(p.name in self.landings for p in mine)
-            if fits and alone and held.ready and self.landings[pod.name].may_be(held):
+            landing = self.landings[pod.name]
+            alone = not any(p.name in self.landings or landing.keeps_off(held) for p in mine)
+            if fits and alone and held.ready and landing.may_be(held):
                 return name
         return NodeName("")
 
@@ -401,6 +406,7 @@ class Cluster:
             self.deliver_all()
             self.check()
             if not actions and not self.dirty:
+                self.check(settled=True)
                 return self
         raise AssertionError("it does not come to rest")
 
@@ -483,7 +489,8 @@ class Cluster:
 
     # --- what must always hold
 
-    def check(self) -> None:
+    def check(self, *, settled: bool = False) -> None:
+        """`settled`: a pod that came to a node unasked, whose place others had been given, has been told to stop."""
         by_node: dict[Any, list[Pod]] = {}
         units: set[tuple[Any, int]] = set()
         for pod in self.pods.values():
@@ -503,8 +510,13 @@ class Cluster:
             spec = self.pools[owner].spec
             tier = placement.tier_of(held, spec.per_gpu)
             most = {Kind.TRAINING: held.gpus * tier.training, Kind.INFERENCE: held.gpus * tier.inference}
-            # A node that a landed pod is not for even when empty is left at once, which takes a turn.
-            pods = [p for p in pods if p.name not in self.landings or p.kind is None or p.gpus <= most[p.kind]]  # noqa: PLW2901
+            # A node on which a pod landed that is not for it, or has no room for it, is left at once, which takes a turn.
+            pods = [  # noqa: PLW2901
+                p
+                for p in pods
+                if p.name not in self.landings or p.kind is None or (p.gpus <= most[p.kind] and not p.deleting)
+                if settled or not p.alone
+            ]
             training = sum(p.gpus for p in pods if p.kind is Kind.TRAINING)
             inference = sum(p.gpus for p in pods if p.kind is Kind.INFERENCE)
             assert training <= most[Kind.TRAINING], f"{name}: {training} training slots"

@@ -53,6 +53,7 @@ def test_identity():
         "rfuav.io/rank": "0",
         "rfuav.io/job-uid": "uid-a",
         "rfuav.io/pool": "default",
+        "rfuav.io/node": "n1",
     }
     assert meta["annotations"] == {"rfuav.io/progress-ca": "PEM", "rfuav.io/output": "pvc://models/x"}
     terms = manifest["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]

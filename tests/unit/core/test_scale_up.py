@@ -2,10 +2,23 @@
 
 import pytest
 from msgspec.structs import replace
-from unit.core.builders import PREEMPTION, after, job, node, of_type, pool, quota, run, snapshot, whole
+from unit.core.builders import (
+    PREEMPTION,
+    admitted,
+    after,
+    job,
+    node,
+    of_type,
+    pod_of,
+    pool,
+    quota,
+    run,
+    snapshot,
+    whole,
+)
 from unit.core.cluster import Cluster
 
-from rfuav_operator.core.model import CreatePod, Kind, Phase, Resources, ScaleUp
+from rfuav_operator.core.model import CreatePod, Kind, Phase, PodPhase, Resources, ScaleUp
 
 GROWS = ScaleUp(max_jobs=2, timeout_seconds=900)
 
@@ -102,19 +115,27 @@ def test_one_that_grows_the_pool_keeps_no_room_and_stops_nobody():
 
 def test_its_pods_must_land_on_a_new_node_of_the_pool():
     grows = pool(node_selector={"gpu": "a100"}, scale_up=GROWS)
-    done = run(snapshot([job(nodes=2)], nodes=[whole("old", gpus=1, labels={"gpu": "a100"})], pools=[grows]))
+    old = whole("old", gpus=1, labels={"gpu": "a100"})
+    (busy,) = admitted(job("busy"), nodes=[old], pools=[grows])
+    there = pod_of(busy, phase=PodPhase.RUNNING)
+    done = run(snapshot([busy, job(nodes=2)], pods=[there], nodes=[old], pools=[grows]))
     pods = [a.manifest for a in of_type(done, CreatePod)]
     assert len(pods) == 2
     for pod in pods:
         affinity = pod["spec"]["affinity"]
-        (term,) = affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-        assert term == {"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["old"]}]}
+        assert affinity.keys() == {
+            "podAntiAffinity"
+        }  # of the node there is none: some autoscalers would add none for it
         assert pod["spec"]["nodeSelector"] == {"gpu": "a100"}  # the autoscaler chooses by it what kind of node to add
-        (apart,) = affinity["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-        assert apart == {
-            "topologyKey": "kubernetes.io/hostname",
-            "namespaceSelector": {},  # a node each, whosever they are: nobody knows yet what the node will bear
+        each, present = affinity["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        everywhere = {"topologyKey": "kubernetes.io/hostname", "namespaceSelector": {}}
+        assert each == {  # a node each, whosever they are: nobody knows yet what the node will bear
+            **everywhere,
             "labelSelector": {"matchExpressions": [{"key": "rfuav.io/scale-up", "operator": "Exists"}]},
+        }
+        assert present == {  # nor where pods of ours are now
+            **everywhere,
+            "labelSelector": {"matchExpressions": [{"key": "rfuav.io/node", "operator": "In", "values": ["old"]}]},
         }
         assert pod["metadata"]["labels"]["rfuav.io/scale-up"] == "default"
 
@@ -388,3 +409,111 @@ def test_a_job_whose_pod_still_stops_counts_among_those_that_wait_for_nodes():
     assert nodeless(made) == {"j0"}
     made.leave()
     assert nodeless(made) == {"j1"}
+
+
+# --- where the scheduler puts them, which knows no limits
+
+FULL = ScaleUp(max_jobs=2)
+
+
+def test_it_stays_off_a_node_that_is_full_by_the_limits_and_comes_when_that_is_free():
+    """One GPU in four slots: for the scheduler three are free."""
+    made = cluster(*jobs(1), nodes=[node("old", **SHARED)], running=[job("a")], up=FULL)
+    made.start_all()
+    assert nodes_of(made, "j0") == [""]
+    made.add(job("b", created=after(60)))
+    made.finish(made.pods_of("a")[0].name)
+    made.go()
+    assert nodes_of(made, "b") == [""]  # the room is for the one that may land there
+    made.start_all()
+    assert (nodes_of(made, "j0"), made.status("j0").phase) == (["old"], Phase.RUNNING)
+
+
+def landed(made, name="j0", on="old", **changes):
+    """The scheduler has put it there, whatever the limits say."""
+    (pod,) = made.pods_of(name)
+    made.change_pod(pod.name, node=on, bound_at=made.now, bars=True, landing=None, **changes)
+    made.turn()
+    made.deliver_all()
+    return pod
+
+
+def test_one_that_lands_where_the_limits_have_no_room_is_stopped_at_once_and_not_charged():
+    made = cluster(*jobs(1), nodes=[node("old", **SHARED)], running=[job("a")], up=FULL)
+    pod = landed(made)
+    assert made.pods[pod.name].deleting
+    status = made.go().leave().status("j0")
+    assert (status.phase, status.failures[0].reason, status.failures[0].counted) == (
+        Phase.QUEUED,
+        "NodeUnsuited",
+        False,
+    )
+    assert "with too little room left (2 training GPU slots of 1)" in status.failures[0].message
+    assert (status.counted_failures, status.uncounted_failures, status.rejections) == (0, 0, 1)
+    assert status.not_before is not None
+
+
+def test_one_that_lands_on_a_node_of_another_pool_is_stopped():
+    old, other = whole("old", gpus=1), whole("lab", labels={"zone": "b"})
+    made = Cluster([old, other], [pool(scale_up=FULL), pool("lab", node_selector={"zone": "b"})])
+    made.add(job("a"))
+    made.add(job("theirs", pool="lab"))
+    made.go().start_all()
+    made.add(job("j0", created=after(1)))
+    assert nodes_of(made.go(), "j0") == [""]
+    landed(made, on="lab")
+    assert (
+        made.status("j0").failures[0].message.startswith("node lab, on which the scheduler put it, is one of pool lab")
+    )
+
+
+def test_labels_that_come_late_are_looked_at_until_it_starts():
+    made = cluster(
+        job("j0", created=after(1), resources=Resources(gpus=1, gpu_memory="16Gi"), backoff_limit=0),
+        running=[job("a")],
+    )
+    made.set_node(node("new", memory_mib=None), "new")
+    landed(made, on="new")
+    assert nodes_of(made, "j0") == ["new"]
+    made.set_node(node("new", memory_mib=8000), "new")
+    made.go().leave()
+    assert made.status("j0").failures[0].reason == "NodeUnsuited"
+
+
+@pytest.mark.parametrize(("age", "counted"), [(-1, False), (1, True)])
+def test_only_a_node_that_was_added_for_it_counts(age, counted):
+    made = cluster(
+        job("j0", created=after(1), resources=Resources(gpus=1, gpu_memory="16Gi")), running=[job("a")], up=FULL
+    )
+    made.set_node(whole("x", memory_mib=8000, created=after(age)), "x")
+    landed(made, on="x")
+    assert made.status("j0").failures[0].counted is counted
+
+
+def test_a_pool_does_not_grow_for_a_job_that_the_scheduler_would_bring_to_the_wrong_node():
+    small, full = whole("small", memory_mib=8000), whole("full", gpus=1)
+    wants = Resources(gpus=1, gpu_memory="16Gi")
+    made = cluster(
+        job("j0", created=after(1), resources=wants), nodes=[full, small], running=[job("a", resources=wants)]
+    )
+    assert nodes_of(made, "j0") == []
+    assert (
+        "the pool does not grow for it, since the scheduler would bring it to node small, which is one with GPUs of 7.8Gi"
+        in made.status("j0").message
+    )
+    made.set_node(whole("small", memory_mib=8000, unschedulable=True), "small")
+    assert nodes_of(made.go(), "j0") == [""]
+
+
+def test_where_one_landed_that_keeps_others_off_no_other_is_sent():
+    """The scheduler would refuse them: what it keeps off for itself it keeps off for others too."""
+    made = cluster(*jobs(1), nodes=[node("old", gpus=2, slots=8)], running=[job("a"), job("b")], up=FULL)
+    assert nodes_of(made, "j0") == [""]
+    for name in ("a", "b"):
+        made.finish(made.pods_of(name)[0].name)
+    made.go()
+    landed(made, alone=True)
+    made.add(job("late", created=after(60)))
+    made.go()
+    assert nodes_of(made, "j0") == ["old"]
+    assert nodes_of(made, "late") == [""]

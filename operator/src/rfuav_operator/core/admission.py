@@ -63,6 +63,7 @@ class Admission:
         self, uids: Iterable[Uid], nodes: Iterable[NodeName], snapshot: Snapshot, jobs: Mapping[Uid, Job], now: datetime
     ) -> None:
         """Bring the index up to date for these jobs and nodes."""
+        self.usage.update_landings(snapshot, jobs)
         for node in nodes:
             self.usage.update_node(node, snapshot)
         for uid in uids:
@@ -78,7 +79,7 @@ class Admission:
         held = self.usage.holds(uid)
         for ground in self._grounds.values():
             nodes = ground.runners.put(uid, job, held, snapshot)
-            nodes += (node for one in held.values() if one.landing for node in self.usage.nodes_of(one))
+            nodes += (node for name, one in held.items() if one.landing for node in self.usage.nodes_of(uid, name))
             for node in nodes:
                 ground.clearable.changed(node)
 

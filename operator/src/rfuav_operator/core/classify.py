@@ -212,7 +212,10 @@ def not_scaled_up(pod: Pod, seconds: int) -> Verdict:
     return Verdict(reason=SCALE_UP_TIMEOUT, message=message, counted=False, outage=True)
 
 
-def unsuited(node: str, why: str) -> Verdict:
-    """The scheduler, which knows nothing of a pool's limits, chose a node that the job's shape is not for."""
+def unsuited(node: str, why: str, *, counted: bool) -> Verdict:
+    """The scheduler, which knows nothing of a pool's limits, chose a node that they forbid to the job.
+
+    `counted`: an autoscaler added it, and would add the like again.
+    """
     message = f"node {node}, on which the scheduler put it, is one {why}: the pool's new nodes must suit its jobs"
-    return Verdict(reason="NodeUnsuited", message=message, counted=True)
+    return Verdict(reason="NodeUnsuited", message=message, counted=counted, outage=not counted)

@@ -425,7 +425,26 @@ class _Steps:
             self._admission.usage.update_job(uid, self._jobs[uid], self._snapshot)
         for uid, gone in self._withdrawn(recreate).items():
             outcomes[uid] = self._step(uid, replace(facts[uid], withdrawn=gone))
+        for uid in list(outcomes):
+            if crowded := self._crowded(uid):
+                outcomes[uid] = self._step(uid, replace(facts[uid], crowded=crowded))
         return outcomes
+
+    def _crowded(self, uid: Uid) -> dict[str, str]:
+        """Pods that the scheduler, which knows no limits, has just put where these have no room for them, and why."""
+        found: dict[str, str] = {}
+        job, before = self._jobs[uid], {a.pod: a.node for a in self._snapshot.jobs[uid].status.assignments}
+        pool = self._snapshot.pools.get(job.spec.pool)
+        for a in job.status.assignments:
+            if not a.node or before.get(a.pod) or a.pod not in before or a.stopping or pool is None:
+                continue
+            self._admission.usage.update_job(uid, job, self._snapshot)
+            owner, room = self._admission.usage.pool_of(NodeName(a.node)), self._admission.usage.room(NodeName(a.node))
+            if owner != pool.name:
+                found[a.pod] = f"of pool {owner}" if owner else "of no pool"
+            elif room is not None and not (a.gpus and room.node.gpu_unknown) and (over := room.crowded()):
+                found[a.pod] = f"with too little room left ({over})"
+        return found
 
     def _facts(self, job: Job) -> Facts:
         snapshot = self._snapshot
@@ -555,8 +574,7 @@ def _actions_of(
     for assignment in fresh:
         landing = None
         if not assignment.node:
-            taken = snapshot.nodes.keys() | usage.nodes_held()
-            landing = podspec.landing(job, taken, _pool_spec(job, snapshot).node_selector)
+            landing = podspec.landing(job, usage.nodes_held(), _pool_spec(job, snapshot).node_selector)
         yield CreatePod(
             job_uid=job.uid,
             namespace=job.namespace,

@@ -67,6 +67,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     rejected: str = ""
     gone: Collection[str] = ()  # pods that were seen, and are there no more
     withdrawn: Collection[str] = ()  # recorded pods that were never made, and whose room is not there any more
+    crowded: Mapping[str, str] = {}  # pods that came to a node without room for them by the limits, and what is wrong
     source: Job | None = None  # the TrainingJob that `fromTrainingJob` names, if there is one
     awaited: bool = False  # an InferenceJob waits for its weights: what it takes over is not in its stored status yet
 
@@ -295,16 +296,19 @@ class _Step:
         verdict = None
         now, pool = self.facts.now, self.facts.pool
         unsuited = ""
-        landed = self.facts.nodes.get(pod.node) if pod.node is not None and not a.node else None
-        if (
-            landed is not None and not landed.unreadable and landed.gpu_slots >= pod.gpus
-        ):  # as the scheduler saw it: the autoscaler's node
+        landed = self.facts.nodes.get(pod.node) if pod.node is not None and pod.for_new_node else None
+        if landed is not None and (landed.unreadable or landed.gpu_slots < pod.gpus):
+            landed = None  # not yet as the scheduler saw it: the autoscaler's node
+        if landed is not None:
+            if not a.node or not pod.started:  # labels may come later than the node
+                unsuited = placement.unsuited(landed, pool, placement.need_of(self.job))
             a = replace(a, node=landed.name)
-            unsuited = placement.unsuited(landed, pool, placement.need_of(self.job))
+        crowded = self.facts.crowded.get(a.pod, "")
         if a.stopping or pod.deleting or pod.unreadable:
             pass
-        elif unsuited:
-            verdict = classify.unsuited(a.node, unsuited)
+        elif unsuited or crowded:
+            is_new = landed is None or landed.created is None or landed.created >= pod.created
+            verdict = classify.unsuited(a.node, unsuited or crowded, counted=bool(unsuited) and is_new)
         elif pod.started:
             if a.started_at is None:
                 started = (pod.started_at or self.now).replace(microsecond=0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any, Literal, NewType
 
 import msgspec
@@ -319,6 +320,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     wanted_node: NodeName | None = None  # the node its required affinity names
     landing: "Landing | None" = None  # of ours, without either: where it may land
     for_new_node: bool = False  # of ours: made to wait for a node to come
+    bars: bool = False  # of ours, bound: keeps pods that wait for a node to come off its own
+    alone: bool = False  # of ours: the scheduler lets no further pod of ours onto its node
     phase: PodPhase = PodPhase.PENDING
     deleting: bool = False
     created: datetime
@@ -368,11 +371,25 @@ class Landing(msgspec.Struct, frozen=True, kw_only=True):
 
     pool: str = ""  # of its job
     selector: tuple[tuple[str, str], ...] = ()  # labels of the node
-    barred: frozenset[str] = frozenset()  # nodes that were there before it
+    barred: frozenset[str] = frozenset()  # labels of nodes that it keeps off while a pod of ours is bound there
 
     def may_be(self, node: Node) -> bool:
-        """Whether it may be this node, as far as names and labels go."""
-        return node.name not in self.barred and all(node.labels.get(k) == v for k, v in self.selector)
+        """Whether it may be this node, as far as labels go."""
+        return all(node.labels.get(k) == v for k, v in self.selector)
+
+    def keeps_off(self, node: Node) -> bool:
+        """Whether it goes to the node only when no pod of ours is there."""
+        return node_label(node.name) in self.barred
+
+
+_LABEL_LIMIT, _LABEL_KEPT = 63, 52
+
+
+def node_label(node: str) -> str:
+    """A node's name as the value of a label, which may have 63 characters."""
+    if len(node) <= _LABEL_LIMIT:
+        return node
+    return f"{node[:_LABEL_KEPT].rstrip('.-')}-{sha256(node.encode()).hexdigest()[:10]}"
 
 
 class Taint(Wire, frozen=True, kw_only=True):
@@ -402,6 +419,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     pods: int = 0  # that it may run
     unreadable: str = ""  # why it could not be read: it offers nothing, and what is on it stays
+    created: datetime | None = None
 
     @property
     def is_gpu_shared(self) -> bool:

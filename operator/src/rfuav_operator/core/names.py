@@ -18,6 +18,7 @@ LABEL_RANK = "rfuav.io/rank"
 LABEL_SHARD = "rfuav.io/shard"
 LABEL_JOB_UID = "rfuav.io/job-uid"
 LABEL_POOL = "rfuav.io/pool"
+LABEL_NODE = "rfuav.io/node"  # of pods that were made for a node: its name
 LABEL_SCALE_UP = "rfuav.io/scale-up"  # of pods that wait for a node to come: their pool
 CA_ANNOTATION = "rfuav.io/progress-ca"
 OUTPUT_ANNOTATION = "rfuav.io/output"  # where the pod writes to

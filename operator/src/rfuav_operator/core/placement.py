@@ -86,12 +86,15 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     claims: tuple[str, ...] = ()  # PersistentVolumeClaims that it mounts
     landing: Landing | None = None  # without a node: room is held on every one that it may land on
     unreadable: str = ""  # its pod, and why that cannot be read: nobody knows what it takes
+    bars: bool = False  # is bound, and keeps those off that wait for a node to come
+    alone: bool = False  # the scheduler lets no further pod of ours onto its node
 
-    def may_land_on(self, node: Node) -> bool:
-        """Whether the scheduler may put it on this node: it knows nothing of a pool's limits."""
+    def may_land_on(self, node: Node, there: Iterable["Held"]) -> bool:
+        """Whether the scheduler may put it on this node beside those `there`: it knows nothing of a pool's limits."""
         return (
             self.landing is not None
             and self.landing.may_be(node)
+            and not (self.landing.keeps_off(node) and any(held.bars for held in there))
             and self.gpus <= node.gpu_slots
             and self.cpu_milli <= node.cpu_milli
             and self.memory_bytes <= node.memory_bytes
@@ -191,7 +194,26 @@ class Room:
             return "memory"
         if self.pods >= self.node.pods:
             return "pods"
+        if any(held.alone for held in self.holders.values()):
+            return "alone"
         return "avoided" if self.node.name in need.avoided else ""
+
+    def crowded(self) -> str:
+        """What of the node is in use beyond its limits, by those that are or will surely be there; empty: nothing."""
+        there = {key: held for key, held in self.holders.items() if held.node}
+        sure = Room(node=self.node, tier=self.tier, cpu_jobs=self.cpu_jobs, holders=there, foreign=self.foreign)
+        for kind in Kind:
+            if sure.slots_used[kind] > sure.slot_limit[kind]:
+                return f"{sure.slots_used[kind]} {_word(kind)} GPU slots of {sure.slot_limit[kind]}"
+            if sure.jobs_used[kind] > sure.cpu_jobs[kind]:
+                return f"{sure.jobs_used[kind]} {_word(kind)} jobs without GPU of {sure.cpu_jobs[kind]}"
+        if sum(sure.slots_used.values()) + sure.foreign_gpus > self.node.gpu_slots:
+            return "more GPU slots than it has"
+        if sure.cpu_milli > self.node.cpu_milli or sure.memory_bytes > self.node.memory_bytes:
+            return "more CPU or memory than it has"
+        if len(there) > 1 and any(held.alone for held in there.values()):
+            return "room that another job was given"
+        return ""
 
     def delays(self, need: Need, waiting: Need) -> bool:
         """Whether a pod of shape `need` here would take what `waiting`, for whom the room is kept, is short of.

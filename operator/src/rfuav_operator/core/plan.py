@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from rfuav_operator.core import reasons
 from rfuav_operator.core.model import Assignment, Job, JobStatus, Kind, NodeName, Phase, Pool, Snapshot, Uid
-from rfuav_operator.core.placement import Holder, Need
+from rfuav_operator.core.placement import Holder, Need, Room, closed
 from rfuav_operator.core.preemption import Preemption
 from rfuav_operator.core.queues import Key, PoolQueue, Queues
 from rfuav_operator.core.quotas import Quotas
@@ -62,6 +62,7 @@ class PoolPlan:
     nodeless: set[Uid]  # jobs admitted without a node
     kept: dict[NodeName, tuple[Uid, Need]] = field(default_factory=dict)  # rooms promised to blocked jobs
     own: dict[Uid, Reason] = field(default_factory=dict)  # reasons of single jobs
+    lures: dict[Need, str] = field(default_factory=dict)  # by shape: a node to which the scheduler would bring it
     admitted: set[Uid] = field(default_factory=set)
     # StrictFIFO: who stops its namespace, by quota; "": all, by room.
     heads: dict[str, Job] = field(default_factory=dict)
@@ -114,7 +115,35 @@ class PoolPlan:
     def may_scale_up(self, need: Need) -> bool:
         """Whether one more of this shape may be admitted without a node, so that an autoscaler adds one."""
         most = self.pool.spec.scale_up.max_jobs
-        return most > 0 and not need.avoided and not need.only and len(self.nodeless) < most
+        if most == 0 or need.avoided or need.only or len(self.nodeless) >= most:
+            return False
+        return not self.lure(need)
+
+    def lure(self, need: Need) -> str:
+        """The node to which the scheduler would bring a pod without one, though limits forbid it there; empty: none.
+
+        It knows labels and taints, slots, CPU and memory; and it keeps such a pod off nodes where pods of ours are.
+        """
+        if need not in self.lures:
+            rooms = (room for rooms in self.usage.rooms.values() for room in rooms.values())
+            self.lures[need] = next((text for room in rooms if (text := self._lures(room, need))), "")
+        return self.lures[need]
+
+    def _lures(self, room: Room, need: Need) -> str:
+        node, owner = room.node, self.usage.pool_of(room.node.name)
+        wrong = f"of pool {owner}" if owner != self.pool.name else room.too_small(need)
+        if owner == self.pool.name and need.gpus > 0:
+            wrong = room.gpu_mismatch(need) or wrong
+        if not wrong or any(held.node for held in room.holders.values()):
+            return ""
+        if any(node.labels.get(key) != value for key, value in self.pool.spec.node_selector.items()):
+            return ""
+        fits = (
+            need.gpus <= node.gpu_slots - room.foreign_gpus
+            and need.cpu_milli <= node.cpu_milli - sum(pod.cpu_milli for pod in room.foreign)
+            and need.memory_bytes <= node.memory_bytes - sum(pod.memory_bytes for pod in room.foreign)
+        )
+        return f"node {node.name}, which is one {wrong}" if fits and not closed(node, need) else ""
 
     def stands_in_line(self, uid: Uid) -> bool:
         """Whether the job waits whole, and for nothing but room and quota."""

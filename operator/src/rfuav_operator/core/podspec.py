@@ -5,13 +5,13 @@ manifest goes out. Nothing here looks at the cluster.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from rfuav_operator.core import names, units
-from rfuav_operator.core.model import Assignment, Defaults, Job, Landing, Source
+from rfuav_operator.core.model import Assignment, Defaults, Job, Landing, Source, node_label
 
 HOME = "/home/rfuav"
 MOUNT_ROOT = "/mnt/rfuav"
@@ -56,6 +56,7 @@ def manifest(
                 **(metadata.get("labels") or {}),
                 **names.pod_labels(job, attempt, shard=assignment.shard, rank=assignment.rank),
                 **({} if landing is None else {names.LABEL_SCALE_UP: landing.pool}),
+                **({names.LABEL_NODE: node_label(assignment.node)} if assignment.node else {}),
             },
             "annotations": annotations,
             "ownerReferences": [_owner(job)],
@@ -65,14 +66,14 @@ def manifest(
     }
 
 
-def landing(job: Job, present: Iterable[str], selector: Mapping[str, str]) -> Landing:
-    """Where a pod without a node of its own may land: on none of the nodes that are `present` or in use.
+def landing(job: Job, taken: Iterable[str], selector: Mapping[str, str]) -> Landing:
+    """Where a pod without a node of its own may land: on none of the nodes in `taken` while pods of ours are there.
 
     The labels of the pool's `selector` and of the job's own tell an autoscaler what kind of node to add.
     """
     template: Mapping[str, Any] = job.raw_spec.get("podTemplate") or {}
     labels = {**selector, **(template.get("nodeSelector") or {})}
-    return Landing(pool=job.spec.pool, selector=tuple(sorted(labels.items())), barred=frozenset(present))
+    return Landing(pool=job.spec.pool, selector=tuple(sorted(labels.items())), barred=frozenset(map(node_label, taken)))
 
 
 def service(job: Job) -> dict[str, Any]:
@@ -161,7 +162,7 @@ def _pod_spec(
     if job.spec.nodes > 1 and assignment.rank is not None:
         pod["hostname"], pod["subdomain"] = assignment.pod, names.service_name(job)
     if assignment.node:
-        pod["affinity"] = _affinity("In", [assignment.node])
+        pod["affinity"] = _affinity(assignment.node)
     return pod
 
 
@@ -176,17 +177,23 @@ def _on_a_new_node(landing: Landing) -> dict[str, Any]:
     """What of its pod's spec sends it to a node that is still to come.
 
     One node for each pod: the scheduler knows nothing of a pool's limits, and nobody knows yet what the node will bear.
+    Node affinity would keep it off the present nodes, but some autoscalers add no node for such a pod: it keeps off the
+    pods of ours that are there (ADR 10).
     """
-    waiting = {"matchExpressions": [{"key": names.LABEL_SCALE_UP, "operator": "Exists"}]}
-    apart = {"topologyKey": _HOSTNAME, "namespaceSelector": {}, "labelSelector": waiting}
-    affinity = _affinity("NotIn", sorted(landing.barred)) if landing.barred else {}
-    affinity["podAntiAffinity"] = {_REQUIRED: [apart]}
+    away: list[dict[str, Any]] = [{"key": names.LABEL_SCALE_UP, "operator": "Exists"}]
+    if landing.barred:
+        away.append({"key": names.LABEL_NODE, "operator": "In", "values": sorted(landing.barred)})
+    apart = [
+        {"topologyKey": _HOSTNAME, "namespaceSelector": {}, "labelSelector": {"matchExpressions": [one]}}
+        for one in away
+    ]
+    affinity = {"podAntiAffinity": {_REQUIRED: apart}}
     return {"affinity": affinity} | ({"nodeSelector": dict(landing.selector)} if landing.selector else {})
 
 
-def _affinity(operator: str, nodes: Sequence[str]) -> dict[str, Any]:
-    """Required affinity by the names of nodes: the scheduler still binds, so all else that it knows is respected."""
-    term = {"matchFields": [{"key": "metadata.name", "operator": operator, "values": [node]} for node in nodes]}
+def _affinity(node: str) -> dict[str, Any]:
+    """Required affinity by the name of a node: the scheduler still binds, so all else that it knows is respected."""
+    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
     return {"nodeAffinity": {_REQUIRED: {"nodeSelectorTerms": [term]}}}
 
 

@@ -206,8 +206,8 @@ class Preemption:
     @cached_property
     def _nodes_cleared(self) -> set[NodeName]:
         """Nodes on which somebody goes already."""
-        several = [held for held in self._runners.going.values() if held.landing is not None]
-        return {name for held in several for name in self._usage.nodes_of(held)}.union(self._runners.clearing)
+        several = [holder for holder, held in self._runners.going.items() if held.landing is not None]
+        return {node for holder in several for node in self._usage.nodes_of(*holder)}.union(self._runners.clearing)
 
     def _on_node(self, at: _Question, room: Room, taken: _Taken) -> list[Victim] | None:
         """Whom to stop on one node; [] when the pod will fit anyway, None when it cannot be made to fit."""

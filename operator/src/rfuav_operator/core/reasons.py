@@ -127,7 +127,7 @@ def _short_of(need: Need, rooms: Sequence[Room]) -> str:
     """What is missing on the nodes whose slots would do."""
     lacking = [(room, room.lacks(need)) for room in rooms]
     texts = []
-    for what in ("cpu", "memory", "pods", "avoided"):
+    for what in ("cpu", "memory", "pods", "alone", "avoided"):
         short = [room for room, lack in lacking if lack == what]
         if not short:
             continue
@@ -147,6 +147,8 @@ def _short_of(need: Need, rooms: Sequence[Room]) -> str:
             )
         elif what == "pods":
             texts.append(f"{_nodes(len(short))} with a free slot: as many pods as it may run")
+        elif what == "alone":
+            texts.append(f"{_nodes(len(short))} with room: left alone for a pod that came there from scaleUp")
         else:
             texts.append(f"{_nodes(len(short))} with room: avoided for a while after a failure there")
     return "".join(f"; {text}" for text in texts)

@@ -51,7 +51,7 @@ def _why(at: PoolPlan, uid: Uid, key: Key, told: places.Places, *, everyone: boo
     need = at.need(key.need)
     nowhere, never = at.rooms.never(need), at.quotas.never(key.namespace, need)
     if nowhere is not None and not at.may_scale_up(need):
-        return _nowhere(at, nowhere, never)
+        return _nowhere(at, need, nowhere, never)
     if never is not None:
         return never
     if (in_use := at.volume_in_use(key.need)) is not None:
@@ -69,15 +69,26 @@ def _why(at: PoolPlan, uid: Uid, key: Key, told: places.Places, *, everyone: boo
     if why is None:
         stale = at.rooms.is_stale(need)
         why = at.rooms.words(need, fresh=everyone or (stale and told.may_refresh_words()))
+        why = replace(why, message=why.message + _lured(at, need))
     return why
 
 
-def _nowhere(at: PoolPlan, nowhere: Reason, never: Reason | None) -> Reason:
+def _lured(at: PoolPlan, need: Need) -> str:
+    """Why a pool that could grow does not for this shape; empty: it does, or may not grow at all now."""
+    lure = at.lure(need) if len(at.nodeless) < at.pool.spec.scale_up.max_jobs else ""
+    text = f"; the pool does not grow for it, since the scheduler would bring it to {lure}"
+    advice = "write spec.podTemplate.nodeSelector with labels that only suitable nodes carry"
+    return f"{text}: {advice}" if lure else ""
+
+
+def _nowhere(at: PoolPlan, need: Need, nowhere: Reason, never: Reason | None) -> Reason:
     """What a shape is told that no present node takes: a pool that grows may bring one, when it is its turn."""
     most = at.pool.spec.scale_up.max_jobs
     if most == 0:
         return nowhere
     waiting = len(at.nodeless)
+    if lured := _lured(at, need):
+        return never or Reason(reason=nowhere.reason, message=nowhere.message + lured)
     text = f"{nowhere.message}; {waiting} of at most {most} jobs wait for nodes that an autoscaler adds (scaleUp)"
     return never or Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from rfuav_operator.core.lifecycle import may_live
-from rfuav_operator.core.model import Job, Kind, NodeName, Pod, Snapshot, Uid
+from rfuav_operator.core.model import Job, Kind, Node, NodeName, Pod, Snapshot, Uid
 from rfuav_operator.core.placement import Held, Holder, Need, Room, need_of, pool_of, room_of
 from rfuav_operator.core.volumes import claims_of
 
@@ -71,6 +71,10 @@ class Usage:
         pool = self._pool_of.get(node)
         return None if pool is None else self.rooms[pool].get(node)
 
+    def pool_of(self, node: NodeName) -> str:
+        """The pool that a node belongs to; empty: none."""
+        return self._pool_of.get(node, "")
+
     def share(self, pool: str, namespace: str) -> Share:
         """What a namespace holds of a pool."""
         return self.shares.get((pool, namespace)) or Share()
@@ -92,7 +96,7 @@ class Usage:
 
     def nodes_held(self) -> set[NodeName]:
         """The nodes on which room is held, those among them that are gone and may come back."""
-        return {node for node, holders in self._on_node.items() if holders and node != _NO_NODE}
+        return {node for node in self._on_node if node != _NO_NODE and self._sure(node)}
 
     def absent(self, namespace: str) -> Iterable[Held]:
         """What is recorded in a namespace and whose pod was not seen: a ResourceQuota does not count it yet."""
@@ -132,19 +136,13 @@ class Usage:
 
     def update_node(self, name: NodeName, snapshot: Snapshot) -> None:
         """Bring one node up to date: it came, changed, went, or pods of others did on it."""
-        for uid in self.on_node(_NO_NODE):  # their creates may have begun since they were looked at
-            self.update_job(uid, snapshot.jobs.get(uid), snapshot)  # before the node goes: it may hold their room
+        self.update_landings(snapshot, snapshot.jobs)  # before the node goes: it may hold their room
         was = self._pool_of.pop(name, None)
         if was is not None:
             self.rooms.get(was, {}).pop(name, None)
         self._update_foreign_claims(name, snapshot)
         node = snapshot.nodes.get(name)
-        there = self._on_node.setdefault(name, {})
-        for holder, held in self._on_node.get(_NO_NODE, {}).items():
-            if node is not None and held.may_land_on(node):
-                there[holder] = held
-            else:
-                there.pop(holder, None)
+        there = self._land(name, node)
         pool = None if node is None else pool_of(node, snapshot.pools.values())
         if node is not None and pool is not None:
             self._pool_of[name] = pool
@@ -154,6 +152,11 @@ class Usage:
         self._forget_empty(name)
         for changed in {was, pool} - {None}:
             self._on_change(str(changed), name, True)
+
+    def update_landings(self, snapshot: Snapshot, jobs: Mapping[Uid, Job]) -> None:
+        """Look again where those without a node may land: their creates may have begun since."""
+        for uid in self.on_node(_NO_NODE):
+            self.update_job(uid, jobs.get(uid), snapshot)
 
     def _update_foreign_claims(self, node: NodeName, snapshot: Snapshot) -> None:
         for claim, user in self._foreign.pop(node, ()):
@@ -178,11 +181,12 @@ class Usage:
         """Let a pod hold room, in the place of what it held before."""
         self.release(uid, name)
         self._put(uid, name, held)
-        for node in self.nodes_of(held):
-            self._changed(node, released=False)
+        for node in self.nodes_of(uid, name):
+            self._changed(node, released=held.bars)
 
     def release(self, uid: Uid, name: str) -> Held | None:
         """Give back what a pod held."""
+        nodes = self.nodes_of(uid, name)
         mine = self._held.get(uid, {})
         held = mine.pop(name, None)
         if held is None:
@@ -196,7 +200,7 @@ class Usage:
             del self.shares[key]
         if not mine:
             del self._held[uid]
-        for node in self.nodes_of(held):
+        for node in nodes:
             self._on_node.get(node, {}).pop((uid, name), None)
             self._forget_empty(node)
             self._changed(node, released=True)
@@ -220,23 +224,46 @@ class Usage:
         share.gpus += held.gpus
         share.cpu_pods += held.gpus == 0
         mine[name] = held
-        for node in self.nodes_of(held):
-            self._on_node.setdefault(node, {})[uid, name] = held
+        self._on_node.setdefault(NodeName(held.node), {})[uid, name] = held
+        if held.landing is not None:
+            for room in [room for rooms in self.rooms.values() for room in rooms.values()]:
+                if held.may_land_on(room.node, self._sure(room.node.name)):
+                    self._on_node.setdefault(room.node.name, {})[uid, name] = held
+        elif held.bars and self._on_node.get(_NO_NODE) and (there := self.room(NodeName(held.node))) is not None:
+            self._land(there.node.name, there.node)
         if held.absent:
             self._absent.setdefault(held.namespace, {})[uid, name] = held
         for claim in held.claims:
             self._claims.setdefault(f"{held.namespace}/{claim}", {})[uid, name] = NodeName(held.node)
 
-    def nodes_of(self, held: Held) -> list[NodeName]:
-        """The nodes on which it holds room: its own, or all on which the scheduler may put it."""
+    def nodes_of(self, uid: Uid, name: str) -> list[NodeName]:
+        """The nodes on which a pod holds room: its own, or all on which the scheduler may put it."""
+        held = self._held.get(uid, {}).get(name)
+        if held is None:
+            return []
         if held.node or held.landing is None:
             return [NodeName(held.node)]
-        nodes = (room.node for rooms in self.rooms.values() for room in rooms.values())
-        return [_NO_NODE, *(node.name for node in nodes if held.may_land_on(node))]
+        return [_NO_NODE, *(node for node in self._pool_of if (uid, name) in self._on_node.get(node, {}))]
+
+    def _sure(self, node: NodeName) -> Iterable[Held]:
+        """Those that are on a node or go there, without those that may."""
+        return [held for held in self._on_node.get(node, {}).values() if held.node]
+
+    def _land(self, name: NodeName, node: Node | None) -> dict[Holder, Held]:
+        """Let those without a node hold room on this one if the scheduler may put them there, else not; all that do."""
+        there = self._on_node.setdefault(name, {})
+        for holder, held in self._on_node.get(_NO_NODE, {}).items():
+            if node is not None and held.may_land_on(node, self._sure(name)):
+                there[holder] = held
+            else:
+                there.pop(holder, None)
+        return there
 
     def _changed(self, node: NodeName, *, released: bool) -> None:
         room = self.room(node)
         if room is not None:
+            if released and self._on_node.get(_NO_NODE):
+                self._land(node, room.node)
             room.count()
             self._on_change(self._pool_of[node], node, released)
 
@@ -307,6 +334,8 @@ def _by_pod(pod: Pod, kind: Kind, pool: str, node: str) -> Held:
         claims=pod.claims,
         landing=None if node else pod.landing,
         unreadable=pod.unreadable,
+        bars=pod.bars,
+        alone=pod.alone,
     )
 
 

@@ -46,10 +46,12 @@ from rfuav_operator.core.model import (
     Taint,
     Uid,
     Volume,
+    node_label,
 )
 from rfuav_operator.core.names import (
     API_VERSION,
     LABEL_JOB,
+    LABEL_NODE,
     LABEL_POOL,
     LABEL_SCALE_UP,
     OUTPUT_ANNOTATION,
@@ -136,8 +138,23 @@ class _NodeAffinity(_Wire, frozen=True):
     required: _Terms | None = msgspec.field(default=None, name="requiredDuringSchedulingIgnoredDuringExecution")
 
 
+class _LabelSelector(_Wire, frozen=True):
+    match_expressions: tuple[_Requirement, ...] | None = None
+
+
+class _PodTerm(_Wire, frozen=True):
+    label_selector: _LabelSelector | None = None
+
+
+class _PodAntiAffinity(_Wire, frozen=True):
+    required: tuple[_PodTerm, ...] | None = msgspec.field(
+        default=None, name="requiredDuringSchedulingIgnoredDuringExecution"
+    )
+
+
 class _Affinity(_Wire, frozen=True):
     node_affinity: _NodeAffinity | None = None
+    pod_anti_affinity: _PodAntiAffinity | None = None
 
 
 class _ClaimSource(_Wire, frozen=True):
@@ -352,6 +369,8 @@ def pod(read: PodObject, unreadable: str = "") -> Pod:
         wanted_node=_wanted_node(spec.affinity),
         landing=_landing(labels, spec),
         for_new_node=LABEL_SCALE_UP in labels,
+        bars=bool(spec.node_name) and bool(labels.keys() & {LABEL_NODE, LABEL_SCALE_UP}),
+        alone=node_label(spec.node_name or "") in _kept_off(labels, spec),
         phase=PodPhase(status.phase) if status.phase in _POD_PHASES else PodPhase.UNKNOWN,
         deleting=meta.deletion_timestamp is not None,
         created=_instant(meta),
@@ -495,14 +514,21 @@ def _landing(labels: Mapping[str, str], spec: _PodSpec) -> Landing | None:
     pool = labels.get(LABEL_SCALE_UP)
     if pool is None or spec.node_name or _wanted_node(spec.affinity):
         return None
-    required = spec.affinity.node_affinity.required if spec.affinity and spec.affinity.node_affinity else None
-    barred = frozenset(
-        field.values[0]
-        for term in (required.node_selector_terms if required else None) or ()
-        for field in term.match_fields or ()
-        if field.key == "metadata.name" and field.operator == "NotIn" and field.values
+    selector = tuple(sorted((spec.node_selector or {}).items()))
+    return Landing(pool=pool, selector=selector, barred=_kept_off(labels, spec))
+
+
+def _kept_off(labels: Mapping[str, str], spec: _PodSpec) -> frozenset[str]:
+    """Labels of the nodes that a pod which waits for a new one keeps off while pods of ours are there."""
+    if LABEL_SCALE_UP not in labels or spec.affinity is None or spec.affinity.pod_anti_affinity is None:
+        return frozenset()
+    return frozenset(
+        value
+        for term in spec.affinity.pod_anti_affinity.required or ()
+        for one in (term.label_selector.match_expressions if term.label_selector else None) or ()
+        if one.key == LABEL_NODE and one.operator == "In"
+        for value in one.values or ()
     )
-    return Landing(pool=pool, selector=tuple(sorted((spec.node_selector or {}).items())), barred=barred)
 
 
 def _number(label: str | None) -> int:
@@ -564,6 +590,7 @@ def _node(read: NodeObject) -> Node:
         cpu_milli=milli(room.get("cpu", "0")),
         memory_bytes=whole(room.get("memory", "0")),
         pods=whole(room.get("pods", "0")),
+        created=_at(read.metadata.creation_timestamp),
     )
 
 
