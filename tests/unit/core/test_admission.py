@@ -146,7 +146,9 @@ def test_a_job_waits_for_the_pods_of_an_earlier_one_of_its_name_that_write_to_it
 def test_a_job_waits_for_a_create_of_an_earlier_one_of_its_name():
     again = job("a")
     seen = snapshot([again], leaving={(again.namespace, "a"): frozenset({Uid("old")})})
-    assert statuses(run(seen))["a"].phase is Phase.QUEUED
+    status = statuses(run(seen))["a"]
+    assert status.phase is Phase.QUEUED
+    assert status.message == "waits until it is known whether the cluster has made an earlier pod of this name"
 
 
 def test_every_pod_is_counted_once():

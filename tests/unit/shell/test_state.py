@@ -259,6 +259,17 @@ def test_a_job_that_is_applied_again_is_looked_at_when_the_pods_of_the_one_befor
     assert not held.snapshot().made_for
 
 
+def test_nobody_waits_for_a_create_of_a_term_that_has_ended():
+    held = state()
+    put_job(held)
+    held.begin_create(U1, A1)
+    put_job(held, version=5, uid="u2")
+    held.forget_plans()
+    assert not held.snapshot().creating
+    assert not held.snapshot().leaving
+    assert held.job(U1) is None
+
+
 def test_a_pod_of_the_same_name_with_another_uid_replaces_the_first():
     held = state()
     put_pod(held)

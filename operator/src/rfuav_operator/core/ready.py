@@ -70,4 +70,6 @@ def not_ready(job: Job, snapshot: Snapshot) -> Reason:
         | {p.name for p in snapshot.pods_of.get(job.uid, {}).values() if may_live(p, snapshot.nodes)}
     )
     text = f"waits until pods of an earlier attempt are gone: {', '.join(pods[:3])}"
+    if not pods:
+        text = "waits until it is known whether the cluster has made an earlier pod of this name"
     return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)

@@ -233,6 +233,7 @@ class ClusterState:
         self._planned_limits.clear()
         self._creating.clear()
         self._landings.clear()
+        self._leaving.clear()
         self._rejected.clear()
         for uid in list(self._effective):
             self._refresh(uid)
