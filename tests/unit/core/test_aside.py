@@ -20,7 +20,18 @@ from unit.core.builders import (
     statuses,
 )
 
-from rfuav_operator.core import aside, conditions, gpusharing, lifecycle, placement, podspec, reasons, telling, timers
+from rfuav_operator.core import (
+    announce,
+    aside,
+    conditions,
+    gpusharing,
+    lifecycle,
+    placement,
+    podspec,
+    reasons,
+    telling,
+    timers,
+)
 from rfuav_operator.core.decide import Dirt, Scheduler
 from rfuav_operator.core.model import (
     CreatePod,
@@ -96,6 +107,14 @@ def test_a_job_whose_handling_fails_does_not_change_what_the_others_get(monkeypa
     assert conditions.is_true(told.conditions, "Stalled")
     assert "something nobody thought of" in told.message
     assert any(e.reason == "InternalError" and e.job.name == "bad" for e in of_type(done, RecordEvent))
+
+
+def test_one_whose_events_cannot_be_made_is_set_aside_in_silence(monkeypatch):
+    fails_for(monkeypatch, announce, "events", is_bad)
+    done = turn(Scheduler(), snapshot([job("bad"), job("good")]))
+    assert [fault.of.name for fault in done.faults] == ["bad"]
+    assert list(statuses(done)) == ["good"]
+    assert created(done)
 
 
 def test_it_is_tried_again_ever_later_and_told_once(monkeypatch):

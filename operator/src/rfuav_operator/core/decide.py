@@ -235,11 +235,12 @@ class Scheduler:
             job = snapshot.jobs[uid]
             try:
                 status = bounds.fitted(replace(job, status=told(job, now, why)), job.status).status
+                events = list(announce.events(job, status))
             except Exception:  # noqa: BLE001, S112  the log has it; nothing more can be said of this one
                 continue
             if status != job.status:
                 yield PatchStatus(job=job, status=status)
-                yield from announce.events(job, status)
+                yield from events
 
     def _turn(
         self, snapshot: Snapshot, dirt: Dirt, aside: Collection[Uid], *, reports: Sequence[Report], now: datetime
