@@ -200,6 +200,20 @@ async def test_garbage_is_answered_or_closed_and_the_server_goes_on(garbage: Any
         assert (await h.get()).startswith(b"HTTP/1.1 200")
 
 
+async def test_whatever_fails_for_one_connection_the_others_come_in(monkeypatch):
+    async with house() as h:
+        with monkeypatch.context() as patched:
+
+            async def broken(*_args: Any, **_more: Any) -> Any:
+                raise RuntimeError("something nobody thought of")
+
+            patched.setattr(asyncio.get_running_loop(), "connect_accepted_socket", broken)
+            reader, writer = await h.connect(shake_hands=False)
+            assert await ended(reader) <= SOON
+            writer.close()
+        assert (await h.get()).startswith(b"HTTP/1.1 200")
+
+
 async def test_the_port_is_free_again_afterwards(tmp_path: Path):
     async with house() as h:
         port = h.port

@@ -125,7 +125,9 @@ class Door:
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol, guest.socket, ssl=self._tls, ssl_handshake_timeout=timeout
             )
-        except OSError:  # of TLS and timeouts too: whoever was there is gone
+        except Exception as error:  # noqa: BLE001  this connection's alone: the door stays open for the others
+            if not isinstance(error, OSError):  # of TLS and timeouts too: whoever was there is gone
+                log.warning("connection not let in", error=repr(error))
             guest.socket.close()
             self._guests.pop(protocol, None)
         except asyncio.CancelledError:
