@@ -1,6 +1,7 @@
 """Certificates that pods can check with the CA alone; tokens that only the cluster's own keys make."""
 
 import asyncio
+import base64
 import json
 import ssl
 import time
@@ -155,6 +156,7 @@ async def test_tokens_and_certificates_hold_by_the_servers_clock(tmp_path: Path,
         jwt.encode(
             {"iss": ISSUER, "aud": AUDIENCE, "exp": time.time() + 60}, None, algorithm="none", headers={"kid": "k1"}
         ),
+        base64.urlsafe_b64encode(b"[" * 6000).decode().rstrip("=") + ".e30.c2ln",
     ],
 )
 async def test_a_bad_token_proves_nothing(tmp_path: Path, bad: str):

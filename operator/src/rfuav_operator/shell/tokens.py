@@ -70,7 +70,7 @@ class Tokens:
     async def _claims(self, token: str) -> dict[str, Any]:
         try:
             kid = str(jwt.get_unverified_header(token).get("kid") or "")
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
             raise Unauthorized("this is no token") from error
         try:
             try:
