@@ -102,3 +102,24 @@ async def test_every_answer_is_listened_to(tmp_path: Path, monkeypatch):
         monkeypatch.setattr(clock, "_ahead", None)
         async with connection.stream("/a", idle=5):
             assert clock.now().year == 2030
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2026 00:00:00 +99999999999999",
+        "Mon, 01 Jan 1960 00:00:00 GMT",
+        "soon",
+    ],
+)
+async def test_a_date_that_is_none_is_not_listened_to(tmp_path: Path, monkeypatch, date: str):
+    monkeypatch.setattr(clock, "_ahead", None)
+
+    async def odd(request: web.Request, body: object) -> web.StreamResponse:
+        return answer(200, {"kind": "List"}, Date=date)
+
+    async with serving(tmp_path) as (api, connection):
+        api.handle = odd
+        assert (await connection.request("GET", "/a")).ok
+        assert clock._ahead is None

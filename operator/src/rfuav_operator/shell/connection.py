@@ -16,6 +16,7 @@ import kopf
 import orjson
 from kubernetes import client, config
 
+from rfuav_crds.bounds import EARLIEST, LATEST
 from rfuav_operator.shell import clock
 from rfuav_operator.shell.outage import Outage
 
@@ -234,9 +235,13 @@ def _parse(data: bytes) -> Any:
 
 
 def _hear(response: aiohttp.ClientResponse, sent: float) -> None:
-    date = email.utils.parsedate_tz(response.headers.get("Date", ""))
-    if date is not None:
-        clock.heard(email.utils.mktime_tz(date), sent)
+    try:
+        date = email.utils.parsedate_tz(response.headers.get("Date", ""))
+        at = None if date is None else email.utils.mktime_tz(date)
+    except (ValueError, OverflowError, LookupError, TypeError):  # of whatever stands between us and the API server
+        return
+    if at is not None and EARLIEST.timestamp() < at < LATEST.timestamp():
+        clock.heard(at, sent)
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float | None:
