@@ -1,5 +1,6 @@
 """Two jobs never write to one output at a time, and who is held off is told whose it is."""
 
+import errno
 import fcntl
 import json
 import os
@@ -40,6 +41,15 @@ def test_another_job_is_held_off_and_told_who_writes(tmp_path, job, monkeypatch)
     with held(tmp_path, job("new")):
         assert json.loads((tmp_path / writing.WRITER).read_bytes())["uid"] == "new"
     assert not (tmp_path / writing.WRITER).exists()
+
+
+def test_a_file_that_cannot_be_opened_holds_nobody_off(tmp_path, job, monkeypatch):
+    def refuse(*_args):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(writing.os, "open", refuse)
+    with held(tmp_path, job("u1")):
+        (tmp_path / "last").write_bytes(b"weights")
 
 
 def test_all_pods_and_processes_of_a_job_write_together(tmp_path, job):

@@ -46,7 +46,7 @@ def held(folder: Path, job: Job, stop: StopSignal) -> Iterator[None]:
     """
     path = folder / WRITER
     end = time.monotonic() + PATIENCE_SECONDS
-    while not isinstance(found := _take(path, job), int):
+    while isinstance(found := _take(path, job), dict):
         stop.check()
         if time.monotonic() > end:
             raise JobError(
@@ -58,12 +58,17 @@ def held(folder: Path, job: Job, stop: StopSignal) -> Iterator[None]:
     try:
         yield
     finally:
-        _leave(found, path)
+        if found is not None:
+            _leave(found, path)
 
 
-def _take(path: Path, job: Job) -> int | dict[str, Any]:
-    """The file, locked; or who holds it now."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
+def _take(path: Path, job: Job) -> int | dict[str, Any] | None:
+    """The file, locked; or who holds it now. None: there can be no lock, as on a volume without files to write in."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
+    except OSError as error:
+        _say_that_there_is_none(error)
+        return None
     holder = _lock(handle, path, job)
     if holder is None:
         return handle
@@ -81,19 +86,24 @@ def _lock(handle: int, path: Path, job: Job) -> dict[str, Any] | None:
         if holder.get("uid") != job.uid:
             return holder
     except OSError as error:
-        log.warning("no locks on the volume of the output: see that no other job writes there", problem=error.strerror)
+        _say_that_there_is_none(error)
         return None
     mine = {"kind": job.kind, "namespace": job.namespace, "name": job.name, "uid": job.uid}
     if alone:
         content = json.dumps({**mine, "pod": socket.gethostname(), "since": now()}).encode()
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, content, 0)
+        with suppress(OSError):  # on a full volume nobody is told who writes, and the lock holds
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, content, 0)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # with the job's other shards, pods and processes
         there = os.fstat(handle).st_ino == path.stat().st_ino
     except (BlockingIOError, FileNotFoundError):
         there = False  # somebody was faster, or its last holder removed it
     return None if there else mine
+
+
+def _say_that_there_is_none(error: OSError) -> None:
+    log.warning("no locks on the volume of the output: see that no other job writes there", problem=error.strerror)
 
 
 def _leave(handle: int, path: Path) -> None:
