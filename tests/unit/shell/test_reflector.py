@@ -225,6 +225,19 @@ async def test_a_change_that_nobody_can_follow_is_that_object_s_own(tmp_path):
         assert "b" in b.names()
 
 
+async def test_an_object_that_nobody_can_turn_into_a_value_is_alone_with_it(tmp_path):
+    def value(read: Any, why: str) -> Pod:
+        if read.metadata.name == "odd":
+            raise OverflowError("something nobody thought of")
+        return decode.pod(read, why)
+
+    async with bench(tmp_path, [pod_body("a")]) as b:
+        b.reflector._value = value
+        b.pods, b.version = [pod_body("odd", version=11), pod_body("b", version=12)], 20
+        await b.reflector.relist()
+        assert b.names() == ["a", "b"]
+
+
 async def test_an_object_larger_than_a_read_buffer(tmp_path):
     async def watch(response: web.StreamResponse, _version: str) -> None:
         large = pod_body("large", version=11)

@@ -16,7 +16,7 @@ import structlog
 
 from rfuav_operator.shell.cache import Cache
 from rfuav_operator.shell.connection import Connection, NotSent
-from rfuav_operator.shell.decode import DecodeError, Meta, leniently, version, words
+from rfuav_operator.shell.decode import Meta, leniently, version, words
 
 log = structlog.get_logger()
 
@@ -108,7 +108,7 @@ class Reflector(Generic[K, V, R]):
         idle_seconds: float = WATCH_SECONDS + 30,
     ) -> None:
         self._connection = connection
-        self._path = path
+        self.path = path
         self._cache = cache
         self._key = key
         self._value = value
@@ -137,12 +137,12 @@ class Reflector(Generic[K, V, R]):
                 wait = getattr(error, "retry_after", None) or backoff * random.uniform(0.5, 1.5)  # noqa: S311  jitter
                 backoff = min(backoff * 2, LAST_BACKOFF)
                 if not away:
-                    log.warning("watch interrupted", path=self._path, error=words(error), wait=round(wait, 2))
+                    log.warning("watch interrupted", path=self.path, error=words(error), wait=round(wait, 2))
             except Exception:
                 # Whatever is in an answer, it ends neither this watch nor the others.
                 self._version = ""
                 wait, backoff = backoff, min(backoff * 2, LAST_BACKOFF)
-                log.exception("watch failed", path=self._path, wait=round(wait, 2))
+                log.exception("watch failed", path=self.path, wait=round(wait, 2))
             await asyncio.sleep(wait)
 
     async def refresh(self) -> None:
@@ -153,11 +153,11 @@ class Reflector(Generic[K, V, R]):
             except (Refused, NotSent) as error:
                 away = await self._connection.reachable()
                 if not away:
-                    log.warning("not read yet", path=self._path, error=str(error))
+                    log.warning("not read yet", path=self.path, error=str(error))
                 wait = getattr(error, "retry_after", None) or (FIRST_BACKOFF if away else REFRESH_RETRY)
                 await asyncio.sleep(wait)
             except Exception:  # whatever is in an answer, the next one may be another
-                log.exception("not read yet", path=self._path)
+                log.exception("not read yet", path=self.path)
                 await asyncio.sleep(REFRESH_RETRY)
 
     async def relist(self) -> None:
@@ -166,7 +166,7 @@ class Reflector(Generic[K, V, R]):
         after = ""
         while True:
             params = {"limit": str(PAGE)} | ({"continue": after} if after else {})
-            status, body, retry_after = await self._connection.get_bytes(self._path, params)
+            status, body, retry_after = await self._connection.get_bytes(self.path, params)
             if status == HTTP_GONE:
                 if not after:
                     raise Refused("410 for a list")
@@ -193,7 +193,7 @@ class Reflector(Generic[K, V, R]):
             "resourceVersion": self._version,
             "timeoutSeconds": str(WATCH_SECONDS),
         }
-        async with self._connection.stream(self._path, params, idle=self._idle) as response:
+        async with self._connection.stream(self.path, params, idle=self._idle) as response:
             if response.status == HTTP_GONE:
                 raise TooOld
             if response.status != HTTP_OK:
@@ -223,16 +223,16 @@ class Reflector(Generic[K, V, R]):
         try:
             item, why = leniently(data, self._kind)
             key, at, value = self._key(item), version(item.metadata), self._value(item, why)
-        except (DecodeError, ValueError) as error:
-            log.warning("object cannot be read", path=self._path, data=_start_of(data), error=words(error))
+        except Exception as error:  # noqa: BLE001  of this object; the others come in as ever
+            log.warning("object cannot be read", path=self.path, data=_start_of(data), error=words(error))
             return None
         try:
             news = self._cache.remove(key, at) if deleted else self._cache.put(key, at, value)
         except Exception:  # what follows from it is at fault, not the object
-            log.exception("object not taken in", path=self._path, key=key)
+            log.exception("object not taken in", path=self.path, key=key)
             news = False
         if news and not deleted and value.unreadable:
-            log.warning("object set aside", path=self._path, key=key, version=at, error=value.unreadable)
+            log.warning("object set aside", path=self.path, key=key, version=at, error=value.unreadable)
         return key, item.metadata.resource_version
 
 
