@@ -44,7 +44,6 @@ TICK = 0.05  # seconds between two looks at what the budget holds back
 FIRST_BACKOFF, LAST_BACKOFF = 0.1, 5.0  # seconds
 UNREACHED_BACKOFF = 1.0  # seconds at most while there is no connection: trying costs nobody anything
 REFUSED_BACKOFF = 5.0  # seconds before a refused status or delete is decided again
-LONGEST_WAIT = 300.0  # seconds that a lane waits whose work raised, again and again
 FORGET_AFTER = 60.0  # seconds an idle lane is kept
 LONGEST_WAIT = 30.0  # seconds for which a Retry-After is obeyed
 LONGEST_ASIDE = 300.0  # seconds that work waits which raised, again and again
