@@ -150,7 +150,7 @@ class Operator:
         """From cold to one term after the other."""
         async with self.pulse.waiting():
             reflectors = await self._fill(tasks, servers)
-        while True:
+        while not self.stop.is_set():  # a cancellation is lost when the term fails at the same moment
             async with self.pulse.waiting():
                 await self.leader.acquire()
             try:
