@@ -67,6 +67,7 @@ class Operator:
         self.stop = asyncio.Event()
         self._kopf_stop = asyncio.Event()
         self._synced = False
+        self._filling: list[Reflector[Any, Any, Any]] = []
         self._deciding = False
         self.state = ClusterState(settings.defaults(""), on_dirt=self._nudge, on_pod=self._pod_changed)
         self.leader = Leader(
@@ -96,7 +97,10 @@ class Operator:
         self.loop.pod_changed(old, new)
 
     def _unready(self) -> str:
-        return self.leader.blocked if self._synced else "the caches are not filled yet"
+        if self._synced:
+            return self.leader.blocked
+        missing = ", ".join(reflector.path for reflector in self._filling if not reflector.synced.is_set())
+        return f"the caches are not filled yet: {missing}" if missing else "the caches are not filled yet"
 
     def _renewed(self) -> None:
         """Have the pools' status tell of another release that stands by."""
@@ -192,7 +196,7 @@ class Operator:
         self, tasks: asyncio.TaskGroup, servers: contextlib.AsyncExitStack
     ) -> list[Reflector[Any, Any, Any]]:
         """Fill the caches, and keep them so."""
-        reflectors = self._reflectors()
+        reflectors = self._filling = self._reflectors()
         for reflector in reflectors:
             tasks.create_task(reflector.run(), name="reflector")
         await self._start_progress_server(tasks, servers)
