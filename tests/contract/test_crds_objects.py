@@ -199,7 +199,7 @@ def test_cancel_is_one_way(jobs: client.CustomObjectsApi, namespace: str) -> Non
         assert patch(jobs, namespace, kind, {"cancel": True}) == ""
         message = patch(jobs, namespace, kind, {"cancel": False})
         assert "spec.cancel" in message
-        assert "create the job anew" in message
+        assert "create a new job" in message
 
 
 @pytest.mark.parametrize("phase", ["Queued", "Admitted", "Running", "Succeeded"])

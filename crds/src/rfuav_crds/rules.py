@@ -97,7 +97,7 @@ class Immutable:
 
 
 IMMUTABLE: Final = Immutable()
-_CHANGED = "cannot change once the job exists: create a job with a new name, or delete this one and create it anew"
+_CHANGED = "cannot change once the job exists: create a job with a new name, or delete this one and create it again"
 # The API server runs every rule on every write of the status too, and CEL is slow to compare objects. A write of the
 # status leaves the spec as it is stored, a write of the spec the status: where the status changed, the spec did not.
 _STATUS_WRITE = "has(self.status) != has(oldSelf.status) || (has(self.status) && self.status != oldSelf.status)"

@@ -78,7 +78,7 @@ class Running(Spec):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             cel="!oldSelf.cancel || self.cancel",
-            message="cancel is one-way: create the job anew to run it again",
+            message="cancel is one-way: create a new job to run it again",
             field=".cancel",
             reason="FieldValueForbidden",
         ),

@@ -2,7 +2,7 @@
 
 The jobs and nodes that changed come in (`update`), then the question (`plan`). The statuses of jobs that were admitted,
 stopped for others, or whose reason or place changed go out, with the pods to create and to delete. What is kept between
-plans is an index of the snapshot: `Admission` built anew gives the same answers.
+plans is an index of the snapshot: a new `Admission` gives the same answers.
 """
 
 from collections.abc import Collection, Iterable, Mapping, MutableMapping
@@ -165,7 +165,7 @@ class Admission:
             preemption = None
             if ground is not None:
                 preemption = Preemption(pool, snapshot, ground, rooms, usage=self.usage, quotas=limits, now=now)
-            at_hand = PoolPlan(
+            current = PoolPlan(
                 pool=pool,
                 queues=self.queues,
                 usage=self.usage,
@@ -179,8 +179,8 @@ class Admission:
                 making_room=self._making_room,
                 nodeless=self._nodeless.setdefault(name, set()),
             )
-            admit_in_order(at_hand)
-            telling.tell(at_hand, self._places[name], stepped=stepped, everyone=everyone)
+            admit_in_order(current)
+            telling.tell(current, self._places[name], stepped=stepped, everyone=everyone)
         for queue_name, queue in self.queues.pools.items():
             if queue_name not in snapshot.pools:
                 for uid, why in queue.gated.items():

@@ -1,6 +1,6 @@
 """The jobs of one pool in order: each is admitted, or something is done for it, or it just waits.
 
-A plan at hand comes in; what was decided is in it afterwards, in numbered steps.
+A plan comes in; what was decided is in it afterwards, in numbered steps.
 """
 
 from datetime import datetime
@@ -20,7 +20,7 @@ _STRICT = "StrictFIFO"
 
 
 def admit_in_order(at: PoolPlan) -> None:
-    """Admit those whose turn it is while quota and room last; what they take counts before the next is chosen."""
+    """Admit in order while quota and room last; what they take counts before the next is chosen."""
     # 1. What others are clearing is kept for those they clear it for; then one after the other, in order.
     blocked.keep_what_is_cleared(at)
     line = InOrder(at.queue.buckets.values(), at.quotas.share, lambda group: at.is_closed(group.key))

@@ -50,7 +50,7 @@ from rfuav_operator.core.ready import wants_room
 from rfuav_operator.core.usage import Usage, planned
 
 _OVERDUE = timedelta(seconds=30)  # when to look again at what was due and whose effect was not seen yet
-_LIMITS_EVERY = timedelta(seconds=1)  # how often the status of pools and quotas is made anew
+_LIMITS_EVERY = timedelta(seconds=1)  # how often the status of pools and quotas is made
 _PLAN_AGAIN = timedelta(seconds=10)  # after a plan that failed, and no job was to blame
 _ATTEMPTS = 4  # in one turn: those that fail before the plan hide those that fail in it
 _FOR_EVER = 10**9  # seconds
@@ -72,7 +72,7 @@ class Dirt(msgspec.Struct, frozen=True, kw_only=True):
     jobs: Collection[Uid] = ()
     nodes: Collection[NodeName] = ()
     plan: bool = False
-    everything: bool = False  # pools, quotas, priority classes or settings: the index is made anew
+    everything: bool = False  # pools, quotas, priority classes or settings: the index is rebuilt
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -384,7 +384,7 @@ class Scheduler:
         for target, status in limits.statuses(snapshot, jobs, admission, now):
             try:
                 fits = bounds.fitted_limits(target, status())
-            except Exception as error:  # noqa: BLE001  it is made anew with the next
+            except Exception as error:  # noqa: BLE001  it is made again with the next
                 self._faults.append(Fault(of=target, error=error))
                 continue
             if any(target.status.get(key) != value for key, value in fits.items()):

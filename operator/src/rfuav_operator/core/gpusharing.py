@@ -68,5 +68,5 @@ def _message(node: str, uuid: str, others: list[Job]) -> str:
     return (
         f"{uuid} of node {node} also runs training {', '.join(names[:_SHOWN])}{more}: the device plugin chose the same "
         "GPU; both are slower than planned, and one that runs out of memory is run again. Delete one of the pods to "
-        "have it placed anew"
+        "have it placed again"
     )

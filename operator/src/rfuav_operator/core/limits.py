@@ -172,7 +172,7 @@ def _by_kind(counts: Mapping[Kind, int]) -> dict[str, int]:
 def _ready(target: Pool | Quota, value: bool, reason: str, message: str, now: datetime) -> list[Any]:
     try:
         old = msgspec.convert(target.status.get("conditions") or [], tuple[Condition, ...])
-    except ValueError:  # another version's words: written anew
+    except ValueError:  # another version's words: replaced
         old = ()
     settled = conditions.put(
         old, "Ready", value=value, reason=reason, message=message, now=now, generation=target.generation

@@ -78,7 +78,7 @@ def _unpacked(stored: Mapping[str, Any], shards: Mapping[str, Any], packed: Mapp
 def _grouped(
     assignments: Iterable[Mapping[str, Any]],
 ) -> tuple[list[dict[str, Any]], list[tuple[str, Mapping[str, Any]]]]:
-    """One entry for pods that differ in no more than what is told apart, and the assignments in them by shard."""
+    """One entry for pods that differ in `_APART` alone, and the assignments in them by shard."""
     groups: dict[tuple[Any, ...], set[int]] = defaultdict(set)
     grouped: dict[str, Mapping[str, Any]] = {}
     left: list[dict[str, Any]] = []

@@ -216,7 +216,7 @@ class Room:
         return ""
 
     def delays(self, need: Need, waiting: Need) -> bool:
-        """Whether a pod of shape `need` here would take what `waiting`, for whom the room is kept, is short of.
+        """Whether a pod of shape `need` here would take what `waiting`, which the room is kept for, is short of.
 
         It would not where enough for both is left: then only what runs already decides when `waiting` can start.
         """
@@ -264,7 +264,7 @@ class Room:
         return (*ours, *others, "")[0]
 
     def count(self) -> None:
-        """Sum up anew what is in use: nothing is ever counted up and down."""
+        """Sum up all that is in use: nothing is ever counted up and down."""
         slots, jobs = dict.fromkeys(Kind, 0), dict.fromkeys(Kind, 0)
         cpu = memory = 0
         unread = False

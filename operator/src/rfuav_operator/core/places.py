@@ -18,7 +18,7 @@ FIRST = 10  # places that are always right
 NEAR = 1000  # places in which a job that has just come is looked for; farther back it is told with the rest
 REFRESH = timedelta(seconds=10)  # how often the rest is looked at again
 AT_A_TIME = 200  # of the rest that are told then: what the budget of writes can carry
-WORDS_AT_A_TIME = 2  # explanations that a plan words anew
+WORDS_AT_A_TIME = 2  # explanations that a plan rewords
 COARSE = timedelta(seconds=30)  # estimated starts are rounded up to this, so that they stand still
 
 Told = tuple[Uid, int, Group]
@@ -104,7 +104,7 @@ class Places:
         return chosen
 
     def may_refresh_words(self) -> bool:
-        """Whether one more explanation may be worded anew in this plan."""
+        """Whether one more explanation may be reworded in this plan."""
         self.words_refreshed += 1
         return self.words_refreshed <= WORDS_AT_A_TIME
 

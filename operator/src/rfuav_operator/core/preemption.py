@@ -289,7 +289,7 @@ class Preemption:
 
 
 def _spared(chosen: Collection[Victim], room: Room, left: Left, need: Need) -> list[Victim]:
-    """Those of one node without whom it is not enough: the dearest are tried first."""
+    """Those of one node without which it is not enough: the dearest are tried first."""
     needed = list(chosen)
     for victim in reversed(needed[:]):
         held = room.holders[victim.holder]
@@ -302,7 +302,7 @@ def _spared(chosen: Collection[Victim], room: Room, left: Left, need: Need) -> l
 
 
 def _needed(victims: Iterable[Victim], enough: Callable[[Collection[Victim]], bool]) -> list[Victim]:
-    """Those without whom it is not enough: the dearest are tried first."""
+    """Those without which it is not enough: the dearest are tried first."""
     needed = list(victims)
     for victim in sorted(needed, key=lambda v: v.cost, reverse=True):
         rest = [other for other in needed if other is not victim]

@@ -319,7 +319,7 @@ def _store(status: JobStatus, shard: int | None, kind: Kind, after: Progress, pa
 
 
 def begin_attempt(status: JobStatus, shard: int | None, kind: Kind) -> JobStatus:
-    """The status as a new attempt of the unit starts: its sequence starts anew, its values where it continues."""
+    """The status as a new attempt of the unit starts: its sequence starts over, its values where it continues."""
     before = _of_unit(status, shard, kind)
     if before == Progress():
         return status

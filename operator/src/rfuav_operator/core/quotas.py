@@ -77,7 +77,7 @@ class Quotas:
         return holding.union(waiting)
 
     def promise(self, job: Job, need: Need) -> None:
-        """Count a blocked job for whom room is kept as if it ran: what it will use is not given to others."""
+        """Count a blocked job that room is kept for as if it ran: what it will use is not given to others."""
         self._promised[job.namespace] += [planned(job, need, "")] * need.nodes
         self._promised_jobs[job.namespace, job.kind] += not job.status.assignments
 

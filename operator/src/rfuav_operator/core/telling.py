@@ -15,7 +15,7 @@ from rfuav_operator.core.reasons import Reason
 
 
 def tell(at: PoolPlan, told: places.Places, *, stepped: Collection[Uid], everyone: bool) -> None:
-    """Tell those whose turn it is to be told, and those that changed.
+    """Tell those that are due, and those that changed.
 
     Args:
         at: the plan, when nobody more is admitted.

@@ -25,7 +25,7 @@ Like = tuple[Kind, bool]  # kind, with GPU or without
 
 
 class Asker(NamedTuple):
-    """What of a waiting job decides whom it may stop."""
+    """What of a waiting job decides which others it may stop."""
 
     priority: int
     namespace: str
@@ -116,7 +116,7 @@ class Candidates:
     # --- askers
 
     def asker(self, job: Job, need: Need, *, mine: int) -> Asker:
-        """What decides whom this job may stop."""
+        """What decides which others this job may stop."""
         nominal = need.gpus > 0 and self._reclaims != "Never" and self._quotas.is_nominal(job.namespace, need)
         return Asker(mine, job.namespace, nominal)
 
@@ -209,7 +209,7 @@ class _Reach:
     """The lowest priorities among those who run: who has nobody below him finds no candidate."""
 
     own: dict[str, int]  # by namespace
-    anyone: int  # of those whom any namespace may stop by rank
+    anyone: int  # of those that any namespace may stop by rank
     borrowers: dict[str, int]  # of those whose GPUs are borrowed, by namespace
 
     def count(self, sort: Sort, *, borrows: bool) -> None:

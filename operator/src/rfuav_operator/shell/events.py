@@ -118,7 +118,7 @@ class Events:
         if answer.ok:
             known.name = answer.body["metadata"]["name"]
         else:
-            self._known.pop(key, None)  # expired, or its namespace goes: the next one starts anew
+            self._known.pop(key, None)  # expired, or its namespace goes: the next one starts over
             log.info("event refused", status=answer.status, message=answer.message)
 
     def _manifest(self, action: RecordEvent, at: datetime) -> dict[str, Any]:

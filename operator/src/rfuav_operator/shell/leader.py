@@ -206,7 +206,7 @@ class _Lease:
     """One Lease.
 
     Args:
-        me: as whom it is held.
+        me: the name of its holder.
         seconds: after which one that was not renewed is free.
         shared: several processes hold it as the same; which of them may, something else says.
     """

@@ -262,7 +262,7 @@ class ClusterState:
         self.touch([uid])
 
     def reject(self, uid: Uid, message: str) -> None:
-        """The API server refused the job's pod; kept until the job's status is decided anew."""
+        """The API server refused the job's pod; kept until the job's status is decided again."""
         if uid in self._read:
             self._rejected[uid] = message[:WORDS]
             self.touch([uid])

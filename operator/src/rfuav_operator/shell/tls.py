@@ -1,6 +1,6 @@
 """The certificates of the progress server: a long-lived CA in a Secret for all replicas, and leaves signed by it.
 
-Pods trust the CA alone (it travels in an annotation), so leaves can be made anew at any time and stay in the process.
+Pods trust the CA alone (it travels in an annotation), so leaves can be renewed at any time and stay in the process.
 """
 
 import asyncio
@@ -124,7 +124,7 @@ def names(namespace: str, service: str, url: str) -> list[str]:
 
 
 class Leaf:
-    """The server's TLS context, whose certificate is made anew every ten days."""
+    """The server's TLS context, whose certificate is renewed every ten days."""
 
     def __init__(self, authority: Authority, hosts: list[str]) -> None:
         self._authority = authority
