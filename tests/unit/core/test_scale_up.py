@@ -18,6 +18,7 @@ from unit.core.builders import (
 )
 from unit.core.cluster import Cluster
 
+from rfuav_operator.core import decide, lifecycle
 from rfuav_operator.core.model import CreatePod, Kind, Phase, PodPhase, Resources, ScaleUp
 
 GROWS = ScaleUp(max_jobs=2, timeout_seconds=900)
@@ -517,3 +518,14 @@ def test_where_one_landed_that_keeps_others_off_no_other_is_sent():
     made.go()
     assert nodes_of(made, "j0") == ["old"]
     assert nodes_of(made, "late") == [""]
+
+
+def test_a_job_with_room_lost_in_one_place_and_none_in_another_is_told_of_both(monkeypatch):
+    held, seen = admitted(job("a"))[0], []
+    step = lifecycle.step
+    monkeypatch.setattr(lifecycle, "step", lambda one, facts: (seen.append(facts), step(one, facts))[1])
+    monkeypatch.setattr(decide._Steps, "_withdrawn", lambda _self, _recreate: {held.uid: {"never-made"}})
+    monkeypatch.setattr(decide._Steps, "_crowded", lambda _self, _uid: {"landed": "with too little room left"})
+    run(snapshot([held]))
+    assert seen[-1].withdrawn == {"never-made"}
+    assert seen[-1].crowded == {"landed": "with too little room left"}

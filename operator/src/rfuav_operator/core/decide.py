@@ -425,7 +425,8 @@ class _Steps:
         for uid in outcomes if recreate else ():
             self._admission.usage.update_job(uid, self._jobs[uid], self._snapshot)
         for uid, gone in self._withdrawn(recreate).items():
-            outcomes[uid] = self._step(uid, replace(facts[uid], withdrawn=gone))
+            facts[uid] = replace(facts[uid], withdrawn=gone)
+            outcomes[uid] = self._step(uid, facts[uid])
         for uid in list(outcomes):
             if crowded := self._crowded(uid):
                 outcomes[uid] = self._step(uid, replace(facts[uid], crowded=crowded))
