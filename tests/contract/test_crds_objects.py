@@ -2,6 +2,7 @@
 
 import copy
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,51 @@ def test_limits_applied_by_a_client_are_taken_over_by_server_side_apply(kubectl,
         kubectl("apply", "--server-side", f"--field-manager={manager}", "-n", namespace, "-f", "-", manifest=manifest)
     finally:
         kubectl("delete", "-n", namespace, limits["kind"], manifest["metadata"]["name"])
+
+
+def _written() -> Iterator[Any]:
+    """Jobs as people write them, with few of the fields of each object."""
+    for path in sorted(EXAMPLES.rglob("*.yaml")):
+        for index, document in enumerate(yaml.safe_load_all(path.read_text())):
+            if document is not None and document["kind"] in FULL:
+                document["metadata"].pop("namespace", None)
+                yield pytest.param(document, id=f"{path.relative_to(EXAMPLES)}-{index}")
+    for kind, path, value in (
+        ("TrainingJob", "training", {"earlyStopping": {}, "optimizer": {}, "schedule": {"name": "cosine"}}),
+        ("TrainingJob", "dataset.iq", {"sampleRate": "50M"}),
+        ("TrainingJob", "resources", {"gpus": 0}),
+        ("TrainingJob", "podTemplate.metadata", {"labels": {"team": "radio"}}),
+        ("TrainingJob", "podTemplate.tolerations", [{"key": "a", "operator": "Exists"}, {"operator": "Exists"}]),
+        (
+            "TrainingJob",
+            "podTemplate.volumes",
+            [{"name": "a", "emptyDir": {}}, {"name": "b", "secret": {"secretName": "c"}}],
+        ),
+        ("InferenceJob", "iq", {}),
+        ("InferenceJob", "evaluation", {}),
+    ):
+        yield pytest.param(changed(kind, {f"spec.{path}": value}), id=f"{kind}-{path}")
+
+
+@pytest.mark.parametrize("manager", ["kubectl", "argocd-controller"])
+@pytest.mark.parametrize("manifest", [*_written()])
+def test_jobs_applied_by_a_client_are_taken_over_by_server_side_apply(kubectl, namespace, manifest, manager) -> None:
+    """Without --force-conflicts, by one manager and by a second; and what cannot change still cannot."""
+
+    def server_side(by: str, what: dict[str, Any], *more: str) -> subprocess.CompletedProcess[str]:
+        arguments = ("apply", "--server-side", f"--field-manager={by}", "-n", namespace, "-f", "-", *more)
+        return kubectl(*arguments, manifest=what, check=False)
+
+    before = stored(kubectl, namespace, manifest)
+    for by in (manager, manager, "second"):
+        assert server_side(by, manifest).stderr == ""
+    after = stored(kubectl, namespace, manifest)
+    assert (after["spec"], after["metadata"]["generation"]) == (before["spec"], 1)
+    other = copy.deepcopy(manifest)
+    other["spec"].setdefault("resources", {})["memory"] = "7Gi"
+    refused = server_side(manager, other, "--force-conflicts").stderr
+    assert CHANGE in refused
+    assert "spec.resources" in refused
 
 
 def test_what_is_written_whole_is_owned_whole(jobs: client.CustomObjectsApi, namespace: str) -> None:

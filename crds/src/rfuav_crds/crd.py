@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rfuav_crds.common import GROUP, VERSION, Model
+from rfuav_crds.common import GROUP, VERSION
 from rfuav_crds.jobs import KINDS
-from rfuav_crds.rules import ATOMIC, immutable
-from rfuav_crds.schema import structural, without_defaults_in_items
+from rfuav_crds.rules import ATOMIC
+from rfuav_crds.schema import stored_as_applied, structural
 
 
 @dataclass(frozen=True)
@@ -121,31 +121,17 @@ CRDS = (
 )
 
 
-def _spec(model: type[Model], *, stored: bool) -> dict[str, Any]:
-    """The schema of a spec; what cannot change is owned whole.
-
-    Who owns which of its fields would be of no use, and is read and written again with every write of the status.
-    Items of other lists that are owned whole have no defaults that are `stored`: with them such a list would differ
-    from what was applied, and server-side apply after a client-side one would conflict. Readers fill them in.
-    """
-    schema = structural(model)
-    fixed = immutable(model)
-    for name, node in schema["properties"].items():
-        if name not in fixed:
-            schema["properties"][name] = without_defaults_in_items(node) if stored else node
-        elif node.get("type") == "object":
-            schema["properties"][name] |= ATOMIC
-    return schema
-
-
 def manifest(crd: Crd, *, stored: bool = True) -> dict[str, Any]:
     """The CustomResourceDefinition of one kind, ready to apply.
 
-    With `stored=False`: with all defaults, those too that readers fill in, for the reference.
+    What is owned whole is stored as it was applied: with defaults in it, it would differ, and server-side apply after
+    a client-side one would conflict. Readers fill them in. With `stored=False`: with those defaults too, for the
+    reference.
     """
     model = KINDS[crd.kind]
     spec_type = model.model_fields["spec"].annotation
     status_type = model.model_fields["status"].annotation
+    spec = structural(spec_type)  # type: ignore[arg-type]
     schema: dict[str, Any] = {
         "description": (model.__doc__ or "").strip(),
         "type": "object",
@@ -155,7 +141,7 @@ def manifest(crd: Crd, *, stored: bool = True) -> dict[str, Any]:
             "kind": {"type": "string", "description": f"Always {crd.kind}."},
             # All that Kubernetes lets a CRD say about metadata; it gives the rules on the name a field to point at.
             "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
-            "spec": _spec(spec_type, stored=stored),  # type: ignore[arg-type]
+            "spec": stored_as_applied(spec) if stored else spec,
             # The operator alone writes it: a record of who owns which field costs in every write, and tells nothing.
             "status": structural(status_type.__args__[0], defaults=False) | ATOMIC,  # type: ignore[union-attr]
         },

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from rfuav_crds.common import (
     Architecture,
@@ -18,7 +18,7 @@ from rfuav_crds.common import (
 )
 from rfuav_crds.iq import Iq
 from rfuav_crds.quantity import IntOrString, auto_or_count
-from rfuav_crds.rules import IMMUTABLE, SET, Rule
+from rfuav_crds.rules import ATOMIC, IMMUTABLE, SET, Rule
 from rfuav_crds.running import Running
 
 _MANIFEST = "[.](?i:jsonl|parquet)$"
@@ -118,6 +118,8 @@ class InferenceOutput(Spec):
 
 class Evaluation(Spec):
     """Present: folders or a manifest tell the inputs' classes; metrics and a confusion matrix are written."""
+
+    model_config = ConfigDict(json_schema_extra=ATOMIC)
 
 
 class InferenceJobSpec(Running):

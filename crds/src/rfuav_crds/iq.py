@@ -5,8 +5,18 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from rfuav_crds.common import Spec
-from rfuav_crds.quantity import Frequency, cel_quantity, parse_quantity
+from rfuav_crds.quantity import Frequency, parse_quantity
 from rfuav_crds.rules import ATOMIC, Rule
+
+_SAMPLE_RATE = "100M"
+_FRAME_SECONDS = 0.1
+_FFT_SIZE = 1024
+_HOP_SIZE = 512
+
+
+def _given(field: str, default: float) -> str:
+    """CEL: the field, or its default, which is not stored."""
+    return f"(has(self.{field}) ? self.{field} : {default})"
 
 
 class Iq(Spec):
@@ -15,14 +25,15 @@ class Iq(Spec):
     model_config = ConfigDict(json_schema_extra=ATOMIC)
     rules = (
         Rule(
-            cel="self.hopSize <= self.fftSize",
+            cel=f"{_given('hopSize', _HOP_SIZE)} <= {_given('fftSize', _FFT_SIZE)}",
             message="hopSize is at most fftSize, or samples between two windows are lost: write half of fftSize",
             field=".hopSize",
             check=lambda iq: iq.hop_size <= iq.fft_size,
         ),
         Rule(
-            cel="!isQuantity(string(self.sampleRate)) || "
-            f"{cel_quantity('self.sampleRate')}.asApproximateFloat() * self.frameSeconds >= double(self.fftSize)",
+            cel=f"(has(self.sampleRate) && !isQuantity(string(self.sampleRate))) || "
+            f"quantity(has(self.sampleRate) ? string(self.sampleRate) : '{_SAMPLE_RATE}').asApproximateFloat() * "
+            f"{_given('frameSeconds', _FRAME_SECONDS)} >= double({_given('fftSize', _FFT_SIZE)})",
             message="a frame of frameSeconds x sampleRate samples is shorter than fftSize: raise frameSeconds "
             "or lower fftSize",
             field=".frameSeconds",
@@ -31,16 +42,16 @@ class Iq(Spec):
     )
 
     sample_rate: Frequency = Field(
-        "100M", description="Complex samples per second, as a quantity (100M) or a number. Default: 100M."
+        _SAMPLE_RATE, description="Complex samples per second, as a quantity (100M) or a number. Default: 100M."
     )
     frame_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
-        0.1, description="Length of one frame in seconds, more than 0 and at most 60. Default: 0.1."
+        _FRAME_SECONDS, description="Length of one frame in seconds, more than 0 and at most 60. Default: 0.1."
     )
     fft_size: Annotated[int, Field(ge=16, le=65536)] = Field(
-        1024, description="Points of each Fourier transform, 16 to 65536. Default: 1024."
+        _FFT_SIZE, description="Points of each Fourier transform, 16 to 65536. Default: 1024."
     )
     hop_size: Annotated[int, Field(ge=1, le=65536)] = Field(
-        512, description="Samples from one window to the next, 1 to fftSize. Default: 512."
+        _HOP_SIZE, description="Samples from one window to the next, 1 to fftSize. Default: 512."
     )
     window: Literal["hamming", "hann", "blackman"] = Field("hamming", description="Window function. Default: hamming.")
     sample_format: Literal["float32", "int16", "int8"] = Field(

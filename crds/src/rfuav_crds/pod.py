@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from rfuav_crds.common import Label, ObjectName, OptionalObjectName, Spec
 from rfuav_crds.quantity import MemoryText
-from rfuav_crds.rules import Rule, listed_by, matches
+from rfuav_crds.rules import ATOMIC, Rule, listed_by, matches
 
 Text = Annotated[str, Field(max_length=4096)]
 ShortText = Annotated[str, Field(max_length=253)]
@@ -62,19 +62,19 @@ class Toleration(Spec):
 
     rules = (
         Rule(
-            cel="self.operator != 'Exists' || self.value == ''",
+            cel="!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
             message="a toleration with operator Exists has no value: remove value, or write operator: Equal",
             field=".value",
             check=lambda t: t.operator != "Exists" or not t.value,
         ),
         Rule(
-            cel="self.key != '' || self.operator == 'Exists'",
+            cel="(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
             message="name the taint's key, or write operator: Exists to tolerate all taints",
             field=".key",
             check=lambda t: bool(t.key) or t.operator == "Exists",
         ),
         Rule(
-            cel="!has(self.tolerationSeconds) || self.effect == 'NoExecute'",
+            cel="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
             message="tolerationSeconds is about effect: NoExecute: write that effect, or remove it",
             field=".tolerationSeconds",
             check=lambda t: t.toleration_seconds is None or t.effect == "NoExecute",
@@ -306,9 +306,11 @@ class VolumeMount(Spec):
 class PodTemplate(Spec):
     """What the pods of the job get beside what the operator sets. Default: nothing."""
 
+    model_config = ConfigDict(json_schema_extra=ATOMIC)
     rules = (
         Rule(
-            cel="self.volumeMounts.all(m, self.volumes.exists(v, v.name == m.name))",
+            cel="!has(self.volumeMounts) || "
+            "self.volumeMounts.all(m, has(self.volumes) && self.volumes.exists(v, v.name == m.name))",
             message="every volumeMount names an entry of podTemplate.volumes: add the volume, or correct the name",
             field=".volumeMounts",
             check=lambda t: {m.name for m in t.volume_mounts} <= {v.name for v in t.volumes},

@@ -159,8 +159,8 @@ class ListType:
 
 
 ATOMIC: Final[JsonDict] = {"x-kubernetes-map-type": "atomic"}
-"""`json_schema_extra` of an object that may be written as `{}`: it is merged whole, so that server-side apply takes it
-over from a client-side one (field by field it would leave null)."""
+"""`json_schema_extra` of an object that is owned whole and stored as it was applied, without its defaults: rules ask
+`has()` first. Owners of its fields would be read and written with every status."""
 
 SET = ListType("set")
 

@@ -62,14 +62,19 @@ def structural(model: type[BaseModel], *, defaults: bool = True) -> dict[str, An
     return schema if defaults else _without_defaults(schema)
 
 
-def without_defaults_in_items(node: dict[str, Any]) -> dict[str, Any]:
-    """The schema without the defaults of items of lists that are owned whole (all that are not merged by a key)."""
+def stored_as_applied(node: dict[str, Any]) -> dict[str, Any]:
+    """The schema without defaults inside what is owned whole: atomic objects, and lists that are not merged by a key.
+
+    An atomic object that has a default is stored as `{}` where it is left out.
+    """
+    if node.get("x-kubernetes-map-type") == "atomic":
+        return _without_defaults(node) | ({"default": {}} if "default" in node else {})
     found = dict(node)
     if "properties" in node:
-        found["properties"] = {name: without_defaults_in_items(inner) for name, inner in node["properties"].items()}
+        found["properties"] = {name: stored_as_applied(inner) for name, inner in node["properties"].items()}
     if "items" in node:
         whole = node.get("x-kubernetes-list-type", "atomic") != "map"
-        found["items"] = _without_defaults(node["items"]) if whole else without_defaults_in_items(node["items"])
+        found["items"] = _without_defaults(node["items"]) if whole else stored_as_applied(node["items"])
     return found
 
 
