@@ -3,13 +3,14 @@
 RFUAV_KEEP_CLUSTER=1 leaves it running (and the next run finds it); RFUAV_TEST_CLUSTER names it, default `e2e`.
 """
 
+import json
 import os
 from collections.abc import Iterator
 
 import pytest
 from cluster import data
 from cluster.install import install
-from cluster.jobs import APART, PULLING, claim, on_the_second_node, restricted_pod, training
+from cluster.jobs import APART, PULLING, REGISTRY, claim, on_the_second_node, restricted_pod, training
 from cluster.kube import NAMESPACE, Kube
 from cluster.observer import observing
 from cluster.running import Running
@@ -71,7 +72,7 @@ def running(full_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[R
         # the second node pulls the image, gigabytes, beside the first tests
         kube.apply(on_the_second_node(restricted_pod(PULLING, trainer_image, "true"), second))
         early = [job for item in request.session.items for mark in item.iter_markers("submits") for job in mark.args]
-        kube.apply(training("base"), *early)
+        kube.apply(training("base"), *json.loads(json.dumps(early).replace(REGISTRY, str(full_cluster.registry))))
         yield Running(kube, observer, str(full_cluster.registry), trainer_image, first, second)
 
 

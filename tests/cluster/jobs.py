@@ -15,6 +15,7 @@ EPOCHS = 96
 """Of a training to which something happens while it runs: it must not have ended before, nor while the operator, which
 would tell that its moment has come, is away for a lease's time."""
 UNDISTURBED = "undisturbed"  # the one of these to which nothing happens; several tests compare with it
+REGISTRY = "registry.of.this.cluster"  # in an image: its registry, known once it is up
 PULLING = "pulling"  # a pod that brings the trainer's image to the second node
 
 

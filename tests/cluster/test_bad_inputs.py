@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from cluster import data
-from cluster.jobs import CAPTURES, RESULTS, TINY, claim, inference, training
+from cluster.jobs import CAPTURES, REGISTRY, RESULTS, TINY, claim, inference, training
 from cluster.running import Running
 from cluster.test_whole_way import LEARN
 
@@ -83,10 +83,10 @@ BAD = (
         ("no space left", "larger volume"),
     ),
     Bad(
-        training("no-such-image", image="registry.invalid/rfuav-trainer:nowhere", backoffLimit=0),
+        training("no-such-image", image=f"{REGISTRY}/rfuav-trainer:nowhere", backoffLimit=0),
         "BackoffLimitExceeded",
         None,
-        ("registry.invalid/rfuav-trainer:nowhere",),
+        ("rfuav-trainer:nowhere", "not found"),
     ),
 )
 TORN = inference("one-torn", model=FROM_BASE, input={"uri": f"pvc://{CAPTURES}/one-torn"}, output={"annotate": False})
