@@ -22,10 +22,12 @@ from localcluster.api import Cluster
 ORDER = (
     "test_queue",
     "test_disturbances",
+    "test_standby",
     "test_whole_way",
     "test_bad_inputs",
     "test_gang",
     "test_drain",
+    "test_replicas",
     "test_promises",
 )
 
