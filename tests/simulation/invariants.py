@@ -79,7 +79,8 @@ def within_the_limits_where_it_lands(truth: Truth, change: Change) -> Verdict:
     """A pod that was admitted without a node finds room by our limits on the one that the scheduler gives it to.
 
     Unless the node is not for it even when empty, which the scheduler cannot know, or a pod of ours has just left it, whose
-    place others had been given: then it is stopped as soon as it is seen.
+    place others had been given, or a pod that counts by its kind and is nobody's runs there: then it is stopped as soon as
+    it is seen.
     """
     if change.resource != "pods" or change.type != "MODIFIED" or not owner_of(change.new):
         return None
@@ -90,7 +91,8 @@ def within_the_limits_where_it_lands(truth: Truth, change: Change) -> Verdict:
     if any(own > limit for own, limit in zip(mine, widest, strict=True)):
         return None
     wrong = _too_much(truth, node, [change.key[1]], [mine])
-    if wrong and node in kept_off(change.new):
+    strays = [p for p in truth.others_on(node, truth.decided[change.key[1]].pods) if label(p, "kind")]
+    if wrong and (strays or node in kept_off(change.new)):
         truth.misplaced[change.key] = change.new["metadata"]["uid"]
         return None
     return wrong

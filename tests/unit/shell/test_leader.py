@@ -109,6 +109,18 @@ async def test_the_label_that_brings_reports_is_put_back_with_the_next_renewal(t
         await asyncio.gather(holding, return_exceptions=True)
 
 
+async def test_who_was_cut_off_takes_its_label_away_when_the_api_server_answers_again(tmp_path: Path):
+    async with serving(tmp_path) as (api, connection):
+        server = Server(api)
+        await Leader(connection, "ns", limits("b"), pod="b").acquire()
+        server.labels["a"] = {"rfuav.io/leader": "true"}
+        server.busy = 2
+        standing = asyncio.create_task(Leader(connection, "ns", limits("a"), pod="a").acquire())
+        await until(lambda: server.labels["a"] == {}, 5)
+        standing.cancel()
+        await asyncio.gather(standing, return_exceptions=True)
+
+
 async def test_a_pod_that_cannot_be_labelled_does_not_cost_the_lease(tmp_path: Path):
     async with serving(tmp_path) as (api, connection):
         server = Server(api)

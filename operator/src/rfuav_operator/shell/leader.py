@@ -97,9 +97,11 @@ class Leader:
 
     async def acquire(self) -> None:
         """Wait until the lease is held, and until no request of an earlier term of this process is under way."""
-        await self._label(leading=False)  # left over when the container was restarted, or when the lease was lost
+        labelled = True  # left over when the container was restarted, or when the lease was lost
         await asyncio.sleep(max(self._requests_end - clock.monotonic(), 0))
         while True:
+            # Reports go to whoever has the label: who was cut off takes it away as soon as the API server is back.
+            labelled = labelled and not await self._label(leading=False)
             pause = self._limits.lease_seconds * RENEW / 2
             try:
                 if await self._try():
@@ -174,24 +176,25 @@ class Leader:
             log.warning(words or "no other release of the operator serves this cluster any more")
         self._blocked = words
 
-    async def _label(self, *, leading: bool) -> None:
-        """The Service of the progress server selects the pod that carries the label."""
+    async def _label(self, *, leading: bool) -> bool:
+        """Label the own pod, which the Service of the progress server then selects; whether that is settled."""
         if not self._pod:
-            return
+            return True
         path = f"{paths.pods(self._namespace)}/{self._pod}"
         timeout = min(3.0, self._limits.lease_seconds * RENEW)
         wanted = "true" if leading else None
         try:
             answer = await self._connection.request("GET", path, timeout=timeout)
             if answer.ok and (answer.body["metadata"].get("labels") or {}).get(LABEL) == wanted:
-                return
+                return True
             body = {"metadata": {"labels": {LABEL: wanted}}}
             answer = await self._connection.request("PATCH", path, body, content_type=MERGE_PATCH, timeout=timeout)
         except ConnectionProblem as error:
-            log.warning("own pod not labelled: progress reports go nowhere", error=str(error))
-            return
+            log.warning("own pod not labelled: progress reports go astray", error=str(error))
+            return False
         if not answer.ok:
-            log.error("own pod not labelled: progress reports go nowhere", status=answer.status, message=answer.message)
+            log.error("own pod not labelled: progress reports go astray", status=answer.status, message=answer.message)
+        return answer.ok
 
 
 class Taken(IntEnum):
