@@ -19,7 +19,7 @@ from unit.core.builders import (
 )
 from unit.core.cluster import Cluster
 
-from rfuav_operator.core.model import Kind, NodeName, PatchLimitsStatus, Phase, PoolQuota, Quota, Resources
+from rfuav_operator.core.model import Kind, NodeName, PatchLimitsStatus, Phase, PodPhase, PoolQuota, Quota, Resources
 from rfuav_operator.core.placement import need_of
 from rfuav_operator.core.usage import Usage, planned
 
@@ -280,3 +280,11 @@ def test_slots_of_a_shared_gpu_are_what_counts():
     """Shares are in nvidia.com/gpu: a node of two GPUs and eight slots runs six inferences, and each is one."""
     made = jobs(8, kind=Kind.INFERENCE)
     assert admitted(made, nodes=[node()], quotas=[quota(nominal=4, borrow=0)]) == 4
+
+
+def test_a_label_that_is_changed_moves_nothing_out_of_a_quota():
+    held = builders.admitted(job("a"))[0]
+    seen = snapshot([held], pods=[replace(pod_of(held, phase=PodPhase.RUNNING), pool="elsewhere")])
+    usage = Usage(seen, seen.jobs)
+    assert usage.share("default", held.namespace).gpus == 1
+    assert usage.share("elsewhere", held.namespace).gpus == 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from rfuav_operator.core.lifecycle import may_live
-from rfuav_operator.core.model import Job, Kind, Node, NodeName, Pod, Snapshot, Uid
+from rfuav_operator.core.model import Job, Kind, Node, NodeName, Phase, Pod, Snapshot, Uid
 from rfuav_operator.core.placement import Held, Holder, Need, Room, need_of, pool_of, room_of
 from rfuav_operator.core.volumes import claims_of
 
@@ -299,6 +299,8 @@ def _by_assignments(job: Job, pods: Mapping[str, Pod], snapshot: Snapshot) -> It
         pod = pods.get(a.pod)
         if pod is not None and (active or may_live(pod, snapshot.nodes)):
             held = _by_pod(pod, job.kind, job.spec.pool, a.node or pod.node or "")
+            if job.status.phase is not Phase.QUEUED:  # the job's pool is fixed then, and anybody may change a label
+                held = replace(held, pool=job.spec.pool)
             yield a.pod, replace(held, gpus=a.gpus) if pod.unreadable else held
         elif pod is None and (active or a.pod in creating):
             need = need or need_of(job)
