@@ -336,6 +336,20 @@ async def test_progress_is_written_at_most_once_in_its_interval_and_the_newest_w
         assert 2 <= len(b.sent("PATCH")) <= (time.monotonic() - began) / 0.4 + 1
 
 
+async def test_a_job_that_may_not_be_read_after_a_conflict_is_decided_again_after_a_pause(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer_module, "REFUSED_BACKOFF", 0.5)
+    async with bench(tmp_path) as b:
+        b.user_changes()
+        b.refuse("GET", 403, what="/trainingjobs/", words="forbidden")
+        action = b.status()
+        b.state.take_dirt()
+        b.writer.submit([action])
+        await until(lambda: b.sent("GET"))
+        await asyncio.sleep(0.1)
+        assert not b.state.take_dirt().jobs
+        await until(lambda: b.state.take_dirt().jobs)
+
+
 async def test_the_budget_bounds_progress_of_all_jobs_but_no_transition(tmp_path):
     async with bench(tmp_path, progress_per_second=2, progress_interval_seconds=0) as b:
         for index in range(12):

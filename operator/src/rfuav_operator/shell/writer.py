@@ -288,6 +288,9 @@ class Writer:
             ingest.job(self._state, job.kind, answer.body)
         elif answer.status == NOT_FOUND:
             self._state.jobs.remove((job.kind, job.namespace, job.name))
+        else:
+            log.error("job not read", job=f"{job.namespace}/{job.name}", status=answer.status, message=answer.message)
+            await asyncio.sleep(REFUSED_BACKOFF)
 
     async def _create_pod(self, lane: Lane, action: CreatePod) -> Outcome:
         """One try of a create. The pod's room is kept until it is known whether the pod is there.
