@@ -65,7 +65,7 @@ def test_a_status_is_merged_under_its_lock(api):
 
 def test_pods_go_gracefully_only_when_they_are_bound(api):
     target = parse(PODS)
-    pod = {"metadata": {"namespace": "n", "name": "p"}, "spec": {"terminationGracePeriodSeconds": 7}}
+    pod = {"metadata": {"namespace": "n", "name": "p"}, "spec": {"terminationGracePeriodSeconds": 7, "containers": []}}
     assert api.handle("POST", target, pod, "op").status == 201
     assert api.handle("POST", target, pod, "op").reason == "AlreadyExists"
     one = parse(f"{PODS}/p")

@@ -123,3 +123,15 @@ def test_shapes_of_several_sizes_do_not_mix():
     made = replace(gang("pair"), created=after(-1))
     done = statuses(run(snapshot([made, job("single")], nodes=[whole("a", gpus=1), whole("b", ready=False)])))
     assert (done["pair"].phase, done["single"].phase) == (Phase.QUEUED, Phase.ADMITTED)
+
+
+def test_one_that_has_stopped_already_holds_nothing_when_the_gang_is_suspended():
+    """It waits to hear why the other failed; nobody asks that any more."""
+    made = cluster(gang(), pools=[pool()]).start_all()
+    first, second = pods(made)
+    made.edit(made.named("gang").uid, suspend=True)
+    made.finish(second, 75)
+    made.turn()
+    made.turn()  # nothing has changed: the same is decided
+    assert [a.pod for a in made.status("gang").assignments] == [first]
+    assert made.pods[first].deleting

@@ -511,9 +511,9 @@ class _Step:
         kept = []
         for a in self.kept:
             pod = self.facts.pods.get(a.pod)
-            if pod is None and a.pod not in self.facts.creating:
-                continue
-            if pod is not None and pod.live and not pod.deleting and pod not in self.delete:
+            if a.pod not in self.facts.creating if pod is None else not may_live(pod, self.facts.nodes):
+                continue  # gone: nothing is left of it to stop
+            if pod is not None and not pod.deleting and pod not in self.delete:
                 self.delete.append(pod)
             kept.append(a if a.stopping else replace(a, stopping=why))
         self.kept, self.create = kept, []
