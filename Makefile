@@ -23,7 +23,7 @@ help:  ## This list
 
 venv: .venv/.done  ## The Python environment, versions and hashes as locked
 
-lock: venv  ## Lock the versions anew (requirements/*.txt)
+lock: venv  ## Lock the versions again (requirements/*.txt)
 	bash requirements/lock.sh
 
 generate: venv  ## Write crds/*.yaml (and the chart's copy) from the models
@@ -71,7 +71,7 @@ simulate: venv  ## Replay one history of the simulation with its log (SEED=7), o
 	PYTHONPATH=tests $(PY) -m simulation $(if $(N),--count $(N) $(if $(FIRST),--first $(FIRST)),--seed $(or $(SEED),0))
 
 .PHONY: fuzz
-fuzz: venv  ## Feed structured garbage to everything that takes anything in (N=100000, FIRST=0)
+fuzz: venv  ## Feed broken objects to every input of the operator (N=100000, FIRST=0)
 	PYTHONPATH=tests $(PY) -m fuzz --count $(or $(N),2000) --first $(or $(FIRST),0)
 
 bench-plan: venv  ## How long the core plans: 10,000 jobs on 1,000 nodes
