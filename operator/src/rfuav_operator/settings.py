@@ -22,6 +22,8 @@ from rfuav_operator.core.model import Defaults
 
 PREFIX = "RFUAV_OPERATOR__"
 
+CLUSTER_LEASE = "rfuav-operator"  # of all releases, whatever their own is called
+
 
 class SettingsError(ValueError):
     """The settings cannot be used; the message says which and what to write instead."""
@@ -152,6 +154,18 @@ class Settings(_Section):
     health: Health = Health()
     default_pool: DefaultPool = DefaultPool()
     resync_seconds: float = Field(60, gt=0, description="between two metadata-only lists that drop what is gone")
+
+    @model_validator(mode="after")
+    def _two_leases(self) -> Self:
+        if self.leader.cluster_namespace and (self.leader.cluster_namespace, self.leader.lease) == (
+            self.namespace,
+            CLUSTER_LEASE,
+        ):
+            raise ValueError(
+                f"leader.clusterNamespace: {self.namespace} is the operator's own namespace, where its other Lease has "
+                "this name: write another namespace that exists, or an empty one to share no Lease"
+            )
+        return self
 
     @property
     def progress_url(self) -> str:

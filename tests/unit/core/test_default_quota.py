@@ -178,3 +178,4 @@ def test_what_a_namespace_runs_is_not_taken_from_it_because_its_quota_cannot_be_
     assert not any(pod.deleting for pod in cluster.pods.values())
     assert cluster.status("mine").reason == "WaitingForCapacity"
     assert cluster.status("next").reason == "OnHold"
+    assert "spec cannot be read" in cluster.status("next").message

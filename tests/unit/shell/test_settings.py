@@ -47,6 +47,7 @@ def test_the_identity_is_the_pod_or_differs_each_time():
         ("retries.backoffCapSeconds=1", "at least backoffBaseSeconds"),
         ("writes.parallel=many", "writes.parallel"),
         ("leader=[", "YAML"),
+        ("leader.clusterNamespace=rfuav-system", "leader.clusterNamespace"),
     ],
 )
 def test_bad_settings_are_named(override, words, capsys):

@@ -58,16 +58,18 @@ class Gates:
         return None if uid is None else jobs.get(uid)
 
     def closed(self, job: Job, snapshot: Snapshot) -> Reason | None:
-        """The first reason, in the order of the API page, for which the job may not run."""
+        """The first reason, in the order of docs/reasons.md, for which the job may not run."""
         pool = snapshot.pools.get(job.spec.pool)
         if pool is None:
             return self.no_pool(job, snapshot)
         if pool.spec.stop_policy in HOLDS:
-            text = f"pool {pool.name} admits nothing new (stopPolicy: {pool.spec.stop_policy})"
+            why = pool.unreadable or f"stopPolicy: {pool.spec.stop_policy}"
+            text = f"pool {pool.name} admits nothing new ({why})"
             return Reason(reason=reasons.ON_HOLD, message=text)
         quota = snapshot.quotas.get(job.namespace)
         if quota is not None and quota.spec.stop_policy in HOLDS:
-            text = f"namespace {job.namespace} admits nothing new (GPUQuota default, stopPolicy: Hold)"
+            why = quota.unreadable or "stopPolicy: Hold"
+            text = f"namespace {job.namespace} admits nothing new (GPUQuota default, {why})"
             return Reason(reason=reasons.ON_HOLD, message=text)
         problem = _problem(job, pool, snapshot)
         if problem:

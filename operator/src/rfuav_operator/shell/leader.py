@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import msgspec
 import structlog
 
+from rfuav_operator.settings import CLUSTER_LEASE
 from rfuav_operator.settings import Leader as Limits
 from rfuav_operator.shell import clock, paths
 from rfuav_operator.shell.connection import MERGE_PATCH, Answer, Connection, ConnectionProblem
@@ -29,7 +30,6 @@ RETRY = 1 / 16  # the same after one that failed
 SHARED_LASTS = 3  # leases: time for the same release to come back before another takes over
 ASKING = 3.0  # seconds of a request of who does not lead
 LABEL = "rfuav.io/leader"
-CLUSTER_LEASE = "rfuav-operator"  # of all releases, whatever their own is called
 STANDS_BY = "rfuav.io/stands-by"  # annotation: the release that waits for another's Lease, and when it said so
 SAID_EVERY = timedelta(seconds=30)
 OK, NOT_FOUND, CONFLICT, TOO_MANY, SERVER_ERROR = 200, 404, 409, 429, 500
