@@ -6,6 +6,7 @@ from unit.core.builders import (
     PREEMPTION,
     admitted,
     after,
+    foreign_pod,
     job,
     node,
     of_type,
@@ -19,7 +20,8 @@ from unit.core.builders import (
 from unit.core.cluster import Cluster
 
 from rfuav_operator.core import decide, lifecycle
-from rfuav_operator.core.model import CreatePod, Kind, Phase, PodPhase, Resources, ScaleUp
+from rfuav_operator.core.model import CreatePod, GpuTier, Kind, Phase, PodPhase, Resources, ScaleUp, Uid
+from rfuav_operator.core.placement import Held, Room
 
 GROWS = ScaleUp(max_jobs=2, timeout_seconds=900)
 
@@ -452,6 +454,15 @@ def test_one_that_lands_where_the_limits_have_no_room_is_stopped_at_once_and_not
     assert "with too little room left (2 training GPU slots of 1)" in status.failures[0].message
     assert (status.counted_failures, status.uncounted_failures, status.rejections) == (0, 0, 1)
     assert status.not_before is not None
+
+
+def test_a_pod_of_nobody_counts_by_its_kind_where_one_lands():
+    left = replace(foreign_pod("x", "old", gpus=1), kind=Kind.TRAINING)
+    mine = Held(kind=Kind.TRAINING, namespace="team", pool="default", node="old", gpus=1, cpu_milli=0, memory_bytes=0)
+    limits = {"tier": GpuTier(), "cpu_jobs": dict.fromkeys(Kind, 1)}
+    assert Room(node=node("old", **SHARED), holders={(Uid("u"), "p"): mine}, **limits).crowded() == ""
+    room = Room(node=node("old", **SHARED), holders={(Uid("u"), "p"): mine}, foreign=(left,), **limits)
+    assert room.crowded() == "2 training GPU slots of 1"
 
 
 def test_one_that_lands_on_a_node_of_another_pool_is_stopped():

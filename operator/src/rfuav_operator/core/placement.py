@@ -203,8 +203,9 @@ class Room:
         there = {key: held for key, held in self.holders.items() if held.node}
         sure = Room(node=self.node, tier=self.tier, cpu_jobs=self.cpu_jobs, holders=there, foreign=self.foreign)
         for kind in Kind:
-            if sure.slots_used[kind] > sure.slot_limit[kind]:
-                return f"{sure.slots_used[kind]} {_word(kind)} GPU slots of {sure.slot_limit[kind]}"
+            used = sure.slots_used[kind] + sure.stray_gpus[kind]
+            if used > sure.slot_limit[kind]:
+                return f"{used} {_word(kind)} GPU slots of {sure.slot_limit[kind]}"
             if sure.jobs_used[kind] > sure.cpu_jobs[kind]:
                 return f"{sure.jobs_used[kind]} {_word(kind)} jobs without GPU of {sure.cpu_jobs[kind]}"
         if sum(sure.slots_used.values()) + sure.foreign_gpus > self.node.gpu_slots:
