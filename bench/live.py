@@ -47,7 +47,7 @@ class Live:
     """A running cluster, with a running operator in it unless it is bare."""
 
     operator: subprocess.Popen[bytes]
-    start_operator: Callable[[], None]  # another process in the place of one that has ended
+    start_operator: Callable[[], None]  # starts another process when one has ended
     operator_log: Path
 
     def __init__(self, cluster: api.Cluster, connection: Connection) -> None:

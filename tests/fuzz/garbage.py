@@ -1,7 +1,7 @@
 """What comes in from outside, made odd: whole objects of each kind with one to three of their values put in disorder.
 
 An input is an intake's name and a JSON document, drawn from a number: the same number gives the same input. Whatever
-belongs to an input stands in namespace `trash` and pool `trash`, so that it has no right to change what others get.
+belongs to an input is in namespace `trash` and pool `trash`, so that it has no right to change what others get.
 """
 
 import json
@@ -67,7 +67,7 @@ def _places(value: Any, path: str) -> Any:
 
 
 def _another(odd: Odd, value: Any) -> Any:
-    """Another value in the place of this one: mostly of the same type."""
+    """Another value instead of this one: mostly of the same type."""
     if odd.often(0.15):
         return odd.anything()
     if isinstance(value, bool):

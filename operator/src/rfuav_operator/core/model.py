@@ -25,6 +25,11 @@ class Kind(StrEnum):
     TRAINING = "TrainingJob"
     INFERENCE = "InferenceJob"
 
+    @property
+    def word(self) -> str:
+        """The kind for people: training, inference."""
+        return "training" if self is Kind.TRAINING else "inference"
+
 
 class Phase(StrEnum):
     """One word for people; machines read the conditions."""

@@ -17,7 +17,7 @@ from rfuav_operator.core.model import JobStatus
 MANY = 64  # shards of a job, past which its status is packed
 MOST = 1000  # shards, as the CRD has it
 _TURNED = ("attempts", "retries", "countedFailures", "notBefore")  # maps by shard whose values many shards share
-_OF_ONE = ("node", "startedAt")  # what of an assignment stands in `packed` too: few shards share both
+_OF_ONE = ("node", "startedAt")  # fields of an assignment that `packed` has too: few shards share both
 _APART = ("pod", "shard", "gpuUUID", *_OF_ONE)  # what its group does not share
 
 

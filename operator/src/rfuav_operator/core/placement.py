@@ -170,9 +170,9 @@ class Room:
         if need.gpus > 0:
             limit = self.slot_limit[need.kind]
             if need.gpus > limit:
-                return f"with at most {limit} {_word(need.kind)} GPU slots"
+                return f"with at most {limit} {need.kind.word} GPU slots"
         elif self.cpu_jobs[need.kind] == 0:
-            return f"with no place for {_word(need.kind)} jobs without GPU"
+            return f"with no place for {need.kind.word} jobs without GPU"
         if need.cpu_milli > self.node.cpu_milli:
             return f"with {quantity.show_cpu(self.node.cpu_milli)} CPU"
         if need.memory_bytes > self.node.memory_bytes:
@@ -205,9 +205,9 @@ class Room:
         for kind in Kind:
             used = sure.slots_used[kind] + sure.stray_gpus[kind]
             if used > sure.slot_limit[kind]:
-                return f"{used} {_word(kind)} GPU slots of {sure.slot_limit[kind]}"
+                return f"{used} {kind.word} GPU slots of {sure.slot_limit[kind]}"
             if sure.jobs_used[kind] > sure.cpu_jobs[kind]:
-                return f"{sure.jobs_used[kind]} {_word(kind)} jobs without GPU of {sure.cpu_jobs[kind]}"
+                return f"{sure.jobs_used[kind]} {kind.word} jobs without GPU of {sure.cpu_jobs[kind]}"
         if sum(sure.slots_used.values()) + sure.foreign_gpus > self.node.gpu_slots:
             return "more GPU slots than it has"
         if sure.cpu_milli > self.node.cpu_milli or sure.memory_bytes > self.node.memory_bytes:
@@ -300,10 +300,6 @@ def _tolerated(key: str, value: str, effect: str, need: Need) -> bool:
         and (t_key in ("", key) if operator == "Exists" else (t_key, operator, t_value) == (key, "Equal", value))
         for t_key, operator, t_value, t_effect in need.tolerations
     )
-
-
-def _word(kind: Kind) -> str:
-    return "training" if kind is Kind.TRAINING else "inference"
 
 
 def closed(node: Node, need: Need) -> str:

@@ -21,7 +21,7 @@ CONTAINER = "trainer"
 _PVC, _FILE = "pvc://", "file://"
 LONGEST_STRING = 131_072  # bytes: what Linux takes as one string of a new process, NAME=VALUE and a NUL
 LONGEST_STRINGS = 2_000_000  # bytes of all, a little less than Linux takes by default
-_SPARE = 4096  # bytes of RFUAV_JOB beside the spec: names, and weights in the place of fromTrainingJob
+_SPARE = 4096  # bytes of RFUAV_JOB beside the spec: names, and weights instead of fromTrainingJob
 _UNTOLD = ("podTemplate", "pool", "priorityClassName", "suspend", "cancel", "backoffLimit", "uncountedLimit")
 _REFERENCE = re.compile(r"\$\$|\$\(([^)]*)\)")  # Kubernetes puts variables in here
 RENDEZVOUS_PORT = 29500  # torch's own default
@@ -262,7 +262,7 @@ def too_long(spec: Mapping[str, Any]) -> list[str]:
 
 
 def _expanded(value: str, lengths: Mapping[str, int]) -> int:
-    """Bytes of a variable's value after Kubernetes has put those before it in the place of $(NAME)."""
+    """Bytes of a variable's value after Kubernetes has replaced $(NAME) by the variables before it."""
     length, end = 0, 0
     for found in _REFERENCE.finditer(value):
         length += len(value[end : found.start()].encode())

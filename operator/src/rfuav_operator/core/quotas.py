@@ -133,7 +133,7 @@ class Quotas:
         promised = self._promised_jobs[namespace, need.kind]
         if most is None or started or running + promised < most:
             return None
-        text = f"namespace {namespace} runs {running} of at most {most} {_word(need.kind)} jobs in pool {self._pool}"
+        text = f"namespace {namespace} runs {running} of at most {most} {need.kind.word} jobs in pool {self._pool}"
         return Reason(reason=WAITING_FOR_QUOTA, message=text + _show_promised(promised))
 
     def _over_share(self, namespace: str, need: Need) -> Reason | None:
@@ -194,7 +194,7 @@ def never(pool: str, namespace: str, need: Need, snapshot: Snapshot) -> Reason |
     gpus, most = entry.gpus, _most_jobs(entry, need.kind)
     if most == 0:
         source = "GPUQuota" if entry.name else "the pool's defaultQuota"
-        text = f"namespace {namespace} may run no {_word(need.kind)} jobs in pool {pool} ({source})"
+        text = f"namespace {namespace} may run no {need.kind.word} jobs in pool {pool} ({source})"
         return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
     if gpus.borrowing_limit is not None and need.total_gpus > gpus.nominal + gpus.borrowing_limit:
         text = (
@@ -246,7 +246,3 @@ def _show(key: str, amount: int) -> str:
     if key in CPU_KEYS:
         return quantity.show_cpu(amount)
     return quantity.show_bytes(amount) if key in _MEMORY_KEYS else str(amount)
-
-
-def _word(kind: Kind) -> str:
-    return "training" if kind is Kind.TRAINING else "inference"

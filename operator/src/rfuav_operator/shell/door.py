@@ -138,7 +138,7 @@ class Door:
             guest.since = clock.monotonic()
 
     def _make_room(self, peer: str) -> bool:
-        """Whether one more may come, perhaps in the place of another."""
+        """Whether one more may come; another may have to go for it."""
         mine = [guest for guest in self._guests.values() if guest.peer == peer]
         if len(mine) < self._limits.per_peer:
             mine = list(self._guests.values()) if len(self._guests) >= self._limits.total else []
