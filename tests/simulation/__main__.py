@@ -1,7 +1,9 @@
 """`python -m simulation --seed 7` replays one history with its log; `--count 1000` plays many, fresh ones unless
 `--first` says from where.
 
-A history that fails is shrunk, and its short script printed with the log of what went wrong. The exit status is 1 then.
+A seed that fails is printed as soon as it is found, and progress to stderr: what is known by then is not lost when the
+command is stopped. At the end the first history that failed is shrunk, and its short script printed with the log of what
+went wrong. The exit status is 1 then.
 """
 
 import argparse
@@ -9,12 +11,13 @@ import random
 import sys
 from pathlib import Path
 
-from simulation.many import executor, play_many
-from simulation.play import play
+from simulation.many import Summary, executor, play_many
+from simulation.play import Result, play
 from simulation.script import Script, draw
 from simulation.shrink import shrink
 
 SHOWN = 40  # lines of the log before the failure
+PROGRESS = 1000  # histories between two lines of progress
 DRAWN = 10**9  # below which the first seed is drawn
 
 
@@ -34,13 +37,19 @@ def main() -> int:
     first = random.SystemRandom().randrange(DRAWN) if given.first is None else given.first
     print(f"seeds {first} to {first + given.count - 1} (FIRST={first})", flush=True)
     with executor() as pool:
-        summary = play_many(range(first, first + given.count), pool)
-    print(summary)
-    for result in summary.failed[1:]:
-        print(f"seed {result.seed}: {result.violation}")
+        summary = play_many(range(first, first + given.count), pool, told=_tell)
     if summary.failed:
         _explain(draw(summary.failed[0].seed), keep=given.keep)
+        print(f"\nfailed: {', '.join(str(result.seed) for result in summary.failed)}")
+    print(summary)
     return int(bool(summary.failed))
+
+
+def _tell(summary: Summary, result: Result) -> None:
+    if result.violation:
+        print(f"seed {result.seed}: {result.violation}", flush=True)
+    if summary.histories % PROGRESS == 0:
+        print(summary, file=sys.stderr, flush=True)
 
 
 def _replay(script: Script, *, keep: bool) -> int:

@@ -4,8 +4,8 @@ import gc
 import multiprocessing
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
 from simulation import mutations
@@ -56,13 +56,17 @@ def _freeze() -> None:
     gc.freeze()
 
 
-def play_many(seeds: Iterable[int], pool: ProcessPoolExecutor) -> Summary:
-    """Play all seeds."""
+def play_many(
+    seeds: Iterable[int], pool: ProcessPoolExecutor, *, told: Callable[[Summary, Result], None] = lambda *_: None
+) -> Summary:
+    """Play all seeds; `told` hears of each history as soon as it is known."""
     began, summary = time.monotonic(), Summary()
-    for results in pool.map(_play_chunk, _chunks(list(seeds))):
-        for result in results:
+    for played in as_completed([pool.submit(_play_chunk, chunk) for chunk in _chunks(list(seeds))]):
+        for result in played.result():
             summary.add(result)
-    summary.seconds = time.monotonic() - began
+            summary.seconds = time.monotonic() - began
+            told(summary, result)
+    summary.failed.sort(key=lambda result: result.seed)
     return summary
 
 
