@@ -307,9 +307,9 @@ def the_index_forgets_nodes() -> Iterator[None]:
     """A node that changes is kept as it was when the index was made."""
     real = Usage.update_node
 
-    def update(self: Usage, name: Any, snapshot: Snapshot) -> None:
+    def update(self: Usage, name: Any, snapshot: Snapshot, now: Any) -> None:
         if self.room(name) is None:
-            real(self, name, snapshot)
+            real(self, name, snapshot, now)
 
     with patch.object(Usage, "update_node", update):
         yield

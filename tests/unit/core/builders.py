@@ -224,19 +224,25 @@ def foreign_pod(
     memory_gi: int = 0,
     namespace: str = "other",
     claims: tuple[str, ...] = (),
+    **changes: Any,
 ) -> Pod:
+    values: dict[str, Any] = {"node": NodeName(on), "created": T0, "phase": PodPhase.RUNNING}
     return Pod(
         namespace=namespace,
         claims=claims,
         name=name,
         uid=Uid(f"pod-{name}"),
-        node=NodeName(on),
-        created=T0,
-        phase=PodPhase.RUNNING,
         gpus=gpus,
         cpu_milli=cpu * 1000,
         memory_bytes=memory_gi * 2**30,
+        **values | changes,
     )
+
+
+def orphan(name: str, on: str, **changes: Any) -> Pod:
+    """A pod with our label and without an owner, made for a node and not bound to it."""
+    wanted = {"node": None, "wanted_node": NodeName(on), "kind": Kind.TRAINING, "phase": PodPhase.PENDING}
+    return foreign_pod(name, on, gpus=changes.pop("gpus", 1), **wanted | changes)
 
 
 def snapshot(
@@ -259,8 +265,9 @@ def snapshot(
         pods_of.setdefault(p.job_uid, {})[p.name] = p
     others: dict[NodeName, tuple[Pod, ...]] = {}
     for p in foreign:
-        assert p.node is not None
-        others[p.node] = (*others.get(p.node, ()), p)
+        on = p.node or p.wanted_node
+        assert on is not None
+        others[on] = (*others.get(on, ()), p)
     rest.setdefault("creating", {})
     rest.setdefault("priority_classes", CLASSES)
     rest.setdefault("defaults", DEFAULTS)

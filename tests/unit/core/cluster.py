@@ -108,7 +108,8 @@ class Cluster:
             pods_of.setdefault(pod.job_uid, {})[pod.name] = pod
         foreign: dict[Any, tuple[Pod, ...]] = {}
         for pod in self.foreign.values():
-            foreign[pod.node] = (*foreign.get(pod.node, ()), pod)
+            on = pod.node or pod.wanted_node
+            foreign[on] = (*foreign.get(on, ()), pod)
         return Snapshot(
             jobs=jobs,
             pods_of=pods_of,
@@ -383,7 +384,7 @@ class Cluster:
         self.plan = self.everything = True
 
     def set_foreign(self, *pods: Pod) -> None:
-        self.dirty_nodes |= {p.node for p in (*self.foreign.values(), *pods)}
+        self.dirty_nodes |= {p.node or p.wanted_node for p in (*self.foreign.values(), *pods)}
         self.foreign = {p.name: p for p in pods}
         self.plan = True
 

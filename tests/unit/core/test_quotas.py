@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 from unit.core import builders
 from unit.core.builders import (
+    T0,
     after,
     job,
     node,
@@ -177,7 +178,7 @@ def test_what_a_deleted_job_held_in_two_pools_is_given_back(first):
     def seen(left):
         return snapshot(pods=left, nodes=nodes, pools=pools)
 
-    usage = Usage(seen(pods), {})
+    usage = Usage(seen(pods), {}, T0)
     assert [usage.share(name, "team").jobs[Kind.INFERENCE] for name in "ab"] == [1, 1]
     usage.update_job(wide.uid, None, seen([pods[first]]))
     assert [usage.share(name, "team").jobs[Kind.INFERENCE] for name in "ab"] == [first == 0, first == 1]
@@ -186,7 +187,7 @@ def test_what_a_deleted_job_held_in_two_pools_is_given_back(first):
 
 
 def test_held_again_in_another_place_counts_once():
-    usage = Usage(snapshot(nodes=ROOMY), {})
+    usage = Usage(snapshot(nodes=ROOMY), {}, T0)
     made = job(resources=Resources(gpus=2))
     for place in ("n1", "", "n1"):
         usage.hold(made.uid, "pod", planned(made, need_of(made), place))
@@ -285,6 +286,6 @@ def test_slots_of_a_shared_gpu_are_what_counts():
 def test_a_label_that_is_changed_moves_nothing_out_of_a_quota():
     held = builders.admitted(job("a"))[0]
     seen = snapshot([held], pods=[replace(pod_of(held, phase=PodPhase.RUNNING), pool="elsewhere")])
-    usage = Usage(seen, seen.jobs)
+    usage = Usage(seen, seen.jobs, T0)
     assert usage.share("default", held.namespace).gpus == 1
     assert usage.share("elsewhere", held.namespace).gpus == 0

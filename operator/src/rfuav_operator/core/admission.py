@@ -35,7 +35,7 @@ class Admission:
         self.queues = Queues()
         self.rooms: dict[str, PoolRooms] = {}
         self._grounds: dict[str, Ground] = {}  # of the pools that let jobs be stopped
-        self.usage = Usage(snapshot, jobs, on_change=self._room_changed)
+        self.usage = Usage(snapshot, jobs, now, on_change=self._room_changed)
         self.rooms = {name: PoolRooms(pool, self.usage.rooms[name]) for name, pool in snapshot.pools.items()}
         self._grounds = {name: Ground(pool, self.rooms[name]) for name, pool in snapshot.pools.items() if is_on(pool)}
         self._places: dict[str, places.Places] = {name: places.Places() for name in snapshot.pools}
@@ -65,7 +65,7 @@ class Admission:
         """Bring the index up to date for these jobs and nodes."""
         self.usage.update_landings(snapshot, jobs)
         for node in nodes:
-            self.usage.update_node(node, snapshot)
+            self.usage.update_node(node, snapshot, now)
         for uid in uids:
             job = jobs.get(uid)
             self.usage.update_job(uid, job, snapshot)

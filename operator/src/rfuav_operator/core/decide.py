@@ -274,11 +274,12 @@ class Scheduler:
             by_job[report.job_uid].append(report)
 
         # 1. The jobs to step: named, reported on, due, or holding room on a node that changed.
-        near = (uid for node in dirt.nodes for uid in admission.usage.on_node(node))
+        nodes = {*dirt.nodes, *(expired := admission.usage.expires.due(now))}
+        near = (uid for node in nodes for uid in admission.usage.on_node(node))
         todo = {uid for uid in (*dirt.jobs, *by_job, *near, *self._alarms.due(now)) if uid in jobs and uid not in aside}
         gone = [uid for uid in dirt.jobs if uid not in jobs]
         if not everyone:
-            admission.update(gone, dirt.nodes, snapshot, jobs, now)
+            admission.update(gone, nodes, snapshot, jobs, now)
             for uid in todo:  # a new job may wait for one that is about to go
                 admission.gates.index(uid, snapshot.jobs[uid])
         steps = _Steps(snapshot, jobs, by_job, admission, now)
@@ -289,6 +290,7 @@ class Scheduler:
             dirt.plan
             or dirt.everything
             or bool(gone)
+            or bool(expired)
             or (self._plan_at is not None and self._plan_at <= now)
             or any(_moves_queue(snapshot.jobs[uid], jobs[uid]) for uid in todo)
         )
@@ -354,7 +356,8 @@ class Scheduler:
 
     def _wake_at(self, now: datetime) -> datetime | None:
         limits_at = self._limits_at + _LIMITS_EVERY if self._limits_due and self._limits_at else None
-        times = [t for t in (self._alarms.next(), self._plan_at, limits_at) if t is not None]
+        expires = self._admission.usage.expires.next() if self._admission else None
+        times = [t for t in (self._alarms.next(), self._plan_at, limits_at, expires) if t is not None]
         at = min(times, default=None)
         return at if at is None or at > now else now + timedelta(milliseconds=1)
 

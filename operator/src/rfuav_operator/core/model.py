@@ -734,7 +734,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: Mapping[Uid, Job]
     pods_of: Mapping[Uid, Mapping[str, Pod]]  # our pods: job UID -> pod name -> pod
-    # Live pods of others by node, those among them that carry our labels and belong to no job (orphans, forgeries).
+    # Live pods of others by node, those among them that carry our labels and belong to no job (orphans, forgeries);
+    # of the latter also those that are not bound yet, by the node that they are made for.
     foreign: Mapping[NodeName, tuple[Pod, ...]]
     # Pod names whose create was handed over and whose outcome is not known yet. A job deleted meanwhile stays in
     # `jobs`, `deleting`, until its entry here is gone: its assignments say which room the create may still take.

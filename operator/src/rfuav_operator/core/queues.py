@@ -11,12 +11,12 @@ from datetime import datetime
 from heapq import heapify, heappop, heappush
 from typing import Generic, NamedTuple, TypeVar
 
-from rfuav_operator.core.model import Job, Uid
+from rfuav_operator.core.model import Job, NodeName, Uid
 from rfuav_operator.core.placement import Need
 from rfuav_operator.core.reasons import Reason
 
 Age = tuple[datetime, datetime, Uid]
-K = TypeVar("K", Uid, tuple[Uid, str])  # a job, or one of its pods
+K = TypeVar("K", Uid, tuple[Uid, str], NodeName)  # a job, one of its pods, or a node
 _SPARE = 64  # instants that were replaced and may stay in the heap
 
 

@@ -7,12 +7,14 @@ snapshot and kept by pod name: a sum changes only together with the entry that i
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
 from rfuav_operator.core.lifecycle import may_live
 from rfuav_operator.core.model import Job, Kind, Node, NodeName, Phase, Pod, Snapshot, Uid
 from rfuav_operator.core.placement import Held, Holder, Need, Room, need_of, pool_of, room_of
+from rfuav_operator.core.queues import Alarms
 from rfuav_operator.core.volumes import claims_of
 
 
@@ -27,6 +29,7 @@ class Share:
 
 _NOTHING: Mapping[str, Held] = {}
 _NO_NODE = NodeName("")  # under which those are kept that wait for one
+_BINDS_WITHIN = timedelta(seconds=60)  # of its creation, an orphan is bound, or perhaps never will be
 
 
 class Usage:
@@ -35,6 +38,7 @@ class Usage:
     Args:
         snapshot: the state of now.
         jobs: the snapshot's jobs, those of this turn over them.
+        now: the instant.
         on_change: called with the pool and the node whose room was changed, and whether room may have been given back.
     """
 
@@ -42,6 +46,7 @@ class Usage:
         self,
         snapshot: Snapshot,
         jobs: Mapping[Uid, Job],
+        now: datetime,
         *,
         on_change: Callable[[str, NodeName, bool], None] = lambda _pool, _node, _released: None,
     ) -> None:
@@ -54,6 +59,7 @@ class Usage:
         self._absent: dict[str, dict[Holder, Held]] = {}  # namespace -> recorded, not seen
         self._claims: dict[str, dict[Holder, NodeName]] = {}  # namespace/claim -> who mounts it, and where
         self._foreign: dict[NodeName, list[tuple[str, Holder]]] = {}  # of pods of others: claims, and who mounts them
+        self.expires: Alarms[NodeName] = Alarms()  # when a pod of others that is not bound stops to count on a node
         self.failed: dict[Uid, Exception] = {}  # jobs whose room could not be told
         for uid in jobs.keys() | snapshot.pods_of.keys():
             try:
@@ -62,7 +68,7 @@ class Usage:
             except Exception as error:  # noqa: BLE001  the caller sets the job aside
                 self.failed[uid] = error
         for node in (*snapshot.nodes, *(name for name in snapshot.foreign if name not in snapshot.nodes)):
-            self.update_node(node, snapshot)
+            self.update_node(node, snapshot, now)
 
     # --- questions
 
@@ -134,20 +140,21 @@ class Usage:
             if self._held.get(uid, {}).get(name) != held:
                 self.hold(uid, name, held)
 
-    def update_node(self, name: NodeName, snapshot: Snapshot) -> None:
+    def update_node(self, name: NodeName, snapshot: Snapshot, now: datetime) -> None:
         """Bring one node up to date: it came, changed, went, or pods of others did on it."""
+        foreign = self._others_on(name, snapshot, now)
         self.update_landings(snapshot, snapshot.jobs)  # before the node goes: it may hold their room
         was = self._pool_of.pop(name, None)
         if was is not None:
             self.rooms.get(was, {}).pop(name, None)
-        self._update_foreign_claims(name, snapshot)
+        self._update_foreign_claims(name, foreign)
         node = snapshot.nodes.get(name)
         there = self._land(name, node)
         pool = None if node is None else pool_of(node, snapshot.pools.values())
         if node is not None and pool is not None:
             self._pool_of[name] = pool
             self.rooms.setdefault(pool, {})[name] = room_of(
-                node, snapshot.pools[pool].spec, holders=there, foreign=snapshot.foreign.get(name, ())
+                node, snapshot.pools[pool].spec, holders=there, foreign=foreign
             )
         self._forget_empty(name)
         for changed in {was, pool} - {None}:
@@ -158,12 +165,22 @@ class Usage:
         for uid in self.on_node(_NO_NODE):
             self.update_job(uid, jobs.get(uid), snapshot)
 
-    def _update_foreign_claims(self, node: NodeName, snapshot: Snapshot) -> None:
+    def _others_on(self, node: NodeName, snapshot: Snapshot, now: datetime) -> list[Pod]:
+        """Pods of others that take room on a node: the bound ones, and orphans that are about to be bound there.
+
+        One that is never bound (scheduling gates, a scheduler that does not exist) must not hold room for ever.
+        """
+        found = snapshot.foreign.get(node, ())
+        ends = {pod.uid: pod.created + _BINDS_WITHIN for pod in found if pod.node is None}
+        self.expires.set(node, min((end for end in ends.values() if end > now), default=None))
+        return [pod for pod in found if pod.node is not None or ends[pod.uid] > now]
+
+    def _update_foreign_claims(self, node: NodeName, foreign: Iterable[Pod]) -> None:
         for claim, user in self._foreign.pop(node, ()):
             self._unmount(claim, user)
         mounted = [
             (f"{pod.namespace}/{claim}", (pod.uid, f"{pod.namespace}/{pod.name}"))
-            for pod in snapshot.foreign.get(node, ())
+            for pod in foreign
             for claim in pod.claims
         ]
         if mounted:

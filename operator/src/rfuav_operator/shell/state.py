@@ -549,8 +549,8 @@ class ClusterState:
 def _room(pod: Pod) -> tuple[NodeName, Kind | None, int, int, int, tuple[str, ...], str] | None:
     """What of a foreign pod matters to admission, first its node.
 
-    A pod that our labels call a job's, left behind before it was bound, counts on the node that it is made for until
-    the scheduler says that it does not fit.
+    A pod that our labels call a job's, left behind before it was bound, may be bound to the node that it is made for
+    as long as the scheduler does not say that it does not fit.
     """
     node = pod.node or (pod.wanted_node if pod.kind is not None and not pod.unschedulable else None)
     if node is None or not pod.live:
