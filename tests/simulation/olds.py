@@ -260,11 +260,11 @@ def standby_is_taken_for_stuck() -> Iterator[None]:
 def gpus_without_labels_are_guessed() -> Iterator[None]:
     """Without labels each slot counted as a GPU."""
 
-    def by_labels(labels: Any, *, slots: int, capacity: int) -> gpus.Gpus:
-        found = gpus.by_labels(labels, slots=slots, capacity=capacity)
+    def known(labels: Any, *, slots: int, capacity: int) -> gpus.Gpus:
+        found = gpus.known(labels, slots=slots, capacity=capacity)
         return gpus.Gpus(slots, 1, 8000) if found.unknown else found
 
-    with patch.object(decode, "gpus", SimpleNamespace(by_labels=by_labels)):
+    with patch.object(decode, "gpus", SimpleNamespace(known=known)):
         yield
 
 
@@ -272,11 +272,11 @@ def gpus_without_labels_are_guessed() -> Iterator[None]:
 def sick_gpus_count() -> Iterator[None]:
     """The label of their number was believed when some of them were unhealthy."""
 
-    def by_labels(labels: Any, *, slots: int, capacity: int) -> gpus.Gpus:
-        found = gpus.by_labels(labels, slots=slots, capacity=capacity)
+    def known(labels: Any, *, slots: int, capacity: int) -> gpus.Gpus:
+        found = gpus.known(labels, slots=slots, capacity=capacity)
         return msgspec.structs.replace(found, healthy=int(labels.get("nvidia.com/gpu.count") or 0))
 
-    with patch.object(decode, "gpus", SimpleNamespace(by_labels=by_labels)):
+    with patch.object(decode, "gpus", SimpleNamespace(known=known)):
         yield
 
 

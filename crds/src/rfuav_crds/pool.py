@@ -174,8 +174,10 @@ class GPUPoolSpec(Spec):
     )
     gpu_sharing: GpuSharing | None = Field(
         None,
-        description="How those nodes of the pool share their GPUs that lack the labels of GPU feature discovery "
-        "(nvidia.com/gpu.count, .memory and .replicas). Without labels and without this, a node takes no new GPU jobs.",
+        description="How those nodes of the pool share their GPUs that lack labels of GPU feature discovery "
+        "(nvidia.com/gpu.count, .memory and .replicas): it stands in for the labels that are missing. A label that is "
+        "there counts; a node on which labels, this and the device plugin contradict each other takes no new GPU jobs, "
+        "nor does one without labels where this is not set.",
     )
     queueing: Literal["BestEffortFIFO", "StrictFIFO"] = Field(
         "BestEffortFIFO",

@@ -29,6 +29,7 @@ from rfuav_operator.core.model import (
     PatchLimitsStatus,
     Phase,
     PodPhase,
+    PoolSpec,
     Resources,
 )
 
@@ -69,7 +70,7 @@ def admitted_of(jobs: list[Job], **snap: Any) -> list[str]:
     ],
 )
 def test_healthy_gpus_are_the_allocatable_slots_divided_by_the_slots_of_a_gpu(changed, slots, capacity, healthy):
-    found = gpus.by_labels(labels(**changed), slots=slots, capacity=capacity)
+    found = gpus.known(labels(**changed), slots=slots, capacity=capacity)
     assert (found.healthy, found.unknown) == (healthy, "")
 
 
@@ -96,13 +97,13 @@ def test_healthy_gpus_are_the_allocatable_slots_divided_by_the_slots_of_a_gpu(ch
 def test_labels_that_are_missing_unreadable_or_contradict_the_device_plugin_mean_no_gpus(
     changed, capacity, words, sick
 ):
-    found = gpus.by_labels(labels(**changed), slots=capacity - sick, capacity=capacity)
+    found = gpus.known(labels(**changed), slots=capacity - sick, capacity=capacity)
     assert (found.healthy, found.replicas, found.memory_mib) == (0, 0, None)
     assert words in found.unknown
 
 
 def test_a_node_without_gpus_needs_no_labels():
-    assert gpus.by_labels({}, slots=0, capacity=0) == gpus.Gpus()
+    assert gpus.known({}, slots=0, capacity=0) == gpus.Gpus()
 
 
 # --- what its pool declares
@@ -132,6 +133,60 @@ def test_a_declaration_that_the_device_plugin_contradicts_is_not_believed():
     (told,) = statuses(run(snapshot([job()], nodes=[UNLABELLED], pools=[declared]))).values()
     assert told.phase is Phase.QUEUED
     assert "8 slots, which gpuSharing.replicas (3) does not divide" in told.message
+    assert told.message.endswith("Or correct spec.gpuSharing in GPUPool default")
+
+
+def labelled(**changed: str | None) -> Node:
+    """A node of 8 slots with these labels, read as the shell does."""
+    read = labels(**changed)
+    found = gpus.known(read, slots=8, capacity=8)
+    return replace(
+        node(),
+        labels=read,
+        gpus=found.healthy,
+        gpu_replicas=found.replicas,
+        gpu_memory_mib=found.memory_mib,
+        gpu_unknown=found.unknown,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "memory_mib"),
+    [
+        ({"count": None, "memory": None, "replicas": None}, 24576),
+        ({"memory": None}, 24576),
+        ({"replicas": None, "memory": "8192"}, 8192),  # a label that is there counts
+        ({"count": None, "memory": "8192"}, 8192),
+    ],
+)
+def test_a_declaration_stands_in_for_the_labels_that_are_missing(changed, memory_mib):
+    seen = gpus.in_pool(labelled(**changed), PoolSpec(gpu_sharing=SHARING))
+    assert (seen.gpus, seen.gpu_replicas, seen.gpu_memory_mib, seen.gpu_unknown) == (2, 4, memory_mib, "")
+
+
+@pytest.mark.parametrize(
+    ("changed", "replicas", "words"),
+    [
+        ({"replicas": "3"}, 4, "labels of 2 GPUs with 3 slots each, and a device plugin that offers 8 slots"),
+        ({"count": "1"}, 4, "labels of 1 GPUs with 4 slots each"),
+        ({"memory": "24Gi"}, 4, "a label nvidia.com/gpu.memory that is no positive number"),
+        ({"replicas": None}, 2, "a label of 2 GPUs, gpuSharing of 2 slots each, and a device plugin that offers 8"),
+        ({"memory": None}, 1, "a label nvidia.com/gpu.replicas of 4, and gpuSharing.replicas is 1"),
+        ({"count": None, "replicas": "1"}, 4, "a label nvidia.com/gpu.replicas of 1, and gpuSharing.replicas is 4"),
+        ({"count": "x", "replicas": None}, 4, "a label nvidia.com/gpu.count that is no positive number"),
+    ],
+)
+def test_a_declaration_does_not_put_right_what_contradicts_itself(changed, replicas, words):
+    declared = pool(gpu_sharing=GpuSharing(replicas=replicas, memory="24Gi"))
+    made = snapshot([job()], nodes=[labelled(**changed)], pools=[declared])
+    (told,) = statuses(run(made)).values()
+    assert told.phase is Phase.QUEUED
+    assert words in told.message
+
+
+def test_where_labels_contradict_the_device_plugin_no_declaration_is_advised():
+    (told,) = statuses(run(snapshot([job()], nodes=[labelled(replicas="3")]))).values()
+    assert told.message.endswith("offers 8 slots: give GPU feature discovery and the device plugin one configuration")
 
 
 def test_gpus_declared_as_not_shared_take_jobs_of_several():

@@ -1,8 +1,8 @@
 """The physical GPUs of a node: how many are healthy and how large each is, or why that is not known.
 
-The labels of GPU feature discovery and the slots of the device plugin come in; for nodes without labels, what their
-pool declares. With data that is missing or contradicts itself the node has no GPUs for new jobs: a guess would put
-several trainings on one.
+The labels of GPU feature discovery and the slots of the device plugin come in, and what the node's pool declares of
+nodes that lack labels. A label that is there is the truth. With data that is missing or contradicts itself the node has
+no GPUs for new jobs: a guess would put several trainings on one.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,11 @@ import msgspec
 from msgspec.structs import replace
 
 from rfuav_operator.core import quantity
-from rfuav_operator.core.model import Node, PoolSpec
+from rfuav_operator.core.model import GpuSharing, Node, PoolSpec
 from rfuav_operator.core.names import GPU
 
-_LABELS = (f"{GPU}.count", f"{GPU}.memory", f"{GPU}.replicas")
+_COUNT, _MEMORY, _REPLICAS = f"{GPU}.count", f"{GPU}.memory", f"{GPU}.replicas"
+_LABELS = (_COUNT, _MEMORY, _REPLICAS)
 _DIGITS = 8  # of the longest number that a label may give
 _MIB = 2**20
 
@@ -28,44 +29,54 @@ class Gpus(msgspec.Struct, frozen=True):
     unknown: str = ""
 
 
-def by_labels(labels: Mapping[str, str], *, slots: int, capacity: int) -> Gpus:
+def missing(labels: Mapping[str, str]) -> list[str]:
+    """The labels of feature discovery that a node with GPUs lacks."""
+    return [label for label in _LABELS if label not in labels]
+
+
+def known(labels: Mapping[str, str], *, slots: int, capacity: int, declared: GpuSharing | None = None) -> Gpus:
     """The GPUs of a node with these labels.
 
     Args:
         labels: those of the node.
         slots: allocatable nvidia.com/gpu: only healthy GPUs count there.
         capacity: nvidia.com/gpu in all.
+        declared: what its pool says of nodes that lack labels; it stands in for those that are missing.
     """
     if capacity == 0:
         return Gpus()
-    missing = [label for label in _LABELS if label not in labels]
-    if missing:
-        names = f"labels {GPU}.*" if len(missing) == len(_LABELS) else f"label {', '.join(missing)}"
-        return Gpus(unknown=f"no {names}")
     for label in _LABELS:
-        if not _is_count(labels[label]):
+        if label in labels and not _is_count(labels[label]):
             return Gpus(unknown=f"a label {label} that is no positive number ({labels[label]!r})")
-    count, memory, replicas = (int(labels[label]) for label in _LABELS)
-    if capacity > count * replicas or capacity % replicas:
-        text = f"labels of {count} GPUs with {replicas} slots each, and a device plugin that offers {capacity} slots"
-        return Gpus(unknown=text)
-    return Gpus(healthy=slots // replicas, replicas=replicas, memory_mib=memory)
+    read = {label: int(labels[label]) for label in _LABELS if label in labels}
+    if absent := missing(labels):
+        if declared is None:
+            names = f"labels {GPU}.*" if len(absent) == len(_LABELS) else f"label {', '.join(absent)}"
+            return Gpus(unknown=f"no {names}")
+        if read.get(_REPLICAS, declared.replicas) != declared.replicas:
+            text = f"a label {_REPLICAS} of {read[_REPLICAS]}, and gpuSharing.replicas is {declared.replicas}"
+            return Gpus(unknown=text)
+        read = {_REPLICAS: declared.replicas, _MEMORY: quantity.whole(declared.memory) // _MIB} | read
+    count, replicas = read.get(_COUNT), read[_REPLICAS]
+    if capacity % replicas or (count is not None and capacity > count * replicas):
+        if absent and count is None:
+            return Gpus(unknown=f"{capacity} slots, which gpuSharing.replicas ({replicas}) does not divide")
+        words = f"a label of {count} GPUs, gpuSharing of" if absent else f"labels of {count} GPUs with"
+        return Gpus(unknown=f"{words} {replicas} slots each, and a device plugin that offers {capacity} slots")
+    return Gpus(healthy=slots // replicas, replicas=replicas, memory_mib=read[_MEMORY])
 
 
 def in_pool(node: Node, pool: PoolSpec) -> Node:
-    """The node as its pool's jobs see it: where its labels do not tell of its GPUs, what the pool declares does."""
-    sharing = pool.gpu_sharing
-    if sharing is None or not node.gpu_unknown:
+    """The node as its pool's jobs see it: what the pool declares stands in for labels that the node lacks."""
+    if pool.gpu_sharing is None or not node.gpu_unknown:
         return node
-    if node.gpu_capacity % sharing.replicas:
-        text = f"{node.gpu_capacity} slots, which gpuSharing.replicas ({sharing.replicas}) does not divide"
-        return replace(node, gpu_unknown=text)
+    found = known(node.labels, slots=node.gpu_slots, capacity=node.gpu_capacity, declared=pool.gpu_sharing)
     return replace(
         node,
-        gpus=node.gpu_slots // sharing.replicas,
-        gpu_replicas=sharing.replicas,
-        gpu_memory_mib=quantity.whole(sharing.memory) // _MIB,
-        gpu_unknown="",
+        gpus=found.healthy,
+        gpu_replicas=found.replicas,
+        gpu_memory_mib=found.memory_mib,
+        gpu_unknown=found.unknown,
     )
 
 

@@ -546,7 +546,7 @@ class PerNodeCpu(Wire, frozen=True, kw_only=True):
 
 
 class GpuSharing(Wire, frozen=True, kw_only=True):
-    """How nodes without the labels of GPU feature discovery share their GPUs."""
+    """How nodes that lack labels of GPU feature discovery share their GPUs."""
 
     replicas: int  # slots of one physical GPU
     memory: str | int  # of one physical GPU

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from rfuav_operator.core import quantity
+from rfuav_operator.core import gpus, quantity
 from rfuav_operator.core.model import Job, Kind, Pool
 from rfuav_operator.core.placement import Need, Room
 
@@ -109,13 +109,17 @@ def all_refused(need: Need, job: Job) -> Reason:
 
 def unknown_gpus(pool: Pool, rooms: Iterable[Room]) -> str:
     """The first node whose GPUs nobody gets because too little is known of them, and what to do; empty: none."""
-    found = sorted((room.node.name, room.node.gpu_unknown) for room in rooms if room.node.gpu_unknown)
+    found = sorted((room.node for room in rooms if room.node.gpu_unknown), key=lambda node: node.name)
     if not found:
         return ""
-    name, why = found[0]
     others = f" (and {_nodes(len(found) - 1)} more)" if len(found) > 1 else ""
-    advice = f"is GPU feature discovery running? Or write spec.gpuSharing in GPUPool {pool.name}"
-    return f"node {name}{others} has GPUs, but {why}: {advice}"
+    if not gpus.missing(found[0].labels):
+        advice = "give GPU feature discovery and the device plugin one configuration"
+    elif pool.spec.gpu_sharing is None:
+        advice = f"is GPU feature discovery running? Or write spec.gpuSharing in GPUPool {pool.name}"
+    else:
+        advice = f"is GPU feature discovery running? Or correct spec.gpuSharing in GPUPool {pool.name}"
+    return f"node {found[0].name}{others} has GPUs, but {found[0].gpu_unknown}: {advice}"
 
 
 def _unknown_gpus(need: Need, pool: Pool, rooms: Iterable[Room]) -> str:

@@ -573,7 +573,7 @@ def _node(read: NodeObject) -> Node:
     room = read.status.allocatable or {}
     slots = whole(room.get(GPU, "0"))
     capacity = max(slots, whole((read.status.capacity or {}).get(GPU, "0")))
-    found = gpus.by_labels(labels, slots=slots, capacity=capacity)
+    found = gpus.known(labels, slots=slots, capacity=capacity)
     return Node(
         name=NodeName(read.metadata.name),
         labels=labels,
