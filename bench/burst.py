@@ -13,8 +13,8 @@ from typing import Any
 from bench.live import JOBS, OURS, PODS, POOL, Live, Object, live, pool
 from bench.machine import report
 
+from rfuav_operator.core.job.podspec import manifest
 from rfuav_operator.core.model import Assignment, Defaults, Kind
-from rfuav_operator.core.podspec import manifest
 from rfuav_operator.settings import Writes
 from rfuav_operator.shell import decode
 from rfuav_operator.shell.connection import MERGE_PATCH

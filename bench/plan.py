@@ -27,9 +27,8 @@ from bench.machine import report
 from msgspec.structs import replace
 
 from rfuav_operator.app import GC_THRESHOLDS
-from rfuav_operator.core import lifecycle
-from rfuav_operator.core.admission import Admission
-from rfuav_operator.core.decide import Dirt, Jobs, Scheduler
+from rfuav_operator.core.admission.index import Admission
+from rfuav_operator.core.job import lifecycle
 from rfuav_operator.core.model import (
     CreatePod,
     Defaults,
@@ -57,6 +56,7 @@ from rfuav_operator.core.model import (
     Snapshot,
     Uid,
 )
+from rfuav_operator.core.scheduler import Dirt, Jobs, Scheduler
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NAMESPACES, SHAPES, NODES = 20, 50, 1000

@@ -10,8 +10,8 @@ from fuzz import world
 from fuzz.garbage import Input, draw
 from fuzz.play import Player, play_many
 
-from rfuav_operator.core import decide as deciding
-from rfuav_operator.core import progress
+from rfuav_operator.core import scheduler as deciding
+from rfuav_operator.core.job import progress
 from rfuav_operator.shell import decode
 
 CASES: dict[str, list[Any]] = json.loads((Path(__file__).parent / "cases.json").read_text())

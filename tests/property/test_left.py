@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.core.builders import foreign_pod, node, pool
 
-from rfuav_operator.core import placement
-from rfuav_operator.core.clearable import Left
+from rfuav_operator.core.capacity import room as placement
+from rfuav_operator.core.capacity.room import Held, Need, Room
 from rfuav_operator.core.model import Kind, PerNodeCpu, Uid
-from rfuav_operator.core.placement import Held, Need, Room
+from rfuav_operator.core.preemption.feasibility import Left
 
 many = settings(max_examples=500, derandomize=True, deadline=None)
 

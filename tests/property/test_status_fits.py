@@ -11,8 +11,8 @@ from openapi import faults, schema_of
 from unit.core.builders import T0, admitted, foreign_pod, job, node, pod_of, pool, quota, snapshot
 
 from rfuav_crds.bounds import bounded
-from rfuav_operator.core import bounds, ranges
-from rfuav_operator.core.decide import Dirt, Scheduler
+from rfuav_operator.core import ranges
+from rfuav_operator.core.job.progress import parse_trainer_status
 from rfuav_operator.core.model import (
     JobStatus,
     Kind,
@@ -24,7 +24,8 @@ from rfuav_operator.core.model import (
     Report,
     Resources,
 )
-from rfuav_operator.core.progress import parse_trainer_status
+from rfuav_operator.core.scheduler import Dirt, Scheduler
+from rfuav_operator.core.stored import bounds
 
 STATUS = {kind: schema_of(f"{kind.value.lower()}s", "status") for kind in Kind}
 LIMITS = {True: schema_of("gpupools", "status"), False: schema_of("gpuquotas", "status")}

@@ -14,13 +14,14 @@ from unittest.mock import patch
 import msgspec
 from msgspec.structs import replace
 
-from rfuav_operator.core import lifecycle, podspec, progress, ready, starting
-from rfuav_operator.core.decide import Scheduler
+from rfuav_operator.core.capacity.placement import PoolRooms
+from rfuav_operator.core.capacity.room import Held
+from rfuav_operator.core.capacity.usage import Share, Usage
+from rfuav_operator.core.job import lifecycle, podspec, progress, starting
 from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Phase, Pod, Snapshot, Uid
-from rfuav_operator.core.placement import Held
-from rfuav_operator.core.quotas import Quotas
-from rfuav_operator.core.shapes import PoolRooms
-from rfuav_operator.core.usage import Share, Usage
+from rfuav_operator.core.queue import ready
+from rfuav_operator.core.queue.quotas import Quotas
+from rfuav_operator.core.scheduler import Scheduler
 from rfuav_operator.shell import decode, ingest, intake, resync, writer
 from rfuav_operator.shell.cache import Cache
 from rfuav_operator.shell.connection import Answer

@@ -12,11 +12,14 @@ import msgspec
 from simulation.connection import SimConnection
 
 from rfuav_operator import app
-from rfuav_operator.core import blocked, gpus, lifecycle, limits, usage
-from rfuav_operator.core.admission import Admission
-from rfuav_operator.core.decide import _Steps
+from rfuav_operator.core import pool_status as limits
+from rfuav_operator.core.admission import reservations
+from rfuav_operator.core.admission.index import Admission
+from rfuav_operator.core.capacity import gpus, usage
+from rfuav_operator.core.capacity.usage import Usage
+from rfuav_operator.core.job import lifecycle
 from rfuav_operator.core.model import DeletePod, NodeName, Pod, Pool
-from rfuav_operator.core.usage import Usage
+from rfuav_operator.core.scheduler import _Steps
 from rfuav_operator.shell import clock, decode, kopf_app, resync
 from rfuav_operator.shell.connection import Answer
 from rfuav_operator.shell.health import Pulse
@@ -169,7 +172,7 @@ def refused_pool_status_is_given_up() -> Iterator[None]:
 @old
 def gang_stops_others_in_vain() -> Iterator[None]:
     """Room was kept for a job of several nodes only where pods stopped for it; the rest went to those just stopped."""
-    real = blocked._keep
+    real = reservations._keep
 
     def only_these(at: Any, job: Any, need: Any, making: Any) -> None:
         if not making:
@@ -179,7 +182,7 @@ def gang_stops_others_in_vain() -> Iterator[None]:
             at.kept[name] = job.uid, need
         at.quotas.promise(job, need)
 
-    with patch.object(blocked, "_keep", only_these):
+    with patch.object(reservations, "_keep", only_these):
         yield
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rfuav_operator.core.decide import Turn, turn
 from rfuav_operator.core.model import (
     Claim,
     CreatePod,
@@ -40,6 +39,7 @@ from rfuav_operator.core.model import (
     Uid,
     Volume,
 )
+from rfuav_operator.core.scheduler import Turn, turn
 
 T0 = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DEFAULTS = Defaults(image="trainer:1", progress_url="https://progress.rfuav:8443", progress_ca="PEM")

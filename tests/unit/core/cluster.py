@@ -13,8 +13,7 @@ import msgspec
 from msgspec.structs import replace
 from unit.core.builders import CLASSES, DEFAULTS, T0, claim, node, pool
 
-from rfuav_operator.core import placement
-from rfuav_operator.core.decide import Dirt, Scheduler, turn
+from rfuav_operator.core.capacity import room
 from rfuav_operator.core.model import (
     Action,
     Claim,
@@ -40,6 +39,7 @@ from rfuav_operator.core.model import (
     Uid,
     Volume,
 )
+from rfuav_operator.core.scheduler import Dirt, Scheduler, turn
 
 Held = tuple[Job, int]  # whose pod, and its GPUs
 
@@ -249,7 +249,7 @@ class Cluster:
             assert action.landing.barred == barred
             assert dict(action.landing.selector) == spec.get("nodeSelector", {})
             self.landings[action.name] = action.landing
-        need = placement.need_of(owner)
+        need = room.need_of(owner)
         labels = meta["labels"]
         self.pods[action.name] = Pod(
             namespace=owner.namespace,
@@ -505,11 +505,11 @@ class Cluster:
             held = self.nodes.get(name)
             if held is None:
                 continue
-            owner = placement.pool_of(held, self.pools.values())
+            owner = room.pool_of(held, self.pools.values())
             if owner is None:  # its pool was deleted: nothing new goes there
                 continue
             spec = self.pools[owner].spec
-            tier = placement.tier_of(held, spec.per_gpu)
+            tier = room.tier_of(held, spec.per_gpu)
             most = {Kind.TRAINING: held.gpus * tier.training, Kind.INFERENCE: held.gpus * tier.inference}
             # A node on which a pod landed that is not for it, or has no room for it, is left at once, which takes a turn.
             pods = [  # noqa: PLW2901

@@ -9,9 +9,7 @@ from msgspec.structs import replace
 from unit.core.builders import CLASSES, DEFAULTS, T0, after, job, node, pool, quota, whole
 from unit.sizes import grown, sizes
 
-from rfuav_operator.core import shapes
-from rfuav_operator.core.clearable import Left
-from rfuav_operator.core.decide import Dirt, Scheduler, Turn
+from rfuav_operator.core.capacity import placement
 from rfuav_operator.core.model import (
     CreatePod,
     Job,
@@ -31,6 +29,8 @@ from rfuav_operator.core.model import (
     Uid,
 )
 from rfuav_operator.core.model import Progress as Told
+from rfuav_operator.core.preemption.feasibility import Left
+from rfuav_operator.core.scheduler import Dirt, Scheduler, Turn
 
 ROUNDS = 32
 DAY = 86_400
@@ -218,8 +218,8 @@ def test_what_is_known_of_a_shape_that_waits_is_not_found_out_again(preempting, 
     world.jobs |= {one.uid: one for one in waiting}
     world.turn(*world.jobs, nodes=names)
     world.turn(*world.pods)
-    real_suits, real_fits = shapes._suits, Left.fits
-    monkeypatch.setattr(shapes, "_suits", lambda room, need: asked.append(need) or real_suits(room, need))
+    real_suits, real_fits = placement._suits, Left.fits
+    monkeypatch.setattr(placement, "_suits", lambda room, need: asked.append(need) or real_suits(room, need))
     monkeypatch.setattr(Left, "fits", lambda left, need: asked.append(need) or real_fits(left, need))
     for name in names:
         uid = next(uid for uid, pods in world.pods.items() if any(p.node == name for p in pods.values()))

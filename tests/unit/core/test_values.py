@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 from unit.core.builders import DEFAULTS, T0, after, job
 
-from rfuav_operator.core import backoff, conditions, names, quantity, ranges
+from rfuav_operator.core import conditions, names, quantity, ranges
+from rfuav_operator.core.job import backoff
 from rfuav_operator.core.model import Kind
 
 

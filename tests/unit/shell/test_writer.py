@@ -17,7 +17,6 @@ from msgspec.structs import replace
 from simulation.api import merged
 from unit.shell.fake_api import A1, A2, A3, FakeApi, answer, job_body, pod_body, serving, until
 
-from rfuav_operator.core import packing
 from rfuav_operator.core.model import (
     Assignment,
     CreatePod,
@@ -32,6 +31,7 @@ from rfuav_operator.core.model import (
     ShardCounts,
     Uid,
 )
+from rfuav_operator.core.stored import packing
 from rfuav_operator.settings import Writes
 from rfuav_operator.shell import ingest, lane, metrics
 from rfuav_operator.shell import writer as writer_module

@@ -19,7 +19,10 @@ from msgspec import Struct
 from rfuav_crds import unsupported
 from rfuav_crds.bounds import EARLIEST, bounded, clean
 from rfuav_crds.quantity import parse_quantity
-from rfuav_operator.core import bounds, gpus, packing, podspec, quantity, ranges, volumes
+from rfuav_operator.core import quantity, ranges
+from rfuav_operator.core.capacity import gpus, volumes
+from rfuav_operator.core.job import podspec
+from rfuav_operator.core.job.podspec import CONTAINER
 from rfuav_operator.core.model import (
     TOPOLOGY,
     Assignment,
@@ -57,8 +60,8 @@ from rfuav_operator.core.names import (
     OUTPUT_ANNOTATION,
     may_be_pod_of,
 )
-from rfuav_operator.core.podspec import CONTAINER
-from rfuav_operator.core.quotas import CPU_KEYS, RESOURCE_KEYS
+from rfuav_operator.core.queue.quotas import CPU_KEYS, RESOURCE_KEYS
+from rfuav_operator.core.stored import bounds, packing
 
 GPU = "nvidia.com/gpu"
 GROUP = "rfuav.io"

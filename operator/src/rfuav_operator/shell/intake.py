@@ -12,8 +12,8 @@ import orjson
 import structlog
 from aiohttp import web
 
+from rfuav_operator.core.job.progress import parse_trainer_status
 from rfuav_operator.core.model import Job, Pod, Report, Uid
-from rfuav_operator.core.progress import parse_trainer_status
 from rfuav_operator.shell import clock, metrics, paths
 from rfuav_operator.shell.connection import ConnectionProblem
 from rfuav_operator.shell.state import ClusterState

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from rfuav_operator.core.decide import Fault, Scheduler
 from rfuav_operator.core.model import (
     Action,
     CreatePod,
@@ -21,6 +20,7 @@ from rfuav_operator.core.model import (
     Report,
     Uid,
 )
+from rfuav_operator.core.scheduler import Fault, Scheduler
 from rfuav_operator.shell import clock, metrics
 from rfuav_operator.shell.state import ClusterState
 from rfuav_operator.shell.writer import Writer

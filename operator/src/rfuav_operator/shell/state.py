@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from rfuav_operator.core import volumes
-from rfuav_operator.core.decide import Dirt
+from rfuav_operator.core.capacity import volumes
 from rfuav_operator.core.model import (
     Claim,
     Defaults,
@@ -33,6 +32,7 @@ from rfuav_operator.core.model import (
     Volume,
 )
 from rfuav_operator.core.names import stem
+from rfuav_operator.core.scheduler import Dirt
 from rfuav_operator.shell.cache import Cache
 from rfuav_operator.shell.paths import POOL, QUOTA
 

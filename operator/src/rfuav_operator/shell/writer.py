@@ -17,7 +17,6 @@ from weakref import WeakValueDictionary
 import msgspec
 import structlog
 
-from rfuav_operator.core import packing
 from rfuav_operator.core.model import (
     Action,
     CreatePod,
@@ -30,6 +29,7 @@ from rfuav_operator.core.model import (
     Quota,
     RecordEvent,
 )
+from rfuav_operator.core.stored import packing
 from rfuav_operator.settings import Writes
 from rfuav_operator.shell import clock, decode, ingest, metrics, paths
 from rfuav_operator.shell.connection import MERGE_PATCH, Answer, Connection, NotSent, Unknown, Unsendable

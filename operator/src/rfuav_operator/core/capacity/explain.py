@@ -1,0 +1,186 @@
+"""Why a job waits, in words and numbers that a person can act on. Computed once per shape of job and pool."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from rfuav_operator.core import quantity
+from rfuav_operator.core.capacity import gpus
+from rfuav_operator.core.capacity.room import Need, Room
+from rfuav_operator.core.model import Job, Kind, Pool
+
+ON_HOLD = "OnHold"
+MISCONFIGURED = "Misconfigured"
+WAITING_FOR_TRAINING_JOB = "WaitingForTrainingJob"
+NO_MATCHING_NODE = "NoMatchingNode"
+EXCEEDS_MAX_QUOTA = "ExceedsMaxQuota"
+BACKING_OFF = "BackingOff"
+WAITING_FOR_QUOTA = "WaitingForQuota"
+WAITING_FOR_CAPACITY = "WaitingForCapacity"
+WAITING_FOR_PREEMPTED_JOBS = "WaitingForPreemptedJobs"
+REJECTED_BY_CLUSTER = "RejectedByCluster"
+UNSCHEDULABLE = "Unschedulable"
+WAITING_FOR_VOLUME = "WaitingForVolume"
+UNDECODABLE = "Undecodable"  # what of an object cannot be read
+INTERNAL_ERROR = "InternalError"  # a fault of the operator
+_SHOWN = 4
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """A reason of `Admitted=False` and its message."""
+
+    reason: str
+    message: str
+
+
+def never_fits(need: Need, pool: Pool, rooms: Sequence[Room]) -> Reason | None:
+    """Why no node of the pool takes this shape, however empty; None: some node does."""
+    if not rooms:
+        terms = ",".join(f"{k}={v}" for k, v in sorted(pool.spec.node_selector.items()))
+        why = f"; no node that is not another pool's matches its nodeSelector {terms}" if terms else ""
+        return Reason(reason=NO_MATCHING_NODE, message=f"{needs(need)}; pool {pool.name} has no nodes{why}")
+    matching = [room for room in rooms if not room.mismatch(need)]
+    if not matching:
+        why = _count(room.mismatch(need) for room in rooms)
+        text = f"{needs(need)}; pool {pool.name} has {_nodes(len(rooms))}, none that suits: {why}"
+        text += _unknown_gpus(need, pool, rooms)
+        return Reason(reason=NO_MATCHING_NODE, message=text)
+    small = [room.too_small(need) for room in matching]
+    if all(small):
+        text = f"{needs(need)}; more than any node of pool {pool.name} has when empty: {_count(small)}"
+        text += _unknown_gpus(need, pool, rooms)
+        return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
+    able = small.count("")
+    if able < need.nodes:
+        text = f"{needs(need)}; pool {pool.name} has {_nodes(able)} that could take one when empty"
+        text += _unknown_gpus(need, pool, rooms)
+        return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
+    return None
+
+
+def no_room(need: Need, pool: Pool, matching: Sequence[Room], rooms: Iterable[Room]) -> Reason:
+    """What the pool is short of now for a shape that it could take, on the nodes of `rooms` that suit it."""
+    nodes, kind = _nodes(len(matching)), need.kind
+    if need.gpus > 0:
+        other = Kind.INFERENCE if kind is Kind.TRAINING else Kind.TRAINING
+        limit = used = other_limit = other_used = foreign = free = 0
+        roomy = []  # rooms whose slots would do
+        for room in matching:  # one walk: a pool has a thousand of them
+            left = room.free[kind]
+            free += left
+            limit += room.slot_limit[kind]
+            used += room.slots_used[kind]
+            other_limit += room.slot_limit[other]
+            other_used += room.slots_used[other]
+            foreign += room.foreign_gpus
+            if left >= need.gpus:
+                roomy.append(room)
+        text = f"pool {pool.name} has {free} of {limit} {_kind(kind)} slots free on {nodes} ({used} {_kind(kind)} slots"
+        text += f" used; {other_used} of {other_limit} {_kind(other)} slots used"
+        text += (f"; pods of others use {foreign}" if foreign else "") + ")"
+        if free >= need.gpus > 1:
+            text += f" (largest free block {max(room.free[kind] for room in matching)})"
+    else:
+        limit = sum(room.cpu_jobs[kind] for room in matching)
+        roomy = [room for room in matching if room.jobs_used[kind] < room.cpu_jobs[kind]]
+        free = sum(room.cpu_jobs[kind] - room.jobs_used[kind] for room in roomy)
+        text = f"pool {pool.name} has room for {free} of {limit} {_kind(kind)} jobs without GPU on {nodes}"
+    if need.nodes > 1:
+        fitting = sum(not room.lacks(need) for room in roomy)
+        text += f"; {_nodes(fitting)} of {need.nodes} with room now"
+    text += _short_of(need, [room for room in roomy if not room.unread]) + _unknown_gpus(need, pool, rooms)
+    closed = [room for room in matching if room.unread]
+    if closed:
+        where = f"{closed[0].unread_by} on {closed[0].node.name}"
+        text += f"; {_nodes(len(closed))} closed by a pod that cannot be read: {where}"
+    return Reason(reason=WAITING_FOR_CAPACITY, message=f"{needs(need)}; {text}")
+
+
+def all_refused(need: Need, job: Job) -> Reason:
+    """The scheduler has refused the nodes that suit: its last words, and when the first of them is tried again."""
+    status = job.status
+    nodes = sorted(need.avoided & need.vetoed)
+    shown = ", ".join(nodes[:_SHOWN]) + (f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else "")
+    words = next((f.message for f in reversed(status.failures) if f.reason == UNSCHEDULABLE), "it gave no reason")
+    again = min(status.avoided_nodes[node] for node in nodes)
+    text = f"{needs(need)}; the scheduler has refused the nodes that suit ({shown}): {words}"
+    return Reason(reason=UNSCHEDULABLE, message=f"{text}; tried again at {again:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def unknown_gpus(pool: Pool, rooms: Iterable[Room]) -> str:
+    """The first node whose GPUs nobody gets because too little is known of them, and what to do; empty: none."""
+    found = sorted((room.node for room in rooms if room.node.gpu_unknown), key=lambda node: node.name)
+    if not found:
+        return ""
+    others = f" (and {_nodes(len(found) - 1)} more)" if len(found) > 1 else ""
+    if not gpus.missing(found[0].labels):
+        advice = "give GPU feature discovery and the device plugin one configuration"
+    elif pool.spec.gpu_sharing is None:
+        advice = f"is GPU feature discovery running? Or write spec.gpuSharing in GPUPool {pool.name}"
+    else:
+        advice = f"is GPU feature discovery running? Or correct spec.gpuSharing in GPUPool {pool.name}"
+    return f"node {found[0].name}{others} has GPUs, but {found[0].gpu_unknown}: {advice}"
+
+
+def _unknown_gpus(need: Need, pool: Pool, rooms: Iterable[Room]) -> str:
+    text = unknown_gpus(pool, rooms) if need.gpus > 0 else ""
+    return text and f"; {text}"
+
+
+def _short_of(need: Need, rooms: Sequence[Room]) -> str:
+    """What is missing on the nodes whose slots would do."""
+    lacking = [(room, room.lacks(need)) for room in rooms]
+    texts = []
+    for what in ("cpu", "memory", "pods", "alone", "avoided"):
+        short = [room for room, lack in lacking if lack == what]
+        if not short:
+            continue
+        if what == "cpu":
+            best = max(short, key=lambda r: r.node.cpu_milli - r.cpu_milli)
+            left = quantity.show_cpu(max(0, best.node.cpu_milli - best.cpu_milli))
+            texts.append(
+                f"{_nodes(len(short))} with a free slot: too little CPU left ({quantity.show_cpu(need.cpu_milli)} "
+                f"needed, at most {left} on {best.node.name})"
+            )
+        elif what == "memory":
+            best = max(short, key=lambda r: r.node.memory_bytes - r.memory_bytes)
+            left = quantity.show_bytes(max(0, best.node.memory_bytes - best.memory_bytes))
+            texts.append(
+                f"{_nodes(len(short))} with a free slot: too little memory left "
+                f"({quantity.show_bytes(need.memory_bytes)} needed, at most {left} on {best.node.name})"
+            )
+        elif what == "pods":
+            texts.append(f"{_nodes(len(short))} with a free slot: as many pods as it may run")
+        elif what == "alone":
+            texts.append(f"{_nodes(len(short))} with room: left alone for a pod that came there from scaleUp")
+        else:
+            texts.append(f"{_nodes(len(short))} with room: avoided for a while after a failure there")
+    return "".join(f"; {text}" for text in texts)
+
+
+def needs(need: Need) -> str:
+    """What the shape asks for, in words."""
+    where = f" on each of {need.nodes} nodes" if need.nodes > 1 else ""
+    if need.only:
+        where = f" on {' or '.join(sorted(need.only))}, where {', '.join(need.single)} is in use (ReadWriteOnce)"
+    if need.gpus == 0:
+        return f"needs room for a {_kind(need.kind)} job without GPU{where}"
+    return f"needs {need.gpus} GPU{'s' * (need.gpus > 1)}{where}"
+
+
+def _kind(kind: Kind) -> str:
+    return "training" if kind is Kind.TRAINING else "inference"
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node{'s' * (count != 1)}"
+
+
+def _count(words: Iterable[str]) -> str:
+    """`2 cordoned, 1 without GPU`: each reason with the number of nodes it holds for, the most frequent first."""
+    ranked = Counter(words).most_common()
+    shown = [f"{n} {word}" for word, n in ranked[:_SHOWN]]
+    if len(ranked) > _SHOWN:
+        shown.append(f"{sum(n for _, n in ranked[_SHOWN:])} for other reasons")
+    return ", ".join(shown)

@@ -1,0 +1,230 @@
+"""The rooms of one pool in the order in which jobs take them, and what is known of each shape that asks.
+
+A `Need` comes in; the room for it goes out, or why there is none, computed once and kept until a room changes that
+could change the answer.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec.structs import replace
+
+from rfuav_operator.core.capacity import explain
+from rfuav_operator.core.capacity.explain import Reason
+from rfuav_operator.core.capacity.room import Need, Room
+from rfuav_operator.core.model import Kind, NodeName, Pool, Uid
+
+Kept = Mapping[NodeName, tuple[Uid, Need]]  # nodes whose next room is kept for a job
+_UNKNOWN = Reason(reason="", message="")
+_SPARE = 256  # shapes of nobody that waits any more which may be kept
+
+
+@dataclass(slots=True)
+class _Shape:
+    """What is known of one shape."""
+
+    suits: set[NodeName]  # nodes that could ever take it
+    full: bool = False  # it fits nowhere now
+    never: Reason | None = _UNKNOWN
+    words: Reason = _UNKNOWN
+    at: int = -1  # version of the rooms that the words are about
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """Rooms sorted for one class of need (kind, with or without GPU): the first that fits is the one to take."""
+
+    kind: Kind
+    gpu: bool
+    spread: bool
+    entries: list[tuple[Any, ...]] = field(default_factory=list)
+    keys: dict[NodeName, tuple[Any, ...]] = field(default_factory=dict)
+
+    def put(self, name: NodeName, room: Room | None) -> None:
+        new = None if room is None else self._key(name, room)
+        old = self.keys.get(name)
+        if old == new:
+            return
+        if old is not None:
+            del self.entries[bisect_left(self.entries, old)]
+            del self.keys[name]
+        if new is not None:
+            insort(self.entries, new)
+            self.keys[name] = new
+
+    def _key(self, name: NodeName, room: Room) -> tuple[Any, ...]:
+        """Pack: the fullest that has room first. Spread: the emptiest. CPU jobs leave GPU nodes to others."""
+        sign = -1 if self.spread else 1
+        if self.gpu:
+            return sign * room.free[self.kind], sign * room.slots_free, name
+        free = room.cpu_jobs[self.kind] - room.jobs_used[self.kind]
+        return int(room.node.gpu_slots > 0), sign * free, name
+
+    def candidates(self, gpus: int) -> Iterator[NodeName]:
+        """Nodes that have this many slots left, in order."""
+        if not self.gpu:
+            return (name for _, _, name in self.entries)
+        if self.spread:
+            return (name for _, _, name in self.entries[: bisect_left(self.entries, (1 - gpus,))])
+        start = bisect_left(self.entries, (gpus,))
+        return (self.entries[i][2] for i in range(start, len(self.entries)))
+
+
+class PoolRooms:
+    """The rooms of one pool and what is known of the shapes that ask for them."""
+
+    def __init__(self, pool: Pool, rooms: Mapping[NodeName, Room]) -> None:
+        self.pool = pool
+        self.rooms = rooms
+        self.version = 0
+        spread = pool.spec.placement == "Spread"
+        self._shelves = {(kind, gpu): _Shelf(kind, gpu, spread) for kind in Kind for gpu in (False, True)}
+        self._seen: dict[NodeName, Room] = {}
+        self._shapes: dict[Need, _Shape] = {}
+        self._effective: dict[Need, Need] = {}
+        self._loosened: set[NodeName] = set()
+        self.forgot = 0  # times that shapes were forgotten
+        for name in rooms:
+            self.changed(name)
+
+    # --- changes
+
+    def changed(self, name: NodeName, *, released: bool = True) -> None:
+        """A room was taken or given back, or its node changed, came or went."""
+        room = self.rooms.get(name)
+        self.version += 1
+        for shelf in self._shelves.values():
+            shelf.put(name, room)
+        if self._seen.get(name) is not room:
+            self._replaced(name, room)
+        elif released:
+            self._loosened.add(name)
+
+    def _replaced(self, name: NodeName, room: Room | None) -> None:
+        if room is None:
+            self._seen.pop(name, None)
+        else:
+            self._seen[name] = room
+        self._effective.clear()
+        for need, shape in self._shapes.items():
+            shape.never, shape.full = _UNKNOWN, False
+            shape.suits.discard(name)
+            if room is not None and _suits(room, need):
+                shape.suits.add(name)
+
+    def settle(self, waiting: Collection[Need]) -> None:
+        """Look again at the shapes that fitted nowhere, on the nodes where room was given back.
+
+        Shapes of which nobody is `waiting` any more are forgotten, now and then: what is known of the others stays.
+        """
+        if self._loosened:
+            changed = [self.rooms[name] for name in self._loosened if name in self.rooms]
+            for need, shape in self._shapes.items():
+                if shape.full and any(r.node.name in shape.suits and not r.lacks(need) for r in changed):
+                    shape.full = False
+            self._loosened.clear()
+        if len(self._shapes) > 2 * len(waiting) + _SPARE:  # a shape that avoids nodes counts twice: without them too
+            self._effective = {need: other for need, other in self._effective.items() if need in waiting}
+            kept = {*waiting, *self._effective.values()}
+            self._shapes = {need: shape for need, shape in self._shapes.items() if need in kept}
+            self.forgot += 1
+
+    # --- answers
+
+    def effective(self, need: Need) -> Need:
+        """The shape with the nodes that it avoids forgiven when too few others could take it.
+
+        Those that the scheduler refused are not: it would refuse them again.
+        """
+        if not need.avoided:
+            return need
+        if need not in self._effective:
+            enough = self._others(need) >= need.nodes
+            self._effective[need] = need if enough else replace(need, avoided=need.avoided & need.vetoed)
+        return self._effective[need]
+
+    def is_refused(self, need: Need) -> bool:
+        """Whether the scheduler has refused so many of the nodes that suit this shape that too few are left."""
+        return bool(need.avoided & need.vetoed) and self._others(need) < need.nodes
+
+    def _others(self, need: Need) -> int:
+        return sum(name not in need.avoided for name in self._shape(need).suits)
+
+    def never(self, need: Need) -> Reason | None:
+        """Why no node of the pool takes this shape, however empty; None: some does."""
+        shape = self._shape(need)
+        if shape.never is _UNKNOWN:
+            enough = len(shape.suits) >= need.nodes
+            shape.never = None if enough else explain.never_fits(need, self.pool, list(self.rooms.values()))
+        return shape.never
+
+    def is_full(self, need: Need) -> bool:
+        """Whether it is known that this shape fits nowhere now."""
+        return self._shape(need).full
+
+    def suits(self, need: Need) -> Iterator[Room]:
+        """Rooms of the nodes that could take this shape when empty."""
+        return (self.rooms[name] for name in self._shape(need).suits)
+
+    def knows(self, need: Need) -> bool:
+        """Whether anything is kept of this shape."""
+        return need in self._shapes
+
+    def is_suiting(self, name: NodeName, need: Need) -> bool:
+        """Whether this node could take the shape when empty."""
+        return name in self._shape(need).suits
+
+    def choose(self, need: Need, *, exclude: Collection[NodeName] = (), kept: Kept | None = None) -> Room | None:
+        """The room for one more pod of this shape, or None.
+
+        Args:
+            need: the shape.
+            exclude: nodes that may not be chosen.
+            kept: nodes kept for others, on which only room that does not delay them may be taken.
+        """
+        shape = self._shape(need)
+        if shape.full:
+            return None
+        turned_away = bool(exclude)
+        last: Room | None = None  # of those that the scheduler refused a while ago, the first
+        for name in self._shelves[need.kind, need.gpus > 0].candidates(need.gpus):
+            room = self.rooms[name]
+            if name not in shape.suits or name in exclude or room.lacks(need):
+                continue
+            if kept and name in kept and room.delays(need, kept[name][1]):
+                turned_away = True
+                continue
+            if name not in need.vetoed:
+                return room
+            last = last or room
+        if last is not None:
+            return last
+        shape.full = not turned_away
+        return None
+
+    def words(self, need: Need, *, fresh: bool) -> Reason:
+        """What the pool is short of for this shape; unless `fresh`, words of an earlier moment will do."""
+        shape = self._shape(need)
+        if shape.words is _UNKNOWN or (fresh and shape.at != self.version):
+            shape.words, shape.at = self._no_room(need), self.version
+        return shape.words
+
+    def _no_room(self, need: Need) -> Reason:
+        return explain.no_room(need, self.pool, list(self.suits(need)), self.rooms.values())
+
+    def is_stale(self, need: Need) -> bool:
+        """Whether rooms changed since the words about this shape."""
+        return self._shape(need).at != self.version
+
+    def _shape(self, need: Need) -> _Shape:
+        shape = self._shapes.get(need)
+        if shape is None:
+            suits = {name for name, room in self.rooms.items() if _suits(room, need)}
+            shape = self._shapes[need] = _Shape(suits)
+        return shape
+
+
+def _suits(room: Room, need: Need) -> bool:
+    return not room.mismatch(need) and not room.too_small(need)

@@ -1,0 +1,381 @@
+"""Room on one node: what a unit needs, what a node gives by the pool's limits, what is in use there, and what fits."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from rfuav_operator.core import quantity
+from rfuav_operator.core.capacity import gpus
+from rfuav_operator.core.model import GpuTier, Job, Kind, Landing, Node, Phase, Pod, Pool, PoolSpec, Uid, Volume
+from rfuav_operator.core.names import GPU
+
+# GPUPool.spec.perGPU's default, for a pool read without it.
+DEFAULT_TIERS = (
+    GpuTier(min_memory="22Gi", training=1, inference=3),
+    GpuTier(min_memory="11Gi", training=1, inference=2),
+    GpuTier(min_memory=0, training=1, inference=1),
+)
+_MERELY_PREFERRED = "PreferNoSchedule"  # every other effect of a taint repels
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """What one pod of a job asks of a node: its shape. Equal shapes get equal answers, which are computed once."""
+
+    kind: Kind
+    gpus: int
+    gpu_memory: int  # bytes on one GPU; 0: any
+    cpu_milli: int
+    memory_bytes: int
+    cpu_limit_milli: int = 0  # counted by ResourceQuotas alone; 0: none
+    nodes: int = 1  # pods that start together, each on a node of its own
+    node_selector: tuple[tuple[str, str], ...] = ()
+    tolerations: tuple[tuple[str, str, str, str], ...] = ()  # key, operator, value, effect
+    avoided: frozenset[str] = frozenset()
+    vetoed: frozenset[str] = frozenset()  # nodes that the scheduler refused: others come first
+    volumes: tuple[Volume, ...] = ()  # that not every node can mount
+    single: tuple[str, ...] = ()  # claims that one node mounts at a time, as namespace/name
+    only: frozenset[str] = frozenset()  # nodes on which those are in use: no other will do; empty: they are free
+
+    @property
+    def total_gpus(self) -> int:
+        """GPU slots of all pods together."""
+        return self.gpus * self.nodes
+
+
+def need_of(job: Job) -> Need:
+    """The shape of a job's pods. Raises ValueError when a quantity cannot be read."""
+    asked, template = job.spec.resources, job.spec.pod_template
+    tolerations = [
+        (
+            str(t.get("key") or ""),
+            str(t.get("operator") or "Equal"),
+            str(t.get("value") or ""),
+            str(t.get("effect") or ""),
+        )
+        for t in template.tolerations
+    ]
+    if asked.gpus > 0:
+        tolerations.append((GPU, "Exists", "", "NoSchedule"))
+    return Need(
+        kind=job.kind,
+        gpus=asked.gpus,
+        gpu_memory=quantity.whole(asked.gpu_memory) if asked.gpus > 0 else 0,
+        cpu_milli=quantity.milli(asked.cpu),
+        memory_bytes=quantity.whole(asked.memory),
+        cpu_limit_milli=quantity.milli(asked.cpu_limit),
+        nodes=job.spec.nodes if job.kind is Kind.TRAINING else 1,
+        node_selector=tuple(sorted(template.node_selector.items())),
+        tolerations=tuple(tolerations),
+        avoided=frozenset(job.status.avoided_nodes),
+        vetoed=frozenset(job.status.vetoes),
+    )
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """Room that one pod name of ours holds."""
+
+    kind: Kind
+    namespace: str
+    pool: str  # of its job
+    node: str  # empty: none yet (a pool that scales up)
+    gpus: int
+    cpu_milli: int
+    memory_bytes: int
+    cpu_limit_milli: int = 0
+    absent: bool = False  # recorded, and its pod was not seen yet
+    claims: tuple[str, ...] = ()  # PersistentVolumeClaims that it mounts
+    landing: Landing | None = None  # without a node: room is held on every one that it may land on
+    unreadable: str = ""  # its pod, and why that cannot be read: nobody knows what it takes
+    bars: bool = False  # is bound, and keeps those off that wait for a node to come
+    alone: bool = False  # the scheduler lets no further pod of ours onto its node
+
+    def may_land_on(self, node: Node, there: Iterable["Held"]) -> bool:
+        """Whether the scheduler may put it on this node beside those `there`: it knows nothing of a pool's limits."""
+        return (
+            self.landing is not None
+            and self.landing.may_be(node)
+            and not (self.landing.keeps_off(node) and any(held.bars for held in there))
+            and self.gpus <= node.gpu_slots
+            and self.cpu_milli <= node.cpu_milli
+            and self.memory_bytes <= node.memory_bytes
+        )
+
+
+Holder = tuple[Uid, str]  # job and pod name
+
+
+@dataclass(slots=True)
+class Room:
+    """One node of a pool: its limits, who holds room on it, and the sums of that."""
+
+    node: Node
+    tier: GpuTier
+    cpu_jobs: Mapping[Kind, int]
+    holders: dict[Holder, Held] = field(default_factory=dict)
+    foreign: Sequence[Pod] = ()
+    slots_used: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+    jobs_used: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))  # with gpus: 0
+    foreign_gpus: int = 0
+    stray_gpus: dict[Kind, int] = field(default_factory=dict)  # of these, by a label that names the kind
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    pods: int = 0
+    slot_limit: dict[Kind, int] = field(default_factory=dict)  # that a kind may use together on the empty node
+    kind_free: dict[Kind, int] = field(default_factory=dict)  # that a kind has left by its own limit alone
+    slots_free: int = 0  # left of what the node has in all, the pods of others counted
+    free: dict[Kind, int] = field(default_factory=dict)  # that a job of the kind can have now
+    unread: bool = False  # one of its pods takes nobody knows what: nothing new comes beside it
+
+    def __post_init__(self) -> None:
+        for kind, share in ((Kind.TRAINING, self.tier.training), (Kind.INFERENCE, self.tier.inference)):
+            usable = 0 if self.node.gpu_problem or self.node.gpu_unknown else self.node.gpus * share
+            self.slot_limit[kind] = min(usable, self.node.gpu_slots)
+        self.count()
+
+    @property
+    def takes_gpu_jobs(self) -> bool:
+        """Whether its GPUs are there for new jobs."""
+        node = self.node
+        return node.ready and not node.unschedulable and node.gpus > 0 and not node.gpu_problem and not node.gpu_unknown
+
+    # --- the three questions
+
+    def mismatch(self, need: Need) -> str:
+        """Why the node is not for this shape at all, in words that can be counted over nodes; empty: it is."""
+        return closed(self.node, need) or (self.gpu_mismatch(need) if need.gpus > 0 else "")
+
+    def gpu_mismatch(self, need: Need) -> str:
+        """The same of its GPUs alone, for a shape that uses some."""
+        if self.node.gpu_problem:
+            return f"with GPUs that cannot be used ({self.node.gpu_problem})"
+        if self.node.gpu_capacity == 0:
+            return "without GPU"
+        if self.node.gpu_unknown:
+            return "with GPUs of unknown sharing"
+        if self.node.gpus == 0:
+            return "without a healthy GPU"
+        if need.gpu_memory:
+            memory = self.node.gpu_memory_mib or 0
+            if quantity.mib(memory) < need.gpu_memory:
+                return (
+                    f"with GPUs of {quantity.show_bytes(quantity.mib(memory))} "
+                    f"({quantity.show_bytes(need.gpu_memory)} needed)"
+                )
+        if need.gpus > 1 and self.node.is_gpu_shared:
+            return "with shared GPUs (a job of several GPUs needs them whole)"
+        return ""
+
+    def too_small(self, need: Need) -> str:
+        """What the node could not give this shape even if it were empty; empty: nothing."""
+        if need.gpus > 0:
+            limit = self.slot_limit[need.kind]
+            if need.gpus > limit:
+                return f"with at most {limit} {need.kind.word} GPU slots"
+        elif self.cpu_jobs[need.kind] == 0:
+            return f"with no place for {need.kind.word} jobs without GPU"
+        if need.cpu_milli > self.node.cpu_milli:
+            return f"with {quantity.show_cpu(self.node.cpu_milli)} CPU"
+        if need.memory_bytes > self.node.memory_bytes:
+            return f"with {quantity.show_bytes(self.node.memory_bytes)} memory"
+        return ""
+
+    def lacks(self, need: Need) -> str:
+        """What the node is short of now: a key that `reasons` counts over nodes; empty: the shape fits."""
+        if need.gpus > 0:
+            if need.gpus > self.kind_free[need.kind]:
+                return "slots"
+            if need.gpus > self.slots_free:
+                return "all slots"
+        elif self.jobs_used[need.kind] >= self.cpu_jobs[need.kind]:
+            return "jobs"
+        if self.cpu_milli + need.cpu_milli > self.node.cpu_milli:
+            return "cpu"
+        if self.memory_bytes + need.memory_bytes > self.node.memory_bytes:
+            return "memory"
+        if self.pods >= self.node.pods:
+            return "pods"
+        if any(held.alone for held in self.holders.values()):
+            return "alone"
+        return "avoided" if self.node.name in need.avoided else ""
+
+    def crowded(self) -> str:
+        """What of the node is in use beyond its limits, by those that are or will surely be there; empty: nothing."""
+        there = {key: held for key, held in self.holders.items() if held.node}
+        sure = Room(node=self.node, tier=self.tier, cpu_jobs=self.cpu_jobs, holders=there, foreign=self.foreign)
+        for kind in Kind:
+            used = sure.slots_used[kind] + sure.stray_gpus[kind]
+            if used > sure.slot_limit[kind]:
+                return f"{used} {kind.word} GPU slots of {sure.slot_limit[kind]}"
+            if sure.jobs_used[kind] > sure.cpu_jobs[kind]:
+                return f"{sure.jobs_used[kind]} {kind.word} jobs without GPU of {sure.cpu_jobs[kind]}"
+        if sum(sure.slots_used.values()) + sure.foreign_gpus > self.node.gpu_slots:
+            return "more GPU slots than it has"
+        if sure.cpu_milli > self.node.cpu_milli or sure.memory_bytes > self.node.memory_bytes:
+            return "more CPU or memory than it has"
+        if len(there) > 1 and any(held.alone for held in there.values()):
+            return "room that another job was given"
+        return ""
+
+    def delays(self, need: Need, waiting: Need) -> bool:
+        """Whether a pod of shape `need` here would take what `waiting`, which the room is kept for, is short of.
+
+        It would not where enough for both is left: then only what runs already decides when `waiting` can start.
+        """
+        if need.gpus > 0 and waiting.gpus > 0:
+            if need.kind is waiting.kind and self.kind_free[need.kind] - need.gpus < waiting.gpus:
+                return True
+            if self.slots_free - need.gpus < waiting.gpus:
+                return True
+        if need.gpus == 0 and waiting.gpus == 0 and need.kind is waiting.kind:
+            left = self.cpu_jobs[need.kind] - self.jobs_used[need.kind]
+            if left <= 1:
+                return True
+        return (
+            (need.cpu_milli > 0 and self.cpu_milli + need.cpu_milli + waiting.cpu_milli > self.node.cpu_milli)
+            or (
+                need.memory_bytes > 0
+                and self.memory_bytes + need.memory_bytes + waiting.memory_bytes > self.node.memory_bytes
+            )
+            or self.pods + 1 >= self.node.pods
+        )
+
+    # --- changes
+
+    def without(self, keys: Iterable[Holder]) -> "Room":
+        """The same room as a trial, these holders gone: what happens to it leaves the real one as it is."""
+        gone = set(keys)
+        left = {key: held for key, held in self.holders.items() if key not in gone}
+        return Room(node=self.node, tier=self.tier, cpu_jobs=self.cpu_jobs, holders=left, foreign=self.foreign)
+
+    def hold(self, key: Holder, held: Held) -> None:
+        """Let a pod of ours hold room here."""
+        self.holders[key] = held
+        self.count()
+
+    def release(self, key: Holder) -> None:
+        """Give back what a pod of ours held here."""
+        self.holders.pop(key, None)
+        self.count()
+
+    @property
+    def unread_by(self) -> str:
+        """The pod that closes the node, and why it cannot be read."""
+        ours = [f"pod {name} ({held.unreadable})" for (_, name), held in self.holders.items() if held.unreadable]
+        others = [f"pod {pod.namespace}/{pod.name} ({pod.unreadable})" for pod in self.foreign if pod.unreadable]
+        return (*ours, *others, "")[0]
+
+    def count(self) -> None:
+        """Sum up all that is in use: nothing is ever counted up and down."""
+        slots, jobs = dict.fromkeys(Kind, 0), dict.fromkeys(Kind, 0)
+        cpu = memory = 0
+        unread = False
+        for held in self.holders.values():
+            if held.gpus > 0:
+                slots[held.kind] += held.gpus
+            else:
+                jobs[held.kind] += 1
+            cpu += held.cpu_milli
+            memory += held.memory_bytes
+            if held.unreadable:
+                unread = True
+        self.slots_used, self.jobs_used = slots, jobs
+        self.unread = unread or any(pod.unreadable for pod in self.foreign)
+        self.foreign_gpus = sum(pod.gpus for pod in self.foreign)
+        self.stray_gpus = {kind: sum(pod.gpus for pod in self.foreign if pod.kind is kind) for kind in Kind}
+        self.cpu_milli = cpu + sum(pod.cpu_milli for pod in self.foreign)
+        self.memory_bytes = memory + sum(pod.memory_bytes for pod in self.foreign)
+        self.pods = len(self.holders) + len(self.foreign)
+        if self.unread:  # it may take all that is left, and stays so while those go that can be read
+            self.foreign_gpus = max(0, self.node.gpu_slots - sum(slots.values()))
+            self.pods += self.node.pods
+        self.slots_free = max(0, self.node.gpu_slots - sum(slots.values()) - self.foreign_gpus)
+        for kind in Kind:
+            self.kind_free[kind] = max(0, self.slot_limit[kind] - slots[kind] - self.stray_gpus[kind])
+            self.free[kind] = min(self.kind_free[kind], self.slots_free)
+
+
+def _tolerated(key: str, value: str, effect: str, need: Need) -> bool:
+    return any(
+        (not t_effect or t_effect == effect)
+        and (t_key in ("", key) if operator == "Exists" else (t_key, operator, t_value) == (key, "Equal", value))
+        for t_key, operator, t_value, t_effect in need.tolerations
+    )
+
+
+def closed(node: Node, need: Need) -> str:
+    """Why the scheduler binds no pod of this shape to the node, its resources apart; empty: it does."""
+    if node.unreadable:
+        return f"that cannot be read ({node.unreadable})"
+    if node.unschedulable:
+        return "cordoned"
+    if not node.ready:
+        return "not ready"
+    if any(node.label(key) != value for key, value in need.node_selector):
+        return "outside spec.podTemplate.nodeSelector"
+    if need.only and node.name not in need.only:
+        return f"where {', '.join(need.single)} cannot be mounted, being in use elsewhere"
+    out_of_reach = next((volume.name for volume in need.volumes if not volume.is_reachable(node)), "")
+    if out_of_reach:
+        return f"that cannot mount volume {out_of_reach}"
+    taint = next(
+        (t for t in node.taints if t.effect != _MERELY_PREFERRED and not _tolerated(t.key, t.value, t.effect, need)),
+        None,
+    )
+    if taint is not None:
+        return f"with the taint {taint.key}{'=' * bool(taint.value)}{taint.value}:{taint.effect}"
+    return ""
+
+
+def unsuited(node: Node, pool: PoolSpec, need: Need) -> str:
+    """Why a node is not for this shape by the pool's limits, which the scheduler does not know; empty: it is.
+
+    Nothing is held against a node whose GPUs' labels are not there (yet).
+    """
+    room = room_of(node, pool)
+    if need.gpus > 0 and room.node.gpu_unknown:
+        return ""
+    return (room.gpu_mismatch(need) if need.gpus > 0 else "") or room.too_small(need)
+
+
+def room_of(
+    node: Node, pool: PoolSpec, *, holders: dict[Holder, Held] | None = None, foreign: Sequence[Pod] = ()
+) -> Room:
+    """The room of a node by the limits of its pool."""
+    node = gpus.in_pool(node, pool)
+    return Room(
+        node=node,
+        tier=tier_of(node, pool.per_gpu),
+        cpu_jobs=cpu_jobs(pool),
+        holders={} if holders is None else holders,
+        foreign=foreign,
+    )
+
+
+def cpu_jobs(pool: PoolSpec) -> dict[Kind, int]:
+    """Jobs without GPU that one node takes, by kind."""
+    return {Kind.TRAINING: pool.per_node_cpu.training, Kind.INFERENCE: pool.per_node_cpu.inference}
+
+
+# --- nodes to pools
+
+
+def pool_of(node: Node, pools: Iterable[Pool]) -> str | None:
+    """The pool a node belongs to: of those whose selector matches, most terms first, then by name."""
+    matching = (p for p in pools if all(node.labels.get(k) == v for k, v in p.spec.node_selector.items()))
+    best = min(matching, key=lambda p: (-len(p.spec.node_selector), p.name), default=None)
+    return None if best is None else best.name
+
+
+def tier_of(node: Node, tiers: Sequence[GpuTier]) -> GpuTier:
+    """The tier of a node's GPUs: the highest that their memory reaches, the lowest when it is unknown."""
+    ordered = sorted(tiers or DEFAULT_TIERS, key=lambda t: quantity.whole(t.min_memory), reverse=True)
+    if node.gpu_memory_mib is None:
+        return ordered[-1]
+    memory = quantity.mib(node.gpu_memory_mib)
+    return next((t for t in ordered if quantity.whole(t.min_memory) <= memory), GpuTier(training=0, inference=0))
+
+
+def is_active(job: Job) -> bool:
+    """Whether the job holds room by its status: admitted, and not at its end."""
+    return job.status.phase in (Phase.ADMITTED, Phase.RUNNING)

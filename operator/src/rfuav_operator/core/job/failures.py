@@ -1,0 +1,221 @@
+"""Why a pod failed, in the order of the API page; what follows from it (counted, final, node avoided).
+
+A failed pod comes in; a `Verdict` goes out. Whether the job may try again is decided by `retries`.
+"""
+
+import re
+
+import msgspec
+
+from rfuav_operator.core.job import vetoes
+from rfuav_operator.core.job.progress import human_message
+from rfuav_operator.core.model import Beside, Pod, PodPhase
+
+INVALID_CONFIGURATION = 2
+INPUT_MISSING = 3
+GPU_OUT_OF_MEMORY = 4
+CHECKPOINTED = 75
+
+OUT_OF_MEMORY = "OutOfMemory"
+REJECTED = "RejectedByCluster"
+IMAGE_PULL = "ImagePullFailed"
+NODE_LOST = "NodeLost"
+POD_DELETED = "PodDeleted"
+SCHEDULE_TIMEOUT = "ScheduleTimeout"
+UNSCHEDULABLE = "Unschedulable"
+NODE_UNAVAILABLE = "NodeUnavailable"
+START_TIMEOUT = "StartTimeout"
+SCALE_UP_TIMEOUT = "ScaleUpTimeout"
+
+# status.reason of pods that the kubelet or the scheduler took away or never let in, besides `OutOf<resource>`.
+_TAKEN_AWAY = frozenset(
+    {
+        "Evicted",
+        "Preempting",
+        "NodeLost",
+        "NodeShutdown",
+        "Shutdown",
+        "Terminated",  # graceful node shutdown
+        "UnexpectedAdmissionError",
+        "NodeAffinity",
+        "NodePorts",
+        "TopologyAffinityError",
+    }
+)
+_LOST_SIGHT = frozenset({"ContainerStatusUnknown", "Unknown"})  # of a kubelet or a containerd that found it dead
+_KILLED = (137, 143)  # by SIGKILL, by SIGTERM
+_NOT_BEGUN = frozenset({"StartError", "ContainerCannotRun"})
+# What a runtime says that cannot give the container its GPU, or is overloaded: another node may.
+_OF_THE_NODE = re.compile(r"nvidia-container|nvml|\bCDI\b|deadline exceeded|timed out", re.IGNORECASE)
+_LONGEST_TEXT = 4096
+_ADMISSION = ("UnexpectedAdmissionError", "OutOf", "NodeAffinity", "TopologyAffinityError")
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What one failure means."""
+
+    reason: str
+    message: str
+    counted: bool  # against backoffLimit
+    outage: bool = False  # the cluster did not let it begin: counted nowhere, such failures only space the tries
+    final: bool = False  # never tried again
+    avoid_node: bool = False
+    vetoed: bool = False  # the scheduler refused this node: others are tried first
+    exit_code: int | None = None
+
+
+def succeeded(pod: Pod) -> bool:
+    """Whether a pod whose trainer has ended did its work: the trainer's exit code says, whatever ended beside it.
+
+    A pod that was taken off its node did not: a trainer that is told to stop may end with 0.
+    """
+    if pod.phase is PodPhase.FAILED and _is_taken_away(pod):
+        return False
+    return pod.exit_code == 0 or (pod.exit_code is None and pod.phase is PodPhase.SUCCEEDED)
+
+
+def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
+    """Why this failed pod failed. `gpu_shared`: its node gives several slots for one GPU."""
+    code = pod.exit_code
+    said = human_message(pod.termination_message)
+    if _is_taken_away(pod):
+        return Verdict(
+            reason=pod.reason or "Evicted",
+            message=pod.message or "the pod was taken off its node",
+            counted=False,
+            avoid_node=pod.reason.startswith(_ADMISSION),
+            exit_code=code,
+        )
+    if code is None and (other := next((c for c in pod.beside if c.exit_code is not None), None)) is not None:
+        return _other_failed(other)
+    if pod.terminated_reason in _LOST_SIGHT:
+        lost = "the node lost sight of the container (it was restarted, say)"
+        return Verdict(reason=pod.terminated_reason, message=lost, counted=False, exit_code=code)
+    if pod.terminated_reason in _NOT_BEGUN and _OF_THE_NODE.search(pod.termination_message[:_LONGEST_TEXT]):
+        message = f"the container could not be started: {human_message(pod.termination_message)}"
+        return Verdict(reason=pod.terminated_reason, message=message, counted=False, avoid_node=True, exit_code=code)
+    if pod.terminated_reason == "OOMKilled":
+        return Verdict(
+            reason=OUT_OF_MEMORY,
+            message="the container needed more memory than its limit; raise spec.resources.memory, "
+            "or lower batchSize, workers or sharedMemory",
+            counted=True,
+            exit_code=code,
+        )
+    if pod.deleting and code in _KILLED:
+        message = "somebody deleted the pod while it ran, and it did not say that it had saved a checkpoint"
+        return Verdict(reason=POD_DELETED, message=message, counted=False, exit_code=code)
+    if code == INVALID_CONFIGURATION:
+        return _final("InvalidConfiguration", said or "the trainer refused its configuration; its log says why", code)
+    if code == INPUT_MISSING:
+        return _final("InputMissing", said or "an input is missing or unreadable; the trainer's log says which", code)
+    if code == GPU_OUT_OF_MEMORY:
+        advice = "the GPU ran out of memory; lower batchSize or imageSize, or ask for more spec.resources.gpuMemory"
+        if gpu_shared:
+            advice += " (the GPU is shared with other jobs, so it is tried again)"
+        return Verdict(
+            reason="GPUOutOfMemory", message=said or advice, counted=True, final=not gpu_shared, exit_code=code
+        )
+    if code == CHECKPOINTED:
+        return Verdict(
+            reason="StoppedAfterCheckpoint",
+            message=said or "the pod was told to stop and saved a checkpoint",
+            counted=False,
+            exit_code=code,
+        )
+    what = f"exit code {code}" if code is not None else pod.message or "the pod failed"
+    return Verdict(
+        reason=_word(pod.terminated_reason or pod.reason),
+        message=f"{what}: {said}" if said else what,
+        counted=True,
+        exit_code=code,
+    )
+
+
+def _is_taken_away(pod: Pod) -> bool:
+    return pod.disrupted or pod.reason in _TAKEN_AWAY or pod.reason.startswith("OutOf")
+
+
+def _other_failed(other: Beside) -> Verdict:
+    """A container that a webhook added ended the pod before the trainer could say anything: not the job's fault."""
+    if other.reason == "OOMKilled":
+        what = "killed for memory (OOMKilled): it needs a larger limit"
+    else:
+        what = f"exit {other.exit_code}" + (f" ({other.reason})" if other.reason not in ("", "Error") else "")
+    said = human_message(other.message)
+    return Verdict(
+        reason="InitContainerFailed" if other.init else "SidecarFailed",
+        message=f"{other.title}: {what}" + (f": {said}" if said else ""),
+        counted=False,
+    )
+
+
+def _final(reason: str, message: str, code: int) -> Verdict:
+    return Verdict(reason=reason, message=message, counted=True, final=True, exit_code=code)
+
+
+def _word(reason: str) -> str:
+    return reason if reason and reason != "Error" else "ContainerFailed"
+
+
+def vanished() -> Verdict:
+    """A pod that ran and is there no more, without an end that was seen."""
+    return Verdict(reason="PodVanished", message="the pod is gone and its end was not seen", counted=False)
+
+
+def deleted() -> Verdict:
+    """A pod that was seen, and is there no more before it ran."""
+    message = "somebody deleted the pod before it ran, or its node was deleted"
+    return Verdict(reason=POD_DELETED, message=message, counted=False)
+
+
+def node_lost(node: str) -> Verdict:
+    """A pod on a node that was deleted, or tainted out-of-service."""
+    return Verdict(reason=NODE_LOST, message=f"node {node} was lost", counted=False, avoid_node=True)
+
+
+def rejected(words: str) -> Verdict:
+    """The API server answered the create with 403 or 422."""
+    asks_limit = (
+        "must specify" in words and "limits.cpu" in words
+    )  # a ResourceQuota counts it, and no LimitRange sets it
+    advice = "; write spec.resources.cpuLimit" if asks_limit else ""
+    message = f"the API server refused the pod: {words}{advice}"
+    return Verdict(reason=REJECTED, message=message, counted=False, outage=True)
+
+
+def refused(pod: Pod, node: str) -> Verdict:
+    """Admitted, and the scheduler says that this node is not for the pod, or that no node is."""
+    of_node = vetoes.of(pod.unschedulable) is vetoes.Veto.NODE
+    what = f"the scheduler refused node {node}" if of_node else "the scheduler refused the pod"
+    message = f"{what}: {pod.unschedulable}"
+    return Verdict(reason=UNSCHEDULABLE, message=message, counted=False, outage=True, vetoed=of_node)
+
+
+def node_unavailable(node: str, why: str) -> Verdict:
+    """Admitted, and the node is not there any more, or does not take it any more, before the pod was bound."""
+    message = f"node {node} {why} before the pod was bound to it"
+    return Verdict(reason=NODE_UNAVAILABLE, message=message, counted=False, outage=True)
+
+
+def not_scheduled(pod: Pod, seconds: int) -> Verdict:
+    """Admitted, and not bound in time."""
+    why = pod.unschedulable or "the scheduler gave no reason"
+    message = f"not bound within {seconds} s: {why}"
+    return Verdict(reason=SCHEDULE_TIMEOUT, message=message, counted=False, outage=True, avoid_node=True)
+
+
+def not_scaled_up(pod: Pod, seconds: int) -> Verdict:
+    """Admitted without a node, and none came in time."""
+    why = pod.unschedulable or "the scheduler gave no reason"
+    message = f"no node was added within {seconds} s: {why}"
+    return Verdict(reason=SCALE_UP_TIMEOUT, message=message, counted=False, outage=True)
+
+
+def unsuited(node: str, why: str, *, counted: bool) -> Verdict:
+    """The scheduler, which knows nothing of a pool's limits, chose a node that they forbid to the job.
+
+    `counted`: an autoscaler added it, and would add the like again.
+    """
+    message = f"node {node}, on which the scheduler put it, is one {why}: the pool's new nodes must suit its jobs"
+    return Verdict(reason="NodeUnsuited", message=message, counted=counted, outage=not counted)

@@ -1,0 +1,181 @@
+"""The status of pools and quotas: what they have, what is in use, how many jobs wait and run."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from rfuav_operator.core import conditions
+from rfuav_operator.core.admission.index import Admission
+from rfuav_operator.core.capacity import explain
+from rfuav_operator.core.capacity.room import Room
+from rfuav_operator.core.model import Condition, Job, Kind, Phase, Pool, Quota, Snapshot, Uid
+from rfuav_operator.core.queue.quotas import entry_of
+
+RIVAL = "SecondRelease"  # condition
+
+Counts = Counter[tuple[str, str, Kind]]  # pool, namespace, kind
+
+
+def statuses(
+    snapshot: Snapshot, jobs: Mapping[Uid, Job], admission: Admission, now: datetime
+) -> Iterator[tuple[Pool | Quota, Callable[[], dict[str, Any]]]]:
+    """Every pool and quota, with what makes its status as JSON: where that fails, the others have theirs."""
+    waiting: Counts = Counter()
+    for pool_name, queue in admission.queues.pools.items():
+        for key, group in queue.groups.items():
+            if not key.started:
+                waiting[pool_name, key.namespace, key.need.kind] += len(group.ages)
+        for uid in queue.gated:
+            job = jobs[uid]
+            if job.status.phase is Phase.QUEUED:
+                waiting[pool_name, job.namespace, job.kind] += 1
+    borrowed: dict[str, int] = defaultdict(int)
+    for (pool_name, namespace), share in admission.usage.shares.items():
+        nominal = entry_of(namespace, pool_name, snapshot).gpus.nominal
+        borrowed[pool_name] += max(0, share.gpus - nominal)
+    for name, pool in snapshot.pools.items():
+        running: Counter[Kind] = Counter()
+        for (pool_name, _), share in admission.usage.shares.items():
+            if pool_name == name:
+                running.update(share.jobs)
+        pending: Counter[Kind] = Counter()
+        for (pool_name, _, kind), count in waiting.items():
+            if pool_name == name:
+                pending[kind] += count
+        rooms = list(admission.usage.rooms.get(name, {}).values())
+        yield (
+            pool,
+            partial(
+                _of_pool,
+                pool,
+                rooms,
+                pending,
+                running,
+                borrowed=borrowed[name],
+                now=now,
+                rival=snapshot.defaults.rival,
+            ),
+        )
+    for namespace, quota in snapshot.quotas.items():
+        yield quota, partial(_of_quota, namespace, quota, snapshot, admission, waiting=waiting, now=now)
+
+
+def _of_pool(
+    pool: Pool,
+    rooms: list[Room],
+    pending: Mapping[Kind, int],
+    running: Mapping[Kind, int],
+    *,
+    borrowed: int,
+    now: datetime,
+    rival: str = "",
+) -> dict[str, Any]:
+    usable = [room for room in rooms if room.node.ready and not room.node.unschedulable]
+    unknown = explain.unknown_gpus(pool, rooms)
+    sick = _unhealthy(rooms)
+    if pool.unreadable:
+        ready, reason, message = False, explain.UNDECODABLE, pool.unreadable
+    elif pool.problems:
+        ready, reason, message = False, "Misconfigured", "; ".join(pool.problems)
+    elif pool.spec.stop_policy != "None":
+        ready, reason, message = False, "OnHold", f"stopPolicy is {pool.spec.stop_policy}"
+    elif not usable:
+        ready, reason, message = False, "NoNodes", f"none of {len(rooms)} nodes is ready and not cordoned"
+    elif unknown:
+        ready, reason, message = any(room.takes_gpu_jobs for room in rooms), "GPUsUnknown", unknown
+    elif sick:
+        ready, reason, message = True, "GPUsUnhealthy", sick
+    else:
+        ready, reason, message = True, "Ready", f"admits jobs on {len(usable)} of {len(rooms)} nodes"
+    return {
+        "observedGeneration": pool.generation,
+        "nodes": len(rooms),
+        "gpus": sum(room.node.gpus for room in rooms),
+        "slots": sum(room.node.gpu_slots for room in rooms),
+        "slotsInUse": {
+            "training": sum(room.slots_used[Kind.TRAINING] for room in rooms),
+            "inference": sum(room.slots_used[Kind.INFERENCE] for room in rooms),
+        },
+        "foreignSlots": sum(room.foreign_gpus for room in rooms),
+        "pending": {**_by_kind(pending), "total": sum(pending.values())},
+        "running": _by_kind(running),
+        "borrowed": borrowed,
+        "conditions": _rivalled(pool, _ready(pool, ready, reason, message, now), rival, now),
+    }
+
+
+def _rivalled(pool: Pool, settled: list[Any], rival: str, now: datetime) -> list[Any]:
+    """The conditions with what is to be said of a second release of the operator."""
+    old, generation = msgspec.convert(settled, tuple[Condition, ...]), pool.generation
+    if not rival:
+        words = "one release of the operator serves the cluster"
+        found = conditions.clear(old, RIVAL, reason="OneRelease", message=words, now=now, generation=generation)
+    else:
+        words = f"a second release of the operator, {rival}, stands by: uninstall one of the two"
+        found = conditions.put(old, RIVAL, value=True, reason="StandsBy", message=words, now=now, generation=generation)
+    return [msgspec.to_builtins(condition) for condition in found]
+
+
+def _unhealthy(rooms: Iterable[Room]) -> str:
+    """The first node that offers less than it has: its GPUs are unhealthy, or its device plugin is away."""
+    found = sorted(
+        (room.node.name, room.node.gpu_slots, room.node.gpu_capacity)
+        for room in rooms
+        if room.node.gpu_slots < room.node.gpu_capacity
+    )
+    if not found:
+        return ""
+    name, slots, capacity = found[0]
+    others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    why = "GPUs are unhealthy, or its device plugin is away"
+    return f"node {name}{others} offers {slots} of its {capacity} GPU slots: {why}"
+
+
+def _of_quota(
+    namespace: str, quota: Quota, snapshot: Snapshot, admission: Admission, *, waiting: Counts, now: datetime
+) -> dict[str, Any]:
+    used = []
+    for entry in quota.spec.pools:
+        share = admission.usage.share(entry.name, namespace)
+        used.append(
+            {
+                "name": entry.name,
+                "used": share.gpus,
+                "borrowed": max(0, share.gpus - entry.gpus.nominal),
+                "admitted": _by_kind(share.jobs),
+                "pending": _by_kind({kind: waiting[entry.name, namespace, kind] for kind in Kind}),
+            }
+        )
+    unknown = sorted(entry.name for entry in quota.spec.pools if entry.name not in snapshot.pools)
+    if quota.unreadable:
+        ready, reason, message = False, explain.UNDECODABLE, quota.unreadable
+    elif unknown:
+        ready, reason, message = False, "NoSuchPool", f"pools that do not exist: {', '.join(unknown)}"
+    elif quota.spec.stop_policy != "None":
+        ready, reason, message = False, "OnHold", f"stopPolicy is {quota.spec.stop_policy}"
+    else:
+        ready, reason, message = True, "Ready", "its pools exist, and jobs are admitted"
+    return {
+        "observedGeneration": quota.generation,
+        "pools": used,
+        "conditions": _ready(quota, ready, reason, message, now),
+    }
+
+
+def _by_kind(counts: Mapping[Kind, int]) -> dict[str, int]:
+    return {"training": counts.get(Kind.TRAINING, 0), "inference": counts.get(Kind.INFERENCE, 0)}
+
+
+def _ready(target: Pool | Quota, value: bool, reason: str, message: str, now: datetime) -> list[Any]:
+    try:
+        old = msgspec.convert(target.status.get("conditions") or [], tuple[Condition, ...])
+    except ValueError:  # another version's words: replaced
+        old = ()
+    settled = conditions.put(
+        old, "Ready", value=value, reason=reason, message=message, now=now, generation=target.generation
+    )
+    return [msgspec.to_builtins(condition) for condition in settled]

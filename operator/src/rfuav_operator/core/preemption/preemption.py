@@ -1,0 +1,322 @@
+"""Who must stop so that a waiting job can run: the fewest, cheapest pods whose room is enough, or nobody.
+
+A blocked job comes in; victims go out. Nobody is stopped where it would not let the job in, where room is about to
+come back anyway, or beyond what is needed: the dearest of those chosen are tried again last.
+
+A pool has thousands of blocked jobs and of pods that run, so most questions must end early: with the lowest priority
+that anyone has (`Candidates.has_any`), then with the nodes where victims could help at all (`Clearable`). Only then
+are nodes looked at one by one, those with the cheapest candidates first, until no other can be cheaper.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from heapq import heappop, heappush
+
+from rfuav_operator.core.capacity.placement import Kept, PoolRooms
+from rfuav_operator.core.capacity.room import Held, Holder, Need, Room
+from rfuav_operator.core.capacity.usage import Usage
+from rfuav_operator.core.job.priority import priority
+from rfuav_operator.core.model import Job, Kind, NodeName, Pool, Snapshot
+from rfuav_operator.core.preemption.candidates import Asker, Candidates, Like, Victim, held_of
+from rfuav_operator.core.preemption.feasibility import Clearable, Left
+from rfuav_operator.core.preemption.running import Runners
+from rfuav_operator.core.queue.quotas import Quotas
+
+_LOWEST = -(2**40)  # below every priority
+Cost = tuple[int, int, int, float, str]
+
+
+@dataclass(slots=True)
+class Answer:
+    """Whom to stop; empty: stopping would not help, or nobody may be stopped (before `look_again`)."""
+
+    victims: list[Victim] = field(default_factory=list)
+    look_again: datetime | None = None
+
+
+@dataclass(slots=True)
+class _Taken:
+    """Who is stopped already for the other pods of the same job."""
+
+    holders: set[Holder] = field(default_factory=set)
+    gpus: Counter[str] = field(default_factory=Counter)  # by namespace
+
+    def add(self, victims: Iterable[Victim]) -> None:
+        for victim in victims:
+            self.holders.update(victim.stops)
+            self.gpus[victim.job.namespace] += victim.gpus
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One blocked job, and where victims could help it."""
+
+    job: Job
+    need: Need
+    asker: Asker
+    nodes: set[NodeName]  # where victims could help
+    without: Collection[NodeName]  # of these, those whose room is promised to others
+
+    @property
+    def like(self) -> Like:
+        """The limit of a node that it needs a part of."""
+        return self.need.kind, self.need.gpus > 0
+
+    def may_use(self, name: NodeName) -> bool:
+        """Whether it may have room on this node."""
+        return name in self.nodes and name not in self.without and name not in self.need.avoided
+
+
+class Ground:
+    """What is kept between plans about one pool that lets jobs be stopped: who runs, and where that matters."""
+
+    def __init__(self, pool: Pool, rooms: PoolRooms) -> None:
+        self.runners = Runners(pool)
+        self.clearable = Clearable(rooms, self.runners)
+
+
+def is_on(pool: Pool) -> bool:
+    """Whether a pool lets jobs be stopped for others."""
+    policy = pool.spec.preemption
+    return policy.within_pool != "Never" or policy.reclaim_borrowed != "Never"
+
+
+class Preemption:
+    """Finds victims in one pool during one plan."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        snapshot: Snapshot,
+        ground: Ground,
+        rooms: PoolRooms,
+        *,
+        usage: Usage,
+        quotas: Quotas,
+        now: datetime,
+    ) -> None:
+        self._snapshot = snapshot
+        self._rooms = rooms
+        self._usage = usage
+        self._quotas = quotas
+        self._candidates = Candidates(pool, ground.runners, quotas, now)
+        self._runners = ground.runners
+        self._clearable = ground.clearable
+        self._with_room: dict[tuple[Kind, int], set[NodeName]] = {}  # may be less by now, where others were admitted
+        self.asked = False  # somebody asked in this plan
+
+    def forget(self) -> None:
+        """Somebody was admitted: a namespace borrows more."""
+        self._candidates.forget()
+
+    def find(self, job: Job, need: Need, *, kept: Kept, by_quota: bool) -> Answer:
+        """Whom to stop so that `job` can be admitted.
+
+        Args:
+            job: who waits.
+            need: its shape.
+            kept: nodes whose room is promised to others.
+            by_quota: its namespace's quota refuses it, whatever the room.
+        """
+        self.asked = True
+        asker = self._candidates.asker(job, need, mine=priority(job, self._snapshot) or 0)
+        look_again = self._candidates.later(asker)
+        if not self._candidates.has_any(asker):
+            return Answer([], look_again)
+        nodes = self._clearable.nodes(need, below=self._candidates.below(asker))
+        victims: list[Victim] = []
+        if len(nodes) >= need.nodes:
+            question = _Question(job, need, asker, nodes, kept)
+            victims = self._for_quota(question) if by_quota else self._for_room(question)
+        return Answer(victims, look_again)
+
+    # --- room on nodes
+
+    def _for_room(self, at: _Question) -> list[Victim]:
+        """Victims on the cheapest nodes that could be made free enough, one node for each pod of the job."""
+        taken, found = _Taken(), 0
+        victims: list[Victim] = []
+        for room in self._options(at):
+            chosen = self._on_node(at, room, taken)
+            if chosen is None:
+                continue  # a namespace would not borrow any more by now
+            found += 1
+            taken.add(chosen)
+            victims += chosen
+            if found == at.need.nodes:
+                return _needed(victims, lambda rest: self._will_fit(at, rest)) if found > 1 else victims
+        return []
+
+    def _options(self, at: _Question) -> Iterator[Room]:
+        """Rooms that can be made free enough, the cheapest first.
+
+        Where the limit of the job's own kind is reached, one like it must go: such nodes are looked at when the
+        cheapest of those is the cheapest that is left. The other nodes, few as a rule, are all looked at first.
+        """
+        rooms = self._rooms.rooms
+        found: list[tuple[Cost, NodeName]] = []  # a heap
+        looked_at: set[NodeName] = set()
+        for name in at.nodes if at.need.nodes > 1 else self._nodes_cleared & at.nodes:
+            if at.may_use(name) and self._left(rooms[name], ()).fits(at.need):
+                looked_at.add(name)
+                heappush(found, (_cost((), name), name))
+        for name in self._roomy(at) & at.nodes:
+            if at.may_use(name) and name not in looked_at:
+                looked_at.add(name)
+                self._look(at, name, found)
+        others = self._candidates.cheapest(at.asker, at.like) if self._candidates.has_any(at.asker, at.like) else ()
+        for candidate in others:
+            name = candidate.node
+            if name in looked_at or not at.may_use(name):
+                continue
+            least = 1, candidate.priority, int(candidate.own), candidate.lost_seconds, name
+            while found and found[0][0] <= least:
+                yield rooms[heappop(found)[1]]
+            looked_at.add(name)
+            self._look(at, name, found)
+        while found:
+            yield rooms[heappop(found)[1]]
+
+    def _look(self, at: _Question, name: NodeName, found: list[tuple[Cost, NodeName]]) -> None:
+        chosen = self._on_node(at, self._rooms.rooms[name], _Taken())
+        if chosen is not None:
+            heappush(found, (_cost(chosen, name), name))
+
+    def _roomy(self, at: _Question) -> set[NodeName]:
+        """Nodes with enough left of the kind's own limit, when those are gone that go anyway."""
+        kind, gpu = at.like
+        asked = kind, at.need.gpus
+        if asked in self._with_room:
+            return self._with_room[asked]
+        found = set()
+        for name, room in self._rooms.rooms.items():
+            if name in self._nodes_cleared:
+                left = self._left(room, ())
+                has = left.kind[kind] if gpu else left.jobs[kind]
+            else:
+                has = room.kind_free[kind] if gpu else room.cpu_jobs[kind] - room.jobs_used[kind]
+            if has >= max(1, at.need.gpus):
+                found.add(name)
+        self._with_room[asked] = found
+        return found
+
+    @cached_property
+    def _nodes_cleared(self) -> set[NodeName]:
+        """Nodes on which somebody goes already."""
+        several = [holder for holder, held in self._runners.going.items() if held.landing is not None]
+        return {node for holder in several for node in self._usage.nodes_of(*holder)}.union(self._runners.clearing)
+
+    def _on_node(self, at: _Question, room: Room, taken: _Taken) -> list[Victim] | None:
+        """Whom to stop on one node; [] when the pod will fit anyway, None when it cannot be made to fit."""
+        left = self._left(room, taken.holders)
+        chosen: list[Victim] = []
+        gpus = Counter(taken.gpus)
+        if left.fits(at.need):
+            return chosen
+        for victim in self._candidates.on_node(at.asker, room.node.name):
+            held = room.holders.get(victim.holder)
+            if held is None or victim.holder in taken.holders or not self._candidates.may_take(at.asker, victim, gpus):
+                continue
+            gpus[victim.job.namespace] += victim.gpus
+            left.give_back(held)
+            chosen.append(victim)
+            if left.fits(at.need):
+                return _spared(chosen, room, left, at.need)
+        return None
+
+    def _left(self, room: Room, gone: Collection[Holder]) -> Left:
+        """What the room has left without these, and without those that go anyway."""
+        going = self._runners.going
+        return Left.of(room, (held for key, held in room.holders.items() if key in going or key in gone))
+
+    def _will_fit(self, at: _Question, victims: Iterable[Victim]) -> bool:
+        """Whether all pods of the job find room when these are gone, and those that go anyway."""
+        gone, lacking = held_of(victims), at.need.nodes
+        for name in at.nodes:
+            lacking -= at.may_use(name) and self._left(self._rooms.rooms[name], gone).fits(at.need)
+            if lacking == 0:
+                return True
+        return False
+
+    # --- the namespace's own quota
+
+    def _for_quota(self, at: _Question) -> list[Victim]:
+        """The namespace's own pods of lower priority, until its quota has a place again; then others, for the room."""
+        if self._quotas.over_resources(at.job.namespace, at.need) is not None:
+            return []  # what it counts changes when pods are gone, not when they are chosen
+        started = bool(at.job.status.assignments)
+
+        def is_refused() -> bool:
+            return self._quotas.refuses(at.job.namespace, at.need, started=started) is not None
+
+        def enough(rest: Collection[Victim]) -> bool:
+            self._hold(list(released), released)
+            self._release(rest, released)
+            return not is_refused() and self._will_fit(at, rest)
+
+        released: dict[Holder, Held] = {}
+        chosen: list[Victim] = []
+        try:
+            for candidate in self._candidates.cheapest(at.asker, own=True):
+                if not is_refused():
+                    break
+                victim = self._candidates.victim(candidate)
+                if victim.holder not in released:
+                    self._release([victim], released)
+                    chosen.append(victim)
+            if is_refused():
+                return []
+            if not self._will_fit(at, chosen):
+                more = self._for_room(at)
+                chosen = [*chosen, *more] if more else []
+            return _needed(chosen, enough)
+        finally:
+            self._hold(list(released), released)
+
+    def _release(self, victims: Iterable[Victim], released: dict[Holder, Held]) -> None:
+        for holder in held_of(victims):
+            held = self._usage.release(*holder)
+            if held is not None:
+                released[holder] = held
+
+    def _hold(self, holders: Iterable[Holder], released: dict[Holder, Held]) -> None:
+        for holder in holders:
+            if holder in released:
+                self._usage.hold(*holder, released.pop(holder))
+
+
+def _spared(chosen: Collection[Victim], room: Room, left: Left, need: Need) -> list[Victim]:
+    """Those of one node without which it is not enough: the dearest are tried first."""
+    needed = list(chosen)
+    for victim in reversed(needed[:]):
+        held = room.holders[victim.holder]
+        left.give_back(held, -1)
+        if left.fits(need):
+            needed.remove(victim)
+        else:
+            left.give_back(held)
+    return needed
+
+
+def _needed(victims: Iterable[Victim], enough: Callable[[Collection[Victim]], bool]) -> list[Victim]:
+    """Those without which it is not enough: the dearest are tried first."""
+    needed = list(victims)
+    for victim in sorted(needed, key=lambda v: v.cost, reverse=True):
+        rest = [other for other in needed if other is not victim]
+        if enough(rest):
+            needed = rest
+    return needed
+
+
+def _cost(victims: Collection[Victim], node: str) -> Cost:
+    """The cheapest node first: fewest pods, then of the lowest priority, borrowed, least work lost."""
+    return (
+        sum(len(v.stops) for v in victims),
+        max((v.priority for v in victims), default=_LOWEST),
+        sum(not v.borrows for v in victims),
+        sum(v.lost_seconds for v in victims),
+        node,
+    )

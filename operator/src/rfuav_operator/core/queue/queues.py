@@ -1,0 +1,195 @@
+"""Who waits, and in which order: the queue of each pool, kept between turns.
+
+Jobs that could run if there were room stand in groups of one shape, namespace and priority, each by age; what is true
+of the first of a group is true of all. Jobs that may not run whatever the room are kept beside them with the reason.
+"""
+
+from bisect import bisect_left, insort
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from heapq import heapify, heappop, heappush
+from typing import Generic, NamedTuple, TypeVar
+
+from rfuav_operator.core.capacity.explain import Reason
+from rfuav_operator.core.capacity.room import Need
+from rfuav_operator.core.model import Job, NodeName, Uid
+
+Age = tuple[datetime, datetime, Uid]
+K = TypeVar("K", Uid, tuple[Uid, str], NodeName)  # a job, one of its pods, or a node
+_SPARE = 64  # instants that were replaced and may stay in the heap
+
+
+class Key(NamedTuple):
+    """What the jobs of a group have in common."""
+
+    priority: int
+    namespace: str
+    need: Need
+    started: bool  # has an admitted pod already: shards
+    claims: bool = False  # others were stopped for it: what they leave is its own, whoever else waits
+
+
+@dataclass(slots=True)
+class Group:
+    """Jobs alike, the oldest first."""
+
+    key: Key
+    ages: list[Age] = field(default_factory=list)
+
+
+class BucketKey(NamedTuple):
+    """What groups have in common between which nothing but age decides."""
+
+    claims: bool
+    priority: int
+    namespace: str
+    gpu: bool  # a namespace's share of GPUs and of what runs without are two
+    started: bool
+
+
+@dataclass(slots=True)
+class Bucket:
+    """The groups that age alone orders, by their oldest job."""
+
+    key: BucketKey
+    oldest: list[tuple[Age, Group]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class PoolQueue:
+    """The queue of one pool."""
+
+    groups: dict[Key, Group] = field(default_factory=dict)
+    buckets: dict[BucketKey, Bucket] = field(default_factory=dict)
+    needs: Counter[Need] = field(default_factory=Counter)  # the shapes that wait: in how many groups each
+    length: int = 0  # jobs that wait whole: further shards of those that run have no place in the line
+    gated: dict[Uid, Reason] = field(default_factory=dict)  # may not run whatever the room
+
+    def put(self, key: Key, age: Age) -> None:
+        """Let a job stand in its group."""
+        group = self.groups.get(key)
+        if group is None:
+            group = self.groups[key] = Group(key)
+            self.needs[key.need] += 1
+        was = group.ages[0] if group.ages else None
+        insort(group.ages, age)
+        self.length += not key.started
+        self._oldest_moved(group, was)
+
+    def take(self, key: Key, age: Age) -> None:
+        """Take a job out of its group."""
+        group = self.groups[key]
+        was = group.ages[0]
+        del group.ages[bisect_left(group.ages, age)]
+        self.length -= not key.started
+        self._oldest_moved(group, was)
+        if not group.ages:
+            del self.groups[key]
+            self.needs[key.need] -= 1
+            if not self.needs[key.need]:
+                del self.needs[key.need]
+
+    def _oldest_moved(self, group: Group, was: Age | None) -> None:
+        first = group.ages[0] if group.ages else None
+        if first == was:
+            return
+        key = bucket_of(group.key)
+        bucket = self.buckets.setdefault(key, Bucket(key))
+        if was is not None:
+            del bucket.oldest[bisect_left(bucket.oldest, (was,))]
+        if first is not None:
+            insort(bucket.oldest, (first, group))
+        if not bucket.oldest:
+            del self.buckets[key]
+
+
+def bucket_of(key: Key) -> BucketKey:
+    """Where a group stands among those of its pool."""
+    return BucketKey(key.claims, key.priority, key.namespace, key.need.gpus > 0, key.started)
+
+
+class Queues:
+    """The queues of all pools."""
+
+    def __init__(self) -> None:
+        self.pools: dict[str, PoolQueue] = {}
+        self._places: dict[Uid, tuple[str, Key | None, Age]] = {}
+
+    def put(self, job: Job, where: Key | Reason) -> None:
+        """Let a job stand in its group, or beside the queue with the reason."""
+        age = age_of(job)
+        key = where if isinstance(where, Key) else None
+        if self._places.get(job.uid) != (job.spec.pool, key, age):
+            self.remove(job.uid)
+            self._places[job.uid] = job.spec.pool, key, age
+            queue = self.pools.setdefault(job.spec.pool, PoolQueue())
+            if key is not None:
+                queue.put(key, age)
+        if isinstance(where, Reason):
+            self.pools[job.spec.pool].gated[job.uid] = where
+
+    def group_of(self, uid: Uid) -> Group | None:
+        """The group in which a job stands."""
+        pool, key, _ = self._places.get(uid, ("", None, None))
+        return None if key is None else self.pools[pool].groups.get(key)
+
+    def namespaces(self, pool: str) -> set[str]:
+        """Those with jobs that wait for GPUs of a pool."""
+        queue = self.pools.get(pool)
+        return set() if queue is None else {key.namespace for key in queue.buckets if key.gpu}
+
+    def remove(self, uid: Uid) -> None:
+        """Take a job out of its queue."""
+        place = self._places.pop(uid, None)
+        if place is None:
+            return
+        pool, key, age = place
+        queue = self.pools[pool]
+        if key is None:
+            queue.gated.pop(uid, None)
+        else:
+            queue.take(key, age)
+        if not queue.groups and not queue.gated:
+            del self.pools[pool]
+
+
+def age_of(job: Job) -> Age:
+    """By what jobs of one priority and namespace are ordered: when they queued, then UID, so that no two are equal."""
+    return job.status.queued_at or job.created, job.created, job.uid
+
+
+class Alarms(Generic[K]):
+    """When time alone changes something: at most one instant for each key."""
+
+    def __init__(self) -> None:
+        self._at: dict[K, datetime] = {}
+        self._heap: list[tuple[datetime, K]] = []  # with some that were replaced
+
+    def set(self, key: K, at: datetime | None) -> None:
+        """Replace the instant of a key; None: there is none."""
+        if self._at.get(key) == at:
+            return
+        if at is None:
+            del self._at[key]
+        else:
+            self._at[key] = at
+            heappush(self._heap, (at, key))
+        if len(self._heap) > 2 * len(self._at) + _SPARE:
+            self._heap = [(due, other) for other, due in self._at.items()]
+            heapify(self._heap)
+
+    def due(self, now: datetime) -> list[K]:
+        """Whose time has come; each is named once, until it is set again."""
+        found = []
+        while (first := self.next()) is not None and first <= now:
+            _, key = heappop(self._heap)
+            del self._at[key]
+            found.append(key)
+        return found
+
+    def next(self) -> datetime | None:
+        """The next instant."""
+        while self._heap and self._at.get(self._heap[0][1]) != self._heap[0][0]:
+            heappop(self._heap)
+        return self._heap[0][0] if self._heap else None

@@ -1,0 +1,248 @@
+"""What a namespace may use of a pool: GPUQuota with borrowing and lending, and the plain ResourceQuotas.
+
+The usage of now comes in; whether one more pod may be admitted goes out, with the numbers when it may not.
+
+A namespace may always use its nominal share. Beyond it, it borrows what is idle: capacity less what others hold or keep
+back (the part of their nominal share above their lendingLimit), up to its borrowingLimit.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from rfuav_operator.core import quantity
+from rfuav_operator.core.capacity.explain import EXCEEDS_MAX_QUOTA, WAITING_FOR_QUOTA, Reason, needs
+from rfuav_operator.core.capacity.room import Held, Need, Room
+from rfuav_operator.core.capacity.usage import Usage, planned
+from rfuav_operator.core.model import GpuShare, Job, Kind, PoolQuota, Snapshot
+
+_NONE = PoolQuota()
+_UNKNOWN = PoolQuota(gpus=GpuShare(nominal=1_000_000))  # of a quota that cannot be read: what is held is not borrowed
+_GPU_KEYS = ("requests.nvidia.com/gpu", "nvidia.com/gpu", "limits.nvidia.com/gpu")
+_MEMORY_KEYS = ("requests.memory", "memory", "limits.memory")
+_CPU_KEYS = ("requests.cpu", "cpu")
+_CPU_LIMIT_KEYS = ("limits.cpu",)
+CPU_KEYS = (*_CPU_KEYS, *_CPU_LIMIT_KEYS)
+_POD_KEYS = ("pods", "count/pods")
+RESOURCE_KEYS = (*_GPU_KEYS, *CPU_KEYS, *_MEMORY_KEYS, *_POD_KEYS)
+"""What of a ResourceQuota is honoured before a pod is created; the rest is left to the API server."""
+
+
+def entry_of(namespace: str, pool: str, snapshot: Snapshot) -> PoolQuota:
+    """What a namespace may use of a pool: its GPUQuota's entry, else the pool's default.
+
+    Without either: nothing of its own, and no limit.
+    """
+    quota, held = snapshot.quotas.get(namespace), snapshot.pools.get(pool)
+    if quota is not None and quota.unreadable:
+        return _UNKNOWN
+    entries = () if quota is None else quota.spec.pools
+    default = held.spec.default_quota if held is not None else None
+    return next((entry for entry in entries if entry.name == pool), default or _NONE)
+
+
+class Quotas:
+    """The quotas of one pool during one plan.
+
+    Args:
+        pool: its name.
+        snapshot: the state of now.
+        usage: who holds which room.
+        rooms: of the pool's nodes.
+        waiting: namespaces with jobs that wait for the pool.
+    """
+
+    def __init__(
+        self, pool: str, snapshot: Snapshot, usage: Usage, rooms: Iterable[Room], waiting: Iterable[str] = ()
+    ) -> None:
+        self._pool = pool
+        self._snapshot = snapshot
+        self._usage = usage
+        at_work = self._at_work(waiting)
+        self._entries = {ns: entry_of(ns, pool, snapshot) for ns in {*snapshot.quotas, *at_work}}
+        self._keeping = {
+            ns: entry.gpus.nominal - entry.gpus.lending_limit
+            for ns, entry in self._entries.items()
+            if entry.gpus.lending_limit is not None and entry.gpus.nominal > entry.gpus.lending_limit
+            if entry.name or ns in at_work
+        }
+        self._capacity = (
+            sum(r.node.gpu_slots - r.foreign_gpus for r in rooms if r.takes_gpu_jobs) if self._keeping else 0
+        )
+        self._promised: dict[str, list[Held]] = defaultdict(list)  # by namespace
+        self._promised_jobs: Counter[tuple[str, Kind]] = Counter()
+
+    def _at_work(self, waiting: Iterable[str]) -> set[str]:
+        """Namespaces with jobs in the pool: for the others, the pool's default keeps nothing back."""
+        holding = {ns for (pool, ns), share in self._usage.shares.items() if pool == self._pool and share.gpus > 0}
+        return holding.union(waiting)
+
+    def promise(self, job: Job, need: Need) -> None:
+        """Count a blocked job that room is kept for as if it ran: what it will use is not given to others."""
+        self._promised[job.namespace] += [planned(job, need, "")] * need.nodes
+        self._promised_jobs[job.namespace, job.kind] += not job.status.assignments
+
+    def _gpus(self, namespace: str) -> int:
+        """GPU slots that it holds or that are promised to it."""
+        promised = sum(held.gpus for held in self._promised.get(namespace, ()))
+        return self._usage.share(self._pool, namespace).gpus + promised
+
+    def entry(self, namespace: str) -> PoolQuota:
+        """What the namespace may use of this pool."""
+        found = self._entries.get(namespace)
+        if found is None:
+            found = self._entries[namespace] = entry_of(namespace, self._pool, self._snapshot)
+        return found
+
+    def borrowed(self, namespace: str) -> int:
+        """GPU slots that it holds beyond its nominal share."""
+        return max(0, self._usage.share(self._pool, namespace).gpus - self.entry(namespace).gpus.nominal)
+
+    def is_nominal(self, namespace: str, need: Need) -> bool:
+        """Whether the namespace would stay within its nominal share with this job."""
+        return self._gpus(namespace) + need.total_gpus <= self.entry(namespace).gpus.nominal
+
+    def share(self, namespace: str, gpu: bool, *, more: int = 0) -> float:
+        """The namespace's weighted share of what it may use, by which the queue is ordered: smallest first.
+
+        Within its nominal share: the part of it that is in use, below 1. Beyond it: 1 and what it borrows, by weight.
+        Jobs without GPU: their number, by weight. `more`: slots or pods to be counted beside those held.
+        """
+        held, quota = self._usage.share(self._pool, namespace), self._snapshot.quotas.get(namespace)
+        weight = quota.spec.weight if quota is not None else 1
+        if not gpu:
+            return (held.cpu_pods + more) / weight
+        nominal, used = self.entry(namespace).gpus.nominal, held.gpus + more
+        return used / nominal if used < nominal else 1 + (used - nominal) / weight
+
+    def never(self, namespace: str, need: Need) -> Reason | None:
+        """Why the namespace may never run this shape, however idle the pool; None: it may."""
+        return never(self._pool, namespace, need, self._snapshot)
+
+    def refuses(self, namespace: str, need: Need, *, started: bool) -> Reason | None:
+        """Why the namespace may not start this shape now; None: it may. `started`: the job has an admitted pod."""
+        return self.over_limits(namespace, need, started=started) or self.over_resources(namespace, need)
+
+    def over_limits(self, namespace: str, need: Need, *, started: bool) -> Reason | None:
+        """Why its GPUQuota has no place for it: the same for all of one kind that need as many GPUs."""
+        over_jobs = self._over_jobs(namespace, need, started=started)
+        return over_jobs or (self._over_share(namespace, need) if need.gpus > 0 else None)
+
+    def _over_jobs(self, namespace: str, need: Need, *, started: bool) -> Reason | None:
+        most = _most_jobs(self.entry(namespace), need.kind)
+        running = self._usage.share(self._pool, namespace).jobs[need.kind]
+        promised = self._promised_jobs[namespace, need.kind]
+        if most is None or started or running + promised < most:
+            return None
+        text = f"namespace {namespace} runs {running} of at most {most} {need.kind.word} jobs in pool {self._pool}"
+        return Reason(reason=WAITING_FOR_QUOTA, message=text + _show_promised(promised))
+
+    def _over_share(self, namespace: str, need: Need) -> Reason | None:
+        gpus, held = self.entry(namespace).gpus, self._usage.share(self._pool, namespace).gpus
+        promised = _show_promised(self._gpus(namespace) - held)
+        wanted = self._gpus(namespace) + need.total_gpus
+        limit = None if gpus.borrowing_limit is None else gpus.nominal + gpus.borrowing_limit
+        if limit is not None and wanted > limit:
+            text = f"{needs(need)}; namespace {namespace} uses {held} of {limit} in pool {self._pool}"
+            text += f" (nominal {gpus.nominal}, may borrow {gpus.borrowing_limit}){promised}"
+            return Reason(reason=WAITING_FOR_QUOTA, message=text)
+        if wanted <= gpus.nominal or not self._keeping:
+            return None
+        others = {ns: kept for ns, kept in self._keeping.items() if ns != namespace}
+        kept = sum(max(0, own - self._gpus(ns)) for ns, own in others.items())
+        in_use = sum(share.gpus for (pool, _), share in self._usage.shares.items() if pool == self._pool)
+        in_use += sum(held.gpus for several in self._promised.values() for held in several)
+        idle = self._capacity - in_use - kept
+        if need.total_gpus <= idle:
+            return None
+        text = (
+            f"{needs(need)}; namespace {namespace} uses {held}, {gpus.nominal} of its own, in pool {self._pool}; "
+            f"{max(0, idle)} can be borrowed ({kept} idle are kept by namespaces that do not lend them){promised}"
+        )
+        return Reason(reason=WAITING_FOR_QUOTA, message=text)
+
+    def over_resources(self, namespace: str, need: Need) -> Reason | None:
+        """Why a plain ResourceQuota has no place for it: what it counts as used is the API server's word."""
+        held = self._snapshot.resource_quotas.get(namespace)
+        if not held:
+            return None
+        absent = [*self._usage.absent(namespace), *self._promised.get(namespace, ())]
+        for quota in held.values():
+            if quota.unreadable:
+                text = f"ResourceQuota {quota.name} of namespace {namespace} cannot be read: {quota.unreadable}"
+                return Reason(reason=WAITING_FOR_QUOTA, message=f"{needs(need)}; {text}")
+            for key, hard in quota.hard.items():
+                asked = _asked(key, need) * need.nodes
+                if asked and key not in quota.used:
+                    text = (
+                        f"{needs(need)}; ResourceQuota {quota.name} of namespace {namespace} does not say yet how much "
+                        f"{key} is in use"
+                    )
+                    return Reason(reason=WAITING_FOR_QUOTA, message=text)
+                used = quota.used.get(key, 0) + sum(_of_held(key, one) for one in absent)
+                if asked and used + asked > hard:
+                    text = (
+                        f"{needs(need)}; ResourceQuota {quota.name} of namespace {namespace}: {_show(key, used)} of "
+                        f"{_show(key, hard)} {key} in use, {_show(key, asked)} needed"
+                    )
+                    return Reason(reason=WAITING_FOR_QUOTA, message=text)
+        return None
+
+
+def never(pool: str, namespace: str, need: Need, snapshot: Snapshot) -> Reason | None:
+    """Why the namespace may never run this shape in the pool, however idle it is; None: it may."""
+    entry = entry_of(namespace, pool, snapshot)
+    gpus, most = entry.gpus, _most_jobs(entry, need.kind)
+    if most == 0:
+        source = "GPUQuota" if entry.name else "the pool's defaultQuota"
+        text = f"namespace {namespace} may run no {need.kind.word} jobs in pool {pool} ({source})"
+        return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
+    if gpus.borrowing_limit is not None and need.total_gpus > gpus.nominal + gpus.borrowing_limit:
+        text = (
+            f"{needs(need)}; namespace {namespace} may use at most {gpus.nominal + gpus.borrowing_limit} in pool "
+            f"{pool} (nominal {gpus.nominal}, borrowingLimit {gpus.borrowing_limit})"
+        )
+        return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
+    for quota in snapshot.resource_quotas.get(namespace, {}).values():
+        for key, hard in quota.hard.items():
+            asked = _asked(key, need) * need.nodes
+            if asked > hard:
+                text = (
+                    f"{needs(need)}; ResourceQuota {quota.name} of namespace {namespace} allows "
+                    f"{_show(key, hard)} {key} in all, {_show(key, asked)} needed"
+                )
+                return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
+    return None
+
+
+def _show_promised(count: int) -> str:
+    return f"; {count} more kept for a job that waits for room" if count else ""
+
+
+def _most_jobs(entry: PoolQuota, kind: Kind) -> int | None:
+    return entry.max_training_jobs if kind is Kind.TRAINING else entry.max_inference_jobs
+
+
+def _asked(key: str, need: Need) -> int:
+    if key in _GPU_KEYS:
+        return need.gpus
+    if key in _CPU_KEYS:
+        return need.cpu_milli
+    if key in _CPU_LIMIT_KEYS:
+        return need.cpu_limit_milli
+    return need.memory_bytes if key in _MEMORY_KEYS else 1
+
+
+def _of_held(key: str, held: Held) -> int:
+    if key in _GPU_KEYS:
+        return held.gpus
+    if key in _CPU_KEYS:
+        return held.cpu_milli
+    if key in _CPU_LIMIT_KEYS:
+        return held.cpu_limit_milli
+    return held.memory_bytes if key in _MEMORY_KEYS else 1
+
+
+def _show(key: str, amount: int) -> str:
+    if key in CPU_KEYS:
+        return quantity.show_cpu(amount)
+    return quantity.show_bytes(amount) if key in _MEMORY_KEYS else str(amount)
