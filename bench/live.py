@@ -172,9 +172,8 @@ async def bare(nodes: int, name: str = "bench") -> AsyncIterator[Live]:
         kube = config.new_client_from_config(str(cluster.kubeconfig))
         create_nodes(cluster.kubeconfig, nodes, gpus=Gpus(), cpu="64", memory="256Gi")
         _namespaces(client.CoreV1Api(kube))
-        async with Connection(str(cluster.kubeconfig)) as connection:
+        async with Connection(str(cluster.kubeconfig), agent="bench") as connection:
             made = Live(cluster, connection)
-            made.connection._session.headers["User-Agent"] = "bench"  # type: ignore[union-attr]  # noqa: SLF001
             await made.until(lambda: _ready(kube) == nodes, "nodes that are ready")
             watching = asyncio.create_task(made.watch())
             try:

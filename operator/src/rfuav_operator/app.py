@@ -303,7 +303,7 @@ class _Stop(Exception):  # noqa: N818  no error: the way out of the task group
 async def run(settings: Settings) -> None:
     """Run the operator until it is told to stop."""
     gc.set_threshold(*GC_THRESHOLDS)
-    async with Connection(settings.kubeconfig) as connection:
+    async with Connection(settings.kubeconfig, agent="rfuav-operator") as connection:
         operator = Operator(settings, connection)
         operator.handle_signals()
         await operator.run()

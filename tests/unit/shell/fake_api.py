@@ -66,7 +66,7 @@ async def serving(folder: Path) -> AsyncIterator[tuple[FakeApi, Connection]]:
         )
     )
     try:
-        async with Connection(str(kubeconfig)) as connection:
+        async with Connection(str(kubeconfig), agent="test") as connection:
             yield api, connection
     finally:
         await runner.cleanup()

@@ -9,20 +9,23 @@ import email.utils
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
 
 import aiohttp
-import kopf
 import orjson
 from kubernetes import client, config
 
-from rfuav_crds.bounds import EARLIEST, LATEST
 from rfuav_operator.shell import clock
 from rfuav_operator.shell.outage import Outage
 
 MERGE_PATCH = "application/merge-patch+json"
 READYZ, READYZ_TIMEOUT = "/readyz", 2.0
 SERVER_ERROR = 500
+EARLIEST, LATEST = (
+    datetime(1970, 1, 1, tzinfo=UTC),
+    datetime(2200, 1, 1, tzinfo=UTC),
+)  # an answer's date is between them
 
 
 class ConnectionProblem(RuntimeError):  # noqa: N818  reads as what it is where it is caught
@@ -66,15 +69,28 @@ class Answer(NamedTuple):
         return str(self.body or self.status)
 
 
+class Credentials(NamedTuple):
+    """What a client of its own needs to reach the API server."""
+
+    server: str  # its URL
+    ca_path: str | None
+    insecure: bool  # the server's certificate is not checked
+    token: str | None
+    certificate_path: str | None
+    private_key_path: str | None
+
+
 class Connection:
     """A session with the API server.
 
     Args:
         kubeconfig: path of a kubeconfig; empty: in-cluster credentials, else KUBECONFIG or ~/.kube/config.
+        agent: the program, as the API server's audit log names it.
     """
 
-    def __init__(self, kubeconfig: str = "") -> None:
+    def __init__(self, kubeconfig: str = "", *, agent: str) -> None:
         self._config = _load(kubeconfig)
+        self._agent = agent
         self._session: aiohttp.ClientSession | None = None
         self._outage = Outage(self._not_ready)
 
@@ -92,7 +108,7 @@ class Connection:
                 tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=60),
-            headers={"User-Agent": "rfuav-operator", "Accept": "application/json"},
+            headers={"User-Agent": self._agent, "Accept": "application/json"},
             auto_decompress=True,
         )
         return self
@@ -102,13 +118,15 @@ class Connection:
         if self._session is not None:
             await self._session.close()
 
-    def _authorization(self) -> dict[str, str]:
+    def _token(self) -> str:
         # Asked for every request: the package reads the token file again when the token gets old.
-        token = self._config.get_api_key_with_prefix("BearerToken", alias="authorization")
-        if not token:
-            return {}
+        token = str(self._config.get_api_key_with_prefix("BearerToken", alias="authorization") or "")
         scheme, _, rest = token.partition(" ")
-        return {"Authorization": f"Bearer {rest}" if scheme.lower() == "bearer" else f"Bearer {token}"}
+        return rest if scheme.lower() == "bearer" else token
+
+    def _authorization(self) -> dict[str, str]:
+        token = self._token()
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     async def reachable(self) -> bool:
         """Wait after a failure until the API server answers again; whether it had been away (see `Outage.over`)."""
@@ -192,15 +210,13 @@ class Connection:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unknown(f"{method} {path}: {_words(error)}") from error
 
-    def kopf_login(self) -> kopf.ConnectionInfo:
-        """The same credentials for kopf's own watches."""
-        scheme, _, token = self._authorization().get("Authorization", "").partition(" ")
-        return kopf.ConnectionInfo(
+    def credentials(self) -> Credentials:
+        """The same way for another client, as of now: a token is read again when it gets old."""
+        return Credentials(
             server=self.host,
             ca_path=self._config.ssl_ca_cert,
             insecure=not self._config.verify_ssl,
-            scheme=scheme or None,
-            token=token or None,
+            token=self._token() or None,
             certificate_path=self._config.cert_file,
             private_key_path=self._config.key_file,
         )

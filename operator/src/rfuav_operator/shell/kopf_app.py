@@ -48,7 +48,8 @@ def handlers(state: ClusterState, connection: Connection) -> kopf.OperatorRegist
 
     @kopf.on.login(registry=registry)
     def login(**_: Any) -> kopf.ConnectionInfo:
-        return connection.kopf_login()
+        found = connection.credentials()
+        return kopf.ConnectionInfo(**found._asdict(), scheme="Bearer" if found.token else None)
 
     def watch_jobs(kind: Kind) -> None:
         @kopf.on.event(paths.GROUP, paths.VERSION, paths.PLURAL[kind], registry=registry, id=f"watch-{kind}")
