@@ -29,7 +29,7 @@ from rfuav_operator.core.model import (
     Quota,
     RecordEvent,
 )
-from rfuav_operator.shell import decode, ingest, paths
+from rfuav_operator.shell import decode, ingest, kinds
 from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.loop import Loop
 from rfuav_operator.shell.reflector import Reflector
@@ -139,7 +139,7 @@ class World:
         return door
 
     def _report(self, document: Any) -> bool:
-        path = f"{paths.OURS}/namespaces/{TRASH}/trainingjobs/{TRASH}/status"
+        path = f"{kinds.OURS}/namespaces/{TRASH}/trainingjobs/{TRASH}/status"
         body = json.dumps(document).encode()
 
         async def read() -> bytes:

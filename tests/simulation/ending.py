@@ -27,7 +27,7 @@ from rfuav_operator.core.model import (
     PatchLimitsStatus,
     PatchStatus,
 )
-from rfuav_operator.shell import decode, ingest, paths
+from rfuav_operator.shell import decode, ingest, kinds
 from rfuav_operator.shell.loop import Loop
 from rfuav_operator.shell.state import ClusterState
 
@@ -130,7 +130,7 @@ class _Recorder:
 def fresh_decisions(world: "World") -> list[str]:
     """What an operator started this instant would do, queue positions and messages excepted."""
     state = ClusterState(world.settings("fresh").defaults(""))
-    for plural, kind in paths.KIND_OF.items():
+    for plural, kind in kinds.KIND_OF.items():
         for body in world.server.all(plural):
             ingest.job(state, kind, body)
     for body in world.server.all("gpupools"):

@@ -20,7 +20,7 @@ from simulation.server import Object
 from rfuav_operator import app
 from rfuav_operator.core.model import Action, PatchStatus
 from rfuav_operator.settings import Settings
-from rfuav_operator.shell import clock, door, kopf_app, metrics, paths, reflector, resync, writer
+from rfuav_operator.shell import clock, door, kinds, kopf_app, metrics, reflector, resync, writer
 from rfuav_operator.shell.tokens import Sender
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class Replica:
         """A report of a pod, sent to this replica."""
         if self.operator is None or self.isolated:
             return 503
-        plural = paths.PLURAL[pod["metadata"]["labels"]["rfuav.io/kind"]]
+        plural = kinds.PLURAL[pod["metadata"]["labels"]["rfuav.io/kind"]]
         return await self.operator.report(pod, plural, body)
 
 

@@ -14,7 +14,7 @@ import orjson
 import structlog
 
 from rfuav_operator.core.names import API_VERSION
-from rfuav_operator.shell import paths
+from rfuav_operator.shell import kinds
 from rfuav_operator.shell.connection import Answer, Connection, ConnectionProblem
 
 log = structlog.get_logger()
@@ -24,7 +24,7 @@ MANAGER = "rfuav-operator-default-pool"
 APPLIED = "rfuav.io/applied-settings"  # annotation: hash of the settings that were applied last
 APPLY_PATCH = "application/apply-patch+yaml"
 RETRY = 5.0  # seconds
-_PATH = f"{paths.OURS}/{paths.POOLS}/{NAME}"
+_PATH = f"{kinds.OURS}/{kinds.POOLS}/{NAME}"
 _NOT_FOUND, _CONFLICT, _TOO_MANY, _SERVER_ERROR = 404, 409, 429, 500
 
 
@@ -63,7 +63,7 @@ def _applied(held: Answer) -> str:
 async def _patch(connection: Connection, spec: Mapping[str, Any], wanted: str) -> Answer:
     body = {
         "apiVersion": API_VERSION,
-        "kind": paths.POOL,
+        "kind": kinds.POOL,
         "metadata": {"name": NAME, "annotations": {APPLIED: wanted}},
         "spec": spec,
     }

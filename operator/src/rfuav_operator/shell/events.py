@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from rfuav_operator.core.model import RecordEvent
-from rfuav_operator.shell import clock, metrics, paths
+from rfuav_operator.shell import clock, kinds, metrics, paths
 from rfuav_operator.shell.connection import MERGE_PATCH, Connection, ConnectionProblem, NotSent
 
 log = structlog.get_logger()
@@ -135,7 +135,7 @@ class Events:
             "type": action.type,
             "note": action.note.encode()[:NOTE_LIMIT].decode(errors="ignore"),
             "regarding": {
-                "apiVersion": f"{paths.GROUP}/{paths.VERSION}",
+                "apiVersion": f"{kinds.GROUP}/{kinds.VERSION}",
                 "kind": job.kind.value,
                 "namespace": job.namespace,
                 "name": job.name,

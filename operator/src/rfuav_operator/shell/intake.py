@@ -14,7 +14,7 @@ from aiohttp import web
 
 from rfuav_operator.core.job.progress import parse_trainer_status
 from rfuav_operator.core.model import Job, Pod, Report, Uid
-from rfuav_operator.shell import clock, metrics, paths
+from rfuav_operator.shell import clock, kinds, metrics
 from rfuav_operator.shell.connection import ConnectionProblem
 from rfuav_operator.shell.state import ClusterState
 from rfuav_operator.shell.tokens import Tokens, Unauthorized
@@ -116,7 +116,7 @@ class Intake:
     def app(self) -> web.Application:
         """The server's one route."""
         app = web.Application(client_max_size=LARGEST)
-        path = f"{paths.OURS}/namespaces/{{namespace}}/{{plural}}/{{name}}/status"
+        path = f"{kinds.OURS}/namespaces/{{namespace}}/{{plural}}/{{name}}/status"
         app.router.add_post(path, self._post)
         return app
 
@@ -184,7 +184,7 @@ class Intake:
             log.warning("token not checked", error=str(error))
             raise Refused(503, "the cluster's token keys cannot be read at the moment") from error
         where = request.match_info
-        kind = paths.KIND_OF.get(where["plural"])
+        kind = kinds.KIND_OF.get(where["plural"])
         if kind is None:
             raise Refused(404, f"there are no {where['plural']}; write trainingjobs or inferencejobs")
         if sender.namespace != where["namespace"]:

@@ -15,7 +15,7 @@ import kopf
 import structlog
 
 from rfuav_operator.core.model import Kind
-from rfuav_operator.shell import clock, ingest, paths, resync
+from rfuav_operator.shell import clock, ingest, kinds, resync
 from rfuav_operator.shell.connection import Connection
 from rfuav_operator.shell.state import ClusterState
 
@@ -52,7 +52,7 @@ def handlers(state: ClusterState, connection: Connection) -> kopf.OperatorRegist
         return kopf.ConnectionInfo(**found._asdict(), scheme="Bearer" if found.token else None)
 
     def watch_jobs(kind: Kind) -> None:
-        @kopf.on.event(paths.GROUP, paths.VERSION, paths.PLURAL[kind], registry=registry, id=f"watch-{kind}")
+        @kopf.on.event(kinds.GROUP, kinds.VERSION, kinds.PLURAL[kind], registry=registry, id=f"watch-{kind}")
         async def on_job(event: Any, **_: Any) -> None:
             if event["type"] == "DELETED":
                 ingest.job_gone(state, kind, event["object"])
@@ -62,14 +62,14 @@ def handlers(state: ClusterState, connection: Connection) -> kopf.OperatorRegist
     for kind in Kind:
         watch_jobs(kind)
 
-    @kopf.on.event(paths.GROUP, paths.VERSION, paths.POOLS, registry=registry)
+    @kopf.on.event(kinds.GROUP, kinds.VERSION, kinds.POOLS, registry=registry)
     async def on_pool(event: Any, **_: Any) -> None:
         if event["type"] == "DELETED":
             ingest.pool_gone(state, event["object"])
         else:
             ingest.pool(state, event["object"])
 
-    @kopf.on.event(paths.GROUP, paths.VERSION, paths.QUOTAS, registry=registry)
+    @kopf.on.event(kinds.GROUP, kinds.VERSION, kinds.QUOTAS, registry=registry)
     async def on_quota(event: Any, **_: Any) -> None:
         if event["type"] == "DELETED":
             ingest.quota_gone(state, event["object"])

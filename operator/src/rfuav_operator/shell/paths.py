@@ -1,13 +1,4 @@
-"""Where the API server keeps things: the paths of the requests, in one place."""
-
-from rfuav_operator.core.model import Job, Kind, Pool, Quota
-
-GROUP, VERSION = "rfuav.io", "v1alpha1"
-OURS = f"/apis/{GROUP}/{VERSION}"
-PLURAL = {Kind.TRAINING: "trainingjobs", Kind.INFERENCE: "inferencejobs"}
-KIND_OF = {plural: kind for kind, plural in PLURAL.items()}
-POOL, QUOTA = "GPUPool", "GPUQuota"
-POOLS, QUOTAS = "gpupools", "gpuquotas"
+"""Where the API server keeps what Kubernetes itself has: the paths of the requests, in one place."""
 
 PODS = "/api/v1/pods"
 NODES = "/api/v1/nodes"
@@ -16,18 +7,6 @@ RESOURCE_QUOTAS = "/api/v1/resourcequotas"
 CLAIMS = "/api/v1/persistentvolumeclaims"
 VOLUMES = "/api/v1/persistentvolumes"
 PRIORITY_CLASSES = "/apis/scheduling.k8s.io/v1/priorityclasses"
-
-
-def job(read: Job) -> str:
-    """One job."""
-    return f"{OURS}/namespaces/{read.namespace}/{PLURAL[read.kind]}/{read.name}"
-
-
-def limits(target: Pool | Quota) -> str:
-    """A pool, or a namespace's quota."""
-    if isinstance(target, Pool):
-        return f"{OURS}/{POOLS}/{target.name}"
-    return f"{OURS}/namespaces/{target.namespace}/{QUOTAS}/default"
 
 
 def services(namespace: str) -> str:

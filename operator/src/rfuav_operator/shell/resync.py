@@ -11,7 +11,7 @@ import orjson
 import structlog
 
 from rfuav_operator.core.model import Kind
-from rfuav_operator.shell import ingest, paths
+from rfuav_operator.shell import ingest, kinds
 from rfuav_operator.shell.connection import Connection, ConnectionProblem
 from rfuav_operator.shell.state import ClusterState
 
@@ -26,7 +26,7 @@ HTTP_OK, HTTP_NOT_FOUND = 200, 404
 
 async def read_all(state: ClusterState, connection: Connection) -> None:
     """Read all jobs, pools and quotas whole, trying until it succeeds; a CRD that is not there yet is waited for."""
-    for plural in (*paths.KIND_OF, paths.POOLS, paths.QUOTAS):
+    for plural in (*kinds.KIND_OF, kinds.POOLS, kinds.QUOTAS):
         while True:
             try:
                 await _read(state, connection, plural, whole=True)
@@ -45,7 +45,7 @@ async def keep_dropping(state: ClusterState, connection: Connection, every: floa
     """Drop what is gone, every so many seconds, until cancelled."""
     while True:
         await asyncio.sleep(every)
-        for plural in (*paths.KIND_OF, paths.POOLS, paths.QUOTAS):
+        for plural in (*kinds.KIND_OF, kinds.POOLS, kinds.QUOTAS):
             try:
                 await _read(state, connection, plural, whole=False)
             except ConnectionProblem as error:
@@ -56,7 +56,7 @@ async def keep_dropping(state: ClusterState, connection: Connection, every: floa
 
 
 async def _read(state: ClusterState, connection: Connection, plural: str, *, whole: bool) -> None:
-    kind = paths.KIND_OF.get(plural)
+    kind = kinds.KIND_OF.get(plural)
     found: list[tuple[str, str]] = []
     complete, version = True, 0
     async for page in _pages(connection, plural, accept="" if whole else METADATA_ONLY):
@@ -70,7 +70,7 @@ async def _read(state: ClusterState, connection: Connection, plural: str, *, who
                 continue
             if whole and kind is not None:
                 ingest.job(state, kind, item)
-            elif whole and plural == paths.POOLS:
+            elif whole and plural == kinds.POOLS:
                 ingest.pool(state, item)
             elif whole:
                 ingest.quota(state, item)
@@ -78,7 +78,7 @@ async def _read(state: ClusterState, connection: Connection, plural: str, *, who
         return
     if kind is not None:
         state.jobs.retain(((kind, *key) for key in found), version, among=_of(kind))
-    elif plural == paths.POOLS:
+    elif plural == kinds.POOLS:
         state.pools.retain((name for _, name in found), version)
     else:
         state.quotas.retain((namespace for namespace, _ in found), version)
@@ -92,7 +92,7 @@ async def _pages(connection: Connection, plural: str, *, accept: str) -> AsyncIt
     after = ""
     while True:
         params = {"limit": str(PAGE)} | ({"continue": after} if after else {})
-        status, body, _ = await connection.get_bytes(f"{paths.OURS}/{plural}", params, accept=accept)
+        status, body, _ = await connection.get_bytes(f"{kinds.OURS}/{plural}", params, accept=accept)
         if status != HTTP_OK:
             why = "its CRD is not installed" if status == HTTP_NOT_FOUND else body[:300].decode(errors="replace")
             raise ConnectionProblem(f"list of {plural}: {status} {why}")

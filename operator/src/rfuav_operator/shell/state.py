@@ -34,7 +34,7 @@ from rfuav_operator.core.model import (
 from rfuav_operator.core.names import stem
 from rfuav_operator.core.scheduler import Dirt
 from rfuav_operator.shell.cache import Cache
-from rfuav_operator.shell.paths import POOL, QUOTA
+from rfuav_operator.shell.kinds import POOL, QUOTA
 
 WORDS = 800  # characters kept of what the API server, or a webhook behind it, says about a refused pod
 

@@ -31,7 +31,7 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.core.stored import packing
 from rfuav_operator.settings import Writes
-from rfuav_operator.shell import clock, decode, ingest, metrics, paths
+from rfuav_operator.shell import clock, decode, ingest, kinds, metrics, paths
 from rfuav_operator.shell.connection import MERGE_PATCH, Answer, Connection, NotSent, Unknown, Unsendable
 from rfuav_operator.shell.events import Events
 from rfuav_operator.shell.lane import Lane, Status, Trouble
@@ -260,7 +260,7 @@ class Writer:
             return DONE
         lane.written_at = clock.monotonic()
         body = {"metadata": {"resourceVersion": version}, "status": patch}
-        answer = await self._send("PATCH", f"{paths.job(read)}/status", body, content_type=MERGE_PATCH)
+        answer = await self._send("PATCH", f"{kinds.job(read)}/status", body, content_type=MERGE_PATCH)
         if answer is not None and answer.ok:
             lane.wrote(version, answer.body["metadata"]["resourceVersion"])
             ingest.job(self._state, read.kind, answer.body, action.status)
@@ -283,7 +283,7 @@ class Writer:
 
     async def _read_job(self, job: Job) -> None:
         """Read a job until there is an answer: only then is the outcome of the last write known."""
-        answer = await self._insist("GET", paths.job(job))
+        answer = await self._insist("GET", kinds.job(job))
         if answer.ok:
             ingest.job(self._state, job.kind, answer.body)
         elif answer.status == NOT_FOUND:
@@ -394,7 +394,7 @@ class Writer:
             "preconditions": {"uid": job.uid, "resourceVersion": job.resource_version},
             "propagationPolicy": "Background",
         }
-        answer = await self._attempt("DELETE", paths.job(job), body)
+        answer = await self._attempt("DELETE", kinds.job(job), body)
         if answer.status == NOT_FOUND or (answer.ok and answer.body.get("kind") == "Status"):
             self._state.jobs.remove((job.kind, job.namespace, job.name))
         elif answer.ok:
@@ -436,7 +436,7 @@ class Writer:
         if not patch:
             return DONE
         lane.written_at = clock.monotonic()
-        path = paths.limits(held)
+        path = kinds.limits(held)
         body = {"metadata": {"resourceVersion": held.resource_version}, "status": patch}
         answer = await self._send("PATCH", f"{path}/status", body, content_type=MERGE_PATCH)
         if answer is None or answer.status == CONFLICT:
