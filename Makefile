@@ -18,7 +18,7 @@ help:  ## This list
 	test -x $(PY) || python3 -m venv .venv
 	.venv/bin/pip install --quiet uv==$(UV_VERSION)
 	VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/uv pip sync --quiet --require-hashes requirements/dev.txt
-	VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/uv pip install --quiet --no-deps -e crds -e operator -e trainer_image -e localcluster
+	VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/uv pip install --quiet --no-deps -e crds -e kube -e operator -e trainer_image -e localcluster
 	touch $@
 
 venv: .venv/.done  ## The Python environment, versions and hashes as locked
@@ -36,7 +36,7 @@ lint: venv
 	.venv/bin/ruff format --check .
 
 types: venv
-	.venv/bin/mypy crds/src operator/src trainer_image/src localcluster/src demo
+	.venv/bin/mypy crds/src kube/src operator/src trainer_image/src localcluster/src demo
 
 contracts: venv
 	.venv/bin/lint-imports
