@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 from aiohttp import web
-from unit.shell.fake_api import answer, serving
+from unit.kube.fake_api import answer, serving
 
 from rfuav_operator.shell import clock
 

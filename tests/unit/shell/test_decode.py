@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from unit.core.builders import DEFAULTS, job
-from unit.shell.fake_api import A1, job_body, pod_body
+from unit.shell.bodies import A1, job_body, pod_body
 
 from rfuav_operator.core.job import podspec
 from rfuav_operator.core.model import Assignment, Kind, Landing, Namespace, Phase, PodPhase

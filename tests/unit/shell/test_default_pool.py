@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from pydantic import ValidationError
-from unit.shell.fake_api import answer, serving
+from unit.kube.fake_api import answer, serving
 
 from rfuav_operator.settings import Settings
 from rfuav_operator.shell import default_pool

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from unit.shell.fake_api import until
+from unit.kube.fake_api import until
 
 from rfuav_operator.settings import Connections
 from rfuav_operator.shell import metrics, tls

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from unit.shell.fake_api import FakeApi, answer, job_body, serving, until
+from unit.kube.fake_api import FakeApi, answer, serving, until
+from unit.shell.bodies import job_body
 
 from rfuav_operator.core.model import Kind, RecordEvent
 from rfuav_operator.shell import decode, events

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from msgspec.structs import replace
-from unit.shell.fake_api import A1, A2, job_body, pod_body
+from unit.shell.bodies import A1, A2, job_body, pod_body
 
 from rfuav_operator.core.model import Defaults, Kind, Progress, Uid
 from rfuav_operator.shell import ingest

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from unit.shell.fake_api import FakeApi, answer, serving, until
+from unit.kube.fake_api import FakeApi, answer, serving, until
 
 from rfuav_operator.settings import Leader as Limits
 from rfuav_operator.shell.leader import SAFE, Leader, LeaseLost

@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 from unit.core.builders import T0, admitted, after, job, node, pod_of
-from unit.shell.fake_api import job_body
+from unit.shell.bodies import job_body
 
 from rfuav_operator.core.job import lifecycle
 from rfuav_operator.core.model import Action, Defaults, Kind, NodeName, PatchStatus, PodPhase

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from unit.shell.fake_api import FakeApi, serving
+from unit.kube.fake_api import FakeApi, serving
 
 from rfuav_operator.shell import outage
 from rfuav_operator.shell.outage import Outage

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from unit.shell.fake_api import FakeApi, answer, pod_body, serving, until
+from unit.kube.fake_api import FakeApi, answer, serving, until
+from unit.shell.bodies import pod_body
 
 from rfuav_operator.core.model import Pod
 from rfuav_operator.shell import decode, paths

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from unit.shell.fake_api import A1, A2, job_body, pod_body
+from unit.shell.bodies import A1, A2, job_body, pod_body
 
 from rfuav_operator.core.model import Claim, Defaults, Kind, Namespace, Node, NodeName, Phase, Uid, Volume
 from rfuav_operator.shell import ingest

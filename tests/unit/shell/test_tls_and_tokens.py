@@ -13,7 +13,7 @@ import jwt
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
-from unit.shell.fake_api import FakeApi, answer, serving
+from unit.kube.fake_api import FakeApi, answer, serving
 
 from rfuav_operator.shell import clock, tls
 from rfuav_operator.shell.connection import ConnectionProblem

@@ -15,7 +15,8 @@ import pytest
 from aiohttp import web
 from msgspec.structs import replace
 from simulation.api import merged
-from unit.shell.fake_api import A1, A2, A3, FakeApi, answer, job_body, pod_body, serving, until
+from unit.kube.fake_api import FakeApi, answer, serving, until
+from unit.shell.bodies import A1, A2, A3, job_body, pod_body
 
 from rfuav_operator.core.model import (
     Assignment,
