@@ -27,7 +27,7 @@ from localcluster import api
 from localcluster.gpus import Gpus
 from localcluster.simulation import ANNOTATION_PREFIX, create_nodes
 from rfuav_crds.crd import CRDS, manifest
-from rfuav_operator.shell.connection import Connection
+from rfuav_kube.connection import Connection
 
 NAMESPACE, POOL, SYSTEM = "bench", "bench", "rfuav-bench"
 OURS = "/apis/rfuav.io/v1alpha1"

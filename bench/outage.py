@@ -21,7 +21,7 @@ from bench.machine import report
 
 from localcluster import api, processes
 from localcluster.state import Layout
-from rfuav_operator.shell.connection import ConnectionProblem
+from rfuav_kube.connection import ConnectionProblem
 
 COUNT, RUN_FOR, NODES = 150, 12, 5
 AWAY, BETWEEN = 5.0, (8.0, 15.0)  # seconds

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import orjson
 from simulation.server import JOBS, Key, Object, Server
 
-from rfuav_operator.shell.connection import Answer
+from rfuav_kube.connection import Answer
 
 _PATH = re.compile(
     r"^/(?:api|apis/[^/]+)/v1(?:alpha1)?(?:/namespaces/(?P<ns>[^/]+))?/(?P<resource>[a-z]+)"

@@ -13,9 +13,9 @@ from simulation import faults
 from simulation.api import Target, parse, refusal
 from simulation.feeds import Content, Feed, Response
 
-from rfuav_operator.shell import clock
-from rfuav_operator.shell.connection import Answer, NotSent, Unknown
-from rfuav_operator.shell.outage import Outage
+from rfuav_kube import clock
+from rfuav_kube.connection import Answer, NotSent, Unknown
+from rfuav_kube.outage import Outage
 
 if TYPE_CHECKING:
     from simulation.world import World

@@ -11,8 +11,8 @@ from typing import Any
 from simulation.connection import SimConnection
 from simulation.feeds import ERROR, Feed
 
+from rfuav_kube.connection import ConnectionProblem
 from rfuav_operator.shell import kopf_app
-from rfuav_operator.shell.connection import ConnectionProblem
 from rfuav_operator.shell.state import ClusterState
 
 RECONNECT = 0.1  # seconds, kopf's watching.reconnect_backoff

@@ -14,6 +14,8 @@ from unittest.mock import patch
 import msgspec
 from msgspec.structs import replace
 
+from rfuav_kube.cache import Cache
+from rfuav_kube.connection import Answer
 from rfuav_operator.core.capacity.placement import PoolRooms
 from rfuav_operator.core.capacity.room import Held
 from rfuav_operator.core.capacity.usage import Share, Usage
@@ -23,8 +25,6 @@ from rfuav_operator.core.queue import ready
 from rfuav_operator.core.queue.quotas import Quotas
 from rfuav_operator.core.scheduler import Scheduler
 from rfuav_operator.shell import decode, ingest, intake, resync, writer
-from rfuav_operator.shell.cache import Cache
-from rfuav_operator.shell.connection import Answer
 from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.lane import Lane
 from rfuav_operator.shell.leader import Leader

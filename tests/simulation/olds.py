@@ -11,6 +11,8 @@ from unittest.mock import patch
 import msgspec
 from simulation.connection import SimConnection
 
+from rfuav_kube import clock
+from rfuav_kube.connection import Answer
 from rfuav_operator import app
 from rfuav_operator.core import pool_status as limits
 from rfuav_operator.core.admission import reservations
@@ -20,8 +22,7 @@ from rfuav_operator.core.capacity.usage import Usage
 from rfuav_operator.core.job import lifecycle
 from rfuav_operator.core.model import DeletePod, NodeName, Pod, Pool
 from rfuav_operator.core.scheduler import _Steps
-from rfuav_operator.shell import clock, decode, kopf_app, resync
-from rfuav_operator.shell.connection import Answer
+from rfuav_operator.shell import decode, kopf_app, resync
 from rfuav_operator.shell.health import Pulse
 from rfuav_operator.shell.lane import Lane
 from rfuav_operator.shell.leader import Leader, LeaseLost, _Lease

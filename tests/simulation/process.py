@@ -17,10 +17,11 @@ from simulation import kopf_model
 from simulation.connection import SimConnection
 from simulation.server import Object
 
+from rfuav_kube import clock
 from rfuav_operator import app
 from rfuav_operator.core.model import Action, PatchStatus
 from rfuav_operator.settings import Settings
-from rfuav_operator.shell import clock, door, kinds, kopf_app, metrics, reflector, resync, writer
+from rfuav_operator.shell import door, kinds, kopf_app, metrics, reflector, resync, writer
 from rfuav_operator.shell.tokens import Sender
 
 if TYPE_CHECKING:

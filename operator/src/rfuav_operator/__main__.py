@@ -9,10 +9,10 @@ from pathlib import Path
 
 import structlog
 
+from rfuav_kube.connection import ConnectionProblem
 from rfuav_operator import settings as settings_module
 from rfuav_operator.app import run
 from rfuav_operator.settings import Settings, SettingsError
-from rfuav_operator.shell.connection import ConnectionProblem
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -33,11 +33,12 @@ from typing import Any, NoReturn
 import msgspec
 import structlog
 
+from rfuav_kube import paths
+from rfuav_kube.connection import Connection
 from rfuav_operator.core import names
 from rfuav_operator.core.model import Pod
 from rfuav_operator.settings import Settings
-from rfuav_operator.shell import decode, default_pool, door, health, kopf_app, metrics, paths, resync, tls
-from rfuav_operator.shell.connection import Connection
+from rfuav_operator.shell import decode, default_pool, door, health, kopf_app, metrics, resync, tls
 from rfuav_operator.shell.events import Events
 from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.leader import Leader, LeaseLost

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from rfuav_operator.shell.connection import Connection
+from rfuav_kube.connection import Connection
 
 Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 

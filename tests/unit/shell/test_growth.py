@@ -7,6 +7,8 @@ from msgspec.structs import replace
 from unit.core.builders import DEFAULTS, T0, after, foreign_pod, job, node, pool, quota, resource_quota
 from unit.sizes import grown, sizes
 
+from rfuav_kube import clock
+from rfuav_kube.cache import REMEMBERED
 from rfuav_operator.core.model import (
     Action,
     CreatePod,
@@ -21,8 +23,6 @@ from rfuav_operator.core.model import (
     Pool,
     Uid,
 )
-from rfuav_operator.shell import clock
-from rfuav_operator.shell.cache import REMEMBERED
 from rfuav_operator.shell.loop import HANDOFF_LIMIT, Loop
 from rfuav_operator.shell.state import ClusterState
 

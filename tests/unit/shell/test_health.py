@@ -6,7 +6,8 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from unit.core.builders import DEFAULTS
 
-from rfuav_operator.shell import clock, health
+from rfuav_kube import clock
+from rfuav_operator.shell import health
 from rfuav_operator.shell.health import STUCK_AFTER, Pulse
 from rfuav_operator.shell.loop import Loop
 from rfuav_operator.shell.state import ClusterState

@@ -6,10 +6,11 @@ from msgspec.structs import replace
 from unit.core.builders import T0, admitted, after, job, node, pod_of
 from unit.shell.bodies import job_body
 
+from rfuav_kube import clock
 from rfuav_operator.core.job import lifecycle
 from rfuav_operator.core.model import Action, Defaults, Kind, NodeName, PatchStatus, PodPhase
 from rfuav_operator.core.scheduler import Scheduler
-from rfuav_operator.shell import clock, ingest, loop
+from rfuav_operator.shell import ingest, loop
 from rfuav_operator.shell.loop import Loop
 from rfuav_operator.shell.state import ClusterState
 

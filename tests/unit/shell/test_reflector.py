@@ -11,9 +11,10 @@ from aiohttp import web
 from unit.kube.fake_api import FakeApi, answer, serving, until
 from unit.shell.bodies import pod_body
 
+from rfuav_kube import paths
+from rfuav_kube.cache import Cache
 from rfuav_operator.core.model import Pod
-from rfuav_operator.shell import decode, paths
-from rfuav_operator.shell.cache import Cache
+from rfuav_operator.shell import decode
 from rfuav_operator.shell.reflector import Reflector
 
 Watch = Callable[[web.StreamResponse, str], Any]

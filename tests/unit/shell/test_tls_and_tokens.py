@@ -15,8 +15,9 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from unit.kube.fake_api import FakeApi, answer, serving
 
-from rfuav_operator.shell import clock, tls
-from rfuav_operator.shell.connection import ConnectionProblem
+from rfuav_kube import clock
+from rfuav_kube.connection import ConnectionProblem
+from rfuav_operator.shell import tls
 from rfuav_operator.shell.tokens import Sender, Tokens, Unauthorized
 
 ISSUER, AUDIENCE = "https://cluster", "rfuav.io/progress"

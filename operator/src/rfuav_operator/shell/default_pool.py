@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 import structlog
 
+from rfuav_kube.connection import Answer, Connection, ConnectionProblem
 from rfuav_operator.core.names import API_VERSION
 from rfuav_operator.shell import kinds
-from rfuav_operator.shell.connection import Answer, Connection, ConnectionProblem
 
 log = structlog.get_logger()
 

@@ -15,8 +15,9 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from rfuav_kube import clock
 from rfuav_operator.settings import Connections
-from rfuav_operator.shell import clock, metrics
+from rfuav_operator.shell import metrics
 
 log = structlog.get_logger()
 

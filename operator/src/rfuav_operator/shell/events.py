@@ -11,9 +11,10 @@ from typing import Any
 
 import structlog
 
+from rfuav_kube import clock, paths
+from rfuav_kube.connection import MERGE_PATCH, Connection, ConnectionProblem, NotSent
 from rfuav_operator.core.model import RecordEvent
-from rfuav_operator.shell import clock, kinds, metrics, paths
-from rfuav_operator.shell.connection import MERGE_PATCH, Connection, ConnectionProblem, NotSent
+from rfuav_operator.shell import kinds, metrics
 
 log = structlog.get_logger()
 

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from rfuav_operator.shell import clock, metrics
+from rfuav_kube import clock
+from rfuav_operator.shell import metrics
 
 BEAT = 5.0  # seconds between two beats of a wait
 STUCK_AFTER = 60.0  # seconds without a beat after which the process should be started again

@@ -12,10 +12,11 @@ import orjson
 import structlog
 from aiohttp import web
 
+from rfuav_kube import clock
+from rfuav_kube.connection import ConnectionProblem
 from rfuav_operator.core.job.progress import parse_trainer_status
 from rfuav_operator.core.model import Job, Pod, Report, Uid
-from rfuav_operator.shell import clock, kinds, metrics
-from rfuav_operator.shell.connection import ConnectionProblem
+from rfuav_operator.shell import kinds, metrics
 from rfuav_operator.shell.state import ClusterState
 from rfuav_operator.shell.tokens import Tokens, Unauthorized
 

@@ -14,9 +14,10 @@ from typing import Any
 import kopf
 import structlog
 
+from rfuav_kube import clock
+from rfuav_kube.connection import Connection
 from rfuav_operator.core.model import Kind
-from rfuav_operator.shell import clock, ingest, kinds, resync
-from rfuav_operator.shell.connection import Connection
+from rfuav_operator.shell import ingest, kinds, resync
 from rfuav_operator.shell.state import ClusterState
 
 log = structlog.get_logger()

@@ -8,8 +8,8 @@ from collections import deque
 
 import msgspec
 
+from rfuav_kube import clock
 from rfuav_operator.core.model import Action, CreatePod, DeleteJob, DeletePod, PatchLimitsStatus, PatchStatus
-from rfuav_operator.shell import clock
 
 Status = PatchStatus | PatchLimitsStatus
 Effect = tuple[str, str]

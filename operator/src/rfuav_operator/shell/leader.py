@@ -17,10 +17,10 @@ from typing import Annotated, Any
 import msgspec
 import structlog
 
+from rfuav_kube import clock, paths
+from rfuav_kube.connection import MERGE_PATCH, Answer, Connection, ConnectionProblem
 from rfuav_operator.settings import CLUSTER_LEASE
 from rfuav_operator.settings import Leader as Limits
-from rfuav_operator.shell import clock, paths
-from rfuav_operator.shell.connection import MERGE_PATCH, Answer, Connection, ConnectionProblem
 
 log = structlog.get_logger()
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from rfuav_kube import clock
 from rfuav_operator.core.model import (
     Action,
     CreatePod,
@@ -21,7 +22,7 @@ from rfuav_operator.core.model import (
     Uid,
 )
 from rfuav_operator.core.scheduler import Fault, Scheduler
-from rfuav_operator.shell import clock, metrics
+from rfuav_operator.shell import metrics
 from rfuav_operator.shell.state import ClusterState
 from rfuav_operator.shell.writer import Writer
 

@@ -14,8 +14,8 @@ import aiohttp
 import msgspec
 import structlog
 
-from rfuav_operator.shell.cache import Cache
-from rfuav_operator.shell.connection import Connection, NotSent
+from rfuav_kube.cache import Cache
+from rfuav_kube.connection import Connection, NotSent
 from rfuav_operator.shell.decode import Meta, leniently, version, words
 
 log = structlog.get_logger()

@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 import structlog
 
+from rfuav_kube.connection import Connection, ConnectionProblem
 from rfuav_operator.core.model import Kind
 from rfuav_operator.shell import ingest, kinds
-from rfuav_operator.shell.connection import Connection, ConnectionProblem
 from rfuav_operator.shell.state import ClusterState
 
 log = structlog.get_logger()

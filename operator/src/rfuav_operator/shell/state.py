@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from rfuav_kube.cache import Cache
 from rfuav_operator.core.capacity import volumes
 from rfuav_operator.core.model import (
     Claim,
@@ -33,7 +34,6 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.core.names import stem
 from rfuav_operator.core.scheduler import Dirt
-from rfuav_operator.shell.cache import Cache
 from rfuav_operator.shell.kinds import POOL, QUOTA
 
 WORDS = 800  # characters kept of what the API server, or a webhook behind it, says about a refused pod

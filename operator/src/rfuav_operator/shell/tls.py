@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from rfuav_operator.shell import clock, paths
-from rfuav_operator.shell.connection import Connection, ConnectionProblem, NotSent, Unknown
+from rfuav_kube import clock, paths
+from rfuav_kube.connection import Connection, ConnectionProblem, NotSent, Unknown
 
 log = structlog.get_logger()
 

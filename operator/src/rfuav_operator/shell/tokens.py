@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jwt
 import structlog
 
-from rfuav_operator.shell import clock
-from rfuav_operator.shell.connection import Connection, ConnectionProblem
+from rfuav_kube import clock
+from rfuav_kube.connection import Connection, ConnectionProblem
 
 log = structlog.get_logger()
 

@@ -17,6 +17,9 @@ from weakref import WeakValueDictionary
 import msgspec
 import structlog
 
+from rfuav_kube import clock, paths
+from rfuav_kube.connection import MERGE_PATCH, Answer, Connection, NotSent, Unknown, Unsendable
+from rfuav_kube.patch import merge_patch
 from rfuav_operator.core.model import (
     Action,
     CreatePod,
@@ -31,11 +34,9 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.core.stored import packing
 from rfuav_operator.settings import Writes
-from rfuav_operator.shell import clock, decode, ingest, kinds, metrics, paths
-from rfuav_operator.shell.connection import MERGE_PATCH, Answer, Connection, NotSent, Unknown, Unsendable
+from rfuav_operator.shell import decode, ingest, kinds, metrics
 from rfuav_operator.shell.events import Events
 from rfuav_operator.shell.lane import Lane, Status, Trouble
-from rfuav_operator.shell.patch import merge_patch
 from rfuav_operator.shell.state import ClusterState
 
 log = structlog.get_logger()

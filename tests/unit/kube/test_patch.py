@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfuav_operator.shell.patch import merge_patch
+from rfuav_kube.patch import merge_patch
 
 leaf = st.one_of(st.integers(0, 2), st.sampled_from(["", "x"]), st.booleans(), st.just([1]), st.just([]))
 keys = st.sampled_from("abc")

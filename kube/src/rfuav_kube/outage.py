@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from rfuav_operator.shell import clock
+from rfuav_kube import clock
 
 log = structlog.get_logger()
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfuav_operator.shell.cache import Cache
+from rfuav_kube.cache import Cache
 
 
 def cache() -> tuple[Cache[str, int], list[tuple[int | None, int | None]]]:

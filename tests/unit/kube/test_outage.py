@@ -7,8 +7,8 @@ import pytest
 import structlog
 from unit.kube.fake_api import FakeApi, serving
 
-from rfuav_operator.shell import outage
-from rfuav_operator.shell.outage import Outage
+from rfuav_kube import outage
+from rfuav_kube.outage import Outage
 
 
 class Server:

@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 from unit.kube.fake_api import answer, serving
 
-from rfuav_operator.shell import clock
+from rfuav_kube import clock
 
 T0 = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
 

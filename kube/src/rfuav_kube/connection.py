@@ -16,8 +16,8 @@ import aiohttp
 import orjson
 from kubernetes import client, config
 
-from rfuav_operator.shell import clock
-from rfuav_operator.shell.outage import Outage
+from rfuav_kube import clock
+from rfuav_kube.outage import Outage
 
 MERGE_PATCH = "application/merge-patch+json"
 READYZ, READYZ_TIMEOUT = "/readyz", 2.0
