@@ -17,7 +17,7 @@ from rfuav_kube.connection import MERGE_PATCH
 from rfuav_operator.core.job.podspec import manifest
 from rfuav_operator.core.model import Assignment, Defaults, Kind
 from rfuav_operator.settings import Writes
-from rfuav_operator.shell import decode
+from rfuav_operator.shell.reading import decode
 
 COUNT = 500
 NAMES = [f"held-{index:03}" for index in range(COUNT)]

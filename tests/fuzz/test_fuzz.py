@@ -12,7 +12,7 @@ from fuzz.play import Player, play_many
 
 from rfuav_operator.core import scheduler as deciding
 from rfuav_operator.core.job import progress
-from rfuav_operator.shell import decode
+from rfuav_operator.shell.reading import decode
 
 CASES: dict[str, list[Any]] = json.loads((Path(__file__).parent / "cases.json").read_text())
 INPUTS = 2000

@@ -29,12 +29,13 @@ from rfuav_operator.core.model import (
     Quota,
     RecordEvent,
 )
-from rfuav_operator.shell import decode, ingest, kinds
+from rfuav_operator.shell import kinds
 from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.loop import Loop
+from rfuav_operator.shell.reading import decode, ingest
+from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.reflector import Reflector
-from rfuav_operator.shell.state import ClusterState
-from rfuav_operator.shell.tokens import Sender
+from rfuav_operator.shell.serving.tokens import Sender
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TURNS = (10, 400, 3_500_000)  # seconds after the start: at once, past the time-outs, forty days later

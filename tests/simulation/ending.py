@@ -27,9 +27,10 @@ from rfuav_operator.core.model import (
     PatchLimitsStatus,
     PatchStatus,
 )
-from rfuav_operator.shell import decode, ingest, kinds
+from rfuav_operator.shell import kinds
 from rfuav_operator.shell.loop import Loop
-from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.reading import decode, ingest
+from rfuav_operator.shell.reading.state import ClusterState
 
 if TYPE_CHECKING:
     from simulation.world import World

@@ -12,8 +12,8 @@ from simulation.connection import SimConnection
 from simulation.feeds import ERROR, Feed
 
 from rfuav_kube.connection import ConnectionProblem
-from rfuav_operator.shell import kopf_app
-from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.reading import kopf_app
+from rfuav_operator.shell.reading.state import ClusterState
 
 RECONNECT = 0.1  # seconds, kopf's watching.reconnect_backoff
 RETRY = 1.0

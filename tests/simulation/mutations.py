@@ -24,11 +24,12 @@ from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Phase, Pod
 from rfuav_operator.core.queue import ready
 from rfuav_operator.core.queue.quotas import Quotas
 from rfuav_operator.core.scheduler import Scheduler
-from rfuav_operator.shell import decode, ingest, intake, resync, writer
+from rfuav_operator.shell import intake, writer
 from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.lane import Lane
 from rfuav_operator.shell.leader import Leader
-from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.reading import decode, ingest, resync
+from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.writer import Writer
 
 ALL: dict[str, Callable[[], AbstractContextManager[None]]] = {}

@@ -22,12 +22,12 @@ from rfuav_operator.core.capacity.usage import Usage
 from rfuav_operator.core.job import lifecycle
 from rfuav_operator.core.model import DeletePod, NodeName, Pod, Pool
 from rfuav_operator.core.scheduler import _Steps
-from rfuav_operator.shell import decode, kopf_app, resync
-from rfuav_operator.shell.health import Pulse
 from rfuav_operator.shell.lane import Lane
 from rfuav_operator.shell.leader import Leader, LeaseLost, _Lease
+from rfuav_operator.shell.reading import decode, kopf_app, resync
+from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.reflector import Reflector
-from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.serving.health import Pulse
 from rfuav_operator.shell.writer import DONE, LeaseOver, Outcome, Writer
 
 ALL: dict[str, Callable[[], AbstractContextManager[None]]] = {}

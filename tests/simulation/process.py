@@ -21,8 +21,10 @@ from rfuav_kube import clock
 from rfuav_operator import app
 from rfuav_operator.core.model import Action, PatchStatus
 from rfuav_operator.settings import Settings
-from rfuav_operator.shell import door, kinds, kopf_app, metrics, reflector, resync, writer
-from rfuav_operator.shell.tokens import Sender
+from rfuav_operator.shell import kinds, metrics, reflector, writer
+from rfuav_operator.shell.reading import kopf_app, resync
+from rfuav_operator.shell.serving import door
+from rfuav_operator.shell.serving.tokens import Sender
 
 if TYPE_CHECKING:
     from simulation.world import World

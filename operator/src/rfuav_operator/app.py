@@ -38,15 +38,18 @@ from rfuav_kube.connection import Connection
 from rfuav_operator.core import names
 from rfuav_operator.core.model import Pod
 from rfuav_operator.settings import Settings
-from rfuav_operator.shell import decode, default_pool, door, health, kopf_app, metrics, resync, tls
-from rfuav_operator.shell.events import Events
+from rfuav_operator.shell import metrics
 from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.leader import Leader, LeaseLost
 from rfuav_operator.shell.loop import Loop
+from rfuav_operator.shell.reading import decode, kopf_app, resync
+from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.reflector import Reflector
-from rfuav_operator.shell.state import ClusterState
-from rfuav_operator.shell.tokens import Tokens
+from rfuav_operator.shell.serving import door, health, tls
+from rfuav_operator.shell.serving.tokens import Tokens
 from rfuav_operator.shell.writer import LeaseOver, Writer
+from rfuav_operator.shell.writing import default_pool
+from rfuav_operator.shell.writing.events import Events
 
 log = structlog.get_logger()
 

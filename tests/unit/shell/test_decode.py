@@ -11,7 +11,7 @@ from unit.shell.bodies import A1, job_body, pod_body
 
 from rfuav_operator.core.job import podspec
 from rfuav_operator.core.model import Assignment, Kind, Landing, Namespace, Phase, PodPhase
-from rfuav_operator.shell import decode
+from rfuav_operator.shell.reading import decode
 
 
 def read_pod(**more: Any) -> Any:

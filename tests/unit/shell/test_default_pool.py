@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from unit.kube.fake_api import answer, serving
 
 from rfuav_operator.settings import Settings
-from rfuav_operator.shell import default_pool
+from rfuav_operator.shell.writing import default_pool
 
 SPEC = {"perGPU": [{"minMemory": 0, "training": 1, "inference": 2}]}
 

@@ -14,8 +14,9 @@ from aiohttp import web
 from unit.kube.fake_api import until
 
 from rfuav_operator.settings import Connections
-from rfuav_operator.shell import metrics, tls
-from rfuav_operator.shell.door import Door, serving
+from rfuav_operator.shell import metrics
+from rfuav_operator.shell.serving import tls
+from rfuav_operator.shell.serving.door import Door, serving
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 SLOW = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -24,7 +24,7 @@ from rfuav_operator.core.model import (
     Uid,
 )
 from rfuav_operator.shell.loop import HANDOFF_LIMIT, Loop
-from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.reading.state import ClusterState
 
 ROUNDS = 40
 

@@ -7,10 +7,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from unit.core.builders import DEFAULTS
 
 from rfuav_kube import clock
-from rfuav_operator.shell import health
-from rfuav_operator.shell.health import STUCK_AFTER, Pulse
 from rfuav_operator.shell.loop import Loop
-from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.reading.state import ClusterState
+from rfuav_operator.shell.serving import health
+from rfuav_operator.shell.serving.health import STUCK_AFTER, Pulse
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from unit.shell.bodies import A1, A2, job_body, pod_body
 
 from rfuav_operator.core.model import Defaults, Kind, Progress, Uid
-from rfuav_operator.shell import ingest
 from rfuav_operator.shell.intake import Intake
-from rfuav_operator.shell.state import ClusterState
-from rfuav_operator.shell.tokens import Sender
+from rfuav_operator.shell.reading import ingest
+from rfuav_operator.shell.reading.state import ClusterState
+from rfuav_operator.shell.serving.tokens import Sender
 
 U1 = Uid("u1")
 PATH = "/apis/rfuav.io/v1alpha1/namespaces/ns/trainingjobs/a/status"

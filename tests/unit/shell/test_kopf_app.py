@@ -2,8 +2,8 @@
 
 from unit.kube.fake_api import serving
 
-from rfuav_operator.shell import kopf_app
-from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.reading import kopf_app
+from rfuav_operator.shell.reading.state import ClusterState
 
 
 async def test_kopf_goes_the_same_way(tmp_path):

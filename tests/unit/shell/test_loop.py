@@ -10,9 +10,10 @@ from rfuav_kube import clock
 from rfuav_operator.core.job import lifecycle
 from rfuav_operator.core.model import Action, Defaults, Kind, NodeName, PatchStatus, PodPhase
 from rfuav_operator.core.scheduler import Scheduler
-from rfuav_operator.shell import ingest, loop
+from rfuav_operator.shell import loop
 from rfuav_operator.shell.loop import Loop
-from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.reading import ingest
+from rfuav_operator.shell.reading.state import ClusterState
 
 
 def test_ends_on_nodes_that_are_gone_are_forgotten(monkeypatch):

@@ -14,7 +14,7 @@ from unit.shell.bodies import pod_body
 from rfuav_kube import paths
 from rfuav_kube.cache import Cache
 from rfuav_operator.core.model import Pod
-from rfuav_operator.shell import decode
+from rfuav_operator.shell.reading import decode
 from rfuav_operator.shell.reflector import Reflector
 
 Watch = Callable[[web.StreamResponse, str], Any]

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from unit.shell.bodies import A1, A2, job_body, pod_body
 
 from rfuav_operator.core.model import Claim, Defaults, Kind, Namespace, Node, NodeName, Phase, Uid, Volume
-from rfuav_operator.shell import ingest
-from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.reading import ingest
+from rfuav_operator.shell.reading.state import ClusterState
 
 U1, U2 = Uid("u1"), Uid("u2")
 

@@ -17,8 +17,8 @@ from unit.kube.fake_api import FakeApi, answer, serving
 
 from rfuav_kube import clock
 from rfuav_kube.connection import ConnectionProblem
-from rfuav_operator.shell import tls
-from rfuav_operator.shell.tokens import Sender, Tokens, Unauthorized
+from rfuav_operator.shell.serving import tls
+from rfuav_operator.shell.serving.tokens import Sender, Tokens, Unauthorized
 
 ISSUER, AUDIENCE = "https://cluster", "rfuav.io/progress"
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -174,8 +174,8 @@ async def test_an_expired_token_is_not_believed_from_the_cache(tmp_path: Path, m
         good = token(exp=time.time() + 1)
         await tokens.sender(good)
         now = time.time()
-        monkeypatch.setattr("rfuav_operator.shell.tokens.LEEWAY", 0)
-        monkeypatch.setattr("rfuav_operator.shell.tokens.time.time", lambda: now + 2)
+        monkeypatch.setattr("rfuav_operator.shell.serving.tokens.LEEWAY", 0)
+        monkeypatch.setattr("rfuav_operator.shell.serving.tokens.time.time", lambda: now + 2)
         await asyncio.sleep(1.1)
         with pytest.raises(Unauthorized):
             await tokens.sender(good)
@@ -191,7 +191,7 @@ async def test_rotated_keys_are_read_again_but_not_at_every_forged_one(tmp_path:
             with pytest.raises(Unauthorized):
                 await tokens.sender(token(kid=kid))
         assert keys.reads == 1
-        monkeypatch.setattr("rfuav_operator.shell.tokens.REFRESH_AT_MOST_EVERY", 0)
+        monkeypatch.setattr("rfuav_operator.shell.serving.tokens.REFRESH_AT_MOST_EVERY", 0)
         assert await tokens.sender(token(key=OTHER, kid="k2")) == Sender("ns", "p", "u")
         assert keys.reads == 2
 
@@ -207,7 +207,7 @@ async def test_a_changed_issuer_is_read_again_but_not_at_every_forged_one(
             with pytest.raises(Unauthorized):
                 await tokens.sender(token(iss="https://elsewhere"))
         assert keys.reads == 1
-        monkeypatch.setattr("rfuav_operator.shell.tokens.REFRESH_AT_MOST_EVERY", 0)
+        monkeypatch.setattr("rfuav_operator.shell.serving.tokens.REFRESH_AT_MOST_EVERY", 0)
         keys.issuer = "https://new"
         assert await tokens.sender(token(iss="https://new")) == Sender("ns", "p", "u")
         assert await tokens.sender(token(exp=time.time() + 61)) == Sender("ns", "p", "u")  # of before: until it expires
@@ -221,7 +221,7 @@ async def test_a_key_that_was_replaced_under_its_name_is_read_again(tmp_path: Pa
         tokens = Tokens(connection, AUDIENCE)
         await tokens.sender(token())
         keys.keys = {"k1": OTHER}
-        monkeypatch.setattr("rfuav_operator.shell.tokens.REFRESH_AT_MOST_EVERY", 0)
+        monkeypatch.setattr("rfuav_operator.shell.serving.tokens.REFRESH_AT_MOST_EVERY", 0)
         assert await tokens.sender(token(key=OTHER)) == Sender("ns", "p", "u")
 
 

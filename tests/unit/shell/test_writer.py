@@ -34,11 +34,12 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.core.stored import packing
 from rfuav_operator.settings import Writes
-from rfuav_operator.shell import ingest, lane, metrics
+from rfuav_operator.shell import lane, metrics
 from rfuav_operator.shell import writer as writer_module
-from rfuav_operator.shell.events import Events
-from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.reading import ingest
+from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.writer import LeaseOver, Writer
+from rfuav_operator.shell.writing.events import Events
 
 U1 = Uid("u1")
 

@@ -17,8 +17,8 @@ from rfuav_kube.connection import ConnectionProblem
 from rfuav_operator.core.job.progress import parse_trainer_status
 from rfuav_operator.core.model import Job, Pod, Report, Uid
 from rfuav_operator.shell import kinds, metrics
-from rfuav_operator.shell.state import ClusterState
-from rfuav_operator.shell.tokens import Tokens, Unauthorized
+from rfuav_operator.shell.reading.state import ClusterState
+from rfuav_operator.shell.serving.tokens import Tokens, Unauthorized
 
 log = structlog.get_logger()
 

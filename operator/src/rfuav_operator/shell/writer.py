@@ -34,10 +34,11 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.core.stored import packing
 from rfuav_operator.settings import Writes
-from rfuav_operator.shell import decode, ingest, kinds, metrics
-from rfuav_operator.shell.events import Events
+from rfuav_operator.shell import kinds, metrics
 from rfuav_operator.shell.lane import Lane, Status, Trouble
-from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.reading import decode, ingest
+from rfuav_operator.shell.reading.state import ClusterState
+from rfuav_operator.shell.writing.events import Events
 
 log = structlog.get_logger()
 

@@ -17,8 +17,9 @@ import structlog
 from rfuav_kube import clock
 from rfuav_kube.connection import Connection
 from rfuav_operator.core.model import Kind
-from rfuav_operator.shell import ingest, kinds, resync
-from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell import kinds
+from rfuav_operator.shell.reading import ingest, resync
+from rfuav_operator.shell.reading.state import ClusterState
 
 log = structlog.get_logger()
 

@@ -9,9 +9,9 @@ import structlog
 from msgspec.structs import replace
 
 from rfuav_operator.core.model import Job, JobStatus, Kind
-from rfuav_operator.shell import decode
 from rfuav_operator.shell.kinds import POOL, QUOTA
-from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell.reading import decode
+from rfuav_operator.shell.reading.state import ClusterState
 
 log = structlog.get_logger()
 

@@ -12,8 +12,9 @@ import structlog
 
 from rfuav_kube.connection import Connection, ConnectionProblem
 from rfuav_operator.core.model import Kind
-from rfuav_operator.shell import ingest, kinds
-from rfuav_operator.shell.state import ClusterState
+from rfuav_operator.shell import kinds
+from rfuav_operator.shell.reading import ingest
+from rfuav_operator.shell.reading.state import ClusterState
 
 log = structlog.get_logger()
 
