@@ -39,12 +39,18 @@ def pool_scale_up(world: "World", *, most: int, timeout: int) -> None:
     edit_pool(world, scaleUp={"maxJobs": most, "timeoutSeconds": timeout})
 
 
-@deed(1)
-def pool_recreated(world: "World") -> None:
-    """Deleted, and there again a moment later."""
+@deed(3, seconds=one_of(3, 3, 20, 45, 90))
+def pool_recreated(world: "World", *, seconds: float = 3) -> None:
+    """Deleted, and there again a moment or a while later."""
     if world.server.get("gpupools", ("", "default")) is not None:
         world.server.remove("gpupools", ("", "default"), USER)
-        world.after(3, lambda: world.server.create("gpupools", pool(world.script.setup), USER))
+        world.after(seconds, make_pool, world)
+
+
+def make_pool(world: "World") -> None:
+    """The pool `default`, if it is not there."""
+    if world.server.get("gpupools", ("", "default")) is None:
+        world.server.create("gpupools", pool(world.script.setup), USER)
 
 
 @deed(1, there=one_of(True, True, False))

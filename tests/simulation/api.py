@@ -15,6 +15,7 @@ _PATH = re.compile(
 )
 _TERMINAL = ("Succeeded", "Failed")
 SIDECAR: Object = {"name": "istio-proxy", "resources": {}}
+INIT: Object = {"name": "fetch-ca", "resources": {}}  # a container that must end before the trainer starts
 
 
 class Target(NamedTuple):
@@ -50,7 +51,7 @@ class Api:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.pod_quota: int | None = None  # a ResourceQuota: pods that have not ended
-        self.injects: Callable[[Object], bool] = lambda _pod: False  # whether a mesh puts a sidecar into a new pod
+        self.injects: Callable[[Object], Object] = lambda _pod: {}  # what webhooks put first: containers, by field
         self.terminating: set[str] = set()  # namespaces in deletion
         self._pages: dict[str, list[Object]] = {}
 
@@ -81,8 +82,9 @@ class Api:
         if self.server.get(target.resource, (target.namespace, name)) is not None:
             return refusal(409, "AlreadyExists", f'{target.resource} "{name}" already exists')
         if target.resource == "pods":
-            containers = [SIDECAR] * self.injects(body) + body["spec"]["containers"]
-            body = {**body, "spec": {**body["spec"], "containers": containers}, "status": {"phase": "Pending"}}
+            spec = body["spec"]
+            added = {part: [*first, *(spec.get(part) or ())] for part, first in self.injects(body).items()}
+            body = {**body, "spec": {**spec, **added}, "status": {"phase": "Pending"}}
         return Answer(201, self.server.create(target.resource, body, author))
 
     def _quota_is_full(self) -> bool:

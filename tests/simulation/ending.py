@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 from simulation import volumes
-from simulation.admins import edit_pool, quota_removed
+from simulation.admins import edit_pool, make_pool, quota_removed
 from simulation.invariants import still_misplaced
 from simulation.people import edit, end_others
-from simulation.script import pool
 from simulation.server import JOBS, Object
 from simulation.truth import TERMINAL, owner_of, phase_of, wanted_node
 
@@ -52,6 +51,7 @@ async def come_to_rest(world: "World") -> None:
     world.frozen = True
     await _settle(world, "at rest")
     _nobody_waits_for_ever(world)
+    _nobody_begins_for_ever(world)
     for wrong in still_misplaced(world.truth):
         world.fail(f"nobody_stays_where_there_is_no_room: {wrong}")
     world.frozen = False
@@ -65,8 +65,7 @@ async def heal(world: "World") -> None:
         world.machines.back(name)
     end_others(world)
     volumes.register(world)
-    if world.server.get("gpupools", ("", "default")) is None:
-        world.server.create("gpupools", pool(world.script.setup), "user")
+    make_pool(world)
     edit_pool(world, **{**world.script.setup["pool"], "stopPolicy": "None"})
     for namespace in ("team", "lab"):
         quota_removed(world, namespace=namespace)
@@ -102,6 +101,20 @@ def _nobody_waits_for_ever(world: "World") -> None:
         if said and waited > said[0]["timeoutSeconds"] + LATE:
             name, most = pod["metadata"]["name"], said[0]["timeoutSeconds"]
             world.fail(f"nobody_waits_for_ever: {name} has waited {waited:.0f} s for a node, of {most}")
+
+
+def _nobody_begins_for_ever(world: "World") -> None:
+    """A pod whose containers did not start in time has been told to stop."""
+    limit = world.script.setup["pool"]["startTimeoutSeconds"]
+    for pod in world.server.all("pods"):
+        job = world.truth.job(owner_of(pod))
+        if job is None or not world.server.get("gpupools", ("", job["spec"]["pool"])):
+            continue
+        since = world.kubelet.begins_since(pod["metadata"]["uid"])
+        if since is None or pod["metadata"].get("deletionTimestamp") or job["metadata"].get("deletionTimestamp"):
+            continue
+        if (waited := world.loop.time() - since) > limit + LATE:
+            world.fail(f"nobody_begins_for_ever: {pod['metadata']['name']} has begun for {waited:.0f} s, of {limit}")
 
 
 def _is_over(world: "World", job: Object) -> bool:

@@ -4,11 +4,12 @@ A function looks at one change (or one request as it arrives) and returns what i
 comes with a new feature is one more function in the list.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from simulation import volumes
-from simulation.api import Target
+from simulation.api import INIT, Target
 from simulation.autoscaler import kept_off
 from simulation.server import JOBS, Change, Object
 from simulation.truth import (
@@ -27,6 +28,10 @@ from simulation.truth import (
 )
 
 Verdict = str | None
+
+_PREEMPTED = re.compile(r"preempted by .* of priority -?\d+ over (-?\d+)")
+_BY_THE_POOL = ("ScheduleTimeout", "StartTimeout", "ScaleUpTimeout", "NodeUnsuited", "PoolDrained", "Preempted")
+_BEGINNING = ("InitContainerFailed", "ImagePullFailed", "StartTimeout", "ContainerFailed", "OutOfMemory")
 
 
 def _is_new_pod_of_ours(truth: Truth, change: Change) -> bool:
@@ -216,6 +221,31 @@ def nothing_is_admitted_on_hold(truth: Truth, change: Change) -> Verdict:
     return None
 
 
+def nothing_is_admitted_without_a_pool(truth: Truth, change: Change) -> Verdict:
+    """A pool that was absent for as long as the operator could know takes nothing new."""
+    found = _decided(truth, change)
+    if found is None:
+        return None
+    added, pool = [a["pod"] for a in _added(*found)], change.new["spec"]["pool"]
+    if added and truth.absent(pool, truth.decided[added[0]]):
+        return f"{', '.join(added)} got room in pool {pool}, which does not exist"
+    return None
+
+
+def absence_stops_nobody(truth: Truth, change: Change) -> Verdict:
+    """While a pool is absent none of its terms stops what was admitted to it: nothing runs out, nothing is drained."""
+    found = _decided(truth, change)
+    if found is None:
+        return None
+    before, pool = {a["pod"]: a for a in found[0].get("assignments") or ()}, change.new["spec"]["pool"]
+    for a in found[1].get("assignments") or ():
+        if a.get("stopping") not in _BY_THE_POOL or before.get(a["pod"], {}).get("stopping"):
+            continue
+        if truth.absent(pool, truth.stopped[a["pod"]]):
+            return f"{a['pod']} was stopped ({a['stopping']}) by pool {pool}, which does not exist"
+    return None
+
+
 def gangs_are_whole(truth: Truth, change: Change) -> Verdict:
     """The pods of a job of several nodes are admitted together, each on a node of its own, or not at all.
 
@@ -399,6 +429,25 @@ def terminal_stays(truth: Truth, change: Change) -> Verdict:
     return f"{change.key[1]} has ended, yet its status changed: {', '.join(changed)}" if changed else None
 
 
+def priorities_stay(truth: Truth, change: Change) -> Verdict:
+    """The value of a job stays as it was admitted while a pod of it has room, whatever becomes of its PriorityClass.
+
+    It stands in its status, and in the words with which it is preempted.
+    """
+    found = _status_of_job(change)
+    if found is None or phase_of(change.new) not in ("Admitted", "Running"):
+        return None
+    old, new = found
+    if len(_added(old, new)) == len(new["assignments"]):  # all are new: it has been in the queue
+        return None
+    if old.get("priority") != new.get("priority"):
+        return f"{change.key[1]}: priority {new.get('priority')} after {old.get('priority')} while it is admitted"
+    preempted = _PREEMPTED.search(new.get("message") or "")
+    if preempted and new.get("message") != old.get("message") and int(preempted[1]) != old["priority"]:
+        return f"{change.key[1]} of priority {old['priority']} was {preempted[0]}"
+    return None
+
+
 def attempts_only_grow(truth: Truth, change: Change) -> Verdict:
     """The attempt of a job never decreases, nor that of a shard until it is done."""
     found = _status_of_job(change)
@@ -471,6 +520,25 @@ def outages_are_not_charged(truth: Truth, change: Change) -> Verdict:
     return None
 
 
+def what_comes_before_the_trainer_is_named_and_not_charged(truth: Truth, change: Change) -> Verdict:
+    """A container that must end first, and that the job did not ask for: it is named, and costs the job nothing."""
+    found = _status_of_job(change)
+    if found is None or truth.world.healed:
+        return None
+    before = {failure["pod"] for failure in found[0].get("failures") or ()}
+    fates, _ = truth.world.fates.get(change.new["metadata"]["uid"], ([], 0.0))
+    for failure in found[1].get("failures") or ():
+        index = failure["attempt"] - 1 + failure.get("shard", 0)
+        fate = fates[index] if index < len(fates) else ""
+        if failure["pod"] in before or not fate.startswith("init:") or failure["reason"] not in _BEGINNING:
+            continue
+        if failure.get("counted"):
+            return f"{failure['pod']} is charged with {fate}: {failure['message']}"
+        if fate != "init:slow" and INIT["name"] not in failure["message"]:
+            return f"{failure['pod']} met {fate}, and nothing is said of {INIT['name']}: {failure['message']}"
+    return None
+
+
 def taken_reports_arrive(truth: Truth, change: Change) -> Verdict:
     """What a pod was told is taken stands in the status when its job succeeds, if the same process writes it."""
     found = _status_of_job(change)
@@ -508,6 +576,8 @@ CHANGES: list[Callable[[Truth, Change], Verdict]] = [
     within_the_quota,
     within_the_quota_when_made,
     nothing_is_admitted_on_hold,
+    nothing_is_admitted_without_a_pool,
+    absence_stops_nobody,
     gangs_are_whole,
     nothing_young_is_stopped_for_another,
     no_attempt_beside_another,
@@ -515,10 +585,12 @@ CHANGES: list[Callable[[Truth, Change], Verdict]] = [
     one_writes_to_an_output,
     stopped_for_a_reason,
     terminal_stays,
+    priorities_stay,
     attempts_only_grow,
     progress_moves_forward,
     success_was_earned,
     outages_are_not_charged,
+    what_comes_before_the_trainer_is_named_and_not_charged,
     taken_reports_arrive,
 ]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from simulation.api import SIDECAR
+from simulation.api import INIT, SIDECAR
 from simulation.server import Change, Key, Object
 from simulation.truth import label
 
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 AUTHOR = "kubelet"
-WAITING, RUNNING, ENDED, LOST = "waiting", "running", "ended", "lost"
+WAITING, BEGINNING, RUNNING, ENDED, LOST = "waiting", "beginning", "running", "ended", "lost"
 
 # How a container may end, or fail to begin; every row of API.md's failure rules. "ok" is what the rest does.
 FATES = (
     *("ok", "exit:1", "exit:2", "exit:3", "exit:4", "exit:75", "exit:137", "oom", "evicted", "disrupted"),
     *("admission", "image", "hiccup", "unbound", "vetoed", "unclaimed", "unstarted", "vanish"),
+    *("init:image", "init:1", "init:137", "init:oom", "init:hangs", "init:slow"),  # a container before the trainer
 )
-NEVER_STARTS = ("admission", "image", "unbound", "vetoed", "unclaimed", "unstarted")
+_INITIALIZING = {"waiting": {"reason": "PodInitializing"}}
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Container:
     fate: str
     seconds: float  # of work
     chance: random.Random
+    bound: float  # since when it is here
     state: str = WAITING
     started: str = ""
     ended: str = ""
@@ -64,9 +66,14 @@ class Kubelet:
         self.containers: dict[str, Container] = {}  # by pod UID
 
     def runs(self, uid: str) -> bool:
-        """Whether its container runs, whatever the API server says."""
+        """Whether a container of it runs, whatever the API server says."""
         found = self.containers.get(uid)
-        return found is not None and found.state == RUNNING
+        return found is not None and found.state in (BEGINNING, RUNNING)
+
+    def begins_since(self, uid: str) -> float | None:
+        """Since when its node has it, if its trainer has not started yet, and neither it nor the pod has ended."""
+        found = self.containers.get(uid)
+        return found.bound if found is not None and found.state in (WAITING, BEGINNING) else None
 
     def on(self, node: str) -> list[Container]:
         """The containers of a machine."""
@@ -82,7 +89,8 @@ class Kubelet:
         if node and uid not in self.containers and self.world.is_ours(change.new):
             chance = random.Random(f"{self.world.seed}/{change.key}/{node}")
             fate, seconds = self.world.fate(change.new)
-            made = Container(change.new, node, fate, seconds * chance.uniform(0.7, 1.3), chance)
+            work = seconds * chance.uniform(0.7, 1.3)
+            made = Container(change.new, node, fate, work, chance, self.world.loop.time())
             made.sidecar = SIDECAR in made.pod["spec"]["containers"]
             self.containers[uid] = made
             self.world.after(chance.uniform(0.1, 3), self._start, uid)
@@ -95,7 +103,7 @@ class Kubelet:
         """The machine is off: nothing runs on it."""
         for container in self.on(node):
             container.stopping = False
-            if container.state == RUNNING:
+            if container.state in (BEGINNING, RUNNING):
                 container.state, container.code, container.reason = LOST, 137, "ContainerStatusUnknown"
 
     def sync(self, node: str) -> None:
@@ -109,8 +117,12 @@ class Kubelet:
                 self._end(uid, container.code, container.reason)
             elif container.state == ENDED and not container.told:
                 self._tell(uid)
-            elif container.state == WAITING and not pod["metadata"].get("deletionTimestamp"):
+            elif pod["metadata"].get("deletionTimestamp"):
+                pass
+            elif container.state == WAITING:
                 self.world.after(container.chance.uniform(0.1, 3), self._start, uid)
+            elif container.state == BEGINNING:
+                self.world.after(container.chance.uniform(0.1, 3), self._begun, uid)
             if pod["metadata"].get("deletionTimestamp"):
                 self._stop(uid)
 
@@ -137,7 +149,7 @@ class Kubelet:
             container.state, container.told = ENDED, True
             words = "Allocate failed: device plugin is not there"
             self._status(container, phase="Failed", reason="UnexpectedAdmissionError", message=words)
-        elif fate in ("image", "hiccup"):
+        elif fate in ("image", "hiccup", "init:image"):
             self._waits(container, "ErrImagePull", "not found")
             self.world.after(5, self._still_waits, uid)
             if fate == "hiccup":
@@ -145,6 +157,10 @@ class Kubelet:
                 self.world.after(15, self._start, uid)
         elif fate == "unstarted":
             self._waits(container, "ContainerCreating", "")
+        elif fate.startswith("init:"):
+            container.state, container.started = BEGINNING, self.world.stamp()
+            self._beginning(container, {"running": {"startedAt": container.started}})
+            self.world.after(container.chance.uniform(0.5, 12), self._begun, uid)
         else:
             container.state, container.started = RUNNING, self.world.stamp()
             container.gpu = f"GPU-{container.node}-{container.chance.randrange(2)}"
@@ -154,14 +170,41 @@ class Kubelet:
             if label(container.pod, "rank") in ("", "0"):  # of several nodes, the first one tells
                 self.world.after(container.chance.uniform(1, 6), self._report, uid)
 
+    def _begun(self, uid: str) -> None:
+        """The container before the trainer comes to its end, if it does."""
+        found = self._here(uid)
+        if found is None or found[0].state != BEGINNING or found[0].stopping or found[0].fate == "init:hangs":
+            return
+        container, _ = found
+        if self.world.frozen:
+            self.world.after(5, self._begun, uid)
+        elif container.fate == "init:slow":
+            self._beginning(container, {"terminated": {"exitCode": 0, "reason": "Completed"}})
+            container.state, container.fate = WAITING, "ok"
+            self._start(uid)
+        else:
+            killed = container.fate == "init:oom"
+            container.code = 137 if killed else int(container.fate.partition(":")[2])
+            container.reason = "OOMKilled" if killed else "Error"
+            container.state, container.ended = ENDED, self.world.stamp()
+            self._tell(uid)
+
+    def _beginning(self, container: Container, state: Object, *, phase: str = "Pending") -> None:
+        """What is known of the container before the trainer; the trainer waits for it."""
+        trainer = {"name": "trainer", "state": _INITIALIZING}
+        self._status(container, phase=phase, containers=[trainer], begin=[{"name": INIT["name"], "state": state}])
+
     def _still_waits(self, uid: str) -> None:
         found = self._here(uid)
         if found and found[0].state == WAITING and not found[1]["metadata"].get("deletionTimestamp"):
             self._waits(found[0], "ImagePullBackOff", "Back-off pulling image: ErrImagePull: not found")
 
     def _waits(self, container: Container, reason: str, message: str) -> None:
-        state = {"name": "trainer", "state": {"waiting": {"reason": reason, "message": message}}}
-        self._status(container, phase="Pending", containers=[state])
+        state = {"waiting": {"reason": reason, "message": message}}
+        if container.fate.startswith("init:"):
+            self._beginning(container, state)
+        else:
+            self._status(container, phase="Pending", containers=[{"name": "trainer", "state": state}])
 
     def _finish(self, uid: str) -> None:
         """Its work is done, or its fate comes."""
@@ -189,17 +232,18 @@ class Kubelet:
             return
         container, pod = found
         container.stopping = True
-        if container.state == RUNNING:
+        if container.state in (BEGINNING, RUNNING):
             grace = pod["metadata"].get("deletionGracePeriodSeconds", 30)
             obeys = container.chance.random() < 0.85
             delay = container.chance.uniform(0.1, min(grace, 5)) if obeys else grace
-            self.world.after(delay, self._stopped, uid, 75 if obeys else 137)
+            code = 143 if container.state == BEGINNING else 75
+            self.world.after(delay, self._stopped, uid, code if obeys else 137)
         else:
             self.world.after(0.2, self._remove, uid)
 
     def _stopped(self, uid: str, code: int) -> None:
         container = self.containers.get(uid)
-        if container is not None and container.state == RUNNING:
+        if container is not None and container.state in (BEGINNING, RUNNING):
             self._end(uid, code, "Error")
             self.world.after(0.2, self._remove, uid)
 
@@ -234,6 +278,9 @@ class Kubelet:
             "startedAt": container.started or None,
             "finishedAt": container.ended,
         }
+        if container.fate.startswith("init:"):
+            self._beginning(container, {"terminated": ended}, phase="Failed")
+            return
         self._status(
             container,
             phase="Succeeded" if container.code == 0 else "Failed",
@@ -243,7 +290,14 @@ class Kubelet:
         )
 
     def _status(
-        self, container: Container, *, ready: bool = False, containers: Any = None, disrupted: bool = False, **rest: str
+        self,
+        container: Container,
+        *,
+        ready: bool = False,
+        containers: Any = None,
+        begin: Any = None,
+        disrupted: bool = False,
+        **rest: str,
     ) -> None:
         old = self.world.server.get("pods", container.key)
         assert old is not None
@@ -252,11 +306,15 @@ class Kubelet:
         if disrupted:
             conditions.append({"type": "DisruptionTarget", "status": "True"})
         status = {**old["status"], **{k: v for k, v in rest.items() if v}, "conditions": conditions}
+        if begin is not None:
+            status["initContainerStatuses"] = begin
         if containers is not None:
-            beside = {"name": "istio-proxy", "state": {"running": {"startedAt": self.world.stamp()}}}
+            runs = {"running": {"startedAt": self.world.stamp()}}
+            beside = {"name": SIDECAR["name"], "state": _INITIALIZING if begin else runs}
             status["containerStatuses"] = [beside, *containers] if container.sidecar else containers
         if (
             container.sidecar
+            and not begin
             and container.state == ENDED
             and not (container.stopping or disrupted or rest.get("reason"))
         ):

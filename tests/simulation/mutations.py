@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
@@ -16,11 +17,14 @@ from msgspec.structs import replace
 
 from rfuav_kube.cache import Cache
 from rfuav_kube.connection import Answer
+from rfuav_operator.core import scheduler
+from rfuav_operator.core.admission import index, reservations
 from rfuav_operator.core.capacity.placement import PoolRooms
 from rfuav_operator.core.capacity.room import Held
 from rfuav_operator.core.capacity.usage import Share, Usage
-from rfuav_operator.core.job import lifecycle, podspec, progress, starting
+from rfuav_operator.core.job import failures, lifecycle, podspec, priority, progress, starting
 from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Phase, Pod, Snapshot, Uid
+from rfuav_operator.core.preemption import preemption, running
 from rfuav_operator.core.queue import ready
 from rfuav_operator.core.queue.quotas import Quotas
 from rfuav_operator.core.scheduler import Scheduler
@@ -216,6 +220,42 @@ def pools_on_hold_admit() -> Iterator[None]:
         return replace(seen, pools=pools)
 
     with _told(change):
+        yield
+
+
+@mutation
+def pools_that_are_gone_admit() -> Iterator[None]:
+    """A pool that was deleted counts as it was."""
+    real = ClusterState.snapshot
+
+    def snapshot(self: ClusterState) -> Snapshot:
+        seen = real(self)
+        known = self.__dict__.setdefault("known", {})
+        known |= seen.pools
+        return replace(seen, pools=dict(known))
+
+    with patch.object(ClusterState, "snapshot", snapshot):
+        yield
+
+
+@mutation
+def absent_pools_have_terms() -> Iterator[None]:
+    """What was admitted to a pool that is deleted is judged by defaults until it is made again."""
+    terms = replace(scheduler._NO_POOL, schedule_timeout_seconds=10, start_timeout_seconds=10)
+    with patch.object(scheduler, "_NO_POOL", terms):
+        yield
+
+
+@mutation
+def values_follow_the_class() -> Iterator[None]:
+    """An admitted job is worth what its PriorityClass is worth now."""
+
+    def forgetful(job: Any, snapshot: Snapshot) -> int | None:
+        return priority.priority(replace(job, status=replace(job.status, priority=None)), snapshot)
+
+    with contextlib.ExitStack() as stack:
+        for module in (index, reservations, scheduler, preemption, running):
+            stack.enter_context(patch.object(module, "priority", forgetful))
         yield
 
 
@@ -481,6 +521,39 @@ def outages_are_the_jobs_fault() -> Iterator[None]:
         return grace, replace(verdict, counted=verdict.counted or ours, outage=verdict.outage and not ours)
 
     with patch.object(starting, "_error", error):
+        yield
+
+
+@mutation
+def what_webhooks_add_is_the_jobs_fault() -> Iterator[None]:
+    """An init container that fails is counted against the job."""
+    real = failures._other_failed
+
+    def failed(*args: Any) -> Any:
+        return replace(real(*args), counted=True)
+
+    with patch.object(failures, "_other_failed", failed):
+        yield
+
+
+@mutation
+def init_containers_are_not_read() -> Iterator[None]:
+    """What comes before the trainer is not known: the pod just fails."""
+    with patch.object(decode, "_beside", lambda *_: iter(())):
+        yield
+
+
+@mutation
+def init_containers_have_all_the_time() -> Iterator[None]:
+    """A pod whose init container runs is waited for without end."""
+    real = starting.wait_of
+
+    def wait_of(pod: Pod, *args: Any, **rest: Any) -> starting.Wait:
+        wait = real(pod, *args, **rest)
+        runs = any(one.running for one in pod.beside)
+        return replace(wait, until=wait.until + timedelta(days=1)) if runs else wait
+
+    with patch.object(starting, "wait_of", wait_of):
         yield
 
 

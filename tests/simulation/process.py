@@ -102,10 +102,12 @@ class SimOperator(app.Operator):
         def noted(actions: Sequence[Action]) -> None:
             for action in actions:
                 if isinstance(action, PatchStatus):
-                    before = {a.pod for a in action.job.status.assignments}
+                    before = {a.pod: a.stopping for a in action.job.status.assignments}
                     for assignment in action.status.assignments:
                         if assignment.pod not in before:
                             world.truth.decides(connection.knowledge(), assignment.pod)
+                        elif assignment.stopping and not before[assignment.pod]:
+                            world.truth.stops(connection.knowledge(), assignment.pod)
             submit(actions)
 
         self.writer.submit = noted  # type: ignore[method-assign]

@@ -192,6 +192,7 @@ class Truth:
         self.nodes: dict[str, list[tuple[int, Object | None]]] = defaultdict(list)  # by name: since when
         self.pools: list[tuple[int, list[Object]]] = [(0, [])]
         self.decided: dict[str, Knowledge] = {}  # by pod name: what was known when its room was taken
+        self.stopped: dict[str, Knowledge] = {}  # by pod name: what was known when it was told to stop
         self.last: dict[str, Object] = {}  # by UID: jobs that are gone, as they were
         self.bound_at: dict[str, int] = {}  # by UID: the version at which a pod was bound
         self.misplaced: dict[Key, str] = {}  # pods that came where the limits had no room for them: UID
@@ -224,6 +225,10 @@ class Truth:
     def decides(self, known: dict[str, int], pod: str) -> None:
         """A process takes room for a pod, on what it knows now."""
         self.decided[pod] = Knowledge(*(known[resource] for resource in Knowledge._fields))
+
+    def stops(self, known: dict[str, int], pod: str) -> None:
+        """A process tells a pod to stop, on what it knows now."""
+        self.stopped[pod] = Knowledge(*(known[resource] for resource in Knowledge._fields))
 
     def request(self, process: str, method: str, target: "Target", body: Any) -> None:
         """A request arrives at the server."""
@@ -317,6 +322,11 @@ class Truth:
             for there in _since(self.pools, knowledge.gpupools)
         ]
         return all(policies and policies[0] != "None" for policies in versions)
+
+    def absent(self, pool: str, knowledge: Knowledge) -> bool:
+        """Whether a pool has not been there, in any version, since somebody knew this much."""
+        since = _since(self.pools, knowledge.gpupools)
+        return not any(held["metadata"]["name"] == pool for there in since for held in there)
 
     def ours_in(self, namespace: str, pool: str) -> list[Object]:
         """Live pods of ours in a namespace, by their job's pool."""

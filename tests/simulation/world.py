@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import structlog
 from simulation import invariants
-from simulation.api import Api, Target
+from simulation.api import INIT, SIDECAR, Api, Target
 from simulation.autoscaler import Autoscaler
 from simulation.deeds import space
 from simulation.faults import Faults
@@ -101,9 +101,11 @@ class World:
         """The namespace of the release that a process belongs to; apart: each to its own."""
         return f"rfuav-{process}" if self.script.setup.get("apart") else "rfuav-system"
 
-    def _injects(self, pod: Object) -> bool:
+    def _injects(self, pod: Object) -> Object:
         share = self.script.setup.get("sidecars", 0)
-        return random.Random(f"{self.seed}/sidecar/{label(pod, 'job')}").random() < share
+        mesh = random.Random(f"{self.seed}/sidecar/{label(pod, 'job')}").random() < share
+        begins = self.fate(pod)[0].startswith("init:")
+        return {"containers": [SIDECAR] * mesh, "initContainers": [INIT] * begins}
 
     # --- time
 
