@@ -59,9 +59,17 @@ def never_fits(need: Need, pool: Pool, rooms: Sequence[Room]) -> Reason | None:
     return None
 
 
-def no_room(need: Need, pool: Pool, matching: Sequence[Room], rooms: Iterable[Room]) -> Reason:
-    """What the pool is short of now for a shape that it could take, on the nodes of `rooms` that suit it."""
+def no_room(need: Need, pool: Pool, matching: Sequence[Room], unknown: Iterable[Room]) -> Reason:
+    """What the pool is short of now for a shape that it could take.
+
+    Args:
+        need: the shape.
+        pool: the pool.
+        matching: rooms of the nodes that suit the shape.
+        unknown: rooms of the pool whose GPUs nobody gets because too little is known of them.
+    """
     nodes, kind = _nodes(len(matching)), need.kind
+    closed = []  # by a pod that cannot be read
     if need.gpus > 0:
         other = Kind.INFERENCE if kind is Kind.TRAINING else Kind.TRAINING
         limit = used = other_limit = other_used = foreign = free = 0
@@ -74,7 +82,9 @@ def no_room(need: Need, pool: Pool, matching: Sequence[Room], rooms: Iterable[Ro
             other_limit += room.slot_limit[other]
             other_used += room.slots_used[other]
             foreign += room.foreign_gpus
-            if left >= need.gpus:
+            if room.unread:
+                closed.append(room)
+            elif left >= need.gpus:
                 roomy.append(room)
         text = f"pool {pool.name} has {free} of {limit} {_kind(kind)} slots free on {nodes} ({used} {_kind(kind)} slots"
         text += f" used; {other_used} of {other_limit} {_kind(other)} slots used"
@@ -85,12 +95,13 @@ def no_room(need: Need, pool: Pool, matching: Sequence[Room], rooms: Iterable[Ro
         limit = sum(room.cpu_jobs[kind] for room in matching)
         roomy = [room for room in matching if room.jobs_used[kind] < room.cpu_jobs[kind]]
         free = sum(room.cpu_jobs[kind] - room.jobs_used[kind] for room in roomy)
+        closed = [room for room in matching if room.unread]
+        roomy = [room for room in roomy if not room.unread]
         text = f"pool {pool.name} has room for {free} of {limit} {_kind(kind)} jobs without GPU on {nodes}"
     if need.nodes > 1:
         fitting = sum(not room.lacks(need) for room in roomy)
         text += f"; {_nodes(fitting)} of {need.nodes} with room now"
-    text += _short_of(need, [room for room in roomy if not room.unread]) + _unknown_gpus(need, pool, rooms)
-    closed = [room for room in matching if room.unread]
+    text += _short_of(need, roomy) + _unknown_gpus(need, pool, unknown)
     if closed:
         where = f"{closed[0].unread_by} on {closed[0].node.name}"
         text += f"; {_nodes(len(closed))} closed by a pod that cannot be read: {where}"

@@ -82,6 +82,7 @@ class PoolRooms:
         spread = pool.spec.placement == "Spread"
         self._shelves = {(kind, gpu): _Shelf(kind, gpu, spread) for kind in Kind for gpu in (False, True)}
         self._seen: dict[NodeName, Room] = {}
+        self._unknown: dict[NodeName, Room] = {}  # those whose GPUs nobody gets because too little is known of them
         self._shapes: dict[Need, _Shape] = {}
         self._effective: dict[Need, Need] = {}
         self._loosened: set[NodeName] = set()
@@ -107,6 +108,10 @@ class PoolRooms:
             self._seen.pop(name, None)
         else:
             self._seen[name] = room
+        if room is not None and room.node.gpu_unknown:
+            self._unknown[name] = room
+        else:
+            self._unknown.pop(name, None)
         self._effective.clear()
         for need, shape in self._shapes.items():
             shape.never, shape.full = _UNKNOWN, False
@@ -212,7 +217,7 @@ class PoolRooms:
         return shape.words
 
     def _no_room(self, need: Need) -> Reason:
-        return explain.no_room(need, self.pool, list(self.suits(need)), self.rooms.values())
+        return explain.no_room(need, self.pool, list(self.suits(need)), self._unknown.values())
 
     def is_stale(self, need: Need) -> bool:
         """Whether rooms changed since the words about this shape."""

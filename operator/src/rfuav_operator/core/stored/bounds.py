@@ -62,6 +62,15 @@ _encode = msgspec.json.Encoder().encode
 
 def fitted(job: Job, before: JobStatus = _EMPTY) -> Job:
     """The job with a status that fits; what is the same object in `before` is known to."""
+    try:
+        _check_whole(_encode(job.status))
+    except ValueError:  # too much of something, or a text that no JSON holds
+        return _trimmed(job, before)
+    return job
+
+
+def _trimmed(job: Job, before: JobStatus) -> Job:
+    """Field by field: those that fit stay the objects that they are."""
     changes = {}
     for name, kind, check, fit in _FIELDS:
         value = getattr(job.status, name)
@@ -69,7 +78,7 @@ def fitted(job: Job, before: JobStatus = _EMPTY) -> Job:
             continue
         try:
             check(_encode(value))
-        except ValueError:  # too much of something, or a text that no JSON holds
+        except ValueError:
             fits = fit(msgspec.to_builtins(value))
             changes[name] = getattr(_EMPTY, name) if fits is MISFIT else msgspec.convert(fits, kind)
     return replace(job, status=replace(job.status, **changes)) if changes else job
