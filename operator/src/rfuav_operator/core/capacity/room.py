@@ -126,6 +126,7 @@ class Room:
     slots_free: int = 0  # left of what the node has in all, the pods of others counted
     free: dict[Kind, int] = field(default_factory=dict)  # that a job of the kind can have now
     unread: bool = False  # one of its pods takes nobody knows what: nothing new comes beside it
+    alone: bool = False  # one of its pods keeps the room that is left: the scheduler lets no other pod of ours in
 
     def __post_init__(self) -> None:
         for kind, share in ((Kind.TRAINING, self.tier.training), (Kind.INFERENCE, self.tier.inference)):
@@ -195,7 +196,7 @@ class Room:
             return "memory"
         if self.pods >= self.node.pods:
             return "pods"
-        if any(held.alone for held in self.holders.values()):
+        if self.alone:
             return "alone"
         return "avoided" if self.node.name in need.avoided else ""
 
@@ -269,7 +270,7 @@ class Room:
         """Sum up all that is in use: nothing is ever counted up and down."""
         slots, jobs = dict.fromkeys(Kind, 0), dict.fromkeys(Kind, 0)
         cpu = memory = 0
-        unread = False
+        unread = alone = False
         for held in self.holders.values():
             if held.gpus > 0:
                 slots[held.kind] += held.gpus
@@ -279,12 +280,20 @@ class Room:
             memory += held.memory_bytes
             if held.unreadable:
                 unread = True
+            if held.alone:
+                alone = True
         self.slots_used, self.jobs_used = slots, jobs
-        self.unread = unread or any(pod.unreadable for pod in self.foreign)
-        self.foreign_gpus = sum(pod.gpus for pod in self.foreign)
-        self.stray_gpus = {kind: sum(pod.gpus for pod in self.foreign if pod.kind is kind) for kind in Kind}
-        self.cpu_milli = cpu + sum(pod.cpu_milli for pod in self.foreign)
-        self.memory_bytes = memory + sum(pod.memory_bytes for pod in self.foreign)
+        stray, foreign_gpus = dict.fromkeys(Kind, 0), 0
+        for pod in self.foreign:
+            foreign_gpus += pod.gpus
+            if pod.kind is not None:
+                stray[pod.kind] += pod.gpus
+            cpu += pod.cpu_milli
+            memory += pod.memory_bytes
+            if pod.unreadable:
+                unread = True
+        self.unread, self.alone, self.stray_gpus, self.foreign_gpus = unread, alone, stray, foreign_gpus
+        self.cpu_milli, self.memory_bytes = cpu, memory
         self.pods = len(self.holders) + len(self.foreign)
         if self.unread:  # it may take all that is left, and stays so while those go that can be read
             self.foreign_gpus = max(0, self.node.gpu_slots - sum(slots.values()))
@@ -311,19 +320,16 @@ def closed(node: Node, need: Need) -> str:
         return "cordoned"
     if not node.ready:
         return "not ready"
-    if any(node.label(key) != value for key, value in need.node_selector):
+    if need.node_selector and any(node.label(key) != value for key, value in need.node_selector):
         return "outside spec.podTemplate.nodeSelector"
     if need.only and node.name not in need.only:
         return f"where {', '.join(need.single)} cannot be mounted, being in use elsewhere"
-    out_of_reach = next((volume.name for volume in need.volumes if not volume.is_reachable(node)), "")
-    if out_of_reach:
-        return f"that cannot mount volume {out_of_reach}"
-    taint = next(
-        (t for t in node.taints if t.effect != _MERELY_PREFERRED and not _tolerated(t.key, t.value, t.effect, need)),
-        None,
-    )
-    if taint is not None:
-        return f"with the taint {taint.key}{'=' * bool(taint.value)}{taint.value}:{taint.effect}"
+    for volume in need.volumes:
+        if not volume.is_reachable(node):
+            return f"that cannot mount volume {volume.name}"
+    for taint in node.taints:
+        if taint.effect != _MERELY_PREFERRED and not _tolerated(taint.key, taint.value, taint.effect, need):
+            return f"with the taint {taint.key}{'=' * bool(taint.value)}{taint.value}:{taint.effect}"
     return ""
 
 
