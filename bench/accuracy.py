@@ -23,8 +23,9 @@ import torch
 from bench import machine
 from bench.train import base_spec, job_file
 
-from rfuav_trainer import models, synthesize
-from rfuav_trainer.synthesis_spec import make_spec
+from rfuav_trainer.networks import architectures
+from rfuav_trainer.synthesis import synthesize
+from rfuav_trainer.synthesis.spec import make_spec
 
 CLASSES = ("fm-video", "idle", "ofdm-20mhz-tdd")
 SNR_DB = (15, 20)
@@ -96,7 +97,7 @@ def job_spec(architecture: str, data: Path, output: Path, *, threads: int, seed:
 def parameters(architecture: str) -> int:
     """Numbers that are trained."""
     with torch.device("meta"):
-        network = models.build(architecture, len(CLASSES), RECIPES[architecture].size)
+        network = architectures.build(architecture, len(CLASSES), RECIPES[architecture].size)
     return sum(parameter.numel() for parameter in network.parameters())
 
 

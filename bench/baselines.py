@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from rfuav_trainer import models
+from rfuav_trainer.networks import architectures
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -61,7 +61,7 @@ def reference(
     epoch, outside of its seconds.
     """
     folder = Folder(root, transform(size))
-    network = models.build(architecture, classes, size).to(device)
+    network = architectures.build(architecture, classes, size).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     criterion = nn.CrossEntropyLoss()
     seconds = []
@@ -124,7 +124,7 @@ def tuned(
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
     )
-    network = models.build(architecture, classes, size).to(device, memory_format=torch.channels_last)
+    network = architectures.build(architecture, classes, size).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=True)
     criterion = nn.CrossEntropyLoss()
     forward = network
@@ -165,7 +165,7 @@ def limit(
     architecture: str, *, classes: int, size: int, device: torch.device, batch: int, half: bool, steps: int
 ) -> float:
     """Pictures a second of the network alone: forward, backward, optimizer, on pictures that lie on the device."""
-    network = models.build(architecture, classes, size).to(device, memory_format=torch.channels_last).train()
+    network = architectures.build(architecture, classes, size).to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=True)
     pictures = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, classes, (batch,), device=device)

@@ -32,12 +32,15 @@ from bench.train import base_spec, job_file
 from matplotlib.figure import Figure
 from scipy import stats
 
-from rfuav_trainer import config, precision, synthesize, train
-from rfuav_trainer.emitters import EMITTERS
-from rfuav_trainer.position import epoch_order
-from rfuav_trainer.progress import Progress
-from rfuav_trainer.runtime import StopSignal
-from rfuav_trainer.synthesis_spec import make_spec
+from rfuav_trainer.job import from_file
+from rfuav_trainer.networks import precision
+from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.reporting.progress import Progress
+from rfuav_trainer.synthesis import synthesize
+from rfuav_trainer.synthesis.emitters import EMITTERS
+from rfuav_trainer.synthesis.spec import make_spec
+from rfuav_trainer.training import train
+from rfuav_trainer.training.position import epoch_order
 
 Curve = list[dict[str, float]]
 """Of each epoch: valLoss, valAccuracy, and seconds from the start of the training to its end."""
@@ -74,7 +77,7 @@ def ours(architecture: str, data: Path, **recipe: Any) -> Curve:
     """The trainer, on the job that `job_spec` makes of the recipe."""
     with tempfile.TemporaryDirectory() as name:
         output, watch = Path(name), Watch()
-        job = config.from_file(job_file(output, job_spec(architecture, data, output, **recipe)))
+        job = from_file(job_file(output, job_spec(architecture, data, output, **recipe)))
         began = time.perf_counter()
         try:
             train.run(job, watch, StopSignal())

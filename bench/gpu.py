@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from rfuav_trainer import models
+from rfuav_trainer.networks import architectures
 
 SIDE, REPEATS = 8192, 100  # some 0.15 s on an H200: long enough for its clocks to settle
 
@@ -43,7 +43,7 @@ def flops(architecture: str, classes: int, size: int) -> float:
     """
     pictures = 2  # a batch norm over a single pixel takes no single picture
     with torch.device("meta"):
-        network = models.build(architecture, classes, size).train()
+        network = architectures.build(architecture, classes, size).train()
         given = torch.empty(pictures, 3, size, size)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         network(given).sum().backward()

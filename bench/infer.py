@@ -26,11 +26,13 @@ from bench.machine import device as device_name
 from PIL import Image
 
 from rfuav_crds import InferenceJobSpec
-from rfuav_trainer import data, infer, models, precision, weights
-from rfuav_trainer.config import Job
-from rfuav_trainer.progress import Progress
-from rfuav_trainer.runtime import StopSignal
-from rfuav_trainer.spectrogram import SpectrogramParameters
+from rfuav_trainer.data.samples import Preprocessing
+from rfuav_trainer.inference import infer
+from rfuav_trainer.job import Job
+from rfuav_trainer.networks import architectures, precision, weights
+from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.reporting.progress import Progress
+from rfuav_trainer.signals.spectrogram import SpectrogramParameters
 
 CLASSES = [f"drone-{number:02}" for number in range(37)]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -64,10 +66,10 @@ def make(root: Path, arguments: argparse.Namespace) -> None:
         for _ in range(arguments.frames):
             stream.write(rng.standard_normal(2 * baselines.FRAME, dtype=np.float32).tobytes())
     torch.manual_seed(1)
-    network = models.build(arguments.architecture, len(CLASSES), baselines.SIZE)
+    network = architectures.build(arguments.architecture, len(CLASSES), baselines.SIZE)
     for kind in ("image", "iq"):
         parameters = SpectrogramParameters(baselines.RATE, 0.1) if kind == "iq" else None
-        preprocessing = data.Preprocessing(kind, baselines.SIZE, spectrogram=parameters)
+        preprocessing = Preprocessing(kind, baselines.SIZE, spectrogram=parameters)
         card = weights.Card(arguments.architecture, CLASSES, preprocessing)
         weights.save(root / f"{kind}.safetensors", network.state_dict(), card)
 
@@ -81,7 +83,7 @@ def prepare() -> None:
 
 
 def network(root: Path, architecture: str) -> torch.nn.Module:
-    found = models.build(architecture, len(CLASSES), baselines.SIZE)
+    found = architectures.build(architecture, len(CLASSES), baselines.SIZE)
     weights.load(root / "image.safetensors", found, architecture=architecture)
     return found.eval().to(DEVICE)
 

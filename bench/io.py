@@ -26,14 +26,15 @@ IMAGES = 16
 
 CHILD = """
 import os, pathlib, sys, time
-from rfuav_trainer import config, train
-from rfuav_trainer.progress import Progress
-from rfuav_trainer.runtime import StopSignal
+from rfuav_trainer.job import from_file
+from rfuav_trainer.training import train
+from rfuav_trainer.reporting.progress import Progress
+from rfuav_trainer.process.runtime import StopSignal
 class First(Progress):
     def update(self, status):
         print("STEP", time.time(), time.process_time(), file=sys.stderr, flush=True)
         {after}
-train.run(config.from_file(pathlib.Path({job!r})), First(None, interval=0), StopSignal())
+train.run(from_file(pathlib.Path({job!r})), First(None, interval=0), StopSignal())
 """
 KILL_AFTER_TWO = "self.n = getattr(self, 'n', 0) + 1; os.getpid() if self.n < 4 else os.kill(os.getpid(), 9)"
 

@@ -21,10 +21,11 @@ import torch
 from bench.machine import report
 from bench.train import SIZE, write_pictures
 
-from rfuav_trainer import data, kept
-from rfuav_trainer.loading import batches, cut
-from rfuav_trainer.position import epoch_order
-from rfuav_trainer.spectrogram import SpectrogramParameters
+from rfuav_trainer.data import picture_cache
+from rfuav_trainer.data.batches import batches, cut
+from rfuav_trainer.data.samples import Preprocessing, Reader, Sample, list_samples
+from rfuav_trainer.signals.spectrogram import SpectrogramParameters
+from rfuav_trainer.training.position import epoch_order
 
 PARAMETERS = SpectrogramParameters(100e6, 0.02)
 PLENTY = 2**40
@@ -39,7 +40,7 @@ def write_recording(path: Path, frames: int) -> None:
             stream.write(random.standard_normal(2 * PARAMETERS.frame_samples, dtype=np.float32).tobytes())
 
 
-def epoch(samples: Sequence[data.Sample], reader: data.Reader, number: int) -> float:
+def epoch(samples: Sequence[Sample], reader: Reader, number: int) -> float:
     """Seconds to read all samples in the order of an epoch."""
     order = [samples[index] for index in epoch_order(len(samples), 0, number)]
     began = time.perf_counter()
@@ -49,19 +50,19 @@ def epoch(samples: Sequence[data.Sample], reader: data.Reader, number: int) -> f
 
 
 def measure(
-    name: str, samples: Sequence[data.Sample], preprocessing: data.Preprocessing, folder: Path, epochs: int
+    name: str, samples: Sequence[Sample], preprocessing: Preprocessing, folder: Path, epochs: int
 ) -> dict[str, list[float]]:
     """Seconds of the first and of the later epochs with one of the homes."""
-    homes: list[kept.Home] = []
+    homes: list[picture_cache.Home] = []
     if name == "memory":
-        homes = [kept.Memory(PLENTY)]
+        homes = [picture_cache.Memory(PLENTY)]
     path = folder / "pictures"
     if name == "disk":
         path.touch()
         channels = 1 if preprocessing.spectrogram else 3
         keys = [(sample.path, sample.frame) for sample in samples]
-        homes = [kept.Disk(path, keys, (channels, SIZE, SIZE), limit=PLENTY)]
-    reader = data.Reader(preprocessing, homes=homes)
+        homes = [picture_cache.Disk(path, keys, (channels, SIZE, SIZE), limit=PLENTY)]
+    reader = Reader(preprocessing, homes=homes)
     found = {"first": [epoch(samples, reader, 0)], "later": [epoch(samples, reader, n) for n in range(1, epochs)]}
     if name == "disk":
         with path.open("rb") as stream:
@@ -73,9 +74,9 @@ def measure(
     return found
 
 
-def compare(samples: Sequence[data.Sample], kind: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def compare(samples: Sequence[Sample], kind: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Every home in turn; milliseconds a picture, the best of all epochs of a kind."""
-    preprocessing = data.Preprocessing(kind, SIZE, spectrogram=PARAMETERS if kind == "iq" else None)
+    preprocessing = Preprocessing(kind, SIZE, spectrogram=PARAMETERS if kind == "iq" else None)
     seconds: dict[str, dict[str, list[float]]] = {}
     for turn in range(options.rounds):
         for name in ("nothing", "memory", "disk"):
@@ -102,8 +103,8 @@ def main() -> None:
         write_recording(folder / "iq/a.iq", options.frames)
         files = sorted((folder / "images").rglob("*.jpg"))
         found = {
-            "jpeg": compare(data.list_samples(files, folder, None).samples, "image", folder, options),
-            "iq": compare(data.list_samples([folder / "iq/a.iq"], folder, PARAMETERS).samples, "iq", folder, options),
+            "jpeg": compare(list_samples(files, folder, None).samples, "image", folder, options),
+            "iq": compare(list_samples([folder / "iq/a.iq"], folder, PARAMETERS).samples, "iq", folder, options),
         }
     report("kept", {**{key: getattr(options, key) for key in ("epochs", "rounds", "threads")}, "size": SIZE, **found})
 

@@ -25,9 +25,11 @@ import torch
 from bench import baselines, gpu, machine
 from PIL import Image
 
-from rfuav_trainer import config, precision, train
-from rfuav_trainer.progress import Progress
-from rfuav_trainer.runtime import StopSignal
+from rfuav_trainer.job import from_file
+from rfuav_trainer.networks import precision
+from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.reporting.progress import Progress
+from rfuav_trainer.training import train
 
 DEFAULTS = {"cpu": {"images": 48, "batch": 8}, "cuda": {"images": 2048, "batch": 128}}
 """A GPU needs more to have something to do."""
@@ -114,7 +116,7 @@ def ours(
 
         train.Training._train_epoch = watched  # noqa: SLF001
         try:
-            train.run(config.from_file(path), Progress(None), StopSignal())
+            train.run(from_file(path), Progress(None), StopSignal())
         finally:
             train.Training._train_epoch = run_epoch  # noqa: SLF001
             torch.use_deterministic_algorithms(False)  # the others' way

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from trainer.trainer_kit import image_set, tone_set
 
-from rfuav_trainer import data, prepare
+from rfuav_trainer import prepare
+from rfuav_trainer.data.samples import read_label_file
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
-from rfuav_trainer.runtime import StopSignal
+from rfuav_trainer.process.runtime import StopSignal
 
 
 def task(source, output, *, overwrite=False, stop=None):
@@ -155,7 +156,7 @@ def test_a_copy_has_the_conditions_of_its_picture(tmp_path):
     source = image_set(tmp_path / "all", count=1)
     (source / "alpha/000.json").write_text('{"snrDb": 5}')
     prepare.augmented(task(source, tmp_path / "out"), changes=["Sharpen"], copies=1, seed=0)
-    assert data.read_label_file(tmp_path / "out/alpha/000.png/000.copy-1.png") == {"snrDb": 5}
+    assert read_label_file(tmp_path / "out/alpha/000.png/000.copy-1.png") == {"snrDb": 5}
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tiff"])

@@ -18,9 +18,9 @@ TONES = (1e6, 0.004096, 128, 64)
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
-        "rfuav_trainer.cli",
-        "rfuav_trainer.train",
-        "rfuav_trainer.infer",
+        "rfuav_trainer.cli.main",
+        "rfuav_trainer.training.train",
+        "rfuav_trainer.inference.infer",
         "matplotlib.figure",
     ]
 )
@@ -148,9 +148,9 @@ class Desk:
 
     def job(self, kind: str, spec: dict, **fields):
         """The job as the trainer reads it in a pod."""
-        from rfuav_trainer import config
+        from rfuav_trainer.job import from_environment
 
-        return config.from_environment(self.environment(kind, spec, **fields))
+        return from_environment(self.environment(kind, spec, **fields))
 
     def write_job(self, kind: str, spec: dict, name="job") -> Path:
         path = self.root / f"{name}.yaml"
@@ -196,14 +196,15 @@ def weights_file(path: Path, *, recordings=False, classes=CLASSES) -> None:
     """A network that tells the classes of `image_set` by nothing: its weights are random, but always the same."""
     import torch
 
-    from rfuav_trainer import data, models, weights
-    from rfuav_trainer.spectrogram import SpectrogramParameters
+    from rfuav_trainer.data.samples import IMAGENET, SPECTROGRAM, Preprocessing
+    from rfuav_trainer.networks import architectures, weights
+    from rfuav_trainer.signals.spectrogram import SpectrogramParameters
 
     torch.manual_seed(1)
-    network = models.build("mobilenet_v3_small", len(classes), 64)
+    network = architectures.build("mobilenet_v3_small", len(classes), 64)
     spectrogram = SpectrogramParameters(*TONES) if recordings else None
-    kind, (mean, std) = ("iq", data.SPECTROGRAM) if recordings else ("image", data.IMAGENET)
-    preprocessing = data.Preprocessing(kind, 64, mean, std, spectrogram)
+    kind, (mean, std) = ("iq", SPECTROGRAM) if recordings else ("image", IMAGENET)
+    preprocessing = Preprocessing(kind, 64, mean, std, spectrogram)
     weights.save(path, network.state_dict(), weights.Card("mobilenet_v3_small", list(classes), preprocessing))
 
 
@@ -232,6 +233,6 @@ def _child(arguments: list[str], environment: dict[str, str], log: str) -> None:
         del os.environ[name]
     os.environ.update(environment)
     sys.argv = ["rfuav-trainer", *arguments]
-    from rfuav_trainer import cli
+    from rfuav_trainer.cli import main
 
-    cli.main()
+    main.main()

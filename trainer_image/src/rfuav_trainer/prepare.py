@@ -21,19 +21,20 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
-from rfuav_trainer import augment, data
-from rfuav_trainer.checkpoint import replace_folder, write_json
-from rfuav_trainer.conditions import recording_of
-from rfuav_trainer.dataset import Unreadable
+from rfuav_trainer.data import augment_pictures
+from rfuav_trainer.data.dataset import Unreadable
+from rfuav_trainer.data.labels import recording_of
+from rfuav_trainer.data.samples import find_classes, find_files, in_colours, list_labelled
+from rfuav_trainer.data.splitting import split as split_samples
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, UnreadableFileError
-from rfuav_trainer.recording import METADATA
-from rfuav_trainer.splitting import split as split_samples
+from rfuav_trainer.signals.recording import METADATA
+from rfuav_trainer.training.checkpoint import replace_folder, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from rfuav_trainer.runtime import StopSignal
+    from rfuav_trainer.process.runtime import StopSignal
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -87,9 +88,9 @@ def split(task: Task, *, fraction: float, seed: int, link: bool) -> Made:
     if not 0 < fraction < 1:
         raise InvalidConfigurationError(f"--validation {fraction}: write a share between 0 and 1, as in 0.2")
     where = str(task.source)
-    classes = data.find_classes(task.source, where=where)
-    _, kind = data.find_files(task.source, where=where)
-    samples = data.list_labelled(task.source, classes, kind, None, where=where).samples
+    classes = find_classes(task.source, where=where)
+    _, kind = find_files(task.source, where=where)
+    samples = list_labelled(task.source, classes, kind, None, where=where).samples
     train, validation = split_samples(samples, classes, fraction, seed, where="--validation")
     made = Made(parts={"train": len(train), "val": len(validation)})
     with _output(task, {"split": fraction, "seed": seed}) as folder:
@@ -160,10 +161,10 @@ def cropped(task: Task, *, box: tuple[int, int, int, int]) -> Made:
 
 def _changed(pixels: torch.Tensor, wanted: Sequence[str], random: np.random.Generator) -> Image.Image:
     """The picture (1, 3, height, width), from 0 to 1, with some of the changes, as an image."""
-    drawn = random.random(len(wanted)) < augment.PROBABILITY
+    drawn = random.random(len(wanted)) < augment_pictures.PROBABILITY
     drawn[random.integers(len(wanted))] = True
     for name in [name for name, chosen in zip(wanted, drawn, strict=True) if chosen]:
-        pixels = augment.PICTURES[name](pixels, random).clamp(0, 1)
+        pixels = augment_pictures.PICTURES[name](pixels, random).clamp(0, 1)
     return Image.fromarray((pixels[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
 
 
@@ -171,7 +172,7 @@ def _pictures(
     task: Task, work: Callable[[Path, str], Iterator[tuple[str, Image.Image]]], settings: dict[str, object]
 ) -> Made:
     """Write what `work` makes of every picture of the source, with what lies beside it."""
-    found, _ = data.find_files(task.source, kind="image", where=str(task.source))
+    found, _ = find_files(task.source, kind="image", where=str(task.source))
     made = Made()
     with _output(task, settings) as folder:
         for path in _shown(task, found):
@@ -194,7 +195,7 @@ def _opened(path: Path, *, colours: bool = False) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            return data.in_colours(image) if colours else image.copy()
+            return in_colours(image) if colours else image.copy()
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableFileError(f"not a readable image: {error}") from error
 
@@ -216,7 +217,7 @@ def _save(image: Image.Image, path: Path) -> None:
 
 def _in_colours(image: Image.Image) -> Image.Image:
     try:
-        return data.in_colours(image)
+        return in_colours(image)
     except ValueError as error:
         raise UnreadableFileError(f"not a readable image: {error}") from error
 

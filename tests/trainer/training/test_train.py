@@ -1,0 +1,454 @@
+"""Training end to end on small sets: what it leaves behind, and that it goes on after any interruption with the same bits."""
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+from trainer.trainer_kit import IQ, image_set, in_child, tone_set, training_spec, weights_file
+from trainer.training.test_tensorboard import scalars as tensorboard_scalars
+
+from rfuav_trainer.data import samples
+from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
+from rfuav_trainer.job import from_environment
+from rfuav_trainer.networks import architectures, weights
+from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.reporting.progress import Progress
+from rfuav_trainer.training import train
+from rfuav_trainer.training.learner import Learner
+
+METRICS = {
+    "trainLoss", "trainAccuracy", "valLoss", "valAccuracy", "bestValAccuracy", "macroF1", "microF1", "meanAveragePrecision",
+    "calibrationError", "top1", "top3", "top5", "macroPrecision", "macroRecall", "microPrecision", "microRecall", "learningRate",
+}  # fmt: skip
+
+
+class Watcher(Progress):
+    """Keeps every report, and acts when a given number of steps has been taken."""
+
+    def __init__(self, at=None, act=None):
+        super().__init__(None, interval=0)
+        self.reports, self.at, self.act = [], at, act
+
+    def update(self, status):
+        super().update(status)
+        own = status.get("rfuav", {})
+        self.reports.append(status)
+        if self.at is not None and own.get("epoch", 0) * own.get("totalSteps", 0) + own.get("step", 0) == self.at:
+            self.act()
+
+
+def run(desk, spec, *, watcher=None, stop=None, **fields):
+    return train.run(desk.job("TrainingJob", spec, **fields), watcher or Watcher(), stop or StopSignal())
+
+
+def interrupted(desk, spec, at, **fields):
+    """Train until SIGTERM arrives after `at` steps."""
+    stop = StopSignal()
+    with pytest.raises(StoppedError):
+        run(desk, spec, watcher=Watcher(at, stop.request), stop=stop, **fields)
+
+
+@contextlib.contextmanager
+def hanging(monkeypatch, number, stop):
+    """The reader of the picture `number` hangs, and SIGTERM arrives while it does."""
+    asked, go_on, whole = itertools.count(), threading.Event(), samples.read_picture
+
+    def read(path, size):
+        if next(asked) == number:
+            threading.Timer(0.3, stop.request).start()
+            go_on.wait(60)
+        return whole(path, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(samples, "read_picture", read)
+        began = time.monotonic()
+        yield
+        assert time.monotonic() - began < 30
+        go_on.set()
+
+
+def same_weights(one, other):
+    a, b = load_file(one), load_file(other)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def history(folder):
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def test_what_a_training_leaves_behind(image_desk):
+    watcher = Watcher()
+    mark = run(image_desk, training_spec(), watcher=watcher)
+    out = image_desk / "models/out"
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "_SUCCESS", "best.safetensors", "last.safetensors", "checkpoints", "history.jsonl", "learning-curves.png", "report.json", "tensorboard",
+    }  # fmt: skip
+    assert mark["outputs"]["bestWeights"] == "pvc://models/out/best.safetensors"
+    rows = history(out)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert all(row.keys() == METRICS | {"epoch"} for row in rows)
+    assert all(np.isfinite(list(row.values())).all() for row in rows)
+    assert rows[-1]["bestValAccuracy"] == max(row["valAccuracy"] for row in rows)
+    assert len(list((out / "checkpoints/u1").glob("*.pt"))) == 2  # checkpoint.keep
+    report = json.loads((out / "report.json").read_text())
+    assert report["samples"] == {"train": 18, "validation": 6}
+    assert report["unreadable"] == {}
+    assert Image.open(out / "learning-curves.png").size[0] > 400
+    board = tensorboard_scalars(out / "tensorboard")
+    assert [(step, values["loss/validation"]) for step, values in board] == [
+        (row["epoch"], pytest.approx(row["valLoss"])) for row in rows
+    ]
+    last = watcher.reports[-1]
+    assert last["progressPercentage"] == 100
+    assert {m["name"] for m in last["metrics"]} == METRICS
+    assert last["rfuav"]["outputs"] == mark["outputs"]
+    assert last["rfuav"]["checkpoint"]["uri"].startswith("pvc://models/out/checkpoints/u1/")
+    percents = [report["progressPercentage"] for report in watcher.reports]
+    assert percents == sorted(percents)
+
+
+def test_it_learns_and_shuffled_labels_stay_at_chance(desk):
+    image_set(desk / "captures/train", count=16)
+    spec = training_spec(training__epochs=2, training__batchSize=8, model__architecture="resnet18")
+    run(desk, spec)
+    assert history(desk / "models/out")[-1]["bestValAccuracy"] >= 0.9
+    rng = np.random.default_rng(5)
+    files = sorted((desk / "captures/train").rglob("*.png"))
+    contents = [path.read_bytes() for path in files]
+    for path, which in zip(files, rng.permutation(len(files)), strict=True):
+        path.write_bytes(contents[which])
+    spec["output"]["uri"] = "pvc://models/shuffled"
+    run(desk, spec, uid="u2")
+    accuracies = [row["valAccuracy"] for row in history(desk / "models/shuffled")]
+    assert np.mean(accuracies) < 0.65  # chance is 1/3; twelve validation pictures
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The weights of a training that nothing interrupts."""
+    from trainer.trainer_kit import Desk
+
+    torch.set_num_threads(1)
+    desk = Desk(tmp_path_factory.mktemp("undisturbed"))
+    image_set(desk / "captures/train")
+    run(desk, training_spec())
+    return desk / "models/out"
+
+
+@pytest.mark.parametrize("at", [1, 5, 7, 15], ids=["first step", "end of an epoch", "inside an epoch", "last step"])
+def test_stopped_by_sigterm_and_resumed_gives_the_same_bits(image_desk, undisturbed, at):
+    spec = training_spec()
+    interrupted(image_desk, spec, at)
+    watcher = Watcher()
+    run(image_desk, spec, watcher=watcher)
+    out = image_desk / "models/out"
+    first = watcher.reports[0]["rfuav"]
+    assert first["epoch"] * first["totalSteps"] + first["step"] > at or at >= 15 or first["step"] == 0
+    assert same_weights(out / "last.safetensors", undisturbed / "last.safetensors")
+    assert same_weights(out / "best.safetensors", undisturbed / "best.safetensors")
+    assert (out / "history.jsonl").read_bytes() == (undisturbed / "history.jsonl").read_bytes()
+
+
+def _die_at(environment, step):
+    torch.set_num_threads(1)
+    watcher = Watcher(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    train.run(from_environment(environment), watcher, StopSignal())
+
+
+def test_killed_in_the_middle_it_resumes_from_the_last_checkpoint_with_the_same_bits(image_desk, undisturbed):
+    spec = training_spec()
+    assert in_child(_die_at, image_desk.environment("TrainingJob", spec), 8) == -signal.SIGKILL
+    out = image_desk / "models/out"
+    assert [p.name for p in (out / "checkpoints/u1").glob("*.pt")] == ["step-000000005-epoch-00001.pt"]
+    run(image_desk, spec)
+    assert same_weights(out / "last.safetensors", undisturbed / "last.safetensors")
+    assert (out / "history.jsonl").read_bytes() == (undisturbed / "history.jsonl").read_bytes()
+
+
+def test_reader_threads_do_not_change_the_result(image_desk, undisturbed):
+    run(image_desk, training_spec(training__workers=3))
+    assert same_weights(image_desk / "models/out/last.safetensors", undisturbed / "last.safetensors")
+
+
+def test_another_seed_gives_another_network(image_desk, undisturbed):
+    run(image_desk, training_spec(training__seed=4))
+    assert not same_weights(image_desk / "models/out/last.safetensors", undisturbed / "last.safetensors")
+
+
+def test_started_again_after_success_it_does_nothing(image_desk):
+    spec = training_spec(training__epochs=1)
+    first = run(image_desk, spec)
+    weights = image_desk / "models/out/last.safetensors"
+    before = weights.stat().st_mtime_ns
+    watcher = Watcher()
+    assert run(image_desk, spec, watcher=watcher) == first
+    assert weights.stat().st_mtime_ns == before
+    assert watcher.last["progressPercentage"] == 100
+    assert watcher.last["rfuav"]["outputs"] == first["outputs"]
+
+
+def test_a_job_created_anew_takes_nothing_from_the_old_one(image_desk):
+    spec = training_spec(training__epochs=1)
+    run(image_desk, spec)
+    watcher = Watcher()
+    mark = run(image_desk, spec, watcher=watcher, uid="u2")
+    assert mark["uid"] == "u2"
+    assert watcher.reports[0]["rfuav"]["step"] == 1
+
+
+def test_a_changed_job_under_an_old_name_is_refused(image_desk):
+    run(image_desk, training_spec(training__epochs=1))
+    with pytest.raises(InvalidConfigurationError, match="finished there with other settings"):
+        run(image_desk, training_spec(training__epochs=2))
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(image_desk):
+    interrupted(image_desk, training_spec(), 2)
+    with pytest.raises(
+        InvalidConfigurationError, match=r"architecture \"mobilenet_v3_small\" there, \"resnet18\" here"
+    ):
+        run(image_desk, training_spec(model__architecture="resnet18"))
+
+
+def test_resume_false_begins_at_the_beginning(image_desk):
+    interrupted(image_desk, training_spec(checkpoint={"resume": False}), 7)
+    watcher = Watcher()
+    run(image_desk, training_spec(checkpoint={"resume": False}, training__epochs=1), watcher=watcher)
+    assert (watcher.reports[0]["rfuav"]["epoch"], watcher.reports[0]["rfuav"]["step"]) == (0, 1)
+
+
+def test_a_lost_best_file_is_replaced_by_the_next_epoch(image_desk):
+    interrupted(image_desk, training_spec(), 12)
+    best = image_desk / "models/out/best.safetensors"
+    best.unlink()
+    run(image_desk, training_spec())
+    assert best.is_file()
+
+
+def unbounded(classes, size):
+    """A network without any normalisation: too large a learning rate takes it beyond all numbers."""
+    hidden = [nn.Linear(64, 64) for _ in range(4)]
+    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 64), *hidden, nn.Linear(64, classes))
+
+
+def test_a_training_that_diverges_says_what_to_lower(image_desk):
+    spec = training_spec(
+        model={"architecture": "custom", "custom": f"{__name__}:unbounded"},
+        training__optimizer={"name": "sgd", "learningRate": 1, "momentum": 0.99},
+        training__precision="fp32",
+    )
+    with pytest.raises(InvalidConfigurationError, match=r"loss became nan .*lower .*learningRate \(now 1\)") as caught:
+        run(image_desk, spec)
+    assert caught.value.reason == "Diverged"
+    assert not (image_desk / "models/out/_SUCCESS").exists()
+
+
+def test_scores_that_are_no_numbers_are_a_training_that_diverged(image_desk, monkeypatch):
+    """Even where the training's loss was still a number."""
+
+    def scores(self, pictures):
+        found = torch.zeros(len(pictures), 3)
+        found[0, 0] = torch.nan
+        return found
+
+    monkeypatch.setattr(Learner, "scores", scores)
+    with pytest.raises(InvalidConfigurationError, match=r"lower optimizer.learningRate") as caught:
+        run(image_desk, training_spec())
+    assert caught.value.reason == "Diverged"
+
+
+@pytest.mark.parametrize("shift", [-3.0, 7.0])
+def test_a_constant_added_to_all_scores_changes_no_metric(image_desk, monkeypatch, shift):
+    """Scores from 0 to 1 are no probabilities: what the network gives are logits, wherever they lie."""
+    whole = Learner.scores
+    found = []
+    for number, constant in enumerate((0.0, shift)):
+        monkeypatch.setattr(Learner, "scores", lambda *a, c=constant: whole(*a).sigmoid() + c)
+        spec = training_spec(training__epochs=1, output__uri=f"pvc://models/out{number}")
+        run(image_desk, spec, uid=f"u{number}")
+        found += history(image_desk / f"models/out{number}")
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+
+
+def test_early_stopping(image_desk):
+    spec = training_spec(training__epochs=30, training__earlyStopping={"patience": 1, "metric": "valAccuracy"})
+    run(image_desk, spec)
+    rows = history(image_desk / "models/out")
+    assert len(rows) < 30
+    assert rows[-1]["valAccuracy"] <= max(row["valAccuracy"] for row in rows[:-1])
+    assert json.loads((image_desk / "models/out/report.json").read_text())["stoppedEarly"] is True
+
+
+def test_a_corrupt_image_is_passed_over_and_listed(desk):
+    image_set(desk / "captures/train", count=20)
+    (desk / "captures/train/beta/007.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    run(desk, training_spec(training__epochs=1))
+    report = json.loads((desk / "models/out/report.json").read_text())
+    assert list(report["unreadable"]) == ["beta/007.png"]
+    assert "not a readable image" in report["unreadable"]["beta/007.png"]
+
+
+def test_unreadable_files_of_the_same_name_in_both_folders_are_two(image_desk):
+    image_set(image_desk / "captures/val", count=2)
+    for folder in ("train", "val"):
+        (image_desk / f"captures/{folder}/alpha/000.png").write_bytes(b"no picture")
+    spec = training_spec(training__epochs=1, dataset__errorThreshold=0.5)
+    spec["dataset"]["validation"] = {"uri": "pvc://captures/val"}
+    run(image_desk, spec)
+    report = json.loads((image_desk / "models/out/report.json").read_text())
+    assert {*report["unreadable"]} == {"alpha/000.png", "validation/alpha/000.png"}
+
+
+def test_too_many_corrupt_images_end_the_job(image_desk):
+    for number in range(2):
+        (image_desk / f"captures/train/beta/{number:03d}.png").write_bytes(b"no image")
+    with pytest.raises(
+        InputError, match=r"2 of 24 files cannot be read, more than 5%: beta/00\d.png: not a readable"
+    ) as caught:
+        run(image_desk, training_spec(training__epochs=1))
+    assert caught.value.reason == "TooManyUnreadable"
+
+
+def test_recordings(desk):
+    tone_set(desk / "captures/train", count=10)
+    optimizer = {"learningRate": 0.0003}
+    spec = training_spec(
+        dataset__iq=IQ, training__epochs=5, training__optimizer=optimizer, model__architecture="resnet18"
+    )
+    run(desk, spec)
+    assert history(desk / "models/out")[-1]["bestValAccuracy"] >= 0.9
+
+
+def test_a_network_goes_on_from_a_weights_file(image_desk):
+    run(image_desk, training_spec(training__epochs=2))
+    spec = training_spec(
+        training__epochs=1, model__weights="pvc://models/out/last.safetensors", output__uri="pvc://models/more"
+    )
+    run(image_desk, spec, uid="u2")
+    first, more = history(image_desk / "models/out"), history(image_desk / "models/more")
+    assert more[0]["trainLoss"] < first[0]["trainLoss"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("number", "at"), [(13, "epoch 0, step [1-3] "), (20, "epoch 0, step 5 ")], ids=["train", "validate"]
+)
+def test_a_stop_does_not_wait_for_a_reader_that_hangs(image_desk, monkeypatch, workers, number, at):
+    spec, stop = training_spec(training__workers=workers), StopSignal()
+    with hanging(monkeypatch, number, stop), pytest.raises(StoppedError, match=at):
+        run(image_desk, spec, stop=stop)
+    run(image_desk, spec)
+    run(image_desk, training_spec(output__uri="pvc://models/whole"), uid="u2")
+    assert same_weights(image_desk / "models/out/last.safetensors", image_desk / "models/whole/last.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("recordings", "fft_size", "found"),
+    [
+        (True, 128, None),
+        (True, 256, ["fftSize 128 in the weights, 256 in the job"]),
+        (
+            False,
+            128,
+            [
+                "format image in the weights, iq here",
+                "mean (0.485, 0.456, 0.406) in the weights, (0.5, 0.5, 0.5) here",
+                "std (0.229, 0.224, 0.225) in the weights, (0.25, 0.25, 0.25) here",
+            ],
+        ),
+    ],
+)
+def test_start_weights_of_other_pictures_are_said(desk, recordings, fft_size, found):
+    weights_file(desk / "models/start.safetensors", recordings=recordings)
+    tone_set(desk / "captures/train", count=2)
+    spec = training_spec(
+        model__weights="pvc://models/start.safetensors",
+        dataset__iq={**IQ, "fftSize": fft_size},
+        dataset__validation__fraction=0.5,
+        training__epochs=1,
+    )
+    ended = desk.pod("TrainingJob", spec)
+    assert ended.code == 0, ended.output
+    said = [event["differences"] for event in ended.events if "drawn otherwise" in event["event"]]
+    assert said == ([] if found is None else [found])
+
+
+@pytest.mark.parametrize("field", ["train", "validation"])
+def test_an_output_in_the_data_is_refused(desk, field):
+    """Else a second start would take its folder for a class."""
+    image_set(desk / "captures/train", count=2)
+    image_set(desk / "captures/val", count=2)
+    place = {"train": "train", "validation": "val"}[field]
+    spec = training_spec(dataset__validation={"uri": "pvc://captures/val"}, output__uri=f"pvc://captures/{place}/out")
+    ended = desk.pod("TrainingJob", spec)
+    assert ended.code == 2
+    assert f"lies in dataset.{field}.uri pvc://captures/{place}" in ended.termination["message"]
+    assert not (desk / f"captures/{place}/out").exists()
+
+
+def test_a_frame_that_cannot_be_read_is_one_of_many_also_after_a_stop(desk):
+    root = tone_set(desk / "captures/train", count=4, frames=10)
+    for name in ("alpha/000.iq", "beta/001.iq", "gamma/002.iq"):
+        samples = np.fromfile(root / name, "<f4")
+        samples[0] = np.nan
+        samples.tofile(root / name)
+    spec = training_spec(dataset__iq=IQ, training__epochs=2, dataset__errorThreshold=0.03)
+    interrupted(desk, spec, 1)
+    run(desk, spec)
+    found = json.loads((desk / "models/out/report.json").read_bytes())["unreadable"]
+    assert found.keys() == {f"{name}, frame 0" for name in ("alpha/000.iq", "beta/001.iq", "gamma/002.iq")}
+    with pytest.raises(InputError, match=r"3 of 120 frames cannot be read, more than 2%"):
+        run(desk, {**spec, "dataset": {**spec["dataset"], "errorThreshold": 0.02}}, uid="u2")
+
+
+def test_best_weights_that_another_job_left_are_not_taken_for_ones_own(image_desk):
+    interrupted(image_desk, training_spec(), 10)
+    run(image_desk, training_spec(training__epochs=1), uid="other")
+    (image_desk / "models/out/_SUCCESS").unlink()
+    run(image_desk, training_spec())
+    best = json.loads((image_desk / "models/out/report.json").read_bytes())["best"]
+    card = weights.read_card(image_desk / "models/out/best.safetensors")
+    assert (card.job, card.epoch) == ("u1", best["epoch"])
+
+
+@pytest.mark.parametrize("architecture", ["mobilenet_v3_small", "vit_b_32"])
+def test_weights_of_another_number_of_classes_get_a_fresh_head(desk, architecture):
+    image_set(desk / "captures/train", count=2)
+    spec = training_spec(
+        model={"architecture": architecture, "weights": "pvc://models/start.safetensors"},
+        dataset__validation__fraction=0.5,
+        training__epochs=1,
+        training__optimizer__learningRate=1e-9,
+    )
+    torch.manual_seed(5)
+    network = architectures.build(architecture, 2, 64)
+    card = weights.Card(architecture, ["one", "two"], samples.Preprocessing("image", 64))
+    weights.save(desk / "models/start.safetensors", network.state_dict(), card)
+    ended = desk.pod("TrainingJob", spec)
+    assert ended.code == 0, ended.output
+    assert [(e["weights"], e["data"]) for e in ended.events if "the head begins anew" in e["event"]] == [(2, 3)]
+    found = load_file(desk / "models/out/last.safetensors")
+    for name, value in network.named_parameters():
+        if found[name].shape == value.shape:
+            torch.testing.assert_close(found[name], value.detach(), rtol=0, atol=1e-6)
+        else:
+            assert found[name].shape[0] == 3
+
+
+def test_weights_of_as_many_other_classes_are_refused(desk):
+    weights_file(desk / "models/start.safetensors", classes=("alpha", "beta", "delta"))
+    image_set(desk / "captures/train", count=2)
+    ended = desk.pod("TrainingJob", training_spec(model__weights="pvc://models/start.safetensors"))
+    assert (ended.code, ended.termination["reason"]) == (2, "ClassMismatch")
+    assert "not in the weights: gamma; not in the data: delta" in ended.termination["message"]

@@ -1,0 +1,186 @@
+"""The command line, on a laptop as in a pod: its commands, and the job that they are about.
+
+In: `rfuav-trainer train -f job.yaml`, or `rfuav-trainer run` with RFUAV_JOB in the environment. Out: the work, handed
+to `termination.finish`.
+Heavy modules are imported only once a command needs them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import structlog
+import typer
+
+from rfuav_trainer import errors
+from rfuav_trainer.cli import prepare
+from rfuav_trainer.job import Job, from_environment, from_file
+from rfuav_trainer.process.termination import finish
+
+if TYPE_CHECKING:
+    from rfuav_trainer.process import runtime
+    from rfuav_trainer.reporting.progress import Progress
+
+log = structlog.get_logger()
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Trains and runs drone-signal classifiers.",
+)
+
+app.add_typer(prepare.commands, name="prepare")
+
+JobFile = Annotated[
+    Path | None,
+    typer.Option("-f", "--file", help="Job file (YAML with one TrainingJob or InferenceJob). Without it: RFUAV_JOB."),
+]
+Mount = Annotated[
+    list[str] | None,
+    typer.Option(help="CLAIM=FOLDER: the folder on this machine that stands for pvc://CLAIM. May be repeated."),
+]
+Shard = Annotated[int, typer.Option(help="Which shard of the input to work on, from 0.")]
+
+
+@app.command()
+def train(file: JobFile = None, mount: Mount = None) -> None:
+    """Train the classifier of a TrainingJob."""
+    finish(lambda progress, stop: _dispatch(_job(file, mount, 0, "TrainingJob"), progress, stop))
+
+
+@app.command()
+def infer(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
+    """Classify the input of an InferenceJob."""
+    finish(lambda progress, stop: _dispatch(_job(file, mount, shard, "InferenceJob"), progress, stop))
+
+
+@app.command()
+def evaluate(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
+    """Measure an InferenceJob against the folders its input lies in; what is not classified yet is classified first."""
+
+    def work(progress: Progress, stop: runtime.StopSignal) -> None:
+        from rfuav_trainer.inference import infer as inference  # noqa: PLC0415  (seconds to import)
+
+        typer.echo(inference.evaluate(_job(file, mount, shard, "InferenceJob"), progress, stop), nl=False)
+
+    finish(work)
+
+
+@app.command()
+def run(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
+    """Do what the job's kind says. This is what pods run."""
+    finish(lambda progress, stop: _dispatch(_job(file, mount, shard, None), progress, stop))
+
+
+@app.command()
+def synthesize(
+    *,
+    file: Annotated[Path | None, typer.Option("-f", "--file", help="YAML of kind Synthesis; flags win.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="NAME=RECORDINGS of each class. May be repeated.")] = None,
+    snr: Annotated[list[float] | None, typer.Option(help="dB; several are taken in turn.")] = None,
+    classes: Annotated[list[str] | None, typer.Option("--class", help="Only this class. May be repeated.")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="iq or image.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels, for images.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of a recording.")] = None,
+    sample_rate: Annotated[str | None, typer.Option(help="Samples per second, as in 40M.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same recordings.")] = None,
+    overwrite: Annotated[bool | None, typer.Option("--overwrite", help="Replace what an earlier run made.")] = None,
+) -> None:
+    """Write artificial recordings, labelled by folder."""
+
+    def work(_progress: Progress, _stop: runtime.StopSignal) -> None:
+        from rfuav_trainer.synthesis import spec  # noqa: PLC0415  (seconds to import)
+        from rfuav_trainer.synthesis import synthesize as synthesis  # noqa: PLC0415  (seconds to import)
+
+        fields = {"output": output, "classes": classes, "format": format_, "image_size": image_size, "seconds": seconds}
+        fields |= {"sample_rate": sample_rate, "seed": seed, "overwrite": overwrite}
+        synthesis.run(spec.from_options(file, split=split, snr=snr, **fields))
+
+    finish(work)
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="A .pth or .pt file with a state dict, as the reference service saves.")
+    ],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    *,
+    classes: Annotated[list[str] | None, typer.Option("--class", help="Class, in output order. Repeated.")] = None,
+    classes_from: Annotated[Path | None, typer.Option(help="Folder whose sorted folders are the classes.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Default: the one that fits.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the pictures it was trained with. Default: 224.")
+    ] = None,
+    normalisation: Annotated[
+        str, typer.Option(help="Of the pictures it was trained with: imagenet or none.")
+    ] = "imagenet",
+) -> None:
+    """Make a weights file of ours from a PyTorch one, without running code from it."""
+
+    def work(_progress: Progress, _stop: runtime.StopSignal) -> None:
+        from rfuav_trainer.networks import convert as conversion  # noqa: PLC0415  (seconds to import)
+
+        card = conversion.run(
+            source,
+            target,
+            classes=conversion.classes(classes or [], classes_from),
+            architecture=architecture,
+            image_size=image_size,
+            normalisation=normalisation,
+        )
+        log.info("converted", file=str(target), architecture=card.architecture, classes=len(card.classes))
+
+    finish(work)
+
+
+@app.command()
+def describe(
+    file: Annotated[Path, typer.Argument(help="A .safetensors file that a training wrote.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Say what a weights file holds: architecture, classes, preprocessing, metrics."""
+
+    def work(_progress: Progress, _stop: runtime.StopSignal) -> None:
+        from rfuav_trainer.networks import weights  # noqa: PLC0415  (seconds to import)
+        from rfuav_trainer.reporting import display  # noqa: PLC0415  (seconds to import)
+
+        content = weights.describe(file)
+        typer.echo(json.dumps(content) if as_json else display.listed(content))
+
+    finish(work)
+
+
+def _job(file: Path | None, mount: list[str] | None, shard: int, kind: str | None) -> Job:
+    mounts: dict[str, Path] = {}
+    for text in mount or []:
+        claim, found, folder = text.partition("=")
+        if not found or not claim or not folder:
+            raise errors.InvalidConfigurationError(f"--mount {text}: write CLAIM=FOLDER, as in captures=./data")
+        mounts[claim] = Path(folder).resolve()
+    job = from_environment() if file is None else from_file(file, mounts=mounts, shard=shard)
+    if kind is not None and job.kind != kind:
+        other = "train" if job.kind == "TrainingJob" else "infer"
+        raise errors.InvalidConfigurationError(f"{job.name} is a {job.kind}: use rfuav-trainer {other}")
+    structlog.contextvars.bind_contextvars(job=job.name, **({"attempt": job.attempt} if job.in_pod else {}))
+    return job
+
+
+def _dispatch(job: Job, progress: Progress, stop: runtime.StopSignal) -> Any:
+    if job.kind == "TrainingJob":
+        from rfuav_trainer.training import train as work  # noqa: PLC0415  (seconds to import)
+
+        return work.run(job, progress, stop)
+    from rfuav_trainer.inference import infer as inference  # noqa: PLC0415  (seconds to import)
+
+    return inference.run(job, progress, stop)
+
+
+def main() -> None:
+    """Entry point of the `rfuav-trainer` command."""
+    app()

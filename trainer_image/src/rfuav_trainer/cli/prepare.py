@@ -1,0 +1,96 @@
+"""The commands of `rfuav-trainer prepare`: data sets made from folders of files.
+
+In: flags. Out: a call of the module `prepare`, imported only then.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import structlog
+import typer
+
+from rfuav_trainer.process.termination import finish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rfuav_trainer.prepare import Made, Task
+    from rfuav_trainer.process import runtime
+    from rfuav_trainer.reporting.progress import Progress
+
+log = structlog.get_logger()
+
+commands = typer.Typer(no_args_is_help=True, help="Prepares data sets on files; the source is never changed.")
+
+Source = Annotated[Path, typer.Argument(help="Folder with one folder for each class.")]
+Output = Annotated[Path, typer.Argument(help="Folder to make.")]
+Seed = Annotated[int, typer.Option(help="The same seed makes the same files.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that prepare made before.")]
+
+
+@commands.command("split")
+def prepare_split(
+    source: Source,
+    output: Output,
+    *,
+    validation: Annotated[float, typer.Option(help="Share of every class that goes to val/.")] = 0.2,
+    seed: Seed = 0,
+    link: Annotated[bool, typer.Option("--link", help="Hard links instead of copies.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Split into train/ and val/: whole recordings, every class and SNR on both sides."""
+    _prepare(
+        source,
+        output,
+        overwrite,
+        lambda preparation, task: preparation.split(task, fraction=validation, seed=seed, link=link),
+    )
+
+
+@commands.command("augment")
+def prepare_augment(
+    source: Source,
+    output: Output,
+    *,
+    change: Annotated[
+        list[str], typer.Option(help="AdvancedBlur, CLAHE, ColorJitter, GaussNoise, ISONoise or Sharpen. Repeated.")
+    ],
+    copies: Annotated[int, typer.Option(help="Changed copies of each picture.")] = 1,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Every picture with changed copies beside it."""
+    _prepare(
+        source,
+        output,
+        overwrite,
+        lambda preparation, task: preparation.augmented(task, changes=change, copies=copies, seed=seed),
+    )
+
+
+@commands.command("crop")
+def prepare_crop(
+    source: Source,
+    output: Output,
+    *,
+    box: Annotated[str, typer.Option(help="LEFT,TOP,WIDTH,HEIGHT in pixels.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Every picture cut to a box, for instance to leave out the axes of a plot."""
+    _prepare(
+        source, output, overwrite, lambda preparation, task: preparation.cropped(task, box=preparation.read_box(box))
+    )
+
+
+def _prepare(source: Path, output: Path, overwrite: bool, work: Callable[[Any, Task], Made]) -> None:
+    """Let `work`, which is given the module `prepare` and a task of it, make a data set, and say what came of it."""
+
+    def told(_progress: Progress, stop: runtime.StopSignal) -> None:
+        from rfuav_trainer import prepare as preparation  # noqa: PLC0415  (seconds to import)
+
+        made = work(preparation, preparation.Task(source, output, overwrite, stop))
+        log.info("made", output=str(output), files=made.files, unreadable=len(made.unreadable), **made.parts)
+
+    finish(told)

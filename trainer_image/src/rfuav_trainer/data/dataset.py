@@ -1,0 +1,218 @@
+"""The data of a TrainingJob: training and validation samples, their classes, and how they become pictures.
+
+In: spec.dataset. Out: a `Dataset`, or an error that says what is missing where.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from rfuav_crds import Iq, TrainingJobSpec, parse_quantity
+from rfuav_trainer.data import manifest
+from rfuav_trainer.data.samples import (
+    IMAGENET,
+    SPECTROGRAM,
+    Listing,
+    Preprocessing,
+    Sample,
+    find_classes,
+    find_files,
+    list_labelled,
+)
+from rfuav_trainer.data.splitting import split
+from rfuav_trainer.errors import InputError, InvalidConfigurationError
+from rfuav_trainer.signals.spectrogram import SpectrogramParameters
+from rfuav_trainer.storage import outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rfuav_trainer.job import Job
+
+log = structlog.get_logger()
+
+SHOWN = 3
+"""How many of them an error names."""
+
+
+@dataclass
+class Unreadable:
+    """What cannot be read, with the reasons: whole files (or pictures), and single frames of recordings."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    frames: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, frame: int | None, reason: str) -> bool:
+        """Take note of one; whether it is new."""
+        noted, key = (self.files, name) if frame is None else (self.frames, f"{name}, frame {frame}")
+        new = key not in noted
+        noted.setdefault(key, reason)
+        return new
+
+    def merge(self, other: Unreadable) -> None:
+        """Take note of what another found."""
+        self.files.update(other.files)
+        self.frames.update(other.frames)
+
+    def __len__(self) -> int:
+        return len(self.files) + len(self.frames)
+
+    def all(self) -> dict[str, str]:
+        """Both, by name."""
+        return {**self.files, **self.frames}
+
+    def check(self, threshold: float, *, files: int, frames: int) -> None:
+        """Raise InputError (TooManyUnreadable) when more than `threshold` of all files, or of all frames, are here."""
+        for found, total, what in ((self.files, files, "files"), (self.frames, frames, "frames")):
+            if len(found) > threshold * total:
+                shown = "; ".join(f"{name}: {reason}" for name, reason in list(found.items())[:SHOWN])
+                raise InputError(
+                    f"{len(found)} of {total} {what} cannot be read, more than {threshold:.0%}: {shown}"
+                    + ("; ..." if len(found) > SHOWN else ""),
+                    reason="TooManyUnreadable",
+                )
+
+
+@dataclass
+class Dataset:
+    """What a training learns from and is measured on; `unreadable` grows while files turn out to be corrupt."""
+
+    train: list[Sample]
+    validation: list[Sample]
+    classes: list[str]
+    preprocessing: Preprocessing
+    unreadable: Unreadable
+    files: int
+    error_threshold: float
+
+    def pass_over(self, found: Iterable[tuple[Sample, str]], folder: str = "") -> None:
+        """Take note of unreadable samples, whose names follow `folder`.
+
+        Raises:
+            InputError: they are more than the threshold's share.
+        """
+        before = len(self.unreadable)
+        for sample, reason in found:
+            if self.unreadable.add(folder + sample.name, sample.frame, reason):
+                log.warning("unreadable file passed over", file=folder + sample.name, problem=reason)
+        if len(self.unreadable) > before:
+            self.check()
+
+    def check(self) -> None:
+        """Raise InputError when more cannot be read than the threshold's share."""
+        self.unreadable.check(self.error_threshold, files=self.files, frames=self._frames)
+
+    @cached_property
+    def _frames(self) -> int:
+        """Of all recordings."""
+        return sum(sample.frame is not None for part in (self.train, self.validation) for sample in part)
+
+
+def spectrogram_parameters(iq: Iq) -> SpectrogramParameters:
+    """The parameters of `iq` as plain numbers."""
+    return SpectrogramParameters(
+        sample_rate=float(parse_quantity(iq.sample_rate)),
+        frame_seconds=iq.frame_seconds,
+        fft_size=iq.fft_size,
+        hop_size=iq.hop_size,
+        window=iq.window,
+        sample_format=iq.sample_format,
+        dynamic_range=iq.dynamic_range,
+        color_map=iq.color_map,
+    )
+
+
+def as_written(parameters: SpectrogramParameters) -> dict[str, Any]:
+    """The parameters as a job writes them in `iq`."""
+    found = {str(field.alias): getattr(parameters, name) for name, field in Iq.model_fields.items()}
+    rate = parameters.sample_rate
+    return {**found, "sampleRate": int(rate) if rate.is_integer() else rate}
+
+
+def differences(weights: SpectrogramParameters, job: SpectrogramParameters) -> list[str]:
+    """In what the two pictures of one frame differ, in words; how its samples are stored is no difference."""
+    theirs, ours = as_written(weights), as_written(job)
+    return [
+        f"{name} {value} in the weights, {ours[name]} in the job"
+        for name, value in theirs.items()
+        if name != "sampleFormat" and value != ours[name]
+    ]
+
+
+class _Source:
+    """A data set's folder or manifest; `where` is the field that names it."""
+
+    def __init__(self, job: Job, uri: str, where: str) -> None:
+        self.where = where
+        self.path = job.path(uri, where)
+        self.rows = manifest.read(self.path, where=where) if manifest.is_manifest(self.path) else None
+
+    def classes(self) -> list[str]:
+        if self.rows is None:
+            return find_classes(self.path, where=self.where)
+        return manifest.classes(self.rows, where=self.where)
+
+    def kind(self, wanted: str) -> str:
+        if self.rows is None:
+            return find_files(self.path, kind=wanted, where=self.where)[1]
+        return manifest.kind_of(self.rows, wanted, where=self.where)
+
+    def samples(self, classes: list[str], kind: str, spectrogram: SpectrogramParameters | None) -> Listing:
+        if self.rows is None:
+            return list_labelled(self.path, classes, kind, spectrogram, where=self.where)
+        return manifest.list_rows(self.path, self.rows, classes, kind, spectrogram, where=self.where)
+
+
+def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
+    """Find the samples of spec.dataset.
+
+    Raises:
+        InputError: folders, manifests or files are missing, or too many cannot be read.
+        InvalidConfigurationError: the classes are not what the job says, or its output lies in its data.
+    """
+    outputs.check_apart(job, spec.dataset.train.uri, "dataset.train.uri")
+    if spec.dataset.validation.uri is not None:
+        outputs.check_apart(job, spec.dataset.validation.uri, "dataset.validation.uri")
+    source = _Source(job, spec.dataset.train.uri, "dataset.train.uri")
+    classes = source.classes()
+    if spec.model.num_classes not in (None, len(classes)):
+        raise InvalidConfigurationError(
+            f"model.numClasses is {spec.model.num_classes}, but {source.path} holds {len(classes)} classes "
+            f"({', '.join(classes[:10])}{', ...' if classes[10:] else ''}): "
+            "correct the number, leave it out, or correct the data",
+            reason="ClassMismatch",
+        )
+    kind = source.kind(spec.dataset.format)
+    spectrogram = spectrogram_parameters(spec.dataset.iq) if kind == "iq" else None
+    mean, std = SPECTROGRAM if kind == "iq" else IMAGENET
+    preprocessing = Preprocessing(kind, spec.dataset.image_size, mean, std, spectrogram)
+    train = source.samples(classes, kind, spectrogram)
+    if spec.dataset.validation.uri is not None:
+        other = _Source(job, spec.dataset.validation.uri, "dataset.validation.uri")
+        _same_classes(source, classes, other, other.classes())
+        theirs = other.samples(classes, kind, spectrogram)
+        parts, files = (train.samples, theirs.samples), train.files + theirs.files
+        unreadable = {**train.unreadable, **{f"validation/{k}": v for k, v in theirs.unreadable.items()}}
+    else:
+        parts = split(train.samples, classes, spec.dataset.validation.fraction or 0.0, spec.training.seed)
+        files, unreadable = train.files, train.unreadable
+    for name, reason in unreadable.items():
+        log.warning("unreadable file passed over", file=name, problem=reason)
+    dataset = Dataset(*parts, classes, preprocessing, Unreadable(unreadable), files, spec.dataset.error_threshold)
+    dataset.check()
+    return dataset
+
+
+def _same_classes(source: _Source, classes: list[str], other: _Source, theirs: list[str]) -> None:
+    if theirs == classes:
+        return
+    missing, extra = sorted(set(classes) - set(theirs)), sorted(set(theirs) - set(classes))
+    raise InvalidConfigurationError(
+        f"the classes of {other.path} differ from those of {source.path}: missing {', '.join(missing) or 'none'}, "
+        f"unknown {', '.join(extra) or 'none'}",
+        reason="ClassMismatch",
+    )

@@ -1,0 +1,81 @@
+"""What an InferenceJob classifies: the files of a folder, one file, or those that a manifest lists.
+
+In: spec.input. Out: `Inputs`, whose names tell the shards apart, and the samples of those that a shard works on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rfuav_trainer.data import manifest
+from rfuav_trainer.data.labels import first_folder
+from rfuav_trainer.data.samples import SUFFIXES, Listing, find_files, list_samples
+from rfuav_trainer.storage import outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rfuav_crds import InferenceJobSpec
+    from rfuav_trainer.job import Job
+    from rfuav_trainer.signals.spectrogram import SpectrogramParameters
+
+WHERE = "input.uri"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of a whole job.
+
+    Attributes:
+        root: the folder that their names are relative to.
+        kind: image or iq.
+        names: paths below `root`, with forward slashes, sorted.
+        rows: what a manifest says of them, by name; empty for a folder.
+    """
+
+    root: Path
+    kind: str
+    names: Sequence[str]
+    rows: dict[str, manifest.Row] = field(default_factory=dict)
+
+    def label(self, name: str) -> str:
+        """The class that an input belongs to: as the manifest says, else its first folder; empty when neither does."""
+        row = self.rows.get(name)
+        return first_folder(name) if row is None else row.label
+
+    def samples(self, names: Sequence[str], spectrogram: SpectrogramParameters | None) -> Listing:
+        """The samples of some of the inputs; those that a manifest lists and nobody finds count as unreadable."""
+        missing = {name: manifest.MISSING for name in names if self.rows and not manifest.is_there(self.root / name)}
+        files = [self.root / name for name in names if name not in missing]
+        listing = list_samples(files, self.root, spectrogram)
+        return Listing(listing.samples, {**missing, **listing.unreadable}, len(names))
+
+
+def root_of(job: Job, spec: InferenceJobSpec) -> Path:
+    """The folder that the names of the inputs are relative to."""
+    return _root(job.path(spec.input.uri, WHERE))
+
+
+def find(job: Job, spec: InferenceJobSpec) -> Inputs:
+    """The inputs of the whole job.
+
+    Raises:
+        InputError: nothing is there, both formats are and none was chosen, or the manifest is wrong.
+        InvalidConfigurationError: the job's output lies in its input.
+    """
+    outputs.check_apart(job, spec.input.uri, WHERE)
+    path = job.path(spec.input.uri, WHERE)
+    if manifest.is_manifest(path):
+        rows = manifest.read(path, where=WHERE, labelled=False)
+        kind = manifest.kind_of(rows, spec.input.format, where=WHERE)
+        chosen = {row.path: row for row in rows if manifest.suffix(row) in SUFFIXES[kind]}
+        return Inputs(path.parent, kind, [*chosen], chosen)
+    files, kind = find_files(path, spec.input.pattern, spec.input.format, where=WHERE)
+    root = _root(path)
+    return Inputs(root, kind, [file.relative_to(root).as_posix() for file in files])
+
+
+def _root(path: Path) -> Path:
+    return path if path.is_dir() else path.parent

@@ -1,0 +1,362 @@
+"""What a job reads: finds images and recordings, cuts recordings into frames, reads one sample at a time.
+
+In: a folder (`train/<class>/...` when labelled). Out: a `Listing` of samples in a stable order, and 8-bit pictures of
+one size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import structlog
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch.nn import functional
+
+from rfuav_trainer.data.labels import conditions, recording_of
+from rfuav_trainer.errors import InputError, UnreadableFileError
+from rfuav_trainer.signals import recording
+from rfuav_trainer.signals.spectrogram import SpectrogramParameters, pictures
+from rfuav_trainer.storage import inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from torch import Tensor
+
+    from rfuav_trainer.data.picture_cache import Home
+
+log = structlog.get_logger()
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+IQ_SUFFIXES = frozenset({".iq", ".dat", ".sigmf-data"})
+EVERYTHING = "**/*"
+SUFFIXES = {"image": IMAGE_SUFFIXES, "iq": IQ_SUFFIXES}
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SPECTROGRAM = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Everything between a file and the network's input; it travels in the weights' metadata.
+
+    Attributes:
+        format: image or iq.
+        image_size: height and width in pixels.
+        mean, std: for each channel, on a scale of 0 to 1.
+        spectrogram: how recordings become pictures; None for images.
+    """
+
+    format: str
+    image_size: int
+    mean: tuple[float, float, float] = IMAGENET[0]
+    std: tuple[float, float, float] = IMAGENET[1]
+    spectrogram: SpectrogramParameters | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Preprocessing:
+        """The inverse of `to_json`."""
+        spectrogram = value.get("spectrogram")
+        return cls(
+            format=value["format"],
+            image_size=value["image_size"],
+            mean=tuple(value["mean"]),
+            std=tuple(value["std"]),
+            spectrogram=SpectrogramParameters(**spectrogram) if spectrogram else None,
+        )
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """8-bit pictures (n, 1 or 3, size, size) as the network's input: float32 (n, 3, size, size), channels last."""
+        mean = torch.tensor(self.mean, device=pictures.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=pictures.device).view(1, 3, 1, 1)
+        scaled = pictures.contiguous() / 255.0
+        result = scaled.sub_(mean).div_(std) if scaled.shape[1] == len(self.mean) else (scaled - mean).div_(std)
+        # Turned last: a mean for each of three neighbours keeps a processor from taking many numbers at a time.
+        return result.contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture to classify: an image, or one frame of a recording.
+
+    Attributes:
+        path: the file.
+        name: its path relative to the input folder, with forward slashes.
+        label: index of its class; -1 when not labelled.
+        frame: index of the frame in its recording; None for images.
+        group: samples of one recording have the same group and never part in a split.
+        snr: in dB, where a manifest, the name, or the file beside it states it.
+    """
+
+    path: Path
+    name: str
+    label: int = -1
+    frame: int | None = None
+    group: str = ""
+    snr: float | None = None
+
+
+@dataclass
+class Listing:
+    """Samples in a stable order, the files that cannot be read (name to reason), and the number of files."""
+
+    samples: list[Sample]
+    unreadable: dict[str, str] = field(default_factory=dict)
+    files: int = 0
+
+
+def find_files(root: Path, pattern: str = EVERYTHING, kind: str = "auto", *, where: str) -> tuple[list[Path], str]:
+    """The files below `root` that match, sorted by path, and their format (image or iq).
+
+    Links are followed; hidden files and files of other kinds are left out; `root` may also be one file.
+
+    Raises:
+        InputError: nothing is there, or both formats are and none was chosen.
+        PermissionError: a folder may not be read: what is in it would be missing without a word.
+    """
+    if root.is_file():
+        found = [root]
+    elif root.is_dir():
+        matches = _matcher(pattern, where)
+        found = sorted(p for p in _walk(root) if matches(p.relative_to(root).as_posix()))
+    else:
+        raise InputError(f"{where}: {root} does not exist: put the data there or correct the path")
+    images = [p for p in found if p.suffix.lower() in IMAGE_SUFFIXES]
+    recordings = [p for p in found if p.suffix.lower() in IQ_SUFFIXES]
+    if kind == "auto":
+        if images and recordings:
+            raise InputError(
+                f"{where}: {root} has {len(images)} images and {len(recordings)} recordings: write format image or iq",
+            )
+        kind = "iq" if recordings else "image"
+    chosen = recordings if kind == "iq" else images
+    if not chosen:
+        kinds = ", ".join(sorted(IQ_SUFFIXES if kind == "iq" else IMAGE_SUFFIXES))
+        raise InputError(
+            f"{where}: no {kinds} files in {root} (pattern {pattern}): put the data there or correct the path"
+        )
+    return chosen, kind
+
+
+def find_classes(root: Path, *, where: str) -> list[str]:
+    """The class names: the sorted names of the folders in `root`.
+
+    Raises:
+        InputError: the folder is missing, or holds fewer than two class folders.
+    """
+    if not root.is_dir():
+        raise InputError(
+            f"{where}: {root} is not a folder: put one folder for each class there, as in {root}/CLASS/a.png"
+        )
+    classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not _hidden(p.name))
+    if len(classes) < 2:  # noqa: PLR2004  (a classifier tells at least two things apart)
+        raise InputError(
+            f"{where}: {root} holds {len(classes)} class folders ({', '.join(classes) or 'none'}): "
+            f"at least two are needed, as in {root}/CLASS/a.png",
+        )
+    for name in classes:
+        check_text(name, where)
+    return classes
+
+
+def check_text(name: str, where: str) -> None:
+    """Raise InputError when the name of a class is not UTF-8: it is written into files that hold nothing else."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: the name of the class {name!a} is not UTF-8: rename it") from error
+
+
+def list_labelled(
+    root: Path, classes: Sequence[str], kind: str, spectrogram: SpectrogramParameters | None, *, where: str
+) -> Listing:
+    """The samples of a folder with one folder for each class.
+
+    Pictures in a folder below the class folder (`CLASS/RECORDING/a.png`) count as one recording, raw recordings each
+    as its own; what a path says of SNR and colour map (`CLASS/snr_-10/jet/a.png`) is none: `labels.recording_of`.
+
+    Raises:
+        InputError: a class folder holds nothing that can be read.
+    """
+    total = Listing([])
+    for label, name in enumerate(classes):
+        files, _ = find_files(root / name, kind=kind, where=where)
+        listing = list_samples(files, root, spectrogram if kind == "iq" else None)
+        if not listing.samples:
+            reason = next(iter(listing.unreadable.values()))
+            raise InputError(
+                f"{where}: none of the {len(files)} files in {root / name} can be read (the first: {reason})"
+            )
+        inputs.fetch_ahead(path.with_suffix(".json") for path in files)
+        levels: dict[Path, float | None] = {}  # frames of one recording have one file beside them
+        for sample in listing.samples:
+            if sample.path not in levels:
+                levels[sample.path] = conditions(sample.name, read_label_file(sample.path))[0]
+            group = recording_of(sample.name, folders=kind == "image")
+            total.samples.append(replace(sample, label=label, group=group, snr=levels[sample.path]))
+        total.unreadable.update(listing.unreadable)
+        total.files += listing.files
+    return total
+
+
+def list_samples(files: Iterable[Path], root: Path, spectrogram: SpectrogramParameters | None) -> Listing:
+    """The samples in `files`: one for an image, one for each whole frame of a recording."""
+    files = list(files)
+    inputs.fetch_ahead(path.with_suffix(recording.METADATA) for path in files)
+    listing = Listing([])
+    base = root if root.is_dir() else root.parent
+    for path in files:
+        name = path.relative_to(base).as_posix()
+        listing.files += 1
+        if spectrogram is None:
+            listing.samples.append(Sample(path, name, group=name))
+            continue
+        try:
+            frames = recording.count_frames(path, spectrogram)
+        except UnreadableFileError as error:
+            listing.unreadable[name] = str(error)
+            continue
+        listing.samples.extend(Sample(path, name, frame=index, group=name) for index in range(frames))
+    return listing
+
+
+def read_picture(path: Path, size: int) -> Tensor:
+    """An image resized to size x size: uint8, shape (3, size, size).
+
+    Raises:
+        UnreadableFileError: it is corrupt, truncated, too large to be true, or gone.
+    """
+    try:
+        with inputs.opened(path) as here, Image.open(here) as image:
+            image.draft("RGB", (size, size))  # a JPEG halved while it is decoded, as often as it stays large enough
+            coloured = image if image.mode == "RGB" else in_colours(image)  # which would copy it
+            pixels = torch.from_numpy(np.array(coloured)).permute(2, 0, 1)
+            # As Pillow resizes, to within a level of 255, in a third of the time.
+            return functional.interpolate(pixels[None], (size, size), mode="bilinear", antialias=True)[0].contiguous()
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableFileError(f"not a readable image: {error}") from error
+
+
+def in_colours(image: Image.Image) -> Image.Image:
+    """The image with 8 bits for red, green and blue; grey levels of more bits are scaled, where Pillow cuts them off.
+
+    16-bit levels (modes I;16) by their range, 65535; 32-bit ones (I, F) by the brightest, if above 255.
+
+    Raises:
+        ValueError: 32-bit levels are below 0 or no numbers: nothing says what is black and white.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image.convert("RGB")
+    levels = np.asarray(image).astype(np.float64)
+    if not (np.isfinite(levels).all() and (levels >= 0).all()):
+        raise ValueError(f"levels below 0 or no numbers in mode {image.mode}: store 8 or 16 bits a level")
+    top = 65535.0 if image.mode.startswith("I;16") else max(255.0, float(levels.max(initial=0)))
+    return Image.fromarray(np.round(levels * (255.0 / top)).astype(np.uint8)).convert("RGB")
+
+
+class Reader:
+    """Reads samples as 8-bit pictures; those that one of the homes holds are not decoded again.
+
+    Args:
+        preprocessing: how files become pictures.
+        homes: where pictures are kept, in the order in which they are asked.
+        device: where recordings are transformed.
+    """
+
+    def __init__(
+        self, preprocessing: Preprocessing, *, homes: Sequence[Home] = (), device: torch.device | str = "cpu"
+    ) -> None:
+        self.preprocessing = preprocessing
+        self.device = torch.device(device)
+        self._homes = homes
+
+    def holds(self, sample: Sample) -> bool:
+        """Whether the file is not needed any more."""
+        return any(home.holds((sample.path, sample.frame)) for home in self._homes)
+
+    def read(self, sample: Sample) -> Tensor:
+        """The picture of one sample: uint8, (3, size, size) for images, (1 or 3, size, size) for recordings.
+
+        Raises:
+            UnreadableFileError: the file cannot be read.
+        """
+        key = (sample.path, sample.frame)
+        for home in self._homes:
+            kept = home.get(key)
+            if kept is not None:
+                return kept
+        size = self.preprocessing.image_size
+        spectrogram = self.preprocessing.spectrogram
+        if sample.frame is None or spectrogram is None:
+            result = read_picture(sample.path, size)
+        else:
+            raw = recording.read_raw(sample.path, sample.frame, spectrogram)[None]
+            found, good = pictures(raw.to(self.device), spectrogram, size)
+            if not good.item():
+                raise UnreadableFileError(recording.NO_NUMBERS.format(frame=sample.frame))
+            result = found[0].cpu()
+        any(home.put(key, result) for home in self._homes)  # the first that has room
+        return result
+
+
+def read_label_file(path: Path) -> dict[str, Any]:
+    """What stands beside a recording (`a.iq` -> `a.json`), such as {"snrDb": 10}; empty when there is nothing."""
+    try:
+        with inputs.opened(path.with_suffix(".json")) as here:
+            content = json.loads(here.read_bytes())
+    except (OSError, UnreadableFileError):
+        return {}
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        log.warning("no JSON object; passed over", file=path.with_suffix(".json").name)
+        return {}
+    return content
+
+
+def _hidden(name: str) -> bool:
+    """Whether a file or folder is none of the data: a hidden one, or what ext4 keeps at the root of a volume."""
+    return name.startswith(".") or name == "lost+found"
+
+
+def _matcher(pattern: str, where: str) -> Callable[[str], object]:
+    """Whether a relative path matches the glob `pattern`."""
+    if pattern == EVERYTHING:
+        return bool
+    from fsspec.utils import glob_translate  # type: ignore[import-untyped]  # noqa: PLC0415  (most jobs have no pattern)
+
+    try:
+        return re.compile(glob_translate(pattern)).match
+    except (ValueError, re.error) as error:
+        raise InputError(f"{where}: pattern {pattern!r} is not a glob: {error}") from error
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """The files below `root` that are not hidden, also through links, but not through those that lead around.
+
+    A link to nothing is one, too: whoever reads it says so.
+    """
+    above: dict[str, frozenset[str]] = {str(root): frozenset({os.path.realpath(root)})}
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=_fail):
+        come_by = above.pop(folder)
+        inside = [os.path.join(folder, name) for name in folders if not _hidden(name)]  # noqa: PTH118  (as walk does)
+        real = {path: os.path.realpath(path) for path in inside}
+        above |= {path: come_by | {real[path]} for path in inside if real[path] not in come_by}
+        folders[:] = [name for name in folders if os.path.join(folder, name) in above]  # noqa: PTH118
+        for path in (Path(folder, name) for name in files if not _hidden(name)):
+            if path.is_file() or not path.exists():
+                yield path
+
+
+def _fail(error: OSError) -> None:
+    raise error

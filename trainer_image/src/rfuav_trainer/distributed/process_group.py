@@ -1,0 +1,238 @@
+"""Several processes that train one network: each takes its part of every batch, and all take the same step.
+
+In: torchrun's environment (PET_* as the operator sets it for a node; RANK and its like for a process). Out: a `World`
+that sums over all processes; alone, it leaves everything as it is. Gradients are summed, not averaged per process: the
+step is that of one process with the whole batch, also where a batch does not divide evenly or a file cannot be read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+import torch
+from torch import distributed
+
+from rfuav_trainer.errors import JobError, PeerLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from rfuav_trainer.process.runtime import StopSignal
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+JOIN_SECONDS = 600
+"""How long the first to start waits for the others: their images may still be pulled."""
+SILENCE_SECONDS = 1800
+"""How long one step may take, the saving of a checkpoint to a slow volume included; a process that died is noticed at
+once, one that hangs after this."""
+BLOCKING = "TORCH_NCCL_BLOCKING_WAIT"
+"""Has NCCL raise an error where a collective is waited for. Else torch's watchdog kills the process, without a word."""
+_LOOK_EVERY = 0.2
+
+
+_LOST = re.compile(r"\b(reset|closed|closure|refused)\b|broken pipe|time(d )?out|ncclRemoteError", re.IGNORECASE)
+_SHARED_MEMORY = re.compile(r"/dev/shm|shared memory", re.IGNORECASE)  # noqa: S108  (NCCL's words)
+
+
+class NoMeetingError(JobError):
+    """The processes cannot meet or speak to one another, and would not at the next try: it counts as a failure."""
+
+    reason = "NoMeeting"
+
+
+@contextlib.contextmanager
+def _with_the_others() -> Iterator[None]:
+    """Around what only works when all take part, once they have met.
+
+    Raises:
+        PeerLostError: a connection broke, or another was silent for too long: not this process is wrong.
+        NoMeetingError: this one cannot speak to the others.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        text = str(error).partition("Exception raised from")[0]  # below it torch lists its own functions
+        words = (text.splitlines() or [""])[0]
+        if _SHARED_MEMORY.search(text):
+            advice = "too little room in /dev/shm for the processes of a pod: raise resources.sharedMemory"
+            raise NoMeetingError(f"{advice} ({words})", reason="SharedMemoryTooSmall") from error
+        counted = "ncclSystemError" in text  # also says "connection", of one that never was
+        if not counted and (isinstance(error, distributed.DistNetworkError) or _LOST.search(text)):
+            raise PeerLostError(
+                f"another process of the training is gone; all start again together ({words})"
+            ) from error
+        if counted or isinstance(error, distributed.DistBackendError):
+            raise NoMeetingError(
+                "the processes of the training cannot exchange data: look at the node's GPU driver and whether the "
+                f"pods may connect to one another; NCCL_DEBUG=INFO in podTemplate.env says more ({words})"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def _meeting(what: str) -> Iterator[None]:
+    """Around a step of the meeting, at which nobody has been lost yet."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise NoMeetingError(f"{what} ({(str(error).splitlines() or [''])[0]})") from error
+
+
+@dataclass(frozen=True)
+class World:
+    """All processes of a training.
+
+    Attributes:
+        rank: which of them this is; 0 writes and reports.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and reports."""
+        return self.rank == 0
+
+    def part(self, batch: Sequence[T]) -> Sequence[T]:
+        """This process' share of a batch."""
+        return batch[self.rank :: self.size] if self.size > 1 else batch
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            with _with_the_others():
+                distributed.all_reduce(values)
+        return values
+
+    def all_together(self, mine: int, total: Tensor) -> int:
+        """How many all processes have. Alone, that is known without waiting for the device."""
+        return mine if self.size == 1 else int(total.item())
+
+    def weighed(self, loss: Tensor, count: int) -> Tensor:
+        """A mean loss over `count` samples, weighed so that gradients of several processes can be summed."""
+        return loss if self.size == 1 else loss * count
+
+    def average_gradients(self, network: nn.Module, count: Tensor) -> None:
+        """Sum the weighed gradients of all processes, in one message, and divide by the samples of all."""
+        if self.size == 1:
+            return
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        with _with_the_others():
+            distributed.all_reduce(flat)
+        flat /= count.to(flat.dtype)
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for parameter, gradient, part in zip(trained, gradients, parts, strict=True):
+            # Copied, not viewed: fused optimizers pair weights and gradients by their place in memory, and weights
+            # whose channels come last would learn from the gradients of others.
+            parameter.grad = gradient.copy_(part.view_as(gradient))
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give all what the first has, in place."""
+        if self.size > 1:
+            with _with_the_others():
+                for tensor in tensors:
+                    distributed.broadcast(tensor, src=0)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Everybody's value, by rank."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        with _with_the_others():
+            distributed.all_gather_object(found, value)
+        return found
+
+    def wait(self) -> None:
+        """Wait until all have come here."""
+        if self.size > 1:
+            with _with_the_others():
+                distributed.barrier()
+
+    def leave(self) -> None:
+        """Close the connections."""
+        if self.size > 1 and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] = os.environ) -> World:
+    """Meet the other processes; alone when the environment names no others.
+
+    Raises:
+        StoppedError: SIGTERM arrived while waiting.
+        PeerLostError: one that had come is gone again.
+        NoMeetingError: the port is taken, or the processes cannot connect to one another.
+        TimeoutError: the others did not come.
+    """
+    if "WORLD_SIZE" in environment:  # one of several processes of a pod
+        names = "WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"
+    else:
+        names = "PET_NNODES", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT"
+    size = int(environment.get(names[0], "1"))
+    if size == 1:
+        return World()
+    rank, host, port = int(environment[names[1]]), environment[names[2]], int(environment[names[3]])
+    log.info("waiting for the other processes", rank=rank, size=size, first=f"{host}:{port}")
+    # What waits inside torch hears no SIGTERM, so all the waiting is done here.
+    if rank:
+        _wait(lambda: _listens(host, port), stop, f"the first of them, at {host}:{port}")
+    with (
+        _with_the_others() if rank else _meeting(f"port {port} cannot be listened on: end what has it, or name another")
+    ):
+        store = distributed.TCPStore(  # type: ignore[attr-defined]  # its stubs do not name it
+            host if rank else "0.0.0.0",  # noqa: S104  the first is found by its name in the cluster
+            port,
+            is_master=rank == 0,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=SILENCE_SECONDS),
+        )
+    with _with_the_others():
+        store.add("here", 1)
+        _wait(lambda: store.add("here", 0) >= size, stop, f"all {size} of them, at {host}:{port}")
+    if device.type == "cuda":
+        os.environ.setdefault(BLOCKING, "1")
+    with _meeting("the processes found one another, but cannot connect: let their pods reach each other on all ports"):
+        distributed.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=SILENCE_SECONDS),
+        )
+    log.info("all processes are here", rank=rank, size=size)
+    return World(rank, size)
+
+
+def _wait(until: Callable[[], bool], stop: StopSignal, what: str) -> None:
+    end = time.monotonic() + JOIN_SECONDS
+    while not until():
+        stop.check()
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {JOIN_SECONDS} s for the other processes of the job, in vain for {what}")
+        time.sleep(_LOOK_EVERY)
+
+
+def _listens(host: str, port: int) -> bool:
+    """Whether the first process is there; its name resolves only once its pod has an address."""
+    try:
+        with socket.create_connection((host, port), timeout=2):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,188 @@
+"""An evaluation for people: tables for a terminal, a page for a browser, the confusion matrix as a picture.
+
+In: what `evaluate.evaluate` returns. Out: evaluation.json, evaluation.txt, evaluation.html (everything in the one file)
+and confusion-matrix.png.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from typing import TYPE_CHECKING, Any
+
+from rfuav_trainer.training.checkpoint import atomic_writer, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+CONTENT, TABLE, PAGE, PICTURE = "evaluation.json", "evaluation.txt", "evaluation.html", "confusion-matrix.png"
+FILES = (CONTENT, TABLE, PAGE, PICTURE)
+MOST_INCHES = 30.0  # the picture's side, at 100 points an inch; beyond, cells shrink and not every class is named
+MOST_NUMBERS = 20  # classes; beyond, counts are not written into the picture's cells
+GROUP_COLUMNS = {
+    "samples": "samples",
+    "accuracy": "accuracy",
+    "top3": "top3",
+    "top5": "top5",
+    "macroF1": "macro F1",
+    "meanAveragePrecision": "mAP",
+    "calibrationError": "calib. error",
+}
+CLASS_COLUMNS = {
+    "samples": "samples",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "averagePrecision": "avg. prec.",
+}
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}
+td:first-child,th:first-child{text-align:left}img{max-width:100%}h1{margin-bottom:0}"""
+
+Table = tuple[list[str], list[list[str]]]
+
+
+def write(folder: Path, evaluation: dict[str, Any], title: str) -> None:
+    """Write the four files; each is replaced whole. `title` stands above the page."""
+    write_json(folder / CONTENT, evaluation)
+    with atomic_writer(folder / TABLE) as stream:
+        stream.write(as_text(evaluation).encode())
+    matrix = _png(_matrix(evaluation["confusionMatrix"], evaluation["classes"]))
+    with atomic_writer(folder / PICTURE) as stream:
+        stream.write(matrix)
+    with atomic_writer(folder / PAGE) as stream:
+        stream.write(as_html(evaluation, title, matrix).encode())
+
+
+def tables(evaluation: dict[str, Any]) -> dict[str, Table]:
+    """Headings and rows of everything that is a table, by title; what does not occur is left out."""
+    groups = {"By SNR (dB)": ("snrDb", "bySnr"), "By colour map": ("colorMap", "byColorMap")}
+    found = {
+        title: _table("SNR (dB)" if key == "snrDb" else "colour map", GROUP_COLUMNS, key, evaluation[name])
+        for title, (key, name) in groups.items()
+        if evaluation[name]
+    }
+    classes = [{"class": name, **row} for name, row in evaluation["perClass"].items()]
+    return {"Classes": _table("class", CLASS_COLUMNS, "class", classes), **found}
+
+
+def _table(first: str, columns: dict[str, str], key: str, rows: list[dict[str, Any]]) -> Table:
+    return [first, *columns.values()], [
+        [_words(row[key]), *(_words(row.get(name)) for name in columns)] for row in rows
+    ]
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}" if value == int(value) and abs(value) > 1 else f"{value:.4f}"
+    return "-" if value is None else str(value)
+
+
+def as_text(evaluation: dict[str, Any]) -> str:
+    """The evaluation as tables for a terminal."""
+    lines = [f"{evaluation['samples']} samples", ""]
+    lines += [f"{name:<22}{value:8.4f}" for name, value in evaluation["metrics"].items()]
+    for headings, rows in tables(evaluation).values():
+        widths = [max(len(row[column]) for row in [headings, *rows]) for column in range(len(headings))]
+        lines.append("")
+        for row in [headings, *rows]:
+            cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+            lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+    width = max(len(name) for name in evaluation["classes"]) + 5
+    lines += ["", "confusion matrix: rows are true classes, columns predicted", ""]
+    lines.append(" " * width + "".join(f"{number:>6}" for number in range(len(evaluation["classes"]))))
+    lines += [
+        f"{number:>3} {name:<{width - 4}}" + "".join(f"{count:>6}" for count in row)
+        for number, (name, row) in enumerate(zip(evaluation["classes"], evaluation["confusionMatrix"], strict=True))
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def as_html(evaluation: dict[str, Any], title: str, matrix: bytes) -> str:
+    """One page that needs no other file: numbers, plots, tables. `matrix` is the confusion matrix as PNG."""
+    metrics = [[name, f"{value:.4f}"] for name, value in evaluation["metrics"].items()]
+    parts = [
+        f"<h1>{html.escape(title)}</h1><p>{evaluation['samples']} samples, {len(evaluation['classes'])} classes</p>",
+        _html_table((["metric", "value"], metrics)),
+        "<h2>Confusion matrix</h2><p>Rows are true classes, columns predicted.</p>",
+        _image(matrix, "confusion matrix"),
+        "<h2>Calibration</h2><p>Where confidence is above accuracy, the network is too sure of itself.</p>",
+        _image(_png(_reliability(evaluation["calibration"])), "accuracy by confidence"),
+    ]
+    if evaluation["bySnr"]:
+        parts += ["<h2>Accuracy by SNR</h2>", _image(_png(_over_snr(evaluation["bySnr"])), "accuracy by SNR")]
+    for name, table in tables(evaluation).items():
+        parts += [f"<h2>{html.escape(name)}</h2>", _html_table(table)]
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+
+
+def _html_table(table: Table) -> str:
+    headings, rows = table
+    lines = ["<table>", "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in headings) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
+    return "\n".join([*lines, "</table>"])
+
+
+def _image(png: bytes, words: str) -> str:
+    return f'<img alt="{html.escape(words)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=100)
+    return stream.getvalue()
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure  # noqa: PLC0415  (seconds to import)
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _matrix(matrix: list[list[int]], classes: Sequence[str]) -> Figure:
+    """Colour is the share of the true class, the number the count."""
+    share = [[count / max(1, sum(row)) for count in row] for row in matrix]
+    side = min(MOST_INCHES, max(4.0, 0.45 * len(classes) + 2.5))
+    figure = _figure(side + 1, side)
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    named = range(0, len(classes), math.ceil(len(classes) * 0.2 / side))  # names need 0.2 inches each
+    axes.set_xticks(named, [classes[number] for number in named], rotation=90)
+    axes.set_yticks(named, [classes[number] for number in named])
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if len(classes) <= MOST_NUMBERS:
+        for row, values in enumerate(matrix):
+            for column, count in enumerate(values):
+                dark = share[row][column] > 0.5  # noqa: PLR2004  (half of the colour scale)
+                axes.text(column, row, str(count), ha="center", va="center", color="white" if dark else "black")
+    figure.colorbar(image, ax=axes, label="share of the true class")
+    return figure
+
+
+def _reliability(calibration: list[dict[str, float]]) -> Figure:
+    figure = _figure(5, 4)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="grey", linestyle="--", label="calibrated")
+    width = calibration[0]["to"] - calibration[0]["from"]
+    axes.bar([row["from"] for row in calibration], [row["accuracy"] for row in calibration], width, align="edge")
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    axes.legend()
+    return figure
+
+
+def _over_snr(rows: list[dict[str, float]]) -> Figure:
+    figure = _figure(7, 4)
+    axes = figure.subplots()
+    for name, label in (("accuracy", "accuracy"), ("top3", "top 3"), ("macroF1", "macro F1")):
+        axes.plot([row["snrDb"] for row in rows], [row[name] for row in rows], marker=".", label=label)
+    axes.set(xlabel="SNR (dB)", ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure

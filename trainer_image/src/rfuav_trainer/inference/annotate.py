@@ -1,0 +1,187 @@
+"""For people: the input with the network's answer written on it. Images become pictures, a recording becomes a video.
+
+In: an image file, or the spectrogram the network saw, and its answer. Out, under output/annotated/: a PNG for each
+image, an MP4 for each recording with a picture for each of its frames.
+"""
+
+from __future__ import annotations
+
+import functools
+from fractions import Fraction
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rfuav_trainer.data.samples import in_colours
+from rfuav_trainer.inference.results import VIDEO
+from rfuav_trainer.storage import inputs
+from rfuav_trainer.training.checkpoint import atomic_writer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from rfuav_trainer.data.samples import Sample
+    from rfuav_trainer.inference.results import ShardResults
+
+COLOUR_MAP = "viridis"
+SMALLEST = 384  # pixels; a smaller picture is enlarged so that the text can be read
+LONGEST = 1600  # pixels; a larger one is shrunk
+MOST_PICTURES = 30
+"""Pictures a second in a video: frames that follow each other quicker are shown at this rate, others in real time."""
+ENCODER = {"preset": "ultrafast", "tune": "zerolatency", "crf": "20"}  # no picture waits for a later one
+
+
+class Annotations:
+    """The pictures and videos of one shard. A killed shard goes on with the video it was at.
+
+    Args:
+        folder: where they go.
+        shard: the shard's results, whose video part holds the video at hand.
+        frame_seconds: length of a recording's frame; None when the input is images.
+        last: the last input that an earlier start has done, None at the beginning.
+    """
+
+    def __init__(self, folder: Path, shard: ShardResults, frame_seconds: float | None, last: Sample | None) -> None:
+        self._folder, self._shard = folder, shard
+        self._video = Video(shard.stream(VIDEO), frame_seconds) if frame_seconds is not None else None
+        self._recording = last.name if last is not None and shard.sizes[VIDEO] else None
+
+    def turn_to(self, sample: Sample, done: int) -> None:
+        """Save the video at hand when `sample` is of another recording; the first `done` inputs are through."""
+        if self._recording not in (None, sample.name):
+            self.finish(done)
+
+    def add(self, sample: Sample, picture: Tensor, text: str) -> None:
+        """Draw one input.
+
+        Args:
+            sample: an image is read again in full size; a frame is drawn from `picture`.
+            picture: what the network saw: uint8, (1 or 3, size, size).
+            text: one line, the answer.
+        """
+        if self._video is None:
+            draw_image(self._folder / f"{sample.name}.png", sample.path, text)
+            return
+        self._recording = sample.name
+        self._video.add(picture, text)
+
+    def flush(self) -> None:
+        """Everything added is in the shard's part, which can be committed."""
+        if self._video is not None:
+            self._video.flush()
+
+    def finish(self, done: int) -> None:
+        """Save the video at hand, if there is one."""
+        if self._video is not None and self._recording is not None:
+            self._video.save(self._shard.part(VIDEO), self._folder / f"{self._recording}.mp4")
+            self._shard.begin_anew(VIDEO, done)
+            self._recording = None
+
+
+def draw_image(path: Path, source: Path, text: str) -> None:
+    """Write the image `source` to the PNG file `path`, with `text` (one line) in a bar above it."""
+    with inputs.opened(source) as here, Image.open(here) as opened:
+        image = in_colours(opened)
+    longest = max(image.size)
+    if longest > LONGEST:
+        image = image.resize(_scaled(image, LONGEST / longest), Image.Resampling.BILINEAR)
+    with atomic_writer(path) as stream:
+        _with_bar(_enlarged(image), text).save(stream, format="PNG", compress_level=1)
+
+
+class Video:
+    """The video of one recording, as a stream of encoded pictures that can be cut off anywhere it was flushed.
+
+    Args:
+        stream: where the encoded pictures go (H.264, Annex B), written at its end; what is there already stays.
+        frame_seconds: how far apart in the recording the pictures are.
+    """
+
+    def __init__(self, stream: IO[bytes], frame_seconds: float) -> None:
+        self._stream = stream
+        self._rate = Fraction(min(MOST_PICTURES, max(1.0, 1 / frame_seconds))).limit_denominator(1000)
+        self._encoder: Any = None
+
+    def add(self, picture: Tensor, text: str) -> None:
+        """Append a picture, uint8 (1 or 3, size, size), a grey one in colours, with `text` above it."""
+        import av  # noqa: PLC0415  (only annotated recordings need it)
+
+        pixels = _colours()[picture[0].numpy()] if len(picture) == 1 else picture.permute(1, 2, 0).numpy()
+        image = _with_bar(_enlarged(Image.fromarray(np.ascontiguousarray(pixels))), text)
+        if self._encoder is None:
+            self._encoder = av.CodecContext.create("libx264", "w")
+            self._encoder.width, self._encoder.height = image.size
+            self._encoder.pix_fmt = "yuv420p"
+            self._encoder.framerate, self._encoder.time_base = self._rate, 1 / self._rate
+            self._encoder.options = ENCODER
+        frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
+        self._put(self._encoder.encode(frame.reformat(format="yuv420p")))
+
+    def flush(self) -> None:
+        """Everything added is in the stream; the next picture begins anew, so that a cut here leaves a whole video."""
+        if self._encoder is not None:
+            self._put(self._encoder.encode(None))
+            self._encoder = None
+        self._stream.flush()
+
+    def _put(self, packets: list[Any]) -> None:
+        for packet in packets:
+            self._stream.write(bytes(packet))
+
+    def save(self, encoded: Path, path: Path) -> None:
+        """Put the stream, which is the file `encoded`, into the MP4 file `path`, which appears whole or not at all."""
+        import av  # noqa: PLC0415
+
+        self.flush()
+        with (
+            av.open(str(encoded), format="h264", options={"framerate": str(self._rate)}) as source,
+            atomic_writer(path) as file,
+            av.open(file, "w", format="mp4") as target,
+        ):
+            stream = target.add_stream_from_template(source.streams.video[0])
+            stream.time_base = 1 / self._rate
+            number = 0
+            for packet in source.demux(video=0):
+                if packet.size:
+                    packet.stream, packet.time_base = stream, 1 / self._rate
+                    packet.pts = packet.dts = number
+                    packet.duration = 1
+                    number += 1
+                    target.mux(packet)
+
+
+def _with_bar(image: Image.Image, text: str) -> Image.Image:
+    """The image below a black bar with `text`; its sides are even, as H.264 wants them."""
+    bar = max(18, image.width // 16)
+    width, height = (image.width + 1) // 2 * 2, (image.height + bar + 1) // 2 * 2
+    canvas = Image.new("RGB", (width, height), "black")
+    canvas.paste(image, (0, height - image.height))
+    ImageDraw.Draw(canvas).text((6, bar // 2), text, fill="white", font=_font(max(12, image.width // 24)), anchor="lm")
+    return canvas
+
+
+def _enlarged(image: Image.Image) -> Image.Image:
+    """The image, a small one enlarged by a whole number, but not beyond LONGEST."""
+    factor = min(-(-SMALLEST // min(image.size)), LONGEST // max(image.size))
+    return image if factor <= 1 else image.resize(_scaled(image, factor), Image.Resampling.NEAREST)
+
+
+def _scaled(image: Image.Image, factor: float) -> tuple[int, int]:
+    return max(1, round(image.width * factor)), max(1, round(image.height * factor))
+
+
+@functools.cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size=size)
+
+
+@functools.cache
+def _colours() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The colour map as a table: uint8, (256, 3)."""
+    from matplotlib import colormaps  # noqa: PLC0415  (only annotated recordings need it)
+
+    found: np.ndarray[Any, np.dtype[np.uint8]] = colormaps[COLOUR_MAP](np.arange(256), bytes=True)[:, :3]
+    return found

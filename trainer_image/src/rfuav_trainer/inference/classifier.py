@@ -1,0 +1,175 @@
+"""A trained network that is ready to use: weights, classes, and how files become its input.
+
+In: spec.model of an InferenceJob and the kind of its input. Out: a `Classifier` that turns 8-bit pictures into scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import structlog
+import torch
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+
+from rfuav_crds import InferenceJobSpec, Iq
+from rfuav_trainer.data.dataset import as_written, differences, spectrogram_parameters
+from rfuav_trainer.data.samples import IMAGENET, SPECTROGRAM, Preprocessing
+from rfuav_trainer.errors import InputError, InvalidConfigurationError
+from rfuav_trainer.networks import architectures, custom, precision, weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from rfuav_trainer.job import Job
+    from rfuav_trainer.signals.spectrogram import SpectrogramParameters
+
+log = structlog.get_logger()
+
+DEFAULT_IMAGE_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network on its device, its classes in output order, its preprocessing, its precision (fp32, bf16, fp16).
+
+    `weights` is the file that it was read from; `digest` is a SHA-256 of what decides a prediction: the weights by
+    their content, the classes, the preprocessing. What `auto` makes of the precision is left out: it may differ between
+    machines that share a job.
+    """
+
+    weights: Path
+    digest: str
+    network: nn.Module
+    classes: list[str]
+    preprocessing: Preprocessing
+    device: torch.device
+    precision: str
+
+    @torch.inference_mode()
+    def scores(self, pictures: Tensor) -> Tensor:
+        """Probabilities of the classes: float32 (n, classes) on the CPU, for uint8 pictures (n, 1 or 3, size, size).
+
+        Raises:
+            InputError: the network gives something that is no number.
+        """
+        inputs = self.preprocessing.normalise(pictures.to(self.device))
+        with precision.passing(self.precision, self.device):
+            guesses: Tensor = self.network(inputs.contiguous(memory_format=torch.channels_last))
+        scores = guesses.float().softmax(dim=1).cpu()
+        if not scores.isfinite().all():
+            half = " or write precision: fp32 (or bf16)," if self.precision == "fp16" else ""
+            raise InputError(
+                f"the network of {self.weights} gives scores that are no numbers:{half} name weights of a training "
+                "that did not diverge",
+                reason="WeightsUnreadable",
+            )
+        return scores
+
+
+def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.device) -> Classifier:
+    """Load the weights that the job names, for input of `kind` (image or iq).
+
+    Raises:
+        InputError: the weights file is missing or damaged.
+        InvalidConfigurationError: it does not fit what the job says, or does not say enough of itself.
+    """
+    if spec.model.weights is None:
+        raise InvalidConfigurationError(
+            "model.fromTrainingJob is resolved by the operator: away from a cluster write "
+            "model: {weights: pvc://CLAIM/.../best.safetensors}",
+        )
+    path = job.path(spec.model.weights, "model.weights")
+    card = weights.read_card(path) if path.suffix == ".safetensors" else None
+    if card is None:
+        card = _card_from_spec(spec, path, kind)
+    else:
+        _agree(spec, card, path)
+    preprocessing = _preprocessing(spec, card, kind)
+    own = card.architecture == architectures.CUSTOM
+    # Weights that the file replaces need not be drawn first, which takes seconds for the large networks.
+    with nullcontext() if own else torch.device("meta"):
+        network = architectures.build(
+            card.architecture, len(card.classes), preprocessing.image_size, function=spec.model.custom
+        )
+    weights.load(path, network, architecture=card.architecture)
+    digest = hashlib.sha256(repr((preprocessing, card.classes)).encode())
+    digest.update(weights.digest(network).encode())
+    network = network.eval() if own else folded(network.eval())
+    network = custom.channels_last(network.to(device))
+    chosen = precision.resolve(spec.precision, device)
+    return Classifier(path, digest.hexdigest(), network, card.classes, preprocessing, device, chosen)
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """The same function with each batch norm multiplied into the convolution before it.
+
+    A network in eval() that torch.fx can trace; one without batch norms is returned as it is.
+    """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return network
+    return fuse(network, inplace=True)
+
+
+def _card_from_spec(spec: InferenceJobSpec, path: Path, kind: str) -> weights.Card:
+    """What the job says of weights that say nothing of themselves."""
+    if spec.model.architecture is None or not spec.model.classes:
+        raise InvalidConfigurationError(
+            f"{path} does not say what it holds: write model.architecture and model.classes (in output order)",
+            reason="WeightsMismatch",
+        )
+    mean, std = SPECTROGRAM if kind == "iq" else IMAGENET
+    spectrogram = spectrogram_parameters(spec.iq or Iq()) if kind == "iq" else None
+    preprocessing = Preprocessing(kind, DEFAULT_IMAGE_SIZE, mean, std, spectrogram)
+    return weights.Card(spec.model.architecture, list(spec.model.classes), preprocessing)
+
+
+def _agree(spec: InferenceJobSpec, card: weights.Card, path: Path) -> None:
+    if spec.model.architecture not in (None, card.architecture):
+        raise InvalidConfigurationError(
+            f"{path} holds a {card.architecture}, model.architecture says {spec.model.architecture}: leave it out",
+            reason="WeightsMismatch",
+        )
+    if spec.model.classes:
+        weights.check_classes(card, list(spec.model.classes), path)
+
+
+def _preprocessing(spec: InferenceJobSpec, card: weights.Card, kind: str) -> Preprocessing:
+    """How input of `kind` becomes pictures like those the network was trained on."""
+    trained = card.preprocessing
+    if kind == "image":
+        if trained.spectrogram is not None:
+            drawn = as_written(trained.spectrogram)
+            log.warning("the weights were trained on recordings: pictures have to be drawn as these were", drawn=drawn)
+        return replace(trained, spectrogram=None)
+    if trained.spectrogram is None:
+        if spec.iq is None:
+            raise InvalidConfigurationError(
+                "the weights were trained on images, the input is recordings: write spec.iq (sampleRate, "
+                "frameSeconds, fftSize, hopSize, window, dynamicRange, colorMap) such that recordings become pictures "
+                "like those images",
+            )
+        return replace(trained, spectrogram=spectrogram_parameters(spec.iq))
+    if spec.iq is None:
+        return trained
+    return replace(trained, spectrogram=_same_transform(trained.spectrogram, spectrogram_parameters(spec.iq)))
+
+
+def _same_transform(trained: SpectrogramParameters, asked: SpectrogramParameters) -> SpectrogramParameters:
+    """The trained transform with the input's sample format; every other difference is an error."""
+    differing = differences(trained, asked)
+    if differing:
+        whole = {**as_written(trained), "sampleFormat": asked.sample_format}
+        raise InvalidConfigurationError(
+            f"spec.iq differs from what the weights were trained with ({'; '.join(differing)}; what is left out has "
+            "its default): leave spec.iq out, or, where the recordings are of another sampleFormat, write all of it: "
+            f"iq: {json.dumps(whole)}",
+            reason="PreprocessingMismatch",
+        )
+    return replace(trained, sample_format=asked.sample_format)

@@ -1,0 +1,106 @@
+"""The end of an InferenceJob: which share could not be read, the evaluation, and the mark of the whole job.
+
+In: the marks and lines of all shards. Out: evaluation files and `_SUCCESS`, written by the shard that finds all others
+done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from rfuav_trainer.data import inputs
+from rfuav_trainer.data.dataset import Unreadable
+from rfuav_trainer.errors import InvalidConfigurationError
+from rfuav_trainer.evaluation import evaluate as evaluation
+from rfuav_trainer.evaluation import report
+from rfuav_trainer.process import runtime
+from rfuav_trainer.storage import outputs
+from rfuav_trainer.training.checkpoint import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from rfuav_crds import InferenceJobSpec
+    from rfuav_trainer.job import Job
+
+log = structlog.get_logger()
+
+MOST_SHOWN = 10
+"""How many shards of each kind an error names."""
+
+
+def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence[str]) -> dict[str, float]:
+    """Evaluate and mark the whole job when every shard has left its mark. Doing it twice changes nothing.
+
+    Returns:
+        The metrics of the evaluation; empty when there is none or other shards still work.
+
+    Raises:
+        InputError: more of the whole job's files than errorThreshold cannot be read.
+        InvalidConfigurationError: the weights were replaced between two shards.
+    """
+    marks = [runtime.read_mark(output / f"{runtime.SUCCESS}-{shard}") for shard in range(spec.shards)]
+    theirs = [mark for mark in marks if mark is not None and mark.get("uid") == job.uid]
+    own = [mark for mark in theirs if mark.get("fingerprint") == job.fingerprint()]
+    if len(own) < spec.shards:
+        log.info("other shards still work", done=len(own), shards=spec.shards)
+        if len(own) < len(theirs):  # on a laptop the job's file may be edited under the same name
+            earlier = [mark["shard"] for mark in theirs if mark not in own]
+            log.warning("shards finished with other settings: run them again", others=earlier[:MOST_SHOWN])
+        return {}
+    _check_network(own, output)
+    totals = {key: sum(mark[key] for mark in own) for key in ("files", "processed", "failed")}
+    errors = evaluation.read_lines([output / f"errors-{shard}.jsonl" for shard in range(spec.shards)])
+    unreadable = Unreadable()
+    for line in errors:
+        unreadable.add(line["path"], line.get("frame"), line["reason"])
+    check_unreadable(spec, unreadable, files=totals["files"], processed=totals["processed"])
+    found: dict[str, float] = {}
+    if spec.evaluation is not None:
+        paths = [output / f"predictions-{shard}.jsonl" for shard in range(spec.shards)]
+        content = evaluation.evaluate(evaluation.read_lines(paths), classes, inputs.root_of(job, spec))
+        report.write(output, content, f"{job.name}: evaluation")
+        found = content["metrics"]
+    mark = runtime.mark_of(job, shards=spec.shards, outputs=outputs_of(spec), metrics=found, **totals)
+    write_json(output / runtime.SUCCESS, mark)
+    log.info("done", output=outputs.shown(output), **totals, **found)
+    return found
+
+
+def _check_network(marks: Sequence[Mapping[str, Any]], output: Path) -> None:
+    """Raise when not all shards did the same with the same weights: predictions of two networks make no whole."""
+    shards: dict[str, list[int]] = {}
+    for mark in marks:
+        shards.setdefault(mark["digest"], []).append(mark["shard"])
+    if len(shards) == 1:
+        return
+    parts = [", ".join(map(str, some[:MOST_SHOWN])) + ", ..." * (len(some) > MOST_SHOWN) for some in shards.values()]
+    raise InvalidConfigurationError(
+        f"the shards in {outputs.shown(output)} were not all classified with the same weights ({'; '.join(parts)}): "
+        "the file of model.weights was replaced meanwhile. Create the job anew with another output.uri, or remove "
+        f"{runtime.SUCCESS}-<shard> of those with the old weights and run them again",
+        reason="WeightsMismatch",
+    )
+
+
+def check_unreadable(spec: InferenceJobSpec, unreadable: Unreadable, *, files: int, processed: int) -> None:
+    """Raise InputError when more files or frames than errorThreshold cannot be read, or there are some and none can."""
+    threshold = spec.error_threshold if processed or not files else 0.0
+    unreadable.check(threshold, files=files, frames=processed + len(unreadable.frames))
+
+
+def outputs_of(spec: InferenceJobSpec) -> dict[str, str]:
+    """The URIs of the job's results by name."""
+    base = spec.output.uri.rstrip("/")
+    uris = {"predictions": f"{base}/predictions-0.jsonl" if spec.shards == 1 else base}
+    if spec.output.annotate:
+        uris["annotated"] = f"{base}/annotated"
+    if spec.evaluation is not None:
+        uris["evaluation"] = f"{base}/{report.CONTENT}"
+        uris["evaluationTable"] = f"{base}/{report.TABLE}"
+        uris["evaluationReport"] = f"{base}/{report.PAGE}"
+        uris["confusionMatrix"] = f"{base}/{report.PICTURE}"
+    return uris

@@ -1,0 +1,318 @@
+"""Classifies every image or frame of the input, in batches; shards work side by side on parts of their own.
+
+In: an InferenceJob, weights, a folder of images or recordings. Out: predictions, errors, annotated pictures, a mark for
+each shard; the shard that finds all marks present adds the evaluation and `_SUCCESS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import torch
+
+from rfuav_crds import InferenceJobSpec
+from rfuav_crds.inference import Evaluation
+from rfuav_trainer.data import inputs
+from rfuav_trainer.data.batches import batches, cut, side_by_side
+from rfuav_trainer.data.dataset import Unreadable
+from rfuav_trainer.data.samples import Reader
+from rfuav_trainer.errors import InputError, StoppedError
+from rfuav_trainer.evaluation import report
+from rfuav_trainer.evaluation.evaluate import check_labels
+from rfuav_trainer.inference import results
+from rfuav_trainer.inference.annotate import Annotations
+from rfuav_trainer.inference.classifier import Classifier, open_classifier
+from rfuav_trainer.inference.finish import check_unreadable, finish_job, outputs_of
+from rfuav_trainer.process import runtime
+from rfuav_trainer.reporting.progress import Speed
+from rfuav_trainer.signals import recording
+from rfuav_trainer.storage import output_lock, outputs
+from rfuav_trainer.training.checkpoint import write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rfuav_trainer.data.batches import Batch
+    from rfuav_trainer.data.samples import Sample
+    from rfuav_trainer.job import Job
+    from rfuav_trainer.reporting.progress import Progress
+
+log = structlog.get_logger()
+
+AUTO_BATCH = {"cpu": 8, "cuda": 256}
+"""Beyond these, larger batches are hardly faster. What does not fit into a GPU's memory is halved until it does."""
+MOST_BATCHES = 8
+"""How many batches pass through the network at a time on a CPU: as many as it has cores, up to this."""
+MOST_READERS = 8
+TOP = 5
+
+
+def in_shard(name: str, shard: int, shards: int) -> bool:
+    """Whether the file `name` (relative path) belongs to `shard`: by a hash of the name alone, so it never moves."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) % shards == shard
+
+
+def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any]:
+    """Classify this shard's part of the input, or say at once that it has been done before.
+
+    Raises:
+        JobError: anything foreseen; StoppedError when SIGTERM arrived and what was done is on disk.
+    """
+    spec = job.spec
+    assert isinstance(spec, InferenceJobSpec)  # noqa: S101  (the command line chose this function by the kind)
+    with outputs.opened(job) as output:
+        done = runtime.finished_before(output / f"{runtime.SUCCESS}-{job.shard}", job)
+        if done is None:
+            stop.check()
+            work = Inference(job, spec, output, progress=progress, stop=stop)
+            runtime.prepare_output(output, "output.uri")
+            with output_lock.held(output, job, stop):
+                done = work.run()
+        else:
+            log.info("finished before, nothing to do", output=outputs.shown(output), shard=job.shard)
+        found = finish_job(job, spec, output, done["classes"])
+    scores = [{"name": key, "value": f"{value:.4g}"} for key, value in found.items()]
+    progress.update({**done["trainerStatus"], "metrics": scores})
+    return done
+
+
+def evaluate(job: Job, progress: Progress, stop: runtime.StopSignal) -> str:
+    """The evaluation as text, of predictions that are there already or are made now.
+
+    Raises:
+        JobError: anything foreseen, for instance other shards that have not finished.
+    """
+    assert isinstance(job.spec, InferenceJobSpec)  # noqa: S101  (the command line checked the kind)
+    wanted = replace(job, spec=job.spec.model_copy(update={"evaluation": Evaluation()}))
+    run(wanted, progress, stop)
+    with outputs.opened(job) as output:
+        if runtime.finished_before(output / runtime.SUCCESS, job) is None:
+            shards = job.spec.shards
+            raise InputError(f"{job.spec.output.uri}: {shards} shards make the whole, not all have finished")
+        with outputs.reading(output / report.TABLE) as here:
+            return here.read_text()
+
+
+class Inference:
+    """One start of one shard."""
+
+    def __init__(
+        self, job: Job, spec: InferenceJobSpec, output: Path, *, progress: Progress, stop: runtime.StopSignal
+    ) -> None:
+        self.job, self.spec, self.output, self.progress, self.stop = job, spec, output, progress, stop
+        self.inputs = inputs.find(job, spec)
+        own = [name for name in self.inputs.names if in_shard(name, job.shard, spec.shards)]
+        self.device = runtime.choose_device(job)
+        if self.device.type == "cpu":
+            runtime.keep_memory()
+        self.classifier: Classifier = open_classifier(job, spec, self.inputs.kind, self.device)
+        if spec.evaluation is not None:
+            labels = {name: self.inputs.label(name) for name in self.inputs.names}
+            check_labels(labels, self.classifier.classes, self.inputs.root)
+        self.listing = self.inputs.samples(own, self.classifier.preprocessing.spectrogram)
+        self.unreadable = Unreadable()
+        self.processed = 0
+        self.failed = 0
+        self.total = len(self.listing.samples) + len(self.listing.unreadable)
+        auto = AUTO_BATCH.get(self.device.type, AUTO_BATCH["cpu"])
+        self.batch_size = spec.batch_size if isinstance(spec.batch_size, int) else auto
+        self._speed = Speed()
+        self._reported = 0.0
+
+    def run(self) -> dict[str, Any]:
+        """All inputs of the shard, then its mark."""
+        started = time.monotonic()
+        results.claim_output(self.output, self.job, overwrite=self.spec.output.overwrite)
+        log.info(
+            "classifying",
+            inputs=len(self.listing.samples),
+            files=self.listing.files,
+            classes=len(self.classifier.classes),
+            device=str(self.device),
+            precision=self.classifier.precision,
+            batchSize=self.batch_size,
+            shard=self.job.shard,
+            shards=self.spec.shards,
+        )
+        with results.ShardResults(self.output, self.job, self._inputs_hash()) as shard:
+            self._go_on(shard)
+            self._classify(shard)
+            shard.publish()
+        if self.spec.shards == 1:  # a shard of several cannot know the job's share: `finish_job` decides
+            check_unreadable(self.spec, self.unreadable, files=self.listing.files, processed=self.processed)
+        mark = runtime.mark_of(
+            self.job,
+            shard=self.job.shard,
+            shards=self.spec.shards,
+            classes=self.classifier.classes,
+            digest=self.classifier.digest,
+            files=self.listing.files,
+            processed=self.processed,
+            failed=self.failed,
+            precision=self.classifier.precision,
+            seconds=round(time.monotonic() - started, 1),
+            trainerStatus=self._status(finished=True),
+        )
+        write_json(self.output / f"{runtime.SUCCESS}-{self.job.shard}", mark)
+        log.info("shard done", **{key: mark[key] for key in ("shard", "processed", "failed", "seconds")})
+        return mark
+
+    def _go_on(self, shard: results.ShardResults) -> None:
+        """Count what an earlier start has done; a fresh start begins with the files that the listing could not read."""
+        if shard.goes_on:
+            for line in shard.earlier("errors"):
+                self.unreadable.add(line["path"], line.get("frame"), line["reason"])
+                self.failed += 1
+            self.processed = sum(1 for _ in shard.earlier("predictions"))
+            return
+        for name, reason in self.listing.unreadable.items():
+            self._refuse(shard, name, reason, None)
+
+    def _classify(self, shard: results.ShardResults) -> None:
+        samples, done = self.listing.samples, shard.done
+        spectrogram = self.classifier.preprocessing.spectrogram
+        annotations = None
+        if self.spec.output.annotate:
+            frame_seconds = None if spectrogram is None else spectrogram.frame_seconds
+            last = samples[done - 1] if done else None
+            annotations = Annotations(self.output / "annotated", shard, frame_seconds, last)
+        cpus = self.job.cpus
+        together = 1 if self.device.type == "cuda" else min(MOST_BATCHES, cpus)
+        parts = cut(samples[done:], self.batch_size)
+        reader = Reader(self.classifier.preprocessing, device=self.device)
+        read = batches(parts, reader, min(MOST_READERS, cpus) if cpus > 1 else 0, stop=self.stop)
+        scored = side_by_side(self._scores, read, together, cpus // together)
+        for part, (batch, scores) in zip(parts, scored, strict=False):  # fewer when a stop is wanted
+            reasons = dict(batch.unreadable)
+            row = 0
+            for sample in part:  # in their order, so that what is done is always the first `done` of them
+                if sample in reasons:
+                    self._refuse(shard, sample.name, reasons[sample], sample.frame)
+                else:
+                    if annotations is not None:
+                        annotations.turn_to(sample, done)  # may commit, so before this sample's line
+                    text = self._write(shard, sample, scores[row])
+                    if annotations is not None:
+                        annotations.add(sample, batch.pictures[row], text)
+                    row += 1
+                done += 1
+            self._speed.add(row)
+            self._report()
+            if self.stop.requested:
+                break
+            if shard.due or done == len(samples):
+                _commit(shard, annotations, done)
+        if self.stop.requested:
+            _commit(shard, annotations, done)
+            self._report(now=True)
+            raise StoppedError(f"stopped by SIGTERM after {done} of {len(samples)} inputs; they are kept")
+        if annotations is not None:
+            annotations.finish(done)
+
+    def _scores(self, batch: Batch) -> torch.Tensor:
+        """Scores of a batch; with batchSize auto, one that is too large for the GPU is halved until it fits."""
+        pictures = batch.pictures
+        if not batch.samples:
+            return pictures
+        try:
+            return torch.cat([self.classifier.scores(part) for part in torch.split(pictures, self.batch_size)])
+        except torch.OutOfMemoryError:
+            if self.spec.batch_size != "auto" or self.batch_size == 1:
+                raise
+        self.batch_size = max(1, self.batch_size // 2)
+        log.warning("the batch is too large for the GPU, trying half", batchSize=self.batch_size)
+        torch.cuda.empty_cache()
+        return self._scores(batch)
+
+    def _write(self, shard: results.ShardResults, sample: Sample, scores: torch.Tensor) -> str:
+        """Write the prediction of one input; returns it in words."""
+        classes = self.classifier.classes
+        best = scores.topk(min(TOP, len(classes)))
+        top = [
+            {"class": classes[index], "score": _number(score)}
+            for index, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        line: dict[str, Any] = {"path": sample.name, **self._stated(sample)}
+        text = f"{top[0]['class']}  {top[0]['score']:.1%}"
+        spectrogram = self.classifier.preprocessing.spectrogram
+        if sample.frame is not None and spectrogram is not None:
+            begin = recording.first_sample(sample.path, sample.frame, spectrogram)
+            line["frame"] = sample.frame
+            line["startSeconds"] = round(begin / spectrogram.sample_rate, 9)
+            line["endSeconds"] = round((begin + spectrogram.frame_samples) / spectrogram.sample_rate, 9)
+            line["lowHz"], line["highHz"] = -spectrogram.sample_rate / 2, spectrogram.sample_rate / 2
+            text = f"{line['startSeconds']:.3f} s  {text}"
+        line |= {"class": top[0]["class"], "score": top[0]["score"], "top": top}
+        if self.spec.evaluation is not None:
+            line["scores"] = [_number(value) for value in scores.tolist()]
+        shard.write("predictions", line)
+        self.processed += 1
+        return text
+
+    def _stated(self, sample: Sample) -> dict[str, Any]:
+        """What a manifest says of an input: label and SNR, for the evaluation and for whoever reads the line."""
+        row = self.inputs.rows.get(sample.name)
+        if row is None:
+            return {}
+        return {**({"label": row.label} if row.label else {}), **({} if row.snr is None else {"snr": row.snr})}
+
+    def _refuse(self, shard: results.ShardResults, name: str, reason: str, frame: int | None) -> None:
+        shard.write("errors", {"path": name, **({} if frame is None else {"frame": frame}), "reason": reason})
+        self.unreadable.add(name, frame, reason)
+        self.failed += 1
+        log.warning("unreadable file passed over", file=name, problem=reason)
+
+    def _inputs_hash(self) -> str:
+        """Of all that the results depend on: the inputs, and what is made of them with which weights and precision."""
+        made = f"{self.classifier.digest}\0{self.classifier.precision}\0{self.spec.output.annotate}\n"
+        digest = hashlib.sha256(made.encode())
+        for sample in self.listing.samples:
+            digest.update(os.fsencode(f"{sample.name}\0{sample.frame}\0{self._stated(sample)}\n"))
+        for name in self.listing.unreadable:  # they have lines too, written at the very beginning
+            digest.update(os.fsencode(f"{name}\0unreadable\n"))
+        return digest.hexdigest()
+
+    def _report(self, *, now: bool = False) -> None:
+        """Hand the state to the reporter, at most once in its interval unless `now`."""
+        moment = time.monotonic()
+        if now or moment - self._reported >= self.progress.interval:
+            self._reported = moment
+            self.progress.update(self._status(finished=False))
+
+    def _status(self, *, finished: bool) -> dict[str, Any]:
+        """The progress as the pod contract words it."""
+        seen, speed = self.processed + self.failed, self._speed.value()
+        own: dict[str, Any] = {
+            "processed": self.processed,
+            "failed": self.failed,
+            "total": self.total,
+            "samplesPerSecond": round(speed, 2),
+            "gpuUUID": runtime.gpu_uuid(self.device),
+        }
+        if finished:
+            own["outputs"] = outputs_of(self.spec)
+        status: dict[str, Any] = {
+            "progressPercentage": 100 if finished else min(99, int(100 * seen / max(1, self.total))),
+            "metrics": [],
+            "rfuav": own,
+        }
+        if speed:
+            status["estimatedRemainingSeconds"] = max(0, int((self.total - seen) / speed))
+        return status
+
+
+def _number(score: float) -> float:
+    """A float32 score as it is written: nine significant digits tell it from its neighbours, also near 0 and near 1."""
+    return float(f"{score:.9g}")
+
+
+def _commit(shard: results.ShardResults, annotations: Annotations | None, done: int) -> None:
+    """Note that the first `done` inputs are through, with their annotated pictures."""
+    if annotations is not None:
+        annotations.flush()
+    shard.commit(done)

@@ -1,0 +1,235 @@
+"""The files of one shard: predictions and errors as JSON Lines that hold every input once.
+
+In: lines, and now and then a commit. Out: predictions-<shard>.jsonl and errors-<shard>.jsonl, which appear when the
+shard is through.
+Until then they are hidden `.part` files, beside one of the video at hand; a small state file says up to which input and
+byte they are good.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import IO, TYPE_CHECKING, Any
+
+import structlog
+
+from rfuav_crds import InferenceJobSpec
+from rfuav_trainer.errors import InvalidConfigurationError
+from rfuav_trainer.evaluation import report
+from rfuav_trainer.inference.pieces import Pieces
+from rfuav_trainer.process import runtime
+from rfuav_trainer.storage import outputs
+from rfuav_trainer.training.checkpoint import sync_folder, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from rfuav_trainer.job import Job
+
+log = structlog.get_logger()
+
+OWNER = "job.json"
+COMMIT_SECONDS = 5.0
+REMOTE_COMMIT_SECONDS = 30.0
+"""In a store every commit is some objects more."""
+KINDS = ("predictions", "errors")
+VIDEO = "video"
+PARTS = (*KINDS, VIDEO)
+OF_THE_WHOLE = (runtime.SUCCESS, *report.FILES)
+"""What the shard that finds all others done writes for the whole job."""
+
+
+def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
+    """Take the output folder for this job, once for all of its shards.
+
+    Raises:
+        InvalidConfigurationError: it holds results of another job and `overwrite` is false.
+    """
+    owner = folder / OWNER
+    content = {"uid": job.uid, "name": job.name, "fingerprint": job.fingerprint()}
+    found: dict[str, Any] | None = None
+    try:
+        outputs.create(owner, json.dumps(content).encode())
+    except FileExistsError:
+        found = _patiently(owner)
+        if found is None:  # torn: its writer died, or the disk was full, before there was any result
+            write_json(owner, content)
+    if found is None:
+        strangers = [*_of_shards(folder), *(path for name in OF_THE_WHOLE for path in outputs.found(folder, name))]
+        if strangers and not overwrite:
+            outputs.remove(owner)
+            raise InvalidConfigurationError(
+                f"output.uri: {outputs.shown(folder)} holds {strangers[0].name}: write another output.uri, or "
+                "output.overwrite: true",
+                reason="OutputInUse",
+            )
+    elif found.get("uid") != job.uid or found.get("fingerprint") != job.fingerprint():
+        if not overwrite:
+            raise InvalidConfigurationError(
+                f"output.uri: {outputs.shown(folder)} holds results of {found.get('name', 'another job')}: write "
+                "another output.uri, or output.overwrite: true",
+                reason="OutputInUse",
+            )
+        write_json(owner, content)
+    # Whoever owned it: this shard has no mark, so what stands in its place is not of this job, or not whole.
+    _remove_foreign(folder, job)
+
+
+def _remove_foreign(folder: Path, job: Job) -> None:
+    """Remove another job's marks, predictions, errors and evaluation, so that they are not taken for this job's.
+
+    Each shard clears its own place and those that no shard of this job has: another may have begun, or even ended,
+    and a late one must not remove what it wrote. The whole job's files wait for this shard.
+    """
+    assert isinstance(job.spec, InferenceJobSpec)  # noqa: S101  (shards are an InferenceJob's)
+    for name in OF_THE_WHOLE:
+        outputs.remove(folder / name)
+    for path, number in _of_shards(folder).items():
+        if number == job.shard or number >= job.spec.shards:
+            outputs.remove(path)
+
+
+def _of_shards(folder: Path) -> dict[Path, int]:
+    """The marks, predictions and errors of shards, of whatever job, with the shard's number.
+
+    Other names, as predictions-merged.jsonl, are of people.
+    """
+    found = {}
+    for pattern in (f"{runtime.SUCCESS}-*", *(f"{kind}-*.jsonl" for kind in KINDS)):
+        for path in outputs.found(folder, pattern):
+            number = path.name.removesuffix(".jsonl").rpartition("-")[2]
+            if number.isdecimal() and path.name == pattern.replace("*", str(int(number))):
+                found[path] = int(number)
+    return found
+
+
+def _patiently(owner: Path) -> dict[str, Any] | None:
+    """The owner's mark, None when it is torn; another shard may be writing it right now."""
+    for _ in range(20):
+        found = runtime.read_mark(owner)
+        if found is not None:
+            return found
+        time.sleep(0.1)
+    return None
+
+
+class ShardResults:
+    """Writes the lines of one shard.
+
+    Args:
+        folder: the job's output.
+        job: whose shard it is.
+        inputs: hash of the shard's inputs and weights; when they changed, an earlier start's lines are of no use.
+    """
+
+    def __init__(self, folder: Path, job: Job, inputs: str) -> None:
+        self._folder, self._job, self._inputs = folder, job, inputs
+        self._state_path = folder / f".state-{job.shard}.json"
+        self._streams: dict[str, IO[bytes]] = {}
+        self._pieces = Pieces({kind: self.part(kind) for kind in PARTS})
+        self._committed = time.monotonic()
+        self.goes_on = False
+        """Whether an earlier start's lines are kept, be they of no input yet, but of files that the listing refused."""
+        self.done = 0
+        """Inputs whose lines are safely written."""
+        self.sizes = dict.fromkeys(PARTS, 0)
+        """Bytes of each part that are safely written."""
+
+    def part(self, kind: str) -> Path:
+        """The hidden file that `kind` (one of PARTS) is written to."""
+        return self._folder / f".{kind}-{self._job.shard}.part"
+
+    def stream(self, kind: str) -> IO[bytes]:
+        """The part of `kind`, open for writing at its end."""
+        return self._streams[kind]
+
+    def final(self, kind: str) -> Path:
+        """Where the lines of `kind` (predictions or errors) stand once the shard is through."""
+        return self._folder / f"{kind}-{self._job.shard}.jsonl"
+
+    def __enter__(self) -> Self:
+        state = runtime.read_mark(self._state_path) or {}
+        if state.get("uid") == self._job.uid and state.get("inputs") != self._inputs:
+            log.warning("inputs, weights or precision changed since the earlier start; beginning anew")
+        good = (
+            state.get("uid") == self._job.uid
+            and state.get("inputs") == self._inputs
+            and {*state["sizes"]} == {*PARTS}
+            and self._pieces.restore(state.get("pieces", {}))
+            and all(self.part(k).is_file() and self.part(k).stat().st_size >= state["sizes"][k] for k in PARTS)
+        )
+        if good:
+            self.goes_on, self.done, self.sizes = True, state["done"], state["sizes"]
+        else:
+            self._pieces.clear()
+        for kind in PARTS:
+            stream = self.part(kind).open("r+b" if good else "wb")
+            stream.truncate(self.sizes[kind])
+            stream.seek(0, os.SEEK_END)
+            self._streams[kind] = stream
+        if self.goes_on:
+            log.info("going on after an earlier start", done=self.done)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for stream in self._streams.values():
+            stream.close()
+
+    def earlier(self, kind: str) -> Iterator[dict[str, Any]]:
+        """The lines of `kind` that an earlier start wrote, one after the other."""
+        if self.goes_on:
+            with self.part(kind).open("rb") as stream:
+                yield from map(json.loads, stream)
+
+    def write(self, kind: str, line: dict[str, Any]) -> None:
+        """Append one line to the predictions or errors."""
+        self._streams[kind].write(json.dumps(line).encode() + b"\n")
+
+    @property
+    def due(self) -> bool:
+        """Whether the last commit was long enough ago."""
+        return time.monotonic() - self._committed >= (REMOTE_COMMIT_SECONDS if self._pieces.remote else COMMIT_SECONDS)
+
+    def commit(self, done: int) -> None:
+        """Note that everything of the first `done` inputs is written, and see to it that it is on disk."""
+        for stream in self._streams.values():
+            stream.flush()
+            os.fsync(stream.fileno())
+        sizes = {kind: stream.tell() for kind, stream in self._streams.items()}
+        gone = self._pieces.add(sizes)
+        content = {"uid": self._job.uid, "inputs": self._inputs, "done": done, "sizes": sizes}
+        if self._pieces.remote:
+            content["pieces"] = self._pieces.names
+        write_json(self._state_path, content)
+        for piece in gone:
+            outputs.remove(piece)
+        self._committed = time.monotonic()
+        self.done, self.sizes = done, sizes
+
+    def begin_anew(self, kind: str, done: int) -> None:
+        """Empty the part of `kind`. What an earlier commit counts on is noted as no longer needed first."""
+        if self.sizes[kind]:
+            self._streams[kind].seek(0)  # the note says that none of it is good; it is cut off after that
+            self.commit(done)
+        self._streams[kind].seek(0)
+        self._streams[kind].truncate()
+
+    def publish(self) -> None:
+        """Give the files their names. Each is replaced whole, so a second start leaves no line twice."""
+        for kind in KINDS:
+            stream = self._streams[kind]
+            stream.flush()
+            os.fsync(stream.fileno())
+            self.part(kind).replace(self.final(kind))
+            outputs.written(self.final(kind))
+        self.part(VIDEO).unlink(missing_ok=True)
+        sync_folder(self._folder)
+        outputs.remove(self._state_path)
+        self._pieces.clear()

@@ -1,0 +1,196 @@
+"""The job as the trainer sees it: who it is, what it shall do, and where the data lies on this machine.
+
+In: a YAML file (laptop) or the environment variable RFUAV_JOB (pod). Out: a checked `Job`; every problem is an error
+that names the field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from rfuav_crds import API_VERSION, InferenceJobSpec, JobError, TrainingJobSpec, load_job, parse_quantity, unsupported
+from rfuav_trainer.errors import InputError, InvalidConfigurationError
+from rfuav_trainer.process import runtime
+from rfuav_trainer.storage import clients, inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MOUNT_ROOT = Path("/mnt/rfuav")
+CGROUP = Path("/sys/fs/cgroup")
+DEFAULT_MEMORY = 2 * 1024**3
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt of a job.
+
+    Attributes:
+        kind: TrainingJob or InferenceJob.
+        name: the job's name.
+        namespace: its namespace; empty on a laptop.
+        uid: what tells this job from another of the same name; on a laptop `local-<name>`.
+        attempt: counts from 1.
+        shard: which part of the input this process works on (InferenceJob), from 0.
+        spec: the checked specification, defaults filled in.
+        mounts: claim name to the folder where it is mounted.
+        in_pod: whether the job came from the operator.
+    """
+
+    kind: str
+    name: str
+    namespace: str
+    uid: str
+    attempt: int
+    shard: int
+    spec: TrainingJobSpec | InferenceJobSpec
+    mounts: Mapping[str, Path] = field(default_factory=dict)
+    in_pod: bool = False
+
+    def path(self, uri: str, where: str) -> Path:
+        """The local path that `uri` stands for; `where` is the field's name, for the message.
+
+        Raises:
+            InputError: its claim is not mounted, or the object store has no such thing.
+            StorageError: the object store does not answer.
+        """
+        scheme, _, rest = uri.partition("://")
+        if scheme == "file":
+            return Path(unquote(rest))
+        if scheme in clients.REMOTE:
+            return inputs.path(uri, where)
+        claim, _, inside = rest.partition("/")
+        root = self.mounts.get(claim, MOUNT_ROOT / claim)
+        if not root.is_dir():
+            hint = (
+                f"the pod should mount the claim at {root}"
+                if self.in_pod
+                else f"add --mount {claim}=FOLDER, the folder on this machine that stands for the claim"
+            )
+            raise InputError(f"{where}: claim {claim!r} of {uri} is not mounted: {hint}", reason="ClaimNotMounted")
+        return root / inside.strip("/")
+
+    @property
+    def cpus(self) -> int:
+        """Whole CPU cores for this process, at least 1: its part of what resources.cpu, cgroup and machine allow."""
+        limits = [float(parse_quantity(self.spec.resources.cpu)), float(os.cpu_count() or 1)]
+        quota = _read(CGROUP / "cpu.max").split()
+        if len(quota) == 2 and quota[0] != "max":  # noqa: PLR2004  ("quota period", cgroup v2)
+            limits.append(int(quota[0]) / int(quota[1]))
+        return max(1, int(min(limits)) // runtime.processes())
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory this process may use: its part of the pod's."""
+        limit = _read(CGROUP / "memory.max").strip()
+        wanted = int(parse_quantity(self.spec.resources.memory))
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return min(wanted, machine, *([int(limit)] if limit.isdigit() else [])) // runtime.processes()
+
+    def fingerprint(self) -> str:
+        """Short hash of what decides the result; scheduling fields (pool, suspend, resources, ...) are left out."""
+        fields = ("model", "dataset", "training", "input", "iq", "precision", "errorThreshold", "shards")
+        spec = self.spec.model_dump(mode="json", by_alias=True)
+        chosen = {key: spec[key] for key in fields if key in spec}
+        chosen["annotate"] = spec["output"].get("annotate")
+        chosen.get("training", {}).pop("workers", None)  # readers change how fast it goes, not what comes out
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def from_file(path: Path, *, mounts: Mapping[str, Path] | None = None, shard: int = 0) -> Job:
+    """The job in a YAML file, for running away from any cluster.
+
+    Raises:
+        InvalidConfigurationError: the file or a field in it is wrong.
+    """
+    try:
+        job = load_job(path)
+    except JobError as error:
+        raise InvalidConfigurationError(str(error)) from error
+    name, namespace = job.metadata.name, job.metadata.namespace
+    return _checked(
+        Job(
+            job.kind,
+            name,
+            namespace,
+            str((job.metadata.model_extra or {}).get("uid") or f"local-{name}"),
+            1,
+            shard,
+            job.spec,
+            dict(mounts or {}),
+        ),
+    )
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Job:
+    """The job that the operator handed to this pod (RFUAV_JOB, and RFUAV_MOUNTS for where the claims are mounted).
+
+    Raises:
+        InvalidConfigurationError: the variable is missing or a field in it is wrong.
+    """
+    text = environment.get("RFUAV_JOB")
+    if not text:
+        raise InvalidConfigurationError("no job: name a file with -f job.yaml (in a pod the operator sets RFUAV_JOB)")
+    try:
+        given: dict[str, Any] = json.loads(text)
+        mounts = {claim: Path(folder) for claim, folder in json.loads(environment.get("RFUAV_MOUNTS", "{}")).items()}
+        identity = {key: given[key] for key in ("kind", "name", "uid")}
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InvalidConfigurationError(
+            "RFUAV_JOB is not a JSON object with kind, name, namespace, uid, attempt and spec, or RFUAV_MOUNTS not one "
+            f"of claims to folders ({error!r}): the operator and the trainer image do not fit together",
+        ) from error
+    metadata = {"name": identity["name"], "namespace": given.get("namespace", "")}
+    spec = _resolved(given.get("spec"))
+    try:
+        job = load_job({"apiVersion": API_VERSION, "kind": identity["kind"], "metadata": metadata, "spec": spec})
+    except JobError as error:
+        raise InvalidConfigurationError(str(error)) from error
+    return _checked(
+        Job(
+            kind=job.kind,
+            name=str(identity["name"]),
+            namespace=str(given.get("namespace", "")),
+            uid=str(identity["uid"]),
+            attempt=int(given.get("attempt", 1)),
+            shard=int(given.get("shard") or 0),
+            spec=job.spec,
+            mounts=mounts,
+            in_pod=True,
+        ),
+    )
+
+
+def _resolved(spec: Any) -> Any:
+    """The spec with weights alone where the operator resolved fromTrainingJob: it leaves both, a user may write one."""
+    model = spec.get("model") if isinstance(spec, dict) else None
+    if not isinstance(model, dict) or "weights" not in model or "fromTrainingJob" not in model:
+        return spec
+    return {**spec, "model": {key: value for key, value in model.items() if key != "fromTrainingJob"}}
+
+
+def _checked(job: Job) -> Job:
+    spec = job.spec.model_dump(mode="json", by_alias=True)
+    if not job.in_pod and spec["output"]["uri"].startswith("file://"):
+        del spec["output"]  # lost with a pod, but not on a laptop
+    problems = unsupported(spec, job.kind)
+    if problems:
+        raise InvalidConfigurationError("\n".join(problems), reason="Unsupported")
+    if isinstance(job.spec, InferenceJobSpec) and not 0 <= job.shard < job.spec.shards:
+        raise InvalidConfigurationError(
+            f"shard {job.shard} does not exist: spec.shards is {job.spec.shards}, counted from 0"
+        )
+    return job
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,169 @@
+"""Weights of the reference service and of other PyTorch trainings, made into weights files of ours.
+
+In: a .pth or .pt file with the state dict of a torchvision network, read without running code from it. Out: a
+safetensors file that says what it holds; the network computes the same as before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rfuav_trainer.data.samples import IMAGENET, Preprocessing, find_classes
+from rfuav_trainer.errors import InputError, InvalidConfigurationError
+from rfuav_trainer.networks import architectures, weights
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    Shapes = Mapping[str, tuple[int, ...]]
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+NORMALISATION = {"imagenet": IMAGENET, "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))}
+POSITIONS = "encoder.pos_embedding"
+REASON = "WeightsMismatch"
+
+
+def run(
+    source: Path,
+    target: Path,
+    *,
+    classes: Sequence[str],
+    architecture: str | None = None,
+    image_size: int | None = None,
+    normalisation: str = "imagenet",
+) -> weights.Card:
+    """Convert `source` into `target`.
+
+    Args:
+        source: a state dict, bare or under a usual name inside a dictionary.
+        target: the .safetensors file to write.
+        classes: names in the order of the outputs; torchvision's ImageFolder sorts the folders.
+        architecture: one of `architectures.ARCHITECTURES`; None finds the one that fits.
+        image_size: side of the pictures that it was trained with; a vision transformer says so itself. Default: 224.
+        normalisation: what the pictures, 0 to 1, went through before the network: imagenet, or none.
+
+    Raises:
+        InputError: the file is missing, or not a plain state dict.
+        InvalidConfigurationError: no architecture fits, or the number of classes is another.
+    """
+    if normalisation not in NORMALISATION:
+        raise InvalidConfigurationError(f"--normalisation {normalisation}: write one of {', '.join(NORMALISATION)}")
+    state = read(source)
+    if target.suffix != ".safetensors":
+        raise InvalidConfigurationError(f"{target}: write a name that ends in .safetensors")
+    found, state = _fitting(state, source, [architecture] if architecture else list(architectures.ARCHITECTURES))
+    outputs = _outputs(state)
+    if len(classes) != outputs:
+        raise InvalidConfigurationError(
+            f"{source} tells {outputs} classes apart, {len(classes)} are named: name them in the order of the outputs",
+            reason="ClassMismatch",
+        )
+    size = _image_size(state, found) or image_size or 224
+    if image_size not in (None, size):
+        raise InvalidConfigurationError(f"{source} was trained with pictures of {size} pixels, not {image_size}")
+    mean, std = NORMALISATION[normalisation]
+    card = weights.Card(found, list(classes), Preprocessing("image", size, mean, std))
+    network = architectures.build(found, outputs, size)
+    network.load_state_dict(state)
+    weights.save(target, network.state_dict(), card)
+    return card
+
+
+def classes(named: Sequence[str], folder: Path | None) -> list[str]:
+    """The class names: those named, or the sorted folders of `folder`.
+
+    Raises:
+        InvalidConfigurationError: both or neither are given.
+    """
+    if bool(named) == (folder is not None):
+        raise InvalidConfigurationError("write --class for every class, or --classes-from with the training folder")
+    return list(named) if folder is None else find_classes(folder, where="--classes-from")
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The state dict in `path`, without what wraps it.
+
+    Raises:
+        InputError: there is no file, it needs code to be read, or it holds no state dict.
+    """
+    if not path.is_file():
+        raise InputError(f"no weights file at {path}")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds here; all mean the same to the user
+        raise InputError(
+            f"{path} cannot be read without running code from it ({type(error).__name__}), or is no PyTorch file: "
+            "where it was made, write torch.save(model.state_dict(), path) and convert that",
+            reason="WeightsUnreadable",
+        ) from error
+    for name in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
+    if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
+        raise InputError(f"{path} does not hold a state dict (names to tensors)", reason="WeightsUnreadable")
+    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in content)), None):
+        content = {name.removeprefix(prefix): value for name, value in content.items()}
+    return dict(content)
+
+
+def _fitting(state: dict[str, Tensor], path: Path, candidates: Sequence[str]) -> tuple[str, dict[str, Tensor]]:
+    """The candidate whose tensors are those of `state`, and the state under its names."""
+    nearest: tuple[int, str, str] | None = None
+    for name in candidates:
+        if name not in architectures.ARCHITECTURES:
+            raise InvalidConfigurationError(
+                f"{name!r} is not known: write one of {', '.join(architectures.ARCHITECTURES)}"
+            )
+        size = _image_size(state, name) or 224
+        if size < architectures.ARCHITECTURES[name].smallest:
+            continue
+        with torch.device("meta"):
+            own = {k: tuple(v.shape) for k, v in architectures.build(name, _outputs(state), size).state_dict().items()}
+        renamed = _renamed_head(state, own)
+        wrong = [
+            key
+            for key in {*own} | {*renamed}
+            if key not in own or key not in renamed or own[key] != tuple(renamed[key].shape)
+        ]
+        if not wrong:
+            return name, renamed
+        if nearest is None or len(wrong) < nearest[0]:
+            nearest = (len(wrong), name, min(wrong))
+    near = (
+        f"; nearest is {nearest[1]}: {nearest[0]} tensors are missing or differ, such as {nearest[2]}"
+        if nearest
+        else ""
+    )
+    raise InvalidConfigurationError(f"{path} fits none of {', '.join(candidates)}{near}", reason=REASON)
+
+
+def _renamed_head(state: dict[str, Tensor], own: Shapes) -> dict[str, Tensor]:
+    """The state with its head under our name: trainers replace it by layers of their own (`heads`, `fc.1`, ...)."""
+    theirs, ours = sorted({*state} - {*own}), sorted({*own} - {*state})
+    pair = ["bias", "weight"]
+    if [key.rpartition(".")[2] for key in theirs] != pair or [key.rpartition(".")[2] for key in ours] != pair:
+        return state
+    names = dict(zip(theirs, ours, strict=True))
+    return {names.get(key, key): value for key, value in state.items()}
+
+
+def _outputs(state: Mapping[str, Tensor]) -> int:
+    """Rows of the last matrix: torchvision's networks end with their head."""
+    matrices = [value for value in state.values() if value.ndim == 2]  # noqa: PLR2004  (a matrix)
+    if not matrices:
+        raise InvalidConfigurationError("the weights hold no linear layer: no classifier", reason=REASON)
+    return int(matrices[-1].shape[0])
+
+
+def _image_size(state: Mapping[str, Tensor], architecture: str) -> int | None:
+    """The side of the pictures, as a vision transformer's positions say it; None for the others."""
+    if POSITIONS not in state or not architecture.startswith("vit"):
+        return None
+    side: int = round((state[POSITIONS].shape[1] - 1) ** 0.5)
+    return side * architectures.ARCHITECTURES[architecture].multiple

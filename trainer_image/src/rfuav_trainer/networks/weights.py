@@ -1,0 +1,178 @@
+"""Weights files: safetensors that carry what is needed to use them, and no code.
+
+In: a trained network. Out: best.safetensors and last.safetensors; and back again for inference or as a start for
+training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rfuav_trainer.data.samples import Preprocessing
+from rfuav_trainer.errors import InputError, InvalidConfigurationError
+from rfuav_trainer.networks import architectures
+from rfuav_trainer.training.checkpoint import atomic_writer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+KEY = "rfuav"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a weights file says of itself.
+
+    Attributes:
+        architecture: one of `architectures.ARCHITECTURES`.
+        classes: names, in the order of the network's outputs.
+        preprocessing: from a file to the network's input.
+        metrics: of the epoch that it comes from.
+        job: UID of the job that trained it.
+        epoch: epochs completed.
+        version: of the trainer that wrote it.
+    """
+
+    architecture: str
+    classes: list[str]
+    preprocessing: Preprocessing
+    metrics: dict[str, float] = field(default_factory=dict)
+    job: str = ""
+    epoch: int = 0
+    version: str = version("rfuav-trainer")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**self.__dict__, "preprocessing": self.preprocessing.to_json()}
+
+
+def save(path: Path, state: Mapping[str, Tensor], card: Card) -> None:
+    """Write a network's state dict as a weights file, whole or not at all."""
+    from safetensors.torch import save as serialise  # noqa: PLC0415
+
+    # Cloned: weights that two layers share (tied) share their memory too, which the format has no word for.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+    with atomic_writer(path) as stream:
+        stream.write(serialise(tensors, metadata={KEY: json.dumps(card.to_json())}))
+
+
+def digest(network: nn.Module) -> str:
+    """SHA-256 of a network's weights, which tells one training's result from another's under the same file name."""
+    found = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def read_card(path: Path) -> Card | None:
+    """What the file says of itself; None for a safetensors file of someone else.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+
+    if not path.is_file():
+        raise InputError(f"no weights file at {path}: correct model.weights, or train first")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a whole safetensors file: {error}", reason="WeightsUnreadable") from error
+    if KEY not in metadata:
+        return None
+    try:
+        content = json.loads(metadata[KEY])
+        content["preprocessing"] = Preprocessing.from_json(content["preprocessing"])
+        return Card(**content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"the description in {path} cannot be understood ({error!r}): written by another version of the trainer",
+            reason="WeightsUnreadable",
+        ) from error
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a weights file holds, in plain values: its card, the number of weights (parameters and buffers), its size.
+
+    Raises:
+        InputError: the file is missing, damaged, or no weights file of ours.
+    """
+    from safetensors import safe_open  # noqa: PLC0415
+
+    card = read_card(path)
+    if card is None:
+        raise InputError(
+            f"{path} does not say what it holds: another program wrote it (rfuav-trainer convert makes one of ours)",
+            reason="WeightsUnreadable",
+        )
+    with safe_open(path, framework="pt") as opened:
+        count = sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118  (no mapping)
+    return {**card.to_json(), "weights": count, "bytes": path.stat().st_size}
+
+
+def load(path: Path, network: nn.Module, *, architecture: str, fresh_head: bool = False) -> None:
+    """Put the weights of a .safetensors or .pt/.pth file into `network`, which may have none yet (the meta device).
+
+    With `fresh_head` the network keeps what it has for another number of classes than the file's.
+
+    Raises:
+        InputError: the file is missing or damaged.
+        InvalidConfigurationError: it belongs to another architecture, image size, or number of classes.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError  # noqa: PLC0415
+        from safetensors.torch import load_file  # noqa: PLC0415
+
+        if not path.is_file():
+            raise InputError(f"no weights file at {path}: correct model.weights, or train first")
+        try:
+            state: dict[str, Tensor] = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is not a whole safetensors file: {error}", reason="WeightsUnreadable") from error
+    elif path.is_file():
+        state = architectures.read_state_dict(path)
+    else:
+        raise InputError(f"no weights file at {path}: correct model.weights, or train first")
+    own = network.state_dict()
+    if fresh_head:
+        state |= {
+            k: v
+            for k, v in own.items()
+            if k.startswith(architectures.HEADS) and k in state and state[k].shape != v.shape
+        }
+    wrong = sorted({*own} ^ {*state}) or [k for k in own if own[k].shape != state[k].shape]
+    if wrong:
+        raise InvalidConfigurationError(
+            f"{path} does not fit {architecture}: {len(wrong)} tensors are missing or differ (the first: {wrong[0]}); "
+            "name the architecture, image size and classes that it was trained with",
+            reason="WeightsMismatch",
+        )
+    empty = any(tensor.is_meta for tensor in own.values())
+    if empty:  # copied, for the file may be one that another program writes over
+        state = {name: tensor.to(own[name].dtype, copy=True) for name, tensor in state.items()}
+    with torch.no_grad():
+        network.load_state_dict(state, assign=empty)
+
+
+def check_classes(card: Card, classes: list[str], path: Path) -> None:
+    """Raise InvalidConfigurationError when the weights tell other classes apart than `classes`."""
+    if card.classes == classes:
+        return
+    missing, extra = sorted(set(classes) - set(card.classes)), sorted(set(card.classes) - set(classes))
+    raise InvalidConfigurationError(
+        f"{path} was trained on other classes ({len(card.classes)}, here {len(classes)}): "
+        f"not in the weights: {', '.join(missing) or 'none'}; not in the data: {', '.join(extra) or 'none'}",
+        reason="ClassMismatch",
+    )

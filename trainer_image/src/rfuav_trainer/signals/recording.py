@@ -1,0 +1,187 @@
+"""Raw recordings: which bytes of a file are which samples.
+
+In: a file of interleaved I and Q, perhaps with SigMF metadata beside it (`a.sigmf-meta` for `a.sigmf-data` or `a.iq`),
+whose word on the sample format counts. Out: frames as they are recorded, mapped from the file instead of copied.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rfuav_trainer.errors import UnreadableFileError
+from rfuav_trainer.signals.spectrogram import FULL_SCALE
+from rfuav_trainer.storage import inputs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from rfuav_trainer.signals.spectrogram import SpectrogramParameters
+
+SAMPLE_TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int16": np.dtype("<i2"), "int8": np.dtype("i1")}
+METADATA = ".sigmf-meta"
+DATATYPE = re.compile(r"(?P<kind>[cr])(?P<type>[fiu])(?P<bits>8|16|32|64)(?P<order>_le|_be)?")
+NO_NUMBERS = "frame {frame} holds NaN or infinite samples: is sampleFormat right?"
+AS_THEY_ARE = frozenset(SAMPLE_TYPES.values())
+"""Types that the transform takes; others become float32 first."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the samples lie in a recording.
+
+    Attributes:
+        kind: type of each I and each Q.
+        header, trailer: bytes before and after the samples.
+        captures: the sample at which each stretch without a gap begins, in rising order.
+    """
+
+    kind: np.dtype[Any]
+    header: int = 0
+    trailer: int = 0
+    captures: tuple[int, ...] = (0,)
+
+    def counts(self, length: int, samples: int) -> list[int]:
+        """How many frames of `length` each capture holds when there are so many samples."""
+        ends = [min(end, samples) for end in (*self.captures[1:], samples)]
+        return [max(0, end - begin) // length for begin, end in zip(self.captures, ends, strict=True)]
+
+    def begin(self, frame: int, length: int) -> int:
+        """The first sample of a frame of `length`: none reaches from one capture into the next."""
+        *before, last = zip(self.captures, self.counts(length, sys.maxsize), strict=True)
+        for begin, count in before:
+            if frame < count:
+                return begin + frame * length
+            frame -= count
+        return last[0] + frame * length
+
+
+def count_frames(path: Path, parameters: SpectrogramParameters) -> int:
+    """How many whole frames a recording holds.
+
+    Raises:
+        UnreadableFileError: it is torn inside a sample, shorter than one frame, or its metadata does not fit the job.
+    """
+    layout = _layout(path, parameters.sample_format, parameters.sample_rate)
+    width = 2 * layout.kind.itemsize
+    try:
+        size = inputs.size(path) - layout.header - layout.trailer
+    except OSError as error:
+        raise UnreadableFileError(f"cannot be opened: {error.strerror}") from error
+    if size % width:
+        raise UnreadableFileError(
+            f"truncated: {size} bytes is no multiple of the {width} bytes of a {layout.kind.name} I/Q pair",
+        )
+    frames = sum(layout.counts(parameters.frame_samples, size // width))
+    if not frames:
+        parts = f" in {len(layout.captures)} captures" if layout.captures[1:] else ""
+        raise UnreadableFileError(
+            f"shorter than one frame: {size // width} samples{parts}, {parameters.frame_samples} needed "
+            f"({parameters.frame_seconds} s at {parameters.sample_rate:g} samples/s)",
+        )
+    return frames
+
+
+def first_sample(path: Path, frame: int, parameters: SpectrogramParameters) -> int:
+    """Where in its recording a frame begins.
+
+    Raises:
+        UnreadableFileError: the metadata became one that cannot be understood.
+    """
+    return _layout(path, parameters.sample_format, parameters.sample_rate).begin(frame, parameters.frame_samples)
+
+
+def read_raw(path: Path, frame: int, parameters: SpectrogramParameters) -> Tensor:
+    """One frame as recorded: float32, int16 or int8, shape (frame_samples, 2).
+
+    The values are mapped from the file: they are read when they are used, and must not be changed.
+
+    Raises:
+        UnreadableFileError: the file is gone or became shorter.
+    """
+    layout = _layout(path, parameters.sample_format, parameters.sample_rate)
+    offset = layout.header + layout.begin(frame, parameters.frame_samples) * 2 * layout.kind.itemsize
+    try:
+        with inputs.opened(path) as here:
+            # Copy-on-write: torch wants memory that could be written, the file stays as it is.
+            raw = np.memmap(here, dtype=layout.kind, mode="c", offset=offset, shape=(parameters.frame_samples, 2))
+    except OSError as error:
+        raise UnreadableFileError(f"cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UnreadableFileError(f"frame {frame} ends early: the file became shorter") from error
+    return torch.from_numpy(raw if layout.kind in AS_THEY_ARE else _as_float(raw))
+
+
+def read_frame(path: Path, frame: int, parameters: SpectrogramParameters) -> Tensor:
+    """One frame as complex64 samples, full scale 1, shape (frame_samples,): a copy, for those who change it.
+
+    Raises:
+        UnreadableFileError: the file is gone, became shorter, or holds values that are no numbers.
+    """
+    raw = read_raw(path, frame, parameters)
+    samples = torch.view_as_complex(raw.to(torch.float32, copy=True).contiguous()).div_(FULL_SCALE[raw.dtype])
+    if not torch.isfinite(torch.view_as_real(samples)).all():
+        raise UnreadableFileError(NO_NUMBERS.format(frame=frame))
+    return samples
+
+
+def _as_float(raw: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Values of any type as float32, full scale 1; unsigned ones lie around the middle of their range."""
+    if raw.dtype.kind == "f":
+        return raw.astype(np.float32)
+    scale = np.float32(2.0 ** (8 * raw.dtype.itemsize - 1))
+    middle = scale if raw.dtype.kind == "u" else np.float32(0)
+    return (raw.astype(np.float32) - middle) / scale
+
+
+@lru_cache(maxsize=4096)
+def _layout(path: Path, sample_format: str, sample_rate: float) -> Layout:
+    """The layout that the metadata states, else that of the job.
+
+    Raises:
+        UnreadableFileError: the metadata cannot be understood, or is of another sample rate than the job.
+    """
+    metadata = path.with_suffix(METADATA)
+    if not metadata.is_file():
+        return Layout(SAMPLE_TYPES[sample_format])
+    try:
+        with inputs.opened(metadata) as here:
+            content = json.loads(here.read_bytes())
+        stated = content["global"]
+        captures = content.get("captures") or [{}]
+        headers = [int(capture.get("core:header_bytes", 0)) for capture in captures]
+        skipped = int(stated.get("core:offset", 0))
+        begins = sorted({int(capture.get("core:sample_start", skipped)) - skipped for capture in captures})
+        datatype = str(stated["core:datatype"])
+        rate = None if stated.get("core:sample_rate") is None else float(stated["core:sample_rate"])
+        trailer = int(stated.get("core:trailing_bytes", 0))
+        channels = int(stated.get("core:num_channels", 1))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise UnreadableFileError(f"{metadata.name} is no SigMF metadata: {error!r}") from error
+    found = DATATYPE.fullmatch(datatype)
+    if found is None or found["kind"] != "c" or (found["type"], found["bits"]) in {("f", "8"), ("f", "16")}:
+        raise UnreadableFileError(
+            f"{metadata.name} says core:datatype {datatype}: complex ones can be read, as cf32_le, ci16_le, cu8"
+        )
+    if min(*headers, *begins, trailer) < 0:
+        raise UnreadableFileError(
+            f"{metadata.name} says a negative number of bytes or samples: write 0 or more, or leave it out"
+        )
+    if channels != 1 or any(headers[1:]):
+        raise UnreadableFileError(f"{metadata.name} says several channels or headers: write one recording a file")
+    if rate is not None and not np.isclose(rate, sample_rate, rtol=1e-6):
+        raise UnreadableFileError(
+            f"recorded with {rate:g} samples/s as {metadata.name} says, iq.sampleRate is {sample_rate:g}"
+        )
+    order = ">" if found["order"] == "_be" else "<"
+    kind = np.dtype(f"{order}{found['type']}{int(found['bits']) // 8}")
+    return Layout(kind, headers[0], trailer, tuple(begins))

@@ -1,0 +1,266 @@
+"""The cache of one process: names of objects as empty files, their bytes when first read, at most so many at a time.
+
+In: a client of a store. Out: local paths; until one is opened it is an empty file, so that reading past `opened` fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from rfuav_trainer.errors import InputError, JobError, UnreadableFileError, disk_full
+from rfuav_trainer.storage import clients, scratch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+log = structlog.get_logger()
+
+BYTES = "TRAINER_CACHE_BYTES"
+BESIDE = (".json", ".sigmf-meta")
+"""Endings of what belongs to a recording or picture of the same name."""
+PATIENCE_SECONDS = 1
+"""How long the end of a process waits for objects on their way."""
+READERS = 16
+"""Objects fetched side by side: they wait for the network, not for this machine."""
+ROOM = f"lower {BYTES}, or name a larger volume in {scratch.VOLUME} (podTemplate.env)"
+
+
+@dataclass
+class _Object:
+    """One object: where it is, how large, and whether its bytes are here."""
+
+    store: Any
+    scheme: str
+    remote: str
+    size: int
+    here: bool = False
+    users: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def listed(cls, store: Any, scheme: str, name: str, details: Mapping[str, Any]) -> _Object:
+        """As the store tells of it."""
+        return cls(store, scheme, name, int(details.get("size") or 0))
+
+
+class Cache:
+    """What has been fetched, at most `limit` bytes of it: what was not read for longest goes first.
+
+    Args:
+        folder: where; it is this process' own and removed with it.
+        limit: bytes.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self.used = 0
+        self._kept = 0  # bytes that stay to the end
+        self._paths: dict[str, Path] = {}  # of what was asked for, by URI
+        self._objects: dict[Path, _Object] = {}
+        self._around: dict[Path, _Object] = {}  # folders of objects that were asked for alone, and these
+        self._here: OrderedDict[Path, _Object] = OrderedDict()
+        self._changed = threading.Condition()
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="fetch")
+
+    def path(self, uri: str, where: str) -> Path:
+        """The local path of a remote folder or object, which is listed once. An object is fetched at once, and stays.
+
+        What lies beside an object and belongs to it, by its name, is known too.
+
+        Raises:
+            InputError: there is nothing, or it may not be read.
+            StorageError: the store does not answer.
+        """
+        uri = uri.rstrip("/")
+        if uri in self._paths:
+            return self._paths[uri]
+        scheme, _, rest = uri.partition("://")
+        store = clients.client(scheme)
+        try:
+            listed = clients.ask(lambda: store.find(rest, detail=True), f"{where}: {uri}", scheme)
+        except FileNotFoundError:  # also what a private repository answers to strangers
+            listed = {}
+        local = self.folder / scheme / rest
+        if not listed:
+            raise InputError(f"{where}: {uri} does not exist, is empty, or is not shown to these credentials")
+        for name, details in listed.items():
+            inside = str(name)[len(rest) :].removeprefix("/")
+            self._register(_Object.listed(store, scheme, str(name), details), local, inside)
+        log.info("listed", uri=uri, objects=len(listed), bytes=sum(int(d.get("size") or 0) for d in listed.values()))
+        alone = self._objects.get(local)
+        if alone is not None:
+            self._around[local.parent] = alone
+            self._hold(local, alone)
+            with self._changed:
+                self._kept += alone.size
+            self._look_beside(alone, local)
+        self._paths[uri] = local
+        return local
+
+    def _look_beside(self, alone: _Object, local: Path) -> None:
+        for ending in BESIDE:
+            remote = PurePosixPath(alone.remote).with_suffix(ending).as_posix()
+            try:
+                details = clients.ask(partial(alone.store.info, remote), remote, alone.scheme)
+            except FileNotFoundError:
+                continue
+            if details["type"] == "file":
+                found = _Object.listed(alone.store, alone.scheme, remote, details)
+                self._register(found, local.with_suffix(ending), "")
+
+    def name(self, folder: Path, names: Iterable[str]) -> None:
+        """Make known what a manifest in `folder` names, and what lies beside it: only the folders of these are listed.
+
+        Raises:
+            StorageError: the store does not answer.
+        """
+        manifest = self._around.get(folder)
+        if manifest is None:
+            return
+        wanted = {path for name in names for path in (name, *(f"{name.rpartition('.')[0]}{end}" for end in BESIDE))}
+        root = manifest.remote.rpartition("/")[0]
+        inside = sorted({name.rpartition("/")[0] for name in wanted})
+
+        def listed(below: str) -> list[dict[str, Any]]:
+            remote = f"{root}/{below}".rstrip("/")
+            try:
+                found = clients.ask(lambda: manifest.store.ls(remote, detail=True), remote, manifest.scheme)
+            except FileNotFoundError:
+                return []
+            return [details for details in found if details["name"].removeprefix(f"{root}/") in wanted]
+
+        for details in chain.from_iterable(self._pool.map(listed, inside)):
+            name = details["name"]
+            found = _Object.listed(manifest.store, manifest.scheme, name, details)
+            self._register(found, folder, name.removeprefix(f"{root}/"))
+
+    def _register(self, found: _Object, root: Path, inside: str) -> None:
+        """Let an empty file stand for an object; one whose name cannot be a file's here is left out."""
+        path = root / inside if inside else root
+        if found.remote.endswith("/") or path in self._objects:
+            return
+        if inside and not {"", ".", ".."}.isdisjoint(inside.split("/")):
+            log.warning("object left out: its name cannot be a path", object=found.remote)
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except (OSError, ValueError) as error:  # too long, or `a` is an object and a folder
+            if disk_full(error):
+                raise
+            log.warning("object left out: its name cannot be a path", object=found.remote, problem=str(error))
+            return
+        self._objects[path] = found
+
+    def size(self, path: Path) -> int | None:
+        """Bytes of the object that the empty file at `path` stands for; None for everybody else's files."""
+        found = self._objects.get(path)
+        return None if found is None else found.size
+
+    @contextmanager
+    def opened(self, path: Path) -> Iterator[Path]:
+        """`path` with its bytes, which stay while the context lasts."""
+        found = self._objects.get(path)
+        if found is None:
+            yield path
+            return
+        self._hold(path, found)
+        try:
+            yield path
+        finally:
+            with self._changed:
+                found.users -= 1
+                self._changed.notify_all()
+
+    def fetch_ahead(self, paths: Iterable[Path]) -> None:
+        """Begin to fetch what will be read soon."""
+        for path in paths:
+            found = self._objects.get(path)
+            if found is not None and not found.here:
+                self._pool.submit(self._fetch_quietly, path)
+
+    def _fetch_quietly(self, path: Path) -> None:
+        try:
+            with self.opened(path):
+                pass
+        except JobError:
+            log.debug("not fetched ahead", file=str(path))  # who reads it will be told why
+
+    def _hold(self, path: Path, found: _Object) -> None:
+        with clients.busy(), found.lock:
+            with self._changed:
+                if found.here:
+                    found.users += 1
+                    self._here.move_to_end(path)
+                    return
+                self._make_room(path, found.size)
+                self.used += found.size
+                found.users += 1
+            try:
+                self._fetch(path, found)
+            except BaseException:
+                with self._changed:
+                    self.used -= found.size
+                    found.users -= 1
+                    self._changed.notify_all()
+                raise
+            with self._changed:
+                found.here = True
+                self._here[path] = found
+
+    def _make_room(self, path: Path, size: int) -> None:
+        """Let go of what was not read for longest, waiting for others to be through with it; `_changed` is held."""
+        if size > self.limit - self._kept:
+            raise InputError(
+                f"{path.name} has {size} bytes, the cache in {self.folder} may hold {self.limit - self._kept}: raise "
+                f"{BYTES}, or name a larger volume in {scratch.VOLUME} (podTemplate.env)",
+                reason="CacheTooSmall",
+            )
+        while self.used + size > self.limit:
+            idle = next((p for p, o in self._here.items() if not o.users), None)
+            if idle is None:
+                self._changed.wait()
+                continue
+            gone = self._here.pop(idle)
+            gone.here = False
+            self.used -= gone.size
+            empty = _beside(idle, "empty")
+            empty.touch()
+            empty.replace(idle)  # never truncated: somebody may have the old bytes mapped
+
+    def _fetch(self, path: Path, found: _Object) -> None:
+        temporary = _beside(path, "fetched")
+        try:
+            fetch = partial(found.store.get_file, found.remote, str(temporary))
+            clients.ask(fetch, found.remote, found.scheme, room=ROOM)
+            size = temporary.stat().st_size
+            if size != found.size:
+                raise UnreadableFileError(f"has {size} bytes, had {found.size} when it was listed: it was replaced")
+            temporary.replace(path)
+        except FileNotFoundError as error:
+            raise UnreadableFileError("was removed after it had been listed") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove all of it; what is on its way is waited for, but not for long."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        clients.quiet(PATIENCE_SECONDS)
+        scratch.remove(self.folder)
+
+
+def _beside(path: Path, what: str) -> Path:
+    """A name in the same folder that is no longer than a name may be, however long that of `path` is."""
+    return path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()}.{what}")

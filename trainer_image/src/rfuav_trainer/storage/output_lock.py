@@ -1,0 +1,132 @@
+"""Whose an output folder is while it is written: one job's at a time, however many pods and processes it has.
+
+In: the folder and the job. Out: a lock on a small file there that names the job, for as long as the process lives. Two
+jobs with one output.uri would mix their weights; so would a job and one that was deleted under the same name and still
+saves. Object stores, and volumes without locks, have none: there, nobody is held off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from rfuav_trainer.errors import JobError
+from rfuav_trainer.reporting.progress import now
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rfuav_trainer.job import Job
+    from rfuav_trainer.process.runtime import StopSignal
+
+log = structlog.get_logger()
+
+WRITER = ".writer.json"
+PATIENCE_SECONDS = 60.0
+"""How long to wait for another job that is about to stop."""
+PAUSE_SECONDS = 0.5
+_LARGEST = 4096
+
+
+@contextmanager
+def held(folder: Path, job: Job, stop: StopSignal) -> Iterator[None]:
+    """Hold the output folder for the job; the file goes with the last process that holds it.
+
+    Raises:
+        JobError: another job writes there.
+        StoppedError: SIGTERM arrived while that was waited for.
+    """
+    path = folder / WRITER
+    end = time.monotonic() + PATIENCE_SECONDS
+    while isinstance(found := _take(path, job), dict):
+        stop.check()
+        if time.monotonic() > end:
+            raise JobError(
+                f"output.uri: {folder} is being written by {_name(found)}: delete that job or wait until it has ended, "
+                "or write another output.uri",
+                reason="OutputBusy",
+            )
+        time.sleep(PAUSE_SECONDS)
+    try:
+        yield
+    finally:
+        if found is not None:
+            _leave(found, path)
+
+
+def _take(path: Path, job: Job) -> int | dict[str, Any] | None:
+    """The file, locked; or who holds it now. None: there can be no lock, as on a volume without files to write in."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
+    except OSError as error:
+        _say_that_there_is_none(error)
+        return None
+    holder = _lock(handle, path, job)
+    if holder is None:
+        return handle
+    os.close(handle)
+    return holder
+
+
+def _lock(handle: int, path: Path, job: Job) -> dict[str, Any] | None:
+    """Lock the file; who holds it if it cannot be had, which may be a process of this job that is about to share it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        alone = True
+    except BlockingIOError:
+        holder, alone = _read(handle), False
+        if holder.get("uid") != job.uid:
+            return holder
+    except OSError as error:
+        _say_that_there_is_none(error)
+        return None
+    mine = {"kind": job.kind, "namespace": job.namespace, "name": job.name, "uid": job.uid}
+    if alone:
+        content = json.dumps({**mine, "pod": socket.gethostname(), "since": now()}).encode()
+        with suppress(OSError):  # on a full volume nobody is told who writes, and the lock holds
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, content, 0)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # with the job's other shards, pods and processes
+        there = os.fstat(handle).st_ino == path.stat().st_ino
+    except (BlockingIOError, FileNotFoundError):
+        there = False  # somebody was faster, or its last holder removed it
+    return None if there else mine
+
+
+def _say_that_there_is_none(error: OSError) -> None:
+    log.warning("no locks on the volume of the output: see that no other job writes there", problem=error.strerror)
+
+
+def _leave(handle: int, path: Path) -> None:
+    """Give the lock up; the last one removes the file."""
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    os.close(handle)
+
+
+def _read(handle: int) -> dict[str, Any]:
+    with suppress(ValueError):
+        content = json.loads(os.pread(handle, _LARGEST, 0))
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def _name(holder: dict[str, Any]) -> str:
+    if not holder.get("name"):
+        return "another job"
+    place = f"{holder['namespace']}/" if holder.get("namespace") else ""
+    return (
+        f"{holder.get('kind', 'the job')} {place}{holder['name']} (UID {holder.get('uid')}, pod {holder.get('pod')}, "
+        f"since {holder.get('since')})"
+    )

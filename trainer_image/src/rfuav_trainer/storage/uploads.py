@@ -1,0 +1,206 @@
+"""One output in a store: puts, removals and their order, in threads of their own.
+
+In: files that are whole. Out: objects. An object appears whole or not at all; what is `last` waits for all that was
+asked for before, and all that is asked for later waits for it. After something that did not succeed nothing follows.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from fnmatch import fnmatchcase
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from rfuav_trainer.errors import InvalidConfigurationError, StorageError
+from rfuav_trainer.storage import clients, scratch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+    from pathlib import Path
+
+log = structlog.get_logger()
+
+SCHEME = "s3"
+WRITERS = 8
+"""Files that go up side by side."""
+MOST_WAITING = 256
+"""Files that may wait on this machine; whoever writes more waits too."""
+PIECE_BYTES = 16 * 1024**2
+"""A larger file goes up in pieces of this size, four at a time, which bounds the memory."""
+PATIENCE_SECONDS = 300
+"""How long a store may not answer before that ends the attempt; until then the work goes on."""
+FAREWELL_SECONDS = 10
+"""How long an attempt that failed waits for what is on its way."""
+
+
+class Remote:
+    """One output in a store. What its methods mean stands with the functions of `outputs`, which call them.
+
+    Args:
+        uri: s3://bucket or s3://bucket/prefix.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._root = uri.removeprefix(f"{SCHEME}://")
+        self._scratch = scratch.make("output")
+        self.folder = self._scratch / SCHEME / self._root
+        self._waiting = self._scratch / "waiting"
+        for folder in (self.folder, self._waiting):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._store = clients.client(SCHEME)
+        self._pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="upload")
+        self._lock = threading.Lock()
+        self._room = threading.BoundedSemaphore(MOST_WAITING)
+        self._closing = threading.Event()
+        self._number = 0
+        self._last: list[Future[None]] = []  # what all that comes must wait for: none or one
+        self._coming: dict[str, Future[None]] = {}  # since then, the latest of every key
+
+    def key(self, path: Path) -> str:
+        """Bucket and key of a path below the folder."""
+        inside = path.relative_to(self.folder).as_posix()
+        return self._root if inside == "." else f"{self._root}/{inside}"
+
+    def shown(self, path: Path) -> str:
+        """The URI of a path below the folder."""
+        return f"{SCHEME}://{self.key(path)}"
+
+    def put(self, path: Path, *, last: bool, keep: bool) -> None:
+        """Let the file at `path` go up; it is gone from there unless `keep`."""
+        waiting = self._place()
+        if keep:
+            shutil.copyfile(path, waiting)
+        else:
+            path.replace(waiting)
+        self._queue(path, partial(self._upload, waiting, path), last=last)
+
+    def remove(self, path: Path) -> None:
+        """Remove an object, if it is there, once everything before is up."""
+        self._queue(path, partial(self._ask, partial(self._store.rm_file, self.key(path)), path), last=True)
+
+    def create(self, path: Path, content: bytes) -> None:
+        """Make an object; FileExistsError when there is one."""
+        self.settle()
+        key = self.key(path)
+        if self._ask(partial(self._store.exists, key), path):  # also asked, as not every store knows the condition
+            raise FileExistsError(self.shown(path))
+        self._ask(partial(self._create, key, content), path)
+
+    def _create(self, key: str, content: bytes) -> None:
+        try:
+            self._store.pipe_file(key, content, mode="create")
+        except OSError as error:
+            answer = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if answer == HTTPStatus.PRECONDITION_FAILED:
+                raise FileExistsError(key) from error
+            if answer != HTTPStatus.NOT_IMPLEMENTED:
+                raise
+            self._store.pipe_file(key, content)
+
+    def fetch(self, path: Path) -> Path:
+        """A copy of an object on this machine, for the caller to remove; FileNotFoundError when there is none."""
+        self.settle()
+        here = self._place()
+        self._ask(partial(self._store.get_file, self.key(path), str(here)), path, to="read")
+        return here
+
+    def found(self, folder: Path, pattern: str) -> list[Path]:
+        """The paths of the objects in a folder whose names match."""
+        self.settle()
+        prefix = self.key(folder)
+        try:
+            listed = self._ask(partial(self._store.ls, prefix, detail=False), folder, to="read")
+        except FileNotFoundError:
+            return []
+        names = (str(name).removeprefix(f"{prefix}/") for name in listed)
+        return sorted(folder / name for name in names if "/" not in name and fnmatchcase(name, pattern))
+
+    def settle(self) -> None:
+        """Wait for everything; raise what went wrong."""
+        wait(self._under_way, return_when=FIRST_EXCEPTION)
+        self._raise()
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is on its way, and nothing was refused."""
+        return all(map(_well, self._under_way))
+
+    @property
+    def _under_way(self) -> list[Future[None]]:
+        with self._lock:
+            return [*self._last, *self._coming.values()]
+
+    def close(self) -> None:
+        """Wait a little for what is on its way, when nobody has, and remove what is here."""
+        _, coming = wait(self._under_way, timeout=FAREWELL_SECONDS)
+        if coming:
+            log.warning("not everything went up to the store", files=len(coming), output=f"{SCHEME}://{self._root}")
+        self._closing.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        scratch.remove(self._scratch)
+
+    def _place(self) -> Path:
+        with self._lock:
+            self._number += 1
+            return self._waiting / str(self._number)
+
+    def _queue(self, path: Path, action: Callable[[], None], *, last: bool) -> None:
+        self._raise()
+        self._room.acquire()
+        key = self.key(path)
+        with self._lock:
+            earlier = self._coming.values() if last else [self._coming[key]] if key in self._coming else []
+            coming = self._pool.submit(self._after, [*self._last, *earlier], action)
+            coming.add_done_callback(lambda _done: self._room.release())
+            if last:
+                self._last, self._coming = [coming], {}
+            else:
+                self._coming = {k: future for k, future in self._coming.items() if not _well(future)} | {key: coming}
+
+    def _after(self, before: list[Future[None]], action: Callable[[], None]) -> None:
+        """Do it once the others are done. They were begun before, so no thread is missing for them."""
+        for other in before:
+            other.result()
+        action()
+
+    def _upload(self, waiting: Path, path: Path) -> None:
+        upload = partial(self._store.put_file, str(waiting), self.key(path), chunksize=PIECE_BYTES, max_concurrency=4)
+        self._ask(upload, path)
+        waiting.unlink()
+
+    def _ask(self, question: Callable[[], Any], path: Path, *, to: str = "written") -> Any:
+        """The store's answer, asked for again while it does not answer."""
+        end, pause = time.monotonic() + PATIENCE_SECONDS, 1.0
+        while True:
+            try:
+                return clients.ask(question, self.shown(path), SCHEME, to=to)
+            except FileNotFoundError as error:
+                if to == "read":
+                    raise
+                bucket = self._root.partition("/")[0]
+                raise InvalidConfigurationError(
+                    f"output.uri: there is no bucket {bucket}: make it, or write another", reason="OutputNotWritable"
+                ) from error
+            except StorageError as error:
+                if time.monotonic() + pause > end or self._closing.is_set():
+                    raise
+                log.warning("the store does not answer, trying again", problem=str(error), seconds=pause)
+            self._closing.wait(pause)
+            pause = min(30.0, pause * 2)
+
+    def _raise(self) -> None:
+        """Raise what an upload ended with."""
+        for future in self._under_way:
+            if future.done():
+                future.result()
+
+
+def _well(future: Future[None]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None

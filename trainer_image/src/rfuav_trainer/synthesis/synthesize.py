@@ -1,0 +1,159 @@
+"""`rfuav-trainer synthesize`: writes data sets of artificial recordings, labelled by folder, for tests and first steps.
+
+In: a SynthesizeSpec. Out: OUTPUT/<split>/<class>/<name>.iq or .png, and beside each a .json of all that was drawn for
+it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import Progress
+
+from rfuav_trainer.errors import DiskFullError, InvalidConfigurationError, JobError
+from rfuav_trainer.signals.spectrogram import picture
+from rfuav_trainer.synthesis.channel import Recording, receive
+from rfuav_trainer.synthesis.emitters import EMITTERS
+from rfuav_trainer.training.checkpoint import replace_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rfuav_trainer.synthesis.spec import SynthesizeSpec
+
+VERSION = 1  # of the generator: raised when the same seed gives other recordings
+_MARK = ".synthesis.json"  # lies in each split's folder and says that it may be replaced
+_ROOM_TO_SPARE = 64 * 2**20  # bytes that must stay free on the volume
+
+
+@dataclass(frozen=True, slots=True)
+class SynthesizeReport:
+    """What was made: recordings, bytes, seconds it took, and where."""
+
+    output: Path
+    recordings: int
+    bytes: int
+    seconds: float
+
+
+def recording(spec: SynthesizeSpec, split: str, class_name: str, index: int) -> tuple[Recording, dict[str, object]]:
+    """Make one recording and its parameters; depends on nothing but the arguments."""
+    own = spec.splits[split].snr_db or spec.snr_db
+    snr_db = own[index % len(own)]
+    words = np.frombuffer(sha256(f"{VERSION}/{spec.seed}/{split}/{class_name}/{index}".encode()).digest(), dtype="<u4")
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(words.tolist())))
+    emitter = EMITTERS[class_name]
+    emission = emitter.emit(rng, spec.sample_count, spec.sample_rate)
+    received = receive(
+        rng,
+        emission,
+        sample_rate=spec.sample_rate,
+        span_hz=emitter.span_hz,
+        snr_db=snr_db,
+        interference=spec.interference,
+    )
+    parameters: dict[str, object] = {
+        "class": class_name,
+        "snrDb": snr_db,
+        "sampleRate": spec.sample_rate,
+        "seconds": spec.seconds,
+        "sampleFormat": "float32",
+        "onAirShare": float(emission.active.mean()),
+        **emission.drawn,
+        **received.drawn,
+        "split": split,
+        "index": index,
+        "seed": spec.seed,
+        "generator": "rfuav-trainer synthesize",
+        "version": VERSION,
+    }
+    return received, parameters
+
+
+def synthesize(spec: SynthesizeSpec) -> SynthesizeReport:
+    """Write the whole data set. A split's folder appears when it is complete, or not at all.
+
+    Raises:
+        InvalidConfigurationError: a split is there already and may not be replaced.
+        DiskFullError: the volume has too little room; found before anything is written.
+        JobError: the output cannot be written.
+    """
+    started = time.monotonic()
+    _check_output(spec)
+    written = 0
+    with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:
+        shown = progress.add_task("recordings", total=spec.total)
+        for split in spec.splits:
+            staging = spec.output / f".{split}.partial"
+            shutil.rmtree(staging, ignore_errors=True)
+            for size in _write_split(spec, split, staging):
+                written += size
+                progress.advance(shown)
+            replace_folder(staging, spec.output / split)
+    return SynthesizeReport(spec.output, spec.total, written, time.monotonic() - started)
+
+
+def run(spec: SynthesizeSpec) -> int:
+    """Synthesize and say what was made; the process's exit code."""
+    report = synthesize(spec)
+    print(f"{report.recordings} recordings, {report.bytes / 1e6:.1f} MB, in {report.output} ({report.seconds:.1f} s)")
+    return 0
+
+
+def _check_output(spec: SynthesizeSpec) -> None:
+    try:
+        spec.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(
+            f"{spec.output} cannot be made: {error.strerror}; write another output", reason="OutputNotWritable"
+        ) from error
+    for split in spec.splits:
+        folder = spec.output / split
+        if not folder.exists():
+            continue
+        if not spec.overwrite:
+            raise InvalidConfigurationError(
+                f"{folder} exists: give overwrite (--overwrite) to replace it, or another output"
+            )
+        if not (folder / _MARK).is_file():
+            raise InvalidConfigurationError(
+                f"{folder} was not made by synthesize and is left alone: remove it, or write another output"
+            )
+    free = shutil.disk_usage(spec.output).free
+    if free < spec.byte_estimate + _ROOM_TO_SPARE:
+        raise DiskFullError(
+            f"{spec.output} has {free / 1e6:.0f} MB free; {spec.total} recordings take {spec.byte_estimate / 1e6:.0f},"
+            f" and {_ROOM_TO_SPARE / 1e6:.0f} MB must stay: write fewer or shorter recordings, or format image"
+        )
+
+
+def _write_split(spec: SynthesizeSpec, split: str, folder: Path) -> Iterator[int]:
+    """Write one split into `folder`; yields the bytes of each recording."""
+    for class_name in spec.classes:
+        (folder / class_name).mkdir(parents=True)
+        for index in range(spec.splits[split].recordings):
+            received, parameters = recording(spec, split, class_name, index)
+            stem = folder / class_name / f"{class_name}-{index:05d}"
+            if spec.format == "iq":
+                data = stem.with_suffix(".iq")
+                data.write_bytes(received.samples.astype("<c8").tobytes())
+            else:
+                data = stem.with_suffix(".png")
+                pixels = picture(torch.from_numpy(received.samples), spec.spectrogram, spec.image_size)
+                Image.fromarray(pixels[0].numpy()).save(data, optimize=False)
+            text = json.dumps(parameters, indent=1)
+            stem.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+            yield data.stat().st_size + len(text)
+    (folder / _MARK).write_text(
+        spec.model_dump_json(by_alias=True, exclude={"output", "overwrite"}, indent=1), encoding="utf-8"
+    )

@@ -1,0 +1,249 @@
+"""Checkpoints that survive anything: written beside, flushed, renamed, counted once their checksum stands beside them.
+
+In: the training's state after a step. Out: files under output/checkpoints/<job UID>/, and the newest whole one when the
+job starts again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import structlog
+import torch
+
+from rfuav_trainer.errors import InvalidConfigurationError
+from rfuav_trainer.storage import outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+log = structlog.get_logger()
+
+
+@contextmanager
+def atomic_writer(path: Path, *, last: bool = False) -> Iterator[IO[bytes]]:
+    """A file that appears under `path` whole or not at all: temporary file, fsync, rename, fsync of the folder.
+
+    When the body raises, the temporary file is removed and what stood at `path` is untouched. In a remote output the
+    file goes to the store; `last`: it speaks for what was written before (see `outputs.written`).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    outputs.written(path, last=last)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, whole or not at all. It may speak for what was written before."""
+    with atomic_writer(path, last=True) as stream:
+        stream.write(json.dumps(content, indent=2, sort_keys=False).encode() + b"\n")
+
+
+def replace_folder(whole: Path, folder: Path) -> None:
+    """Put a complete folder, written beside it, where it belongs; an older one goes only once the new one is whole."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.replace(old)
+    whole.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` last through a power cut. Network file systems without it are left alone."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        log.debug("folder cannot be synced", folder=str(folder))
+    finally:
+        os.close(handle)
+
+
+class _HashingStream:
+    """The part of a binary file that torch.save needs, hashing what passes and keeping the first write error.
+
+    torch's zip writer is C++: an OSError raised inside it comes back as a RuntimeError, so the original is kept to be
+    raised instead.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.digest = hashlib.sha256()
+        self.size = 0
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        if self.error is not None:
+            return len(data)
+        try:
+            self._stream.write(data)
+        except OSError as error:
+            self.error = error
+            return len(data)
+        self.digest.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        if self.error is None:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self.error = error
+
+
+@dataclass(frozen=True)
+class Saved:
+    """One checkpoint on disk: its file, where the training stood, and when it was written (RFC 3339, UTC)."""
+
+    path: Path
+    epoch: int
+    step: int
+    saved_at: str
+
+
+class CheckpointStore:
+    """The checkpoints of one job.
+
+    Args:
+        folder: output/checkpoints/<job UID>.
+        keep: how many to keep, the newest.
+        signature: what a checkpoint must agree on to be resumed: architecture, classes, preprocessing, settings. JSON
+            values.
+    """
+
+    def __init__(self, folder: Path, *, keep: int, signature: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.keep = max(1, keep)
+        self.signature: dict[str, Any] = json.loads(json.dumps(signature))
+        self._known: set[str] | None = None
+
+    def save(self, state: Mapping[str, Any], *, epoch: int, step: int) -> Saved:
+        """Write one checkpoint, then remove those beyond `keep`, and any that claims to be of a later step.
+
+        That one was passed over as damaged, or is of a time when the data was larger: it must not be taken for newer.
+
+        Args:
+            state: tensors and plain values alone, so that it loads with `weights_only=True`.
+            epoch: epochs completed.
+            step: optimizer steps taken in all.
+
+        Raises:
+            OSError: the volume is full or gone; older checkpoints are untouched.
+            StorageError: the store did not take the one before.
+        """
+        outputs.settle()  # one at a time on its way: the next one waits here, not on the disk
+        names = self._names()
+        data = self.folder / f"step-{step:09d}-epoch-{epoch:05d}.pt"
+        saved_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        manifest = data.with_suffix(".json")
+        with atomic_writer(data) as stream:
+            hashing = _HashingStream(stream)
+            try:
+                torch.save(dict(state), cast("IO[bytes]", hashing))
+            finally:
+                if hashing.error is not None:
+                    raise hashing.error
+        write_json(
+            manifest,
+            {
+                "file": data.name,
+                "sha256": hashing.digest.hexdigest(),
+                "size": hashing.size,
+                "epoch": epoch,
+                "step": step,
+                "savedAt": saved_at,
+                "signature": self.signature,
+            },
+        )
+        names.update({data.name, manifest.name})
+        self._keep(self.keep, newest=data.stem)
+        return Saved(data, epoch, step, saved_at)
+
+    def latest(self, *, device: torch.device | str = "cpu") -> tuple[dict[str, Any], Saved] | None:
+        """The newest whole checkpoint and its state, or None. Damaged ones are named in the log and passed over.
+
+        Raises:
+            InvalidConfigurationError: the newest whole checkpoint was written for another configuration.
+        """
+        for manifest in sorted((n for n in self._names() if n.endswith(".json")), reverse=True):  # they sort by step
+            found = self._load(self.folder / manifest, device)
+            if found is not None:
+                return found
+        return None
+
+    def _names(self) -> set[str]:
+        """Names of what is there. One process alone writes here, so that they are asked for once."""
+        if self._known is None:
+            self._known = {path.name for path in outputs.found(self.folder, "step-*")}
+        return self._known
+
+    def _load(self, manifest_path: Path, device: torch.device | str) -> tuple[dict[str, Any], Saved] | None:
+        try:
+            with outputs.reading(manifest_path) as here:
+                manifest: dict[str, Any] = json.loads(here.read_bytes())
+            data = self.folder / manifest["file"]
+            with outputs.reading(data) as here:
+                with here.open("rb") as stream:
+                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                if digest == manifest["sha256"] and "signature" in manifest:
+                    self._agree(manifest, manifest_path)
+                    state = torch.load(here, map_location=device, weights_only=True)
+                    return state, Saved(data, manifest["epoch"], manifest["step"], manifest["savedAt"])
+            problem = "its checksum does not match"
+        except (OSError, ValueError, KeyError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        log.warning("damaged checkpoint passed over", checkpoint=outputs.shown(manifest_path), problem=problem)
+        return None
+
+    def _agree(self, manifest: Mapping[str, Any], path: Path) -> None:
+        theirs = manifest["signature"]
+        differing = [
+            f"{key} {json.dumps(theirs.get(key))} there, {json.dumps(self.signature.get(key))} here"
+            for key in sorted({*theirs, *self.signature})
+            if theirs.get(key) != self.signature.get(key)
+        ]
+        if differing:
+            shown = "; ".join(differing)
+            raise InvalidConfigurationError(
+                f"the checkpoint {outputs.shown(path)} was written for another configuration ({shown}): give the job "
+                "another output or name, remove that folder, or write checkpoint.resume: false",
+                reason="CheckpointMismatch",
+            )
+
+    def prune(self) -> None:
+        """Remove what is beyond `keep`, and what a kill has left of one."""
+        self._keep(self.keep)
+
+    def _keep(self, count: int, newest: str | None = None) -> None:
+        """Remove all but the last `count` up to `newest`, manifests first: half a removal must not look whole."""
+        names = self._names()
+        whole = sorted((name.removesuffix(".json") for name in names if name.endswith(".json")), reverse=True)
+        kept = [name for name in whole if newest is None or name <= newest][:count]
+        for kind in (".json", ".pt"):
+            for name in sorted(name for name in names if name.endswith(kind) and name.removesuffix(kind) not in kept):
+                outputs.remove(self.folder / name)
+                names.discard(name)
+
+    def clear(self) -> None:
+        """Remove all checkpoints of this job (checkpoint.resume: false)."""
+        self._keep(0)
+        outputs.settle()

@@ -1,0 +1,204 @@
+"""The network and everything that changes it: one step of the optimizer, and what of it goes into a checkpoint.
+
+In: batches of pictures. Out: their loss; the trained weights. The step is the same whether its samples come in one
+batch, in several (gradient accumulation), or lie on several processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import func
+
+from rfuav_trainer.data import augment_pictures
+from rfuav_trainer.networks import custom, precision
+from rfuav_trainer.training import loss, schedule
+from rfuav_trainer.training.ema import Average
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+    from rfuav_crds.training import Optimizer, TrainingLoop
+    from rfuav_trainer.data.batches import Batch
+    from rfuav_trainer.data.samples import Preprocessing
+    from rfuav_trainer.distributed.process_group import World
+
+MOMENTUM = 0.9
+"""Of sgd, when the job names none."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A step of a training: `epoch` completed epochs, `step` steps of the one at hand, `steps` in an epoch."""
+
+    epoch: int
+    step: int
+    steps: int
+
+    @property
+    def taken(self) -> int:
+        """Steps taken in all."""
+        return self.epoch * self.steps + self.step
+
+
+def make_optimizer(network: nn.Module, optimizer: Optimizer) -> torch.optim.Optimizer:
+    """The optimizer that the job names, with PyTorch's defaults where the job has no field."""
+    # Fused: one pass over all weights instead of one for each operation.
+    shared: dict[str, Any] = {"lr": optimizer.learning_rate, "weight_decay": optimizer.weight_decay, "fused": True}
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if optimizer.name == "adamw":
+        return torch.optim.AdamW(parameters, **shared)
+    if optimizer.name == "sgd":
+        momentum = MOMENTUM if optimizer.momentum is None else optimizer.momentum
+        made = torch.optim.SGD(parameters, momentum=momentum, **shared)
+        if momentum:
+            # Zero, where torch takes memory as it comes and counts on a first step that fp16's scaler may leave out.
+            for parameter in parameters:
+                made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return made
+    return torch.optim.Adam(parameters, **shared)
+
+
+class Learner:
+    """A network in training.
+
+    Args:
+        training: the job's recipe.
+        network: on its device.
+        device: where it is.
+        number_format: the resolved precision: fp32, bf16 or fp16.
+        preprocessing: from 8-bit pictures to the network's input.
+        world: the other processes.
+        weights: of the classes in the loss, or None.
+    """
+
+    def __init__(
+        self,
+        training: TrainingLoop,
+        network: nn.Module,
+        *,
+        device: torch.device,
+        number_format: str,
+        preprocessing: Preprocessing,
+        world: World,
+        weights: Tensor | None,
+    ) -> None:
+        self.training, self.network, self.device = training, network, device
+        self.number_format, self.preprocessing, self.world = number_format, preprocessing, world
+        self.weights = weights.to(device) if weights is not None else None
+        custom.channels_last(network)
+        self.optimizer = make_optimizer(network, training.optimizer)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=number_format == "fp16")
+        self.average = Average(network, training.ema_decay) if training.ema_decay else None
+
+    def share(self) -> None:
+        """Give all processes the running statistics of the first: each saw other samples."""
+        self.world.share(self.network.buffers())
+        if self.average is not None:
+            self.world.share(self.average.state.values())
+
+    def release(self) -> None:
+        """Give up gradients and the optimizer's state: the training is over, their memory is wanted."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def step(self, group: Sequence[Batch], moment: Moment) -> Tensor:
+        """One step of the optimizer over the batches of `group`, of each of which this process has its part.
+
+        Returns:
+            Summed loss, correct guesses and samples of all processes: float64, shape (3,).
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.world.size > 1:
+            # Each draws its own dropout, and the same after a resume: a checkpoint holds the state of the first alone.
+            torch.manual_seed(self._seed(moment))
+        seen = torch.zeros(3, dtype=torch.float64, device=self.device)
+        mine = sum(len(batch.samples) for batch in group)
+        for number, batch in enumerate(group):
+            if batch.samples:
+                random = np.random.default_rng([self.training.seed, moment.epoch, moment.step, number, self.world.rank])
+                seen += self._pass(batch, mine, random)
+        self.world.sum(seen)
+        if self.world.all_together(mine, seen[2]):
+            self.world.average_gradients(self.network, seen[2])
+            self._update(moment)
+        return seen
+
+    def _seed(self, moment: Moment) -> int:
+        """Of this step of this process."""
+        drawn = np.random.SeedSequence([self.training.seed, moment.epoch, moment.step, self.world.rank])
+        return int(drawn.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def _pass(self, batch: Batch, mine: int, random: np.random.Generator) -> Tensor:
+        """Add the gradients of one batch, weighed as its part of `mine` samples."""
+        labels = batch.labels.to(self.device, non_blocking=True)
+        pictures = augment_pictures.apply(self._on_device(batch.pictures), self.training.augment, random)
+        pictures = self.preprocessing.normalise(pictures)
+        mixed = loss.mix(pictures, labels, self.training.mixup, random) if self.training.mixup else None
+        with precision.passing(self.number_format, self.device):
+            scores = self.network(pictures if mixed is None else mixed.pictures).float()
+        summed = loss.cross_entropy(
+            scores, labels, weights=self.weights, smoothing=self.training.label_smoothing, mixed=mixed
+        )
+        mean = self.world.weighed(summed / mine, mine)
+        self.scaler.scale(mean).backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            count = torch.tensor(float(len(batch.samples)), dtype=torch.float64, device=self.device)
+            return torch.stack([summed.detach().double(), loss.correct(scores, labels, mixed), count])
+
+    def _update(self, moment: Moment) -> None:
+        training = self.training
+        rate = schedule.factor(training.schedule, moment.taken, steps=moment.steps, epochs=training.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = training.optimizer.learning_rate * rate
+        if training.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), training.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.network, moment.taken)
+
+    @torch.no_grad()
+    def scores(self, pictures: Tensor) -> Tensor:
+        """Scores of 8-bit pictures, float32 (n, classes), by the weights that would be saved. Wants eval()."""
+        inputs = self.preprocessing.normalise(self._on_device(pictures))
+        with precision.passing(self.number_format, self.device):
+            # The average holds tied weights under each of their names: nothing is left to tie.
+            state = {} if self.average is None else self.average.state
+            scores: Tensor = func.functional_call(self.network, state, (inputs,), tie_weights=False)
+        return scores.float()
+
+    def _on_device(self, pictures: Tensor) -> Tensor:
+        return pictures.to(self.device, non_blocking=True)
+
+    def trained(self) -> dict[str, Tensor]:
+        """The state dict to save: of the average where there is one."""
+        return self.network.state_dict() if self.average is None else self.average.state
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state if self.average is not None else None,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load(state["average"])

@@ -1,0 +1,149 @@
+"""How a training starts: the network with its weights, what is decided for it, what a checkpoint must agree on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import torch
+
+from rfuav_trainer.data.dataset import differences
+from rfuav_trainer.errors import InvalidConfigurationError
+from rfuav_trainer.networks import architectures, custom, weights
+from rfuav_trainer.training.auto_settings import Resolved, resolve
+from rfuav_trainer.training.learner import Learner
+from rfuav_trainer.training.loss import balanced_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from rfuav_crds import TrainingJobSpec
+    from rfuav_trainer.data.dataset import Dataset
+    from rfuav_trainer.data.samples import Preprocessing, Sample
+    from rfuav_trainer.distributed.process_group import World
+    from rfuav_trainer.job import Job
+
+log = structlog.get_logger()
+
+
+def make_learner(
+    job: Job,
+    spec: TrainingJobSpec,
+    dataset: Dataset,
+    *,
+    world: World,
+    device: torch.device,
+    state: dict[str, Any] | None,
+) -> tuple[Learner, Resolved]:
+    """The network as it starts or stood, and what was decided for it.
+
+    Args:
+        job: the job.
+        spec: its spec.
+        dataset: what it learns from.
+        world: all processes of the training.
+        device: where it learns.
+        state: the checkpoint to go on from; None: the beginning.
+
+    Raises:
+        InputError: the weights to start from are missing or damaged.
+        InvalidConfigurationError: they do not fit the job, or what it asks for fits no device.
+    """
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a help for finding bugs that costs time
+    torch.manual_seed(spec.training.seed)
+    network = architectures.build(
+        spec.model.architecture, len(dataset.classes), spec.dataset.image_size, function=spec.model.custom
+    )
+    if spec.model.custom is not None:
+        custom.check_training(spec.model.custom, network, len(dataset.classes), spec.dataset.image_size)
+    if state is None:
+        _start_weights(job, spec, dataset, network)
+    network.to(device)
+    if state is not None:
+        resolved = Resolved(**state["resolved"])
+    else:
+        world.share(network.state_dict().values())  # a user's own network may draw from more than torch's generator
+        resolved = resolve(job, spec, network, device=device, world=world, samples=len(dataset.train))
+    labels = [sample.label for sample in dataset.train]
+    balanced = spec.training.class_weights == "balanced"
+    learner = Learner(
+        spec.training,
+        network,
+        device=device,
+        number_format=resolved.precision,
+        preprocessing=dataset.preprocessing,
+        world=world,
+        weights=balanced_weights(labels, len(dataset.classes)) if balanced else None,
+    )
+    if state is not None:
+        learner.load(state["learner"])
+    return learner, resolved
+
+
+def _start_weights(job: Job, spec: TrainingJobSpec, dataset: Dataset, network: nn.Module) -> None:
+    if spec.model.weights == "none":
+        return
+    if spec.model.weights == "pretrained":
+        cache = job.path(spec.weights_cache.uri, "weightsCache.uri") if spec.weights_cache else None
+        architectures.load_pretrained(network, spec.model.architecture, cache)
+        return
+    path = job.path(spec.model.weights, "model.weights")
+    card = weights.read_card(path) if path.suffix == ".safetensors" else None
+    fresh_head = False
+    if card is not None:
+        if card.architecture != spec.model.architecture:
+            raise InvalidConfigurationError(
+                f"model.weights {path} holds a {card.architecture}, the job says {spec.model.architecture}",
+                reason="WeightsMismatch",
+            )
+        fresh_head = len(card.classes) != len(dataset.classes) and spec.model.custom is None
+        if fresh_head:
+            log.warning(
+                "the weights tell another number of classes apart: the head begins anew",
+                weights=len(card.classes),
+                data=len(dataset.classes),
+            )
+        else:
+            weights.check_classes(card, dataset.classes, path)
+        _say_what_differs(card.preprocessing, dataset.preprocessing)
+    weights.load(path, network, architecture=spec.model.architecture, fresh_head=fresh_head)
+
+
+def _say_what_differs(theirs: Preprocessing, ours: Preprocessing) -> None:
+    """Warn of pictures that are drawn otherwise than those the weights know: the training has to make up for it."""
+    if theirs.spectrogram is None or ours.spectrogram is None:
+        found = [] if theirs.format == ours.format else [f"format {theirs.format} in the weights, {ours.format} here"]
+    else:
+        found = differences(theirs.spectrogram, ours.spectrogram)
+    for name in ("mean", "std"):
+        if getattr(theirs, name) != getattr(ours, name):
+            found.append(f"{name} {getattr(theirs, name)} in the weights, {getattr(ours, name)} here")
+    if found:
+        log.warning("the weights were trained on pictures that were drawn otherwise", differences=found)
+
+
+def signature(spec: TrainingJobSpec, dataset: Dataset) -> dict[str, Any]:
+    """What a checkpoint must agree on to be resumed."""
+    training = spec.training.model_dump(mode="json", by_alias=True, exclude={"workers"})
+    return {
+        "architecture": spec.model.architecture,
+        "custom": spec.model.custom,
+        "weights": spec.model.weights,
+        "classes": dataset.classes,
+        "preprocessing": dataset.preprocessing.to_json(),
+        "training": training,
+    }
+
+
+def names_hash(samples: Sequence[Sample]) -> str:
+    """A SHA-256 of which samples there are, and of their labels: whether the training data changed."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(os.fsencode(f"{sample.name}\0{sample.frame}\0{sample.label}\n"))
+    return digest.hexdigest()

@@ -1,0 +1,92 @@
+"""What a training says of itself while it runs: percent, metrics, speed, time left.
+
+In: its position after a step. Out: the status that the operator takes (docs/trainer.md, contract with the operator).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rfuav_trainer.process import runtime
+from rfuav_trainer.reporting.progress import Progress, Speed
+
+if TYPE_CHECKING:
+    import torch
+
+    from rfuav_crds import TrainingJobSpec
+    from rfuav_trainer.job import Job
+    from rfuav_trainer.training.checkpoint import Saved
+    from rfuav_trainer.training.position import Position
+
+
+class Reporter:
+    """Hands the state of a training to `progress`, at most once in its interval.
+
+    Args:
+        job: whose training it is.
+        spec: its specification.
+        progress: where reports go.
+        samples: in the training data.
+        steps: in an epoch.
+        device: where it runs.
+    """
+
+    def __init__(
+        self, job: Job, spec: TrainingJobSpec, progress: Progress, *, samples: int, steps: int, device: torch.device
+    ) -> None:
+        self.speed = Speed()
+        self._progress, self._epochs, self._samples, self._steps = progress, spec.training.epochs, samples, steps
+        self._base, self._uid = spec.output.uri.rstrip("/"), job.uid
+        self._gpu = runtime.gpu_uuid(device)
+        self._reported = 0.0
+
+    def outputs(self) -> dict[str, str]:
+        """URIs of the results by name."""
+        return {
+            "bestWeights": f"{self._base}/best.safetensors",
+            "lastWeights": f"{self._base}/last.safetensors",
+            "report": f"{self._base}/report.json",
+            "history": f"{self._base}/history.jsonl",
+            "learningCurves": f"{self._base}/learning-curves.png",
+        }
+
+    def report(
+        self,
+        position: Position,
+        *,
+        saved: Saved | None,
+        failed: int,
+        now: bool = False,
+        outputs: dict[str, str] | None = None,
+    ) -> None:
+        """Report; with `outputs` the training is done. Without `now` it may be too early, and nothing happens."""
+        moment = time.monotonic()
+        if not now and moment - self._reported < self._progress.interval:
+            return
+        self._reported = moment
+        share = 1.0 if outputs is not None else (position.epoch + position.step / self._steps) / self._epochs
+        speed = self.speed.value()
+        row = position.history[-1] if position.history else {}
+        own: dict[str, Any] = {
+            "epoch": position.epoch,
+            "totalEpochs": self._epochs,
+            "step": position.step,
+            "totalSteps": self._steps,
+            "samplesPerSecond": round(speed, 2),
+            "failed": failed,
+            "gpuUUID": self._gpu,
+        }
+        if saved is not None:
+            uri = f"{self._base}/checkpoints/{self._uid}/{saved.path.name}"
+            own["checkpoint"] = {"uri": uri, "epoch": saved.epoch, "step": saved.step, "savedAt": saved.saved_at}
+        if outputs is not None:
+            own["outputs"] = outputs
+        status: dict[str, Any] = {
+            "progressPercentage": min(100, int(share * 100)),
+            "metrics": [{"name": k, "value": f"{v:.4g}"} for k, v in row.items() if k != "epoch"],
+            "rfuav": own,
+        }
+        if speed:
+            status["estimatedRemainingSeconds"] = int((1 - share) * self._epochs * self._samples / speed)
+        self._progress.update(status)

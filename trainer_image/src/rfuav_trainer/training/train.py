@@ -1,0 +1,486 @@
+"""Trains a classifier: epochs of steps, validation, checkpoints, the best and last weights.
+
+In: a TrainingJob and its data. Out: under the output, best.safetensors, last.safetensors, checkpoints, history, curves,
+report, _SUCCESS.
+Interrupted after any step and started again, it goes on at the next one; on the CPU it ends with the same bits as if
+nothing had happened.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import torch
+from torch.nn import functional
+
+from rfuav_crds import TrainingJobSpec
+from rfuav_trainer.data import augment_signals, picture_cache
+from rfuav_trainer.data.batches import Batch, batches, cut
+from rfuav_trainer.data.dataset import Dataset, Unreadable, open_dataset
+from rfuav_trainer.data.samples import Reader
+from rfuav_trainer.distributed.gpu_workers import crew
+from rfuav_trainer.distributed.process_group import World, join
+from rfuav_trainer.errors import GpuOutOfMemoryError, InputError, InvalidConfigurationError, JobError, StoppedError
+from rfuav_trainer.evaluation import metrics
+from rfuav_trainer.networks import architectures, memory_fit, weights
+from rfuav_trainer.process import runtime
+from rfuav_trainer.reporting.progress import Progress
+from rfuav_trainer.storage import output_lock, outputs
+from rfuav_trainer.training import artifacts
+from rfuav_trainer.training.auto_settings import resolve_workers
+from rfuav_trainer.training.checkpoint import CheckpointStore, Saved, write_json
+from rfuav_trainer.training.learner import Moment
+from rfuav_trainer.training.position import Position, epoch_order
+from rfuav_trainer.training.setup import make_learner, names_hash, signature
+from rfuav_trainer.training.status import Reporter
+from rfuav_trainer.training.tensorboard import Board
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from rfuav_trainer.job import Job
+
+log = structlog.get_logger()
+
+
+def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any]:
+    """Train, or say at once that this job has finished before.
+
+    Returns:
+        The mark of success: outputs (name to URI) and the last metrics.
+
+    Raises:
+        JobError: anything foreseen; StoppedError when SIGTERM arrived and a checkpoint was saved.
+    """
+    spec = job.spec
+    assert isinstance(spec, TrainingJobSpec)  # noqa: S101  (the command line chose this function by the kind)
+    with outputs.opened(job) as output:
+        done = runtime.finished_before(output / runtime.SUCCESS, job)
+        if done is not None:
+            log.info("finished before, nothing to do", output=outputs.shown(output))
+            progress.update(done.get("trainerStatus", {"progressPercentage": 100}))
+            return done
+        stop.check()
+        architectures.check(spec.model.architecture, spec.dataset.image_size)
+        with crew(job, run):
+            return _train(job, spec, output, progress, stop)
+
+
+def _train(
+    job: Job, spec: TrainingJobSpec, output: Path, progress: Progress, stop: runtime.StopSignal
+) -> dict[str, Any]:
+    """The work of one process."""
+    dataset = open_dataset(job, spec)
+    augment_signals.check(spec.training.augment, dataset.preprocessing.format)
+    device = runtime.choose_device(job)
+    runtime.prepare_output(output, "output.uri")
+    world = join(device, stop)
+    try:
+        if world.size > 1:
+            _check_same(dataset, world)
+        with output_lock.held(output, job, stop), picture_cache.homes(job, dataset, world) as homes:
+            reader = Reader(dataset.preprocessing, homes=homes, device=device)
+            return Training(
+                job,
+                spec,
+                output=output,
+                dataset=dataset,
+                reader=reader,
+                device=device,
+                progress=progress,
+                stop=stop,
+                world=world,
+            ).run()
+    finally:
+        world.leave()
+
+
+def _check_same(dataset: Dataset, world: World) -> None:
+    """Raise InputError when not all processes found the same samples: each lists them by itself, and numbers them."""
+    if len({*world.gather(names_hash([*dataset.train, *dataset.validation]))}) > 1:
+        raise InputError(
+            "dataset: the processes of the training found different files: change nothing there while a job starts, "
+            "and name a volume or store that all nodes see alike",
+            reason="DataDiffers",
+        )
+
+
+class Training:
+    """One attempt at a training job."""
+
+    def __init__(
+        self,
+        job: Job,
+        spec: TrainingJobSpec,
+        *,
+        output: Path,
+        dataset: Dataset,
+        reader: Reader,
+        device: torch.device,
+        progress: Progress,
+        stop: runtime.StopSignal,
+        world: World,
+    ) -> None:
+        self.job, self.spec, self.output, self.device = job, spec, output, device
+        self.dataset, self.reader = dataset, reader
+        self.progress, self.stop, self.world = progress if world.first else Progress(None), stop, world
+        self.position = Position()
+        self.saved: Saved | None = None
+        self.going: Saved | None = None
+        self.workers = resolve_workers(job, spec)
+        self.store = CheckpointStore(
+            output / "checkpoints" / job.uid,
+            keep=spec.checkpoint.keep,
+            signature=signature(spec, dataset),
+        )
+        self._started = time.monotonic()
+        state = self._checkpoint()
+        self._check_same_checkpoint()
+        self.learner, self.resolved = make_learner(job, spec, dataset, world=world, device=device, state=state)
+        self.steps = math.ceil(len(dataset.train) / (self.resolved.batch_size * spec.training.gradient_accumulation))
+        self.reporter = Reporter(job, spec, self.progress, samples=len(dataset.train), steps=self.steps, device=device)
+        if state is not None:
+            self._resume(state)
+        if self.world.first:
+            self.board = Board(output / "tensorboard", self.position.history)
+
+    def run(self) -> dict[str, Any]:
+        """All epochs from where the newest checkpoint stands, then the results."""
+        self._clear_foreign_mark()
+        if self.world.first:
+            self.store.prune()
+        epochs = self.spec.training.epochs
+        log.info(
+            "training",
+            architecture=self.spec.model.architecture,
+            classes=len(self.dataset.classes),
+            train=len(self.dataset.train),
+            validation=len(self.dataset.validation),
+            device=str(self.device),
+            **self.resolved.to_json(),
+            epoch=self.position.epoch,
+            epochs=epochs,
+        )
+        while self.position.epoch < epochs and not self._exhausted():
+            trained = self._train_epoch()
+            self._end_epoch({**trained, **self._validate()})
+        return self._finish()
+
+    # --- an epoch
+
+    def _train_epoch(self) -> dict[str, float]:
+        """Take the steps of the epoch at hand that are still to be taken; its loss and accuracy."""
+        position, training = self.position, self.spec.training
+        size = self.resolved.batch_size
+        order = epoch_order(len(self.dataset.train), training.seed, position.epoch)
+        samples = [self.dataset.train[index] for index in order]
+        steps = cut(samples, size * training.gradient_accumulation)[position.step :]
+        groups = [[self.world.part(batch) for batch in cut(step, size)] for step in steps]
+        reader = augment_signals.ChangingReader(self.reader, training.augment, seed=training.seed, epoch=position.epoch)
+        position.totals = position.totals.to(self.device)
+        self.learner.network.train()
+        read = batches([part for group in groups for part in group], reader, self.workers, stop=self._alone())
+        for parts in groups:
+            group = list(itertools.islice(read, len(parts)))
+            if len(group) < len(parts):  # a stop was wanted before they were read
+                self._stop_here()
+            for batch in group:
+                self.dataset.pass_over(batch.unreadable)
+            seen = self._step(group)
+            position.totals += seen
+            position.step += 1
+            mine = sum(len(batch.samples) for batch in group)
+            self.reporter.speed.add(self.world.all_together(mine, seen[2]))
+            self._report()
+            self._stop_here()
+        summed, correct, count = position.totals.tolist()
+        if count == 0:
+            raise InputError("none of the training files can be read", reason="TooManyUnreadable")
+        self._check_finite(summed / count)
+        return {"trainLoss": summed / count, "trainAccuracy": correct / count}
+
+    def _check_finite(self, loss: float) -> None:
+        """Raise InvalidConfigurationError when a loss of the epoch at hand is no number."""
+        if not math.isfinite(loss):
+            raise InvalidConfigurationError(
+                f"the loss became {loss} in epoch {self.position.epoch + 1}: lower optimizer.learningRate "
+                f"(now {self.spec.training.optimizer.learning_rate:g})",
+                reason="Diverged",
+            )
+
+    def _step(self, group: list[Batch]) -> Tensor:
+        """One step of the optimizer: summed loss, correct guesses and samples."""
+        try:
+            return self.learner.step(group, Moment(self.position.epoch, self.position.step, self.steps))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InvalidConfigurationError(
+                f"a batch norm of the network wants more than one picture at a time: of {len(self.dataset.train)} for "
+                f"training, batchSize {self.resolved.batch_size} leaves one alone; write another batchSize"
+            ) from error
+        except torch.OutOfMemoryError as error:
+            problem = str(error)
+        # Only now: the error holds the step's frames, and with them the memory that what fits is to be tried in.
+        raise self._out_of_memory(problem)
+
+    def _out_of_memory(self, problem: str) -> GpuOutOfMemoryError:
+        """What would have fitted, found by trying it now."""
+        learner, size, world = self.learner, self.resolved.batch_size, self.world.size
+        learner.release()
+        fitting_here = memory_fit.largest(
+            lambda n: memory_fit.step_fits(
+                learner.network, n, self.spec.dataset.image_size, self.device, self.resolved.precision
+            ),
+            (size - 1) // world,
+        )
+        accumulation = self.spec.training.gradient_accumulation
+        return GpuOutOfMemoryError.advising(
+            size=size,
+            fitting=fitting_here * world,
+            image_size=self.spec.dataset.image_size,
+            accumulation=accumulation,
+            precision=self.resolved.precision,
+            problem=problem,
+        )
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Metrics over the validation samples."""
+        self.learner.share()
+        self.learner.network.eval()
+        tally, loss = metrics.Tally(len(self.dataset.classes)), torch.zeros((), dtype=torch.float64)
+        mine = self.world.part(self.dataset.validation)
+        parts = cut(mine, max(1, self.resolved.batch_size // self.world.size))
+        for batch in batches(parts, self.reader, self.workers, stop=self._alone()):
+            # As `open_dataset` names them: a file of the same name may lie in both folders.
+            self.dataset.pass_over(batch.unreadable, "validation/" if self.spec.dataset.validation.uri else "")
+            if batch.samples:
+                scores = self.learner.scores(batch.pictures).cpu().double()
+                if scores.isfinite().all():
+                    loss += functional.cross_entropy(scores, batch.labels, reduction="sum")
+                    tally.add(scores.softmax(dim=1), batch.labels)
+                else:
+                    loss += math.nan
+            if self.world.size == 1:
+                self._stop_here()
+        self._of_all(loss, *map(torch.from_numpy, tally.counts))
+        for unreadable in self.world.gather(self.dataset.unreadable):
+            self.dataset.unreadable.merge(unreadable)
+        self.dataset.check()
+        self._stop_here()
+        self._check_finite(loss.item())
+        if not tally.samples:
+            raise InputError("none of the validation files can be read", reason="TooManyUnreadable")
+        return {**tally.metrics(), "valLoss": loss.item() / tally.samples, "valAccuracy": tally.accuracy}
+
+    def _of_all(self, *counts: Tensor) -> None:
+        """Sum what each process counted, in place."""
+        if self.world.size > 1:
+            for count in counts:
+                count.copy_(self.world.sum(count.to(self.device)))
+
+    def _end_epoch(self, row: dict[str, float]) -> None:
+        position = self.position
+        row["learningRate"] = self.learner.learning_rate
+        best = position.best
+        if best is None or (row["valAccuracy"], -row["valLoss"]) > (best["valAccuracy"], -best["valLoss"]):
+            position.best = best = {"epoch": position.epoch + 1, **metrics.finite(row)}
+            best["valAccuracy"], best["valLoss"] = row["valAccuracy"], row["valLoss"]
+            self._save_weights("best", best)
+        row["bestValAccuracy"] = best["valAccuracy"]
+        self._watch(row)
+        position.epoch, position.step, position.totals = position.epoch + 1, 0, torch.zeros_like(position.totals)
+        position.history.append({"epoch": position.epoch, **metrics.finite(row)})
+        if self.world.first:
+            artifacts.write_history(self.output / "history.jsonl", position.history)
+            self.board.add(position.history[-1])
+        log.info("epoch", **position.history[-1], epochs=self.spec.training.epochs)
+        if position.epoch % self.spec.checkpoint.every_epochs == 0:
+            self._save_checkpoint()
+        self._report(now=True)
+
+    def _watch(self, row: dict[str, float]) -> None:
+        """Count the epochs since the watched metric got better."""
+        stopping = self.spec.training.early_stopping
+        if stopping is None:
+            return
+        value = -row["valLoss"] if stopping.metric == "valLoss" else row[stopping.metric]
+        if self.position.watched is None or value > self.position.watched:
+            self.position.watched, self.position.stale = value, 0
+        else:
+            self.position.stale += 1
+
+    def _exhausted(self) -> bool:
+        stopping = self.spec.training.early_stopping
+        if stopping is None or self.position.stale < stopping.patience:
+            return False
+        log.info("early stopping", metric=stopping.metric, patience=stopping.patience, epoch=self.position.epoch)
+        return True
+
+    # --- starting, stopping, resuming
+
+    def _checkpoint(self) -> dict[str, Any] | None:
+        """The state to go on from, or None for the beginning."""
+        if not self.spec.checkpoint.resume:
+            self.store.clear()
+            return None
+        found = self.store.latest(device="cpu")
+        if found is None:
+            return None
+        state, self.saved = found
+        return state
+
+    def _check_same_checkpoint(self) -> None:
+        """Raise JobError when the processes would go on from different checkpoints: each looks for itself."""
+        found = self.world.gather(None if self.saved is None else f"{self.saved.path.name} of {self.saved.saved_at}")
+        if len({*found}) > 1:
+            raise JobError(
+                f"the processes of the training see different checkpoints ({', '.join(str(name) for name in found)}): "
+                "name an output volume that all nodes see alike",
+                reason="CheckpointDiffers",
+            )
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        assert self.saved is not None  # noqa: S101  (it came with the state; mypy cannot see it)
+        self.position = Position(**state["position"])
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and state["randomCuda"] is not None:
+            torch.cuda.set_rng_state(state["randomCuda"], self.device)
+        if state["samples"] != names_hash(self.dataset.train):
+            log.warning("the training data changed since the checkpoint; going on with what is there now")
+            self.position.step = min(self.position.step, self.steps)
+        self.dataset.unreadable.merge(Unreadable(state["unreadable"], state.get("unreadableFrames", {})))
+        self.dataset.check()
+        self._forget_missing_best()
+        log.info("resumed", checkpoint=self.saved.path.name, epoch=self.position.epoch, step=self.position.step)
+
+    def _forget_missing_best(self) -> None:
+        """Without the best weights' file the next epoch is the best there is; so too when the file is of another."""
+        best, path = self.position.best, self.output / "best.safetensors"
+        if best is None:
+            return
+        if not outputs.found(self.output, path.name):
+            problem = "gone"
+        else:
+            try:
+                with outputs.reading(path) as here:
+                    card = weights.read_card(here)
+                if card is not None and (card.job, card.epoch) == (self.job.uid, best["epoch"]):
+                    return
+                problem = "of another job or epoch"
+            except InputError as error:
+                problem = str(error)
+        log.warning("the best weights are lost; the next epoch's take their place", file=path.name, problem=problem)
+        self.position.best = None
+
+    def _alone(self) -> runtime.StopSignal | None:
+        """The stop signal where this process need not take the step that the others take."""
+        return self.stop if self.world.size == 1 else None
+
+    def _stop_here(self) -> None:
+        """Save and raise StoppedError when SIGTERM has arrived, at whichever process: all stop at the same step."""
+        wanted = torch.tensor(float(self.stop.requested), device=self.device)
+        if not (self.stop.requested if self.world.size == 1 else self.world.sum(wanted).item()):
+            return
+        self._save_checkpoint()
+        outputs.settle()
+        self._report(now=True)
+        raise StoppedError(
+            f"stopped by SIGTERM; checkpoint at epoch {self.position.epoch}, step {self.position.step} of {self.steps}",
+        )
+
+    def _save_checkpoint(self) -> None:
+        if not self.world.first:
+            return
+        position = self.position
+        began = time.monotonic()
+        seconds = position.seconds + began - self._started
+        state = {
+            "learner": self.learner.state(),
+            "position": {**position.__dict__, "totals": position.totals.cpu(), "seconds": seconds},
+            "random": torch.get_rng_state(),
+            "randomCuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "samples": names_hash(self.dataset.train),
+            "unreadable": self.dataset.unreadable.files,
+            "unreadableFrames": self.dataset.unreadable.frames,
+            "resolved": self.resolved.to_json(),
+        }
+        self.going = self.store.save(state, epoch=position.epoch, step=position.epoch * self.steps + position.step)
+        log.info("checkpoint", file=self.going.path.name, seconds=round(time.monotonic() - began, 3))
+
+    def _clear_foreign_mark(self) -> None:
+        """An older job's mark of success must not stand beside this job's half-finished results."""
+        path = self.output / runtime.SUCCESS
+        mark = runtime.read_mark(path)
+        if mark is not None:
+            log.warning("replacing the results of another job", job=mark.get("name"), uid=mark.get("uid"))
+        if self.world.first:
+            outputs.remove(path)
+
+    # --- results
+
+    def _save_weights(self, name: str, row: dict[str, float]) -> None:
+        if not self.world.first:
+            return
+        card = weights.Card(
+            architecture=self.spec.model.architecture,
+            classes=self.dataset.classes,
+            preprocessing=self.dataset.preprocessing,
+            metrics={key: value for key, value in row.items() if key != "epoch"},
+            job=self.job.uid,
+            epoch=int(row["epoch"]),
+        )
+        weights.save(self.output / f"{name}.safetensors", self.learner.trained(), card)
+
+    def _finish(self) -> dict[str, Any]:
+        position, history = self.position, self.position.history
+        if not self.world.first:
+            self.world.wait()  # the first says that it is done before anybody ends
+            return {"outputs": self.reporter.outputs()}
+        self._save_weights("last", history[-1])
+        title = f"{self.job.name}: {self.spec.model.architecture}"
+        artifacts.write_curves(self.output / "learning-curves.png", history, title)
+        seconds = round(position.seconds + time.monotonic() - self._started, 1)
+        artifacts.write_report(
+            self.output / "report.json",
+            job={"name": self.job.name, "uid": self.job.uid, "kind": self.job.kind},
+            architecture=self.spec.model.architecture,
+            classes=self.dataset.classes,
+            preprocessing=self.dataset.preprocessing.to_json(),
+            samples={"train": len(self.dataset.train), "validation": len(self.dataset.validation)},
+            files=self.dataset.files,
+            unreadable=self.dataset.unreadable.all(),
+            epochs=position.epoch,
+            stoppedEarly=position.epoch < self.spec.training.epochs,
+            seconds=seconds,
+            best=position.best,
+            last=history[-1],
+            resolved=self.resolved.to_json(),
+        )
+        outputs.settle()
+        self._report(now=True, results=self.reporter.outputs())
+        mark = runtime.mark_of(
+            self.job,
+            outputs=self.reporter.outputs(),
+            metrics={**history[-1], "best": position.best},
+            trainerStatus={k: v for k, v in self.progress.last.items() if k != "lastUpdatedTime"},
+        )
+        write_json(self.output / runtime.SUCCESS, mark)
+        self.world.wait()
+        log.info("done", output=outputs.shown(self.output), epochs=position.epoch, seconds=seconds, best=position.best)
+        return mark
+
+    # --- progress
+
+    def _report(self, *, now: bool = False, results: dict[str, str] | None = None) -> None:
+        failed = len(self.dataset.unreadable)
+        if outputs.settled():  # a checkpoint on its way to a store is none yet
+            self.saved = self.going or self.saved
+        self.reporter.report(self.position, saved=self.saved, failed=failed, now=now, outputs=results)
