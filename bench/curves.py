@@ -34,7 +34,7 @@ from scipy import stats
 
 from rfuav_trainer.job import from_file
 from rfuav_trainer.networks import precision
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.synthesis import synthesize
 from rfuav_trainer.synthesis.emitters import EMITTERS

@@ -30,7 +30,7 @@ from rfuav_trainer.data.samples import Preprocessing
 from rfuav_trainer.inference import infer
 from rfuav_trainer.job import Job
 from rfuav_trainer.networks import architectures, precision, weights
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters
 

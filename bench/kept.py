@@ -23,7 +23,7 @@ from bench.train import SIZE, write_pictures
 
 from rfuav_trainer.data import picture_cache
 from rfuav_trainer.data.batches import batches, cut
-from rfuav_trainer.data.samples import Preprocessing, Reader, Sample, list_samples
+from rfuav_trainer.data.samples import Home, Preprocessing, Reader, Sample, list_samples
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters
 from rfuav_trainer.training.position import epoch_order
 
@@ -53,7 +53,7 @@ def measure(
     name: str, samples: Sequence[Sample], preprocessing: Preprocessing, folder: Path, epochs: int
 ) -> dict[str, list[float]]:
     """Seconds of the first and of the later epochs with one of the homes."""
-    homes: list[picture_cache.Home] = []
+    homes: list[Home] = []
     if name == "memory":
         homes = [picture_cache.Memory(PLENTY)]
     path = folder / "pictures"

@@ -27,7 +27,7 @@ from PIL import Image
 
 from rfuav_trainer.job import from_file
 from rfuav_trainer.networks import precision
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.training import train
 

@@ -12,7 +12,7 @@ from trainer.trainer_kit import image_set, tone_set
 from rfuav_trainer import prepare
 from rfuav_trainer.data.samples import read_label_file
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process.stop import StopSignal
 
 
 def task(source, output, *, overwrite=False, stop=None):

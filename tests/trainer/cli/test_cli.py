@@ -70,7 +70,7 @@ def test_sigterm_saves_and_exits_75_and_the_next_attempt_goes_on(image_desk):
 
 
 def test_sigterm_before_the_first_step(image_desk):
-    from rfuav_trainer.process.runtime import StopSignal
+    from rfuav_trainer.process.stop import StopSignal
     from rfuav_trainer.reporting.progress import Progress
     from rfuav_trainer.training import train
 
@@ -182,23 +182,6 @@ def test_a_full_disk_is_found_behind_other_errors():
             raise RuntimeError("unexpected pos") from error
     except RuntimeError as error:
         assert errors.describe(error).reason == "DiskFull"
-
-
-@pytest.mark.parametrize("length", [10, 3_000, 100_000])
-def test_a_termination_message_fits_and_stays_json(length):
-    from rfuav_trainer.process import termination
-
-    status = {
-        "progressPercentage": 5,
-        "metrics": [{"name": "x" * 40, "value": "1"}] * (length // 100),
-        "rfuav": {"sequence": 1},
-    }
-    found = termination._fit({"reason": "R", "message": 'm"\u00e4' * length, "exitCode": 2, "trainerStatus": status})
-    assert len(found) <= 4096
-    content = json.loads(found)
-    assert content["reason"] == "R"
-    if length == 10:
-        assert content["trainerStatus"] == status
 
 
 def test_help_does_not_import_torch():

@@ -18,6 +18,7 @@ from rfuav_trainer.data.samples import Preprocessing, Reader, Sample, pictures, 
 from rfuav_trainer.distributed.process_group import World
 from rfuav_trainer.errors import InvalidConfigurationError, UnreadableFileError
 from rfuav_trainer.storage import inputs
+from rfuav_trainer.training import kept_pictures
 
 SHAPE = (3, 16, 16)
 BYTES = 3 * 16 * 16
@@ -30,7 +31,7 @@ def scratch(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setenv("TRAINER_CACHE", str(folder))
     monkeypatch.setenv("TRAINER_PICTURES_BYTES", "64Mi")
-    monkeypatch.setattr(picture_cache, "MEMORY_SHARE", 0)
+    monkeypatch.setattr(kept_pictures, "MEMORY_SHARE", 0)
     return folder
 
 
@@ -122,7 +123,7 @@ def test_a_disk_that_cannot_be_read_is_no_disk(tmp_path, monkeypatch):
 
 def homes_of(desk, **changes):
     job = desk.job("TrainingJob", training_spec(**changes))
-    return picture_cache.homes(job, open_dataset(job, job.spec), World())
+    return kept_pictures.homes(job, open_dataset(job, job.spec), World())
 
 
 def kinds(desk, **changes):
@@ -136,7 +137,7 @@ def test_the_disk_is_used_for_what_is_read_again_and_does_not_fit(image_desk, sc
     monkeypatch.setenv("TRAINER_PICTURES_BYTES", "0")
     assert kinds(image_desk) == ["Memory"]
     monkeypatch.setenv("TRAINER_PICTURES_BYTES", "64Mi")
-    monkeypatch.setattr(picture_cache, "MEMORY_SHARE", 0.25)
+    monkeypatch.setattr(kept_pictures, "MEMORY_SHARE", 0.25)
     assert kinds(image_desk) == ["Memory"]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # what the others have read is not in this one's memory
     assert kinds(image_desk) == ["Disk", "Memory"]
@@ -174,17 +175,17 @@ def test_a_bound_that_is_no_number_of_bytes(image_desk, scratch, monkeypatch):
 
 def test_the_bound_when_nobody_said_one(scratch, monkeypatch):
     monkeypatch.delenv("TRAINER_PICTURES_BYTES")
-    monkeypatch.setattr(picture_cache, "_in_memory", lambda _: False)
-    assert picture_cache._disk_limit() == (10 * 1024**3, 0.2)
+    monkeypatch.setattr(kept_pictures, "_in_memory", lambda _: False)
+    assert kept_pictures._disk_limit() == (10 * 1024**3, 0.2)
     monkeypatch.setenv("RFUAV_EPHEMERAL_STORAGE", str(8 * 1024**3))
-    assert picture_cache._disk_limit() == (2 * 1024**3, 0.2)
+    assert kept_pictures._disk_limit() == (2 * 1024**3, 0.2)
 
 
 def test_a_volume_in_memory_is_left_alone(small_volume, monkeypatch):
     monkeypatch.setenv("TRAINER_CACHE", str(small_volume))
-    assert picture_cache._disk_limit()[0] == 0
+    assert kept_pictures._disk_limit()[0] == 0
     monkeypatch.setenv("TRAINER_PICTURES_BYTES", "1Mi")
-    assert picture_cache._disk_limit()[0] == 1024**2
+    assert kept_pictures._disk_limit()[0] == 1024**2
 
 
 def decoded(monkeypatch):
@@ -232,7 +233,7 @@ def test_frames_of_recordings_are_transformed_once(desk, scratch, monkeypatch, c
 def test_a_training_goes_on_when_the_scratch_disk_is_full(image_desk, small_volume, monkeypatch):
     monkeypatch.setenv("TRAINER_CACHE", str(small_volume))
     monkeypatch.setenv("TRAINER_PICTURES_BYTES", "64Mi")
-    monkeypatch.setattr(picture_cache, "MEMORY_SHARE", 0)
+    monkeypatch.setattr(kept_pictures, "MEMORY_SHARE", 0)
     room = os.statvfs(small_volume)
     (small_volume / "filler").write_bytes(bytes(room.f_bavail * room.f_frsize - 100_000))
     files = decoded(monkeypatch)

@@ -26,7 +26,7 @@ from rfuav_trainer.data.samples import (
 )
 from rfuav_trainer.errors import InputError, UnreadableFileError
 from rfuav_trainer.inference import annotate
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process.stop import StopSignal
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".PNG"])

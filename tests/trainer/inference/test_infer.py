@@ -20,9 +20,10 @@ from rfuav_trainer.data.batches import side_by_side
 from rfuav_trainer.data.samples import Preprocessing, Reader, Sample
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
 from rfuav_trainer.inference import infer
-from rfuav_trainer.job import Job, from_file
+from rfuav_trainer.job import from_file
 from rfuav_trainer.networks import weights
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process import resources
+from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters
 
@@ -662,7 +663,7 @@ def test_batches_side_by_side_give_the_same_predictions(desk, monkeypatch, kind)
     weights_file(desk / "models/out/best.safetensors", recordings=kind == "iq")
     spec = inference_spec(batchSize=2, precision="fp32", evaluation={})
     run(desk, spec)
-    monkeypatch.setattr(Job, "cpus", 4)
+    monkeypatch.setattr(resources, "cpus", lambda _: 4)
     workers = set()
     whole = infer.Classifier.scores
     monkeypatch.setattr(

@@ -10,7 +10,7 @@ from trainer.trainer_kit import CLASSES, image_set, inference_spec, tone_set, we
 
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.inference import infer
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
 
 

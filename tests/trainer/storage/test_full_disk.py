@@ -11,7 +11,7 @@ from trainer.trainer_kit import CLASSES, inference_spec, training_spec
 
 from rfuav_trainer import errors
 from rfuav_trainer.inference import infer, results
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.training import train
 

@@ -12,7 +12,7 @@ from trainer.trainer_kit import image_set, in_child, inference_spec, training_sp
 
 from rfuav_trainer.errors import JobError, StoppedError
 from rfuav_trainer.inference import infer
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.storage import output_lock
 from rfuav_trainer.training import train

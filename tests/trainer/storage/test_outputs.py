@@ -18,10 +18,11 @@ from trainer.training.test_train import Watcher
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError, StorageError
 from rfuav_trainer.inference import infer, results
 from rfuav_trainer.job import from_environment
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.storage import clients, outputs, scratch, uploads
+from rfuav_trainer.storage.files import atomic_writer, write_json
 from rfuav_trainer.training import train
-from rfuav_trainer.training.checkpoint import CheckpointStore, atomic_writer, write_json
+from rfuav_trainer.training.checkpoint import CheckpointStore
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from trainer.trainer_kit import Desk, inference_spec, training_spec
 
 from rfuav_trainer.inference import infer
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.synthesis import synthesize
 from rfuav_trainer.synthesis.emitters import EMITTERS

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from rfuav_trainer import errors
+from rfuav_trainer.storage.files import atomic_writer
 from rfuav_trainer.training import checkpoint
-from rfuav_trainer.training.checkpoint import CheckpointStore, atomic_writer
+from rfuav_trainer.training.checkpoint import CheckpointStore
 
 SIGNATURE = {"architecture": "resnet18", "classes": ["a", "b"]}
 
@@ -140,7 +141,7 @@ class Full:
 @pytest.mark.parametrize("room", [0, 100, 3000])
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch, room):
     store(tmp_path).save(state(1), epoch=0, step=1)
-    real = checkpoint.atomic_writer
+    real = atomic_writer
 
     def full(path):
         import contextlib

@@ -11,17 +11,16 @@ from PIL import Image
 from torch import nn
 from trainer.trainer_kit import in_child, inference_spec, training_spec
 
-from rfuav_trainer.data import picture_cache
 from rfuav_trainer.data.samples import Preprocessing
 from rfuav_trainer.evaluation import report
 from rfuav_trainer.inference import infer
 from rfuav_trainer.networks import weights
 from rfuav_trainer.process import runtime
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters
-from rfuav_trainer.training import artifacts, train
-from rfuav_trainer.training.checkpoint import write_json
+from rfuav_trainer.storage.files import write_json
+from rfuav_trainer.training import artifacts, kept_pictures, train
 
 CLASSES = [f"drone-{number:02}" for number in range(37)]
 FEW, MANY = 100, 10_000
@@ -42,7 +41,7 @@ def _measure(environment, result):
     report.write = lambda folder, content, _: write_json(folder / "evaluation.json", content)
     artifacts.write_curves = lambda *_: None
     # Decoded pictures are kept in the memory up to a bound of their own, see test_kept.py.
-    picture_cache.MEMORY_SHARE = 0
+    kept_pictures.MEMORY_SHARE = 0
     job = from_environment(environment)
     (train if job.kind == "TrainingJob" else infer).run(job, Progress(None), StopSignal())
     result.write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))

@@ -19,7 +19,7 @@ from rfuav_trainer.errors import GpuOutOfMemoryError, InvalidConfigurationError
 from rfuav_trainer.inference import infer
 from rfuav_trainer.job import from_environment
 from rfuav_trainer.networks import architectures, memory_fit, precision, weights
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.training import learner, train
 from rfuav_trainer.training.auto_settings import resolve

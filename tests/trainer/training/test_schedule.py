@@ -8,7 +8,7 @@ from torch.optim import lr_scheduler
 from trainer.trainer_kit import image_set, training_spec
 
 from rfuav_crds.training import Schedule
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.training import train
 from rfuav_trainer.training.schedule import factor

@@ -21,7 +21,7 @@ from rfuav_trainer.data import samples
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
 from rfuav_trainer.job import from_environment
 from rfuav_trainer.networks import architectures, weights
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.training import train
 from rfuav_trainer.training.learner import Learner

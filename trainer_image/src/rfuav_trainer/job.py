@@ -12,18 +12,13 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
-from rfuav_crds import API_VERSION, InferenceJobSpec, JobError, TrainingJobSpec, load_job, parse_quantity, unsupported
-from rfuav_trainer.errors import InputError, InvalidConfigurationError
-from rfuav_trainer.process import runtime
-from rfuav_trainer.storage import clients, inputs
+from rfuav_crds import API_VERSION, InferenceJobSpec, JobError, TrainingJobSpec, load_job, unsupported
+from rfuav_trainer.errors import InvalidConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MOUNT_ROOT = Path("/mnt/rfuav")
-CGROUP = Path("/sys/fs/cgroup")
 DEFAULT_MEMORY = 2 * 1024**3
 
 
@@ -52,46 +47,6 @@ class Job:
     spec: TrainingJobSpec | InferenceJobSpec
     mounts: Mapping[str, Path] = field(default_factory=dict)
     in_pod: bool = False
-
-    def path(self, uri: str, where: str) -> Path:
-        """The local path that `uri` stands for; `where` is the field's name, for the message.
-
-        Raises:
-            InputError: its claim is not mounted, or the object store has no such thing.
-            StorageError: the object store does not answer.
-        """
-        scheme, _, rest = uri.partition("://")
-        if scheme == "file":
-            return Path(unquote(rest))
-        if scheme in clients.REMOTE:
-            return inputs.path(uri, where)
-        claim, _, inside = rest.partition("/")
-        root = self.mounts.get(claim, MOUNT_ROOT / claim)
-        if not root.is_dir():
-            hint = (
-                f"the pod should mount the claim at {root}"
-                if self.in_pod
-                else f"add --mount {claim}=FOLDER, the folder on this machine that stands for the claim"
-            )
-            raise InputError(f"{where}: claim {claim!r} of {uri} is not mounted: {hint}", reason="ClaimNotMounted")
-        return root / inside.strip("/")
-
-    @property
-    def cpus(self) -> int:
-        """Whole CPU cores for this process, at least 1: its part of what resources.cpu, cgroup and machine allow."""
-        limits = [float(parse_quantity(self.spec.resources.cpu)), float(os.cpu_count() or 1)]
-        quota = _read(CGROUP / "cpu.max").split()
-        if len(quota) == 2 and quota[0] != "max":  # noqa: PLR2004  ("quota period", cgroup v2)
-            limits.append(int(quota[0]) / int(quota[1]))
-        return max(1, int(min(limits)) // runtime.processes())
-
-    @property
-    def memory(self) -> int:
-        """Bytes of memory this process may use: its part of the pod's."""
-        limit = _read(CGROUP / "memory.max").strip()
-        wanted = int(parse_quantity(self.spec.resources.memory))
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return min(wanted, machine, *([int(limit)] if limit.isdigit() else [])) // runtime.processes()
 
     def fingerprint(self) -> str:
         """Short hash of what decides the result; scheduling fields (pool, suspend, resources, ...) are left out."""
@@ -187,10 +142,3 @@ def _checked(job: Job) -> Job:
             f"shard {job.shard} does not exist: spec.shards is {job.spec.shards}, counted from 0"
         )
     return job
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

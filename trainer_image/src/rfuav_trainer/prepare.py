@@ -28,13 +28,13 @@ from rfuav_trainer.data.samples import find_classes, find_files, in_colours, lis
 from rfuav_trainer.data.splitting import split as split_samples
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, UnreadableFileError
 from rfuav_trainer.signals.recording import METADATA
-from rfuav_trainer.training.checkpoint import replace_folder, write_json
+from rfuav_trainer.storage.files import replace_folder, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from rfuav_trainer.process.runtime import StopSignal
+    from rfuav_trainer.process.stop import StopSignal
 
 log = structlog.get_logger()
 T = TypeVar("T")

@@ -16,11 +16,11 @@ import typer
 
 from rfuav_trainer import errors
 from rfuav_trainer.cli import prepare
+from rfuav_trainer.cli.runner import finish
 from rfuav_trainer.job import Job, from_environment, from_file
-from rfuav_trainer.process.termination import finish
 
 if TYPE_CHECKING:
-    from rfuav_trainer.process import runtime
+    from rfuav_trainer.process.stop import StopSignal
     from rfuav_trainer.reporting.progress import Progress
 
 log = structlog.get_logger()
@@ -61,7 +61,7 @@ def infer(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
 def evaluate(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
     """Measure an InferenceJob against the folders its input lies in; what is not classified yet is classified first."""
 
-    def work(progress: Progress, stop: runtime.StopSignal) -> None:
+    def work(progress: Progress, stop: StopSignal) -> None:
         from rfuav_trainer.inference import infer as inference  # noqa: PLC0415  (seconds to import)
 
         typer.echo(inference.evaluate(_job(file, mount, shard, "InferenceJob"), progress, stop), nl=False)
@@ -92,7 +92,7 @@ def synthesize(
 ) -> None:
     """Write artificial recordings, labelled by folder."""
 
-    def work(_progress: Progress, _stop: runtime.StopSignal) -> None:
+    def work(_progress: Progress, _stop: StopSignal) -> None:
         from rfuav_trainer.synthesis import spec  # noqa: PLC0415  (seconds to import)
         from rfuav_trainer.synthesis import synthesize as synthesis  # noqa: PLC0415  (seconds to import)
 
@@ -122,7 +122,7 @@ def convert(
 ) -> None:
     """Make a weights file of ours from a PyTorch one, without running code from it."""
 
-    def work(_progress: Progress, _stop: runtime.StopSignal) -> None:
+    def work(_progress: Progress, _stop: StopSignal) -> None:
         from rfuav_trainer.networks import convert as conversion  # noqa: PLC0415  (seconds to import)
 
         card = conversion.run(
@@ -146,7 +146,7 @@ def describe(
 ) -> None:
     """Say what a weights file holds: architecture, classes, preprocessing, metrics."""
 
-    def work(_progress: Progress, _stop: runtime.StopSignal) -> None:
+    def work(_progress: Progress, _stop: StopSignal) -> None:
         from rfuav_trainer.networks import weights  # noqa: PLC0415  (seconds to import)
         from rfuav_trainer.reporting import display  # noqa: PLC0415  (seconds to import)
 
@@ -171,7 +171,7 @@ def _job(file: Path | None, mount: list[str] | None, shard: int, kind: str | Non
     return job
 
 
-def _dispatch(job: Job, progress: Progress, stop: runtime.StopSignal) -> Any:
+def _dispatch(job: Job, progress: Progress, stop: StopSignal) -> Any:
     if job.kind == "TrainingJob":
         from rfuav_trainer.training import train as work  # noqa: PLC0415  (seconds to import)
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import structlog
 import typer
 
-from rfuav_trainer.process.termination import finish
+from rfuav_trainer.cli.runner import finish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rfuav_trainer.prepare import Made, Task
-    from rfuav_trainer.process import runtime
+    from rfuav_trainer.process.stop import StopSignal
     from rfuav_trainer.reporting.progress import Progress
 
 log = structlog.get_logger()
@@ -87,7 +87,7 @@ def prepare_crop(
 def _prepare(source: Path, output: Path, overwrite: bool, work: Callable[[Any, Task], Made]) -> None:
     """Let `work`, which is given the module `prepare` and a task of it, make a data set, and say what came of it."""
 
-    def told(_progress: Progress, stop: runtime.StopSignal) -> None:
+    def told(_progress: Progress, stop: StopSignal) -> None:
         from rfuav_trainer import prepare as preparation  # noqa: PLC0415  (seconds to import)
 
         made = work(preparation, preparation.Task(source, output, overwrite, stop))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rfuav_trainer.data.samples import Sample
-    from rfuav_trainer.process.runtime import StopSignal
+    from rfuav_trainer.process.stop import StopSignal
 
 READ_AHEAD = 2  # batches
 LOOK_SECONDS = 0.2

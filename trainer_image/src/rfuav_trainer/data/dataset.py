@@ -27,6 +27,7 @@ from rfuav_trainer.data.splitting import split
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters
 from rfuav_trainer.storage import outputs
+from rfuav_trainer.storage.paths import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -148,7 +149,7 @@ class _Source:
 
     def __init__(self, job: Job, uri: str, where: str) -> None:
         self.where = where
-        self.path = job.path(uri, where)
+        self.path = local_path(job, uri, where)
         self.rows = manifest.read(self.path, where=where) if manifest.is_manifest(self.path) else None
 
     def classes(self) -> list[str]:

@@ -12,6 +12,7 @@ from rfuav_trainer.data import manifest
 from rfuav_trainer.data.labels import first_folder
 from rfuav_trainer.data.samples import SUFFIXES, Listing, find_files, list_samples
 from rfuav_trainer.storage import outputs
+from rfuav_trainer.storage.paths import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,7 @@ class Inputs:
 
 def root_of(job: Job, spec: InferenceJobSpec) -> Path:
     """The folder that the names of the inputs are relative to."""
-    return _root(job.path(spec.input.uri, WHERE))
+    return _root(local_path(job, spec.input.uri, WHERE))
 
 
 def find(job: Job, spec: InferenceJobSpec) -> Inputs:
@@ -66,7 +67,7 @@ def find(job: Job, spec: InferenceJobSpec) -> Inputs:
         InvalidConfigurationError: the job's output lies in its input.
     """
     outputs.check_apart(job, spec.input.uri, WHERE)
-    path = job.path(spec.input.uri, WHERE)
+    path = local_path(job, spec.input.uri, WHERE)
     if manifest.is_manifest(path):
         rows = manifest.read(path, where=WHERE, labelled=False)
         kind = manifest.kind_of(rows, spec.input.format, where=WHERE)

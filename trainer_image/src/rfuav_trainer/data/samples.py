@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import structlog
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from rfuav_trainer.data.picture_cache import Home
 
 log = structlog.get_logger()
 
@@ -40,6 +39,10 @@ EVERYTHING = "**/*"
 SUFFIXES = {"image": IMAGE_SUFFIXES, "iq": IQ_SUFFIXES}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SPECTROGRAM = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+Key = tuple[Path, int | None]
+"""A file, and the frame of a recording."""
 
 
 @dataclass(frozen=True)
@@ -262,6 +265,19 @@ def in_colours(image: Image.Image) -> Image.Image:
         raise ValueError(f"levels below 0 or no numbers in mode {image.mode}: store 8 or 16 bits a level")
     top = 65535.0 if image.mode.startswith("I;16") else max(255.0, float(levels.max(initial=0)))
     return Image.fromarray(np.round(levels * (255.0 / top)).astype(np.uint8)).convert("RGB")
+
+
+class Home(Protocol):
+    """A place for pictures; several threads use it."""
+
+    def holds(self, key: Key) -> bool:
+        """Whether the picture is there."""
+
+    def get(self, key: Key) -> Tensor | None:
+        """The picture, as it was put; not to be changed."""
+
+    def put(self, key: Key, picture: Tensor) -> bool:
+        """Keep it; False when there is no room."""
 
 
 class Reader:

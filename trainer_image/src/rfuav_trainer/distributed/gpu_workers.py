@@ -23,7 +23,7 @@ import structlog
 
 from rfuav_trainer import errors
 from rfuav_trainer.process import logs, termination
-from rfuav_trainer.process.runtime import StopSignal
+from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.storage import inputs
 

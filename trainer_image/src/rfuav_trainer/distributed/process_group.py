@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from rfuav_trainer.process.runtime import StopSignal
+    from rfuav_trainer.process.stop import StopSignal
 
 log = structlog.get_logger()
 

@@ -17,8 +17,7 @@ from rfuav_trainer.data.labels import conditions, first_folder, in_class
 from rfuav_trainer.data.samples import read_label_file
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.evaluation.metrics import CONFIDENCES, Tally
-from rfuav_trainer.process import runtime
-from rfuav_trainer.storage import outputs
+from rfuav_trainer.storage import marks, outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -175,7 +174,7 @@ def read_lines(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
                 for line in stream:
                     yield json.loads(line)
         except FileNotFoundError as error:
-            mark = f"{runtime.SUCCESS}-{path.stem.rpartition('-')[2]}"
+            mark = f"{marks.SUCCESS}-{path.stem.rpartition('-')[2]}"
             raise InputError(
                 f"{outputs.shown(path)} is gone, but {mark} beside it says that the shard is done: put the file back, "
                 f"or remove {mark} and run that shard again"

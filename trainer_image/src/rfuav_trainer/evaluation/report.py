@@ -12,7 +12,7 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from rfuav_trainer.training.checkpoint import atomic_writer, write_json
+from rfuav_trainer.storage.files import atomic_writer, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rfuav_trainer.data.samples import in_colours
 from rfuav_trainer.inference.results import VIDEO
 from rfuav_trainer.storage import inputs
-from rfuav_trainer.training.checkpoint import atomic_writer
+from rfuav_trainer.storage.files import atomic_writer
 
 if TYPE_CHECKING:
     from pathlib import Path

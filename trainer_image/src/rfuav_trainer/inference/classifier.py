@@ -21,6 +21,7 @@ from rfuav_trainer.data.dataset import as_written, differences, spectrogram_para
 from rfuav_trainer.data.samples import IMAGENET, SPECTROGRAM, Preprocessing
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.networks import architectures, custom, precision, weights
+from rfuav_trainer.storage.paths import local_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,7 +86,7 @@ def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.d
             "model.fromTrainingJob is resolved by the operator: away from a cluster write "
             "model: {weights: pvc://CLAIM/.../best.safetensors}",
         )
-    path = job.path(spec.model.weights, "model.weights")
+    path = local_path(job, spec.model.weights, "model.weights")
     card = weights.read_card(path) if path.suffix == ".safetensors" else None
     if card is None:
         card = _card_from_spec(spec, path, kind)

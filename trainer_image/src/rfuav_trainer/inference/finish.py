@@ -15,9 +15,8 @@ from rfuav_trainer.data.dataset import Unreadable
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.evaluation import evaluate as evaluation
 from rfuav_trainer.evaluation import report
-from rfuav_trainer.process import runtime
-from rfuav_trainer.storage import outputs
-from rfuav_trainer.training.checkpoint import write_json
+from rfuav_trainer.storage import marks, outputs
+from rfuav_trainer.storage.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,8 +41,8 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
         InputError: more of the whole job's files than errorThreshold cannot be read.
         InvalidConfigurationError: the weights were replaced between two shards.
     """
-    marks = [runtime.read_mark(output / f"{runtime.SUCCESS}-{shard}") for shard in range(spec.shards)]
-    theirs = [mark for mark in marks if mark is not None and mark.get("uid") == job.uid]
+    read = [marks.read_mark(output / f"{marks.SUCCESS}-{shard}") for shard in range(spec.shards)]
+    theirs = [mark for mark in read if mark is not None and mark.get("uid") == job.uid]
     own = [mark for mark in theirs if mark.get("fingerprint") == job.fingerprint()]
     if len(own) < spec.shards:
         log.info("other shards still work", done=len(own), shards=spec.shards)
@@ -64,16 +63,16 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
         content = evaluation.evaluate(evaluation.read_lines(paths), classes, inputs.root_of(job, spec))
         report.write(output, content, f"{job.name}: evaluation")
         found = content["metrics"]
-    mark = runtime.mark_of(job, shards=spec.shards, outputs=outputs_of(spec), metrics=found, **totals)
-    write_json(output / runtime.SUCCESS, mark)
+    mark = marks.mark_of(job, shards=spec.shards, outputs=outputs_of(spec), metrics=found, **totals)
+    write_json(output / marks.SUCCESS, mark)
     log.info("done", output=outputs.shown(output), **totals, **found)
     return found
 
 
-def _check_network(marks: Sequence[Mapping[str, Any]], output: Path) -> None:
+def _check_network(found: Sequence[Mapping[str, Any]], output: Path) -> None:
     """Raise when not all shards did the same with the same weights: predictions of two networks make no whole."""
     shards: dict[str, list[int]] = {}
-    for mark in marks:
+    for mark in found:
         shards.setdefault(mark["digest"], []).append(mark["shard"])
     if len(shards) == 1:
         return
@@ -81,7 +80,7 @@ def _check_network(marks: Sequence[Mapping[str, Any]], output: Path) -> None:
     raise InvalidConfigurationError(
         f"the shards in {outputs.shown(output)} were not all classified with the same weights ({'; '.join(parts)}): "
         "the file of model.weights was replaced meanwhile. Create the job anew with another output.uri, or remove "
-        f"{runtime.SUCCESS}-<shard> of those with the old weights and run them again",
+        f"{marks.SUCCESS}-<shard> of those with the old weights and run them again",
         reason="WeightsMismatch",
     )
 

@@ -28,11 +28,11 @@ from rfuav_trainer.inference import results
 from rfuav_trainer.inference.annotate import Annotations
 from rfuav_trainer.inference.classifier import Classifier, open_classifier
 from rfuav_trainer.inference.finish import check_unreadable, finish_job, outputs_of
-from rfuav_trainer.process import runtime
+from rfuav_trainer.process import resources, runtime
 from rfuav_trainer.reporting.progress import Speed
 from rfuav_trainer.signals import recording
-from rfuav_trainer.storage import output_lock, outputs
-from rfuav_trainer.training.checkpoint import write_json
+from rfuav_trainer.storage import marks, output_lock, outputs
+from rfuav_trainer.storage.files import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from rfuav_trainer.data.batches import Batch
     from rfuav_trainer.data.samples import Sample
     from rfuav_trainer.job import Job
+    from rfuav_trainer.process.stop import StopSignal
     from rfuav_trainer.reporting.progress import Progress
 
 log = structlog.get_logger()
@@ -57,7 +58,7 @@ def in_shard(name: str, shard: int, shards: int) -> bool:
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) % shards == shard
 
 
-def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any]:
+def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
     """Classify this shard's part of the input, or say at once that it has been done before.
 
     Raises:
@@ -66,11 +67,11 @@ def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any
     spec = job.spec
     assert isinstance(spec, InferenceJobSpec)  # noqa: S101  (the command line chose this function by the kind)
     with outputs.opened(job) as output:
-        done = runtime.finished_before(output / f"{runtime.SUCCESS}-{job.shard}", job)
+        done = marks.finished_before(output / f"{marks.SUCCESS}-{job.shard}", job)
         if done is None:
             stop.check()
             work = Inference(job, spec, output, progress=progress, stop=stop)
-            runtime.prepare_output(output, "output.uri")
+            outputs.prepare(output, "output.uri")
             with output_lock.held(output, job, stop):
                 done = work.run()
         else:
@@ -81,7 +82,7 @@ def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any
     return done
 
 
-def evaluate(job: Job, progress: Progress, stop: runtime.StopSignal) -> str:
+def evaluate(job: Job, progress: Progress, stop: StopSignal) -> str:
     """The evaluation as text, of predictions that are there already or are made now.
 
     Raises:
@@ -91,7 +92,7 @@ def evaluate(job: Job, progress: Progress, stop: runtime.StopSignal) -> str:
     wanted = replace(job, spec=job.spec.model_copy(update={"evaluation": Evaluation()}))
     run(wanted, progress, stop)
     with outputs.opened(job) as output:
-        if runtime.finished_before(output / runtime.SUCCESS, job) is None:
+        if marks.finished_before(output / marks.SUCCESS, job) is None:
             shards = job.spec.shards
             raise InputError(f"{job.spec.output.uri}: {shards} shards make the whole, not all have finished")
         with outputs.reading(output / report.TABLE) as here:
@@ -101,9 +102,7 @@ def evaluate(job: Job, progress: Progress, stop: runtime.StopSignal) -> str:
 class Inference:
     """One start of one shard."""
 
-    def __init__(
-        self, job: Job, spec: InferenceJobSpec, output: Path, *, progress: Progress, stop: runtime.StopSignal
-    ) -> None:
+    def __init__(self, job: Job, spec: InferenceJobSpec, output: Path, *, progress: Progress, stop: StopSignal) -> None:
         self.job, self.spec, self.output, self.progress, self.stop = job, spec, output, progress, stop
         self.inputs = inputs.find(job, spec)
         own = [name for name in self.inputs.names if in_shard(name, job.shard, spec.shards)]
@@ -145,7 +144,7 @@ class Inference:
             shard.publish()
         if self.spec.shards == 1:  # a shard of several cannot know the job's share: `finish_job` decides
             check_unreadable(self.spec, self.unreadable, files=self.listing.files, processed=self.processed)
-        mark = runtime.mark_of(
+        mark = marks.mark_of(
             self.job,
             shard=self.job.shard,
             shards=self.spec.shards,
@@ -158,7 +157,7 @@ class Inference:
             seconds=round(time.monotonic() - started, 1),
             trainerStatus=self._status(finished=True),
         )
-        write_json(self.output / f"{runtime.SUCCESS}-{self.job.shard}", mark)
+        write_json(self.output / f"{marks.SUCCESS}-{self.job.shard}", mark)
         log.info("shard done", **{key: mark[key] for key in ("shard", "processed", "failed", "seconds")})
         return mark
 
@@ -181,7 +180,7 @@ class Inference:
             frame_seconds = None if spectrogram is None else spectrogram.frame_seconds
             last = samples[done - 1] if done else None
             annotations = Annotations(self.output / "annotated", shard, frame_seconds, last)
-        cpus = self.job.cpus
+        cpus = resources.cpus(self.job)
         together = 1 if self.device.type == "cuda" else min(MOST_BATCHES, cpus)
         parts = cut(samples[done:], self.batch_size)
         reader = Reader(self.classifier.preprocessing, device=self.device)

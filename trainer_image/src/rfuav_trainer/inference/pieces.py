@@ -11,7 +11,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from rfuav_trainer.storage import outputs
-from rfuav_trainer.training.checkpoint import atomic_writer
+from rfuav_trainer.storage.files import atomic_writer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,9 +19,8 @@ from rfuav_crds import InferenceJobSpec
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.evaluation import report
 from rfuav_trainer.inference.pieces import Pieces
-from rfuav_trainer.process import runtime
-from rfuav_trainer.storage import outputs
-from rfuav_trainer.training.checkpoint import sync_folder, write_json
+from rfuav_trainer.storage import marks, outputs
+from rfuav_trainer.storage.files import sync_folder, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +39,7 @@ REMOTE_COMMIT_SECONDS = 30.0
 KINDS = ("predictions", "errors")
 VIDEO = "video"
 PARTS = (*KINDS, VIDEO)
-OF_THE_WHOLE = (runtime.SUCCESS, *report.FILES)
+OF_THE_WHOLE = (marks.SUCCESS, *report.FILES)
 """What the shard that finds all others done writes for the whole job."""
 
 
@@ -100,7 +99,7 @@ def _of_shards(folder: Path) -> dict[Path, int]:
     Other names, as predictions-merged.jsonl, are of people.
     """
     found = {}
-    for pattern in (f"{runtime.SUCCESS}-*", *(f"{kind}-*.jsonl" for kind in KINDS)):
+    for pattern in (f"{marks.SUCCESS}-*", *(f"{kind}-*.jsonl" for kind in KINDS)):
         for path in outputs.found(folder, pattern):
             number = path.name.removesuffix(".jsonl").rpartition("-")[2]
             if number.isdecimal() and path.name == pattern.replace("*", str(int(number))):
@@ -111,7 +110,7 @@ def _of_shards(folder: Path) -> dict[Path, int]:
 def _patiently(owner: Path) -> dict[str, Any] | None:
     """The owner's mark, None when it is torn; another shard may be writing it right now."""
     for _ in range(20):
-        found = runtime.read_mark(owner)
+        found = marks.read_mark(owner)
         if found is not None:
             return found
         time.sleep(0.1)
@@ -153,7 +152,7 @@ class ShardResults:
         return self._folder / f"{kind}-{self._job.shard}.jsonl"
 
     def __enter__(self) -> Self:
-        state = runtime.read_mark(self._state_path) or {}
+        state = marks.read_mark(self._state_path) or {}
         if state.get("uid") == self._job.uid and state.get("inputs") != self._inputs:
             log.warning("inputs, weights or precision changed since the earlier start; beginning anew")
         good = (

@@ -18,7 +18,7 @@ import torch
 from rfuav_trainer.data.samples import Preprocessing
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.networks import architectures
-from rfuav_trainer.training.checkpoint import atomic_writer
+from rfuav_trainer.storage.files import atomic_writer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,12 +15,13 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import structlog
+
+from rfuav_trainer.process.clock import now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,11 +32,6 @@ MOST_METRICS = 64
 LONGEST_BACKOFF = 60.0
 HURRY = 0.2  # seconds between two tries of the last report
 TRY_AGAIN = frozenset({0, 401, 403, 429})  # 0: not reached
-
-
-def now() -> str:
-    """The time as RFC 3339 in UTC, whole seconds."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True)

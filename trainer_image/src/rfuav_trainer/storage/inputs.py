@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from rfuav_crds import parse_quantity
 from rfuav_trainer.errors import InvalidConfigurationError
-from rfuav_trainer.process import runtime
+from rfuav_trainer.process import resources
 from rfuav_trainer.storage import clients, hub, scratch
 from rfuav_trainer.storage.cache import BYTES, PATIENCE_SECONDS, Cache
 
@@ -100,4 +100,4 @@ def _new_cache() -> Cache:
 
 def _share_of(volume: Path) -> int:
     """Bytes for this process when nobody said: every process of the pod has a cache there."""
-    return int(shutil.disk_usage(volume).free * FREE_SHARE) // runtime.processes()
+    return int(shutil.disk_usage(volume).free * FREE_SHARE) // resources.processes()

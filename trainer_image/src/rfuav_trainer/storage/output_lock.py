@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rfuav_trainer.errors import JobError
-from rfuav_trainer.reporting.progress import now
+from rfuav_trainer.process.clock import now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from rfuav_trainer.job import Job
-    from rfuav_trainer.process.runtime import StopSignal
+    from rfuav_trainer.process.stop import StopSignal
 
 log = structlog.get_logger()
 

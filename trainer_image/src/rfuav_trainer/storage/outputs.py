@@ -11,11 +11,13 @@ a disk would have held a little earlier.
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rfuav_trainer.errors import InvalidConfigurationError, StoppedError
 from rfuav_trainer.storage.clients import REMOTE
+from rfuav_trainer.storage.paths import local_path
 from rfuav_trainer.storage.uploads import SCHEME, Remote
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def opened(job: Job) -> Iterator[Path]:
     """
     uri = job.spec.output.uri
     if not uri.startswith(f"{SCHEME}://"):
-        yield job.path(uri, "output.uri")
+        yield local_path(job, uri, "output.uri")
         return
     output = Remote(uri.rstrip("/"))
     _remotes.append(output)
@@ -52,6 +54,29 @@ def opened(job: Job) -> Iterator[Path]:
         output.close()
 
 
+def prepare(folder: Path, where: str) -> None:
+    """Make the output folder, and find out before hours of work whether it can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-test-{os.getpid()}"
+        probe.write_bytes(b"")
+        written(probe)
+        remove(probe)
+        settle()
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise InvalidConfigurationError(
+            f"{where}: {folder} cannot be written ({error.strerror}): name a folder that the job may write to",
+            reason="OutputNotWritable",
+        ) from error
+    except OSError as error:
+        if error.errno == 30:  # noqa: PLR2004  (EROFS, read-only file system)
+            raise InvalidConfigurationError(
+                f"{where}: {folder} is on a read-only volume: name a claim that is mounted for writing",
+                reason="OutputNotWritable",
+            ) from error
+        raise
+
+
 def check_apart(job: Job, uri: str, where: str) -> None:
     """See to it that the job does not read what it writes: its output is not the folder `uri`, nor below it.
 
@@ -63,8 +88,8 @@ def check_apart(job: Job, uri: str, where: str) -> None:
     if output.startswith(f"{SCHEME}://") or uri.partition("://")[0] in REMOTE:
         inside = f"{output.rstrip('/')}/".startswith(f"{uri.rstrip('/')}/")  # a place in a store has one name
     else:
-        folder = job.path(uri, where).resolve()
-        inside = folder.is_dir() and job.path(output, "output.uri").resolve().is_relative_to(folder)
+        folder = local_path(job, uri, where).resolve()
+        inside = folder.is_dir() and local_path(job, output, "output.uri").resolve().is_relative_to(folder)
     if inside:
         raise InvalidConfigurationError(
             f"output.uri {output} lies in {where} {uri}, so the job would take what it writes for its input: write an "

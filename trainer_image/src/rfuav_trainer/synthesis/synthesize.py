@@ -21,9 +21,9 @@ from rich.progress import Progress
 
 from rfuav_trainer.errors import DiskFullError, InvalidConfigurationError, JobError
 from rfuav_trainer.signals.spectrogram import picture
+from rfuav_trainer.storage.files import replace_folder
 from rfuav_trainer.synthesis.channel import Recording, receive
 from rfuav_trainer.synthesis.emitters import EMITTERS
-from rfuav_trainer.training.checkpoint import replace_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

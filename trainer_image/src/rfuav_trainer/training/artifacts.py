@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from rfuav_trainer.training.checkpoint import atomic_writer, write_json
+from rfuav_trainer.storage.files import atomic_writer, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from rfuav_trainer.networks import memory_fit, precision
+from rfuav_trainer.process import resources
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,9 @@ def resolve(
         number_format = "fp32"
     size = spec.training.batch_size
     if not isinstance(size, int):
-        fitting_here = memory_fit.batch_size(network, spec.dataset.image_size, device, number_format, job.memory)
+        fitting_here = memory_fit.batch_size(
+            network, spec.dataset.image_size, device, number_format, resources.memory(job)
+        )
         size = max(1, min(fitting_here * world.size, samples))
     found = world.gather((number_format, size))
     formats = {theirs for theirs, _ in found}
@@ -70,6 +73,6 @@ def resolve_workers(job: Job, spec: TrainingJobSpec) -> int:
     """
     if isinstance(spec.training.workers, int):
         return spec.training.workers
-    if job.cpus == 1:
+    if resources.cpus(job) == 1:
         return 0
-    return min(8, job.cpus) if spec.resources.gpus else 1
+    return min(8, resources.cpus(job)) if spec.resources.gpus else 1

@@ -8,73 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import structlog
 import torch
 
 from rfuav_trainer.errors import InvalidConfigurationError
+from rfuav_trainer.process.clock import now
 from rfuav_trainer.storage import outputs
+from rfuav_trainer.storage.files import atomic_writer, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 log = structlog.get_logger()
-
-
-@contextmanager
-def atomic_writer(path: Path, *, last: bool = False) -> Iterator[IO[bytes]]:
-    """A file that appears under `path` whole or not at all: temporary file, fsync, rename, fsync of the folder.
-
-    When the body raises, the temporary file is removed and what stood at `path` is untouched. In a remote output the
-    file goes to the store; `last`: it speaks for what was written before (see `outputs.written`).
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    outputs.written(path, last=last)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, whole or not at all. It may speak for what was written before."""
-    with atomic_writer(path, last=True) as stream:
-        stream.write(json.dumps(content, indent=2, sort_keys=False).encode() + b"\n")
-
-
-def replace_folder(whole: Path, folder: Path) -> None:
-    """Put a complete folder, written beside it, where it belongs; an older one goes only once the new one is whole."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.replace(old)
-    whole.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last through a power cut. Network file systems without it are left alone."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        log.debug("folder cannot be synced", folder=str(folder))
-    finally:
-        os.close(handle)
 
 
 class _HashingStream:
@@ -153,7 +102,7 @@ class CheckpointStore:
         outputs.settle()  # one at a time on its way: the next one waits here, not on the disk
         names = self._names()
         data = self.folder / f"step-{step:09d}-epoch-{epoch:05d}.pt"
-        saved_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        saved_at = now()
         manifest = data.with_suffix(".json")
         with atomic_writer(data) as stream:
             hashing = _HashingStream(stream)

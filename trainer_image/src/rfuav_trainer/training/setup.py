@@ -12,6 +12,7 @@ import torch
 from rfuav_trainer.data.dataset import differences
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.networks import architectures, custom, weights
+from rfuav_trainer.storage.paths import local_path
 from rfuav_trainer.training.auto_settings import Resolved, resolve
 from rfuav_trainer.training.learner import Learner
 from rfuav_trainer.training.loss import balanced_weights
@@ -90,10 +91,10 @@ def _start_weights(job: Job, spec: TrainingJobSpec, dataset: Dataset, network: n
     if spec.model.weights == "none":
         return
     if spec.model.weights == "pretrained":
-        cache = job.path(spec.weights_cache.uri, "weightsCache.uri") if spec.weights_cache else None
+        cache = local_path(job, spec.weights_cache.uri, "weightsCache.uri") if spec.weights_cache else None
         architectures.load_pretrained(network, spec.model.architecture, cache)
         return
-    path = job.path(spec.model.weights, "model.weights")
+    path = local_path(job, spec.model.weights, "model.weights")
     card = weights.read_card(path) if path.suffix == ".safetensors" else None
     fresh_head = False
     if card is not None:

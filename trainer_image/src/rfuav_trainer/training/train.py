@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from rfuav_crds import TrainingJobSpec
-from rfuav_trainer.data import augment_signals, picture_cache
+from rfuav_trainer.data import augment_signals
 from rfuav_trainer.data.batches import Batch, batches, cut
 from rfuav_trainer.data.dataset import Dataset, Unreadable, open_dataset
 from rfuav_trainer.data.samples import Reader
@@ -29,10 +29,11 @@ from rfuav_trainer.evaluation import metrics
 from rfuav_trainer.networks import architectures, memory_fit, weights
 from rfuav_trainer.process import runtime
 from rfuav_trainer.reporting.progress import Progress
-from rfuav_trainer.storage import output_lock, outputs
-from rfuav_trainer.training import artifacts
+from rfuav_trainer.storage import marks, output_lock, outputs
+from rfuav_trainer.storage.files import write_json
+from rfuav_trainer.training import artifacts, kept_pictures
 from rfuav_trainer.training.auto_settings import resolve_workers
-from rfuav_trainer.training.checkpoint import CheckpointStore, Saved, write_json
+from rfuav_trainer.training.checkpoint import CheckpointStore, Saved
 from rfuav_trainer.training.learner import Moment
 from rfuav_trainer.training.position import Position, epoch_order
 from rfuav_trainer.training.setup import make_learner, names_hash, signature
@@ -45,11 +46,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rfuav_trainer.job import Job
+    from rfuav_trainer.process.stop import StopSignal
 
 log = structlog.get_logger()
 
 
-def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any]:
+def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
     """Train, or say at once that this job has finished before.
 
     Returns:
@@ -61,7 +63,7 @@ def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any
     spec = job.spec
     assert isinstance(spec, TrainingJobSpec)  # noqa: S101  (the command line chose this function by the kind)
     with outputs.opened(job) as output:
-        done = runtime.finished_before(output / runtime.SUCCESS, job)
+        done = marks.finished_before(output / marks.SUCCESS, job)
         if done is not None:
             log.info("finished before, nothing to do", output=outputs.shown(output))
             progress.update(done.get("trainerStatus", {"progressPercentage": 100}))
@@ -72,19 +74,17 @@ def run(job: Job, progress: Progress, stop: runtime.StopSignal) -> dict[str, Any
             return _train(job, spec, output, progress, stop)
 
 
-def _train(
-    job: Job, spec: TrainingJobSpec, output: Path, progress: Progress, stop: runtime.StopSignal
-) -> dict[str, Any]:
+def _train(job: Job, spec: TrainingJobSpec, output: Path, progress: Progress, stop: StopSignal) -> dict[str, Any]:
     """The work of one process."""
     dataset = open_dataset(job, spec)
     augment_signals.check(spec.training.augment, dataset.preprocessing.format)
     device = runtime.choose_device(job)
-    runtime.prepare_output(output, "output.uri")
+    outputs.prepare(output, "output.uri")
     world = join(device, stop)
     try:
         if world.size > 1:
             _check_same(dataset, world)
-        with output_lock.held(output, job, stop), picture_cache.homes(job, dataset, world) as homes:
+        with output_lock.held(output, job, stop), kept_pictures.homes(job, dataset, world) as homes:
             reader = Reader(dataset.preprocessing, homes=homes, device=device)
             return Training(
                 job,
@@ -124,7 +124,7 @@ class Training:
         reader: Reader,
         device: torch.device,
         progress: Progress,
-        stop: runtime.StopSignal,
+        stop: StopSignal,
         world: World,
     ) -> None:
         self.job, self.spec, self.output, self.device = job, spec, output, device
@@ -380,7 +380,7 @@ class Training:
         log.warning("the best weights are lost; the next epoch's take their place", file=path.name, problem=problem)
         self.position.best = None
 
-    def _alone(self) -> runtime.StopSignal | None:
+    def _alone(self) -> StopSignal | None:
         """The stop signal where this process need not take the step that the others take."""
         return self.stop if self.world.size == 1 else None
 
@@ -417,8 +417,8 @@ class Training:
 
     def _clear_foreign_mark(self) -> None:
         """An older job's mark of success must not stand beside this job's half-finished results."""
-        path = self.output / runtime.SUCCESS
-        mark = runtime.read_mark(path)
+        path = self.output / marks.SUCCESS
+        mark = marks.read_mark(path)
         if mark is not None:
             log.warning("replacing the results of another job", job=mark.get("name"), uid=mark.get("uid"))
         if self.world.first:
@@ -466,13 +466,13 @@ class Training:
         )
         outputs.settle()
         self._report(now=True, results=self.reporter.outputs())
-        mark = runtime.mark_of(
+        mark = marks.mark_of(
             self.job,
             outputs=self.reporter.outputs(),
             metrics={**history[-1], "best": position.best},
             trainerStatus={k: v for k, v in self.progress.last.items() if k != "lastUpdatedTime"},
         )
-        write_json(self.output / runtime.SUCCESS, mark)
+        write_json(self.output / marks.SUCCESS, mark)
         self.world.wait()
         log.info("done", output=outputs.shown(self.output), epochs=position.epoch, seconds=seconds, best=position.best)
         return mark

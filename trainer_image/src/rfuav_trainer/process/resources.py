@@ -1,0 +1,43 @@
+"""What this process may use of the pod: processor cores and memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rfuav_crds import parse_quantity
+
+if TYPE_CHECKING:
+    from rfuav_trainer.job import Job
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def processes() -> int:
+    """How many processes share this pod's processors, memory and disk: one for each GPU."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def cpus(job: Job) -> int:
+    """Whole CPU cores for this process, at least 1: its part of what resources.cpu, cgroup and machine allow."""
+    limits = [float(parse_quantity(job.spec.resources.cpu)), float(os.cpu_count() or 1)]
+    quota = _read(CGROUP / "cpu.max").split()
+    if len(quota) == 2 and quota[0] != "max":  # noqa: PLR2004  ("quota period", cgroup v2)
+        limits.append(int(quota[0]) / int(quota[1]))
+    return max(1, int(min(limits)) // processes())
+
+
+def memory(job: Job) -> int:
+    """Bytes of memory this process may use: its part of the pod's."""
+    limit = _read(CGROUP / "memory.max").strip()
+    wanted = int(parse_quantity(job.spec.resources.memory))
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(wanted, machine, *([int(limit)] if limit.isdigit() else [])) // processes()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,63 @@
+"""Marks of success: a job or shard that has finished says so in its output, and what it was.
+
+In: a job. Out: `_SUCCESS`, by which a second start knows that there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from rfuav_crds import InferenceJobSpec
+from rfuav_trainer.errors import InvalidConfigurationError
+from rfuav_trainer.process.clock import now
+from rfuav_trainer.storage import outputs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rfuav_trainer.job import Job
+
+SUCCESS = "_SUCCESS"
+
+
+def read_mark(path: Path) -> dict[str, Any] | None:
+    """The mark of a finished job or shard, or None when there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError), outputs.reading(path) as here:
+        content = json.loads(here.read_bytes())
+        if isinstance(content, dict):
+            return content
+    return None
+
+
+def finished_before(path: Path, job: Job) -> dict[str, Any] | None:
+    """This job's own mark of success at `path`, or None; also when it is to be overwritten, being of other settings.
+
+    Raises:
+        InvalidConfigurationError: the same job finished there with other settings (a job file edited on a laptop).
+    """
+    mark = read_mark(path)
+    if mark is None or mark.get("uid") != job.uid:
+        return None
+    if mark.get("fingerprint") != job.fingerprint():
+        if isinstance(job.spec, InferenceJobSpec) and job.spec.output.overwrite:
+            return None
+        raise InvalidConfigurationError(
+            f"{outputs.shown(path)} says that job {job.name!r} finished there with other settings: choose another "
+            "name or output, remove that file, or, for an InferenceJob, write output.overwrite: true",
+            reason="OutputInUse",
+        )
+    return mark
+
+
+def mark_of(job: Job, **content: Any) -> dict[str, Any]:
+    """The content of a mark of success."""
+    return {
+        "uid": job.uid,
+        "name": job.name,
+        "kind": job.kind,
+        "fingerprint": job.fingerprint(),
+        "finishedAt": now(),
+        **content,
+    }

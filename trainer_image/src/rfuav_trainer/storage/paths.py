@@ -1,0 +1,39 @@
+"""Where a URI of a job lies on this machine: file://, a mounted claim, or an object store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from rfuav_trainer.errors import InputError
+from rfuav_trainer.storage import clients, inputs
+
+if TYPE_CHECKING:
+    from rfuav_trainer.job import Job
+
+MOUNT_ROOT = Path("/mnt/rfuav")
+
+
+def local_path(job: Job, uri: str, where: str) -> Path:
+    """The local path that `uri` stands for; `where` is the field's name, for the message.
+
+    Raises:
+        InputError: its claim is not mounted, or the object store has no such thing.
+        StorageError: the object store does not answer.
+    """
+    scheme, _, rest = uri.partition("://")
+    if scheme == "file":
+        return Path(unquote(rest))
+    if scheme in clients.REMOTE:
+        return inputs.path(uri, where)
+    claim, _, inside = rest.partition("/")
+    root = job.mounts.get(claim, MOUNT_ROOT / claim)
+    if not root.is_dir():
+        hint = (
+            f"the pod should mount the claim at {root}"
+            if job.in_pod
+            else f"add --mount {claim}=FOLDER, the folder on this machine that stands for the claim"
+        )
+        raise InputError(f"{where}: claim {claim!r} of {uri} is not mounted: {hint}", reason="ClaimNotMounted")
+    return root / inside.strip("/")
