@@ -6,7 +6,7 @@ import torch
 
 from rfuav_trainer.signals.spectrogram import stft
 from rfuav_trainer.synthesis.channel import add_passer_by, draw_taps, fade, offset_room, receive
-from rfuav_trainer.synthesis.emitters import EMITTERS
+from rfuav_trainer.synthesis.emitters.catalogue import EMITTERS
 from rfuav_trainer.synthesis.emitters.emission import Emission
 
 RATE = 30.72e6

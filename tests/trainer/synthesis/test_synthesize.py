@@ -11,7 +11,7 @@ from PIL import Image
 
 import rfuav_trainer.synthesis.synthesize as module
 from rfuav_trainer.errors import DiskFullError, InvalidConfigurationError, JobError
-from rfuav_trainer.synthesis.emitters import EMITTERS
+from rfuav_trainer.synthesis.emitters.catalogue import EMITTERS
 from rfuav_trainer.synthesis.spec import from_options, load_spec, make_spec
 from rfuav_trainer.synthesis.synthesize import recording, run, synthesize
 

@@ -17,7 +17,7 @@ from rfuav_trainer.inference import infer
 from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.synthesis import synthesize
-from rfuav_trainer.synthesis.emitters import EMITTERS
+from rfuav_trainer.synthesis.emitters.catalogue import EMITTERS
 from rfuav_trainer.synthesis.spec import make_spec
 from rfuav_trainer.training import train
 

@@ -17,7 +17,7 @@ from rfuav_crds.quantity import parse_quantity
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters
 from rfuav_trainer.synthesis.channel import RECEIVER_SHARE
-from rfuav_trainer.synthesis.emitters import EMITTERS
+from rfuav_trainer.synthesis.emitters.catalogue import EMITTERS
 
 if TYPE_CHECKING:
     from typing import Self

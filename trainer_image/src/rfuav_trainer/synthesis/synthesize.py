@@ -23,7 +23,7 @@ from rfuav_trainer.errors import DiskFullError, InvalidConfigurationError, JobEr
 from rfuav_trainer.signals.spectrogram import picture
 from rfuav_trainer.storage.files import replace_folder
 from rfuav_trainer.synthesis.channel import Recording, receive
-from rfuav_trainer.synthesis.emitters import EMITTERS
+from rfuav_trainer.synthesis.emitters.catalogue import EMITTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
