@@ -51,6 +51,11 @@ class Assignment(Model):
     rank: Count | None = Field(None, description="Its rank (TrainingJob of several nodes).")
     started_at: datetime | None = Field(None, description="When its container was seen running.")
     stuck_since: datetime | None = Field(None, description="Since when one of its containers cannot start.")
+    provisional: bool = Field(
+        False,
+        description="Its node came for it (scaleUp), and its GPUs are not known yet: whether the node suits is decided "
+        "when they are.",
+    )
     gpu_uuid: Name = Field("", alias="gpuUUID", description="Physical GPU that its process says it uses.")
     stopping: Message = Field("", description="Why it is being removed; its room is held until it is gone.")
     stopping_for: Name = Field("", description="UID of the job that its room is taken back for.")

@@ -78,6 +78,7 @@ class Assignment(Wire, frozen=True, kw_only=True):
         None  # its container was seen running: a pod gone after this has vanished, not been lost
     )
     stuck_since: datetime | None = None  # one of its containers cannot start (ErrImagePull, ...): first seen
+    provisional: bool = False  # on a node that came for it, of which too little was known yet to tell whether it suits
     gpu_uuid: str = msgspec.field(default="", name="gpuUUID")  # the physical GPU its process reports to use
     stopping: str = ""  # why its pod is being removed; the room is held until the pod is gone or terminal
     shards: str = ""  # as it is stored alone: the pods of these shards, whose names are `pod` with the shard behind it

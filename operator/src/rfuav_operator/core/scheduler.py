@@ -440,18 +440,24 @@ class _Steps:
         return outcomes
 
     def _crowded(self, uid: Uid) -> dict[str, str]:
-        """Pods that the scheduler, which knows no limits, has just put where these have no room for them, and why."""
+        """Pods that the scheduler, which knows no limits, has put where these have no room for them, and why.
+
+        Each is looked at once: when it has landed, or, where its node's GPUs were not known then, when they are.
+        """
         found: dict[str, str] = {}
-        job, before = self._jobs[uid], {a.pod: a.node for a in self._snapshot.jobs[uid].status.assignments}
+        job, before = self._jobs[uid], {a.pod: a for a in self._snapshot.jobs[uid].status.assignments}
         pool = self._snapshot.pools.get(job.spec.pool)
         for a in job.status.assignments:
-            if not a.node or before.get(a.pod) or a.pod not in before or a.stopping or pool is None:
+            was = before.get(a.pod)
+            if was is None or not a.node or a.stopping or pool is None:
+                continue
+            if was.node and was.provisional == a.provisional:
                 continue
             self._admission.usage.update_job(uid, job, self._snapshot)
             owner, room = self._admission.usage.pool_of(NodeName(a.node)), self._admission.usage.room(NodeName(a.node))
             if owner != pool.name:
                 found[a.pod] = f"of pool {owner}" if owner else "of no pool"
-            elif room is not None and not (a.gpus and room.node.gpu_unknown) and (over := room.crowded()):
+            elif room is not None and not a.provisional and (over := room.crowded()):
                 found[a.pod] = f"with too little room left ({over})"
         return found
 

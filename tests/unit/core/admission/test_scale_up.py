@@ -22,7 +22,7 @@ from unit.core.cluster import Cluster
 from rfuav_operator.core import scheduler
 from rfuav_operator.core.capacity.room import Held, Room
 from rfuav_operator.core.job import lifecycle
-from rfuav_operator.core.model import CreatePod, GpuTier, Kind, Phase, PodPhase, Resources, ScaleUp, Uid
+from rfuav_operator.core.model import CreatePod, GpuSharing, GpuTier, Kind, Phase, PodPhase, Resources, ScaleUp, Uid
 
 GROWS = ScaleUp(max_jobs=2, timeout_seconds=900)
 
@@ -541,3 +541,128 @@ def test_a_job_with_room_lost_in_one_place_and_none_in_another_is_told_of_both(m
     run(snapshot([held]))
     assert seen[-1].withdrawn == {"never-made"}
     assert seen[-1].crowded == {"landed": "with too little room left"}
+
+
+# --- where too little is known of the node when it lands
+
+UNREAD = node("new", memory_mib=None, gpus=1, slots=4)  # a node whose labels are not there yet
+NOT_FOR_IT = node("new", memory_mib=8000, gpus=1, slots=4)
+WANTS = Resources(gpus=1, gpu_memory="16Gi", cpu="1", memory="1Gi")
+
+
+def runs_unjudged(**rest):
+    """`j0` runs on a node that came for it, whose labels are late."""
+    made = cluster(job("j0", created=after(1), resources=WANTS, **rest), running=[job("a")])
+    made.set_node(UNREAD, "new")
+    landed(made, on="new")
+    made.start(made.pods_of("j0")[0].name)
+    made.go()
+    assert (nodes_of(made, "j0"), made.status("j0").phase) == (["new"], Phase.RUNNING)
+    return made
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_one_that_runs_before_the_labels_come_is_judged_when_they_do(restarted):
+    made = runs_unjudged()
+    assert made.status("j0").assignments[0].provisional
+    if restarted:
+        made.crash()
+        made.go()
+    made.set_node(NOT_FOR_IT, "new")
+    made.turn()
+    made.deliver_all()
+    assert made.pods_of("j0")[0].deleting
+    made.go().leave()
+    told = made.status("j0").failures[0]
+    assert (told.reason, told.node) == ("NodeUnsuited", "new")
+    assert "with GPUs of 7.8Gi (16Gi needed)" in told.message
+
+
+def test_one_whose_node_suits_is_judged_once():
+    """What changes later stops nobody who runs."""
+    made = runs_unjudged()
+    made.set_node(node("new", memory_mib=24000, gpus=1, slots=4), "new")
+    made.go()
+    assert not made.status("j0").assignments[0].provisional
+    made.set_node(NOT_FOR_IT, "new")
+    made.go()
+    assert (made.status("j0").phase, made.status("j0").failures) == (Phase.RUNNING, ())
+
+
+def test_a_declaration_of_the_pool_is_enough_to_judge():
+    made = runs_unjudged()
+    made.set_pool(scale_up=GROWS, gpu_sharing=GpuSharing(replicas=4, memory="8Gi"))
+    made.go().leave()
+    assert made.status("j0").failures[0].reason == "NodeUnsuited"
+
+
+def test_one_that_landed_beside_others_where_labels_were_away_leaves_when_they_say_that_there_is_no_room():
+    made = cluster(*jobs(1), nodes=[node("old", **SHARED)], running=[job("a")], up=FULL)
+    made.set_node(node("old", **SHARED, memory_mib=None), "old")
+    pod = landed(made)
+    made.start(pod.name)
+    made.turn()
+    made.deliver_all()
+    assert made.status("j0").phase is Phase.RUNNING
+    made.set_node(node("old", **SHARED), "old")
+    made.turn()
+    made.deliver_all()
+    assert made.pods[pod.name].deleting
+    assert not made.pods_of("a")[0].deleting
+    assert "2 training GPU slots of 1" in made.go().leave().status("j0").failures[0].message
+
+
+def test_one_that_lands_while_its_pool_is_away_is_judged_when_it_is_back():
+    made = cluster(job("j0", created=after(1), resources=WANTS), running=[job("a")])
+    held = made.pools.pop("default")
+    made.touch_all()
+    made.set_node(NOT_FOR_IT, "new")
+    landed(made, on="new")
+    made.go()
+    assert (nodes_of(made, "j0"), made.status("j0").failures) == (["new"], ())
+    made.pools["default"] = held
+    made.touch_all()
+    made.go().leave()
+    assert made.status("j0").failures[0].reason == "NodeUnsuited"
+
+
+# --- a node that one of them keeps for itself, and preemption
+
+
+def test_where_others_are_kept_off_nobody_is_stopped_in_vain_and_others_are_stopped_elsewhere():
+    """What is free beside a pod that came alone is room for nobody: those on other nodes must make it."""
+    made = Cluster([node("old", gpus=2, slots=8)], [pool(scale_up=FULL, preemption=PREEMPTION)])
+    for name in ("x", "y"):
+        made.add(job(name, priority_class_name="high"))
+    made.go().start_all()
+    made.add(job("j0", created=after(1), priority_class_name="high"))
+    assert nodes_of(made.go(), "j0") == [""]
+    for name in ("x", "y"):
+        made.finish(made.pods_of(name)[0].name)
+    made.go()
+    landed(made, alone=True)
+    made.start(made.pods_of("j0")[0].name)
+    made.set_node(whole("n2", gpus=1), "n2")
+    made.add(job("a", created=after(2), priority_class_name="low"))
+    made.go().start_all()
+    assert nodes_of(made, "a") == ["n2"]
+    made.set_pool(scale_up=ScaleUp())
+    made.go(100)
+    made.add(job("late", created=made.now, priority_class_name="mid"))
+    made.turn()
+    made.deliver_all()
+    assert [a.stopping for a in made.status("a").assignments] == ["Preempted"]
+    assert [a.stopping for a in made.status("j0").assignments] == [""]
+
+
+def test_one_that_runs_on_a_node_not_heard_of_yet_says_so():
+    """Watches are not in step."""
+    made = cluster(*jobs(1), running=[job("a")])
+    made.set_node(whole("new", gpus=1), "new")
+    made.start(made.pods_of("j0")[0].name)
+    made.nodes.pop("new")
+    made.go()
+    assert (made.status("j0").phase, made.status("j0").message) == (
+        Phase.RUNNING,
+        "runs on a node that was not read yet",
+    )

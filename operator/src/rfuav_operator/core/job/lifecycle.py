@@ -289,9 +289,12 @@ class _Step:
         if landed is not None and (landed.unreadable or landed.gpu_slots < pod.gpus):
             landed = None  # not yet as the scheduler saw it: the autoscaler's node
         if landed is not None:
-            if not a.node or not pod.started:  # labels may come later than the node
+            first = not a.node or a.provisional
+            if (first or not pod.started) and not self.facts.pool_missing:
                 unsuited = room.unsuited(landed, pool, room.need_of(self.job))
-            a = replace(a, node=landed.name)
+            # Labels may come later than the node, or its pool be away: it is judged once, when they are there.
+            unknown = bool(self.facts.pool_missing or (pod.gpus and gpus.in_pool(landed, pool).gpu_unknown))
+            a = replace(a, node=landed.name, provisional=first and unknown)
         crowded = self.facts.crowded.get(a.pod, "")
         if a.stopping or pod.deleting or pod.unreadable:
             pass
@@ -666,7 +669,7 @@ def starting(assignments: Iterable[Assignment]) -> str:
 
 def _nodes(assignments: Iterable[Assignment]) -> str:
     nodes = sorted({a.node for a in assignments if a.node})
-    return f"{', '.join(nodes[:_SHOWN_NODES])}{' ...' * (len(nodes) > _SHOWN_NODES)}"
+    return f"{', '.join(nodes[:_SHOWN_NODES])}{' ...' * (len(nodes) > _SHOWN_NODES)}" or "a node that was not read yet"
 
 
 def default_weights(source: Job) -> str:

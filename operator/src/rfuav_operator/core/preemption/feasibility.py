@@ -23,6 +23,7 @@ class Left:
     cpu_milli: int
     memory_bytes: int
     pods: int
+    alone: int  # pods that the scheduler lets no further pod of ours join
 
     @classmethod
     def of(cls, room: Room, gone: Iterable[Held] = ()) -> "Left":
@@ -34,6 +35,7 @@ class Left:
             room.node.cpu_milli - room.cpu_milli,
             room.node.memory_bytes - room.memory_bytes,
             room.node.pods - room.pods,
+            sum(held.alone for held in room.holders.values()),
         )
         for held in gone:
             left.give_back(held)
@@ -49,6 +51,7 @@ class Left:
         self.cpu_milli += sign * held.cpu_milli
         self.memory_bytes += sign * held.memory_bytes
         self.pods += sign
+        self.alone -= sign * held.alone
 
     def fits(self, need: Need) -> bool:
         """Whether one pod of this shape would have room."""
@@ -57,7 +60,8 @@ class Left:
                 return False
         elif self.jobs[need.kind] <= 0:
             return False
-        return need.cpu_milli <= self.cpu_milli and need.memory_bytes <= self.memory_bytes and self.pods > 0
+        enough = need.cpu_milli <= self.cpu_milli and need.memory_bytes <= self.memory_bytes and self.pods > 0
+        return enough and self.alone == 0
 
 
 class Clearable:
