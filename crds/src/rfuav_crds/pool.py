@@ -239,7 +239,9 @@ class GPUPoolStatus(Model):
     gpus: Count = Field(0, description="Healthy physical GPUs of those nodes, as far as they are known.")
     slots: Count = Field(0, description="Allocatable nvidia.com/gpu of those nodes.")
     slots_in_use: ByKind = Field(default_factory=ByKind, description="GPU slots held, by kind of job.")
-    foreign_slots: Count = Field(0, description="GPU slots that pods of other workloads request.")
+    foreign_slots: Count = Field(
+        0, description="GPU slots that pods of other workloads request, or may have by resource claims (DRA)."
+    )
     pending: Pending = Field(default_factory=Pending, description="Queued jobs.")
     running: ByKind = Field(default_factory=ByKind, description="Admitted or running jobs.")
     borrowed: Count = Field(0, description="GPU slots held beyond the nominal share of their namespace.")

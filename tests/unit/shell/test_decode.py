@@ -61,6 +61,21 @@ def test_effective_requests(spec, gpus, cpu):
 
 
 @pytest.mark.parametrize(
+    ("spec", "owned", "claims"),
+    [
+        ({}, False, False),
+        ({"resourceClaims": []}, False, False),
+        ({"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]}, False, True),
+        ({"resourceClaims": [{"name": "gpu", "resourceClaimName": "shared"}]}, False, True),
+        ({"resourceClaims": [{"name": "nic", "resourceClaimName": "nic"}]}, True, False),  # which a webhook added
+    ],
+)
+def test_resource_claims_of_others_are_seen(spec, owned, claims):
+    pod = read_pod(spec=spec, **({} if owned else {"metadata": {"ownerReferences": []}}))
+    assert pod.claims_devices is claims
+
+
+@pytest.mark.parametrize(
     ("wanted", "has", "allocated", "counted"),
     [
         ("1", "4", "4", 4000),  # made smaller, and still large

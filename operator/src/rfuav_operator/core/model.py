@@ -351,6 +351,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     cpu_milli: int = 0
     memory_bytes: int = 0
     claims: tuple[str, ...] = ()  # PersistentVolumeClaims that it mounts
+    claims_devices: bool = False  # of others, by resource claims (DRA): which devices of its node it has is not known
     unreadable: str = ""  # why not all of it could be read: its node takes nothing new, and it is not judged
 
     @property

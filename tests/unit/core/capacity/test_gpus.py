@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from unit.core.builders import (
+    PREEMPTION,
     admitted,
     after,
+    foreign_pod,
     job,
     node,
     of_type,
@@ -22,6 +24,7 @@ from unit.core.builders import (
 from rfuav_operator.core.capacity import gpus
 from rfuav_operator.core.job import failures
 from rfuav_operator.core.model import (
+    DeletePod,
     GpuSharing,
     GpuTier,
     Job,
@@ -253,6 +256,33 @@ def test_a_node_with_a_sick_gpu_still_takes_jobs_of_several():
 def test_without_a_healthy_gpu_it_says_so():
     (told,) = statuses(run(snapshot([job()], nodes=[node(gpus=0, slots=0, capacity=8)]))).values()
     assert "1 without a healthy GPU" in told.message
+
+
+def test_a_pod_with_resource_claims_closes_the_gpus_of_its_node():
+    """It may have any of them. What runs goes on, and jobs without GPU come."""
+    claims = foreign_pod("dra", "n1", claims_devices=True)
+    jobs = [*trainings(1), job("cpu", resources=Resources(gpus=0))]
+    told = statuses(run(snapshot(jobs, nodes=[node()], foreign=[claims])))
+    assert {n: s.phase for n, s in told.items()} == {"t0": Phase.QUEUED, "cpu": Phase.ADMITTED}
+    assert (
+        "1 node closed by a pod with resource claims (DRA), which may have any GPU: pod other/dra on n1"
+        in told["t0"].message
+    )
+    assert admitted_of(trainings(1), nodes=[node(), node("n2")], foreign=[claims]) == ["t0"]
+    held = admitted(*trainings(1))
+    running = [pod_of(one, phase=PodPhase.RUNNING) for one in held]
+    assert not of_type(run(snapshot(held, pods=running, foreign=[claims])), DeletePod)
+
+
+def test_nobody_is_stopped_for_gpus_that_a_pod_with_resource_claims_closes():
+    held = admitted(*trainings(2, priority_class_name="low"))
+    running = [pod_of(one, phase=PodPhase.RUNNING) for one in held]
+    started = [replace(one, status=statuses(run(snapshot(held, pods=running)))[one.name]) for one in held]
+    snap = {"pods": running, "pools": [pool(preemption=PREEMPTION)], "nodes": [node(), node("n2", gpus=0, slots=0)]}
+    wants = [*started, job("high", priority_class_name="high", created=after(100))]
+    assert len(of_type(run(snapshot(wants, **snap), now=after(100)), DeletePod)) == 1
+    claims = foreign_pod("dra", "n1", claims_devices=True)
+    assert not of_type(run(snapshot(wants, foreign=[claims], **snap), now=after(100)), DeletePod)
 
 
 def test_what_nobody_gets_is_not_lent():

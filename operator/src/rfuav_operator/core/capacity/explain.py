@@ -89,6 +89,11 @@ def no_room(need: Need, pool: Pool, matching: Sequence[Room], unknown: Iterable[
         text = f"pool {pool.name} has {free} of {limit} {_kind(kind)} slots free on {nodes} ({used} {_kind(kind)} slots"
         text += f" used; {other_used} of {other_limit} {_kind(other)} slots used"
         text += (f"; pods of others use {foreign}" if foreign else "") + ")"
+        if claimed := [room for room in matching if room.claimed]:
+            first = f"pod {claimed[0].claimed_by} on {claimed[0].node.name}"
+            text += (
+                f"; {_nodes(len(claimed))} closed by a pod with resource claims (DRA), which may have any GPU: {first}"
+            )
         if free >= need.gpus > 1:
             text += f" (largest free block {max(room.free[kind] for room in matching)})"
     else:

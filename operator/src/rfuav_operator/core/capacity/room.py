@@ -127,6 +127,7 @@ class Room:
     free: dict[Kind, int] = field(default_factory=dict)  # that a job of the kind can have now
     unread: bool = False  # one of its pods takes nobody knows what: nothing new comes beside it
     alone: bool = False  # one of its pods keeps the room that is left: the scheduler lets no other pod of ours in
+    claimed: bool = False  # a pod of others has devices by resource claims: they may be any of its GPUs
 
     def __post_init__(self) -> None:
         for kind, share in ((Kind.TRAINING, self.tier.training), (Kind.INFERENCE, self.tier.inference)):
@@ -266,6 +267,11 @@ class Room:
         others = [f"pod {pod.namespace}/{pod.name} ({pod.unreadable})" for pod in self.foreign if pod.unreadable]
         return (*ours, *others, "")[0]
 
+    @property
+    def claimed_by(self) -> str:
+        """The pod that closes its GPUs, because it may have any of them."""
+        return next((f"{pod.namespace}/{pod.name}" for pod in self.foreign if pod.claims_devices), "")
+
     def count(self) -> None:
         """Sum up all that is in use: nothing is ever counted up and down."""
         slots, jobs = dict.fromkeys(Kind, 0), dict.fromkeys(Kind, 0)
@@ -283,16 +289,19 @@ class Room:
             if held.alone:
                 alone = True
         self.slots_used, self.jobs_used = slots, jobs
-        stray, foreign_gpus = dict.fromkeys(Kind, 0), 0
+        stray, foreign_gpus, claimed = dict.fromkeys(Kind, 0), 0, False
         for pod in self.foreign:
             foreign_gpus += pod.gpus
             if pod.kind is not None:
                 stray[pod.kind] += pod.gpus
             cpu += pod.cpu_milli
             memory += pod.memory_bytes
+            if pod.claims_devices:
+                claimed = True
             if pod.unreadable:
                 unread = True
-        self.unread, self.alone, self.stray_gpus, self.foreign_gpus = unread, alone, stray, foreign_gpus
+        self.unread, self.alone, self.claimed, self.stray_gpus = unread, alone, claimed, stray
+        self.foreign_gpus = self.node.gpu_slots if claimed else foreign_gpus
         self.cpu_milli, self.memory_bytes = cpu, memory
         self.pods = len(self.holders) + len(self.foreign)
         if self.unread:  # it may take all that is left, and stays so while those go that can be read

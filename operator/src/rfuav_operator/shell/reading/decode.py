@@ -177,6 +177,7 @@ class _PodSpec(_Wire, frozen=True):
     resources: _Resources | None = None
     affinity: _Affinity | None = None
     node_selector: dict[str, str] | None = None
+    resource_claims: tuple[msgspec.Raw, ...] | None = None
 
 
 class _Condition(_Wire, frozen=True):
@@ -399,6 +400,7 @@ def pod(read: PodObject, unreadable: str = "") -> Pod:
         claims=tuple(
             sorted({v.persistent_volume_claim.claim_name for v in spec.volumes or () if v.persistent_volume_claim})
         ),
+        claims_devices=job_uid is None and bool(spec.resource_claims),
         unreadable=unreadable,
     )
 

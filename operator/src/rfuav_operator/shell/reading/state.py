@@ -546,7 +546,7 @@ class ClusterState:
         self.touch([uid for uid, job in self._effective.items() if job.namespace == namespace.name])
 
 
-def _room(pod: Pod) -> tuple[NodeName, Kind | None, int, int, int, tuple[str, ...], str] | None:
+def _room(pod: Pod) -> tuple[NodeName, Kind | None, int, int, int, tuple[str, ...], bool, str] | None:
     """What of a foreign pod matters to admission, first its node.
 
     A pod that our labels call a job's, left behind before it was bound, may be bound to the node that it is made for
@@ -555,7 +555,8 @@ def _room(pod: Pod) -> tuple[NodeName, Kind | None, int, int, int, tuple[str, ..
     node = pod.node or (pod.wanted_node if pod.kind is not None and not pod.unschedulable else None)
     if node is None or not pod.live:
         return None
-    return node, pod.kind, pod.gpus, pod.cpu_milli, pod.memory_bytes, pod.claims, pod.unreadable
+    amounts = pod.gpus, pod.cpu_milli, pod.memory_bytes
+    return node, pod.kind, *amounts, pod.claims, pod.claims_devices, pod.unreadable
 
 
 def _is_over(job: Job) -> bool:
