@@ -35,6 +35,9 @@ OUTAGES = [
         "pull rate limit"
     ),
     "rpc error: code = Unavailable desc = error reading from server: EOF",
+    f"{PULL}failed to copy: http2: server sent GOAWAY and closed the connection; ErrCode=NO_ERROR",
+    f"{PULL}failed to copy: stream error: stream ID 5; INTERNAL_ERROR; received from peer",
+    "pull QPS exceeded",
     f"Back-off pulling image {NAME}: ErrImagePull: {HEAD}dial tcp 10.1.2.3:443: connect: connection refused",
     'failed to resolve image "docker.io/library/manifest-unknown:denied": context deadline exceeded',
 ]

@@ -45,8 +45,13 @@ _TAKEN_AWAY = frozenset(
 _LOST_SIGHT = frozenset({"ContainerStatusUnknown", "Unknown"})  # of a kubelet or a containerd that found it dead
 _KILLED = (137, 143)  # by SIGKILL, by SIGTERM
 _NOT_BEGUN = frozenset({"StartError", "ContainerCannotRun"})
-# What a runtime says that cannot give the container its GPU, or is overloaded: another node may.
-_OF_THE_NODE = re.compile(r"nvidia-container|nvml|\bCDI\b|deadline exceeded|timed out", re.IGNORECASE)
+# What a runtime says that cannot give the container its GPU, or is overloaded, full or away: another node may.
+_OF_THE_NODE = re.compile(
+    r"nvidia-container|nvml|\bCDI\b|deadline exceeded|timed out|no space left|input/output error"
+    r"|too many open files|cannot allocate memory|resource temporarily unavailable|connection refused"
+    r"|transport is closing",
+    re.IGNORECASE,
+)
 _LONGEST_TEXT = 4096
 _ADMISSION = ("UnexpectedAdmissionError", "OutOf", "NodeAffinity", "TopologyAffinityError")
 
@@ -88,6 +93,8 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
         )
     if code is None and (other := next((c for c in pod.beside if c.exit_code is not None), None)) is not None:
         return _other_failed(other)
+    if code is None and not pod.started:
+        return _never_ran(pod)
     if pod.terminated_reason in _LOST_SIGHT:
         lost = "the node lost sight of the container (it was restarted, say)"
         return Verdict(reason=pod.terminated_reason, message=lost, counted=False, exit_code=code)
@@ -130,6 +137,12 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
         counted=True,
         exit_code=code,
     )
+
+
+def _never_ran(pod: Pod) -> Verdict:
+    """None of its containers did anything: whoever ended the pod (its node's kubelet), it was not the job."""
+    message = pod.message or "the pod failed before any of its containers ran"
+    return Verdict(reason=pod.reason or "UnexpectedAdmissionError", message=message, counted=False, avoid_node=True)
 
 
 def _is_taken_away(pod: Pod) -> bool:

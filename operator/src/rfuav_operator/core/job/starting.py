@@ -39,7 +39,8 @@ _NO_IMAGE = re.compile(
 _OUTAGE = re.compile(
     r"time[d -]*out|deadline ?exceeded|refused|reset by peer|no route to host|unreachable|broken pipe|\bEOF\b"
     r"|too ?many ?requests|rate limit|\b429\b|\b5[0-9][0-9]\b|bad gateway|unavailable|internal server error"
-    r"|\btls: |\bx509: |temporary failure|try again|server misbehaving|connection (closed|lost)|context canceled",
+    r"|\btls: |\bx509: |temporary failure|try again|server misbehaving|connection (closed|lost|broken)|context canceled"
+    r"|\bgoaway\b|stream error|qps exceeded",
     re.IGNORECASE,
 )
 
