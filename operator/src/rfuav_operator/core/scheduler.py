@@ -603,8 +603,9 @@ def _actions_of(
 
 def _next_time(job: Job, snapshot: Snapshot, now: datetime | None) -> datetime | None:
     """When time alone changes the job. What was due in a turn is looked at again a while later, until it was seen."""
-    phase = job.status.phase
-    if phase is Phase.QUEUED and not (job.status.not_before or job.status.avoided_nodes or job.status.shards):
+    phase, pods = job.status.phase, snapshot.pods_of.get(job.uid, _NO_PODS)
+    times = job.status.not_before or job.status.avoided_nodes or job.status.shards
+    if phase is Phase.QUEUED and not times and not pods:
         return None  # most jobs of a long queue
-    at = deadlines.next_time(job, snapshot.pods_of.get(job.uid, _NO_PODS), _pool_spec(job, snapshot))
+    at = deadlines.next_time(job, pods, _pool_spec(job, snapshot))
     return now + _OVERDUE if now is not None and at is not None and at <= now else at

@@ -218,6 +218,26 @@ def test_pods_of_older_attempts_do_not_stay_and_of_later_ones_are_left_alone():
     assert [d.name for d in of_type(done, DeletePod)] == ["a-old-0"]
 
 
+def test_a_copy_of_a_later_attempt_is_deleted_after_a_minute():
+    """Its status would have been read by then. It must not hold room, and its job's unit, for ever."""
+    made = Cluster([whole("n0", gpus=2)])
+    made.add(job())
+    made.go().start_all()
+    (own,) = made.pods_of("a")
+    copy = replace(own, name=f"{own.name[:-1]}9", uid="copy", attempt=9, node=None, phase=PodPhase.PENDING)
+    made.pods[copy.name] = replace(copy, started_at=None, created=made.now)
+    made.touch("uid-a")
+    made.turn()
+    assert not made.pods[copy.name].deleting
+    assert made.wake_at is not None
+    assert (made.wake_at - made.pods[copy.name].created).total_seconds() <= 60
+    made.pass_time(60)
+    made.turn()
+    made.deliver_all()
+    assert made.pods[copy.name].deleting
+    assert not made.pods[own.name].deleting
+
+
 def test_a_stray_pod_that_lives_keeps_the_unit_from_starting_again():
     held = job(status=JobStatus(phase=Phase.QUEUED, attempt=1, queued_at=T0))
     stray = pod_of(

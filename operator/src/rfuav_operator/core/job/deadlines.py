@@ -10,6 +10,7 @@ from rfuav_operator.core.job import failures, starting, units, vetoes
 from rfuav_operator.core.model import Assignment, Job, JobStatus, Kind, Pod, PoolSpec
 
 VETO_GRACE = timedelta(seconds=20)  # the scheduler tries again meanwhile: what it sees may be a moment old
+AHEAD_GRACE = timedelta(seconds=60)  # the status that records a pod is read later than the pod, but not so much
 CAUSE_GRACE = timedelta(seconds=10)  # kubelets of several nodes tell of their pods at their own time
 
 
@@ -35,6 +36,12 @@ def next_time(job: Job, facts_pods: Mapping[str, Pod], pool: PoolSpec) -> dateti
             times.append(bind_due(a, pod, pool))
         else:  # an error that no step has recorded yet is due
             times.append(wait_of(pod, a, status, pool, pod.created).until)
+    named = {a.pod for a in status.assignments}
+    times += [
+        pod.created + AHEAD_GRACE
+        for pod in facts_pods.values()
+        if pod.live and not pod.deleting and pod.name not in named
+    ]
     return min(times, default=None)
 
 

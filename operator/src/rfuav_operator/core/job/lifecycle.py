@@ -440,7 +440,8 @@ class _Step:
     def _delete_strays(self) -> None:
         """Delete pods of older attempts, and those that are done: they must not live beside the present one.
 
-        One of a later attempt than recorded is left alone: the status read here is behind then, and the pod is right.
+        One of a later attempt than recorded is left alone for a while: the status read here is behind then, and the pod
+        is right. For longer, it is a copy that somebody made.
         """
         assigned = {a.pod for a in self.status.assignments}
         for pod in self.facts.pods.values():
@@ -448,7 +449,8 @@ class _Step:
                 continue
             shard = None if self.job.kind is Kind.TRAINING else pod.index
             done = shard is not None and shard in units.done(self.status)
-            if done or pod.attempt <= units.attempt_of(self.status, shard):
+            behind = pod.attempt > units.attempt_of(self.status, shard)
+            if done or not behind or pod.created + deadlines.AHEAD_GRACE <= self.now:
                 self.delete.append(pod)
 
     # --- time, dependencies, suspension
