@@ -409,6 +409,37 @@ def test_gpus_that_are_not_handed_out_say_why(resource, words):
     assert bool(problem) == bool(words)
 
 
+def test_a_node_that_is_being_deleted():
+    read = {"metadata": {**META, "deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {}}
+    assert decode.node(msgspec.json.decode(json.dumps(read), type=decode.NodeObject)).deleting
+
+
+@pytest.mark.parametrize("label", ["InferenceJob", "", "anything", None])
+def test_a_pod_counts_by_the_kind_of_its_owner_whatever_its_label_says(label):
+    """Anybody who may write pods may change a label: that must not free the GPU of a training."""
+    body = pod_body()
+    body["metadata"]["labels"].pop("rfuav.io/kind")
+    if label is not None:
+        body["metadata"]["labels"]["rfuav.io/kind"] = label
+    read = decode.pod(msgspec.json.decode(json.dumps(body), type=decode.PodObject))
+    assert (read.job_uid, read.kind) == (None, Kind.TRAINING)
+
+
+def test_an_owner_that_is_no_controller_owns_nothing():
+    body = pod_body()
+    body["metadata"]["ownerReferences"][0].pop("controller")
+    read = decode.pod(msgspec.json.decode(json.dumps(body), type=decode.PodObject))
+    assert (read.job_uid, read.kind) == (None, Kind.TRAINING)  # by its label
+
+
+@pytest.mark.parametrize(
+    "conditions", [[], [{"type": "Ready", "status": "Unknown"}], [{"type": "Other", "status": "True"}]]
+)
+def test_a_node_whose_readiness_is_not_known_is_not_ready(conditions):
+    read = {"metadata": META, "status": {"conditions": conditions}}
+    assert not decode.node(msgspec.json.decode(json.dumps(read), type=decode.NodeObject)).ready
+
+
 def test_a_silent_node_is_not_ready():
     assert not node({}, ready="Unknown").ready
     assert node(None).gpu_slots == 0
@@ -667,7 +698,7 @@ def test_a_claim_that_is_not_bound_has_the_modes_that_it_asks_for():
     read = read_claim(accessModes=["ReadWriteOnce"])
     assert (read.volume, read.phase, read.is_of_one_node, read.is_of_one_pod) == ("", "Pending", True, False)
     assert read_claim(accessModes=["ReadWriteOncePod"]).is_of_one_pod
-    assert not read_claim().is_of_one_node
+    assert read_claim().is_of_one_node  # nothing is known of it
 
 
 def test_a_volume_with_node_affinity_and_zones():

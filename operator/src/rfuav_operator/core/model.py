@@ -414,6 +414,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str]
     ready: bool = True
     unschedulable: bool = False
+    deleting: bool = False  # an autoscaler empties it first
     taints: tuple[Taint, ...] = ()
     gpu_capacity: int = 0  # nvidia.com/gpu in all, those of unhealthy GPUs included
     gpu_slots: int = 0  # allocatable nvidia.com/gpu: of healthy GPUs alone
@@ -427,6 +428,11 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     pods: int = 0  # that it may run
     unreadable: str = ""  # why it could not be read: it offers nothing, and what is on it stays
     created: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether pods may come to it, as far as its own state goes."""
+        return self.ready and not self.unschedulable and not self.deleting
 
     @property
     def is_gpu_shared(self) -> bool:
@@ -523,8 +529,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_of_one_node(self) -> bool:
-        """Whether only one node may mount it at a time."""
-        return bool(self.modes) and not self.modes & {"ReadWriteMany", "ReadOnlyMany"}
+        """Whether only one node may mount it at a time: also one of which no mode is known."""
+        return not self.modes & {"ReadWriteMany", "ReadOnlyMany"}
 
     @property
     def is_of_one_pod(self) -> bool:

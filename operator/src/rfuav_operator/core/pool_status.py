@@ -74,7 +74,7 @@ def _of_pool(
     now: datetime,
     rival: str = "",
 ) -> dict[str, Any]:
-    usable = [room for room in rooms if room.node.ready and not room.node.unschedulable]
+    usable = [room for room in rooms if room.node.is_open]
     unknown = explain.unknown_gpus(pool, rooms)
     sick = _unhealthy(rooms)
     if pool.unreadable:

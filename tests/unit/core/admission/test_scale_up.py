@@ -666,3 +666,29 @@ def test_one_that_runs_on_a_node_not_heard_of_yet_says_so():
         Phase.RUNNING,
         "runs on a node that was not read yet",
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "0/1 nodes are available: 1 node(s) had untolerated taint {karpenter.sh/unregistered: }.",
+        "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) didn't match pod anti-affinity rules.",
+        "0/1 nodes are available: 1 node(s) had untolerated taint {node.cilium.io/agent-not-ready: true}.",
+    ],
+)
+def test_what_the_scheduler_says_before_the_node_is_there_is_no_refusal(words):
+    made = cluster(*jobs(1), running=[job("a")])
+    made.change_pod(made.pods_of("j0")[0].name, unschedulable=words, unschedulable_since=made.now)
+    made.go(300)
+    assert (nodes_of(made, "j0"), made.status("j0").failures) == ([""], ())
+
+
+def test_a_node_that_is_taken_away_before_its_pod_starts_is_not_charged():
+    made = cluster(*jobs(1), running=[job("a")])
+    (pod,) = made.pods_of("j0")
+    made.set_node(whole("new", gpus=1), "new")
+    landed(made, on="new")
+    made.set_node(None, "new")
+    made.vanish(pod.name)
+    status = made.go().status("j0")
+    assert (status.counted_failures, [f.counted for f in status.failures]) == (0, [False])

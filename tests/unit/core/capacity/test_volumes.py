@@ -306,3 +306,18 @@ def test_a_pod_of_others_that_ended_uses_no_claim():
     assert made.go().status("a").reason == "WaitingForVolume"
     made.set_foreign(replace(user, name="other", claims=(), phase=PodPhase.RUNNING))
     assert made.go().status("a").phase is Phase.ADMITTED
+
+
+def test_a_claim_of_which_no_mode_is_known_is_one_of_one_node():
+    made = cluster(of("a"), of("b", created=after(1)), claims=[replace(claim(), modes=frozenset())])
+    assert where(made, "a") == where(made, "b") or made.status("b").phase is Phase.QUEUED
+
+
+def test_a_claim_whose_user_is_on_a_node_that_nobody_knows_is_in_use_there():
+    """The Node object is gone, and what runs there may still have the volume."""
+    made = Cluster(NODES, claims=[claim(mode="ReadWriteOnce")])
+    made.set_foreign(foreign_pod("editor", "gone", namespace="team", claims=("data",)))
+    made.add(of("a"))
+    status = made.go().status("a")
+    assert status.phase is Phase.QUEUED
+    assert "on gone, where team/data is in use" in status.message

@@ -198,3 +198,23 @@ def test_further_shards_of_a_job_go_on_under_the_terms_of_its_admission():
     status = statuses(run(seen))["a"]
     assert len(status.assignments) == 3
     assert status.priority == 9000
+
+
+@pytest.mark.parametrize("namespaces", [(), (Namespace(name="team", labels={}),)])
+def test_a_running_job_goes_on_when_nothing_selects_its_namespace_any_more(namespaces):
+    access = (PriorityAccess(ceiling=2**31 - 1, namespace_selector=labels(tier="gold")),)
+    limits = {"nodes": [whole(gpus=1)], "pools": [pool(priority_classes=access, preemption=PREEMPTION)]}
+    (made,) = admitted(job(priority_class_name="high"), namespaces=[TEAM], **limits)
+    made, its_pod = running(made)
+    late = job("late", priority_class_name="low", created=after(5))
+    done = run(snapshot([made, late], pods=[its_pod], namespaces=namespaces, **limits), now=after(600))
+    assert not of_type(done, DeletePod)
+    assert statuses(done).get("a", made.status).phase is Phase.RUNNING
+    assert statuses(done)["late"].reason == "Misconfigured"
+
+
+@pytest.mark.parametrize("known", [KNOWN, CLASSES])
+def test_jobs_without_a_class_keep_their_order_when_the_default_classes_are_deleted(known):
+    first, second = job("t"), job("i", kind=Kind.INFERENCE, created=after(5))
+    told = statuses(run(snapshot([first, second], nodes=[whole(gpus=1)], priority_classes=known)))
+    assert {n: s.phase for n, s in told.items()} == {"i": Phase.ADMITTED, "t": Phase.QUEUED}

@@ -36,6 +36,13 @@ def refuse(made: Cluster, words: str = CONFLICT, name: str = "a") -> str:
         ("1 node(s) were unschedulable. preemption: 0/1 nodes are available: 1 Preemption is not helpful.", "node"),
         ("3 node(s) didn't satisfy plugin(s) [NodeAffinity].", "node"),
         ("1 node(s) didn't find available persistent volumes to bind, 2 node(s) didn't match ...", "node"),
+        (f"1 node(s) had untolerated taint(s), {OTHERS}.", "node"),
+        (f"1 node(s) didn't match pod anti-affinity rules, {OTHERS}.", "node"),
+        (f"1 node(s) didn't have free ports for the requested pod ports, {OTHERS}.", "node"),
+        (f"1 node(s) had untolerated taint {{node.cilium.io/agent-not-ready: }}, {OTHERS}.", "node"),
+        (f"1 cannot allocate all claims, {OTHERS}.", "node"),
+        (f"1 node(s) didn't match pod topology spread constraints (missing required label), {OTHERS}.", "node"),
+        (f"1 Insufficient ephemeral-storage, {OTHERS}.", None),
         (f"1 Insufficient nvidia.com/gpu, {OTHERS}. preemption: 0/2 nodes are available: 1 ...", None),
         (f"1 Insufficient cpu, 1 Insufficient memory, {OTHERS}.", None),
         (f"1 Too many pods, {OTHERS}.", None),
@@ -49,7 +56,18 @@ def test_what_the_scheduler_refuses(reasons, meant):
     assert vetoes.of(f"0/10 nodes are available: {reasons}") == (None if meant is None else vetoes.Veto(meant))
 
 
-@pytest.mark.parametrize("words", ["", "no nodes available to schedule pods", "waits for its volume", "0/x nodes"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "no nodes available to schedule pods",
+        "waits for its volume",
+        "0/x nodes",
+        "Scheduling is blocked due to non-empty scheduling gates",
+        'running Bind plugin "DefaultBinder": etcdserver: request timed out',
+        "nodes are available: none",
+    ],
+)
 def test_other_words_are_waited_on(words):
     assert vetoes.of(words) is None
 
@@ -170,6 +188,15 @@ def not_ready(made: Cluster) -> None:
     made.set_node(whole("n0", ready=False), "n0")
 
 
+def being_deleted(made: Cluster) -> None:
+    made.set_node(whole("n0", deleting=True), "n0")
+
+
+def about_to_be_removed(made: Cluster) -> None:
+    marked = Taint(key="ToBeDeletedByClusterAutoscaler", value="1700000000", effect="NoSchedule")
+    made.set_node(whole("n0", taints=(marked,)), "n0")
+
+
 @pytest.mark.parametrize(
     ("happens", "words"),
     [
@@ -177,6 +204,8 @@ def not_ready(made: Cluster) -> None:
         (cordoned, "node n0 became unavailable (cordoned) before"),
         (tainted, "(with the taint x:NoSchedule)"),
         (not_ready, "(not ready)"),
+        (being_deleted, "(being deleted)"),
+        (about_to_be_removed, "(with the taint ToBeDeletedByClusterAutoscaler=1700000000:NoSchedule)"),
     ],
 )
 def test_a_node_that_is_lost_before_the_pod_is_bound_is_left_at_once(happens, words):
@@ -216,3 +245,19 @@ def test_a_bound_pod_stays_on_a_node_that_is_cordoned():
     made.go().start_all()
     cordoned(made)
     assert made.go(30).status("a").phase is Phase.RUNNING
+
+
+def test_a_node_that_is_being_deleted_takes_nothing_new():
+    """An autoscaler that empties it first keeps its Node until then."""
+    made = Cluster([whole("n0", deleting=True)])
+    made.add(job("a"))
+    assert "1 being deleted" in made.go().status("a").message
+    made.set_node(whole("n1"), "n1")
+    assert [a.node for a in made.go().status("a").assignments] == ["n1"]
+
+
+def test_a_node_that_an_autoscaler_would_merely_like_to_remove_is_used():
+    wish = Taint(key="DeletionCandidateOfClusterAutoscaler", effect="PreferNoSchedule")
+    made = Cluster([whole("n0", taints=(wish,))])
+    made.add(job("a"))
+    assert [a.node for a in made.go().status("a").assignments] == ["n0"]

@@ -139,7 +139,7 @@ class Room:
     def takes_gpu_jobs(self) -> bool:
         """Whether its GPUs are there for new jobs."""
         node = self.node
-        return node.ready and not node.unschedulable and node.gpus > 0 and not node.gpu_problem and not node.gpu_unknown
+        return node.is_open and node.gpus > 0 and not node.gpu_problem and not node.gpu_unknown
 
     # --- the three questions
 
@@ -325,6 +325,8 @@ def closed(node: Node, need: Need) -> str:
     """Why the scheduler binds no pod of this shape to the node, its resources apart; empty: it does."""
     if node.unreadable:
         return f"that cannot be read ({node.unreadable})"
+    if node.deleting:
+        return "being deleted"
     if node.unschedulable:
         return "cordoned"
     if not node.ready:

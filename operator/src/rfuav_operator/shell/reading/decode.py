@@ -362,7 +362,7 @@ def pod(read: PodObject, unreadable: str = "") -> Pod:
         namespace=meta.namespace,
         name=meta.name,
         uid=Uid(meta.uid),
-        kind=Kind(labels[f"{GROUP}/kind"]) if labels.get(f"{GROUP}/kind") in _KINDS else None,
+        kind=_kind_of(meta, labels),
         pool=labels.get(LABEL_POOL) or labels.get(LABEL_SCALE_UP) or "",
         job_name=labels.get(LABEL_JOB, ""),
         output=(meta.annotations or {}).get(OUTPUT_ANNOTATION, ""),
@@ -492,6 +492,13 @@ def _asked(resources: _Resources | None, name: str) -> str | None:
     return requested if requested is not None else (resources.limits or {}).get(name)
 
 
+def _kind_of(meta: Meta, labels: Mapping[str, str]) -> Kind | None:
+    """The kind that a pod counts as: that of the job that owns it, whatever its label says; else that of its label."""
+    owners = (o for o in meta.owner_references or () if o.controller and o.api_version == API_VERSION)
+    named = (*(o.kind for o in owners), labels.get(f"{GROUP}/kind"))
+    return next((Kind(kind) for kind in named if kind in _KINDS), None)
+
+
 def _job_of(meta: Meta) -> Uid | None:
     """The job that the pod says it belongs to, if all that a job gives to its pods agrees: owner, labels and name.
 
@@ -563,6 +570,7 @@ def node(read: NodeObject, unreadable: str = "") -> Node:
         labels=read.metadata.labels or {},
         ready=_is_ready(read),
         unschedulable=read.spec.unschedulable,
+        deleting=read.metadata.deletion_timestamp is not None,
         taints=read.spec.taints or (),
         pods=0,
         unreadable=unreadable,
@@ -584,6 +592,7 @@ def _node(read: NodeObject) -> Node:
         labels=labels,
         ready=_is_ready(read),
         unschedulable=read.spec.unschedulable,
+        deleting=read.metadata.deletion_timestamp is not None,
         taints=read.spec.taints or (),
         gpu_capacity=capacity,
         gpu_slots=slots,
