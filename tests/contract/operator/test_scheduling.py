@@ -244,3 +244,25 @@ def test_gpus_that_are_not_known_to_be_healthy_take_nothing_new(world):
     assert len(world.pods()) == 1
     world.core.patch_node_status(node, {"status": {"allocatable": {"nvidia.com/gpu": "8"}}})
     world.phase("t1", "Succeeded")
+
+
+def test_a_pod_with_resource_claims_closes_the_gpus_of_its_node_until_it_is_gone(world):
+    (node,) = world.nodes
+    claimant = {
+        "metadata": {"name": "claimant"},
+        "spec": {
+            "nodeName": node,
+            "containers": [{"name": "a", "image": "a"}],
+            "resourceClaims": [{"name": "gpu", "resourceClaimName": "gpu"}],
+            "terminationGracePeriodSeconds": 0,
+        },
+    }
+    world.core.create_namespaced_pod(world.namespace, claimant)
+    world.submit("t0", run=None)
+    words = (
+        f"closed by a pod with resource claims (DRA), which may have any GPU: pod {world.namespace}/claimant on {node}"
+    )
+    world.until("t0", lambda status: words in status.get("message", ""))
+    assert not [pod for pod in world.pods() if pod.metadata.name != "claimant"]
+    world.core.delete_namespaced_pod("claimant", world.namespace)
+    world.phase("t0", "Running")
