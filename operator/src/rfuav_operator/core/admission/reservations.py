@@ -148,5 +148,5 @@ def _missing(room: Room, need: Need) -> tuple[bool, int, int, int]:
     slots = max(0, need.gpus - room.free[need.kind] if need.gpus > 0 else 1 - jobs_free)
     cpu = max(0, need.cpu_milli - (room.node.cpu_milli - room.cpu_milli))
     memory = max(0, need.memory_bytes - (room.node.memory_bytes - room.memory_bytes))
-    closed = room.node.name in need.avoided or any(held.alone for held in room.holders.values())
+    closed = room.node.name in need.avoided or room.alone
     return closed, slots, cpu, memory
