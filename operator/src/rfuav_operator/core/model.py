@@ -272,6 +272,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     set_aside: str = ""  # why it could not be read, or handled: it is left alone, and its room is held
 
 
+def is_active(job: Job) -> bool:
+    """Whether the job holds room by its status: admitted, and not at its end."""
+    return job.status.phase in (Phase.ADMITTED, Phase.RUNNING)
+
+
 # --- cluster
 
 
@@ -442,6 +447,27 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     def label(self, key: str) -> str | None:
         """A label's value; the host name is the node's own where no label says it."""
         return self.labels.get(key, self.name if key == "kubernetes.io/hostname" else None)
+
+
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+"""The taint by which a person says that nothing runs on the node any more."""
+
+
+def may_live(pod: Pod, nodes: Mapping[NodeName, Node]) -> bool:
+    """Whether containers of the pod may still run.
+
+    A pod that is being deleted is believed dead only when its node was deleted or tainted out-of-service: both are a
+    person's word that nothing runs there. One that was made for a new node may be ahead of what was read of its node:
+    Kubernetes itself takes it away when that node is gone.
+    """
+    if not pod.live:
+        return False
+    if not pod.deleting or pod.node is None:
+        return True
+    node = nodes.get(pod.node)
+    if node is None:
+        return pod.for_new_node
+    return all(t.key != OUT_OF_SERVICE for t in node.taints)
 
 
 class Requirement(Wire, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ plans is an index of the snapshot: a new `Admission` gives the same answers.
 from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from datetime import datetime
 
+from rfuav_operator.core import model
 from rfuav_operator.core.admission import positions
 from rfuav_operator.core.admission import waiting as telling
 from rfuav_operator.core.admission.cycle import admit_in_order
@@ -105,7 +106,7 @@ class Admission:
         if job is None:
             self.queues.remove(uid)
             return
-        if room.is_active(job) and any(not a.node for a in job.status.assignments):
+        if model.is_active(job) and any(not a.node for a in job.status.assignments):
             self._nodeless.setdefault(job.spec.pool, set()).add(uid)
         for a in job.status.assignments:
             if a.stopping_for and a.pod in held:

@@ -11,8 +11,8 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from rfuav_operator.core import conditions
-from rfuav_operator.core.capacity.room import Room, is_active
-from rfuav_operator.core.model import Job, JobStatus, Kind, NodeName, Uid
+from rfuav_operator.core.capacity.room import Room
+from rfuav_operator.core.model import Job, JobStatus, Kind, NodeName, Uid, is_active
 
 CONDITION = "GPUShared"
 _SHOWN = 3

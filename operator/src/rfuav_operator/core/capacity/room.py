@@ -7,7 +7,7 @@ import msgspec
 
 from rfuav_operator.core import quantity
 from rfuav_operator.core.capacity import gpus
-from rfuav_operator.core.model import GpuTier, Job, Kind, Landing, Node, Phase, Pod, Pool, PoolSpec, Uid, Volume
+from rfuav_operator.core.model import GpuTier, Job, Kind, Landing, Node, Pod, Pool, PoolSpec, Uid, Volume
 from rfuav_operator.core.names import GPU
 
 # GPUPool.spec.perGPU's default, for a pool read without it.
@@ -391,8 +391,3 @@ def tier_of(node: Node, tiers: Sequence[GpuTier]) -> GpuTier:
         return ordered[-1]
     memory = quantity.mib(node.gpu_memory_mib)
     return next((t for t in ordered if quantity.whole(t.min_memory) <= memory), GpuTier(training=0, inference=0))
-
-
-def is_active(job: Job) -> bool:
-    """Whether the job holds room by its status: admitted, and not at its end."""
-    return job.status.phase in (Phase.ADMITTED, Phase.RUNNING)

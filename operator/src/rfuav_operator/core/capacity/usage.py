@@ -13,8 +13,7 @@ from msgspec.structs import replace
 
 from rfuav_operator.core.capacity.room import Held, Holder, Need, Room, need_of, pool_of, room_of
 from rfuav_operator.core.capacity.volumes import claims_of
-from rfuav_operator.core.job.lifecycle import may_live
-from rfuav_operator.core.model import Job, Kind, Node, NodeName, Phase, Pod, Snapshot, Uid
+from rfuav_operator.core.model import Job, Kind, Node, NodeName, Phase, Pod, Snapshot, Uid, may_live
 from rfuav_operator.core.queue.queues import Alarms
 
 

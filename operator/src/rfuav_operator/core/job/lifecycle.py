@@ -14,6 +14,7 @@ from rfuav_operator.core import conditions, ranges
 from rfuav_operator.core.capacity import explain, gpus, room
 from rfuav_operator.core.job import aside, backoff, deadlines, failures, progress, units, vetoes
 from rfuav_operator.core.model import (
+    OUT_OF_SERVICE,
     Assignment,
     Defaults,
     Failure,
@@ -29,9 +30,9 @@ from rfuav_operator.core.model import (
     Report,
     ShardCounts,
     Source,
+    may_live,
 )
 
-OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 SUSPENDED = "Suspended"
 DRAIN = "HoldAndDrain"
 DRAINED = "PoolDrained"
@@ -68,23 +69,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     delete: Sequence[Pod] = ()
     create: Sequence[Assignment] = ()
     remove_job: bool = False
-
-
-def may_live(pod: Pod, nodes: Mapping[NodeName, Node]) -> bool:
-    """Whether containers of the pod may still run.
-
-    A pod that is being deleted is believed dead only when its node was deleted or tainted out-of-service: both are a
-    person's word that nothing runs there. One that was made for a new node may be ahead of what was read of its node:
-    Kubernetes itself takes it away when that node is gone.
-    """
-    if not pod.live:
-        return False
-    if not pod.deleting or pod.node is None:
-        return True
-    node = nodes.get(pod.node)
-    if node is None:
-        return pod.for_new_node
-    return all(t.key != OUT_OF_SERVICE for t in node.taints)
 
 
 def step(job: Job, facts: Facts) -> Outcome:

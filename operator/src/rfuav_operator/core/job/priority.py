@@ -3,8 +3,7 @@
 The job, its pool and the cluster's PriorityClasses and namespaces come in; a value goes out, or what is wrong.
 """
 
-from rfuav_operator.core.capacity.room import is_active
-from rfuav_operator.core.model import Defaults, Job, Kind, Pool, PriorityAccess, PriorityClass, Snapshot
+from rfuav_operator.core.model import Defaults, Job, Kind, Pool, PriorityAccess, PriorityClass, Snapshot, is_active
 
 _SHOWN = 8
 

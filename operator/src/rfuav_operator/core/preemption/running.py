@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from rfuav_operator.core.capacity.room import Held, Holder, is_active
+from rfuav_operator.core.capacity.room import Held, Holder
 from rfuav_operator.core.job.priority import priority
-from rfuav_operator.core.model import Assignment, Job, Kind, NodeName, Pool, Snapshot, Uid
+from rfuav_operator.core.model import Assignment, Job, Kind, NodeName, Pool, Snapshot, Uid, is_active
 from rfuav_operator.core.queue.queues import Alarms
 
 Place = tuple[float, NodeName, str, Uid]

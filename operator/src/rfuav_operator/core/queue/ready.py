@@ -6,9 +6,8 @@ from datetime import datetime
 from rfuav_operator.core.capacity import explain
 from rfuav_operator.core.capacity.explain import Reason
 from rfuav_operator.core.job import units
-from rfuav_operator.core.job.lifecycle import may_live
 from rfuav_operator.core.job.podspec import output_of
-from rfuav_operator.core.model import Job, Phase, Snapshot
+from rfuav_operator.core.model import Job, Phase, Snapshot, may_live
 
 
 def wants_room(job: Job) -> bool:
