@@ -24,7 +24,7 @@ from rfuav_operator.core.job import deadlines, lifecycle, podspec
 from rfuav_operator.core.job import events as announce
 from rfuav_operator.core.job.aside import Aside, search, stand_in, told
 from rfuav_operator.core.job.lifecycle import Facts, Outcome
-from rfuav_operator.core.job.priority import priority
+from rfuav_operator.core.job.priority import age_of, priority
 from rfuav_operator.core.model import (
     Action,
     Assignment,
@@ -48,7 +48,7 @@ from rfuav_operator.core.model import (
     Snapshot,
     Uid,
 )
-from rfuav_operator.core.queue.queues import Alarms, age_of
+from rfuav_operator.core.queue.queues import Alarms
 from rfuav_operator.core.queue.quotas import Quotas
 from rfuav_operator.core.queue.ready import wants_room
 from rfuav_operator.core.stored import bounds

@@ -11,10 +11,9 @@ from rfuav_operator.core.admission.plan import PoolPlan, claims
 from rfuav_operator.core.capacity import explain, volumes
 from rfuav_operator.core.capacity.explain import Reason
 from rfuav_operator.core.capacity.room import Holder, Need, Room
-from rfuav_operator.core.job.priority import priority
+from rfuav_operator.core.job.priority import age_of, priority
 from rfuav_operator.core.model import Job, NodeName, Phase
 from rfuav_operator.core.preemption.candidates import Victim, stopped
-from rfuav_operator.core.queue.queues import age_of
 
 
 def keep_what_is_cleared(at: PoolPlan) -> None:

@@ -1,11 +1,14 @@
-"""What a job's PriorityClass is worth, and whether its namespace may name it in its pool.
+"""By what jobs are ordered: the value of their PriorityClass, which a pool may refuse to a namespace, and their age.
 
 The job, its pool and the cluster's PriorityClasses and namespaces come in; a value goes out, or what is wrong.
 """
 
-from rfuav_operator.core.model import Defaults, Job, Kind, Pool, PriorityAccess, PriorityClass, Snapshot, is_active
+from datetime import datetime
+
+from rfuav_operator.core.model import Defaults, Job, Kind, Pool, PriorityAccess, PriorityClass, Snapshot, Uid, is_active
 
 _SHOWN = 8
+Age = tuple[datetime, datetime, Uid]
 
 
 def priority(job: Job, snapshot: Snapshot) -> int | None:
@@ -21,6 +24,11 @@ def priority(job: Job, snapshot: Snapshot) -> int | None:
     if admitted or _names_default(job, snapshot.defaults):  # admitted before values were recorded
         return of_kind(job.kind, snapshot)
     return None
+
+
+def age_of(job: Job) -> Age:
+    """By what jobs of one priority and namespace are ordered: when they queued, then UID, so that no two are equal."""
+    return job.status.queued_at or job.created, job.created, job.uid
 
 
 def of_kind(kind: Kind, snapshot: Snapshot) -> int:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from rfuav_operator.core.queue.queues import Age, Bucket, BucketKey, Group, bucket_of
+from rfuav_operator.core.job.priority import Age
+from rfuav_operator.core.queue.queues import Bucket, BucketKey, Group, bucket_of
 
 Share = Callable[[str, bool], float]
 """A namespace's share, of GPUs or of what runs without."""

@@ -13,9 +13,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 from rfuav_operator.core.capacity.explain import Reason
 from rfuav_operator.core.capacity.room import Need
+from rfuav_operator.core.job.priority import Age, age_of
 from rfuav_operator.core.model import Job, NodeName, Uid
 
-Age = tuple[datetime, datetime, Uid]
 K = TypeVar("K", Uid, tuple[Uid, str], NodeName)  # a job, one of its pods, or a node
 _SPARE = 64  # instants that were replaced and may stay in the heap
 
@@ -152,11 +152,6 @@ class Queues:
             queue.take(key, age)
         if not queue.groups and not queue.gated:
             del self.pools[pool]
-
-
-def age_of(job: Job) -> Age:
-    """By what jobs of one priority and namespace are ordered: when they queued, then UID, so that no two are equal."""
-    return job.status.queued_at or job.created, job.created, job.uid
 
 
 class Alarms(Generic[K]):
