@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from rfuav_operator.core import pool_status
 from rfuav_operator.core.admission.index import Admission
 from rfuav_operator.core.admission.plan import Plan
+from rfuav_operator.core.alarms import Alarms
 from rfuav_operator.core.capacity import gpu_sharing
 from rfuav_operator.core.capacity.room import Need, need_of
 from rfuav_operator.core.capacity.usage import Usage, planned
@@ -48,7 +49,6 @@ from rfuav_operator.core.model import (
     Snapshot,
     Uid,
 )
-from rfuav_operator.core.queue.queues import Alarms
 from rfuav_operator.core.queue.quotas import Quotas
 from rfuav_operator.core.queue.ready import wants_room
 from rfuav_operator.core.stored import bounds

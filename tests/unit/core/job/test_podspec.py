@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from unit.core.builders import DEFAULTS, admitted, job
 
 from rfuav_crds import unsupported
+from rfuav_operator.core.capacity.volumes import claims_in_uris
 from rfuav_operator.core.job import podspec
 from rfuav_operator.core.model import Kind, PodTemplate, Resources, Source
 
@@ -210,8 +211,8 @@ def test_claims_are_mounted_read_only_unless_written_to():
         ({"a": [{"uri": "pvc://l/x"}, "pvc:///nothing"]}, {"l": False}),
     ],
 )
-def test_claims_of(spec, claims):
-    assert podspec.claims_of(spec) == claims
+def test_claims_in_uris(spec, claims):
+    assert claims_in_uris(spec) == claims
 
 
 def test_progress_is_reported_where_the_token_is_good():

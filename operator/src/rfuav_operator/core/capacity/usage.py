@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
+from rfuav_operator.core.alarms import Alarms
 from rfuav_operator.core.capacity.room import Held, Holder, Need, Room, need_of, pool_of, room_of
 from rfuav_operator.core.capacity.volumes import claims_of
 from rfuav_operator.core.model import Job, Kind, Node, NodeName, Phase, Pod, Snapshot, Uid, may_live
-from rfuav_operator.core.queue.queues import Alarms
 
 
 @dataclass(slots=True)

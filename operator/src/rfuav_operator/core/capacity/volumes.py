@@ -12,19 +12,37 @@ from msgspec.structs import replace
 
 from rfuav_operator.core.capacity import room
 from rfuav_operator.core.capacity.room import Need
-from rfuav_operator.core.job import podspec
 from rfuav_operator.core.model import Claim, Job, Kind, Snapshot, Volume
+
+_PVC = "pvc://"
 
 
 def named_in(spec: Mapping[str, Any]) -> tuple[str, ...]:
     """The claims that a job's spec names, in its URIs and in the volumes of podTemplate."""
-    found = set(podspec.claims_of(spec))
+    found = set(claims_in_uris(spec))
     volumes = _in(spec, "podTemplate", "volumes")
     for volume in volumes if isinstance(volumes, list | tuple) else ():
         name = _in(volume, "persistentVolumeClaim", "claimName")
         if name and isinstance(name, str):
             found.add(name)
     return tuple(sorted(found))
+
+
+def claims_in_uris(spec: Mapping[str, Any]) -> dict[str, bool]:
+    """The claims that the URIs of a spec name, sorted: claim -> whether the pod writes to it (`output`)."""
+    found: dict[str, bool] = {}
+    left = [(value, key == "output") for key, value in spec.items() if key != "podTemplate"]
+    while left:  # however deep the spec is
+        value, writes = left.pop()
+        if isinstance(value, str) and value.startswith(_PVC):
+            claim = value.removeprefix(_PVC).partition("/")[0]
+            if claim:
+                found[claim] = found.get(claim, False) or writes
+        elif isinstance(value, Mapping):
+            left += [(item, writes) for item in value.values()]
+        elif isinstance(value, list | tuple):
+            left += [(item, writes) for item in value]
+    return dict(sorted(found.items()))
 
 
 def _in(value: Any, *path: str) -> Any:
@@ -38,7 +56,7 @@ def claims_of(job: Job) -> tuple[str, ...]:
     """The claims that the job's pods mount: those of its spec, and where the weights of its source are."""
     if job.status.source is None:
         return job.claims
-    more = podspec.claims_of({"weights": job.status.source.weights})
+    more = claims_in_uris({"weights": job.status.source.weights})
     return job.claims if more.keys() <= set(job.claims) else tuple(sorted({*job.claims, *more}))
 
 

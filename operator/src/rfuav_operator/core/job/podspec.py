@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from rfuav_operator.core import names
+from rfuav_operator.core.capacity.volumes import claims_in_uris
 from rfuav_operator.core.job import units
 from rfuav_operator.core.model import Assignment, Defaults, Job, Landing, Source, node_label
 
@@ -19,7 +20,7 @@ MOUNT_ROOT = "/mnt/rfuav"
 SECRETS = "/var/run/secrets/rfuav.io"
 USER = 65532
 CONTAINER = "trainer"
-_PVC, _FILE = "pvc://", "file://"
+_FILE = "file://"
 LONGEST_STRING = 131_072  # bytes: what Linux takes as one string of a new process, NAME=VALUE and a NUL
 LONGEST_STRINGS = 2_000_000  # bytes of all, a little less than Linux takes by default
 _SPARE = 4096  # bytes of RFUAV_JOB beside the spec: names, and weights instead of fromTrainingJob
@@ -118,7 +119,7 @@ def _pod_spec(
     defaults: Defaults,
 ) -> dict[str, Any]:
     spec = effective_spec(job)
-    claims = claims_of(spec)
+    claims = claims_in_uris(spec)
     security = template.get("securityContext") or {}
     tolerations = list(template.get("tolerations") or ())
     if assignment.gpus > 0:  # GPU nodes usually carry this taint
@@ -270,23 +271,6 @@ def _expanded(value: str, lengths: Mapping[str, int]) -> int:
         name, end = found.group(1), found.end()
         length += 1 if name is None else lengths.get(name, len(found.group().encode()))
     return length + len(value[end:].encode())
-
-
-def claims_of(spec: Mapping[str, Any]) -> dict[str, bool]:
-    """The claims that the URIs of a spec name, sorted: claim -> whether the pod writes to it (`output`)."""
-    found: dict[str, bool] = {}
-    left = [(value, key == "output") for key, value in spec.items() if key != "podTemplate"]
-    while left:  # however deep the spec is
-        value, writes = left.pop()
-        if isinstance(value, str) and value.startswith(_PVC):
-            claim = value.removeprefix(_PVC).partition("/")[0]
-            if claim:
-                found[claim] = found.get(claim, False) or writes
-        elif isinstance(value, Mapping):
-            left += [(item, writes) for item in value.values()]
-        elif isinstance(value, list | tuple):
-            left += [(item, writes) for item in value]
-    return dict(sorted(found.items()))
 
 
 def progress_url(job: Job, defaults: Defaults) -> str:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from rfuav_operator.core.alarms import Alarms
 from rfuav_operator.core.capacity.room import Held, Holder
 from rfuav_operator.core.job.priority import priority
 from rfuav_operator.core.model import Assignment, Job, Kind, NodeName, Pool, Snapshot, Uid, is_active
-from rfuav_operator.core.queue.queues import Alarms
 
 Place = tuple[float, NodeName, str, Uid]
 
