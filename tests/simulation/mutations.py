@@ -25,7 +25,7 @@ from rfuav_operator.core.capacity.usage import Share, Usage
 from rfuav_operator.core.job import failures, lifecycle, podspec, priority, progress, starting
 from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Phase, Pod, Snapshot, Uid
 from rfuav_operator.core.preemption import preemption, running
-from rfuav_operator.core.queue import ready
+from rfuav_operator.core.queue import eligibility
 from rfuav_operator.core.queue.quotas import Quotas
 from rfuav_operator.core.scheduler import Scheduler
 from rfuav_operator.shell import intake, writer
@@ -476,7 +476,7 @@ def copies_are_owned_too() -> Iterator[None]:
 @mutation
 def outputs_are_shared() -> Iterator[None]:
     """A job that is applied again does not wait for the pods of the one before."""
-    with patch.object(ready, "earlier_pods", lambda *_: []):
+    with patch.object(eligibility, "earlier_pods", lambda *_: []):
         yield
 
 

@@ -49,8 +49,8 @@ from rfuav_operator.core.model import (
     Snapshot,
     Uid,
 )
+from rfuav_operator.core.queue.eligibility import wants_room
 from rfuav_operator.core.queue.quotas import Quotas
-from rfuav_operator.core.queue.ready import wants_room
 from rfuav_operator.core.stored import bounds
 
 _OVERDUE = timedelta(seconds=30)  # when to look again at what was due and whose effect was not seen yet

@@ -15,8 +15,8 @@ from rfuav_operator.core.capacity.usage import planned
 from rfuav_operator.core.job import progress, units
 from rfuav_operator.core.job.lifecycle import starting
 from rfuav_operator.core.model import Assignment, Job, JobStatus, NodeName, Phase
+from rfuav_operator.core.queue.eligibility import ready_units
 from rfuav_operator.core.queue.ordering import InOrder
-from rfuav_operator.core.queue.ready import ready_units
 
 _STRICT = "StrictFIFO"
 

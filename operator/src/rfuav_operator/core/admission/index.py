@@ -21,10 +21,9 @@ from rfuav_operator.core.job.priority import priority
 from rfuav_operator.core.model import Job, NodeName, Snapshot, Uid
 from rfuav_operator.core.preemption.preemption import Ground, Preemption, is_on
 from rfuav_operator.core.queue import quotas
-from rfuav_operator.core.queue.eligibility import Gates
+from rfuav_operator.core.queue.eligibility import Gates, not_ready, ready_units, wants_room
 from rfuav_operator.core.queue.queues import Key, Queues
 from rfuav_operator.core.queue.quotas import Quotas
-from rfuav_operator.core.queue.ready import not_ready, ready_units, wants_room
 
 
 class Admission:

@@ -13,9 +13,9 @@ from rfuav_operator.core.capacity.room import Holder, Need, Room, closed
 from rfuav_operator.core.capacity.usage import Usage
 from rfuav_operator.core.model import Assignment, Job, JobStatus, Kind, NodeName, Phase, Pool, Snapshot, Uid
 from rfuav_operator.core.preemption.preemption import Preemption
+from rfuav_operator.core.queue.eligibility import wants_room
 from rfuav_operator.core.queue.queues import Key, PoolQueue, Queues
 from rfuav_operator.core.queue.quotas import Quotas
-from rfuav_operator.core.queue.ready import wants_room
 
 
 @dataclass(slots=True)
