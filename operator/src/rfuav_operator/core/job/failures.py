@@ -1,6 +1,6 @@
-"""Why a pod failed, in the order of the API page; what follows from it (counted, final, node avoided).
+"""Why a pod failed, in the order of docs/reasons.md, and what follows from it (counted, final, node avoided).
 
-A failed pod comes in; a `Verdict` goes out. Whether the job may try again is decided by `retries`.
+A failed pod comes in; a `Verdict` goes out. Whether the job may try again is decided in `lifecycle`.
 """
 
 import re
@@ -16,6 +16,7 @@ INPUT_MISSING = 3
 GPU_OUT_OF_MEMORY = 4
 CHECKPOINTED = 75
 
+# Why a pod failed.
 OUT_OF_MEMORY = "OutOfMemory"
 REJECTED = "RejectedByCluster"
 IMAGE_PULL = "ImagePullFailed"
@@ -26,6 +27,18 @@ UNSCHEDULABLE = "Unschedulable"
 NODE_UNAVAILABLE = "NodeUnavailable"
 START_TIMEOUT = "StartTimeout"
 SCALE_UP_TIMEOUT = "ScaleUpTimeout"
+
+# Why a job that may not go on has failed, where that is not the reason of its last pod.
+BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
+TOO_MANY_DISRUPTIONS = "TooManyDisruptions"
+DEADLINE_EXCEEDED = "DeadlineExceeded"
+SOURCE_FAILED = "SourceFailed"
+
+# Why pods of a job that goes on are being removed, or none is made.
+SUSPENDED = "Suspended"
+DRAINED = "PoolDrained"
+RESTARTED = "RestartedTogether"
+NO_SUCH_POOL = "NoSuchPool"
 
 # status.reason of pods that the kubelet or the scheduler took away or never let in, besides `OutOf<resource>`.
 _TAKEN_AWAY = frozenset(

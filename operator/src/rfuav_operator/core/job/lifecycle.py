@@ -33,11 +33,7 @@ from rfuav_operator.core.model import (
     may_live,
 )
 
-SUSPENDED = "Suspended"
-DRAIN = "HoldAndDrain"
-DRAINED = "PoolDrained"
-RESTARTED = "RestartedTogether"
-NO_SUCH_POOL = "NoSuchPool"
+_DRAIN = "HoldAndDrain"
 _KEPT_FAILURES = 5
 _SHOWN_NODES = 3
 _MESSAGE_LIMIT = 1024
@@ -127,13 +123,15 @@ class _Step:
             return self._end(Phase.FAILED, *self.fatal)
         if self._past_deadline():
             limit = self.job.spec.active_deadline_seconds
-            return self._end(Phase.FAILED, "DeadlineExceeded", f"ran longer than activeDeadlineSeconds ({limit} s)")
+            return self._end(
+                Phase.FAILED, failures.DEADLINE_EXCEEDED, f"ran longer than activeDeadlineSeconds ({limit} s)"
+            )
         self._resolve_source()
         if self.fatal:
             return self._end(Phase.FAILED, *self.fatal)
         if self.job.spec.suspend:
             self._suspend()
-        elif self.facts.pool.stop_policy == DRAIN:
+        elif self.facts.pool.stop_policy == _DRAIN:
             self._drain()
         # Pods of a job of several nodes that are done wait for the others; with none left, all start again.
         held = [*self.kept, *self.done] if self.kept else []
@@ -398,12 +396,12 @@ class _Step:
         if verdict.final or (verdict.reason == failures.OUT_OF_MEMORY and out_of_memory_before):
             self.fatal = (verdict.reason, f"{unit}{verdict.message}")
         elif verdict.counted and counted > limit:
-            reason = verdict.reason if verdict.reason == failures.OUT_OF_MEMORY else "BackoffLimitExceeded"
+            reason = verdict.reason if verdict.reason == failures.OUT_OF_MEMORY else failures.BACKOFF_LIMIT_EXCEEDED
             times = "once" if counted == 1 else f"{counted} times"
             self.fatal = (reason, f"{unit}failed {times} (backoffLimit {limit}); last: {verdict.message}")
         elif not verdict.counted and not verdict.outage and uncounted > patience:
             times = f"{uncounted} times without a failure of its own, and got no further (uncountedLimit {patience})"
-            self.fatal = ("TooManyDisruptions", f"{unit}was stopped {times}; last: {verdict.message}")
+            self.fatal = (failures.TOO_MANY_DISRUPTIONS, f"{unit}was stopped {times}; last: {verdict.message}")
         else:
             tries = 1 if verdict.vetoed else counted + uncounted + self.status.rejections
             wait = backoff.delay(self.job.uid, a.shard, tries, self.facts.defaults)
@@ -418,7 +416,7 @@ class _Step:
                 continue
             if pod is not None and not pod.deleting and pod not in self.delete:
                 self.delete.append(pod)
-            left.append(a if a.stopping else replace(a, stopping=RESTARTED))
+            left.append(a if a.stopping else replace(a, stopping=failures.RESTARTED))
         self.kept, self.done, self.create = left, [], []
 
     def _delete_strays(self) -> None:
@@ -468,10 +466,13 @@ class _Step:
             self._set(source=Source(name=name, uid=source.uid, weights=weights))
         elif source.status.phase is not None and source.status.phase.terminal:
             word = "failed" if source.status.phase is Phase.FAILED else "was cancelled"
-            self.fatal = ("SourceFailed", f"TrainingJob {name} {word}: {source.status.message or source.status.reason}")
+            self.fatal = (
+                failures.SOURCE_FAILED,
+                f"TrainingJob {name} {word}: {source.status.message or source.status.reason}",
+            )
 
     def _suspend(self) -> None:
-        self._stop_all(SUSPENDED)
+        self._stop_all(failures.SUSPENDED)
 
     def _drain(self) -> None:
         """The pool is emptied: what runs stops, and queues again."""
@@ -479,10 +480,10 @@ class _Step:
             self._condition(
                 "Evicted",
                 True,
-                DRAINED,
-                f"pool {self.job.spec.pool} is drained (stopPolicy: {DRAIN}); runs again later",
+                failures.DRAINED,
+                f"pool {self.job.spec.pool} is drained (stopPolicy: {_DRAIN}); runs again later",
             )
-        self._stop_all(DRAINED)
+        self._stop_all(failures.DRAINED)
 
     def _stop_all(self, why: str) -> None:
         """Stop what runs. The pods save a checkpoint and leave; the room is theirs until then."""
@@ -501,17 +502,17 @@ class _Step:
     def _settle(self) -> None:
         """Phase, reason and conditions of a job that goes on."""
         before = self.job.status.phase
-        held = [a for a in self.kept if a.stopping != SUSPENDED]
+        held = [a for a in self.kept if a.stopping != failures.SUSPENDED]
         if self.job.spec.suspend:
             stopping = len(self.kept)
             message = "held by spec.suspend: set it to false to let the job queue again"
             message = f"{message}; {stopping} pod{'s' * (stopping != 1)} still stopping" if stopping else message
-            self._set(phase=Phase.SUSPENDED, reason=SUSPENDED, message=message, queue=None)
-            self._condition("Suspended", True, SUSPENDED, "spec.suspend is true")
-            self._condition("Admitted", False, SUSPENDED, message)
-            self._pods_not_ready(SUSPENDED, message)
-            self._clear("Reconciling", SUSPENDED, message)
-            self._clear("Stalled", SUSPENDED, message)
+            self._set(phase=Phase.SUSPENDED, reason=failures.SUSPENDED, message=message, queue=None)
+            self._condition("Suspended", True, failures.SUSPENDED, "spec.suspend is true")
+            self._condition("Admitted", False, failures.SUSPENDED, message)
+            self._pods_not_ready(failures.SUSPENDED, message)
+            self._clear("Reconciling", failures.SUSPENDED, message)
+            self._clear("Stalled", failures.SUSPENDED, message)
             return
         self._clear("Suspended", "Resumed", "spec.suspend is false: back in the queue")
         if not held:
@@ -562,7 +563,7 @@ class _Step:
             if pod is None:
                 if self.facts.pool_missing and a.pod not in self.facts.creating:
                     what = f"pool {self.job.spec.pool} {self.facts.pool_missing}"
-                    return NO_SUCH_POOL, f"{what}; pod {a.pod} is made once it is there again"
+                    return failures.NO_SUCH_POOL, f"{what}; pod {a.pod} is made once it is there again"
                 continue
             if pod.unschedulable and pod.node is None:
                 return "Unschedulable", f"pod {a.pod}: {pod.unschedulable}"
