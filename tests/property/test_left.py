@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.core.builders import foreign_pod, node, pool
 
-from rfuav_operator.core.capacity import room as placement
-from rfuav_operator.core.capacity.room import Held, Need, Room
+from rfuav_operator.core.capacity.room import Held, Need, Room, cpu_jobs, tier_of
 from rfuav_operator.core.model import Kind, PerNodeCpu, Uid
 from rfuav_operator.core.preemption.feasibility import Left
 
@@ -45,7 +44,7 @@ def test_what_is_left_fits_whom_the_room_lacks_nothing(of, per_node, there, fore
     spec = pool(per_node_cpu=per_node).spec
     holders = {(Uid(f"uid-{i}"), f"pod-{i}"): one for i, (one, _) in enumerate(there)}
     others = [foreign_pod(f"x{i}", "n1", gpus=1, cpu=1) for i in range(foreign)]
-    tier, jobs = placement.tier_of(of, spec.per_gpu), placement.cpu_jobs(spec)
+    tier, jobs = tier_of(of, spec.per_gpu), cpu_jobs(spec)
     room = Room(node=of, tier=tier, cpu_jobs=jobs, holders=holders, foreign=others)
     gone = [key for key, (_, goes) in zip(holders, there, strict=True) if goes]
     left = Left.of(room, (holders[key] for key in gone))

@@ -14,7 +14,7 @@ from simulation.connection import SimConnection
 from rfuav_kube import clock
 from rfuav_kube.connection import Answer
 from rfuav_operator import app
-from rfuav_operator.core import pool_status as limits
+from rfuav_operator.core import pool_status
 from rfuav_operator.core.admission import reservations
 from rfuav_operator.core.admission.index import Admission
 from rfuav_operator.core.capacity import gpus, usage
@@ -41,14 +41,14 @@ def old(function: Callable[[], Iterator[None]]) -> None:
 @old
 def pool_status_never_equals_what_is_stored() -> Iterator[None]:
     """Conditions were compared as a tuple with the list that was read: every plan wrote the status again."""
-    real = limits.statuses
+    real = pool_status.statuses
 
     def statuses(*args: Any) -> Iterator[Any]:
         for target, make in real(*args):
             status = make()
             yield target, lambda status=status: {**status, "conditions": tuple(status["conditions"])}
 
-    with patch.object(limits, "statuses", statuses):
+    with patch.object(pool_status, "statuses", statuses):
         yield
 
 

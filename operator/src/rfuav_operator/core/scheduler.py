@@ -21,8 +21,7 @@ from rfuav_operator.core.alarms import Alarms
 from rfuav_operator.core.capacity import gpu_sharing
 from rfuav_operator.core.capacity.room import Need, need_of
 from rfuav_operator.core.capacity.usage import Usage, planned
-from rfuav_operator.core.job import deadlines, lifecycle, podspec
-from rfuav_operator.core.job import events as announce
+from rfuav_operator.core.job import deadlines, events, lifecycle, podspec
 from rfuav_operator.core.job.aside import Aside, search, stand_in, told
 from rfuav_operator.core.job.lifecycle import Facts, Outcome
 from rfuav_operator.core.job.priority import age_of, priority
@@ -239,12 +238,12 @@ class Scheduler:
             job = snapshot.jobs[uid]
             try:
                 status = bounds.fitted(replace(job, status=told(job, now, why)), job.status).status
-                events = list(announce.events(job, status))
+                deserved = list(events.events(job, status))
             except Exception:  # noqa: BLE001, S112  the log has it; nothing more can be said of this one
                 continue
             if status != job.status:
                 yield PatchStatus(job=job, status=status)
-                yield from events
+                yield from deserved
 
     def _turn(
         self, snapshot: Snapshot, dirt: Dirt, aside: Collection[Uid], *, reports: Sequence[Report], now: datetime
@@ -572,8 +571,8 @@ def _actions_of(
 ) -> Iterator[Action]:
     """What is done for one job: its record first, then what follows from it."""
     if job.status != read.status:
-        urgent = announce.is_transition(read.status, job.status)
-        slow = not urgent and not final and announce.is_place_alone(read.status, job.status)
+        urgent = events.is_transition(read.status, job.status)
+        slow = not urgent and not final and events.is_place_alone(read.status, job.status)
         wide = len(job.status.assignments) > _WIDE and read.status.phase is job.status.phase
         yield PatchStatus(job=read, status=job.status, urgent=urgent, final=final, slow=slow, wide=wide)
     pods = snapshot.pods_of.get(job.uid, _NO_PODS)
@@ -598,7 +597,7 @@ def _actions_of(
             landing=landing,
             service=service,
         )
-    yield from announce.events(read, job.status)
+    yield from events.events(read, job.status)
 
 
 def _next_time(job: Job, snapshot: Snapshot, now: datetime | None) -> datetime | None:

@@ -21,7 +21,7 @@ from unit.core.builders import (
 )
 
 from rfuav_operator.core import conditions
-from rfuav_operator.core.admission import waiting as telling
+from rfuav_operator.core.admission import waiting
 from rfuav_operator.core.admission.positions import Places
 from rfuav_operator.core.capacity import explain, gpu_sharing, room
 from rfuav_operator.core.job import aside, deadlines, events, lifecycle, podspec
@@ -66,7 +66,7 @@ FAULTS = [
     (room, "need_of"),
     (podspec, "manifest"),
     (deadlines, "next_time"),
-    (telling, "waiting"),
+    (waiting, "status"),
     (gpu_sharing, "is_active"),
 ]
 
@@ -74,7 +74,7 @@ FAULTS = [
 @pytest.mark.parametrize(("owner", "name"), FAULTS, ids=lambda part: part if isinstance(part, str) else "")
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_a_job_whose_handling_fails_does_not_change_what_the_others_get(monkeypatch, owner, name, place):
-    waits = JobStatus(not_before=after(5)) if name == "waiting" else JobStatus()
+    waits = JobStatus(not_before=after(5)) if name == "status" else JobStatus()
     bad = job("bad", created=after(-10 if place == "first" else 0.5), status=waits)
     if (owner, name) == (gpu_sharing, "is_active"):
         held = admitted(job("bad"))[0]
@@ -181,8 +181,8 @@ def test_a_plan_that_fails_on_somebody_who_runs_sets_that_one_aside(monkeypatch)
     running = admitted(job("bad"), job("good"))
     running[0] = replace(running[0], status=replace(running[0].status, progress=Progress(percent=13)))
     pods = [pod_of(j, phase=PodPhase.RUNNING) for j in running]
-    waiting = [job(f"w{i}", created=after(i)) for i in range(20)]
-    done = turn(Scheduler(), snapshot([*running, *waiting], pods=pods))
+    others = [job(f"w{i}", created=after(i)) for i in range(20)]
+    done = turn(Scheduler(), snapshot([*running, *others], pods=pods))
     assert [fault.of.name for fault in done.faults] == ["bad"]
     assert {f"w{i}" for i in range(20)} <= set(statuses(done))
 
@@ -213,19 +213,19 @@ def test_a_plan_that_fails_whoever_is_there_leaves_those_that_run_alone(monkeypa
     ended = pod_of(held, phase=PodPhase.SUCCEEDED)
     monkeypatch.setattr("rfuav_operator.core.admission.index.admit_in_order", broken)
     scheduler = Scheduler()
-    waiting = [job("b"), job("c")]
-    done = turn(scheduler, snapshot([held, *waiting], pods=[ended]))
+    others = [job("b"), job("c")]
+    done = turn(scheduler, snapshot([held, *others], pods=[ended]))
     assert statuses(done)["a"].phase is Phase.SUCCEEDED
     assert [fault.of for fault in done.faults] == [None]
     assert done.wake_at == after(10)
-    again = turn(scheduler, snapshot([held, *waiting], pods=[ended]), at=1)
+    again = turn(scheduler, snapshot([held, *others], pods=[ended]), at=1)
     assert not again.faults
     monkeypatch.undo()
-    assert len(created(turn(scheduler, snapshot(waiting), at=11))) == 2
+    assert len(created(turn(scheduler, snapshot(others), at=11))) == 2
 
 
 def test_many_that_fail_in_the_plan_are_found_turn_by_turn(monkeypatch):
-    fails_for(monkeypatch, telling, "waiting", is_bad)
+    fails_for(monkeypatch, waiting, "status", is_bad)
     crowd = [job(f"bad{i}", created=after(i)) for i in range(12)]
     scheduler = Scheduler()
     names = set()

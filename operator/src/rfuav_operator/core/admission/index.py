@@ -9,8 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from datetime import datetime
 
 from rfuav_operator.core import model
-from rfuav_operator.core.admission import positions
-from rfuav_operator.core.admission import waiting as telling
+from rfuav_operator.core.admission import positions, waiting
 from rfuav_operator.core.admission.cycle import admit_in_order
 from rfuav_operator.core.admission.plan import Plan, PoolPlan, claims
 from rfuav_operator.core.capacity import room, volumes
@@ -89,11 +88,11 @@ class Admission:
     def _index(self, uid: Uid, job: Job | None, snapshot: Snapshot, now: datetime) -> None:
         self.gates.index(uid, job)
         self._index_runners(uid, job, snapshot)
-        for waiting, pod in self._stopping.pop(uid, ()):
-            making = self._making_room.get(waiting, {})
+        for beneficiary, pod in self._stopping.pop(uid, ()):
+            making = self._making_room.get(beneficiary, {})
             making.pop((uid, pod), None)
             if not making:
-                self._making_room.pop(waiting, None)
+                self._making_room.pop(beneficiary, None)
         for name in [name for name, nodeless in self._nodeless.items() if uid in nodeless]:
             self._nodeless[name].discard(uid)
             if not self._nodeless[name]:
@@ -183,12 +182,12 @@ class Admission:
                 nodeless=self._nodeless.setdefault(name, set()),
             )
             admit_in_order(current)
-            telling.tell(current, self._places[name], stepped=stepped, everyone=everyone)
+            waiting.tell(current, self._places[name], stepped=stepped, everyone=everyone)
         for queue_name, queue in self.queues.pools.items():
             if queue_name not in snapshot.pools:
                 for uid, why in queue.gated.items():
                     if everyone or uid in stepped:
-                        result.wait(jobs, uid, telling.waiting(jobs[uid], why, None, now))
+                        result.wait(jobs, uid, waiting.status(jobs[uid], why, None, now))
         if result.unsettled:
             result.again(now)
         return result

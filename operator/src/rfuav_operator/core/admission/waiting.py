@@ -36,14 +36,14 @@ def tell(at: PoolPlan, told: positions.Places, *, stepped: Collection[Uid], ever
         job = at.jobs[uid]
         start = ends.estimate(job.kind, position) if ends is not None else None
         why = _why(at, uid, group.key, told, everyone=everyone)
-        at.result.wait(at.jobs, uid, waiting(job, why, positions.queue(job, position, line.length, start), at.now))
+        at.result.wait(at.jobs, uid, status(job, why, positions.queue(job, position, line.length, start), at.now))
     for uid, group in far.items():  # their place follows when it is their turn to be told
         if uid not in at.admitted:
             why, job = _why(at, uid, group.key, told, everyone=False), at.jobs[uid]
-            at.result.wait(at.jobs, uid, waiting(job, why, job.status.queue, at.now))
+            at.result.wait(at.jobs, uid, status(job, why, job.status.queue, at.now))
     for uid, why in at.queue.gated.items():
         if (everyone or uid in stepped) and at.jobs[uid].status.phase is Phase.QUEUED:
-            at.result.wait(at.jobs, uid, waiting(at.jobs[uid], why, None, at.now))
+            at.result.wait(at.jobs, uid, status(at.jobs[uid], why, None, at.now))
 
 
 def _why(at: PoolPlan, uid: Uid, key: Key, told: positions.Places, *, everyone: bool) -> Reason:
@@ -112,7 +112,7 @@ def _behind(head: Job, *, by_quota: bool) -> Reason:
     return Reason(reason=explain.WAITING_FOR_QUOTA if by_quota else explain.WAITING_FOR_CAPACITY, message=text)
 
 
-def waiting(job: Job, why: Reason, queue: Queue | None, now: datetime) -> JobStatus:
+def status(job: Job, why: Reason, queue: Queue | None, now: datetime) -> JobStatus:
     """The status of a job that waits whole: why, and its place."""
     if job.status.phase is not Phase.QUEUED:
         return job.status
