@@ -1,6 +1,6 @@
 """The values the core works on: jobs, pods, nodes and pools, frozen.
 
-The shell decodes API objects into them; `admission` and `lifecycle` read them and answer with a new `JobStatus` and
+Whoever asks decodes API objects into them; the packages of the core read them and answer with a new `JobStatus` and
 actions. Field names are snake_case here and camelCase on the wire; instants are aware UTC `datetime`, whole seconds in
 status.
 """
@@ -145,7 +145,7 @@ class ShardCounts(Wire, frozen=True, kw_only=True):
     counted_failures: dict[str, int] = {}
     not_before: dict[str, datetime] = {}
     progress: dict[str, Progress] = {}
-    packed: dict[str, dict[str, str]] = {}  # as it is stored alone: see `packing`
+    packed: dict[str, dict[str, str]] = {}  # as it is stored alone: see `stored.packing`
 
 
 class Source(Wire, frozen=True, kw_only=True):
@@ -764,28 +764,33 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the core may know, at one instant. The maps are not changed while the core reads them."""
+    """Everything the core may know, at one instant. The maps are not changed while the core reads them.
 
-    jobs: Mapping[Uid, Job]
-    pods_of: Mapping[Uid, Mapping[str, Pod]]  # our pods: job UID -> pod name -> pod
+    The first part is what the API server holds, all of it: a pool, a quota or a pod that is left out is one that does
+    not exist. The second is what only the process that writes knows; who just asks leaves it empty.
+    """
+
+    jobs: Mapping[Uid, Job] = {}
+    pods_of: Mapping[Uid, Mapping[str, Pod]] = {}  # our pods: job UID -> pod name -> pod
     # Live pods of others by node, those among them that carry our labels and belong to no job (orphans, forgeries);
     # of the latter also those that are not bound yet, by the node that they are made for.
-    foreign: Mapping[NodeName, tuple[Pod, ...]]
-    # Pod names whose create was handed over and whose outcome is not known yet. A job deleted meanwhile stays in
-    # `jobs`, `deleting`, until its entry here is gone: its assignments say which room the create may still take.
-    creating: Mapping[Uid, frozenset[str]]
-    leaving: Mapping[tuple[str, str], frozenset[Uid]] = {}  # of these deleted jobs, by namespace and name
+    foreign: Mapping[NodeName, tuple[Pod, ...]] = {}
     made_for: Mapping[tuple[str, str], Mapping[str, Pod]] = {}  # live pods by namespace and name of a job, of whichever
-    landings: Mapping[tuple[Uid, str], Landing] = {}  # of those that wait for a node to come, by job and pod
-    nodes: Mapping[NodeName, Node]
-    pools: Mapping[str, Pool]
-    priority_classes: Mapping[str, PriorityClass]
-    defaults: Defaults
+    nodes: Mapping[NodeName, Node] = {}
+    pools: Mapping[str, Pool] = {}
     quotas: Mapping[str, Quota] = {}  # by namespace
     resource_quotas: Mapping[str, Mapping[str, ResourceQuota]] = {}  # namespace -> name -> quota
+    priority_classes: Mapping[str, PriorityClass] = {}
     namespaces: Mapping[str, Namespace] = {}
     claims: Mapping[tuple[str, str], Claim] = {}  # by namespace and name
     volumes: Mapping[str, Volume] = {}
+    defaults: Defaults  # the settings of the operator
+
+    # Pod names whose create was handed over and whose outcome is not known yet. A job deleted meanwhile stays in
+    # `jobs`, `deleting`, until its entry here is gone: its assignments say which room the create may still take.
+    creating: Mapping[Uid, frozenset[str]] = {}
+    leaving: Mapping[tuple[str, str], frozenset[Uid]] = {}  # of these deleted jobs, by namespace and name
+    landings: Mapping[tuple[Uid, str], Landing] = {}  # of those that wait for a node to come, by job and pod
     # The API server's own words on a create it answered with 403 or 422; cleared when the job's status changes.
     rejected: Mapping[Uid, str] = {}
     # Pods of ours that were seen and are there no more, by job, while its status names them. Others that are absent

@@ -1,10 +1,11 @@
-"""The one door of the core: what changed goes in, actions come out.
+"""The one way into the core: what is known goes in, actions come out.
 
 A turn steps the jobs that changed or are due through their lifecycle and, when room or the queue may have changed,
 plans admission. Every job gets at most one status write a turn, and it stands before the effects that depend on it.
 
-`Scheduler` keeps an index of the snapshot between turns, so that a turn costs what changed and not what there is. It
-knows nothing that the snapshot does not say: `turn` with a new one decides the same.
+`turn` is for everybody: one question, one snapshot. `Scheduler` is for the operator's loop: it keeps an index of the
+snapshot between turns, so that a turn costs what changed and not what there is. It knows nothing that the snapshot does
+not say: `turn` decides the same.
 """
 
 from collections import defaultdict
@@ -92,6 +93,11 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     wake_at: datetime | None = None  # the next instant at which time alone changes something (backoff, TTL, deadlines)
     faults: Sequence[Fault] = ()  # what failed in this turn, and was set aside
 
+    def status_of(self, job: Job) -> JobStatus:
+        """The job's status after this turn."""
+        written = (a.status for a in self.actions if isinstance(a, PatchStatus) and a.job.uid == job.uid)
+        return next(written, job.status)
+
 
 class Jobs(MutableMapping[Uid, Job]):
     """The snapshot's jobs with those of this turn over them; only these are stored, with a status that fits."""
@@ -122,9 +128,29 @@ class Jobs(MutableMapping[Uid, Job]):
         return uid in self._read
 
 
-def turn(snapshot: Snapshot, *, dirty: Collection[Uid], reports: Sequence[Report], now: datetime, plan: bool) -> Turn:
-    """One turn of a scheduler that knows nothing yet: what follows from `snapshot` for the `dirty` jobs."""
-    return Scheduler().turn(snapshot, Dirt(jobs=dirty, plan=plan), reports=reports, now=now)
+def turn(
+    snapshot: Snapshot,
+    *,
+    now: datetime,
+    dirty: Collection[Uid] | None = None,
+    reports: Sequence[Report] = (),
+    plan: bool = True,
+) -> Turn:
+    """What follows from a snapshot at one instant, for one who knows nothing else.
+
+    When would a job start? Put it into the snapshot's `jobs`, with an empty status if it does not exist yet, and read
+    `Turn.status_of`: it is `Admitted` with the nodes that it would get, or `Queued` with its place, the reason, and
+    when it may start as far as running jobs report that. Nothing is written: actions are values.
+
+    Args:
+        snapshot: what the API server holds.
+        now: the API server's time.
+        dirty: the jobs to step through their lifecycle; None: all.
+        reports: progress to apply.
+        plan: whether jobs are admitted too.
+    """
+    stepped = snapshot.jobs.keys() if dirty is None else dirty
+    return Scheduler().turn(snapshot, Dirt(jobs=stepped, plan=plan), reports=reports, now=now)
 
 
 class _Failed(Exception):  # noqa: N818  a state of the turn, not a fault

@@ -183,7 +183,7 @@ class Room:
         return ""
 
     def lacks(self, need: Need) -> str:
-        """What the node is short of now: a key that `reasons` counts over nodes; empty: the shape fits."""
+        """What the node is short of now: a key that `explain` counts over nodes; empty: the shape fits."""
         if need.gpus > 0:
             if need.gpus > self.kind_free[need.kind]:
                 return "slots"
