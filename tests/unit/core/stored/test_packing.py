@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from unit.core.builders import T0
@@ -132,6 +132,7 @@ def test_more_pods_than_a_job_may_have_are_refused():
         packing.unpack({"assignments": entries, "shards": {"total": 1000, "packed": {}}})
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.integers(0, 999).map(str),
