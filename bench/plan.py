@@ -56,7 +56,7 @@ from rfuav_operator.core.model import (
     Snapshot,
     Uid,
 )
-from rfuav_operator.core.scheduler import Dirt, Jobs, Scheduler
+from rfuav_operator.core.scheduler import Changes, Jobs, Scheduler
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NAMESPACES, SHAPES, NODES = 20, 50, 1000
@@ -171,12 +171,12 @@ def run(pending: int, nodes: int, cycles: int, *, preemption: bool = False, coun
     scheduler = Scheduler()
     began = time.perf_counter()
     first = scheduler.turn(
-        Snapshot(jobs=jobs, **world), Dirt(jobs=list(jobs), plan=True, everything=True), reports=[], now=NOW
+        Snapshot(jobs=jobs, **world), Changes(jobs=list(jobs), plan=True, everything=True), reports=[], now=NOW
     )
     full = time.perf_counter() - began
     chance = random.Random(2)
     running = sorted(_apply(first.actions, world, jobs).created)
-    started = Dirt(jobs=[uid for uid, _ in running])  # nobody is stopped before he was seen to run
+    started = Changes(jobs=[uid for uid, _ in running])  # nobody is stopped before he was seen to run
     seen = scheduler.turn(Snapshot(jobs=jobs, **world), started, reports=[], now=NOW)
     admitted, now, times, stopped = len(running), NOW, [], 0
     done = _apply(seen.actions, world, jobs)
@@ -190,7 +190,7 @@ def run(pending: int, nodes: int, cycles: int, *, preemption: bool = False, coun
         else:
             changed.add(_ends(running, world, chance, now))
         began = time.perf_counter()
-        turn = scheduler.turn(Snapshot(jobs=jobs, **world), Dirt(jobs=changed, plan=True), reports=[], now=now)
+        turn = scheduler.turn(Snapshot(jobs=jobs, **world), Changes(jobs=changed, plan=True), reports=[], now=now)
         times.append((time.perf_counter() - began) * 1000)
         done = _apply(turn.actions, world, jobs)
         gone = set(done.deleted)

@@ -24,7 +24,7 @@ from rfuav_operator.core.model import (
     Report,
     Resources,
 )
-from rfuav_operator.core.scheduler import Dirt, Scheduler
+from rfuav_operator.core.scheduler import Changes, Scheduler
 from rfuav_operator.core.stored import bounds
 
 STATUS = {kind: schema_of(f"{kind.value.lower()}s", "status") for kind in Kind}
@@ -149,7 +149,7 @@ def test_every_status_that_is_written_fits_the_schema(first):
         )
         done = Scheduler().turn(
             seen,
-            Dirt(jobs=set(seen.jobs), plan=True, everything=True),
+            Changes(jobs=set(seen.jobs), plan=True, everything=True),
             reports=[r for r in reports if r is not None],
             now=T0 + timedelta(seconds=odd.choice([1, 100, 10**6])),
         )

@@ -19,8 +19,8 @@ from rfuav_kube.cache import Cache
 from rfuav_kube.connection import Answer
 from rfuav_operator.core import scheduler
 from rfuav_operator.core.admission import index, reservations
-from rfuav_operator.core.capacity.placement import PoolRooms
-from rfuav_operator.core.capacity.room import Held
+from rfuav_operator.core.capacity.placement import PoolCapacity
+from rfuav_operator.core.capacity.room import Allocation
 from rfuav_operator.core.capacity.usage import Share, Usage
 from rfuav_operator.core.job import failures, lifecycle, podspec, priority, progress, starting
 from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Phase, Pod, Snapshot, Uid
@@ -299,7 +299,7 @@ def what_has_no_node_needs_no_quota() -> Iterator[None]:
     """GPUs count against a quota only when the node is known that they are on."""
     real_put, real_release = Usage._put, Usage.release
 
-    def put(self: Usage, uid: Any, name: str, held: Held) -> None:
+    def put(self: Usage, uid: Any, name: str, held: Allocation) -> None:
         real_put(self, uid, name, held)
         self.shares[held.pool, held.namespace].gpus -= 0 if held.node else held.gpus
 
@@ -316,7 +316,7 @@ def what_has_no_node_needs_no_quota() -> Iterator[None]:
 @mutation
 def new_nodes_are_for_all() -> Iterator[None]:
     """On a new node no room is kept for the pods that the scheduler may put there."""
-    with patch.object(Held, "may_land_on", lambda *_: False):
+    with patch.object(Allocation, "may_land_on", lambda *_: False):
         yield
 
 
@@ -340,7 +340,7 @@ def new_nodes_are_shared() -> Iterator[None]:
 @mutation
 def what_was_full_stays_full() -> Iterator[None]:
     """Room that is given back is not offered to the shapes that had found none."""
-    with patch.object(PoolRooms, "settle", lambda *_: None):
+    with patch.object(PoolCapacity, "settle", lambda *_: None):
         yield
 
 

@@ -175,13 +175,13 @@ def gang_stops_others_in_vain() -> Iterator[None]:
     """Room was kept for a job of several nodes only where pods stopped for it; the rest went to those just stopped."""
     real = reservations._keep
 
-    def only_these(at: Any, job: Any, need: Any, making: Any) -> None:
+    def only_these(plan: Any, job: Any, shape: Any, making: Any) -> None:
         if not making:
-            real(at, job, need, making)
+            real(plan, job, shape, making)
             return
         for name in making.values():
-            at.kept[name] = job.uid, need
-        at.quotas.promise(job, need)
+            plan.kept[name] = job.uid, shape
+        plan.quotas.promise(job, shape)
 
     with patch.object(reservations, "_keep", only_these):
         yield
@@ -303,7 +303,7 @@ def gone_jobs_wait_for_no_node() -> Iterator[None]:
 
     def index(self: Admission, uid: Any, job: Any, *rest: Any) -> None:
         real(self, uid, job, *rest)
-        for waiting in self._nodeless.values() if job is None else ():
+        for waiting in self._unplaced.values() if job is None else ():
             waiting.discard(uid)
 
     with patch.object(Admission, "_index", index):
@@ -314,9 +314,9 @@ def gone_jobs_wait_for_no_node() -> Iterator[None]:
 def place_that_was_given_away_is_taken_back() -> Iterator[None]:
     """The status that gave a place back was refused; the pod was made after all, and only its node was looked at."""
 
-    def has_room(self: _Steps, _job: Any, need: Any, a: Any, _waiting: Any) -> bool:
+    def has_room(self: _Steps, _job: Any, shape: Any, a: Any, _waiting: Any) -> bool:
         room = self._admission.usage.room(NodeName(a.node))
-        return not a.node or (room is not None and not room.mismatch(need) and not room.lacks(need))
+        return not a.node or (room is not None and not room.mismatch(shape) and not room.lacks(shape))
 
     with patch.object(_Steps, "_has_room", has_room):
         yield

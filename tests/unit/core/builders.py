@@ -290,7 +290,7 @@ def run(
     seen: Snapshot, *, now: datetime = T0, reports: Sequence[Report] = (), plan: bool = True, dirty: Any = None
 ) -> Turn:
     """One turn with every job dirty."""
-    return turn(seen, dirty=list(seen.jobs) if dirty is None else dirty, reports=reports, now=now, plan=plan)
+    return turn(seen, changed=list(seen.jobs) if dirty is None else dirty, reports=reports, now=now, plan=plan)
 
 
 def of_type(done: Turn, kind: type) -> list[Any]:

@@ -39,9 +39,9 @@ from rfuav_operator.core.model import (
     Uid,
     Volume,
 )
-from rfuav_operator.core.scheduler import Dirt, Scheduler, turn
+from rfuav_operator.core.scheduler import Changes, Scheduler, turn
 
-Held = tuple[Job, int]  # whose pod, and its GPUs
+Owned = tuple[Job, int]  # whose pod, and its GPUs
 
 
 def skeleton(status: JobStatus) -> tuple[Any, ...]:
@@ -131,7 +131,7 @@ class Cluster:
 
     def turn(self, reports: Iterable[Report] = ()) -> list[Action]:
         seen, before = self.snapshot(), self.held()
-        dirt = Dirt(jobs=set(self.dirty), nodes=set(self.dirty_nodes), plan=self.plan, everything=self.everything)
+        dirt = Changes(jobs=set(self.dirty), nodes=set(self.dirty_nodes), plan=self.plan, everything=self.everything)
         done = self.scheduler.turn(seen, dirt, reports=list(reports), now=self.now)
         if self.compare:
             self._compare_with_one_that_knows_nothing(seen, done.actions, list(reports))
@@ -160,7 +160,7 @@ class Cluster:
         self, seen: Snapshot, actions: Iterable[Action], reports: list[Report]
     ) -> None:
         """What is kept between turns is an index: without it the same is decided."""
-        fresh = turn(seen, dirty=list(seen.jobs), reports=reports, now=self.now, plan=True)
+        fresh = turn(seen, changed=list(seen.jobs), reports=reports, now=self.now, plan=True)
         mine, theirs = (
             {a.job.uid: a.status for a in made if isinstance(a, PatchStatus)} for made in (actions, fresh.actions)
         )
@@ -249,7 +249,7 @@ class Cluster:
             assert action.landing.barred == barred
             assert dict(action.landing.selector) == spec.get("nodeSelector", {})
             self.landings[action.name] = action.landing
-        need = room.need_of(owner)
+        shape = room.shape_of(owner)
         labels = meta["labels"]
         self.pods[action.name] = Pod(
             namespace=owner.namespace,
@@ -265,8 +265,8 @@ class Cluster:
             for_new_node=action.landing is not None,
             created=self.now,
             gpus=int(spec["containers"][0]["resources"]["limits"].get("nvidia.com/gpu", "0")),
-            cpu_milli=need.cpu_milli,
-            memory_bytes=need.memory_bytes,
+            cpu_milli=shape.cpu_milli,
+            memory_bytes=shape.memory_bytes,
             claims=owner.claims,
         )
 
@@ -436,9 +436,9 @@ class Cluster:
 
     # --- quotas, counted apart from the core
 
-    def held(self) -> dict[str, Held]:
+    def held(self) -> dict[str, Owned]:
         """Every pod that lives or is to live, by name: recorded, created, or on its way."""
-        found: dict[str, Held] = {}
+        found: dict[str, Owned] = {}
         jobs = self.snapshot().jobs
         for job in jobs.values():
             active = job.status.phase in (Phase.ADMITTED, Phase.RUNNING) and not job.deleting
@@ -463,7 +463,7 @@ class Cluster:
         }
         return {key: amounts[key] for key in quota.hard}
 
-    def _check_quotas(self, before: dict[str, Held], after: dict[str, Held]) -> None:
+    def _check_quotas(self, before: dict[str, Owned], after: dict[str, Owned]) -> None:
         """What was admitted in this turn is within the quotas; what ran before may be beyond quotas that shrank."""
         fresh = {name: held for name, held in after.items() if name not in before}
         for pool_name, namespace in {(j.spec.pool, j.namespace) for j, _ in fresh.values()}:

@@ -29,8 +29,8 @@ from rfuav_operator.core.model import (
     Uid,
 )
 from rfuav_operator.core.model import Progress as Told
-from rfuav_operator.core.preemption.feasibility import Left
-from rfuav_operator.core.scheduler import Dirt, Scheduler, Turn
+from rfuav_operator.core.preemption.feasibility import Headroom
+from rfuav_operator.core.scheduler import Changes, Scheduler, Turn
 
 ROUNDS = 32
 DAY = 86_400
@@ -70,7 +70,7 @@ class World:
             priority_classes=CLASSES,
             defaults=DEFAULTS,
         )
-        dirt = Dirt(jobs=uids, nodes=nodes, plan=True, everything=everything)
+        dirt = Changes(jobs=uids, nodes=nodes, plan=True, everything=everything)
         done = self.scheduler.turn(seen, dirt, reports=reports, now=self.now)
         for action in done.actions:
             if isinstance(action, PatchStatus):
@@ -218,9 +218,9 @@ def test_what_is_known_of_a_shape_that_waits_is_not_found_out_again(preempting, 
     world.jobs |= {one.uid: one for one in waiting}
     world.turn(*world.jobs, nodes=names)
     world.turn(*world.pods)
-    real_suits, real_fits = placement._suits, Left.fits
-    monkeypatch.setattr(placement, "_suits", lambda room, need: asked.append(need) or real_suits(room, need))
-    monkeypatch.setattr(Left, "fits", lambda left, need: asked.append(need) or real_fits(left, need))
+    real_suits, real_fits = placement._suits, Headroom.fits
+    monkeypatch.setattr(placement, "_suits", lambda room, shape: asked.append(shape) or real_suits(room, shape))
+    monkeypatch.setattr(Headroom, "fits", lambda headroom, shape: asked.append(shape) or real_fits(headroom, shape))
     for name in names:
         uid = next(uid for uid, pods in world.pods.items() if any(p.node == name for p in pods.values()))
         del world.pods[uid], world.jobs[uid]

@@ -28,7 +28,7 @@ def statuses(
     for pool_name, queue in admission.queues.pools.items():
         for key, group in queue.groups.items():
             if not key.started:
-                waiting[pool_name, key.namespace, key.need.kind] += len(group.ages)
+                waiting[pool_name, key.namespace, key.shape.kind] += len(group.ages)
         for uid in queue.gated:
             job = jobs[uid]
             if job.status.phase is Phase.QUEUED:

@@ -20,7 +20,7 @@ from rfuav_operator.core.admission.index import Admission
 from rfuav_operator.core.admission.plan import Plan
 from rfuav_operator.core.alarms import Alarms
 from rfuav_operator.core.capacity import gpu_sharing
-from rfuav_operator.core.capacity.room import Need, need_of
+from rfuav_operator.core.capacity.room import Shape, shape_of
 from rfuav_operator.core.capacity.usage import Usage, planned
 from rfuav_operator.core.job import deadlines, events, lifecycle, podspec
 from rfuav_operator.core.job.aside import Aside, search, stand_in, told
@@ -70,7 +70,7 @@ _WIDE = 64  # pods at a time past which a job's status is not written for each o
 _NO_PODS: Mapping[str, Pod] = {}
 
 
-class Dirt(msgspec.Struct, frozen=True, kw_only=True):
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
     """What changed since the last turn."""
 
     jobs: Collection[Uid] = ()
@@ -132,7 +132,7 @@ def turn(
     snapshot: Snapshot,
     *,
     now: datetime,
-    dirty: Collection[Uid] | None = None,
+    changed: Collection[Uid] | None = None,
     reports: Sequence[Report] = (),
     plan: bool = True,
 ) -> Turn:
@@ -145,12 +145,12 @@ def turn(
     Args:
         snapshot: what the API server holds.
         now: the API server's time.
-        dirty: the jobs to step through their lifecycle; None: all.
+        changed: the jobs to step through their lifecycle; None: all.
         reports: progress to apply.
         plan: whether jobs are admitted too.
     """
-    stepped = snapshot.jobs.keys() if dirty is None else dirty
-    return Scheduler().turn(snapshot, Dirt(jobs=stepped, plan=plan), reports=reports, now=now)
+    stepped = snapshot.jobs.keys() if changed is None else changed
+    return Scheduler().turn(snapshot, Changes(jobs=stepped, plan=plan), reports=reports, now=now)
 
 
 class _Failed(Exception):  # noqa: N818  a state of the turn, not a fault
@@ -176,7 +176,7 @@ class Scheduler:
         self._limits_due = False
         self._faults: list[Fault] = []  # of this turn: pools and quotas
 
-    def turn(self, snapshot: Snapshot, dirt: Dirt, *, reports: Sequence[Report], now: datetime) -> Turn:
+    def turn(self, snapshot: Snapshot, changes: Changes, *, reports: Sequence[Report], now: datetime) -> Turn:
         """Decide everything that follows from what changed.
 
         Jobs whose time has come (backoff, TTL, deadline, timeouts) need not be named; admission is planned without
@@ -185,11 +185,11 @@ class Scheduler:
         """
         back = self._aside.let_back(snapshot.jobs, now)
         if back:
-            dirt = replace(dirt, jobs={*dirt.jobs, *back}, plan=True)
+            changes = replace(changes, jobs={*changes.jobs, *back}, plan=True)
         try:
-            done = self._turn(self._over(snapshot), dirt, self._aside, reports=reports, now=now)
+            done = self._turn(self._over(snapshot), changes, self._aside, reports=reports, now=now)
         except Exception as error:  # noqa: BLE001  whatever it is, it must not end the others
-            done = self._without_those_at_fault(snapshot, dirt, error, reports=reports, now=now)
+            done = self._without_those_at_fault(snapshot, changes, error, reports=reports, now=now)
         else:
             self._aside.all_went_well()
         actions = [*done.actions, *self._tell_those_aside(snapshot, now)]
@@ -206,20 +206,20 @@ class Scheduler:
         return snapshot if jobs is snapshot.jobs else replace(snapshot, jobs=jobs)
 
     def _without_those_at_fault(
-        self, snapshot: Snapshot, dirt: Dirt, error: Exception, *, reports: Sequence[Report], now: datetime
+        self, snapshot: Snapshot, changes: Changes, error: Exception, *, reports: Sequence[Report], now: datetime
     ) -> Turn:
         """The turn once more from the start, without the jobs for which it failed; without a plan, if it is none's."""
-        dirt = replace(dirt, jobs={*dirt.jobs, *self._aside}, plan=True, everything=True)
+        changes = replace(changes, jobs={*changes.jobs, *self._aside}, plan=True, everything=True)
         faults: list[Fault] = []
         for _ in range(_ATTEMPTS):
-            blamed = self._blame(snapshot, dirt, error, reports=reports, now=now)
+            blamed = self._blame(snapshot, changes, error, reports=reports, now=now)
             for uid, fault in blamed.items():
                 self._aside.add(snapshot.jobs[uid], fault, now)
                 faults.append(Fault(of=snapshot.jobs[uid], error=fault))
             if not blamed:
                 break
             try:
-                done = self._turn(self._over(snapshot), dirt, self._aside, reports=reports, now=now)
+                done = self._turn(self._over(snapshot), changes, self._aside, reports=reports, now=now)
             except Exception as again:  # noqa: BLE001  there may be more of them
                 error = again
             else:
@@ -228,14 +228,14 @@ class Scheduler:
         faults.append(Fault(of=None, error=error))
         self._no_plan_before = now + _PLAN_AGAIN
         try:
-            done = self._turn(self._over(snapshot), dirt, self._aside, reports=reports, now=now)
+            done = self._turn(self._over(snapshot), changes, self._aside, reports=reports, now=now)
         except Exception:  # noqa: BLE001  the next turn may see another state
             done = Turn(actions=())
         self._admission = None
         return replace(done, faults=faults, wake_at=min(done.wake_at or self._no_plan_before, self._no_plan_before))
 
     def _blame(
-        self, snapshot: Snapshot, dirt: Dirt, error: Exception, *, reports: Sequence[Report], now: datetime
+        self, snapshot: Snapshot, changes: Changes, error: Exception, *, reports: Sequence[Report], now: datetime
     ) -> dict[Uid, Exception]:
         """The jobs for which a turn failed."""
         if isinstance(error, _Failed):
@@ -248,7 +248,7 @@ class Scheduler:
             jobs = {**seen.jobs, **{uid: absent[uid] for uid in left_out}}
             aside = {*self._aside, *left_out}
             try:
-                Scheduler()._turn(replace(seen, jobs=jobs), dirt, aside, reports=reports, now=now)  # noqa: SLF001  one that knows nothing
+                Scheduler()._turn(replace(seen, jobs=jobs), changes, aside, reports=reports, now=now)  # noqa: SLF001  one that knows nothing
             except Exception:  # noqa: BLE001  that is the question
                 return True
             return False
@@ -272,11 +272,11 @@ class Scheduler:
                 yield from deserved
 
     def _turn(
-        self, snapshot: Snapshot, dirt: Dirt, aside: Collection[Uid], *, reports: Sequence[Report], now: datetime
+        self, snapshot: Snapshot, changes: Changes, aside: Collection[Uid], *, reports: Sequence[Report], now: datetime
     ) -> Turn:
         jobs = Jobs(snapshot.jobs)
         try:
-            return self._decide(snapshot, jobs, dirt, aside, reports=reports, now=now)
+            return self._decide(snapshot, jobs, changes, aside, reports=reports, now=now)
         except Exception:
             self._last = jobs.last
             self._admission, self._limits_due = None, True  # half of what it says may have happened
@@ -286,15 +286,15 @@ class Scheduler:
         self,
         snapshot: Snapshot,
         jobs: Jobs,
-        dirt: Dirt,
+        changes: Changes,
         aside: Collection[Uid],
         *,
         reports: Sequence[Report],
         now: datetime,
     ) -> Turn:
         """One turn over the jobs that are not set aside."""
-        everyone = self._admission is None or dirt.everything
-        if self._admission is None or dirt.everything:
+        everyone = self._admission is None or changes.everything
+        if self._admission is None or changes.everything:
             admission = self._rebuild(snapshot, jobs, now)
         else:
             admission = self._admission
@@ -303,10 +303,12 @@ class Scheduler:
             by_job[report.job_uid].append(report)
 
         # 1. The jobs to step: named, reported on, due, or holding room on a node that changed.
-        nodes = {*dirt.nodes, *(expired := admission.usage.expires.due(now))}
+        nodes = {*changes.nodes, *(expired := admission.usage.expires.due(now))}
         near = (uid for node in nodes for uid in admission.usage.on_node(node))
-        todo = {uid for uid in (*dirt.jobs, *by_job, *near, *self._alarms.due(now)) if uid in jobs and uid not in aside}
-        gone = [uid for uid in dirt.jobs if uid not in jobs]
+        todo = {
+            uid for uid in (*changes.jobs, *by_job, *near, *self._alarms.due(now)) if uid in jobs and uid not in aside
+        }
+        gone = [uid for uid in changes.jobs if uid not in jobs]
         if not everyone:
             admission.update(gone, nodes, snapshot, jobs, now)
             for uid in todo:  # a new job may wait for one that is about to go
@@ -316,8 +318,8 @@ class Scheduler:
         if steps.failed:
             raise _Failed(steps.failed)
         plan = (self._no_plan_before is None or self._no_plan_before <= now) and (
-            dirt.plan
-            or dirt.everything
+            changes.plan
+            or changes.everything
             or bool(gone)
             or bool(expired)
             or (self._plan_at is not None and self._plan_at <= now)
@@ -520,27 +522,27 @@ class _Steps:
         for uid, held in recreate.items():
             for a in held:
                 usage.release(uid, a.pod)
-        waiting = {name: set(self._admission.nodeless(name)) - recreate.keys() for name in self._snapshot.pools}
+        waiting = {name: set(self._admission.unplaced(name)) - recreate.keys() for name in self._snapshot.pools}
         gone: dict[Uid, set[str]] = {}
         order = sorted(recreate, key=lambda u: (-(priority(self._jobs[u], self._snapshot) or 0), age_of(self._jobs[u])))
         for uid in order:
             job = self._jobs[uid]
-            need = replace(need_of(job), avoided=frozenset(), nodes=1)
+            shape = replace(shape_of(job), avoided=frozenset(), nodes=1)
             for a in recreate[uid]:
-                if not self._has_room(job, need, a, waiting):
+                if not self._has_room(job, shape, a, waiting):
                     gone.setdefault(uid, set()).add(a.pod)
                     continue
-                usage.hold(uid, a.pod, planned(job, need, a.node))
+                usage.hold(uid, a.pod, planned(job, shape, a.node))
                 if not a.node and job.spec.pool in waiting:
                     waiting[job.spec.pool].add(uid)
         return gone
 
-    def _has_room(self, job: Job, need: Need, a: Assignment, waiting: Mapping[str, Collection[Uid]]) -> bool:
+    def _has_room(self, job: Job, shape: Shape, a: Assignment, waiting: Mapping[str, Collection[Uid]]) -> bool:
         """Whether one recorded pod would be admitted now as it is recorded. `waiting`: jobs without a node by pool."""
         usage, pool = self._admission.usage, self._snapshot.pools.get(job.spec.pool)
         if a.node:
             room = usage.room(NodeName(a.node))
-            if room is None or room.mismatch(need) or room.lacks(need):
+            if room is None or room.mismatch(shape) or room.lacks(shape):
                 return False
         elif pool is not None and len({*waiting[pool.name], job.uid}) > pool.spec.scale_up.max_jobs:
             return False
@@ -548,7 +550,7 @@ class _Steps:
             return True
         teams = self._admission.queues.namespaces(pool.name)
         quotas = Quotas(pool.name, self._snapshot, usage, usage.rooms[pool.name].values(), teams)
-        return quotas.refuses(job.namespace, need, started=bool(usage.holds(job.uid))) is None
+        return quotas.refuses(job.namespace, shape, started=bool(usage.holds(job.uid))) is None
 
 
 def _pool_spec(job: Job, snapshot: Snapshot) -> PoolSpec:

@@ -20,7 +20,7 @@ from unit.core.builders import (
 from unit.core.cluster import Cluster
 
 from rfuav_operator.core import scheduler
-from rfuav_operator.core.capacity.room import Held, Room
+from rfuav_operator.core.capacity.room import Allocation, Room
 from rfuav_operator.core.job import lifecycle
 from rfuav_operator.core.model import CreatePod, GpuSharing, GpuTier, Kind, Phase, PodPhase, Resources, ScaleUp, Uid
 
@@ -459,7 +459,9 @@ def test_one_that_lands_where_the_limits_have_no_room_is_stopped_at_once_and_not
 
 def test_a_pod_of_nobody_counts_by_its_kind_where_one_lands():
     left = replace(foreign_pod("x", "old", gpus=1), kind=Kind.TRAINING)
-    mine = Held(kind=Kind.TRAINING, namespace="team", pool="default", node="old", gpus=1, cpu_milli=0, memory_bytes=0)
+    mine = Allocation(
+        kind=Kind.TRAINING, namespace="team", pool="default", node="old", gpus=1, cpu_milli=0, memory_bytes=0
+    )
     limits = {"tier": GpuTier(), "cpu_jobs": dict.fromkeys(Kind, 1)}
     assert Room(node=node("old", **SHARED), holders={(Uid("u"), "p"): mine}, **limits).crowded() == ""
     room = Room(node=node("old", **SHARED), holders={(Uid("u"), "p"): mine}, foreign=(left,), **limits)

@@ -36,12 +36,12 @@ from rfuav_operator.core.model import (
     RecordEvent,
     ResourceQuota,
 )
-from rfuav_operator.core.scheduler import Dirt, Scheduler
+from rfuav_operator.core.scheduler import Changes, Scheduler
 
-ALL = Dirt(plan=True, everything=True)
+ALL = Changes(plan=True, everything=True)
 
 
-def turn(scheduler: Scheduler, seen: Any, *, at: float = 0, dirt: Dirt | None = None) -> Any:
+def turn(scheduler: Scheduler, seen: Any, *, at: float = 0, dirt: Changes | None = None) -> Any:
     return scheduler.turn(seen, dirt or replace(ALL, jobs=set(seen.jobs)), reports=[], now=after(at))
 
 
@@ -63,7 +63,7 @@ def is_bad(value: Any) -> bool:
 
 FAULTS = [
     (lifecycle, "step"),
-    (room, "need_of"),
+    (room, "shape_of"),
     (podspec, "manifest"),
     (deadlines, "next_time"),
     (waiting, "status"),
@@ -116,7 +116,7 @@ def test_it_is_tried_again_ever_later_and_told_once(monkeypatch):
     bad = replace(bad, status=statuses(done)["bad"])
     tried = []
     for second in range(1, 100):
-        done = turn(scheduler, snapshot([bad]), at=second, dirt=Dirt(plan=True))
+        done = turn(scheduler, snapshot([bad]), at=second, dirt=Changes(plan=True))
         assert not of_type(done, PatchStatus)
         if done.faults:
             tried.append(second)
@@ -131,7 +131,7 @@ def test_what_was_changed_is_tried_at_once_and_what_went_well_is_told(monkeypatc
         bad = replace(bad, status=statuses(turn(scheduler, snapshot([bad])))["bad"])
         assert list(scheduler.aside) == [bad.uid]
     bad = replace(bad, generation=2)
-    done = turn(scheduler, snapshot([bad]), at=1, dirt=Dirt(jobs=[bad.uid], plan=True))
+    done = turn(scheduler, snapshot([bad]), at=1, dirt=Changes(jobs=[bad.uid], plan=True))
     assert created(done)
     assert not list(scheduler.aside)
     told = statuses(done)["bad"]
@@ -143,7 +143,7 @@ def test_a_job_that_is_gone_is_forgotten(monkeypatch):
     fails_for(monkeypatch, lifecycle, "step", is_bad)
     scheduler, bad = Scheduler(), job("bad")
     turn(scheduler, snapshot([bad]))
-    turn(scheduler, snapshot([]), at=1, dirt=Dirt(jobs=[bad.uid], plan=True))
+    turn(scheduler, snapshot([]), at=1, dirt=Changes(jobs=[bad.uid], plan=True))
     assert not list(scheduler.aside)
 
 
@@ -161,7 +161,7 @@ def test_what_it_holds_stays_held(monkeypatch, recorded):
     bad = admitted(job("bad"), nodes=small)[0]
     pods = [] if recorded else [pod_of(bad, phase=PodPhase.RUNNING)]
     fails_for(monkeypatch, lifecycle, "step", is_bad)
-    fails_for(monkeypatch, room, "need_of", is_bad)
+    fails_for(monkeypatch, room, "shape_of", is_bad)
     done = turn(Scheduler(), snapshot([bad, job("next")], pods=pods, nodes=small))
     assert created(done) == []
     assert "0 of 1" in statuses(done)["next"].message

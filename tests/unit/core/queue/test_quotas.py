@@ -20,7 +20,7 @@ from unit.core.builders import (
 )
 from unit.core.cluster import Cluster
 
-from rfuav_operator.core.capacity.room import need_of
+from rfuav_operator.core.capacity.room import shape_of
 from rfuav_operator.core.capacity.usage import Usage, planned
 from rfuav_operator.core.model import Kind, NodeName, PatchLimitsStatus, Phase, PodPhase, PoolQuota, Quota, Resources
 
@@ -190,7 +190,7 @@ def test_held_again_in_another_place_counts_once():
     usage = Usage(snapshot(nodes=ROOMY), {}, T0)
     made = job(resources=Resources(gpus=2))
     for place in ("n1", "", "n1"):
-        usage.hold(made.uid, "pod", planned(made, need_of(made), place))
+        usage.hold(made.uid, "pod", planned(made, shape_of(made), place))
     assert (usage.share("default", "team").gpus, usage.share("default", "team").jobs[Kind.TRAINING]) == (2, 1)
     room = usage.room(NodeName("n1"))
     assert room is not None

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from rfuav_operator.core import conditions, names
 from rfuav_operator.core.admission import reservations
 from rfuav_operator.core.admission.plan import PoolPlan
-from rfuav_operator.core.capacity.room import Need, Room
+from rfuav_operator.core.capacity.room import Room, Shape
 from rfuav_operator.core.capacity.usage import planned
 from rfuav_operator.core.job import progress, units
 from rfuav_operator.core.job.lifecycle import starting
@@ -21,129 +21,131 @@ from rfuav_operator.core.queue.ordering import InOrder
 _STRICT = "StrictFIFO"
 
 
-def admit_in_order(at: PoolPlan) -> None:
+def admit_in_order(plan: PoolPlan) -> None:
     """Admit in order while quota and room last; what they take counts before the next is chosen."""
     # 1. What others are clearing is kept for those they clear it for; then one after the other, in order.
-    reservations.keep_what_is_cleared(at)
-    line = InOrder(at.queue.buckets.values(), at.quotas.share, lambda group: at.is_closed(group.key))
-    while at.open != set() and "" not in at.heads and (turn := line.pop()) is not None:
+    reservations.keep_what_is_cleared(plan)
+    line = InOrder(plan.queue.buckets.values(), plan.quotas.share, lambda group: plan.is_closed(group.key))
+    while plan.open_shapes != set() and "" not in plan.heads and (turn := line.pop()) is not None:
         group, index = turn
-        key, job = group.key, at.jobs[group.ages[index][2]]
-        need = at.need(key.need)
+        key, job = group.key, plan.jobs[group.ages[index][2]]
+        shape = plan.shape_now(key.shape)
         # 2. Shapes that can never run.
-        nowhere = at.rooms.never(need)
-        if nowhere is not None and not at.may_scale_up(need):
+        nowhere = plan.capacity.never(shape)
+        if nowhere is not None and not plan.may_scale_up(shape):
             continue
-        if at.quotas.never(key.namespace, need) is not None or at.rooms.is_refused(need):
+        if plan.quotas.never(key.namespace, shape) is not None or plan.capacity.is_refused(shape):
             continue
-        if at.volume_in_use(key.need) is not None:
+        if plan.volume_in_use(key.shape) is not None:
             continue
-        if key.claims and job.uid in at.own:  # its room is being cleared
-            if at.pool.spec.queueing == _STRICT:
-                at.heads.setdefault("", job)
+        if key.claims and job.uid in plan.reasons:  # its room is being cleared
+            if plan.pool.spec.queueing == _STRICT:
+                plan.heads.setdefault("", job)
             line.go_on(group, index)
             continue
         # 3. Quota, then room, pod by pod: what was admitted counts before the next is chosen.
         started = bool(job.status.assignments)  # since this plan, maybe
-        over = at.quotas.over_limits(key.namespace, need, started=started)
-        refusal = over or at.quotas.over_resources(key.namespace, need)
-        closed = refusal is not None or nowhere is not None or at.rooms.is_full(need)
-        chosen = [] if closed else _place(at, job, need)
-        if not chosen and refusal is None and at.may_scale_up(need):
-            chosen = _without_node(at, job, need)
+        over = plan.quotas.over_limits(key.namespace, shape, started=started)
+        refusal = over or plan.quotas.over_resources(key.namespace, shape)
+        closed = refusal is not None or nowhere is not None or plan.capacity.is_full(shape)
+        chosen = [] if closed else _place(plan, job, shape)
+        if not chosen and refusal is None and plan.may_scale_up(shape):
+            chosen = _without_node(plan, job, shape)
         if chosen:
-            job = at.jobs[job.uid] = replace(job, status=_admit(job, chosen, key.priority, at.now))
-            at.result.statuses[job.uid] = job.status
-            at.result.create.setdefault(job.uid, []).extend(chosen)
-            at.result.moved[job.uid] = None
-            at.result.unsettled |= bool(at.kept)  # other nodes may be the nearest to what is kept for
-            if at.preemption is not None:  # who asked in vain may stop those of a namespace that borrows now
-                at.result.unsettled |= at.preemption.asked and at.quotas.borrowed(job.namespace) > 0
-                at.preemption.forget()
+            job = plan.jobs[job.uid] = replace(job, status=_admit(job, chosen, key.priority, plan.now))
+            plan.result.statuses[job.uid] = job.status
+            plan.result.create.setdefault(job.uid, []).extend(chosen)
+            plan.result.moved[job.uid] = None
+            plan.result.unsettled |= bool(plan.kept)  # other nodes may be the nearest to what is kept for
+            if plan.preemption is not None:  # who asked in vain may stop those of a namespace that borrows now
+                plan.result.unsettled |= plan.preemption.asked and plan.quotas.borrowed(job.namespace) > 0
+                plan.preemption.forget()
             if not key.started:
-                at.admitted.add(job.uid)
-            line.go_on(group, index, same=_wants_more(at, job))
+                plan.admitted.add(job.uid)
+            line.go_on(group, index, same=_wants_more(plan, job))
             continue
         # 4. No: others stop for it, or it keeps the next room, or it just waits, and all like it.
         if nowhere is not None:
             continue  # further shards of a job that the pool grew for
-        reservations.stand_up_for(at, job, need, by_quota=refusal is not None)
-        if at.pool.spec.queueing == _STRICT:
-            at.heads.setdefault(key.namespace if refusal is not None else "", job)
+        reservations.stand_up_for(plan, job, shape, by_quota=refusal is not None)
+        if plan.pool.spec.queueing == _STRICT:
+            plan.heads.setdefault(key.namespace if refusal is not None else "", job)
         # 5. Where the answer is known by now, those behind are not asked.
-        elif over is not None and reservations.is_nobody_helped(at):
-            at.refused.add((key.namespace, need.kind, need.total_gpus, started))
-        elif refusal is None and at.first is not None and reservations.is_nobody_helped(at):
-            at.open = {one for one in (at.queue.needs if at.open is None else at.open) if _fits(at, one)}
-            if not at.may_scale_up(need):
-                at.open.discard(key.need)  # one of several nodes has room, and all of them have not
+        elif over is not None and reservations.is_nobody_helped(plan):
+            plan.refused.add((key.namespace, shape.kind, shape.total_gpus, started))
+        elif refusal is None and plan.starving is not None and reservations.is_nobody_helped(plan):
+            plan.open_shapes = {
+                one for one in (plan.queue.shapes if plan.open_shapes is None else plan.open_shapes) if _fits(plan, one)
+            }
+            if not plan.may_scale_up(shape):
+                plan.open_shapes.discard(key.shape)  # one of several nodes has room, and all of them have not
 
 
-def _fits(at: PoolPlan, shape: Need) -> bool:
+def _fits(plan: PoolPlan, waiting: Shape) -> bool:
     """Whether a job of this shape may still find room in this plan; once it may not, it stays so: room only shrinks."""
-    if at.volume_in_use(shape) is not None:
+    if plan.volume_in_use(waiting) is not None:
         return False
-    need = at.need(shape)
-    if at.may_scale_up(need):
+    shape = plan.shape_now(waiting)
+    if plan.may_scale_up(shape):
         return True
-    return at.rooms.never(need) is None and at.rooms.choose(need, kept=at.kept) is not None
+    return plan.capacity.never(shape) is None and plan.capacity.choose(shape, kept=plan.kept) is not None
 
 
-def _wants_more(at: PoolPlan, job: Job) -> bool:
+def _wants_more(plan: PoolPlan, job: Job) -> bool:
     """Whether a further shard of a job that was just admitted may start."""
-    return job.spec.shards > 1 and next(ready_units(job, at.snapshot, at.now), -1) != -1
+    return job.spec.shards > 1 and next(ready_units(job, plan.snapshot, plan.now), -1) != -1
 
 
 # --- placing
 
 
-def _place(at: PoolPlan, job: Job, need: Need) -> list[Assignment]:
+def _place(plan: PoolPlan, job: Job, shape: Shape) -> list[Assignment]:
     """Assignments for the next unit of a job, for one of several nodes whole; the room is taken at once."""
-    if need.nodes > 1:
-        return _place_together(at, job, need)
-    shard = next(ready_units(job, at.snapshot, at.now))
-    room = at.rooms.choose(need, kept=at.kept)
+    if shape.nodes > 1:
+        return _place_together(plan, job, shape)
+    shard = next(ready_units(job, plan.snapshot, plan.now))
+    room = plan.capacity.choose(shape, kept=plan.kept)
     if room is None:
         return []
     attempt = units.attempt_of(job.status, shard) + 1
-    return [_take(at, job, need, room, names.pod_name(job, attempt, shard=shard), shard=shard)]
+    return [_take(plan, job, shape, room, names.pod_name(job, attempt, shard=shard), shard=shard)]
 
 
-def _place_together(at: PoolPlan, job: Job, need: Need) -> list[Assignment]:
+def _place_together(plan: PoolPlan, job: Job, shape: Shape) -> list[Assignment]:
     nodes: dict[NodeName, Room] = {}
-    for _ in range(need.nodes):
-        room = at.rooms.choose(need, exclude=nodes, kept=at.kept)
+    for _ in range(shape.nodes):
+        room = plan.capacity.choose(shape, exclude=nodes, kept=plan.kept)
         if room is None:
             return []
         nodes[room.node.name] = room
     attempt = job.status.attempt + 1
     return [
-        _take(at, job, need, room, names.pod_name(job, attempt, rank=rank), rank=rank)
+        _take(plan, job, shape, room, names.pod_name(job, attempt, rank=rank), rank=rank)
         for rank, room in enumerate(nodes.values())
     ]
 
 
 def _take(
-    at: PoolPlan, job: Job, need: Need, room: Room, pod: str, *, shard: int | None = None, rank: int | None = None
+    plan: PoolPlan, job: Job, shape: Shape, room: Room, pod: str, *, shard: int | None = None, rank: int | None = None
 ) -> Assignment:
     node = room.node.name
-    at.usage.hold(job.uid, pod, planned(job, need, node))
-    return Assignment(pod=pod, node=node, gpus=need.gpus, shard=shard, rank=rank)
+    plan.usage.hold(job.uid, pod, planned(job, shape, node))
+    return Assignment(pod=pod, node=node, gpus=shape.gpus, shard=shard, rank=rank)
 
 
-def _without_node(at: PoolPlan, job: Job, need: Need) -> list[Assignment]:
+def _without_node(plan: PoolPlan, job: Job, shape: Shape) -> list[Assignment]:
     """Assignments whose nodes are still to come: their pending pods make an autoscaler add them."""
     if job.status.assignments:
         return []  # further shards wait for what is there
-    shard = next(ready_units(job, at.snapshot, at.now))
+    shard = next(ready_units(job, plan.snapshot, plan.now))
     attempt = units.attempt_of(job.status, shard) + 1
     chosen = []
-    for rank in range(need.nodes):
+    for rank in range(shape.nodes):
         pod = names.pod_name(job, attempt, shard=shard, rank=rank)
-        at.usage.hold(job.uid, pod, planned(job, need, ""))
-        several = rank if need.nodes > 1 else None
-        chosen.append(Assignment(pod=pod, node="", gpus=need.gpus, shard=shard, rank=several))
-    at.nodeless.add(job.uid)
+        plan.usage.hold(job.uid, pod, planned(job, shape, ""))
+        several = rank if shape.nodes > 1 else None
+        chosen.append(Assignment(pod=pod, node="", gpus=shape.gpus, shard=shard, rank=several))
+    plan.unplaced.add(job.uid)
     return chosen
 
 

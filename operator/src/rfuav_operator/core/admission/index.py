@@ -14,11 +14,11 @@ from rfuav_operator.core.admission.cycle import admit_in_order
 from rfuav_operator.core.admission.plan import Plan, PoolPlan, claims
 from rfuav_operator.core.capacity import room, volumes
 from rfuav_operator.core.capacity.explain import Reason
-from rfuav_operator.core.capacity.placement import PoolRooms
+from rfuav_operator.core.capacity.placement import PoolCapacity
 from rfuav_operator.core.capacity.usage import Usage
 from rfuav_operator.core.job.priority import priority
 from rfuav_operator.core.model import Job, NodeName, Snapshot, Uid
-from rfuav_operator.core.preemption.preemption import Ground, Preemption, is_on
+from rfuav_operator.core.preemption.preemption import Preemption, PreemptionIndex, is_on
 from rfuav_operator.core.queue import quotas
 from rfuav_operator.core.queue.eligibility import Gates, not_ready, ready_units, wants_room
 from rfuav_operator.core.queue.queues import Key, Queues
@@ -35,17 +35,19 @@ class Admission:
 
     def __init__(self, snapshot: Snapshot, jobs: Mapping[Uid, Job], now: datetime) -> None:
         self.queues = Queues()
-        self.rooms: dict[str, PoolRooms] = {}
-        self._grounds: dict[str, Ground] = {}  # of the pools that let jobs be stopped
+        self.capacity: dict[str, PoolCapacity] = {}
+        self._preemption: dict[str, PreemptionIndex] = {}  # of the pools that let jobs be stopped
         self.usage = Usage(snapshot, jobs, now, on_change=self._room_changed)
-        self.rooms = {name: PoolRooms(pool, self.usage.rooms[name]) for name, pool in snapshot.pools.items()}
-        self._grounds = {name: Ground(pool, self.rooms[name]) for name, pool in snapshot.pools.items() if is_on(pool)}
+        self.capacity = {name: PoolCapacity(pool, self.usage.rooms[name]) for name, pool in snapshot.pools.items()}
+        self._preemption = {
+            name: PreemptionIndex(pool, self.capacity[name]) for name, pool in snapshot.pools.items() if is_on(pool)
+        }
         self._places: dict[str, positions.Places] = {name: positions.Places() for name in snapshot.pools}
         self.gates = Gates()
         # Waiting job -> pods stopping for it -> their nodes.
-        self._making_room: dict[Uid, dict[room.Holder, NodeName]] = {}
+        self._clearing_for: dict[Uid, dict[room.Holder, NodeName]] = {}
         self._stopping: dict[Uid, set[tuple[Uid, str]]] = {}  # job -> (waiting job, pod)
-        self._nodeless: dict[str, set[Uid]] = {}  # pool -> jobs admitted without a node
+        self._unplaced: dict[str, set[Uid]] = {}  # pool -> jobs admitted without a node
         self.failed = self.usage.failed  # jobs that could not be put in: the index is of no use then
         for uid in (*jobs, *(uid for uid in snapshot.pods_of if uid not in jobs)):
             try:
@@ -54,10 +56,10 @@ class Admission:
                 self.failed.setdefault(uid, error)
 
     def _room_changed(self, pool: str, node: NodeName, released: bool) -> None:
-        if pool in self.rooms:
-            self.rooms[pool].changed(node, released=released)
-        if pool in self._grounds:
-            self._grounds[pool].clearable.changed(node)
+        if pool in self.capacity:
+            self.capacity[pool].changed(node, released=released)
+        if pool in self._preemption:
+            self._preemption[pool].clearable.changed(node)
 
     # --- what changed
 
@@ -73,43 +75,43 @@ class Admission:
             self.usage.update_job(uid, job, snapshot)
             self._index(uid, job, snapshot, now)
 
-    def nodeless(self, pool: str) -> set[Uid]:
+    def unplaced(self, pool: str) -> set[Uid]:
         """The jobs of a pool that hold room and have no node yet."""
-        return self._nodeless.get(pool, set())
+        return self._unplaced.get(pool, set())
 
     def _index_runners(self, uid: Uid, job: Job | None, snapshot: Snapshot) -> None:
         held = self.usage.holds(uid)
-        for ground in self._grounds.values():
-            nodes = ground.runners.put(uid, job, held, snapshot)
+        for preemptible in self._preemption.values():
+            nodes = preemptible.runners.put(uid, job, held, snapshot)
             nodes += (node for name, one in held.items() if one.landing for node in self.usage.nodes_of(uid, name))
             for node in nodes:
-                ground.clearable.changed(node)
+                preemptible.clearable.changed(node)
 
     def _index(self, uid: Uid, job: Job | None, snapshot: Snapshot, now: datetime) -> None:
         self.gates.index(uid, job)
         self._index_runners(uid, job, snapshot)
         for beneficiary, pod in self._stopping.pop(uid, ()):
-            making = self._making_room.get(beneficiary, {})
+            making = self._clearing_for.get(beneficiary, {})
             making.pop((uid, pod), None)
             if not making:
-                self._making_room.pop(beneficiary, None)
-        for name in [name for name, nodeless in self._nodeless.items() if uid in nodeless]:
-            self._nodeless[name].discard(uid)
-            if not self._nodeless[name]:
-                del self._nodeless[name]
+                self._clearing_for.pop(beneficiary, None)
+        for name in [name for name, unplaced in self._unplaced.items() if uid in unplaced]:
+            self._unplaced[name].discard(uid)
+            if not self._unplaced[name]:
+                del self._unplaced[name]
         held = self.usage.holds(uid)
         for one in held.values():
             if not one.node:  # also of a job that is gone, and while it stops
-                self._nodeless.setdefault(one.pool, set()).add(uid)
+                self._unplaced.setdefault(one.pool, set()).add(uid)
         if job is None:
             self.queues.remove(uid)
             return
         if model.is_active(job) and any(not a.node for a in job.status.assignments):
-            self._nodeless.setdefault(job.spec.pool, set()).add(uid)
+            self._unplaced.setdefault(job.spec.pool, set()).add(uid)
         for a in job.status.assignments:
             if a.stopping_for and a.pod in held:
                 self._stopping.setdefault(uid, set()).add((Uid(a.stopping_for), a.pod))
-                self._making_room.setdefault(Uid(a.stopping_for), {})[uid, a.pod] = NodeName(a.node)
+                self._clearing_for.setdefault(Uid(a.stopping_for), {})[uid, a.pod] = NodeName(a.node)
         if not wants_room(job):
             self.queues.remove(uid)
             return
@@ -118,17 +120,17 @@ class Admission:
     def _where(self, job: Job, snapshot: Snapshot, now: datetime) -> Key | Reason:
         """The group in which the job stands, or why it may not run whatever the room."""
         gate = self.gates.closed(job, snapshot)
-        rooms = self.rooms.get(job.spec.pool)
-        if gate is not None or rooms is None:
+        capacity = self.capacity.get(job.spec.pool)
+        if gate is not None or capacity is None:
             return gate or self.gates.no_pool(job, snapshot)
-        need, pool = volumes.need_of(job, snapshot), snapshot.pools[job.spec.pool]
+        shape, pool = volumes.shape_of(job, snapshot), snapshot.pools[job.spec.pool]
         if next(ready_units(job, snapshot, now), -1) == -1:
-            nowhere = rooms.never(need) if pool.spec.scale_up.max_jobs == 0 else None
-            return nowhere or quotas.never(pool.name, job.namespace, need, snapshot) or not_ready(job, snapshot)
+            nowhere = capacity.never(shape) if pool.spec.scale_up.max_jobs == 0 else None
+            return nowhere or quotas.never(pool.name, job.namespace, shape, snapshot) or not_ready(job, snapshot)
         return Key(
             priority(job, snapshot) or 0,
             job.namespace,
-            need,
+            shape,
             started=bool(job.status.assignments),
             claims=claims(job.status),
         )
@@ -156,30 +158,30 @@ class Admission:
         result = Plan()
         for name, pool in snapshot.pools.items():
             queue = self.queues.pools.get(name)
-            rooms = self.rooms[name]
-            rooms.settle(queue.needs if queue is not None else ())
-            if name in self._grounds:
-                self._grounds[name].runners.grow(now)
+            capacity = self.capacity[name]
+            capacity.settle(queue.shapes if queue is not None else ())
+            if name in self._preemption:
+                self._preemption[name].runners.grow(now)
             if queue is None or not (queue.groups or queue.gated):
                 continue
-            limits = Quotas(name, snapshot, self.usage, rooms.rooms.values(), self.queues.namespaces(name))
-            ground = self._grounds.get(name)
+            limits = Quotas(name, snapshot, self.usage, capacity.rooms.values(), self.queues.namespaces(name))
+            preemptible = self._preemption.get(name)
             preemption = None
-            if ground is not None:
-                preemption = Preemption(pool, snapshot, ground, rooms, usage=self.usage, quotas=limits, now=now)
+            if preemptible is not None:
+                preemption = Preemption(pool, snapshot, preemptible, capacity, usage=self.usage, quotas=limits, now=now)
             current = PoolPlan(
                 pool=pool,
                 queues=self.queues,
                 usage=self.usage,
-                rooms=rooms,
+                capacity=capacity,
                 quotas=limits,
                 preemption=preemption,
                 snapshot=snapshot,
                 jobs=jobs,
                 now=now,
                 result=result,
-                making_room=self._making_room,
-                nodeless=self._nodeless.setdefault(name, set()),
+                clearing_for=self._clearing_for,
+                unplaced=self._unplaced.setdefault(name, set()),
             )
             admit_in_order(current)
             waiting.tell(current, self._places[name], stepped=stepped, everyone=everyone)

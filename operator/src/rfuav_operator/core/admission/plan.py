@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from rfuav_operator.core.capacity import explain
 from rfuav_operator.core.capacity.explain import Reason
-from rfuav_operator.core.capacity.placement import PoolRooms
-from rfuav_operator.core.capacity.room import Holder, Need, Room, closed
+from rfuav_operator.core.capacity.placement import PoolCapacity
+from rfuav_operator.core.capacity.room import Holder, Room, Shape, closed
 from rfuav_operator.core.capacity.usage import Usage
 from rfuav_operator.core.model import Assignment, Job, JobStatus, Kind, NodeName, Phase, Pool, Snapshot, Uid
 from rfuav_operator.core.preemption.preemption import Preemption
@@ -51,56 +51,56 @@ class PoolPlan:
     pool: Pool
     queues: Queues
     usage: Usage
-    rooms: PoolRooms
+    capacity: PoolCapacity
     quotas: Quotas
     preemption: Preemption | None  # None: nobody is stopped for others in this pool
     snapshot: Snapshot
     jobs: MutableMapping[Uid, Job]
     now: datetime
     result: Plan
-    making_room: Mapping[Uid, Mapping[Holder, NodeName]]  # waiting job -> pods stopping for it -> their nodes
-    nodeless: set[Uid]  # jobs admitted without a node
-    kept: dict[NodeName, tuple[Uid, Need]] = field(default_factory=dict)  # rooms promised to blocked jobs
-    own: dict[Uid, Reason] = field(default_factory=dict)  # reasons of single jobs
-    lures: dict[Need, str] = field(default_factory=dict)  # by shape: a node to which the scheduler would bring it
+    clearing_for: Mapping[Uid, Mapping[Holder, NodeName]]  # waiting job -> pods stopping for it -> their nodes
+    unplaced: set[Uid]  # jobs admitted without a node
+    kept: dict[NodeName, tuple[Uid, Shape]] = field(default_factory=dict)  # rooms promised to blocked jobs
+    reasons: dict[Uid, Reason] = field(default_factory=dict)  # reasons of single jobs
+    lures: dict[Shape, str] = field(default_factory=dict)  # by shape: a node to which the scheduler would bring it
     admitted: set[Uid] = field(default_factory=set)
     # StrictFIFO: who stops its namespace, by quota; "": all, by room.
     heads: dict[str, Job] = field(default_factory=dict)
-    first: Uid | None = None  # blocked by room before all others: having waited too long, it keeps the next room
+    starving: Uid | None = None  # blocked by room before all others: having waited too long, it keeps the next room
     made_room: bool = False  # others stop for one; who else needs that asks in the next plan
-    open: set[Need] | None = None  # shapes that may still find room; None: all are asked
+    open_shapes: set[Shape] | None = None  # shapes that may still find room; None: all are asked
     # Whom a GPUQuota has no place for: namespace, kind, GPUs of all pods, whether it has an admitted pod already.
     refused: set[tuple[str, Kind, int, bool]] = field(default_factory=set)
 
     def is_closed(self, key: Key) -> bool:
         """Whether a group need not be asked: no room is left for its shape, or no place in its namespace's quota."""
         return (
-            (self.open is not None and key.need not in self.open)
-            or (key.namespace, key.need.kind, key.need.total_gpus, key.started) in self.refused
+            (self.open_shapes is not None and key.shape not in self.open_shapes)
+            or (key.namespace, key.shape.kind, key.shape.total_gpus, key.started) in self.refused
             or key.namespace in self.heads
         )
 
-    def need(self, need: Need) -> Need:
+    def shape_now(self, shape: Shape) -> Shape:
         """The shape as it asks now: on the node where its claims are in use, avoided nodes forgiven if need be."""
-        if not need.single:
-            return self.rooms.effective(need)
-        nodes = self.usage.nodes_of_claims(need.single)
-        pinned = replace(need, single=()) if nodes is None else replace(need, only=nodes)
-        return self.rooms.effective(pinned)
+        if not shape.single:
+            return self.capacity.effective(shape)
+        nodes = self.usage.nodes_of_claims(shape.single)
+        pinned = replace(shape, single=()) if nodes is None else replace(shape, only=nodes)
+        return self.capacity.effective(pinned)
 
-    def volume_in_use(self, need: Need) -> Reason | None:
+    def volume_in_use(self, shape: Shape) -> Reason | None:
         """Why a claim of the shape cannot be mounted on any node now; None: it can."""
-        if not need.single:
+        if not shape.single:
             return None
-        exclusive = next((name for name in need.single if self._is_of_one_pod(name)), None)
+        exclusive = next((name for name in shape.single if self._is_of_one_pod(name)), None)
         if exclusive is not None and self.usage.nodes_of_claims([exclusive]) is not None:
             text = f"{exclusive} is ReadWriteOncePod and in use by {self.usage.user_of(exclusive)}"
-        elif self.usage.nodes_of_claims(need.single) == frozenset():
-            users = ", ".join(f"{name} by {user}" for name in need.single if (user := self.usage.user_of(name)))
+        elif self.usage.nodes_of_claims(shape.single) == frozenset():
+            users = ", ".join(f"{name} by {user}" for name in shape.single if (user := self.usage.user_of(name)))
             text = f"no node can mount all of its ReadWriteOnce claims now: in use are {users}"
         else:
             return None
-        return Reason(reason=explain.WAITING_FOR_VOLUME, message=f"{explain.needs(replace(need, single=()))}; {text}")
+        return Reason(reason=explain.WAITING_FOR_VOLUME, message=f"{explain.needs(replace(shape, single=()))}; {text}")
 
     def _is_of_one_pod(self, name: str) -> bool:
         namespace, _, claim = name.partition("/")
@@ -112,38 +112,38 @@ class PoolPlan:
         """Who waits for this pool."""
         return self.queues.pools[self.pool.name]
 
-    def may_scale_up(self, need: Need) -> bool:
+    def may_scale_up(self, shape: Shape) -> bool:
         """Whether one more of this shape may be admitted without a node, so that an autoscaler adds one."""
         most = self.pool.spec.scale_up.max_jobs
-        if most == 0 or need.avoided or need.only or len(self.nodeless) >= most:
+        if most == 0 or shape.avoided or shape.only or len(self.unplaced) >= most:
             return False
-        return not self.lure(need)
+        return not self.lure(shape)
 
-    def lure(self, need: Need) -> str:
+    def lure(self, shape: Shape) -> str:
         """The node to which the scheduler would bring a pod without one, though limits forbid it there; empty: none.
 
         It knows labels and taints, slots, CPU and memory; and it keeps such a pod off nodes where pods of ours are.
         """
-        if need not in self.lures:
+        if shape not in self.lures:
             rooms = (room for rooms in self.usage.rooms.values() for room in rooms.values())
-            self.lures[need] = next((text for room in rooms if (text := self._lures(room, need))), "")
-        return self.lures[need]
+            self.lures[shape] = next((text for room in rooms if (text := self._lures(room, shape))), "")
+        return self.lures[shape]
 
-    def _lures(self, room: Room, need: Need) -> str:
+    def _lures(self, room: Room, shape: Shape) -> str:
         node, owner = room.node, self.usage.pool_of(room.node.name)
-        wrong = f"of pool {owner}" if owner != self.pool.name else room.too_small(need)
-        if owner == self.pool.name and need.gpus > 0:
-            wrong = room.gpu_mismatch(need) or wrong
+        wrong = f"of pool {owner}" if owner != self.pool.name else room.too_small(shape)
+        if owner == self.pool.name and shape.gpus > 0:
+            wrong = room.gpu_mismatch(shape) or wrong
         if not wrong or any(held.node for held in room.holders.values()):
             return ""
         if any(node.labels.get(key) != value for key, value in self.pool.spec.node_selector.items()):
             return ""
         fits = (
-            need.gpus <= node.gpu_slots - room.foreign_gpus
-            and need.cpu_milli <= node.cpu_milli - sum(pod.cpu_milli for pod in room.foreign)
-            and need.memory_bytes <= node.memory_bytes - sum(pod.memory_bytes for pod in room.foreign)
+            shape.gpus <= node.gpu_slots - room.foreign_gpus
+            and shape.cpu_milli <= node.cpu_milli - sum(pod.cpu_milli for pod in room.foreign)
+            and shape.memory_bytes <= node.memory_bytes - sum(pod.memory_bytes for pod in room.foreign)
         )
-        return f"node {node.name}, which is one {wrong}" if fits and not closed(node, need) else ""
+        return f"node {node.name}, which is one {wrong}" if fits and not closed(node, shape) else ""
 
     def stands_in_line(self, uid: Uid) -> bool:
         """Whether the job waits whole, and for nothing but room and quota."""

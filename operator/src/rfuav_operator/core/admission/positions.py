@@ -50,10 +50,10 @@ class Line:
             if (turn := line.pop()) is None:
                 break
             group, index = turn
-            uid, need = group.ages[index][2], group.key.need
+            uid, shape = group.ages[index][2], group.key.shape
             if uid not in self._admitted:
-                counted = group.key.namespace, need.gpus > 0
-                more[counted] = more.get(counted, 0) + (need.total_gpus or need.nodes)
+                counted = group.key.namespace, shape.gpus > 0
+                more[counted] = more.get(counted, 0) + (shape.total_gpus or shape.nodes)
                 found.append((uid, len(found) + 1, group))
                 wanted.discard(uid)
             line.go_on(group, index)
@@ -64,11 +64,11 @@ class Line:
 class Ends:
     """When running pods of one pool are expected to end, by kind."""
 
-    at: dict[Kind, list[datetime]]
+    by_kind: dict[Kind, list[datetime]]
 
     def estimate(self, kind: Kind, position: int) -> datetime | None:
         """When the job in this place may start: when as many have ended as stand before it, and one more."""
-        ends = self.at.get(kind, [])
+        ends = self.by_kind.get(kind, [])
         return ends[position - 1] if position <= len(ends) else None
 
 
@@ -111,15 +111,15 @@ class Places:
     def ends(self, usage: Usage, pool: str, jobs: Mapping[Uid, Job], now: datetime) -> Ends:
         """When running pods are expected to end, by what they report; looked at again every few seconds."""
         if self._ends is None or self._ends_at is None or now - self._ends_at >= REFRESH:
-            at: dict[Kind, list[datetime]] = {kind: [] for kind in Kind}
+            by_kind: dict[Kind, list[datetime]] = {kind: [] for kind in Kind}
             for uid in {uid for uid, _, _ in usage.of_pool(pool)}:
                 job = jobs.get(uid)
                 told = job.status.progress if job is not None else None
                 if job is None or told is None or told.remaining_seconds is None or told.updated_at is None:
                     continue
                 end = max(told.updated_at + timedelta(seconds=told.remaining_seconds), now)
-                at[job.kind] += [end] * max(1, len(job.status.assignments))
-            self._ends, self._ends_at = Ends({kind: sorted(ends) for kind, ends in at.items()}), now
+                by_kind[job.kind] += [end] * max(1, len(job.status.assignments))
+            self._ends, self._ends_at = Ends({kind: sorted(ends) for kind, ends in by_kind.items()}), now
         return self._ends
 
 

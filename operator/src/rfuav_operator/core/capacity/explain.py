@@ -7,7 +7,7 @@ import msgspec
 
 from rfuav_operator.core import quantity
 from rfuav_operator.core.capacity import gpus
-from rfuav_operator.core.capacity.room import Need, Room
+from rfuav_operator.core.capacity.room import Room, Shape
 from rfuav_operator.core.model import Job, Kind, Pool
 
 ON_HOLD = "OnHold"
@@ -34,43 +34,43 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-def never_fits(need: Need, pool: Pool, rooms: Sequence[Room]) -> Reason | None:
+def never_fits(shape: Shape, pool: Pool, rooms: Sequence[Room]) -> Reason | None:
     """Why no node of the pool takes this shape, however empty; None: some node does."""
     if not rooms:
         terms = ",".join(f"{k}={v}" for k, v in sorted(pool.spec.node_selector.items()))
         why = f"; no node that is not another pool's matches its nodeSelector {terms}" if terms else ""
-        return Reason(reason=NO_MATCHING_NODE, message=f"{needs(need)}; pool {pool.name} has no nodes{why}")
-    matching = [room for room in rooms if not room.mismatch(need)]
+        return Reason(reason=NO_MATCHING_NODE, message=f"{needs(shape)}; pool {pool.name} has no nodes{why}")
+    matching = [room for room in rooms if not room.mismatch(shape)]
     if not matching:
-        why = _count(room.mismatch(need) for room in rooms)
-        text = f"{needs(need)}; pool {pool.name} has {_nodes(len(rooms))}, none that suits: {why}"
-        text += _unknown_gpus(need, pool, rooms)
+        why = _count(room.mismatch(shape) for room in rooms)
+        text = f"{needs(shape)}; pool {pool.name} has {_nodes(len(rooms))}, none that suits: {why}"
+        text += _unknown_gpus(shape, pool, rooms)
         return Reason(reason=NO_MATCHING_NODE, message=text)
-    small = [room.too_small(need) for room in matching]
+    small = [room.too_small(shape) for room in matching]
     if all(small):
-        text = f"{needs(need)}; more than any node of pool {pool.name} has when empty: {_count(small)}"
-        text += _unknown_gpus(need, pool, rooms)
+        text = f"{needs(shape)}; more than any node of pool {pool.name} has when empty: {_count(small)}"
+        text += _unknown_gpus(shape, pool, rooms)
         return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
     able = small.count("")
-    if able < need.nodes:
-        text = f"{needs(need)}; pool {pool.name} has {_nodes(able)} that could take one when empty"
-        text += _unknown_gpus(need, pool, rooms)
+    if able < shape.nodes:
+        text = f"{needs(shape)}; pool {pool.name} has {_nodes(able)} that could take one when empty"
+        text += _unknown_gpus(shape, pool, rooms)
         return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
     return None
 
 
-def no_room(need: Need, pool: Pool, matching: Sequence[Room], unknown: Iterable[Room]) -> Reason:
+def no_room(shape: Shape, pool: Pool, matching: Sequence[Room], unknown: Iterable[Room]) -> Reason:
     """What the pool is short of now for a shape that it could take.
 
     Args:
-        need: the shape.
+        shape: the shape.
         pool: the pool.
         matching: rooms of the nodes that suit the shape.
         unknown: rooms of the pool whose GPUs nobody gets because too little is known of them.
     """
-    nodes, kind = _nodes(len(matching)), need.kind
+    nodes, kind = _nodes(len(matching)), shape.kind
     closed = []  # by a pod that cannot be read
-    if need.gpus > 0:
+    if shape.gpus > 0:
         other = Kind.INFERENCE if kind is Kind.TRAINING else Kind.TRAINING
         limit = used = other_limit = other_used = foreign = free = 0
         roomy = []  # rooms whose slots would do
@@ -84,7 +84,7 @@ def no_room(need: Need, pool: Pool, matching: Sequence[Room], unknown: Iterable[
             foreign += room.foreign_gpus
             if room.unread:
                 closed.append(room)
-            elif left >= need.gpus:
+            elif left >= shape.gpus:
                 roomy.append(room)
         text = f"pool {pool.name} has {free} of {limit} {_kind(kind)} slots free on {nodes} ({used} {_kind(kind)} slots"
         text += f" used; {other_used} of {other_limit} {_kind(other)} slots used"
@@ -94,7 +94,7 @@ def no_room(need: Need, pool: Pool, matching: Sequence[Room], unknown: Iterable[
             text += (
                 f"; {_nodes(len(claimed))} closed by a pod with resource claims (DRA), which may have any GPU: {first}"
             )
-        if free >= need.gpus > 1:
+        if free >= shape.gpus > 1:
             text += f" (largest free block {max(room.free[kind] for room in matching)})"
     else:
         limit = sum(room.cpu_jobs[kind] for room in matching)
@@ -103,24 +103,24 @@ def no_room(need: Need, pool: Pool, matching: Sequence[Room], unknown: Iterable[
         closed = [room for room in matching if room.unread]
         roomy = [room for room in roomy if not room.unread]
         text = f"pool {pool.name} has room for {free} of {limit} {_kind(kind)} jobs without GPU on {nodes}"
-    if need.nodes > 1:
-        fitting = sum(not room.lacks(need) for room in roomy)
-        text += f"; {_nodes(fitting)} of {need.nodes} with room now"
-    text += _short_of(need, roomy) + _unknown_gpus(need, pool, unknown)
+    if shape.nodes > 1:
+        fitting = sum(not room.lacks(shape) for room in roomy)
+        text += f"; {_nodes(fitting)} of {shape.nodes} with room now"
+    text += _short_of(shape, roomy) + _unknown_gpus(shape, pool, unknown)
     if closed:
         where = f"{closed[0].unread_by} on {closed[0].node.name}"
         text += f"; {_nodes(len(closed))} closed by a pod that cannot be read: {where}"
-    return Reason(reason=WAITING_FOR_CAPACITY, message=f"{needs(need)}; {text}")
+    return Reason(reason=WAITING_FOR_CAPACITY, message=f"{needs(shape)}; {text}")
 
 
-def all_refused(need: Need, job: Job) -> Reason:
+def all_refused(shape: Shape, job: Job) -> Reason:
     """The scheduler has refused the nodes that suit: its last words, and when the first of them is tried again."""
     status = job.status
-    nodes = sorted(need.avoided & need.vetoed)
+    nodes = sorted(shape.avoided & shape.vetoed)
     shown = ", ".join(nodes[:_SHOWN]) + (f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else "")
     words = next((f.message for f in reversed(status.failures) if f.reason == UNSCHEDULABLE), "it gave no reason")
     again = min(status.avoided_nodes[node] for node in nodes)
-    text = f"{needs(need)}; the scheduler has refused the nodes that suit ({shown}): {words}"
+    text = f"{needs(shape)}; the scheduler has refused the nodes that suit ({shown}): {words}"
     return Reason(reason=UNSCHEDULABLE, message=f"{text}; tried again at {again:%Y-%m-%dT%H:%M:%SZ}")
 
 
@@ -139,14 +139,14 @@ def unknown_gpus(pool: Pool, rooms: Iterable[Room]) -> str:
     return f"node {found[0].name}{others} has GPUs, but {found[0].gpu_unknown}: {advice}"
 
 
-def _unknown_gpus(need: Need, pool: Pool, rooms: Iterable[Room]) -> str:
-    text = unknown_gpus(pool, rooms) if need.gpus > 0 else ""
+def _unknown_gpus(shape: Shape, pool: Pool, rooms: Iterable[Room]) -> str:
+    text = unknown_gpus(pool, rooms) if shape.gpus > 0 else ""
     return text and f"; {text}"
 
 
-def _short_of(need: Need, rooms: Sequence[Room]) -> str:
+def _short_of(shape: Shape, rooms: Sequence[Room]) -> str:
     """What is missing on the nodes whose slots would do."""
-    lacking = [(room, room.lacks(need)) for room in rooms]
+    lacking = [(room, room.lacks(shape)) for room in rooms]
     texts = []
     for what in ("cpu", "memory", "pods", "alone", "avoided"):
         short = [room for room, lack in lacking if lack == what]
@@ -156,7 +156,7 @@ def _short_of(need: Need, rooms: Sequence[Room]) -> str:
             best = max(short, key=lambda r: r.node.cpu_milli - r.cpu_milli)
             left = quantity.show_cpu(max(0, best.node.cpu_milli - best.cpu_milli))
             texts.append(
-                f"{_nodes(len(short))} with a free slot: too little CPU left ({quantity.show_cpu(need.cpu_milli)} "
+                f"{_nodes(len(short))} with a free slot: too little CPU left ({quantity.show_cpu(shape.cpu_milli)} "
                 f"needed, at most {left} on {best.node.name})"
             )
         elif what == "memory":
@@ -164,7 +164,7 @@ def _short_of(need: Need, rooms: Sequence[Room]) -> str:
             left = quantity.show_bytes(max(0, best.node.memory_bytes - best.memory_bytes))
             texts.append(
                 f"{_nodes(len(short))} with a free slot: too little memory left "
-                f"({quantity.show_bytes(need.memory_bytes)} needed, at most {left} on {best.node.name})"
+                f"({quantity.show_bytes(shape.memory_bytes)} needed, at most {left} on {best.node.name})"
             )
         elif what == "pods":
             texts.append(f"{_nodes(len(short))} with a free slot: as many pods as it may run")
@@ -175,14 +175,14 @@ def _short_of(need: Need, rooms: Sequence[Room]) -> str:
     return "".join(f"; {text}" for text in texts)
 
 
-def needs(need: Need) -> str:
+def needs(shape: Shape) -> str:
     """What the shape asks for, in words."""
-    where = f" on each of {need.nodes} nodes" if need.nodes > 1 else ""
-    if need.only:
-        where = f" on {' or '.join(sorted(need.only))}, where {', '.join(need.single)} is in use (ReadWriteOnce)"
-    if need.gpus == 0:
-        return f"needs room for a {_kind(need.kind)} job without GPU{where}"
-    return f"needs {need.gpus} GPU{'s' * (need.gpus > 1)}{where}"
+    where = f" on each of {shape.nodes} nodes" if shape.nodes > 1 else ""
+    if shape.only:
+        where = f" on {' or '.join(sorted(shape.only))}, where {', '.join(shape.single)} is in use (ReadWriteOnce)"
+    if shape.gpus == 0:
+        return f"needs room for a {_kind(shape.kind)} job without GPU{where}"
+    return f"needs {shape.gpus} GPU{'s' * (shape.gpus > 1)}{where}"
 
 
 def _kind(kind: Kind) -> str:

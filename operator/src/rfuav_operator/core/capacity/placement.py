@@ -1,6 +1,6 @@
 """The rooms of one pool in the order in which jobs take them, and what is known of each shape that asks.
 
-A `Need` comes in; the room for it goes out, or why there is none, computed once and kept until a room changes that
+A `Shape` comes in; the room for it goes out, or why there is none, computed once and kept until a room changes that
 could change the answer.
 """
 
@@ -13,28 +13,28 @@ from msgspec.structs import replace
 
 from rfuav_operator.core.capacity import explain
 from rfuav_operator.core.capacity.explain import Reason
-from rfuav_operator.core.capacity.room import Need, Room
+from rfuav_operator.core.capacity.room import Room, Shape
 from rfuav_operator.core.model import Kind, NodeName, Pool, Uid
 
-Kept = Mapping[NodeName, tuple[Uid, Need]]  # nodes whose next room is kept for a job
+Kept = Mapping[NodeName, tuple[Uid, Shape]]  # nodes whose next room is kept for a job
 _UNKNOWN = Reason(reason="", message="")
 _SPARE = 256  # shapes of nobody that waits any more which may be kept
 
 
 @dataclass(slots=True)
-class _Shape:
+class _Known:
     """What is known of one shape."""
 
     suits: set[NodeName]  # nodes that could ever take it
     full: bool = False  # it fits nowhere now
     never: Reason | None = _UNKNOWN
     words: Reason = _UNKNOWN
-    at: int = -1  # version of the rooms that the words are about
+    words_version: int = -1  # version of the rooms that the words are about
 
 
 @dataclass(slots=True)
 class _Shelf:
-    """Rooms sorted for one class of need (kind, with or without GPU): the first that fits is the one to take."""
+    """Rooms sorted for one class of shapes (kind, with or without GPU): the first that fits is the one to take."""
 
     kind: Kind
     gpu: bool
@@ -72,7 +72,7 @@ class _Shelf:
         return (self.entries[i][2] for i in range(start, len(self.entries)))
 
 
-class PoolRooms:
+class PoolCapacity:
     """The rooms of one pool and what is known of the shapes that ask for them."""
 
     def __init__(self, pool: Pool, rooms: Mapping[NodeName, Room]) -> None:
@@ -83,8 +83,8 @@ class PoolRooms:
         self._shelves = {(kind, gpu): _Shelf(kind, gpu, spread) for kind in Kind for gpu in (False, True)}
         self._seen: dict[NodeName, Room] = {}
         self._unknown: dict[NodeName, Room] = {}  # those whose GPUs nobody gets because too little is known of them
-        self._shapes: dict[Need, _Shape] = {}
-        self._effective: dict[Need, Need] = {}
+        self._shapes: dict[Shape, _Known] = {}
+        self._effective: dict[Shape, Shape] = {}
         self._loosened: set[NodeName] = set()
         self.forgot = 0  # times that shapes were forgotten
         for name in rooms:
@@ -113,123 +113,123 @@ class PoolRooms:
         else:
             self._unknown.pop(name, None)
         self._effective.clear()
-        for need, shape in self._shapes.items():
-            shape.never, shape.full = _UNKNOWN, False
-            shape.suits.discard(name)
-            if room is not None and _suits(room, need):
-                shape.suits.add(name)
+        for shape, known in self._shapes.items():
+            known.never, known.full = _UNKNOWN, False
+            known.suits.discard(name)
+            if room is not None and _suits(room, shape):
+                known.suits.add(name)
 
-    def settle(self, waiting: Collection[Need]) -> None:
+    def settle(self, waiting: Collection[Shape]) -> None:
         """Look again at the shapes that fitted nowhere, on the nodes where room was given back.
 
         Shapes of which nobody is `waiting` any more are forgotten, now and then: what is known of the others stays.
         """
         if self._loosened:
             changed = [self.rooms[name] for name in self._loosened if name in self.rooms]
-            for need, shape in self._shapes.items():
-                if shape.full and any(r.node.name in shape.suits and not r.lacks(need) for r in changed):
-                    shape.full = False
+            for shape, known in self._shapes.items():
+                if known.full and any(r.node.name in known.suits and not r.lacks(shape) for r in changed):
+                    known.full = False
             self._loosened.clear()
         if len(self._shapes) > 2 * len(waiting) + _SPARE:  # a shape that avoids nodes counts twice: without them too
-            self._effective = {need: other for need, other in self._effective.items() if need in waiting}
+            self._effective = {shape: other for shape, other in self._effective.items() if shape in waiting}
             kept = {*waiting, *self._effective.values()}
-            self._shapes = {need: shape for need, shape in self._shapes.items() if need in kept}
+            self._shapes = {shape: known for shape, known in self._shapes.items() if shape in kept}
             self.forgot += 1
 
     # --- answers
 
-    def effective(self, need: Need) -> Need:
+    def effective(self, shape: Shape) -> Shape:
         """The shape with the nodes that it avoids forgiven when too few others could take it.
 
         Those that the scheduler refused are not: it would refuse them again.
         """
-        if not need.avoided:
-            return need
-        if need not in self._effective:
-            enough = self._others(need) >= need.nodes
-            self._effective[need] = need if enough else replace(need, avoided=need.avoided & need.vetoed)
-        return self._effective[need]
+        if not shape.avoided:
+            return shape
+        if shape not in self._effective:
+            enough = self._others(shape) >= shape.nodes
+            self._effective[shape] = shape if enough else replace(shape, avoided=shape.avoided & shape.vetoed)
+        return self._effective[shape]
 
-    def is_refused(self, need: Need) -> bool:
+    def is_refused(self, shape: Shape) -> bool:
         """Whether the scheduler has refused so many of the nodes that suit this shape that too few are left."""
-        return bool(need.avoided & need.vetoed) and self._others(need) < need.nodes
+        return bool(shape.avoided & shape.vetoed) and self._others(shape) < shape.nodes
 
-    def _others(self, need: Need) -> int:
-        return sum(name not in need.avoided for name in self._shape(need).suits)
+    def _others(self, shape: Shape) -> int:
+        return sum(name not in shape.avoided for name in self._known(shape).suits)
 
-    def never(self, need: Need) -> Reason | None:
+    def never(self, shape: Shape) -> Reason | None:
         """Why no node of the pool takes this shape, however empty; None: some does."""
-        shape = self._shape(need)
-        if shape.never is _UNKNOWN:
-            enough = len(shape.suits) >= need.nodes
-            shape.never = None if enough else explain.never_fits(need, self.pool, list(self.rooms.values()))
-        return shape.never
+        known = self._known(shape)
+        if known.never is _UNKNOWN:
+            enough = len(known.suits) >= shape.nodes
+            known.never = None if enough else explain.never_fits(shape, self.pool, list(self.rooms.values()))
+        return known.never
 
-    def is_full(self, need: Need) -> bool:
+    def is_full(self, shape: Shape) -> bool:
         """Whether it is known that this shape fits nowhere now."""
-        return self._shape(need).full
+        return self._known(shape).full
 
-    def suits(self, need: Need) -> Iterator[Room]:
+    def suits(self, shape: Shape) -> Iterator[Room]:
         """Rooms of the nodes that could take this shape when empty."""
-        return (self.rooms[name] for name in self._shape(need).suits)
+        return (self.rooms[name] for name in self._known(shape).suits)
 
-    def knows(self, need: Need) -> bool:
+    def knows(self, shape: Shape) -> bool:
         """Whether anything is kept of this shape."""
-        return need in self._shapes
+        return shape in self._shapes
 
-    def is_suiting(self, name: NodeName, need: Need) -> bool:
+    def is_suiting(self, name: NodeName, shape: Shape) -> bool:
         """Whether this node could take the shape when empty."""
-        return name in self._shape(need).suits
+        return name in self._known(shape).suits
 
-    def choose(self, need: Need, *, exclude: Collection[NodeName] = (), kept: Kept | None = None) -> Room | None:
+    def choose(self, shape: Shape, *, exclude: Collection[NodeName] = (), kept: Kept | None = None) -> Room | None:
         """The room for one more pod of this shape, or None.
 
         Args:
-            need: the shape.
+            shape: the shape.
             exclude: nodes that may not be chosen.
             kept: nodes kept for others, on which only room that does not delay them may be taken.
         """
-        shape = self._shape(need)
-        if shape.full:
+        known = self._known(shape)
+        if known.full:
             return None
         turned_away = bool(exclude)
         last: Room | None = None  # of those that the scheduler refused a while ago, the first
-        for name in self._shelves[need.kind, need.gpus > 0].candidates(need.gpus):
+        for name in self._shelves[shape.kind, shape.gpus > 0].candidates(shape.gpus):
             room = self.rooms[name]
-            if name not in shape.suits or name in exclude or room.lacks(need):
+            if name not in known.suits or name in exclude or room.lacks(shape):
                 continue
-            if kept and name in kept and room.delays(need, kept[name][1]):
+            if kept and name in kept and room.delays(shape, kept[name][1]):
                 turned_away = True
                 continue
-            if name not in need.vetoed:
+            if name not in shape.vetoed:
                 return room
             last = last or room
         if last is not None:
             return last
-        shape.full = not turned_away
+        known.full = not turned_away
         return None
 
-    def words(self, need: Need, *, fresh: bool) -> Reason:
+    def words(self, shape: Shape, *, fresh: bool) -> Reason:
         """What the pool is short of for this shape; unless `fresh`, words of an earlier moment will do."""
-        shape = self._shape(need)
-        if shape.words is _UNKNOWN or (fresh and shape.at != self.version):
-            shape.words, shape.at = self._no_room(need), self.version
-        return shape.words
+        known = self._known(shape)
+        if known.words is _UNKNOWN or (fresh and known.words_version != self.version):
+            known.words, known.words_version = self._no_room(shape), self.version
+        return known.words
 
-    def _no_room(self, need: Need) -> Reason:
-        return explain.no_room(need, self.pool, list(self.suits(need)), self._unknown.values())
+    def _no_room(self, shape: Shape) -> Reason:
+        return explain.no_room(shape, self.pool, list(self.suits(shape)), self._unknown.values())
 
-    def is_stale(self, need: Need) -> bool:
+    def is_stale(self, shape: Shape) -> bool:
         """Whether rooms changed since the words about this shape."""
-        return self._shape(need).at != self.version
+        return self._known(shape).words_version != self.version
 
-    def _shape(self, need: Need) -> _Shape:
-        shape = self._shapes.get(need)
-        if shape is None:
-            suits = {name for name, room in self.rooms.items() if _suits(room, need)}
-            shape = self._shapes[need] = _Shape(suits)
-        return shape
+    def _known(self, shape: Shape) -> _Known:
+        known = self._shapes.get(shape)
+        if known is None:
+            suits = {name for name, room in self.rooms.items() if _suits(room, shape)}
+            known = self._shapes[shape] = _Known(suits)
+        return known
 
 
-def _suits(room: Room, need: Need) -> bool:
-    return not room.mismatch(need) and not room.too_small(need)
+def _suits(room: Room, shape: Shape) -> bool:
+    return not room.mismatch(shape) and not room.too_small(shape)

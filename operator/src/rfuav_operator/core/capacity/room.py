@@ -19,7 +19,7 @@ DEFAULT_TIERS = (
 _MERELY_PREFERRED = "PreferNoSchedule"  # every other effect of a taint repels
 
 
-class Need(msgspec.Struct, frozen=True, kw_only=True):
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """What one pod of a job asks of a node: its shape. Equal shapes get equal answers, which are computed once."""
 
     kind: Kind
@@ -43,7 +43,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
         return self.gpus * self.nodes
 
 
-def need_of(job: Job) -> Need:
+def shape_of(job: Job) -> Shape:
     """The shape of a job's pods. Raises ValueError when a quantity cannot be read."""
     asked, template = job.spec.resources, job.spec.pod_template
     tolerations = [
@@ -57,7 +57,7 @@ def need_of(job: Job) -> Need:
     ]
     if asked.gpus > 0:
         tolerations.append((GPU, "Exists", "", "NoSchedule"))
-    return Need(
+    return Shape(
         kind=job.kind,
         gpus=asked.gpus,
         gpu_memory=quantity.whole(asked.gpu_memory) if asked.gpus > 0 else 0,
@@ -72,7 +72,7 @@ def need_of(job: Job) -> Need:
     )
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     """Room that one pod name of ours holds."""
 
     kind: Kind
@@ -90,7 +90,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     bars: bool = False  # is bound, and keeps those off that wait for a node to come
     alone: bool = False  # the scheduler lets no further pod of ours onto its node
 
-    def may_land_on(self, node: Node, there: Iterable["Held"]) -> bool:
+    def may_land_on(self, node: Node, there: Iterable["Allocation"]) -> bool:
         """Whether the scheduler may put it on this node beside those `there`: it knows nothing of a pool's limits."""
         return (
             self.landing is not None
@@ -112,7 +112,7 @@ class Room:
     node: Node
     tier: GpuTier
     cpu_jobs: Mapping[Kind, int]
-    holders: dict[Holder, Held] = field(default_factory=dict)
+    holders: dict[Holder, Allocation] = field(default_factory=dict)
     foreign: Sequence[Pod] = ()
     slots_used: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     jobs_used: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))  # with gpus: 0
@@ -143,11 +143,11 @@ class Room:
 
     # --- the three questions
 
-    def mismatch(self, need: Need) -> str:
+    def mismatch(self, shape: Shape) -> str:
         """Why the node is not for this shape at all, in words that can be counted over nodes; empty: it is."""
-        return closed(self.node, need) or (self.gpu_mismatch(need) if need.gpus > 0 else "")
+        return closed(self.node, shape) or (self.gpu_mismatch(shape) if shape.gpus > 0 else "")
 
-    def gpu_mismatch(self, need: Need) -> str:
+    def gpu_mismatch(self, shape: Shape) -> str:
         """The same of its GPUs alone, for a shape that uses some."""
         if self.node.gpu_problem:
             return f"with GPUs that cannot be used ({self.node.gpu_problem})"
@@ -157,49 +157,49 @@ class Room:
             return "with GPUs of unknown sharing"
         if self.node.gpus == 0:
             return "without a healthy GPU"
-        if need.gpu_memory:
+        if shape.gpu_memory:
             memory = self.node.gpu_memory_mib or 0
-            if quantity.mib(memory) < need.gpu_memory:
+            if quantity.mib(memory) < shape.gpu_memory:
                 return (
                     f"with GPUs of {quantity.show_bytes(quantity.mib(memory))} "
-                    f"({quantity.show_bytes(need.gpu_memory)} needed)"
+                    f"({quantity.show_bytes(shape.gpu_memory)} needed)"
                 )
-        if need.gpus > 1 and self.node.is_gpu_shared:
+        if shape.gpus > 1 and self.node.is_gpu_shared:
             return "with shared GPUs (a job of several GPUs needs them whole)"
         return ""
 
-    def too_small(self, need: Need) -> str:
+    def too_small(self, shape: Shape) -> str:
         """What the node could not give this shape even if it were empty; empty: nothing."""
-        if need.gpus > 0:
-            limit = self.slot_limit[need.kind]
-            if need.gpus > limit:
-                return f"with at most {limit} {need.kind.word} GPU slots"
-        elif self.cpu_jobs[need.kind] == 0:
-            return f"with no place for {need.kind.word} jobs without GPU"
-        if need.cpu_milli > self.node.cpu_milli:
+        if shape.gpus > 0:
+            limit = self.slot_limit[shape.kind]
+            if shape.gpus > limit:
+                return f"with at most {limit} {shape.kind.word} GPU slots"
+        elif self.cpu_jobs[shape.kind] == 0:
+            return f"with no place for {shape.kind.word} jobs without GPU"
+        if shape.cpu_milli > self.node.cpu_milli:
             return f"with {quantity.show_cpu(self.node.cpu_milli)} CPU"
-        if need.memory_bytes > self.node.memory_bytes:
+        if shape.memory_bytes > self.node.memory_bytes:
             return f"with {quantity.show_bytes(self.node.memory_bytes)} memory"
         return ""
 
-    def lacks(self, need: Need) -> str:
+    def lacks(self, shape: Shape) -> str:
         """What the node is short of now: a key that `explain` counts over nodes; empty: the shape fits."""
-        if need.gpus > 0:
-            if need.gpus > self.kind_free[need.kind]:
+        if shape.gpus > 0:
+            if shape.gpus > self.kind_free[shape.kind]:
                 return "slots"
-            if need.gpus > self.slots_free:
+            if shape.gpus > self.slots_free:
                 return "all slots"
-        elif self.jobs_used[need.kind] >= self.cpu_jobs[need.kind]:
+        elif self.jobs_used[shape.kind] >= self.cpu_jobs[shape.kind]:
             return "jobs"
-        if self.cpu_milli + need.cpu_milli > self.node.cpu_milli:
+        if self.cpu_milli + shape.cpu_milli > self.node.cpu_milli:
             return "cpu"
-        if self.memory_bytes + need.memory_bytes > self.node.memory_bytes:
+        if self.memory_bytes + shape.memory_bytes > self.node.memory_bytes:
             return "memory"
         if self.pods >= self.node.pods:
             return "pods"
         if self.alone:
             return "alone"
-        return "avoided" if self.node.name in need.avoided else ""
+        return "avoided" if self.node.name in shape.avoided else ""
 
     def crowded(self) -> str:
         """What of the node is in use beyond its limits, by those that are or will surely be there; empty: nothing."""
@@ -219,25 +219,25 @@ class Room:
             return "room that another job was given"
         return ""
 
-    def delays(self, need: Need, waiting: Need) -> bool:
-        """Whether a pod of shape `need` here would take what `waiting`, which the room is kept for, is short of.
+    def delays(self, shape: Shape, waiting: Shape) -> bool:
+        """Whether a pod of `shape` here would take what `waiting`, which the room is kept for, is short of.
 
         It would not where enough for both is left: then only what runs already decides when `waiting` can start.
         """
-        if need.gpus > 0 and waiting.gpus > 0:
-            if need.kind is waiting.kind and self.kind_free[need.kind] - need.gpus < waiting.gpus:
+        if shape.gpus > 0 and waiting.gpus > 0:
+            if shape.kind is waiting.kind and self.kind_free[shape.kind] - shape.gpus < waiting.gpus:
                 return True
-            if self.slots_free - need.gpus < waiting.gpus:
+            if self.slots_free - shape.gpus < waiting.gpus:
                 return True
-        if need.gpus == 0 and waiting.gpus == 0 and need.kind is waiting.kind:
-            left = self.cpu_jobs[need.kind] - self.jobs_used[need.kind]
+        if shape.gpus == 0 and waiting.gpus == 0 and shape.kind is waiting.kind:
+            left = self.cpu_jobs[shape.kind] - self.jobs_used[shape.kind]
             if left <= 1:
                 return True
         return (
-            (need.cpu_milli > 0 and self.cpu_milli + need.cpu_milli + waiting.cpu_milli > self.node.cpu_milli)
+            (shape.cpu_milli > 0 and self.cpu_milli + shape.cpu_milli + waiting.cpu_milli > self.node.cpu_milli)
             or (
-                need.memory_bytes > 0
-                and self.memory_bytes + need.memory_bytes + waiting.memory_bytes > self.node.memory_bytes
+                shape.memory_bytes > 0
+                and self.memory_bytes + shape.memory_bytes + waiting.memory_bytes > self.node.memory_bytes
             )
             or self.pods + 1 >= self.node.pods
         )
@@ -250,7 +250,7 @@ class Room:
         left = {key: held for key, held in self.holders.items() if key not in gone}
         return Room(node=self.node, tier=self.tier, cpu_jobs=self.cpu_jobs, holders=left, foreign=self.foreign)
 
-    def hold(self, key: Holder, held: Held) -> None:
+    def hold(self, key: Holder, held: Allocation) -> None:
         """Let a pod of ours hold room here."""
         self.holders[key] = held
         self.count()
@@ -313,15 +313,15 @@ class Room:
             self.free[kind] = min(self.kind_free[kind], self.slots_free)
 
 
-def _tolerated(key: str, value: str, effect: str, need: Need) -> bool:
+def _tolerated(key: str, value: str, effect: str, shape: Shape) -> bool:
     return any(
         (not t_effect or t_effect == effect)
         and (t_key in ("", key) if operator == "Exists" else (t_key, operator, t_value) == (key, "Equal", value))
-        for t_key, operator, t_value, t_effect in need.tolerations
+        for t_key, operator, t_value, t_effect in shape.tolerations
     )
 
 
-def closed(node: Node, need: Need) -> str:
+def closed(node: Node, shape: Shape) -> str:
     """Why the scheduler binds no pod of this shape to the node, its resources apart; empty: it does."""
     if node.unreadable:
         return f"that cannot be read ({node.unreadable})"
@@ -331,32 +331,32 @@ def closed(node: Node, need: Need) -> str:
         return "cordoned"
     if not node.ready:
         return "not ready"
-    if need.node_selector and any(node.label(key) != value for key, value in need.node_selector):
+    if shape.node_selector and any(node.label(key) != value for key, value in shape.node_selector):
         return "outside spec.podTemplate.nodeSelector"
-    if need.only and node.name not in need.only:
-        return f"where {', '.join(need.single)} cannot be mounted, being in use elsewhere"
-    for volume in need.volumes:
+    if shape.only and node.name not in shape.only:
+        return f"where {', '.join(shape.single)} cannot be mounted, being in use elsewhere"
+    for volume in shape.volumes:
         if not volume.is_reachable(node):
             return f"that cannot mount volume {volume.name}"
     for taint in node.taints:
-        if taint.effect != _MERELY_PREFERRED and not _tolerated(taint.key, taint.value, taint.effect, need):
+        if taint.effect != _MERELY_PREFERRED and not _tolerated(taint.key, taint.value, taint.effect, shape):
             return f"with the taint {taint.key}{'=' * bool(taint.value)}{taint.value}:{taint.effect}"
     return ""
 
 
-def unsuited(node: Node, pool: PoolSpec, need: Need) -> str:
+def unsuited(node: Node, pool: PoolSpec, shape: Shape) -> str:
     """Why a node is not for this shape by the pool's limits, which the scheduler does not know; empty: it is.
 
     Nothing is held against a node whose GPUs' labels are not there (yet).
     """
     room = room_of(node, pool)
-    if need.gpus > 0 and room.node.gpu_unknown:
+    if shape.gpus > 0 and room.node.gpu_unknown:
         return ""
-    return (room.gpu_mismatch(need) if need.gpus > 0 else "") or room.too_small(need)
+    return (room.gpu_mismatch(shape) if shape.gpus > 0 else "") or room.too_small(shape)
 
 
 def room_of(
-    node: Node, pool: PoolSpec, *, holders: dict[Holder, Held] | None = None, foreign: Sequence[Pod] = ()
+    node: Node, pool: PoolSpec, *, holders: dict[Holder, Allocation] | None = None, foreign: Sequence[Pod] = ()
 ) -> Room:
     """The room of a node by the limits of its pool."""
     node = gpus.in_pool(node, pool)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from rfuav_operator.core.alarms import Alarms
-from rfuav_operator.core.capacity.room import Held, Holder, Need, Room, need_of, pool_of, room_of
+from rfuav_operator.core.capacity.room import Allocation, Holder, Room, Shape, pool_of, room_of, shape_of
 from rfuav_operator.core.capacity.volumes import claims_of
 from rfuav_operator.core.model import Job, Kind, Node, NodeName, Phase, Pod, Snapshot, Uid, may_live
 
@@ -26,7 +26,7 @@ class Share:
     jobs: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))  # with an admitted pod
 
 
-_NOTHING: Mapping[str, Held] = {}
+_NOTHING: Mapping[str, Allocation] = {}
 _NO_NODE = NodeName("")  # under which those are kept that wait for one
 _BINDS_WITHIN = timedelta(seconds=60)  # of its creation, an orphan is bound, or perhaps never will be
 
@@ -53,9 +53,9 @@ class Usage:
         self.shares: dict[tuple[str, str], Share] = {}  # pool, namespace
         self._on_change = on_change
         self._pool_of: dict[NodeName, str] = {}
-        self._held: dict[Uid, dict[str, Held]] = {}
-        self._on_node: dict[NodeName, dict[Holder, Held]] = {}
-        self._absent: dict[str, dict[Holder, Held]] = {}  # namespace -> recorded, not seen
+        self._held: dict[Uid, dict[str, Allocation]] = {}
+        self._on_node: dict[NodeName, dict[Holder, Allocation]] = {}
+        self._absent: dict[str, dict[Holder, Allocation]] = {}  # namespace -> recorded, not seen
         self._claims: dict[str, dict[Holder, NodeName]] = {}  # namespace/claim -> who mounts it, and where
         self._foreign: dict[NodeName, list[tuple[str, Holder]]] = {}  # of pods of others: claims, and who mounts them
         self.expires: Alarms[NodeName] = Alarms()  # when a pod of others that is not bound stops to count on a node
@@ -84,11 +84,11 @@ class Usage:
         """What a namespace holds of a pool."""
         return self.shares.get((pool, namespace)) or Share()
 
-    def holds(self, uid: Uid) -> Mapping[str, Held]:
+    def holds(self, uid: Uid) -> Mapping[str, Allocation]:
         """What a job holds, by pod name."""
         return self._held.get(uid, _NOTHING)
 
-    def of_pool(self, pool: str) -> Iterator[tuple[Uid, str, Held]]:
+    def of_pool(self, pool: str) -> Iterator[tuple[Uid, str, Allocation]]:
         """All that is held in one pool: job, pod name, room."""
         for uid, pods in self._held.items():
             for name, held in pods.items():
@@ -103,7 +103,7 @@ class Usage:
         """The nodes on which room is held, those among them that are gone and may come back."""
         return {node for node in self._on_node if node != _NO_NODE and self._sure(node)}
 
-    def absent(self, namespace: str) -> Iterable[Held]:
+    def absent(self, namespace: str) -> Iterable[Allocation]:
         """What is recorded in a namespace and whose pod was not seen: a ResourceQuota does not count it yet."""
         return self._absent.get(namespace, {}).values()
 
@@ -193,14 +193,14 @@ class Usage:
         if not users:
             self._claims.pop(claim, None)
 
-    def hold(self, uid: Uid, name: str, held: Held) -> None:
+    def hold(self, uid: Uid, name: str, held: Allocation) -> None:
         """Let a pod hold room, in the place of what it held before."""
         self.release(uid, name)
         self._put(uid, name, held)
         for node in self.nodes_of(uid, name):
             self._changed(node, released=held.bars)
 
-    def release(self, uid: Uid, name: str) -> Held | None:
+    def release(self, uid: Uid, name: str) -> Allocation | None:
         """Give back what a pod held."""
         nodes = self.nodes_of(uid, name)
         mine = self._held.get(uid, {})
@@ -233,7 +233,7 @@ class Usage:
         if node not in self._pool_of and not self._on_node.get(node):  # else its room shows the same map
             self._on_node.pop(node, None)
 
-    def _put(self, uid: Uid, name: str, held: Held) -> None:
+    def _put(self, uid: Uid, name: str, held: Allocation) -> None:
         share = self.shares.setdefault((held.pool, held.namespace), Share())
         mine = self._held.setdefault(uid, {})
         share.jobs[held.kind] += _is_first(held, mine)
@@ -261,11 +261,11 @@ class Usage:
             return [NodeName(held.node)]
         return [_NO_NODE, *(node for node in self._pool_of if (uid, name) in self._on_node.get(node, {}))]
 
-    def _sure(self, node: NodeName) -> Iterable[Held]:
+    def _sure(self, node: NodeName) -> Iterable[Allocation]:
         """Those that are on a node or go there, without those that may."""
         return [held for held in self._on_node.get(node, {}).values() if held.node]
 
-    def _land(self, name: NodeName, node: Node | None) -> dict[Holder, Held]:
+    def _land(self, name: NodeName, node: Node | None) -> dict[Holder, Allocation]:
         """Let those without a node hold room on this one if the scheduler may put them there, else not; all that do."""
         there = self._on_node.setdefault(name, {})
         for holder, held in self._on_node.get(_NO_NODE, {}).items():
@@ -284,7 +284,7 @@ class Usage:
             self._on_change(self._pool_of[node], node, released)
 
 
-def _is_first(held: Held, others: Mapping[str, Held]) -> bool:
+def _is_first(held: Allocation, others: Mapping[str, Allocation]) -> bool:
     """Whether it alone makes its job one of those that hold room in the pool: pods of a job that is gone may differ."""
     return not any(other.pool == held.pool and other.kind is held.kind for other in others.values())
 
@@ -292,7 +292,7 @@ def _is_first(held: Held, others: Mapping[str, Held]) -> bool:
 # --- what one job holds
 
 
-def held_by(uid: Uid, job: Job | None, snapshot: Snapshot) -> Iterator[tuple[str, Held]]:
+def held_by(uid: Uid, job: Job | None, snapshot: Snapshot) -> Iterator[tuple[str, Allocation]]:
     """What every pod of one job holds, by name: recorded, alive, or on its way."""
     pods = snapshot.pods_of.get(uid, {})
     assigned: set[str] = set()
@@ -307,10 +307,10 @@ def held_by(uid: Uid, job: Job | None, snapshot: Snapshot) -> Iterator[tuple[str
             yield pod.name, _by_pod(pod, kind, pool, node)
 
 
-def _by_assignments(job: Job, pods: Mapping[str, Pod], snapshot: Snapshot) -> Iterator[tuple[str, Held]]:
+def _by_assignments(job: Job, pods: Mapping[str, Pod], snapshot: Snapshot) -> Iterator[tuple[str, Allocation]]:
     creating = snapshot.creating.get(job.uid, frozenset())
     active = not job.deleting and job.status.phase is not None and not job.status.phase.terminal
-    need: Need | None = None
+    shape: Shape | None = None
     for a in job.status.assignments:
         pod = pods.get(a.pod)
         if pod is not None and (active or may_live(pod, snapshot.nodes)):
@@ -319,29 +319,29 @@ def _by_assignments(job: Job, pods: Mapping[str, Pod], snapshot: Snapshot) -> It
                 held = replace(held, pool=job.spec.pool)
             yield a.pod, replace(held, gpus=a.gpus) if pod.unreadable else held
         elif pod is None and (active or a.pod in creating):
-            need = need or need_of(job)
+            shape = shape or shape_of(job)
             landing = None if a.node else snapshot.landings.get((job.uid, a.pod))
-            yield a.pod, replace(planned(job, need, a.node), landing=landing)
+            yield a.pod, replace(planned(job, shape, a.node), landing=landing)
 
 
-def planned(job: Job, need: Need, node: str) -> Held:
+def planned(job: Job, shape: Shape, node: str) -> Allocation:
     """What a pod that is recorded and was not seen yet holds."""
-    return Held(
+    return Allocation(
         kind=job.kind,
         namespace=job.namespace,
         pool=job.spec.pool,
         node=node,
-        gpus=need.gpus,
-        cpu_milli=need.cpu_milli,
-        memory_bytes=need.memory_bytes,
-        cpu_limit_milli=need.cpu_limit_milli,
+        gpus=shape.gpus,
+        cpu_milli=shape.cpu_milli,
+        memory_bytes=shape.memory_bytes,
+        cpu_limit_milli=shape.cpu_limit_milli,
         absent=True,
         claims=claims_of(job),
     )
 
 
-def _by_pod(pod: Pod, kind: Kind, pool: str, node: str) -> Held:
-    return Held(
+def _by_pod(pod: Pod, kind: Kind, pool: str, node: str) -> Allocation:
+    return Allocation(
         kind=kind,
         namespace=pod.namespace,
         pool=pod.pool or pool,

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from rfuav_operator.core.capacity import room
-from rfuav_operator.core.capacity.room import Need
+from rfuav_operator.core.capacity.room import Shape
 from rfuav_operator.core.model import Claim, Job, Kind, Snapshot, Volume
 
 _PVC = "pvc://"
@@ -60,12 +60,12 @@ def claims_of(job: Job) -> tuple[str, ...]:
     return job.claims if more.keys() <= set(job.claims) else tuple(sorted({*job.claims, *more}))
 
 
-def need_of(job: Job, snapshot: Snapshot) -> Need:
+def shape_of(job: Job, snapshot: Snapshot) -> Shape:
     """The shape of a job's pods, with what its volumes ask of a node."""
-    need, claims = room.need_of(job), _known(job, snapshot)
+    shape, claims = room.shape_of(job), _known(job, snapshot)
     single = tuple(f"{claim.namespace}/{claim.name}" for claim in claims if claim.is_of_one_node)
     volumes = tuple(v for v in (_volume(claim, snapshot) for claim in claims) if v is not None and not v.is_anywhere)
-    return replace(need, volumes=volumes, single=single) if volumes or single else need
+    return replace(shape, volumes=volumes, single=single) if volumes or single else shape
 
 
 def waits(job: Job, snapshot: Snapshot) -> str:

@@ -94,7 +94,7 @@ def stand_in(job: Job, why: str) -> Job:
     """The job with what its room follows from, and nothing else that could be at fault."""
     spec = job.spec
     try:
-        room.need_of(job)
+        room.shape_of(job)
     except Exception:  # noqa: BLE001  whatever it is, the job is left alone for it
         spec = JobSpec(
             pool=spec.pool, resources=Resources(gpus=max((a.gpus for a in job.status.assignments), default=0))

@@ -273,7 +273,7 @@ class _Step:
         if landed is not None:
             first = not a.node or a.provisional
             if (first or not pod.started) and not self.facts.pool_missing:
-                unsuited = room.unsuited(landed, pool, room.need_of(self.job))
+                unsuited = room.unsuited(landed, pool, room.shape_of(self.job))
             # Labels may come later than the node, or its pool be away: it is judged once, when they are there.
             unknown = bool(self.facts.pool_missing or (pod.gpus and gpus.in_pool(landed, pool).gpu_unknown))
             a = replace(a, node=landed.name, provisional=first and unknown)
@@ -314,7 +314,7 @@ class _Step:
         node = self.facts.nodes.get(NodeName(a.node))
         if node is None:
             return "was deleted"
-        why = room.closed(node, room.need_of(self.job))
+        why = room.closed(node, room.shape_of(self.job))
         return f"became unavailable ({why})" if why else ""
 
     def _complete(self, a: Assignment, pod: Pod) -> None:

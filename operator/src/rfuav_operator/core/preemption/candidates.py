@@ -15,16 +15,16 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from rfuav_operator.core.capacity.room import Holder, Need
+from rfuav_operator.core.capacity.room import Holder, Shape
 from rfuav_operator.core.model import Assignment, Job, Kind, NodeName, Pool, Uid
-from rfuav_operator.core.preemption.running import Runner, Runners, Sort, stops_of
+from rfuav_operator.core.preemption.running import Runner, RunnerClass, Runners, stops_of
 from rfuav_operator.core.queue.quotas import Quotas
 
 HIGHEST = 2**40  # above every priority
 Like = tuple[Kind, bool]  # kind, with GPU or without
 
 
-class Asker(NamedTuple):
+class Preemptor(NamedTuple):
     """What of a waiting job decides which others it may stop."""
 
     priority: int
@@ -64,7 +64,7 @@ class Victim:
     @property
     def priority(self) -> int:
         """The job's priority."""
-        return self.runner.sort.priority
+        return self.runner.runner_class.priority
 
     @property
     def holder(self) -> Holder:
@@ -115,84 +115,90 @@ class Candidates:
 
     # --- askers
 
-    def asker(self, job: Job, need: Need, *, mine: int) -> Asker:
+    def preemptor(self, job: Job, shape: Shape, *, mine: int) -> Preemptor:
         """What decides which others this job may stop."""
-        nominal = need.gpus > 0 and self._reclaims != "Never" and self._quotas.is_nominal(job.namespace, need)
-        return Asker(mine, job.namespace, nominal)
+        nominal = shape.gpus > 0 and self._reclaims != "Never" and self._quotas.is_nominal(job.namespace, shape)
+        return Preemptor(mine, job.namespace, nominal)
 
-    def below(self, asker: Asker) -> int:
+    def below(self, preemptor: Preemptor) -> int:
         """Whoever has at least this priority is never stopped for it."""
-        return HIGHEST if asker.nominal and self._reclaims == "Any" else asker.priority
+        return HIGHEST if preemptor.nominal and self._reclaims == "Any" else preemptor.priority
 
-    def has_any(self, asker: Asker, like: Like | None = None) -> bool:
+    def has_any(self, preemptor: Preemptor, like: Like | None = None) -> bool:
         """Whether there is a candidate at all, or one like this."""
-        return self._reaches(self._lowest(like, young=False), asker)
+        return self._reaches(self._lowest(like, young=False), preemptor)
 
-    def later(self, asker: Asker) -> datetime | None:
+    def later(self, preemptor: Preemptor) -> datetime | None:
         """When to look again: somebody who would be a candidate is too young."""
-        return self._runners.next_birthday() if self._reaches(self._lowest(None, young=True), asker) else None
+        return self._runners.next_birthday() if self._reaches(self._lowest(None, young=True), preemptor) else None
 
     def _lowest(self, like: Like | None, *, young: bool) -> "_Reach":
         known = self._reach.get((young, like))
         if known is None:
             known = self._reach[young, like] = _Reach({}, HIGHEST, {})
-            for sort in self._runners.young if young else self._runners.old:
-                if like is None or (sort.kind, sort.gpu) == like:
-                    known.count(sort, borrows=self.borrows(sort.namespace))
+            for runner_class in self._runners.young if young else self._runners.old:
+                if like is None or (runner_class.kind, runner_class.gpu) == like:
+                    known.count(runner_class, borrows=self.borrows(runner_class.namespace))
         return known
 
-    def _reaches(self, reach: "_Reach", asker: Asker) -> bool:
-        mine, namespace, nominal = asker
+    def _reaches(self, reach: "_Reach", preemptor: Preemptor) -> bool:
+        mine, namespace, nominal = preemptor
         if self._within and (reach.anyone < mine or reach.own.get(namespace, HIGHEST) < mine):
             return True
-        below = self.below(asker)
+        below = self.below(preemptor)
         return nominal and any(ns != namespace and lowest < below for ns, lowest in reach.borrowers.items())
 
     # --- candidates
 
-    def cheapest(self, asker: Asker, only: Like | None = None, *, own: bool = False) -> Iterator[Candidate]:
+    def cheapest(self, preemptor: Preemptor, only: Like | None = None, *, own: bool = False) -> Iterator[Candidate]:
         """Whom the asker may stop, the cheapest first; `only` pods like these, and of its `own` namespace only."""
         found = []
-        for sort in self._runners.old:
-            if (own and sort.namespace != asker.namespace) or (only and (sort.kind, sort.gpu) != only):
+        for runner_class in self._runners.old:
+            if (own and runner_class.namespace != preemptor.namespace) or (
+                only and (runner_class.kind, runner_class.gpu) != only
+            ):
                 continue
-            if self._may_stop(asker, sort):
-                found.append(self._in_order(sort, not self.borrows(sort.namespace)))
+            if self._may_stop(preemptor, runner_class):
+                found.append(self._in_order(runner_class, not self.borrows(runner_class.namespace)))
         return merge(*found)
 
-    def on_node(self, asker: Asker, name: NodeName) -> list[Victim]:
+    def on_node(self, preemptor: Preemptor, name: NodeName) -> list[Victim]:
         """Whom the asker may stop on one node, the cheapest first."""
         found = [
-            Victim(runner, self.borrows(runner.sort.namespace), self._lost(runner))
+            Victim(runner, self.borrows(runner.runner_class.namespace), self._lost(runner))
             for runner in self._runners.on_node(name)
-            if runner.old_at is not None and runner.old_at <= self._now and self._may_stop(asker, runner.sort)
+            if runner.old_at is not None
+            and runner.old_at <= self._now
+            and self._may_stop(preemptor, runner.runner_class)
         ]
         return sorted(found, key=lambda victim: victim.cost)
 
-    def _in_order(self, sort: Sort, own: bool) -> Iterator[Candidate]:
-        for runner in self._runners.least_lost(sort):
+    def _in_order(self, runner_class: RunnerClass, own: bool) -> Iterator[Candidate]:
+        for runner in self._runners.least_lost(runner_class):
             uid, pod = runner.holder
-            yield Candidate(sort.priority, own, self._lost(runner), runner.node, pod, uid)
+            yield Candidate(runner_class.priority, own, self._lost(runner), runner.node, pod, uid)
 
     def victim(self, candidate: Candidate) -> Victim:
         """The candidate with all that is known of it."""
         return Victim(self._runners.named(candidate.uid, candidate.pod), not candidate.own, candidate.lost_seconds)
 
     def _lost(self, runner: Runner) -> float:
-        return max(0.0, (self._now - runner.since).total_seconds()) * runner.sort.repeats if runner.since else 0.0
+        return (
+            max(0.0, (self._now - runner.since).total_seconds()) * runner.runner_class.repeats if runner.since else 0.0
+        )
 
-    def _may_stop(self, asker: Asker, sort: Sort) -> bool:
-        mine, namespace, nominal = asker
-        own, lower = sort.namespace == namespace, sort.priority < mine
-        borrows = sort.gpu and self.borrows(sort.namespace)
-        if self._within and lower and (own or borrows or not sort.gpu):
+    def _may_stop(self, preemptor: Preemptor, runner_class: RunnerClass) -> bool:
+        mine, namespace, nominal = preemptor
+        own, lower = runner_class.namespace == namespace, runner_class.priority < mine
+        borrows = runner_class.gpu and self.borrows(runner_class.namespace)
+        if self._within and lower and (own or borrows or not runner_class.gpu):
             return True
         return nominal and not own and borrows and (lower or self._reclaims == "Any")
 
-    def may_take(self, asker: Asker, victim: Victim, taken: Counter[str]) -> bool:
+    def may_take(self, preemptor: Preemptor, victim: Victim, taken: Counter[str]) -> bool:
         """Whether it is a candidate after others too: a namespace that would not borrow any more is left alone."""
         namespace = victim.job.namespace
-        if namespace == asker.namespace or victim.assignment.gpus == 0:
+        if namespace == preemptor.namespace or victim.assignment.gpus == 0:
             return True
         return self.borrows(namespace, taken[namespace])
 
@@ -212,12 +218,14 @@ class _Reach:
     anyone: int  # of those that any namespace may stop by rank
     borrowers: dict[str, int]  # of those whose GPUs are borrowed, by namespace
 
-    def count(self, sort: Sort, *, borrows: bool) -> None:
-        self.own[sort.namespace] = min(self.own.get(sort.namespace, HIGHEST), sort.priority)
-        if borrows or not sort.gpu:
-            self.anyone = min(self.anyone, sort.priority)
-        if borrows and sort.gpu:
-            self.borrowers[sort.namespace] = min(self.borrowers.get(sort.namespace, HIGHEST), sort.priority)
+    def count(self, runner_class: RunnerClass, *, borrows: bool) -> None:
+        self.own[runner_class.namespace] = min(self.own.get(runner_class.namespace, HIGHEST), runner_class.priority)
+        if borrows or not runner_class.gpu:
+            self.anyone = min(self.anyone, runner_class.priority)
+        if borrows and runner_class.gpu:
+            self.borrowers[runner_class.namespace] = min(
+                self.borrowers.get(runner_class.namespace, HIGHEST), runner_class.priority
+            )
 
 
 def held_of(victims: Iterable[Victim]) -> set[Holder]:

@@ -7,14 +7,14 @@ vain, whoever runs there. Plain sums of what a node has left come from here too.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rfuav_operator.core.capacity.placement import PoolRooms
-from rfuav_operator.core.capacity.room import Held, Need, Room
+from rfuav_operator.core.capacity.placement import PoolCapacity
+from rfuav_operator.core.capacity.room import Allocation, Room, Shape
 from rfuav_operator.core.model import Kind, NodeName
 from rfuav_operator.core.preemption.running import Runners
 
 
 @dataclass(slots=True)
-class Left:
+class Headroom:
     """What one node has left when some of its pods are gone: a trial that leaves the room as it is."""
 
     kind: dict[Kind, int]  # GPU slots by the kind's limit
@@ -26,9 +26,9 @@ class Left:
     alone: int  # pods that the scheduler lets no further pod of ours join
 
     @classmethod
-    def of(cls, room: Room, gone: Iterable[Held] = ()) -> "Left":
+    def of(cls, room: Room, gone: Iterable[Allocation] = ()) -> "Headroom":
         """The room's sums without these."""
-        left = cls(
+        headroom = cls(
             {k: room.slot_limit[k] - room.slots_used[k] - room.stray_gpus[k] for k in Kind},
             room.node.gpu_slots - room.slots_used[Kind.TRAINING] - room.slots_used[Kind.INFERENCE] - room.foreign_gpus,
             {k: room.cpu_jobs[k] - room.jobs_used[k] for k in Kind},
@@ -38,10 +38,10 @@ class Left:
             sum(held.alone for held in room.holders.values()),
         )
         for held in gone:
-            left.give_back(held)
-        return left
+            headroom.give_back(held)
+        return headroom
 
-    def give_back(self, held: Held, sign: int = 1) -> None:
+    def give_back(self, held: Allocation, sign: int = 1) -> None:
         """As if it were gone; `sign` -1: as if it were there again."""
         if held.gpus > 0:
             self.kind[held.kind] += sign * held.gpus
@@ -53,66 +53,68 @@ class Left:
         self.pods += sign
         self.alone -= sign * held.alone
 
-    def fits(self, need: Need) -> bool:
+    def fits(self, shape: Shape) -> bool:
         """Whether one pod of this shape would have room."""
-        if need.gpus > 0:
-            if need.gpus > self.kind[need.kind] or need.gpus > self.slots:
+        if shape.gpus > 0:
+            if shape.gpus > self.kind[shape.kind] or shape.gpus > self.slots:
                 return False
-        elif self.jobs[need.kind] <= 0:
+        elif self.jobs[shape.kind] <= 0:
             return False
-        enough = need.cpu_milli <= self.cpu_milli and need.memory_bytes <= self.memory_bytes and self.pods > 0
+        enough = shape.cpu_milli <= self.cpu_milli and shape.memory_bytes <= self.memory_bytes and self.pods > 0
         return enough and self.alone == 0
 
 
 class Clearable:
     """The nodes of one pool that shapes could be made to fit, by priority."""
 
-    def __init__(self, rooms: PoolRooms, runners: Runners) -> None:
-        self._rooms = rooms
+    def __init__(self, capacity: PoolCapacity, runners: Runners) -> None:
+        self._capacity = capacity
         self._runners = runners
-        self._left: dict[int, dict[NodeName, Left]] = {}
-        self._nodes: dict[int, dict[Need, set[NodeName]]] = {}
+        self._headroom: dict[int, dict[NodeName, Headroom]] = {}
+        self._nodes: dict[int, dict[Shape, set[NodeName]]] = {}
         self._changed: set[NodeName] = set()
         self._forgot = 0
 
     def changed(self, name: NodeName) -> None:
         """Somebody came or went there, or the node is another."""
-        if self._left:
+        if self._headroom:
             self._changed.add(name)
 
-    def nodes(self, need: Need, *, below: int) -> set[NodeName]:
+    def nodes(self, shape: Shape, *, below: int) -> set[NodeName]:
         """The nodes that could take this shape if nobody ran there whose priority is lower than `below`."""
         self._settle()
-        left = self._left.get(below)
-        if left is None:
-            left = self._left[below] = {name: self._without(room, below) for name, room in self._rooms.rooms.items()}
+        headroom = self._headroom.get(below)
+        if headroom is None:
+            headroom = self._headroom[below] = {
+                name: self._without(room, below) for name, room in self._capacity.rooms.items()
+            }
         known = self._nodes.setdefault(below, {})
-        if need not in known:
-            suiting = (room.node.name for room in self._rooms.suits(need))
-            known[need] = {name for name in suiting if left[name].fits(need)}
-        return known[need]
+        if shape not in known:
+            suiting = (room.node.name for room in self._capacity.suits(shape))
+            known[shape] = {name for name in suiting if headroom[name].fits(shape)}
+        return known[shape]
 
     def _settle(self) -> None:
-        if self._forgot != self._rooms.forgot:  # with them, what was kept of the same shapes here
-            self._forgot = self._rooms.forgot
+        if self._forgot != self._capacity.forgot:  # with them, what was kept of the same shapes here
+            self._forgot = self._capacity.forgot
             self._nodes = {
-                below: {need: names for need, names in known.items() if self._rooms.knows(need)}
+                below: {shape: names for shape, names in known.items() if self._capacity.knows(shape)}
                 for below, known in self._nodes.items()
             }
-        for below, left in self._left.items():
+        for below, headroom in self._headroom.items():
             for name in self._changed:
-                room = self._rooms.rooms.get(name)
+                room = self._capacity.rooms.get(name)
                 now = None if room is None else self._without(room, below)
                 if now is None:
-                    left.pop(name, None)
+                    headroom.pop(name, None)
                 else:
-                    left[name] = now
-                for need, names in self._nodes.get(below, {}).items():
-                    if now is not None and now.fits(need) and self._rooms.is_suiting(name, need):
+                    headroom[name] = now
+                for shape, names in self._nodes.get(below, {}).items():
+                    if now is not None and now.fits(shape) and self._capacity.is_suiting(name, shape):
                         names.add(name)
                     else:
                         names.discard(name)
         self._changed.clear()
 
-    def _without(self, room: Room, below: int) -> Left:
-        return Left.of(room, (held for key, held in room.holders.items() if self._runners.may_go(key, below)))
+    def _without(self, room: Room, below: int) -> Headroom:
+        return Headroom.of(room, (held for key, held in room.holders.items() if self._runners.may_go(key, below)))

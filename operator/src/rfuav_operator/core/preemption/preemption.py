@@ -15,13 +15,13 @@ from datetime import datetime
 from functools import cached_property
 from heapq import heappop, heappush
 
-from rfuav_operator.core.capacity.placement import Kept, PoolRooms
-from rfuav_operator.core.capacity.room import Held, Holder, Need, Room
+from rfuav_operator.core.capacity.placement import Kept, PoolCapacity
+from rfuav_operator.core.capacity.room import Allocation, Holder, Room, Shape
 from rfuav_operator.core.capacity.usage import Usage
 from rfuav_operator.core.job.priority import priority
 from rfuav_operator.core.model import Job, Kind, NodeName, Pool, Snapshot
-from rfuav_operator.core.preemption.candidates import Asker, Candidates, Like, Victim, held_of
-from rfuav_operator.core.preemption.feasibility import Clearable, Left
+from rfuav_operator.core.preemption.candidates import Candidates, Like, Preemptor, Victim, held_of
+from rfuav_operator.core.preemption.feasibility import Clearable, Headroom
 from rfuav_operator.core.preemption.running import Runners
 from rfuav_operator.core.queue.quotas import Quotas
 
@@ -55,27 +55,27 @@ class _Question:
     """One blocked job, and where victims could help it."""
 
     job: Job
-    need: Need
-    asker: Asker
+    shape: Shape
+    preemptor: Preemptor
     nodes: set[NodeName]  # where victims could help
     without: Collection[NodeName]  # of these, those whose room is promised to others
 
     @property
     def like(self) -> Like:
         """The limit of a node that it needs a part of."""
-        return self.need.kind, self.need.gpus > 0
+        return self.shape.kind, self.shape.gpus > 0
 
     def may_use(self, name: NodeName) -> bool:
         """Whether it may have room on this node."""
-        return name in self.nodes and name not in self.without and name not in self.need.avoided
+        return name in self.nodes and name not in self.without and name not in self.shape.avoided
 
 
-class Ground:
+class PreemptionIndex:
     """What is kept between plans about one pool that lets jobs be stopped: who runs, and where that matters."""
 
-    def __init__(self, pool: Pool, rooms: PoolRooms) -> None:
+    def __init__(self, pool: Pool, capacity: PoolCapacity) -> None:
         self.runners = Runners(pool)
-        self.clearable = Clearable(rooms, self.runners)
+        self.clearable = Clearable(capacity, self.runners)
 
 
 def is_on(pool: Pool) -> bool:
@@ -91,20 +91,20 @@ class Preemption:
         self,
         pool: Pool,
         snapshot: Snapshot,
-        ground: Ground,
-        rooms: PoolRooms,
+        index: PreemptionIndex,
+        capacity: PoolCapacity,
         *,
         usage: Usage,
         quotas: Quotas,
         now: datetime,
     ) -> None:
         self._snapshot = snapshot
-        self._rooms = rooms
+        self._capacity = capacity
         self._usage = usage
         self._quotas = quotas
-        self._candidates = Candidates(pool, ground.runners, quotas, now)
-        self._runners = ground.runners
-        self._clearable = ground.clearable
+        self._candidates = Candidates(pool, index.runners, quotas, now)
+        self._runners = index.runners
+        self._clearable = index.clearable
         self._with_room: dict[tuple[Kind, int], set[NodeName]] = {}  # may be less by now, where others were admitted
         self.asked = False  # somebody asked in this plan
 
@@ -112,93 +112,97 @@ class Preemption:
         """Somebody was admitted: a namespace borrows more."""
         self._candidates.forget()
 
-    def find(self, job: Job, need: Need, *, kept: Kept, by_quota: bool) -> Answer:
+    def find(self, job: Job, shape: Shape, *, kept: Kept, by_quota: bool) -> Answer:
         """Whom to stop so that `job` can be admitted.
 
         Args:
             job: who waits.
-            need: its shape.
+            shape: its shape.
             kept: nodes whose room is promised to others.
             by_quota: its namespace's quota refuses it, whatever the room.
         """
         self.asked = True
-        asker = self._candidates.asker(job, need, mine=priority(job, self._snapshot) or 0)
-        look_again = self._candidates.later(asker)
-        if not self._candidates.has_any(asker):
+        preemptor = self._candidates.preemptor(job, shape, mine=priority(job, self._snapshot) or 0)
+        look_again = self._candidates.later(preemptor)
+        if not self._candidates.has_any(preemptor):
             return Answer([], look_again)
-        nodes = self._clearable.nodes(need, below=self._candidates.below(asker))
+        nodes = self._clearable.nodes(shape, below=self._candidates.below(preemptor))
         victims: list[Victim] = []
-        if len(nodes) >= need.nodes:
-            question = _Question(job, need, asker, nodes, kept)
+        if len(nodes) >= shape.nodes:
+            question = _Question(job, shape, preemptor, nodes, kept)
             victims = self._for_quota(question) if by_quota else self._for_room(question)
         return Answer(victims, look_again)
 
     # --- room on nodes
 
-    def _for_room(self, at: _Question) -> list[Victim]:
+    def _for_room(self, question: _Question) -> list[Victim]:
         """Victims on the cheapest nodes that could be made free enough, one node for each pod of the job."""
         taken, found = _Taken(), 0
         victims: list[Victim] = []
-        for room in self._options(at):
-            chosen = self._on_node(at, room, taken)
+        for room in self._options(question):
+            chosen = self._on_node(question, room, taken)
             if chosen is None:
                 continue  # a namespace would not borrow any more by now
             found += 1
             taken.add(chosen)
             victims += chosen
-            if found == at.need.nodes:
-                return _needed(victims, lambda rest: self._will_fit(at, rest)) if found > 1 else victims
+            if found == question.shape.nodes:
+                return _needed(victims, lambda rest: self._will_fit(question, rest)) if found > 1 else victims
         return []
 
-    def _options(self, at: _Question) -> Iterator[Room]:
+    def _options(self, question: _Question) -> Iterator[Room]:
         """Rooms that can be made free enough, the cheapest first.
 
         Where the limit of the job's own kind is reached, one like it must go: such nodes are looked at when the
         cheapest of those is the cheapest that is left. The other nodes, few as a rule, are all looked at first.
         """
-        rooms = self._rooms.rooms
+        rooms = self._capacity.rooms
         found: list[tuple[Cost, NodeName]] = []  # a heap
         looked_at: set[NodeName] = set()
-        for name in at.nodes if at.need.nodes > 1 else self._nodes_cleared & at.nodes:
-            if at.may_use(name) and self._left(rooms[name], ()).fits(at.need):
+        for name in question.nodes if question.shape.nodes > 1 else self._nodes_cleared & question.nodes:
+            if question.may_use(name) and self._headroom(rooms[name], ()).fits(question.shape):
                 looked_at.add(name)
                 heappush(found, (_cost((), name), name))
-        for name in self._roomy(at) & at.nodes:
-            if at.may_use(name) and name not in looked_at:
+        for name in self._roomy(question) & question.nodes:
+            if question.may_use(name) and name not in looked_at:
                 looked_at.add(name)
-                self._look(at, name, found)
-        others = self._candidates.cheapest(at.asker, at.like) if self._candidates.has_any(at.asker, at.like) else ()
+                self._look(question, name, found)
+        others = (
+            self._candidates.cheapest(question.preemptor, question.like)
+            if self._candidates.has_any(question.preemptor, question.like)
+            else ()
+        )
         for candidate in others:
             name = candidate.node
-            if name in looked_at or not at.may_use(name):
+            if name in looked_at or not question.may_use(name):
                 continue
             least = 1, candidate.priority, int(candidate.own), candidate.lost_seconds, name
             while found and found[0][0] <= least:
                 yield rooms[heappop(found)[1]]
             looked_at.add(name)
-            self._look(at, name, found)
+            self._look(question, name, found)
         while found:
             yield rooms[heappop(found)[1]]
 
-    def _look(self, at: _Question, name: NodeName, found: list[tuple[Cost, NodeName]]) -> None:
-        chosen = self._on_node(at, self._rooms.rooms[name], _Taken())
+    def _look(self, question: _Question, name: NodeName, found: list[tuple[Cost, NodeName]]) -> None:
+        chosen = self._on_node(question, self._capacity.rooms[name], _Taken())
         if chosen is not None:
             heappush(found, (_cost(chosen, name), name))
 
-    def _roomy(self, at: _Question) -> set[NodeName]:
+    def _roomy(self, question: _Question) -> set[NodeName]:
         """Nodes with enough left of the kind's own limit, when those are gone that go anyway."""
-        kind, gpu = at.like
-        asked = kind, at.need.gpus
+        kind, gpu = question.like
+        asked = kind, question.shape.gpus
         if asked in self._with_room:
             return self._with_room[asked]
         found = set()
-        for name, room in self._rooms.rooms.items():
+        for name, room in self._capacity.rooms.items():
             if name in self._nodes_cleared:
-                left = self._left(room, ())
-                has = left.kind[kind] if gpu else left.jobs[kind]
+                headroom = self._headroom(room, ())
+                has = headroom.kind[kind] if gpu else headroom.jobs[kind]
             else:
                 has = room.kind_free[kind] if gpu else room.cpu_jobs[kind] - room.jobs_used[kind]
-            if has >= max(1, at.need.gpus):
+            if has >= max(1, question.shape.gpus):
                 found.add(name)
         self._with_room[asked] = found
         return found
@@ -209,58 +213,62 @@ class Preemption:
         several = [holder for holder, held in self._runners.going.items() if held.landing is not None]
         return {node for holder in several for node in self._usage.nodes_of(*holder)}.union(self._runners.clearing)
 
-    def _on_node(self, at: _Question, room: Room, taken: _Taken) -> list[Victim] | None:
+    def _on_node(self, question: _Question, room: Room, taken: _Taken) -> list[Victim] | None:
         """Whom to stop on one node; [] when the pod will fit anyway, None when it cannot be made to fit."""
-        left = self._left(room, taken.holders)
+        headroom = self._headroom(room, taken.holders)
         chosen: list[Victim] = []
         gpus = Counter(taken.gpus)
-        if left.fits(at.need):
+        if headroom.fits(question.shape):
             return chosen
-        for victim in self._candidates.on_node(at.asker, room.node.name):
+        for victim in self._candidates.on_node(question.preemptor, room.node.name):
             held = room.holders.get(victim.holder)
-            if held is None or victim.holder in taken.holders or not self._candidates.may_take(at.asker, victim, gpus):
+            if (
+                held is None
+                or victim.holder in taken.holders
+                or not self._candidates.may_take(question.preemptor, victim, gpus)
+            ):
                 continue
             gpus[victim.job.namespace] += victim.gpus
-            left.give_back(held)
+            headroom.give_back(held)
             chosen.append(victim)
-            if left.fits(at.need):
-                return _spared(chosen, room, left, at.need)
+            if headroom.fits(question.shape):
+                return _spared(chosen, room, headroom, question.shape)
         return None
 
-    def _left(self, room: Room, gone: Collection[Holder]) -> Left:
+    def _headroom(self, room: Room, gone: Collection[Holder]) -> Headroom:
         """What the room has left without these, and without those that go anyway."""
         going = self._runners.going
-        return Left.of(room, (held for key, held in room.holders.items() if key in going or key in gone))
+        return Headroom.of(room, (held for key, held in room.holders.items() if key in going or key in gone))
 
-    def _will_fit(self, at: _Question, victims: Iterable[Victim]) -> bool:
+    def _will_fit(self, question: _Question, victims: Iterable[Victim]) -> bool:
         """Whether all pods of the job find room when these are gone, and those that go anyway."""
-        gone, lacking = held_of(victims), at.need.nodes
-        for name in at.nodes:
-            lacking -= at.may_use(name) and self._left(self._rooms.rooms[name], gone).fits(at.need)
+        gone, lacking = held_of(victims), question.shape.nodes
+        for name in question.nodes:
+            lacking -= question.may_use(name) and self._headroom(self._capacity.rooms[name], gone).fits(question.shape)
             if lacking == 0:
                 return True
         return False
 
     # --- the namespace's own quota
 
-    def _for_quota(self, at: _Question) -> list[Victim]:
+    def _for_quota(self, question: _Question) -> list[Victim]:
         """The namespace's own pods of lower priority, until its quota has a place again; then others, for the room."""
-        if self._quotas.over_resources(at.job.namespace, at.need) is not None:
+        if self._quotas.over_resources(question.job.namespace, question.shape) is not None:
             return []  # what it counts changes when pods are gone, not when they are chosen
-        started = bool(at.job.status.assignments)
+        started = bool(question.job.status.assignments)
 
         def is_refused() -> bool:
-            return self._quotas.refuses(at.job.namespace, at.need, started=started) is not None
+            return self._quotas.refuses(question.job.namespace, question.shape, started=started) is not None
 
         def enough(rest: Collection[Victim]) -> bool:
             self._hold(list(released), released)
             self._release(rest, released)
-            return not is_refused() and self._will_fit(at, rest)
+            return not is_refused() and self._will_fit(question, rest)
 
-        released: dict[Holder, Held] = {}
+        released: dict[Holder, Allocation] = {}
         chosen: list[Victim] = []
         try:
-            for candidate in self._candidates.cheapest(at.asker, own=True):
+            for candidate in self._candidates.cheapest(question.preemptor, own=True):
                 if not is_refused():
                     break
                 victim = self._candidates.victim(candidate)
@@ -269,35 +277,35 @@ class Preemption:
                     chosen.append(victim)
             if is_refused():
                 return []
-            if not self._will_fit(at, chosen):
-                more = self._for_room(at)
+            if not self._will_fit(question, chosen):
+                more = self._for_room(question)
                 chosen = [*chosen, *more] if more else []
             return _needed(chosen, enough)
         finally:
             self._hold(list(released), released)
 
-    def _release(self, victims: Iterable[Victim], released: dict[Holder, Held]) -> None:
+    def _release(self, victims: Iterable[Victim], released: dict[Holder, Allocation]) -> None:
         for holder in held_of(victims):
             held = self._usage.release(*holder)
             if held is not None:
                 released[holder] = held
 
-    def _hold(self, holders: Iterable[Holder], released: dict[Holder, Held]) -> None:
+    def _hold(self, holders: Iterable[Holder], released: dict[Holder, Allocation]) -> None:
         for holder in holders:
             if holder in released:
                 self._usage.hold(*holder, released.pop(holder))
 
 
-def _spared(chosen: Collection[Victim], room: Room, left: Left, need: Need) -> list[Victim]:
+def _spared(chosen: Collection[Victim], room: Room, headroom: Headroom, shape: Shape) -> list[Victim]:
     """Those of one node without which it is not enough: the dearest are tried first."""
     needed = list(chosen)
     for victim in reversed(needed[:]):
         held = room.holders[victim.holder]
-        left.give_back(held, -1)
-        if left.fits(need):
+        headroom.give_back(held, -1)
+        if headroom.fits(shape):
             needed.remove(victim)
         else:
-            left.give_back(held)
+            headroom.give_back(held)
     return needed
 
 

@@ -1,7 +1,7 @@
 """Who runs in a pool, and who of them goes already: an index that is kept between plans for preemption.
 
 The jobs that changed come in (`put`), and the time (`grow`); runners go out by what decides whether they may be stopped
-(`Sort`), in the order of the work that is lost with them, or by node.
+(`RunnerClass`), in the order of the work that is lost with them, or by node.
 """
 
 from bisect import bisect_left, insort
@@ -12,14 +12,14 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from rfuav_operator.core.alarms import Alarms
-from rfuav_operator.core.capacity.room import Held, Holder
+from rfuav_operator.core.capacity.room import Allocation, Holder
 from rfuav_operator.core.job.priority import priority
 from rfuav_operator.core.model import Assignment, Job, Kind, NodeName, Pool, Snapshot, Uid, is_active
 
 Place = tuple[float, NodeName, str, Uid]
 
 
-class Sort(NamedTuple):
+class RunnerClass(NamedTuple):
     """Runners of which all or none may be stopped for a job, once they are old enough."""
 
     priority: int
@@ -35,7 +35,7 @@ class Runner:
 
     holder: Holder
     node: NodeName
-    sort: Sort
+    runner_class: RunnerClass
     job: Job
     assignment: Assignment
     old_at: datetime | None  # from when it may be stopped; None: it has just been admitted, or is about to end
@@ -48,7 +48,7 @@ class Runner:
         A checkpoint of a clock ahead of ours is out of the order by name alone.
         """
         uid, pod = self.holder
-        return -self.since.timestamp() if self.since and self.sort.repeats else 0.0, self.node, pod, uid
+        return -self.since.timestamp() if self.since and self.runner_class.repeats else 0.0, self.node, pod, uid
 
 
 class Runners:
@@ -57,9 +57,11 @@ class Runners:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool.name
         self._min_runtime = timedelta(seconds=pool.spec.preemption.min_runtime_seconds)
-        self.old: dict[Sort, list[Place]] = {}  # old enough to be stopped, in order
-        self.young: Counter[Sort] = Counter()
-        self.going: dict[Holder, Held] = {}  # stopped, suspended, drained, ended: their room is about to come back
+        self.old: dict[RunnerClass, list[Place]] = {}  # old enough to be stopped, in order
+        self.young: Counter[RunnerClass] = Counter()
+        self.going: dict[
+            Holder, Allocation
+        ] = {}  # stopped, suspended, drained, ended: their room is about to come back
         self.going_gpus: Counter[str] = Counter()  # by namespace
         self.clearing: Counter[NodeName] = Counter()  # nodes that they leave
         self._runners: dict[Holder, Runner] = {}
@@ -70,7 +72,7 @@ class Runners:
 
     # --- changes
 
-    def put(self, uid: Uid, job: Job | None, held: Mapping[str, Held], snapshot: Snapshot) -> list[NodeName]:
+    def put(self, uid: Uid, job: Job | None, held: Mapping[str, Allocation], snapshot: Snapshot) -> list[NodeName]:
         """Bring one job up to date: what it holds, and what is known of its pods. The nodes where this matters."""
         nodes = self._drop(uid)
         mine = {name: one for name, one in held.items() if one.pool == self._pool}
@@ -96,7 +98,7 @@ class Runners:
         self._runners[runner.holder] = runner
         self._on_node.setdefault(runner.node, {})[runner.holder] = runner
         if runner.old_at is not None:
-            self.young[runner.sort] += 1
+            self.young[runner.runner_class] += 1
             self._birthdays.set(runner.holder, runner.old_at)
 
     def _drop(self, uid: Uid) -> list[NodeName]:
@@ -119,19 +121,19 @@ class Runners:
                 del self._on_node[runner.node]
             if holder in self._grown:
                 self._grown.discard(holder)
-                places = self.old[runner.sort]
+                places = self.old[runner.runner_class]
                 del places[bisect_left(places, runner.place)]
                 if not places:
-                    del self.old[runner.sort]
+                    del self.old[runner.runner_class]
             elif runner.old_at is not None:
                 self._birthdays.set(holder, None)
                 self._no_longer_young(runner)
         return nodes
 
     def _no_longer_young(self, runner: Runner) -> None:
-        self.young[runner.sort] -= 1
-        if not self.young[runner.sort]:
-            del self.young[runner.sort]
+        self.young[runner.runner_class] -= 1
+        if not self.young[runner.runner_class]:
+            del self.young[runner.runner_class]
 
     def grow(self, now: datetime) -> None:
         """Let those be old enough whose time has come."""
@@ -139,7 +141,7 @@ class Runners:
             runner = self._runners[holder]
             self._no_longer_young(runner)
             self._grown.add(holder)
-            insort(self.old.setdefault(runner.sort, []), runner.place)
+            insort(self.old.setdefault(runner.runner_class, []), runner.place)
 
     # --- questions
 
@@ -147,9 +149,9 @@ class Runners:
         """When the next one will be old enough."""
         return self._birthdays.next()
 
-    def least_lost(self, sort: Sort) -> Iterator[Runner]:
+    def least_lost(self, runner_class: RunnerClass) -> Iterator[Runner]:
         """Those of one sort that are old enough, least work lost first."""
-        return (self._runners[uid, pod] for _, _, pod, uid in self.old.get(sort, ()))
+        return (self._runners[uid, pod] for _, _, pod, uid in self.old.get(runner_class, ()))
 
     def named(self, uid: Uid, pod: str) -> Runner:
         """One that runs."""
@@ -162,18 +164,18 @@ class Runners:
     def may_go(self, holder: Holder, below: int) -> bool:
         """Whether it goes, or is of lower priority than this."""
         runner = self._runners.get(holder)
-        return runner is None or runner.sort.priority < below
+        return runner is None or runner.runner_class.priority < below
 
     # --- one of them
 
-    def _runner(self, holder: Holder, held: Held, job: Job, a: Assignment, snapshot: Snapshot) -> Runner:
+    def _runner(self, holder: Holder, held: Allocation, job: Job, a: Assignment, snapshot: Snapshot) -> Runner:
         training = job.kind is Kind.TRAINING
         saved = job.status.checkpoint.saved_at if job.status.checkpoint else None
         since = max(a.started_at, saved) if a.started_at is not None and saved is not None else a.started_at
         return Runner(
             holder=holder,
             node=NodeName(held.node),
-            sort=Sort(
+            runner_class=RunnerClass(
                 priority(job, snapshot) or 0,
                 held.namespace,
                 job.kind,

@@ -113,7 +113,7 @@ def _problem(job: Job, pool: Pool, snapshot: Snapshot) -> str:
     if not job.spec.image and not snapshot.defaults.image:
         return "no image: write spec.image, or set the operator's default trainer image"
     try:
-        room.need_of(job)
+        room.shape_of(job)
     except ValueError as error:
         return f"spec.resources: {error}"
     return ""

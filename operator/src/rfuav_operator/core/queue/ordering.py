@@ -22,7 +22,7 @@ class _Walk:
     """How far the jobs of one bucket have had their turn."""
 
     bucket: Bucket
-    at: int = 0  # the next group whose first job had none yet
+    next_group: int = 0  # the next group whose first job had none yet
     later: list[tuple[Age, int, Group]] = field(default_factory=list)  # a heap: jobs whose group goes on with them
     rank: Rank | None = None  # where it stands in the outer order
 
@@ -30,7 +30,7 @@ class _Walk:
     def _is_later(self) -> bool:
         """Whether the oldest job left is one with which its group goes on."""
         oldest = self.bucket.oldest
-        return bool(self.later) and (self.at == len(oldest) or self.later[0][0] < oldest[self.at][0])
+        return bool(self.later) and (self.next_group == len(oldest) or self.later[0][0] < oldest[self.next_group][0])
 
     def first(self) -> tuple[Age, Group] | None:
         """The oldest job left, and its group."""
@@ -38,15 +38,15 @@ class _Walk:
             age, _, group = self.later[0]
             return age, group
         oldest = self.bucket.oldest
-        return oldest[self.at] if self.at < len(oldest) else None
+        return oldest[self.next_group] if self.next_group < len(oldest) else None
 
     def take(self) -> tuple[Group, int]:
         """The group of the oldest job left and the job's index in it; the next is the first."""
         if self._is_later:
             _, index, group = heappop(self.later)
             return group, index
-        self.at += 1
-        return self.bucket.oldest[self.at - 1][1], 0
+        self.next_group += 1
+        return self.bucket.oldest[self.next_group - 1][1], 0
 
 
 class InOrder:

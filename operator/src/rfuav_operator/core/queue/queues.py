@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rfuav_operator.core.capacity.explain import Reason
-from rfuav_operator.core.capacity.room import Need
+from rfuav_operator.core.capacity.room import Shape
 from rfuav_operator.core.job.priority import Age, age_of
 from rfuav_operator.core.model import Job, Uid
 
@@ -20,7 +20,7 @@ class Key(NamedTuple):
 
     priority: int
     namespace: str
-    need: Need
+    shape: Shape
     started: bool  # has an admitted pod already: shards
     claims: bool = False  # others were stopped for it: what they leave is its own, whoever else waits
 
@@ -57,7 +57,7 @@ class PoolQueue:
 
     groups: dict[Key, Group] = field(default_factory=dict)
     buckets: dict[BucketKey, Bucket] = field(default_factory=dict)
-    needs: Counter[Need] = field(default_factory=Counter)  # the shapes that wait: in how many groups each
+    shapes: Counter[Shape] = field(default_factory=Counter)  # the shapes that wait: in how many groups each
     length: int = 0  # jobs that wait whole: further shards of those that run have no place in the line
     gated: dict[Uid, Reason] = field(default_factory=dict)  # may not run whatever the room
 
@@ -66,7 +66,7 @@ class PoolQueue:
         group = self.groups.get(key)
         if group is None:
             group = self.groups[key] = Group(key)
-            self.needs[key.need] += 1
+            self.shapes[key.shape] += 1
         was = group.ages[0] if group.ages else None
         insort(group.ages, age)
         self.length += not key.started
@@ -81,9 +81,9 @@ class PoolQueue:
         self._oldest_moved(group, was)
         if not group.ages:
             del self.groups[key]
-            self.needs[key.need] -= 1
-            if not self.needs[key.need]:
-                del self.needs[key.need]
+            self.shapes[key.shape] -= 1
+            if not self.shapes[key.shape]:
+                del self.shapes[key.shape]
 
     def _oldest_moved(self, group: Group, was: Age | None) -> None:
         first = group.ages[0] if group.ages else None
@@ -101,7 +101,7 @@ class PoolQueue:
 
 def bucket_of(key: Key) -> BucketKey:
     """Where a group stands among those of its pool."""
-    return BucketKey(key.claims, key.priority, key.namespace, key.need.gpus > 0, key.started)
+    return BucketKey(key.claims, key.priority, key.namespace, key.shape.gpus > 0, key.started)
 
 
 class Queues:

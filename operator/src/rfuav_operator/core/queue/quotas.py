@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from rfuav_operator.core import quantity
 from rfuav_operator.core.capacity.explain import EXCEEDS_MAX_QUOTA, WAITING_FOR_QUOTA, Reason, needs
-from rfuav_operator.core.capacity.room import Held, Need, Room
+from rfuav_operator.core.capacity.room import Allocation, Room, Shape
 from rfuav_operator.core.capacity.usage import Usage, planned
 from rfuav_operator.core.model import GpuShare, Job, Kind, PoolQuota, Snapshot
 
@@ -68,7 +68,7 @@ class Quotas:
         self._capacity = (
             sum(r.node.gpu_slots - r.foreign_gpus for r in rooms if r.takes_gpu_jobs) if self._keeping else 0
         )
-        self._promised: dict[str, list[Held]] = defaultdict(list)  # by namespace
+        self._promised: dict[str, list[Allocation]] = defaultdict(list)  # by namespace
         self._promised_jobs: Counter[tuple[str, Kind]] = Counter()
 
     def _at_work(self, waiting: Iterable[str]) -> set[str]:
@@ -76,9 +76,9 @@ class Quotas:
         holding = {ns for (pool, ns), share in self._usage.shares.items() if pool == self._pool and share.gpus > 0}
         return holding.union(waiting)
 
-    def promise(self, job: Job, need: Need) -> None:
+    def promise(self, job: Job, shape: Shape) -> None:
         """Count a blocked job that room is kept for as if it ran: what it will use is not given to others."""
-        self._promised[job.namespace] += [planned(job, need, "")] * need.nodes
+        self._promised[job.namespace] += [planned(job, shape, "")] * shape.nodes
         self._promised_jobs[job.namespace, job.kind] += not job.status.assignments
 
     def _gpus(self, namespace: str) -> int:
@@ -97,9 +97,9 @@ class Quotas:
         """GPU slots that it holds beyond its nominal share."""
         return max(0, self._usage.share(self._pool, namespace).gpus - self.entry(namespace).gpus.nominal)
 
-    def is_nominal(self, namespace: str, need: Need) -> bool:
+    def is_nominal(self, namespace: str, shape: Shape) -> bool:
         """Whether the namespace would stay within its nominal share with this job."""
-        return self._gpus(namespace) + need.total_gpus <= self.entry(namespace).gpus.nominal
+        return self._gpus(namespace) + shape.total_gpus <= self.entry(namespace).gpus.nominal
 
     def share(self, namespace: str, gpu: bool, *, more: int = 0) -> float:
         """The namespace's weighted share of what it may use, by which the queue is ordered: smallest first.
@@ -114,35 +114,35 @@ class Quotas:
         nominal, used = self.entry(namespace).gpus.nominal, held.gpus + more
         return used / nominal if used < nominal else 1 + (used - nominal) / weight
 
-    def never(self, namespace: str, need: Need) -> Reason | None:
+    def never(self, namespace: str, shape: Shape) -> Reason | None:
         """Why the namespace may never run this shape, however idle the pool; None: it may."""
-        return never(self._pool, namespace, need, self._snapshot)
+        return never(self._pool, namespace, shape, self._snapshot)
 
-    def refuses(self, namespace: str, need: Need, *, started: bool) -> Reason | None:
+    def refuses(self, namespace: str, shape: Shape, *, started: bool) -> Reason | None:
         """Why the namespace may not start this shape now; None: it may. `started`: the job has an admitted pod."""
-        return self.over_limits(namespace, need, started=started) or self.over_resources(namespace, need)
+        return self.over_limits(namespace, shape, started=started) or self.over_resources(namespace, shape)
 
-    def over_limits(self, namespace: str, need: Need, *, started: bool) -> Reason | None:
+    def over_limits(self, namespace: str, shape: Shape, *, started: bool) -> Reason | None:
         """Why its GPUQuota has no place for it: the same for all of one kind that need as many GPUs."""
-        over_jobs = self._over_jobs(namespace, need, started=started)
-        return over_jobs or (self._over_share(namespace, need) if need.gpus > 0 else None)
+        over_jobs = self._over_jobs(namespace, shape, started=started)
+        return over_jobs or (self._over_share(namespace, shape) if shape.gpus > 0 else None)
 
-    def _over_jobs(self, namespace: str, need: Need, *, started: bool) -> Reason | None:
-        most = _most_jobs(self.entry(namespace), need.kind)
-        running = self._usage.share(self._pool, namespace).jobs[need.kind]
-        promised = self._promised_jobs[namespace, need.kind]
+    def _over_jobs(self, namespace: str, shape: Shape, *, started: bool) -> Reason | None:
+        most = _most_jobs(self.entry(namespace), shape.kind)
+        running = self._usage.share(self._pool, namespace).jobs[shape.kind]
+        promised = self._promised_jobs[namespace, shape.kind]
         if most is None or started or running + promised < most:
             return None
-        text = f"namespace {namespace} runs {running} of at most {most} {need.kind.word} jobs in pool {self._pool}"
+        text = f"namespace {namespace} runs {running} of at most {most} {shape.kind.word} jobs in pool {self._pool}"
         return Reason(reason=WAITING_FOR_QUOTA, message=text + _show_promised(promised))
 
-    def _over_share(self, namespace: str, need: Need) -> Reason | None:
+    def _over_share(self, namespace: str, shape: Shape) -> Reason | None:
         gpus, held = self.entry(namespace).gpus, self._usage.share(self._pool, namespace).gpus
         promised = _show_promised(self._gpus(namespace) - held)
-        wanted = self._gpus(namespace) + need.total_gpus
+        wanted = self._gpus(namespace) + shape.total_gpus
         limit = None if gpus.borrowing_limit is None else gpus.nominal + gpus.borrowing_limit
         if limit is not None and wanted > limit:
-            text = f"{needs(need)}; namespace {namespace} uses {held} of {limit} in pool {self._pool}"
+            text = f"{needs(shape)}; namespace {namespace} uses {held} of {limit} in pool {self._pool}"
             text += f" (nominal {gpus.nominal}, may borrow {gpus.borrowing_limit}){promised}"
             return Reason(reason=WAITING_FOR_QUOTA, message=text)
         if wanted <= gpus.nominal or not self._keeping:
@@ -152,15 +152,15 @@ class Quotas:
         in_use = sum(share.gpus for (pool, _), share in self._usage.shares.items() if pool == self._pool)
         in_use += sum(held.gpus for several in self._promised.values() for held in several)
         idle = self._capacity - in_use - kept
-        if need.total_gpus <= idle:
+        if shape.total_gpus <= idle:
             return None
         text = (
-            f"{needs(need)}; namespace {namespace} uses {held}, {gpus.nominal} of its own, in pool {self._pool}; "
+            f"{needs(shape)}; namespace {namespace} uses {held}, {gpus.nominal} of its own, in pool {self._pool}; "
             f"{max(0, idle)} can be borrowed ({kept} idle are kept by namespaces that do not lend them){promised}"
         )
         return Reason(reason=WAITING_FOR_QUOTA, message=text)
 
-    def over_resources(self, namespace: str, need: Need) -> Reason | None:
+    def over_resources(self, namespace: str, shape: Shape) -> Reason | None:
         """Why a plain ResourceQuota has no place for it: what it counts as used is the API server's word."""
         held = self._snapshot.resource_quotas.get(namespace)
         if not held:
@@ -169,45 +169,45 @@ class Quotas:
         for quota in held.values():
             if quota.unreadable:
                 text = f"ResourceQuota {quota.name} of namespace {namespace} cannot be read: {quota.unreadable}"
-                return Reason(reason=WAITING_FOR_QUOTA, message=f"{needs(need)}; {text}")
+                return Reason(reason=WAITING_FOR_QUOTA, message=f"{needs(shape)}; {text}")
             for key, hard in quota.hard.items():
-                asked = _asked(key, need) * need.nodes
+                asked = _asked(key, shape) * shape.nodes
                 if asked and key not in quota.used:
                     text = (
-                        f"{needs(need)}; ResourceQuota {quota.name} of namespace {namespace} does not say yet how much "
-                        f"{key} is in use"
+                        f"{needs(shape)}; ResourceQuota {quota.name} of namespace {namespace} does not say yet how "
+                        f"much {key} is in use"
                     )
                     return Reason(reason=WAITING_FOR_QUOTA, message=text)
                 used = quota.used.get(key, 0) + sum(_of_held(key, one) for one in absent)
                 if asked and used + asked > hard:
                     text = (
-                        f"{needs(need)}; ResourceQuota {quota.name} of namespace {namespace}: {_show(key, used)} of "
+                        f"{needs(shape)}; ResourceQuota {quota.name} of namespace {namespace}: {_show(key, used)} of "
                         f"{_show(key, hard)} {key} in use, {_show(key, asked)} needed"
                     )
                     return Reason(reason=WAITING_FOR_QUOTA, message=text)
         return None
 
 
-def never(pool: str, namespace: str, need: Need, snapshot: Snapshot) -> Reason | None:
+def never(pool: str, namespace: str, shape: Shape, snapshot: Snapshot) -> Reason | None:
     """Why the namespace may never run this shape in the pool, however idle it is; None: it may."""
     entry = entry_of(namespace, pool, snapshot)
-    gpus, most = entry.gpus, _most_jobs(entry, need.kind)
+    gpus, most = entry.gpus, _most_jobs(entry, shape.kind)
     if most == 0:
         source = "GPUQuota" if entry.name else "the pool's defaultQuota"
-        text = f"namespace {namespace} may run no {need.kind.word} jobs in pool {pool} ({source})"
+        text = f"namespace {namespace} may run no {shape.kind.word} jobs in pool {pool} ({source})"
         return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
-    if gpus.borrowing_limit is not None and need.total_gpus > gpus.nominal + gpus.borrowing_limit:
+    if gpus.borrowing_limit is not None and shape.total_gpus > gpus.nominal + gpus.borrowing_limit:
         text = (
-            f"{needs(need)}; namespace {namespace} may use at most {gpus.nominal + gpus.borrowing_limit} in pool "
+            f"{needs(shape)}; namespace {namespace} may use at most {gpus.nominal + gpus.borrowing_limit} in pool "
             f"{pool} (nominal {gpus.nominal}, borrowingLimit {gpus.borrowing_limit})"
         )
         return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
     for quota in snapshot.resource_quotas.get(namespace, {}).values():
         for key, hard in quota.hard.items():
-            asked = _asked(key, need) * need.nodes
+            asked = _asked(key, shape) * shape.nodes
             if asked > hard:
                 text = (
-                    f"{needs(need)}; ResourceQuota {quota.name} of namespace {namespace} allows "
+                    f"{needs(shape)}; ResourceQuota {quota.name} of namespace {namespace} allows "
                     f"{_show(key, hard)} {key} in all, {_show(key, asked)} needed"
                 )
                 return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
@@ -222,17 +222,17 @@ def _most_jobs(entry: PoolQuota, kind: Kind) -> int | None:
     return entry.max_training_jobs if kind is Kind.TRAINING else entry.max_inference_jobs
 
 
-def _asked(key: str, need: Need) -> int:
+def _asked(key: str, shape: Shape) -> int:
     if key in _GPU_KEYS:
-        return need.gpus
+        return shape.gpus
     if key in _CPU_KEYS:
-        return need.cpu_milli
+        return shape.cpu_milli
     if key in _CPU_LIMIT_KEYS:
-        return need.cpu_limit_milli
-    return need.memory_bytes if key in _MEMORY_KEYS else 1
+        return shape.cpu_limit_milli
+    return shape.memory_bytes if key in _MEMORY_KEYS else 1
 
 
-def _of_held(key: str, held: Held) -> int:
+def _of_held(key: str, held: Allocation) -> int:
     if key in _GPU_KEYS:
         return held.gpus
     if key in _CPU_KEYS:

@@ -33,7 +33,7 @@ from rfuav_operator.core.model import (
     Volume,
 )
 from rfuav_operator.core.names import stem
-from rfuav_operator.core.scheduler import Dirt
+from rfuav_operator.core.scheduler import Changes
 from rfuav_operator.shell.kinds import POOL, QUOTA
 
 WORDS = 800  # characters kept of what the API server, or a webhook behind it, says about a refused pod
@@ -167,9 +167,9 @@ class ClusterState:
 
     # --- what is dirty
 
-    def take_dirt(self) -> Dirt:
+    def take_dirt(self) -> Changes:
         """What became dirty since the last call."""
-        dirt = Dirt(
+        dirt = Changes(
             jobs=frozenset(self._dirty),
             nodes=frozenset(self._dirty_nodes),
             plan=self._plan,

@@ -1,12 +1,12 @@
-"""Preemption tries rooms out with `Left`, a light twin of `Room`: whatever is on the node, both say the same."""
+"""Preemption tries rooms out with `Headroom`, a light twin of `Room`: whatever is on the node, both say the same."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.core.builders import foreign_pod, node, pool
 
-from rfuav_operator.core.capacity.room import Held, Need, Room, cpu_jobs, tier_of
+from rfuav_operator.core.capacity.room import Allocation, Room, Shape, cpu_jobs, tier_of
 from rfuav_operator.core.model import Kind, PerNodeCpu, Uid
-from rfuav_operator.core.preemption.feasibility import Left
+from rfuav_operator.core.preemption.feasibility import Headroom
 
 many = settings(max_examples=500, derandomize=True, deadline=None)
 
@@ -28,8 +28,8 @@ amounts = {
     "cpu_milli": st.sampled_from([0, 500, 1000, 3000]),
     "memory_bytes": st.sampled_from([0, GI, 3 * GI]),
 }
-held = st.builds(Held, namespace=st.just("team"), pool=st.just("default"), node=st.just("n1"), **amounts)
-needs = st.builds(Need, gpu_memory=st.just(0), **amounts)
+held = st.builds(Allocation, namespace=st.just("team"), pool=st.just("default"), node=st.just("n1"), **amounts)
+shapes = st.builds(Shape, gpu_memory=st.just(0), **amounts)
 
 
 @many
@@ -38,18 +38,18 @@ needs = st.builds(Need, gpu_memory=st.just(0), **amounts)
     per_node=limits,
     there=st.lists(st.tuples(held, st.booleans()), max_size=6),  # beyond what fits, too: limits may shrink
     foreign=st.integers(0, 2),
-    need=needs,
+    shape=shapes,
 )
-def test_what_is_left_fits_whom_the_room_lacks_nothing(of, per_node, there, foreign, need):
+def test_the_headroom_fits_whom_the_room_lacks_nothing(of, per_node, there, foreign, shape):
     spec = pool(per_node_cpu=per_node).spec
     holders = {(Uid(f"uid-{i}"), f"pod-{i}"): one for i, (one, _) in enumerate(there)}
     others = [foreign_pod(f"x{i}", "n1", gpus=1, cpu=1) for i in range(foreign)]
     tier, jobs = tier_of(of, spec.per_gpu), cpu_jobs(spec)
     room = Room(node=of, tier=tier, cpu_jobs=jobs, holders=holders, foreign=others)
     gone = [key for key, (_, goes) in zip(holders, there, strict=True) if goes]
-    left = Left.of(room, (holders[key] for key in gone))
-    assert left.fits(need) == (not room.without(gone).lacks(need))
+    headroom = Headroom.of(room, (holders[key] for key in gone))
+    assert headroom.fits(shape) == (not room.without(gone).lacks(shape))
     for key in gone:  # as if they were there again
-        left.give_back(holders[key], -1)
-    assert left == Left.of(room)
-    assert left.fits(need) == (not room.lacks(need))
+        headroom.give_back(holders[key], -1)
+    assert headroom == Headroom.of(room)
+    assert headroom.fits(shape) == (not room.lacks(shape))
