@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from rfuav_crds.common import Model, ObjectName, Spec
+from rfuav_crds.modes import Placement, PreemptWithin, Queueing, ReclaimBorrowed, StopPolicy
 from rfuav_crds.pod import LABEL_KEY, LABEL_VALUE, LabelMap
 from rfuav_crds.quantity import Memory, MemoryOrZero, cel_quantity, parse_quantity
 from rfuav_crds.rules import Rule, matches
@@ -12,7 +13,6 @@ from rfuav_crds.share import Limits
 from rfuav_crds.status import Conditions, Count
 
 Jobs = Annotated[int, Field(ge=0, le=1000)]
-Policy = Literal["Never", "LowerPriority"]
 
 
 class GpuTier(Spec):
@@ -47,11 +47,14 @@ class GpuSharing(Spec):
 class Preemption(Spec):
     """When running jobs make room for others."""
 
-    within_pool: Policy = Field(
-        "Never", description="Whether jobs of higher priority stop those of lower (LowerPriority). Default: Never."
+    within_pool: PreemptWithin = Field(
+        PreemptWithin.NEVER,
+        strict=False,
+        description="Whether jobs of higher priority stop those of lower (LowerPriority). Default: Never.",
     )
-    reclaim_borrowed: Literal["Never", "LowerPriority", "Any"] = Field(
-        "Never",
+    reclaim_borrowed: ReclaimBorrowed = Field(
+        ReclaimBorrowed.NEVER,
+        strict=False,
         description="Whether a namespace takes back its nominal share from borrowers: from those of lower priority "
         "(LowerPriority), or from all (Any). Default: Never.",
     )
@@ -179,13 +182,16 @@ class GPUPoolSpec(Spec):
         "there counts; a node on which labels, this and the device plugin contradict each other takes no new GPU jobs, "
         "nor does one without labels where this is not set.",
     )
-    queueing: Literal["BestEffortFIFO", "StrictFIFO"] = Field(
-        "BestEffortFIFO",
+    queueing: Queueing = Field(
+        Queueing.BEST_EFFORT_FIFO,
+        strict=False,
         description="BestEffortFIFO: jobs that fit pass a head that does not; StrictFIFO: nobody passes. "
         "Default: BestEffortFIFO.",
     )
-    placement: Literal["Pack", "Spread"] = Field(
-        "Pack", description="Pack: fill nodes one after the other; Spread: the emptiest first. Default: Pack."
+    placement: Placement = Field(
+        Placement.PACK,
+        strict=False,
+        description="Pack: fill nodes one after the other; Spread: the emptiest first. Default: Pack.",
     )
     preemption: Preemption = Field(default_factory=Preemption, description="When running jobs make room for others.")
     starvation_seconds: Annotated[int, Field(ge=0, le=604_800)] = Field(
@@ -213,8 +219,10 @@ class GPUPoolSpec(Spec):
         description="What each namespace may use of the pool whose GPUQuota does not name it. Default: nothing of its "
         "own, and no limit on borrowing.",
     )
-    stop_policy: Literal["None", "Hold", "HoldAndDrain"] = Field(
-        "None", description="Hold: admit nothing new; HoldAndDrain: also stop what runs. Default: None."
+    stop_policy: StopPolicy = Field(
+        StopPolicy.NONE,
+        strict=False,
+        description="Hold: admit nothing new; HoldAndDrain: also stop what runs. Default: None.",
     )
 
 

@@ -15,6 +15,8 @@ from typing import Any, Literal, NewType
 
 import msgspec
 
+from rfuav_crds.modes import Placement, PreemptWithin, Queueing, ReclaimBorrowed, StopPolicy
+
 Uid = NewType("Uid", str)
 NodeName = NewType("NodeName", str)
 
@@ -589,8 +591,8 @@ class GpuSharing(Wire, frozen=True, kw_only=True):
 class Preemption(Wire, frozen=True, kw_only=True):
     """When running jobs make room for others."""
 
-    within_pool: Literal["Never", "LowerPriority"] = "Never"
-    reclaim_borrowed: Literal["Never", "LowerPriority", "Any"] = "Never"
+    within_pool: PreemptWithin = PreemptWithin.NEVER
+    reclaim_borrowed: ReclaimBorrowed = ReclaimBorrowed.NEVER
     min_runtime_seconds: int = 300
 
 
@@ -670,8 +672,8 @@ class PoolSpec(Wire, frozen=True, kw_only=True):
     per_gpu: tuple[GpuTier, ...] = msgspec.field(default=(), name="perGPU")
     per_node_cpu: PerNodeCpu = msgspec.field(default=PerNodeCpu(), name="perNodeCPU")
     gpu_sharing: GpuSharing | None = None
-    queueing: Literal["BestEffortFIFO", "StrictFIFO"] = "BestEffortFIFO"
-    placement: Literal["Pack", "Spread"] = "Pack"
+    queueing: Queueing = Queueing.BEST_EFFORT_FIFO
+    placement: Placement = Placement.PACK
     preemption: Preemption = Preemption()
     starvation_seconds: int = 1800
     scale_up: ScaleUp = ScaleUp()
@@ -679,7 +681,7 @@ class PoolSpec(Wire, frozen=True, kw_only=True):
     start_timeout_seconds: int = 1800
     priority_classes: tuple[PriorityAccess, ...] | None = None  # None: all up to the defaults of the kinds
     default_quota: PoolQuota | None = None  # of namespaces whose GPUQuota does not name the pool
-    stop_policy: Literal["None", "Hold", "HoldAndDrain"] = "None"
+    stop_policy: StopPolicy = StopPolicy.NONE
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
@@ -700,7 +702,7 @@ class QuotaSpec(Wire, frozen=True, kw_only=True):
 
     pools: tuple[PoolQuota, ...] = ()
     weight: int = 1
-    stop_policy: Literal["None", "Hold"] = "None"
+    stop_policy: StopPolicy = StopPolicy.NONE  # NONE or HOLD
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from rfuav_crds.modes import StopPolicy
 from rfuav_operator.core import conditions
 from rfuav_operator.core.admission.index import Admission
 from rfuav_operator.core.capacity import explain
@@ -81,7 +82,7 @@ def _of_pool(
         ready, reason, message = False, explain.UNDECODABLE, pool.unreadable
     elif pool.problems:
         ready, reason, message = False, "Misconfigured", "; ".join(pool.problems)
-    elif pool.spec.stop_policy != "None":
+    elif pool.spec.stop_policy != StopPolicy.NONE:
         ready, reason, message = False, "OnHold", f"stopPolicy is {pool.spec.stop_policy}"
     elif not usable:
         ready, reason, message = False, "NoNodes", f"none of {len(rooms)} nodes is ready and not cordoned"
@@ -155,7 +156,7 @@ def _of_quota(
         ready, reason, message = False, explain.UNDECODABLE, quota.unreadable
     elif unknown:
         ready, reason, message = False, "NoSuchPool", f"pools that do not exist: {', '.join(unknown)}"
-    elif quota.spec.stop_policy != "None":
+    elif quota.spec.stop_policy != StopPolicy.NONE:
         ready, reason, message = False, "OnHold", f"stopPolicy is {quota.spec.stop_policy}"
     else:
         ready, reason, message = True, "Ready", "its pools exist, and jobs are admitted"

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from rfuav_crds.modes import Queueing
 from rfuav_operator.core import conditions, names
 from rfuav_operator.core.admission import reservations
 from rfuav_operator.core.admission.plan import PoolPlan
@@ -17,8 +18,6 @@ from rfuav_operator.core.job.lifecycle import starting
 from rfuav_operator.core.model import Assignment, Job, JobStatus, NodeName, Phase
 from rfuav_operator.core.queue.eligibility import ready_units
 from rfuav_operator.core.queue.ordering import InOrder
-
-_STRICT = "StrictFIFO"
 
 
 def admit_in_order(plan: PoolPlan) -> None:
@@ -39,7 +38,7 @@ def admit_in_order(plan: PoolPlan) -> None:
         if plan.volume_in_use(key.shape) is not None:
             continue
         if key.claims and job.uid in plan.reasons:  # its room is being cleared
-            if plan.pool.spec.queueing == _STRICT:
+            if plan.pool.spec.queueing == Queueing.STRICT_FIFO:
                 plan.heads.setdefault("", job)
             line.go_on(group, index)
             continue
@@ -68,7 +67,7 @@ def admit_in_order(plan: PoolPlan) -> None:
         if nowhere is not None:
             continue  # further shards of a job that the pool grew for
         reservations.stand_up_for(plan, job, shape, by_quota=refusal is not None)
-        if plan.pool.spec.queueing == _STRICT:
+        if plan.pool.spec.queueing == Queueing.STRICT_FIFO:
             plan.heads.setdefault(key.namespace if refusal is not None else "", job)
         # 5. Where the answer is known by now, those behind are not asked.
         elif over is not None and reservations.is_nobody_helped(plan):

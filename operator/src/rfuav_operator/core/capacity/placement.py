@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from rfuav_crds.modes import Placement
 from rfuav_operator.core.capacity import explain
 from rfuav_operator.core.capacity.explain import Reason
 from rfuav_operator.core.capacity.room import Room, Shape
@@ -79,7 +80,7 @@ class PoolCapacity:
         self.pool = pool
         self.rooms = rooms
         self.version = 0
-        spread = pool.spec.placement == "Spread"
+        spread = pool.spec.placement == Placement.SPREAD
         self._shelves = {(kind, gpu): _Shelf(kind, gpu, spread) for kind in Kind for gpu in (False, True)}
         self._seen: dict[NodeName, Room] = {}
         self._unknown: dict[NodeName, Room] = {}  # those whose GPUs nobody gets because too little is known of them

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
+from rfuav_crds.modes import StopPolicy
 from rfuav_operator.core import conditions, ranges
 from rfuav_operator.core.capacity import explain, gpus, room
 from rfuav_operator.core.job import aside, backoff, deadlines, failures, progress, units, vetoes
@@ -33,7 +34,6 @@ from rfuav_operator.core.model import (
     may_live,
 )
 
-_DRAIN = "HoldAndDrain"
 _KEPT_FAILURES = 5
 _SHOWN_NODES = 3
 _MESSAGE_LIMIT = 1024
@@ -131,7 +131,7 @@ class _Step:
             return self._end(Phase.FAILED, *self.fatal)
         if self.job.spec.suspend:
             self._suspend()
-        elif self.facts.pool.stop_policy == _DRAIN:
+        elif self.facts.pool.stop_policy == StopPolicy.HOLD_AND_DRAIN:
             self._drain()
         # Pods of a job of several nodes that are done wait for the others; with none left, all start again.
         held = [*self.kept, *self.done] if self.kept else []
@@ -481,7 +481,7 @@ class _Step:
                 "Evicted",
                 True,
                 failures.DRAINED,
-                f"pool {self.job.spec.pool} is drained (stopPolicy: {_DRAIN}); runs again later",
+                f"pool {self.job.spec.pool} is drained (stopPolicy: {StopPolicy.HOLD_AND_DRAIN}); runs again later",
             )
         self._stop_all(failures.DRAINED)
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from rfuav_crds.modes import PreemptWithin, ReclaimBorrowed
 from rfuav_operator.core.capacity.room import Holder, Shape
 from rfuav_operator.core.model import Assignment, Job, Kind, NodeName, Pool, Uid
 from rfuav_operator.core.preemption.running import Runner, RunnerClass, Runners, stops_of
@@ -100,7 +101,7 @@ class Candidates:
     """Who may be stopped in one pool, during one plan."""
 
     def __init__(self, pool: Pool, runners: Runners, quotas: Quotas, now: datetime) -> None:
-        self._within = pool.spec.preemption.within_pool != "Never"
+        self._within = pool.spec.preemption.within_pool != PreemptWithin.NEVER
         self._reclaims = pool.spec.preemption.reclaim_borrowed
         self._runners = runners
         self._quotas = quotas
@@ -117,12 +118,14 @@ class Candidates:
 
     def preemptor(self, job: Job, shape: Shape, *, mine: int) -> Preemptor:
         """What decides which others this job may stop."""
-        nominal = shape.gpus > 0 and self._reclaims != "Never" and self._quotas.is_nominal(job.namespace, shape)
+        nominal = (
+            shape.gpus > 0 and self._reclaims != ReclaimBorrowed.NEVER and self._quotas.is_nominal(job.namespace, shape)
+        )
         return Preemptor(mine, job.namespace, nominal)
 
     def below(self, preemptor: Preemptor) -> int:
         """Whoever has at least this priority is never stopped for it."""
-        return HIGHEST if preemptor.nominal and self._reclaims == "Any" else preemptor.priority
+        return HIGHEST if preemptor.nominal and self._reclaims == ReclaimBorrowed.ANY else preemptor.priority
 
     def has_any(self, preemptor: Preemptor, like: Like | None = None) -> bool:
         """Whether there is a candidate at all, or one like this."""
@@ -193,7 +196,7 @@ class Candidates:
         borrows = runner_class.gpu and self.borrows(runner_class.namespace)
         if self._within and lower and (own or borrows or not runner_class.gpu):
             return True
-        return nominal and not own and borrows and (lower or self._reclaims == "Any")
+        return nominal and not own and borrows and (lower or self._reclaims == ReclaimBorrowed.ANY)
 
     def may_take(self, preemptor: Preemptor, victim: Victim, taken: Counter[str]) -> bool:
         """Whether it is a candidate after others too: a namespace that would not borrow any more is left alone."""

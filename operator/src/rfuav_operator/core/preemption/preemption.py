@@ -15,6 +15,7 @@ from datetime import datetime
 from functools import cached_property
 from heapq import heappop, heappush
 
+from rfuav_crds.modes import PreemptWithin, ReclaimBorrowed
 from rfuav_operator.core.capacity.placement import Kept, PoolCapacity
 from rfuav_operator.core.capacity.room import Allocation, Holder, Room, Shape
 from rfuav_operator.core.capacity.usage import Usage
@@ -81,7 +82,7 @@ class PreemptionIndex:
 def is_on(pool: Pool) -> bool:
     """Whether a pool lets jobs be stopped for others."""
     policy = pool.spec.preemption
-    return policy.within_pool != "Never" or policy.reclaim_borrowed != "Never"
+    return policy.within_pool != PreemptWithin.NEVER or policy.reclaim_borrowed != ReclaimBorrowed.NEVER
 
 
 class Preemption:

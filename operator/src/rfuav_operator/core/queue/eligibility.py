@@ -8,13 +8,12 @@ over and no pod of an earlier attempt may live.
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
+from rfuav_crds.modes import StopPolicy
 from rfuav_operator.core.capacity import explain, room, volumes
 from rfuav_operator.core.capacity.explain import Reason
 from rfuav_operator.core.job import priority, units
 from rfuav_operator.core.job.podspec import output_of
 from rfuav_operator.core.model import Job, Kind, Phase, Pool, Snapshot, Uid, may_live
-
-HOLDS = ("Hold", "HoldAndDrain")
 
 
 class Gates:
@@ -67,12 +66,12 @@ class Gates:
         pool = snapshot.pools.get(job.spec.pool)
         if pool is None:
             return self.no_pool(job, snapshot)
-        if pool.spec.stop_policy in HOLDS:
+        if pool.spec.stop_policy != StopPolicy.NONE:
             why = pool.unreadable or f"stopPolicy: {pool.spec.stop_policy}"
             text = f"pool {pool.name} admits nothing new ({why})"
             return Reason(reason=explain.ON_HOLD, message=text)
         quota = snapshot.quotas.get(job.namespace)
-        if quota is not None and quota.spec.stop_policy in HOLDS:
+        if quota is not None and quota.spec.stop_policy != StopPolicy.NONE:
             why = quota.unreadable or "stopPolicy: Hold"
             text = f"namespace {job.namespace} admits nothing new (GPUQuota default, {why})"
             return Reason(reason=explain.ON_HOLD, message=text)

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from rfuav_crds import unsupported
 from rfuav_crds.bounds import EARLIEST, bounded, clean
+from rfuav_crds.modes import StopPolicy
 from rfuav_crds.quantity import parse_quantity
 from rfuav_operator.core import quantity, ranges
 from rfuav_operator.core.capacity import gpus, volumes
@@ -772,7 +773,7 @@ def _nodes_of(spec: Mapping[str, Any]) -> PoolSpec:
         selector = msgspec.convert(spec.get("nodeSelector") or {}, dict[str, str])
     except msgspec.ValidationError:
         selector = {}
-    return PoolSpec(stop_policy="Hold", node_selector=selector)
+    return PoolSpec(stop_policy=StopPolicy.HOLD, node_selector=selector)
 
 
 def quota(body: Mapping[str, Any]) -> Quota:
@@ -783,13 +784,13 @@ def quota(body: Mapping[str, Any]) -> Quota:
     """
     meta, _ = _meta(body)
     spec, problem = _spec(body)
-    decoded = QuotaSpec(stop_policy="Hold")
+    decoded = QuotaSpec(stop_policy=StopPolicy.HOLD)
     if not problem:
         try:
             decoded = msgspec.convert(spec, QuotaSpec)
             bounds.check_quota(spec)
         except ValueError as error:
-            problem, decoded = f"spec cannot be read: {words(error)}", QuotaSpec(stop_policy="Hold")
+            problem, decoded = f"spec cannot be read: {words(error)}", QuotaSpec(stop_policy=StopPolicy.HOLD)
     return Quota(
         namespace=meta.namespace,
         uid=Uid(meta.uid),

@@ -8,6 +8,7 @@ import orjson
 import structlog
 from msgspec.structs import replace
 
+from rfuav_crds.modes import StopPolicy
 from rfuav_operator.core.model import Job, JobStatus, Kind
 from rfuav_operator.shell.kinds import POOL, QUOTA
 from rfuav_operator.shell.reading import decode
@@ -45,7 +46,7 @@ def pool(state: ClusterState, body: Mapping[str, Any]) -> None:
         read = decode.pool(body)
         held = state.pools.get(read.name)
         if read.unreadable and held is not None and held.uid == read.uid:  # its nodes and limits stay what they were
-            stop = "Hold" if held.spec.stop_policy == "None" else held.spec.stop_policy
+            stop = StopPolicy.HOLD if held.spec.stop_policy == StopPolicy.NONE else held.spec.stop_policy
             read = replace(read, spec=replace(held.spec, stop_policy=stop))
         if state.pools.put(read.name, int(read.resource_version), read):
             _say(POOL, body, read.unreadable)
@@ -71,7 +72,7 @@ def quota(state: ClusterState, body: Mapping[str, Any]) -> None:
         read = decode.quota(body)
         held = state.quotas.get(read.namespace)
         if read.unreadable and held is not None and held.uid == read.uid:  # what it keeps for its own stays kept
-            read = replace(read, spec=replace(held.spec, stop_policy="Hold"))
+            read = replace(read, spec=replace(held.spec, stop_policy=StopPolicy.HOLD))
         if state.quotas.put(read.namespace, int(read.resource_version), read):
             _say(QUOTA, body, read.unreadable)
 
