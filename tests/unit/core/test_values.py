@@ -49,7 +49,11 @@ def test_ranges(numbers, text):
 
 def test_transition_time_moves_only_with_the_status():
     def put(before, value, at, reason="R"):
-        return conditions.put(before, "Ready", value=value, reason=reason, message="m", now=at, generation=1)
+        return (
+            conditions.Builder(before, now=at, generation=1)
+            .put("Ready", value=value, reason=reason, message="m")
+            .settled
+        )
 
     first = put((), True, T0)
     same = put(first, True, after(10), reason="Other")
@@ -58,7 +62,7 @@ def test_transition_time_moves_only_with_the_status():
     turned = put(same, False, after(20))
     assert turned[0].last_transition_time == after(20)
     assert put(turned, False, after(30)) is turned
-    assert conditions.clear((), "Stalled", reason="x", message="m", now=T0, generation=1) == ()
+    assert conditions.Builder((), now=T0, generation=1).clear("Stalled", reason="x", message="m").settled == ()
 
 
 def test_pod_names_follow_from_the_job():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from rfuav_operator.core.model import Condition
+from rfuav_operator.core.model import Condition, Job
 
 Conditions = tuple[Condition, ...]
 _MESSAGE_LIMIT = 1024  # the CRD allows 32768; nobody reads on
@@ -21,29 +21,43 @@ def is_true(conditions: Sequence[Condition], kind: str) -> bool:
     return found is not None and found.status == "True"
 
 
-def put(
-    conditions: Conditions, kind: str, *, value: bool, reason: str, message: str, now: datetime, generation: int
-) -> Conditions:
-    """The conditions with this one set. `now` becomes its transition time only if its status changes."""
-    status: Literal["True", "False"] = "True" if value else "False"
-    old = find(conditions, kind)
-    new = Condition(
-        type=kind,
-        status=status,
-        reason=reason,
-        message=message[:_MESSAGE_LIMIT],
-        last_transition_time=old.last_transition_time if old and old.status == status else now.replace(microsecond=0),
-        observed_generation=generation,
-    )
-    if old is None:
-        return (*conditions, new)
-    return conditions if old == new else tuple(new if c.type == kind else c for c in conditions)
+class Builder:
+    """The conditions of one object while they change. What is put is of this instant and this generation.
+
+    Args:
+        settled: the conditions as they are; the attribute has them as they are left.
+        now: the transition time of those whose status changes.
+        generation: the generation of the object that they are about.
+    """
+
+    def __init__(self, settled: Conditions, *, now: datetime, generation: int) -> None:
+        self.settled = settled
+        self._now = now.replace(microsecond=0)
+        self._generation = generation
+
+    def put(self, kind: str, *, value: bool, reason: str, message: str) -> "Builder":
+        """Set a condition; unless something of it changes, `settled` stays the same object."""
+        status: Literal["True", "False"] = "True" if value else "False"
+        old = find(self.settled, kind)
+        new = Condition(
+            type=kind,
+            status=status,
+            reason=reason,
+            message=message[:_MESSAGE_LIMIT],
+            last_transition_time=old.last_transition_time if old and old.status == status else self._now,
+            observed_generation=self._generation,
+        )
+        if old is None:
+            self.settled = (*self.settled, new)
+        elif old != new:
+            self.settled = tuple(new if c.type == kind else c for c in self.settled)
+        return self
+
+    def clear(self, kind: str, *, reason: str, message: str) -> "Builder":
+        """Set a condition to False if it is there and True; one that never was stays absent."""
+        return self.put(kind, value=False, reason=reason, message=message) if is_true(self.settled, kind) else self
 
 
-def clear(
-    conditions: Conditions, kind: str, *, reason: str, message: str, now: datetime, generation: int
-) -> Conditions:
-    """Set a condition to False if it is there and True; one that never was stays absent."""
-    if not is_true(conditions, kind):
-        return conditions
-    return put(conditions, kind, value=False, reason=reason, message=message, now=now, generation=generation)
+def of(job: Job, now: datetime) -> Builder:
+    """The conditions of a job, to be changed at this instant."""
+    return Builder(job.status.conditions, now=now, generation=job.generation)

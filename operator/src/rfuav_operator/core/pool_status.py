@@ -111,14 +111,15 @@ def _of_pool(
 
 def _rivalled(pool: Pool, settled: list[Any], rival: str, now: datetime) -> list[Any]:
     """The conditions with what is to be said of a second release of the operator."""
-    old, generation = msgspec.convert(settled, tuple[Condition, ...]), pool.generation
+    old = msgspec.convert(settled, tuple[Condition, ...])
+    found = conditions.Builder(old, now=now, generation=pool.generation)
     if not rival:
         words = "one release of the operator serves the cluster"
-        found = conditions.clear(old, RIVAL, reason="OneRelease", message=words, now=now, generation=generation)
+        found.clear(RIVAL, reason="OneRelease", message=words)
     else:
         words = f"a second release of the operator, {rival}, stands by: uninstall one of the two"
-        found = conditions.put(old, RIVAL, value=True, reason="StandsBy", message=words, now=now, generation=generation)
-    return [msgspec.to_builtins(condition) for condition in found]
+        found.put(RIVAL, value=True, reason="StandsBy", message=words)
+    return [msgspec.to_builtins(condition) for condition in found.settled]
 
 
 def _unhealthy(rooms: Iterable[Room]) -> str:
@@ -176,7 +177,6 @@ def _ready(target: Pool | Quota, value: bool, reason: str, message: str, now: da
         old = msgspec.convert(target.status.get("conditions") or [], tuple[Condition, ...])
     except ValueError:  # another version's words: replaced
         old = ()
-    settled = conditions.put(
-        old, "Ready", value=value, reason=reason, message=message, now=now, generation=target.generation
-    )
-    return [msgspec.to_builtins(condition) for condition in settled]
+    changed = conditions.Builder(old, now=now, generation=target.generation)
+    changed.put("Ready", value=value, reason=reason, message=message)
+    return [msgspec.to_builtins(condition) for condition in changed.settled]

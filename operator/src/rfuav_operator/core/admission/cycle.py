@@ -159,24 +159,17 @@ def _admit(job: Job, admitted: list[Assignment], priority: int, now: datetime) -
     status = units.begin_attempt(status, shard, shards=job.spec.shards)
     running = status.phase is Phase.RUNNING
     message = starting([*(a for a in status.assignments if not a.stopping), *admitted])
-    settled = status.conditions
-    for kind, value, reason, text in (
-        ("Admitted", True, "Admitted", message),
-        ("PodsReady", False, "Starting", message),
-    ):
-        settled = conditions.put(
-            settled, kind, value=value, reason=reason, message=text, now=now, generation=job.generation
-        )
+    changed = conditions.Builder(status.conditions, now=now, generation=job.generation)
+    changed.put("Admitted", value=True, reason="Admitted", message=message)
+    changed.put("PodsReady", value=False, reason="Starting", message=message)
     for kind in ("Evicted", "Reconciling", "Stalled"):
-        settled = conditions.clear(
-            settled, kind, reason="Admitted", message=message, now=now, generation=job.generation
-        )
+        changed.clear(kind, reason="Admitted", message=message)
     return replace(
         status,
         phase=Phase.RUNNING if running else Phase.ADMITTED,
         reason=status.reason if running else "Starting",
         message=status.message if running else message,
-        conditions=settled,
+        conditions=changed.settled,
         priority=priority,
         assignments=(*status.assignments, *admitted),
         queue=None,

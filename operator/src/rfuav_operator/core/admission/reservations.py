@@ -107,21 +107,13 @@ def _stop(plan: PoolPlan, victims: Collection[Victim], waiting: Job) -> Mapping[
         why = "to give back borrowed GPUs" if theirs.priority >= mine else f"of priority {mine} over {theirs.priority}"
         text = f"preempted by {waiting.kind} {waiting.namespace}/{waiting.name}, {why}; runs again from its checkpoint"
         held = stopped(victim, [v for v in victims if v.job.uid == uid], waiting)
-        settled = conditions.put(
-            victim.status.conditions,
-            "Evicted",
-            value=True,
-            reason="Preempted",
-            message=text,
-            now=plan.now,
-            generation=victim.generation,
-        )
+        evicted = conditions.of(victim, plan.now).put("Evicted", value=True, reason="Preempted", message=text)
         runs = any(a.started_at is not None and not a.stopping for a in held)
         status = replace(
             victim.status,
             phase=Phase.RUNNING if runs else Phase.ADMITTED,
             assignments=held,
-            conditions=settled,
+            conditions=evicted.settled,
             reason="Preempted",
             message=text,
         )

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from datetime import datetime
-from functools import partial
 
 from msgspec.structs import replace
 
@@ -116,12 +115,10 @@ def status(job: Job, why: Reason, queue: Queue | None, now: datetime) -> JobStat
     """The status of a job that waits whole: why, and its place."""
     if job.status.phase is not Phase.QUEUED:
         return job.status
-    put = partial(conditions.put, reason=why.reason, message=why.message, now=now, generation=job.generation)
-    clear = partial(conditions.clear, message=why.message, now=now, generation=job.generation)
-    settled = put(job.status.conditions, "Admitted", value=False)
-    settled = clear(settled, "Reconciling", reason="Queued")
+    changed = conditions.of(job, now).put("Admitted", value=False, reason=why.reason, message=why.message)
+    changed.clear("Reconciling", reason="Queued", message=why.message)
     if why.reason == explain.MISCONFIGURED:
-        settled = put(settled, "Stalled", value=True)
+        changed.put("Stalled", value=True, reason=why.reason, message=why.message)
     else:
-        settled = clear(settled, "Stalled", reason=why.reason)
-    return replace(job.status, reason=why.reason, message=why.message, conditions=settled, queue=queue)
+        changed.clear("Stalled", reason=why.reason, message=why.message)
+    return replace(job.status, reason=why.reason, message=why.message, conditions=changed.settled, queue=queue)

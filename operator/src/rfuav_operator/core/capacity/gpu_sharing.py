@@ -38,28 +38,14 @@ def flags(
             if room is not None and len(sharers) > room.tier.training:
                 messages[job.uid] = _message(node, uuid, [other for other in sharers if other is not job])
     for job in jobs.values():
-        settled = job.status.conditions
+        changed = conditions.of(job, now)
         if job.uid in messages:
-            settled = conditions.put(
-                settled,
-                CONDITION,
-                value=True,
-                reason="TrainingsShareGPU",
-                message=messages[job.uid],
-                now=now,
-                generation=job.generation,
-            )
+            changed.put(CONDITION, value=True, reason="TrainingsShareGPU", message=messages[job.uid])
         elif job.uid not in unknown:
-            settled = conditions.clear(
-                settled,
-                CONDITION,
-                reason="Alone",
-                message="no more trainings than its pool allows use its GPU",
-                now=now,
-                generation=job.generation,
-            )
-        if settled is not job.status.conditions:
-            yield job.uid, replace(job.status, conditions=settled)
+            words = "no more trainings than its pool allows use its GPU"
+            changed.clear(CONDITION, reason="Alone", message=words)
+        if changed.settled is not job.status.conditions:
+            yield job.uid, replace(job.status, conditions=changed.settled)
 
 
 def _message(node: str, uuid: str, others: list[Job]) -> str:

@@ -115,10 +115,8 @@ def told(job: Job, now: datetime, why: str = "") -> JobStatus:
     reason, what = (INTERNAL_ERROR, f"the operator failed on this job and tries again: {why}")
     if not why:
         reason, what = UNDECODABLE, f"left alone until it can be read: {job.set_aside}"
-    stalled = conditions.put(
-        job.status.conditions, "Stalled", value=True, reason=reason, message=what, now=now, generation=job.generation
-    )
-    return replace(job.status, reason=reason, message=what, conditions=stalled)
+    stalled = conditions.of(job, now).put("Stalled", value=True, reason=reason, message=what)
+    return replace(job.status, reason=reason, message=what, conditions=stalled.settled)
 
 
 def search(jobs: Sequence[Uid], suspects: Iterable[Uid], fails: Callable[[Collection[Uid]], bool]) -> list[Uid]:

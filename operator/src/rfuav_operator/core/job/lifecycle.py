@@ -98,6 +98,7 @@ class _Step:
         self.facts = facts
         self.now = facts.now.replace(microsecond=0)
         self.status = job.status
+        self._conditions = conditions.of(job, facts.now)
         self.kept: list[Assignment] = []
         self.done: list[Assignment] = []  # of a job of several nodes: pods that succeeded before the others
         self.delete: list[Pod] = []
@@ -150,29 +151,10 @@ class _Step:
         self.status = replace(self.status, **changes)
 
     def _condition(self, kind: str, value: bool, reason: str, message: str) -> None:
-        self._set(
-            conditions=conditions.put(
-                self.status.conditions,
-                kind,
-                value=value,
-                reason=reason,
-                message=message,
-                now=self.now,
-                generation=self.job.generation,
-            )
-        )
+        self._set(conditions=self._conditions.put(kind, value=value, reason=reason, message=message).settled)
 
     def _clear(self, kind: str, reason: str, message: str) -> None:
-        self._set(
-            conditions=conditions.clear(
-                self.status.conditions,
-                kind,
-                reason=reason,
-                message=message,
-                now=self.now,
-                generation=self.job.generation,
-            )
-        )
+        self._set(conditions=self._conditions.clear(kind, reason=reason, message=message).settled)
 
     def _by_their_end(self) -> Iterable[Assignment]:
         """The assignments; in a job of several nodes those first that ended first: the others failed because of it.
