@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from unit.core.builders import CLASSES, DEFAULTS, T0, claim, node, pool
 
 from rfuav_operator.core.capacity import room
+from rfuav_operator.core.job import phases
 from rfuav_operator.core.model import (
     Action,
     Claim,
@@ -143,6 +144,7 @@ class Cluster:
         for action in done.actions:
             match action:
                 case PatchStatus(job=job, status=status):
+                    assert not list(phases.broken(status)), (job.name, status)
                     self.planned[job.uid] = status
                     self.rejected.pop(job.uid, None)
                     self.lanes.setdefault(job.uid, deque()).append(action)

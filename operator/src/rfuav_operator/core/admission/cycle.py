@@ -13,7 +13,7 @@ from rfuav_operator.core.admission import reservations
 from rfuav_operator.core.admission.plan import PoolPlan
 from rfuav_operator.core.capacity.room import Room, Shape
 from rfuav_operator.core.capacity.usage import planned
-from rfuav_operator.core.job import progress, units
+from rfuav_operator.core.job import phases, progress, units
 from rfuav_operator.core.job.lifecycle import starting
 from rfuav_operator.core.model import Assignment, Job, JobStatus, NodeName, Phase
 from rfuav_operator.core.queue.eligibility import ready_units
@@ -164,9 +164,9 @@ def _admit(job: Job, admitted: list[Assignment], priority: int, now: datetime) -
     changed.put("PodsReady", value=False, reason="Starting", message=message)
     for kind in ("Evicted", "Reconciling", "Stalled"):
         changed.clear(kind, reason="Admitted", message=message)
-    return replace(
+    return phases.move(
         status,
-        phase=Phase.RUNNING if running else Phase.ADMITTED,
+        Phase.RUNNING if running else Phase.ADMITTED,
         reason=status.reason if running else "Starting",
         message=status.message if running else message,
         conditions=changed.settled,

@@ -11,6 +11,7 @@ from rfuav_operator.core.admission.plan import PoolPlan, claims
 from rfuav_operator.core.capacity import explain, volumes
 from rfuav_operator.core.capacity.explain import Reason
 from rfuav_operator.core.capacity.room import Holder, Room, Shape
+from rfuav_operator.core.job import phases
 from rfuav_operator.core.job.priority import age_of, priority
 from rfuav_operator.core.model import Job, NodeName, Phase
 from rfuav_operator.core.preemption.candidates import Victim, stopped
@@ -109,9 +110,9 @@ def _stop(plan: PoolPlan, victims: Collection[Victim], waiting: Job) -> Mapping[
         held = stopped(victim, [v for v in victims if v.job.uid == uid], waiting)
         evicted = conditions.of(victim, plan.now).put("Evicted", value=True, reason="Preempted", message=text)
         runs = any(a.started_at is not None and not a.stopping for a in held)
-        status = replace(
+        status = phases.move(
             victim.status,
-            phase=Phase.RUNNING if runs else Phase.ADMITTED,
+            Phase.RUNNING if runs else Phase.ADMITTED,
             assignments=held,
             conditions=evicted.settled,
             reason="Preempted",

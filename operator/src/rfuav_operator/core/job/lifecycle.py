@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from rfuav_crds.modes import StopPolicy
 from rfuav_operator.core import conditions, ranges
 from rfuav_operator.core.capacity import explain, gpus, room
-from rfuav_operator.core.job import aside, backoff, deadlines, failures, progress, units, vetoes
+from rfuav_operator.core.job import aside, backoff, deadlines, failures, phases, progress, units, vetoes
 from rfuav_operator.core.model import (
     OUT_OF_SERVICE,
     Assignment,
@@ -150,6 +150,9 @@ class _Step:
     def _set(self, **changes: object) -> None:
         self.status = replace(self.status, **changes)
 
+    def _move(self, to: Phase, **changes: object) -> None:
+        self.status = phases.move(self.status, to, **changes)
+
     def _condition(self, kind: str, value: bool, reason: str, message: str) -> None:
         self._set(conditions=self._conditions.put(kind, value=value, reason=reason, message=message).settled)
 
@@ -180,7 +183,7 @@ class _Step:
         if stalled is not None and stalled.reason in (explain.UNDECODABLE, explain.INTERNAL_ERROR):
             self._clear("Stalled", "Recovered", "what failed before succeeds again")
         if self.status.phase is None:
-            self._set(phase=Phase.QUEUED)
+            self._move(Phase.QUEUED)
             self._condition("Reconciling", True, "Queued", "waits for the first queue decision")
         if self.status.queued_at is None and not self.job.spec.suspend:
             # A job made suspended gets in line when it is let go, any other at its creation.
@@ -489,7 +492,7 @@ class _Step:
             stopping = len(self.kept)
             message = "held by spec.suspend: set it to false to let the job queue again"
             message = f"{message}; {stopping} pod{'s' * (stopping != 1)} still stopping" if stopping else message
-            self._set(phase=Phase.SUSPENDED, reason=failures.SUSPENDED, message=message, queue=None)
+            self._move(Phase.SUSPENDED, reason=failures.SUSPENDED, message=message, queue=None)
             self._condition("Suspended", True, failures.SUSPENDED, "spec.suspend is true")
             self._condition("Admitted", False, failures.SUSPENDED, message)
             self._pods_not_ready(failures.SUSPENDED, message)
@@ -498,7 +501,7 @@ class _Step:
             return
         self._clear("Suspended", "Resumed", "spec.suspend is false: back in the queue")
         if not held:
-            self._set(phase=Phase.QUEUED)
+            self._move(Phase.QUEUED)
             if before is not Phase.QUEUED:  # the plan of the same turn says why it waits, with numbers
                 reason, message = "BackingOff", self._last_failure()
                 evicted = conditions.find(self.status.conditions, "Evicted")
@@ -512,10 +515,9 @@ class _Step:
                     self._pods_not_ready("NoPods", message)
             return
         self._set(queue=None)
+        self._move(Phase.ADMITTED)
         if any(a.started_at is not None and not a.stopping for a in held):
-            self._set(phase=Phase.RUNNING)
-        else:
-            self._set(phase=Phase.ADMITTED)
+            self._move(Phase.RUNNING)
         reason, message = self._present(held)
         self._set(reason=reason, message=message)
         waiting = [a for a in held if a.started_at is None or a.stopping]
@@ -593,8 +595,8 @@ class _Step:
         message = sentence(reason, message)
         since = self.status.running_since
         spent = max(0, int((self.now - since).total_seconds())) if since else 0
-        self._set(
-            phase=phase,
+        self._move(
+            phase,
             reason=reason,
             message=message,
             queue=None,
