@@ -32,6 +32,12 @@ def test_what_is_no_quantity(text):
         quantity.milli(text)
 
 
+@pytest.mark.parametrize("read", [quantity.milli, quantity.whole])
+def test_no_amount_is_below_0(read):
+    with pytest.raises(ValueError, match="'-1' is less than nothing"):
+        read("-1")
+
+
 def test_numbers_for_people():
     assert quantity.show_cpu(1500) == "1.5"
     assert quantity.show_bytes(16 * 2**30) == "16Gi"

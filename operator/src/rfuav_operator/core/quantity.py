@@ -3,6 +3,7 @@
 Strings like `500m`, `16Gi` or `1e3` from specs come in; milli-units or bytes go out, rounded up as Kubernetes does.
 """
 
+from decimal import Decimal
 from functools import lru_cache
 from math import ceil
 
@@ -13,14 +14,29 @@ _MIB = 2**20
 
 @lru_cache(maxsize=8192)
 def milli(value: str | float | None) -> int:
-    """Thousandths of a unit (CPU): `"1.5"` is 1500. None is 0. Raises ValueError for what is not a quantity."""
-    return 0 if value is None else ceil(parse_quantity(value) * 1000)
+    """Thousandths of a unit (CPU): `"1.5"` is 1500. None is 0.
+
+    Raises:
+        ValueError: for what is not a quantity, and for one below 0.
+    """
+    return 0 if value is None else ceil(_amount(value) * 1000)
 
 
 @lru_cache(maxsize=8192)
 def whole(value: str | float | None) -> int:
-    """Whole units (bytes, counts): `"1Ki"` is 1024. None is 0. Raises ValueError for what is not a quantity."""
-    return 0 if value is None else ceil(parse_quantity(value))
+    """Whole units (bytes, counts): `"1Ki"` is 1024. None is 0.
+
+    Raises:
+        ValueError: for what is not a quantity, and for one below 0.
+    """
+    return 0 if value is None else ceil(_amount(value))
+
+
+def _amount(value: str | float) -> Decimal:
+    amount = parse_quantity(value)
+    if amount < 0:
+        raise ValueError(f"{value!r} is less than nothing")
+    return amount
 
 
 def show_cpu(milli_cpu: int) -> str:

@@ -7,9 +7,7 @@ our own kinds come in as the plain dicts that kopf hands over. `core.model` valu
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from decimal import Decimal
-from functools import cache, lru_cache
-from math import ceil
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,8 +17,7 @@ from msgspec import Struct
 from rfuav_crds import unsupported
 from rfuav_crds.bounds import EARLIEST, bounded, clean
 from rfuav_crds.modes import StopPolicy
-from rfuav_crds.quantity import parse_quantity
-from rfuav_operator.core import quantity, ranges
+from rfuav_operator.core import ranges
 from rfuav_operator.core.capacity import gpus, volumes
 from rfuav_operator.core.job import podspec
 from rfuav_operator.core.job.podspec import CONTAINER
@@ -61,6 +58,7 @@ from rfuav_operator.core.names import (
     OUTPUT_ANNOTATION,
     may_be_pod_of,
 )
+from rfuav_operator.core.quantity import milli, whole
 from rfuav_operator.core.queue.quotas import CPU_KEYS, RESOURCE_KEYS
 from rfuav_operator.core.stored import bounds, packing
 
@@ -315,25 +313,6 @@ def words(error: BaseException) -> str:
 def version(meta: Meta | Mapping[str, Any]) -> int:
     """The resourceVersion as a number."""
     return int(meta.resource_version if isinstance(meta, Meta) else meta["resourceVersion"])
-
-
-@lru_cache(maxsize=4096)
-def milli(quantity: str) -> int:
-    """A quantity of cores in thousandths, rounded up. Raises ValueError for none, and for less than nothing."""
-    return ceil(_amount(quantity) * 1000)
-
-
-@lru_cache(maxsize=4096)
-def whole(quantity: str) -> int:
-    """A quantity of bytes or devices, rounded up. Raises ValueError for none, and for less than nothing."""
-    return ceil(_amount(quantity))
-
-
-def _amount(quantity: str) -> Decimal:
-    amount = parse_quantity(quantity)
-    if amount < 0:
-        raise ValueError(f"{quantity!r} is less than nothing")
-    return amount
 
 
 def pod(read: PodObject, unreadable: str = "") -> Pod:
@@ -907,9 +886,7 @@ def volume(read: VolumeObject, unreadable: str = "") -> Volume:
 
 def _amounts(quantities: Mapping[str, str]) -> dict[str, int]:
     return {
-        key: quantity.milli(text) if key in CPU_KEYS else quantity.whole(text)
-        for key, text in quantities.items()
-        if key in RESOURCE_KEYS
+        key: milli(text) if key in CPU_KEYS else whole(text) for key, text in quantities.items() if key in RESOURCE_KEYS
     }
 
 
