@@ -21,6 +21,7 @@ from simulation.truth import (
     asked,
     attempt_of,
     label,
+    made_for,
     owner_of,
     phase_of,
     unit_of,
@@ -373,7 +374,10 @@ def _others_of_unit(truth: Truth, uid: str, index: int | None, name: str) -> lis
 
 
 def one_writes_to_an_output(truth: Truth, change: Change) -> Verdict:
-    """No pod of a job is made while one of an earlier job of its name, gone or orphaned, may still write there."""
+    """No pod of a job is made while one that was made for a job of its name, and is not its own, may still write there.
+
+    Its job is gone, or it was orphaned, or a label was taken off.
+    """
     if not _is_new_pod_of_ours(truth, change):
         return None
     key, job = change.key, label(change.new, "job")
@@ -381,9 +385,8 @@ def one_writes_to_an_output(truth: Truth, change: Change) -> Verdict:
         pod["metadata"]["name"]
         for pod in truth.server.all("pods")
         if pod["metadata"]["namespace"] == key[0]
-        and label(pod, "job") == job
-        and label(pod, "kind")
-        and label(pod, "job-uid") != owner_of(change.new)
+        and made_for(pod) == job
+        and owner_of(pod) != owner_of(change.new)
         and truth.live(pod)
     ]
     return f"pod {key[1]} was created while {', '.join(others)} may write to its output" if others else None

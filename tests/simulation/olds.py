@@ -331,6 +331,26 @@ def new_pods_land_where_others_are_awaited() -> Iterator[None]:
 
 
 @old
+def pod_that_was_written_again_is_a_stranger() -> Iterator[None]:
+    """Its reports were refused when it had got a new version in which nothing had changed that is read."""
+    real = ClusterState.pod_of
+
+    def pod_of(self: ClusterState, uid: Any, name: str) -> Pod | None:
+        held = real(self, uid, name)
+        return held if held is not None and held is self.pods.get((held.namespace, held.name)) else None
+
+    with patch.object(ClusterState, "pod_of", pod_of):
+        yield
+
+
+@old
+def owners_do_not_say_what_a_pod_was_made_for() -> Iterator[None]:
+    """A pod whose label was taken off was nobody's, and the next attempt began beside it."""
+    with patch.object(decode, "_made_for", lambda _: ""):
+        yield
+
+
+@old
 def restarted_leader_does_not_wait() -> Iterator[None]:
     """A process led at once under its former name, while what the former process had sent was still under way."""
     real = _Lease._free

@@ -262,6 +262,24 @@ def orphan(world: "World", *, job: str, delay: float, again: bool) -> None:
         world.after(delay + 0.1, _apply, world, resource, body, world.fates[uid])
 
 
+@deed(2, job=a_job, labels=one_of(["job"], ["kind"], ["attempt"], ["job", "kind"], ["job", "attempt"]))
+def unlabelled(world: "World", *, job: str, labels: list[str]) -> None:
+    """Somebody takes labels off a job's pods, as one does with a ReplicaSet's to look into one; they run on."""
+    gone = {f"rfuav.io/{name}" for name in labels}
+    for pod in world.pods_of(job):
+        if pod["metadata"]["uid"] in world.kubelet.containers:
+            left = {name: value for name, value in pod["metadata"]["labels"].items() if name not in gone}
+            world.server.meta("pods", (space(job), pod["metadata"]["name"]), {"labels": left}, USER)
+
+
+@deed(2, job=a_job)
+def annotate_pods(world: "World", *, job: str) -> None:
+    """Another writer: a job's pods get a new version, and nothing that the operator reads changes."""
+    for pod in world.pods_of(job):
+        noted = {**pod["metadata"].get("annotations", {}), "note": str(world.server.version)}
+        world.server.meta("pods", (space(job), pod["metadata"]["name"]), {"annotations": noted}, USER)
+
+
 def _cut_off(world: "World", key: Key) -> None:
     if world.server.get("pods", key) is not None:
         world.server.meta("pods", key, {"ownerReferences": []}, "collector")
@@ -310,7 +328,7 @@ def hostile_report(world: "World", *, job: str, body: int) -> None:
     for pod in world.pods_of(job):
         if (container := world.kubelet.containers.get(pod["metadata"]["uid"])) is not None:
             container.last_words = HOSTILE[body]
-            world.post(pod, HOSTILE[body].encode(errors="surrogatepass"))
+            world.post(container.pod, HOSTILE[body].encode(errors="surrogatepass"))
 
 
 @deed(4, node=a_node, gpus=one_of(0, 1, 1, 2), cpu=one_of("500m", "3"), seconds=seconds(10, 150))

@@ -115,10 +115,10 @@ class SimOperator(app.Operator):
     def handle_signals(self) -> None:
         """There are none."""
 
-    async def report(self, pod: Object, plural: str, body: bytes) -> int:
-        """Take a pod's report as the progress server does; the HTTP status."""
+    async def report(self, pod: Object, plural: str, body: bytes) -> tuple[int, str]:
+        """Take a pod's report as the progress server does; the HTTP status and its words."""
         answer = await self.intake._post(_Request(pod, plural, body))  # type: ignore[arg-type]
-        return answer.status
+        return answer.status, answer.text or ""
 
 
 class Replica:
@@ -183,10 +183,10 @@ class Replica:
         if not self.world.over:
             self.world.after(self.world.chance["restart"].uniform(0.5, 4), self.start)
 
-    async def post(self, pod: Object, body: bytes) -> int:
+    async def post(self, pod: Object, body: bytes) -> tuple[int, str]:
         """A report of a pod, sent to this replica."""
         if self.operator is None or self.isolated:
-            return 503
+            return 503, ""
         plural = kinds.PLURAL[pod["metadata"]["labels"]["rfuav.io/kind"]]
         return await self.operator.report(pod, plural, body)
 

@@ -283,6 +283,20 @@ FOUND = [
         ),
     ),
     Found(
+        "pod_that_was_written_again_is_a_stranger",
+        "reports_of_ones_own_pods_are_taken",
+        script(training("reports", 1, work=60.0), do(20, "annotate_pods", job="reports")),
+    ),
+    Found(
+        "owners_do_not_say_what_a_pod_was_made_for",
+        "one_writes_to_an_output",
+        script(
+            training("looked-at", 1, work=60.0),
+            do(20, "unlabelled", job="looked-at", labels=["job", "kind"]),
+            nodes=[[2, 8, 24000, "a"]],
+        ),
+    ),
+    Found(
         "restarted_leader_does_not_wait",
         "recorded_before_created",
         script(

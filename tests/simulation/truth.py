@@ -81,11 +81,25 @@ def exit_code(pod: Object) -> int | None:
 
 
 def owner_of(pod: Object) -> str:
-    """UID of the job that controls it; empty: a pod of others, also one that names a job of another namespace."""
-    for owner in pod["metadata"].get("ownerReferences") or ():
-        if owner.get("controller") and owner["apiVersion"].startswith(GROUP):
-            return str(owner["uid"]) if pod["metadata"]["namespace"] == space(owner["name"]) else ""
-    return ""
+    """UID of the job that controls it; empty: a pod of others.
+
+    Also one that names a job of another namespace, and one whose labels do not say its kind and attempt.
+    """
+    owner = _controller(pod)
+    if owner is None or pod["metadata"]["namespace"] != space(owner["name"]):
+        return ""
+    return str(owner["uid"]) if label(pod, "kind") == owner["kind"] and label(pod, "attempt") else ""
+
+
+def _controller(pod: Object) -> Object | None:
+    owners = pod["metadata"].get("ownerReferences") or ()
+    return next((o for o in owners if o.get("controller") and o["apiVersion"].startswith(GROUP)), None)
+
+
+def made_for(pod: Object) -> str:
+    """The name of the job that it was made for, by its owner or by its labels; empty: it never was a job's."""
+    owner = _controller(pod)
+    return str(owner["name"]) if owner is not None else label(pod, "job") * bool(label(pod, "kind"))
 
 
 def label(pod: Object, name: str) -> str:
@@ -327,6 +341,19 @@ class Truth:
         """Whether a pool has not been there, in any version, since somebody knew this much."""
         since = _since(self.pools, knowledge.gpupools)
         return not any(held["metadata"]["name"] == pool for there in since for held in there)
+
+    def is_current(self, pod: Object, known: int) -> bool:
+        """Whether a pod is a live one of a job that is there, as somebody who knows of pods up to this version sees it."""
+        uid = pod["metadata"]["uid"]
+        held = self.server.get("pods", key_of(pod))
+        if (
+            held is None
+            or held["metadata"]["uid"] != uid
+            or not self.live(held)
+            or self.bound_at.get(uid, known) >= known
+        ):
+            return False
+        return bool(owner_of(held)) and owner_of(held) not in self.last
 
     def ours_in(self, namespace: str, pool: str) -> list[Object]:
         """Live pods of ours in a namespace, by their job's pool."""

@@ -266,8 +266,13 @@ class World:
         await asyncio.sleep(self.latency())
         for replica in self.replicas:
             taker = replica.operator
-            code = await replica.post(pod, body)
+            current = replica.connection is not None and self.truth.is_current(
+                pod, replica.connection.knowledge()["pods"]
+            )
+            code, words = await replica.post(pod, body)
             name = pod["metadata"]["name"]
+            if current and "is not one of" in words:
+                self.fail(f"reports_of_ones_own_pods_are_taken: {words}")
             if code == 200:
                 sequence = (orjson.loads(body)["trainerStatus"].get("rfuav") or {}).get("sequence", -1)
                 self.truth.taken[name].append((self.loop.time(), sequence, taker))

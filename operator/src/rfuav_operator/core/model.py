@@ -324,7 +324,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     uid: Uid
     kind: Kind | None = None  # label rfuav.io/kind: what a pod counts as when no job of ours owns it (any more)
     pool: str = ""  # label rfuav.io/pool: the pool of its job, which stays when its node goes to another
-    job_name: str = ""  # label rfuav.io/job
+    job_name: str = ""  # of the job that it was made for, by its owner or its label
     output: str = ""  # annotation rfuav.io/output: where it writes to
     job_uid: Uid | None = None  # whose pod it says it is (controller reference, labels and name); None: a foreign pod
     attempt: int = 0

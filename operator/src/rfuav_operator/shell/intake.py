@@ -196,7 +196,8 @@ class Intake:
         job = self._state.job_named((kind, where["namespace"], where["name"]))
         if job is None:
             raise Refused(404, f"there is no {kind} {where['namespace']}/{where['name']}")
-        if self._state.pod_of(job.uid, pod.name) is not pod:
+        held = self._state.pod_of(job.uid, pod.name)
+        if held is None or held.uid != pod.uid:
             raise Refused(403, f"the token's pod {sender.pod} is not one of {kind} {job.name}")
         if all(held.pod != pod.name for held in job.status.assignments):
             raise Refused(403, f"the token's pod {sender.pod} is of an attempt that is over")

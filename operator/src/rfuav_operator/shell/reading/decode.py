@@ -344,7 +344,7 @@ def pod(read: PodObject, unreadable: str = "") -> Pod:
         uid=Uid(meta.uid),
         kind=_kind_of(meta, labels),
         pool=labels.get(LABEL_POOL) or labels.get(LABEL_SCALE_UP) or "",
-        job_name=labels.get(LABEL_JOB, ""),
+        job_name=_made_for(meta) or labels.get(LABEL_JOB, ""),
         output=(meta.annotations or {}).get(OUTPUT_ANNOTATION, ""),
         job_uid=job_uid,
         attempt=_number(labels.get(f"{GROUP}/attempt")),
@@ -490,6 +490,12 @@ def _job_of(meta: Meta) -> Uid | None:
             ours = may_be_pod_of(meta.name, labels, kind=owner.kind, job=owner.name, uid=owner.uid)
             return Uid(owner.uid) if ours else None
     return None
+
+
+def _made_for(meta: Meta) -> str:
+    """The name of the job that it was made for by its owner alone: labels may have been taken off. Empty: none."""
+    owners = (o for o in meta.owner_references or () if o.controller and o.api_version == API_VERSION)
+    return next((owner.name for owner in owners if owner.kind in _KINDS), "")
 
 
 def _wanted_node(affinity: _Affinity | None) -> NodeName | None:
