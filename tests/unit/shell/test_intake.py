@@ -86,6 +86,14 @@ async def test_a_live_pod_that_holds_no_place_is_not_believed():
         assert d.percents(U1) == []
 
 
+async def test_a_pod_that_was_written_again_is_still_believed():
+    """By somebody who annotated it, or by the kubelet: nothing that the operator reads changed."""
+    async with desk() as d:
+        again = pod_body(A1, uid=f"uid-{A1}", phase="Running", version=99)
+        ingest.pod(d.state, json.loads(json.dumps(again)))
+        assert await d.post(10, 1) == 200
+
+
 async def test_a_report_that_was_taken_is_kept_until_a_status_holds_it():
     async with desk() as d:
         await d.post(10, 1)
