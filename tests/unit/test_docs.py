@@ -16,3 +16,15 @@ def test_the_tests_that_show_a_promise_exist(file, test):
 
 def test_promises_name_their_tests():
     assert len(NAMED) > 50
+
+
+WHERE = re.findall(r"`((?:crds|docs|operator|trainer_image)/[\w/.]+)`", (ROOT / "docs" / "architecture.md").read_text())
+
+
+@pytest.mark.parametrize("file", WHERE)
+def test_where_to_go_for_a_change_exists(file):
+    assert (ROOT / file).is_file()
+
+
+def test_there_is_a_place_to_go_to():
+    assert len(WHERE) > 10
