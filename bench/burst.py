@@ -17,7 +17,7 @@ from rfuav_kube.connection import MERGE_PATCH
 from rfuav_operator.core.job.podspec import manifest
 from rfuav_operator.core.model import Assignment, Defaults, Kind
 from rfuav_operator.settings import Writes
-from rfuav_operator.shell.reading import decode
+from rfuav_operator.shell.reading import ours
 
 COUNT = 500
 NAMES = [f"held-{index:03}" for index in range(COUNT)]
@@ -76,7 +76,7 @@ async def ceiling(run: Live) -> float:
     defaults = Defaults(image="example.com/trainer:1", progress_url="https://127.0.0.1:1", progress_ca="PEM" * 400)
     bodies: list[tuple[str, Object, Any]] = []
     for index, body in enumerate(jobs):
-        read = decode.job(Kind.TRAINING, body)
+        read = ours.job(Kind.TRAINING, body)
         status = {
             **body["status"],
             "phase": "Admitted",

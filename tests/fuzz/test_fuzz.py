@@ -12,7 +12,7 @@ from fuzz.play import Player, play_many
 
 from rfuav_operator.core import scheduler as deciding
 from rfuav_operator.core.job import progress
-from rfuav_operator.shell.reading import decode
+from rfuav_operator.shell.reading import ours
 
 CASES: dict[str, list[Any]] = json.loads((Path(__file__).parent / "cases.json").read_text())
 INPUTS = 2000
@@ -54,11 +54,11 @@ def unclean(monkeypatch):
 
 
 def unchecked(monkeypatch):
-    monkeypatch.setattr(decode.bounds, "check_pool", lambda _spec: None)
+    monkeypatch.setattr(ours.bounds, "check_pool", lambda _spec: None)
 
 
 def as_stored(monkeypatch):
-    monkeypatch.setattr(decode.bounds, "stored", lambda status: status)
+    monkeypatch.setattr(ours.bounds, "stored", lambda status: status)
 
 
 @pytest.mark.parametrize(

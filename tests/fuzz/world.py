@@ -16,6 +16,8 @@ import structlog
 from fuzz.garbage import Input, pod_name
 from openapi import faults, schema_of
 
+from rfuav_kube import objects
+from rfuav_kube.pods import PodObject
 from rfuav_operator.core.model import (
     Action,
     CreatePod,
@@ -32,7 +34,7 @@ from rfuav_operator.core.model import (
 from rfuav_operator.shell import kinds
 from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.loop import Loop
-from rfuav_operator.shell.reading import decode, ingest
+from rfuav_operator.shell.reading import ingest, nodes, pods, policies, storage
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.reflector import Reflector
 from rfuav_operator.shell.serving.tokens import Sender
@@ -78,17 +80,17 @@ class World:
         self._doors: dict[str, Callable[[Any], bool]] = {
             "report": self._report,
             "termination_message": self._termination_message,
-            "pod": self._reflected(self.state.pods, decode.PodObject, decode.pod, named=True),
-            "node": self._reflected(self.state.nodes, decode.NodeObject, decode.node),
+            "pod": self._reflected(self.state.pods, PodObject, pods.pod, named=True),
+            "node": self._reflected(self.state.nodes, nodes.NodeObject, nodes.node),
             "resource_quota": self._reflected(
-                self.state.resource_quotas, decode.ResourceQuotaObject, decode.resource_quota, named=True
+                self.state.resource_quotas, policies.ResourceQuotaObject, policies.resource_quota, named=True
             ),
             "priority_class": self._reflected(
-                self.state.priority_classes, decode.PriorityClassObject, decode.priority_class
+                self.state.priority_classes, policies.PriorityClassObject, policies.priority_class
             ),
-            "namespace": self._reflected(self.state.namespaces, decode.Bare, decode.namespace),
-            "claim": self._reflected(self.state.claims, decode.ClaimObject, decode.claim, named=True),
-            "volume": self._reflected(self.state.volumes, decode.VolumeObject, decode.volume),
+            "namespace": self._reflected(self.state.namespaces, objects.Bare, policies.namespace),
+            "claim": self._reflected(self.state.claims, storage.ClaimObject, storage.claim, named=True),
+            "volume": self._reflected(self.state.volumes, storage.VolumeObject, storage.volume),
             "gpu_pool": self._pool,
             "gpu_quota": self._quota,
             "training_job": lambda body: self._job(Kind.TRAINING, body),

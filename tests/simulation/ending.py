@@ -17,6 +17,7 @@ from simulation.people import edit, end_others
 from simulation.server import JOBS, Object
 from simulation.truth import TERMINAL, owner_of, phase_of, wanted_node
 
+from rfuav_kube import objects
 from rfuav_operator.core.model import (
     Action,
     CreatePod,
@@ -28,7 +29,7 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.shell import kinds
 from rfuav_operator.shell.loop import Loop
-from rfuav_operator.shell.reading import decode, ingest
+from rfuav_operator.shell.reading import ingest, nodes, policies, storage
 from rfuav_operator.shell.reading.state import ClusterState
 
 if TYPE_CHECKING:
@@ -154,20 +155,20 @@ def fresh_decisions(world: "World") -> list[str]:
     for body in world.server.all("pods"):
         ingest.pod(state, body)
     for body in world.server.all("nodes"):
-        node = msgspec.convert(body, decode.NodeObject)
-        state.nodes.put(node.metadata.name, decode.version(node.metadata), decode.node(node))
+        node = msgspec.convert(body, nodes.NodeObject)
+        state.nodes.put(node.metadata.name, objects.version(node.metadata), nodes.node(node))
     for body in world.server.all("namespaces"):
-        known = msgspec.convert(body, decode.Bare)
-        state.namespaces.put(known.metadata.name, decode.version(known.metadata), decode.namespace(known))
+        known = msgspec.convert(body, objects.Bare)
+        state.namespaces.put(known.metadata.name, objects.version(known.metadata), policies.namespace(known))
     for body in world.server.all("priorityclasses"):
-        named = msgspec.convert(body, decode.PriorityClassObject)
-        state.priority_classes.put(named.metadata.name, decode.version(named.metadata), decode.priority_class(named))
+        named = msgspec.convert(body, policies.PriorityClassObject)
+        state.priority_classes.put(named.metadata.name, objects.version(named.metadata), policies.priority_class(named))
     for body in world.server.all("persistentvolumes"):
-        volume = msgspec.convert(body, decode.VolumeObject)
-        state.volumes.put(volume.metadata.name, decode.version(volume.metadata), decode.volume(volume))
+        volume = msgspec.convert(body, storage.VolumeObject)
+        state.volumes.put(volume.metadata.name, objects.version(volume.metadata), storage.volume(volume))
     for body in world.server.all("persistentvolumeclaims"):
-        claim = decode.claim(msgspec.convert(body, decode.ClaimObject))
-        state.claims.put((claim.namespace, claim.name), decode.version(body["metadata"]), claim)
+        claim = storage.claim(msgspec.convert(body, storage.ClaimObject))
+        state.claims.put((claim.namespace, claim.name), objects.version(body["metadata"]), claim)
     recorder = _Recorder()
     loop = Loop(state, recorder, lambda _jobs: [])  # type: ignore[arg-type]
     state.touch_all()

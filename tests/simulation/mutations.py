@@ -15,8 +15,10 @@ from unittest.mock import patch
 import msgspec
 from msgspec.structs import replace
 
+from rfuav_kube import objects
 from rfuav_kube.cache import Cache
 from rfuav_kube.connection import Answer
+from rfuav_kube.pods import PodObject
 from rfuav_operator.core import scheduler
 from rfuav_operator.core.admission import index, reservations
 from rfuav_operator.core.capacity.placement import PoolCapacity
@@ -32,7 +34,7 @@ from rfuav_operator.shell import intake, writer
 from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.lane import Lane
 from rfuav_operator.shell.leader import Leader
-from rfuav_operator.shell.reading import decode, ingest, resync
+from rfuav_operator.shell.reading import ingest, pods, resync
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.writer import Writer
 
@@ -458,11 +460,11 @@ def namesakes_are_adopted() -> Iterator[None]:
 def labels_make_owners() -> Iterator[None]:
     """A pod belongs to the job that its label names."""
 
-    def job_of(meta: decode.Meta) -> Uid | None:
+    def job_of(meta: objects.Meta) -> Uid | None:
         uid = (meta.labels or {}).get("rfuav.io/job-uid")
         return Uid(uid) if uid else None
 
-    with patch.object(decode, "_job_of", job_of):
+    with patch.object(pods, "_job_of", job_of):
         yield
 
 
@@ -500,13 +502,13 @@ def a_lost_lease_goes_unnoticed() -> Iterator[None]:
 @mutation
 def the_first_container_is_the_trainer() -> Iterator[None]:
     """A pod's state is read by position, not by the container's name."""
-    real = decode.pod
+    real = pods.pod
 
-    def pod(read: decode.PodObject) -> Pod:
+    def pod(read: PodObject) -> Pod:
         first = tuple(replace(c, name="trainer") for c in (read.status.container_statuses or ())[:1])
         return real(replace(read, status=replace(read.status, container_statuses=first or None)))
 
-    with patch.object(decode, "pod", pod):
+    with patch.object(pods, "pod", pod):
         yield
 
 
@@ -539,7 +541,7 @@ def what_webhooks_add_is_the_jobs_fault() -> Iterator[None]:
 @mutation
 def init_containers_are_not_read() -> Iterator[None]:
     """What comes before the trainer is not known: the pod just fails."""
-    with patch.object(decode, "_beside", lambda *_: iter(())):
+    with patch.object(pods, "_beside", lambda *_: iter(())):
         yield
 
 

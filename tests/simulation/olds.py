@@ -24,7 +24,7 @@ from rfuav_operator.core.model import DeletePod, NodeName, Pod, Pool
 from rfuav_operator.core.scheduler import _Steps
 from rfuav_operator.shell.lane import Lane
 from rfuav_operator.shell.leader import Leader, LeaseLost, _Lease
-from rfuav_operator.shell.reading import decode, kopf_app, resync
+from rfuav_operator.shell.reading import kopf_app, nodes, pods, resync
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.reflector import Reflector
 from rfuav_operator.shell.serving.health import Pulse
@@ -268,7 +268,7 @@ def gpus_without_labels_are_guessed() -> Iterator[None]:
         found = gpus.known(labels, slots=slots, capacity=capacity)
         return gpus.Gpus(slots, 1, 8000) if found.unknown else found
 
-    with patch.object(decode, "gpus", SimpleNamespace(known=known)):
+    with patch.object(nodes, "gpus", SimpleNamespace(known=known)):
         yield
 
 
@@ -280,7 +280,7 @@ def sick_gpus_count() -> Iterator[None]:
         found = gpus.known(labels, slots=slots, capacity=capacity)
         return msgspec.structs.replace(found, healthy=int(labels.get("nvidia.com/gpu.count") or 0))
 
-    with patch.object(decode, "gpus", SimpleNamespace(known=known)):
+    with patch.object(nodes, "gpus", SimpleNamespace(known=known)):
         yield
 
 
@@ -346,7 +346,7 @@ def pod_that_was_written_again_is_a_stranger() -> Iterator[None]:
 @old
 def owners_do_not_say_what_a_pod_was_made_for() -> Iterator[None]:
     """A pod whose label was taken off was nobody's, and the next attempt began beside it."""
-    with patch.object(decode, "_made_for", lambda _: ""):
+    with patch.object(pods, "_made_for", lambda _: ""):
         yield
 
 

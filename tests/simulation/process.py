@@ -20,8 +20,9 @@ from simulation.server import Object
 from rfuav_kube import clock
 from rfuav_operator import app
 from rfuav_operator.core.model import Action, PatchStatus
+from rfuav_operator.core.names import PLURAL
 from rfuav_operator.settings import Settings
-from rfuav_operator.shell import kinds, metrics, reflector, writer
+from rfuav_operator.shell import metrics, reflector, writer
 from rfuav_operator.shell.reading import kopf_app, resync
 from rfuav_operator.shell.serving import door
 from rfuav_operator.shell.serving.tokens import Sender
@@ -187,7 +188,7 @@ class Replica:
         """A report of a pod, sent to this replica."""
         if self.operator is None or self.isolated:
             return 503, ""
-        plural = kinds.PLURAL[pod["metadata"]["labels"]["rfuav.io/kind"]]
+        plural = PLURAL[pod["metadata"]["labels"]["rfuav.io/kind"]]
         return await self.operator.report(pod, plural, body)
 
 

@@ -33,8 +33,9 @@ from typing import Any, NoReturn
 import msgspec
 import structlog
 
-from rfuav_kube import paths
+from rfuav_kube import objects, paths
 from rfuav_kube.connection import Connection
+from rfuav_kube.pods import PodObject
 from rfuav_operator.core import names
 from rfuav_operator.core.model import Pod
 from rfuav_operator.settings import Settings
@@ -42,7 +43,7 @@ from rfuav_operator.shell import metrics
 from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.leader import Leader, LeaseLost
 from rfuav_operator.shell.loop import Loop
-from rfuav_operator.shell.reading import decode, kopf_app, resync
+from rfuav_operator.shell.reading import kopf_app, nodes, pods, policies, resync, storage
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.reflector import Reflector
 from rfuav_operator.shell.serving import door, health, tls
@@ -245,57 +246,57 @@ class Operator:
                 self._connection,
                 paths.NODES,
                 self.state.nodes,
-                read=decode.NodeObject,
+                read=nodes.NodeObject,
                 key=lambda read: read.metadata.name,
-                value=decode.node,
+                value=nodes.node,
             ),
             Reflector(
                 self._connection,
                 paths.RESOURCE_QUOTAS,
                 self.state.resource_quotas,
-                read=decode.ResourceQuotaObject,
+                read=policies.ResourceQuotaObject,
                 key=lambda read: (read.metadata.namespace, read.metadata.name),
-                value=decode.resource_quota,
+                value=policies.resource_quota,
             ),
             Reflector(
                 self._connection,
                 paths.NAMESPACES,
                 self.state.namespaces,
-                read=decode.Bare,
+                read=objects.Bare,
                 key=lambda read: read.metadata.name,
-                value=decode.namespace,
+                value=policies.namespace,
             ),
             Reflector(
                 self._connection,
                 paths.PRIORITY_CLASSES,
                 self.state.priority_classes,
-                read=decode.PriorityClassObject,
+                read=policies.PriorityClassObject,
                 key=lambda read: read.metadata.name,
-                value=decode.priority_class,
+                value=policies.priority_class,
             ),
             Reflector(
                 self._connection,
                 paths.VOLUMES,
                 self.state.volumes,
-                read=decode.VolumeObject,
+                read=storage.VolumeObject,
                 key=lambda read: read.metadata.name,
-                value=decode.volume,
+                value=storage.volume,
             ),
             Reflector(
                 self._connection,
                 paths.CLAIMS,
                 self.state.claims,
-                read=decode.ClaimObject,
+                read=storage.ClaimObject,
                 key=lambda read: (read.metadata.namespace, read.metadata.name),
-                value=decode.claim,
+                value=storage.claim,
             ),
             Reflector(
                 self._connection,
                 paths.PODS,
                 self.state.pods,
-                read=decode.PodObject,
+                read=PodObject,
                 key=lambda read: (read.metadata.namespace, read.metadata.name),
-                value=decode.pod,
+                value=pods.pod,
             ),
         ]
 

@@ -9,13 +9,15 @@ import pytest
 from unit.core.builders import DEFAULTS, job
 from unit.shell.bodies import A1, job_body, pod_body
 
+from rfuav_kube import objects
+from rfuav_kube.pods import PodObject
 from rfuav_operator.core.job import podspec
 from rfuav_operator.core.model import Assignment, Kind, Landing, Namespace, Phase, PodPhase
-from rfuav_operator.shell.reading import decode
+from rfuav_operator.shell.reading import nodes, ours, pods, policies, storage
 
 
 def read_pod(**more: Any) -> Any:
-    return decode.pod(msgspec.json.decode(json.dumps(pod_body(**more)), type=decode.PodObject))
+    return pods.pod(msgspec.json.decode(json.dumps(pod_body(**more)), type=PodObject))
 
 
 def resources(gpus: str = "0", cpu: str = "0", **more: Any) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def test_a_resource_quota_counts_as_the_smaller_of_what_it_shall_be_and_is(hard,
         "spec": {"hard": hard},
         "status": status,
     }
-    read = decode.resource_quota(msgspec.json.decode(json.dumps(body), type=decode.ResourceQuotaObject))
+    read = policies.resource_quota(msgspec.json.decode(json.dumps(body), type=policies.ResourceQuotaObject))
     assert (read.hard, read.used) == (expected, used)
 
 
@@ -164,10 +166,10 @@ def test_where_a_pod_may_land_that_waits_for_a_node():
     landing = podspec.landing(made, ["n2", "n1"], {"gpu": "a"})
     written = podspec.manifest(made, Assignment(pod="a-1", gpus=1), DEFAULTS, landing=landing)
     body = {**written, "metadata": {**written["metadata"], "uid": "p"}, "status": {"phase": "Pending"}}
-    seen = decode.pod(msgspec.json.decode(msgspec.json.encode(stamped(body)), type=decode.PodObject))
+    seen = pods.pod(msgspec.json.decode(msgspec.json.encode(stamped(body)), type=PodObject))
     assert seen.landing == landing == Landing(pool="default", selector=(("gpu", "a"),), barred=frozenset({"n1", "n2"}))
     bound = {**body, "spec": {**body["spec"], "nodeName": "n3"}}
-    seen = decode.pod(msgspec.json.decode(msgspec.json.encode(stamped(bound)), type=decode.PodObject))
+    seen = pods.pod(msgspec.json.decode(msgspec.json.encode(stamped(bound)), type=PodObject))
     assert (seen.landing, seen.for_new_node) == (None, True)
 
 
@@ -365,7 +367,7 @@ def node(
             "conditions": [{"type": "Ready", "status": ready}],
         },
     }
-    return decode.node(msgspec.json.decode(json.dumps(body), type=decode.NodeObject))
+    return nodes.node(msgspec.json.decode(json.dumps(body), type=nodes.NodeObject))
 
 
 def test_a_time_sliced_node():
@@ -411,7 +413,7 @@ def test_gpus_that_are_not_handed_out_say_why(resource, words):
 
 def test_a_node_that_is_being_deleted():
     read = {"metadata": {**META, "deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {}}
-    assert decode.node(msgspec.json.decode(json.dumps(read), type=decode.NodeObject)).deleting
+    assert nodes.node(msgspec.json.decode(json.dumps(read), type=nodes.NodeObject)).deleting
 
 
 @pytest.mark.parametrize("label", ["InferenceJob", "", "anything", None])
@@ -421,14 +423,14 @@ def test_a_pod_counts_by_the_kind_of_its_owner_whatever_its_label_says(label):
     body["metadata"]["labels"].pop("rfuav.io/kind")
     if label is not None:
         body["metadata"]["labels"]["rfuav.io/kind"] = label
-    read = decode.pod(msgspec.json.decode(json.dumps(body), type=decode.PodObject))
+    read = pods.pod(msgspec.json.decode(json.dumps(body), type=PodObject))
     assert (read.job_uid, read.kind) == (None, Kind.TRAINING)
 
 
 def test_an_owner_that_is_no_controller_owns_nothing():
     body = pod_body()
     body["metadata"]["ownerReferences"][0].pop("controller")
-    read = decode.pod(msgspec.json.decode(json.dumps(body), type=decode.PodObject))
+    read = pods.pod(msgspec.json.decode(json.dumps(body), type=PodObject))
     assert (read.job_uid, read.kind) == (None, Kind.TRAINING)  # by its label
 
 
@@ -437,7 +439,7 @@ def test_an_owner_that_is_no_controller_owns_nothing():
 )
 def test_a_node_whose_readiness_is_not_known_is_not_ready(conditions):
     read = {"metadata": META, "status": {"conditions": conditions}}
-    assert not decode.node(msgspec.json.decode(json.dumps(read), type=decode.NodeObject)).ready
+    assert not nodes.node(msgspec.json.decode(json.dumps(read), type=nodes.NodeObject)).ready
 
 
 def test_a_silent_node_is_not_ready():
@@ -450,7 +452,7 @@ def test_a_job():
         spec={"resources": {"gpus": 2, "memory": "16Gi"}, "priorityClassName": "x"},
         status={"phase": "Running", "attempt": 2},
     )
-    job = decode.job(Kind.TRAINING, body)
+    job = ours.job(Kind.TRAINING, body)
     assert (job.name, job.uid, job.spec.resources.gpus, job.status.phase, job.status.attempt) == (
         "a",
         "u1",
@@ -462,7 +464,7 @@ def test_a_job():
 
 
 def test_a_spec_that_cannot_be_read_is_the_job_s_problem():
-    job = decode.job(Kind.TRAINING, job_body(spec={"backoffLimit": "many", "cancel": True}))
+    job = ours.job(Kind.TRAINING, job_body(spec={"backoffLimit": "many", "cancel": True}))
     assert job.spec.cancel
     assert any("backoffLimit" in problem for problem in job.problems)
 
@@ -478,14 +480,14 @@ def test_a_spec_that_cannot_be_read_is_the_job_s_problem():
     ],
 )
 def test_a_job_whose_status_cannot_be_read_is_set_aside(status):
-    job = decode.job(Kind.TRAINING, job_body(status=status))
+    job = ours.job(Kind.TRAINING, job_body(status=status))
     assert "status cannot be read" in job.set_aside
     assert job.name == "a"
 
 
 def test_of_a_status_that_cannot_be_read_the_room_is_kept():
     held = [{"pod": "a-1", "node": "n1", "gpus": 2}, {"pod": 5}]
-    job = decode.job(Kind.TRAINING, job_body(status={"phase": "Exploded", "assignments": held, "reason": "x"}))
+    job = ours.job(Kind.TRAINING, job_body(status={"phase": "Exploded", "assignments": held, "reason": "x"}))
     assert job.set_aside
     assert job.status.assignments == (Assignment(pod="a-1", node="n1", gpus=2),)
     assert (job.status.phase, job.status.reason) == (Phase.ADMITTED, "x")
@@ -508,7 +510,7 @@ def test_of_a_status_that_cannot_be_read_the_room_is_kept():
     ],
 )
 def test_a_spec_beyond_its_crd_is_the_job_s_problem(spec):
-    job = decode.job(Kind.TRAINING, job_body(spec=spec))
+    job = ours.job(Kind.TRAINING, job_body(spec=spec))
     assert any("spec" in problem for problem in job.problems)
     assert not job.set_aside
 
@@ -516,7 +518,7 @@ def test_a_spec_beyond_its_crd_is_the_job_s_problem(spec):
 @pytest.mark.parametrize("value", ["\t\r\x1b", "\u202e", "x" * 5000])
 def test_the_texts_of_a_spec_are_the_user_s_own(value):
     spec = {"podTemplate": {"env": [{"name": "A", "value": value}]}}
-    assert decode.job(Kind.TRAINING, job_body(spec=spec)).problems == ()
+    assert ours.job(Kind.TRAINING, job_body(spec=spec)).problems == ()
 
 
 @pytest.mark.parametrize(
@@ -531,20 +533,20 @@ def test_the_texts_of_a_spec_are_the_user_s_own(value):
     ],
 )
 def test_a_pool_that_cannot_be_read_admits_nothing(spec):
-    pool = decode.pool({"metadata": META, "spec": spec})
+    pool = ours.pool({"metadata": META, "spec": spec})
     assert pool.spec.stop_policy == "Hold"
     assert "cannot be read" in pool.unreadable
 
 
 @pytest.mark.parametrize("spec", [5, {"stopPolicy": "Paused"}, {"pools": [{"name": "p", "gpus": {"nominal": 10**9}}]}])
 def test_a_quota_that_cannot_be_read_holds_its_namespace(spec):
-    quota = decode.quota({"metadata": META, "spec": spec, "status": 5})
+    quota = ours.quota({"metadata": META, "spec": spec, "status": 5})
     assert quota.spec.stop_policy == "Hold"
     assert "cannot be read" in quota.unreadable
 
 
 def leniently(body: dict[str, Any], kind: Any) -> Any:
-    return decode.leniently(json.dumps(body).encode(), kind)
+    return objects.leniently(json.dumps(body).encode(), kind)
 
 
 def test_what_can_be_read_of_a_pod_is_kept():
@@ -556,7 +558,7 @@ def test_what_can_be_read_of_a_pod_is_kept():
         },
         metadata={"annotations": {"a": 5}},
     )
-    pod = decode.pod(*leniently(body, decode.PodObject))
+    pod = pods.pod(*leniently(body, PodObject))
     assert (pod.name, pod.uid, pod.node, pod.job_uid, pod.exit_code) == (A1, "p1", "n1", "u1", 3)
     assert pod.unreadable
     assert (pod.gpus, pod.cpu_milli) == (0, 0)
@@ -580,7 +582,7 @@ def test_a_pod_whose_request_cannot_be_read_says_so(quantity):
 )
 def test_a_node_that_cannot_be_read_stays_known_and_offers_nothing(status):
     body = {"metadata": {**META, "labels": {"zone": "a"}}, "spec": {"unschedulable": False}, "status": status}
-    found = decode.node(*leniently(body, decode.NodeObject))
+    found = nodes.node(*leniently(body, nodes.NodeObject))
     assert found.unreadable
     assert (found.name, found.gpu_slots, found.gpus, found.cpu_milli, found.memory_bytes, found.pods) == (
         "a",
@@ -597,14 +599,14 @@ def test_a_node_that_cannot_be_read_stays_known_and_offers_nothing(status):
     "body", [{"status": {"hard": {"pods": "many"}}}, {"status": {"hard": 5}}, {"spec": {"hard": {"cpu": "1e99999"}}}]
 )
 def test_a_resource_quota_that_cannot_be_read_says_so(body):
-    assert decode.resource_quota(*leniently({"metadata": META, **body}, decode.ResourceQuotaObject)).unreadable
+    assert policies.resource_quota(*leniently({"metadata": META, **body}, policies.ResourceQuotaObject)).unreadable
 
 
 def test_without_a_name_nothing_can_be_kept():
-    with pytest.raises(decode.DecodeError):
-        leniently({"metadata": {"uid": "u", "resourceVersion": "1"}}, decode.NodeObject)
-    with pytest.raises(decode.DecodeError):
-        decode.leniently(b'{"metadata":' + b"[" * 100_000, decode.NodeObject)
+    with pytest.raises(objects.DecodeError):
+        leniently({"metadata": {"uid": "u", "resourceVersion": "1"}}, nodes.NodeObject)
+    with pytest.raises(objects.DecodeError):
+        objects.leniently(b'{"metadata":' + b"[" * 100_000, nodes.NodeObject)
 
 
 def test_a_status_that_an_older_version_stored_is_made_to_fit_and_remembered_as_it_is():
@@ -612,11 +614,11 @@ def test_a_status_that_an_older_version_stored_is_made_to_fit_and_remembered_as_
         "phase": "Running",
         "progress": {"remainingSeconds": 300_000_000_000, "updatedAt": "9999-12-31T23:59:59Z"},
     }
-    job = decode.job(Kind.TRAINING, job_body(status=written))
+    job = ours.job(Kind.TRAINING, job_body(status=written))
     assert job.status.progress.remaining_seconds == 315_360_000
     assert job.status.progress.updated_at.year == 2200
     assert job.stored == written
-    assert decode.job(Kind.TRAINING, job_body(status={"phase": "Running"})).stored is None
+    assert ours.job(Kind.TRAINING, job_body(status={"phase": "Running"})).stored is None
 
 
 @pytest.mark.parametrize(("instant", "year"), [("0001-01-01T00:00:00Z", 1970), ("9999-12-31T23:59:59-23:59", 2200)])
@@ -641,7 +643,7 @@ def test_instants_are_moved_to_where_seconds_can_be_added(instant, year):
 )
 def test_a_pool_whose_numbers_cannot_be_read_admits_nothing(spec):
     """As it may be stored by an older schema."""
-    read = decode.pool({"metadata": {"name": "default", "uid": "u", "resourceVersion": "1"}, "spec": spec})
+    read = ours.pool({"metadata": {"name": "default", "uid": "u", "resourceVersion": "1"}, "spec": spec})
     assert read.spec.stop_policy == "Hold"
     assert "spec cannot be read" in read.problems[0]
 
@@ -663,18 +665,18 @@ def test_what_is_read_of_a_pools_limits():
             "defaultQuota": {"gpus": {"nominal": 1, "borrowingLimit": 2}, "maxTrainingJobs": 3},
         },
     }
-    spec = decode.pool(body).spec
+    spec = ours.pool(body).spec
     (access,) = spec.priority_classes
     assert (access.names, access.ceiling) == (("urgent",), -5)
     assert access.namespace_selector.selects(Namespace(name="x", labels={"team": "a", "tier": "gold"}))
     assert not access.namespace_selector.selects(Namespace(name="x", labels={"team": "a"}))
     assert (spec.default_quota.gpus.borrowing_limit, spec.default_quota.max_training_jobs) == (2, 3)
-    assert decode.pool(body | {"spec": {}}).spec.priority_classes is None
+    assert ours.pool(body | {"spec": {}}).spec.priority_classes is None
 
 
 def test_a_pool_that_cannot_be_read_keeps_its_nodes_and_takes_nothing_new():
     body = {"metadata": {"name": "p", "uid": "u", "resourceVersion": "1", "generation": 1}}
-    held = decode.pool(body | {"spec": {"nodeSelector": {"lab": "a"}, "queueing": {}}})
+    held = ours.pool(body | {"spec": {"nodeSelector": {"lab": "a"}, "queueing": {}}})
     assert held.problems
     assert (held.spec.node_selector, held.spec.stop_policy) == ({"lab": "a"}, "Hold")
 
@@ -685,7 +687,7 @@ def test_a_pool_that_cannot_be_read_keeps_its_nodes_and_takes_nothing_new():
 def read_claim(status: Any = None, **spec: Any) -> Any:
     meta = {"name": "data", "namespace": "ns", "uid": "c", "resourceVersion": "3"}
     body = {"metadata": meta, "spec": spec, "status": status or {"phase": "Pending"}}
-    return decode.claim(msgspec.json.decode(json.dumps(body), type=decode.ClaimObject))
+    return storage.claim(msgspec.json.decode(json.dumps(body), type=storage.ClaimObject))
 
 
 def test_a_claim_that_is_bound_has_the_modes_of_its_volume():
@@ -711,7 +713,7 @@ def test_a_volume_with_node_affinity_and_zones():
         "metadata": {"name": "pv", "uid": "v", "resourceVersion": "3", "labels": labels},
         "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}, "capacity": {"storage": "1Gi"}},
     }
-    read = decode.volume(msgspec.json.decode(json.dumps(body), type=decode.VolumeObject))
+    read = storage.volume(msgspec.json.decode(json.dumps(body), type=storage.VolumeObject))
     assert read.terms is not None
     assert [(r.key, r.operator, r.values) for r in read.terms[0].match_expressions] == [("zone", "In", ("a",))]
     assert [r.values for r in read.terms[0].match_fields] == [("n2",)]
@@ -720,7 +722,7 @@ def test_a_volume_with_node_affinity_and_zones():
         ("topology.kubernetes.io/region", frozenset({"r"})),
     )
     bare = {"metadata": {**body["metadata"], "labels": None}, "spec": {}}
-    assert decode.volume(msgspec.json.decode(json.dumps(bare), type=decode.VolumeObject)).is_anywhere
+    assert storage.volume(msgspec.json.decode(json.dumps(bare), type=storage.VolumeObject)).is_anywhere
 
 
 def test_the_claims_of_a_pod():
@@ -730,5 +732,5 @@ def test_the_claims_of_a_pod():
 
 
 def test_the_claims_of_a_job():
-    read = decode.job(Kind.TRAINING, job_body(spec={"output": {"uri": "pvc://models/a"}}))
+    read = ours.job(Kind.TRAINING, job_body(spec={"output": {"uri": "pvc://models/a"}}))
     assert read.claims == ("models",)

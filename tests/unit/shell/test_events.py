@@ -11,11 +11,11 @@ from unit.kube.fake_api import FakeApi, answer, serving, until
 from unit.shell.bodies import job_body
 
 from rfuav_operator.core.model import Kind, RecordEvent
-from rfuav_operator.shell.reading import decode
+from rfuav_operator.shell.reading import ours
 from rfuav_operator.shell.writing import events
 from rfuav_operator.shell.writing.events import Events
 
-JOB = decode.job(Kind.TRAINING, job_body())
+JOB = ours.job(Kind.TRAINING, job_body())
 
 
 def event(note: str = "n", reason: str = "Queued") -> RecordEvent:

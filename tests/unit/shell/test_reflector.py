@@ -13,8 +13,9 @@ from unit.shell.bodies import pod_body
 
 from rfuav_kube import paths
 from rfuav_kube.cache import Cache
+from rfuav_kube.pods import PodObject
 from rfuav_operator.core.model import Pod
-from rfuav_operator.shell.reading import decode
+from rfuav_operator.shell.reading import nodes, pods
 from rfuav_operator.shell.reflector import Reflector
 
 Watch = Callable[[web.StreamResponse, str], Any]
@@ -65,9 +66,9 @@ async def bench(folder: Path, pods: list[Any], watch: Watch | None = None) -> As
             connection,
             paths.PODS,
             cache,
-            read=decode.PodObject,
+            read=PodObject,
             key=lambda read: (read.metadata.namespace, read.metadata.name),
-            value=decode.pod,
+            value=pods.pod,
         )
         made = Bench(api, reflector, cache)
         made.pods = pods
@@ -147,9 +148,9 @@ async def test_a_refusal_is_waited_out_as_asked(tmp_path):
             connection,
             paths.NODES,
             Cache(lambda _o, _n: None),
-            read=decode.NodeObject,
+            read=nodes.NodeObject,
             key=lambda r: r.metadata.name,
-            value=decode.node,
+            value=nodes.node,
         )
         task = asyncio.create_task(reflector.run())
         await until(reflector.synced.is_set)
@@ -171,10 +172,10 @@ async def test_an_object_that_cannot_be_read_comes_in_as_such_and_does_not_stop_
     async with bench(tmp_path, [pod_body("odd", spec=ODD), {"kind": "Pod"}, pod_body("good", version=2)], watch) as b:
         await until(lambda: b.names() == ["good", "good2", "odd", "odd2"])
         assert b.lists == 2  # one list of two pages
-        assert [name for (_, name), at in pods(b) if at.unreadable] == ["odd", "odd2"]
+        assert [name for (_, name), at in held(b) if at.unreadable] == ["odd", "odd2"]
 
 
-def pods(b: Bench) -> list[Any]:
+def held(b: Bench) -> list[Any]:
     return sorted((key, b.cache.get(key)) for key in b.cache)
 
 
@@ -231,7 +232,7 @@ async def test_an_object_that_nobody_can_turn_into_a_value_is_alone_with_it(tmp_
     def value(read: Any, why: str) -> Pod:
         if read.metadata.name == "odd":
             raise OverflowError("something nobody thought of")
-        return decode.pod(read, why)
+        return pods.pod(read, why)
 
     async with bench(tmp_path, [pod_body("a")]) as b:
         b.reflector._value = value

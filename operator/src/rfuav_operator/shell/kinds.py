@@ -1,10 +1,10 @@
 """Our four kinds as the API server has them: their group, names and plurals, and where each object is."""
 
-from rfuav_operator.core.model import Job, Kind, Pool, Quota
+from rfuav_operator.core.model import Job, Pool, Quota
+from rfuav_operator.core.names import API_VERSION, PLURAL
 
-GROUP, VERSION = "rfuav.io", "v1alpha1"
-OURS = f"/apis/{GROUP}/{VERSION}"
-PLURAL = {Kind.TRAINING: "trainingjobs", Kind.INFERENCE: "inferencejobs"}
+GROUP, _, VERSION = API_VERSION.partition("/")
+OURS = f"/apis/{API_VERSION}"
 KIND_OF = {plural: kind for kind, plural in PLURAL.items()}
 POOL, QUOTA = "GPUPool", "GPUQuota"
 POOLS, QUOTAS = "gpupools", "gpuquotas"

@@ -16,7 +16,7 @@ import structlog
 
 from rfuav_kube.cache import Cache
 from rfuav_kube.connection import Connection, NotSent
-from rfuav_operator.shell.reading.decode import Meta, leniently, version, words
+from rfuav_kube.objects import Meta, leniently, version, words
 
 log = structlog.get_logger()
 

@@ -36,7 +36,7 @@ from rfuav_operator.core.stored import packing
 from rfuav_operator.settings import Writes
 from rfuav_operator.shell import kinds, metrics
 from rfuav_operator.shell.lane import Lane, Status, Trouble
-from rfuav_operator.shell.reading import decode, ingest
+from rfuav_operator.shell.reading import ingest, pods
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.writing.events import Events
 
@@ -342,7 +342,7 @@ class Writer:
 
     def _found(self, lane: Lane, action: CreatePod, found: Answer) -> Outcome:
         """There is a pod under the name."""
-        if decode.job_of(found.body) == action.job_uid:
+        if pods.job_of(found.body) == action.job_uid:
             lane.trouble = Trouble()
             ingest.pod(self._state, found.body)
             return self._created(action)

@@ -9,9 +9,11 @@ import structlog
 from msgspec.structs import replace
 
 from rfuav_crds.modes import StopPolicy
+from rfuav_kube import objects
+from rfuav_kube.pods import PodObject
 from rfuav_operator.core.model import Job, JobStatus, Kind
 from rfuav_operator.shell.kinds import POOL, QUOTA
-from rfuav_operator.shell.reading import decode
+from rfuav_operator.shell.reading import ours, pods
 from rfuav_operator.shell.reading.state import ClusterState
 
 log = structlog.get_logger()
@@ -23,7 +25,7 @@ def job(state: ClusterState, kind: Kind, body: Mapping[str, Any], written: JobSt
     None when not even its name can be read: the log says why.
     """
     with _apart(kind, body):
-        read = decode.job(kind, body, written)
+        read = ours.job(kind, body, written)
         known = state.read_job(read.uid)
         if read.set_aside and known is not None and not read.status.assignments:
             read = replace(read, status=_with_room(read.status, known.status))
@@ -37,13 +39,13 @@ def job_gone(state: ClusterState, kind: Kind, body: Mapping[str, Any]) -> None:
     """Take in that a job was deleted."""
     with _apart(kind, body):
         meta = body["metadata"]
-        state.jobs.remove((kind, meta["namespace"], meta["name"]), decode.version(meta))
+        state.jobs.remove((kind, meta["namespace"], meta["name"]), objects.version(meta))
 
 
 def pool(state: ClusterState, body: Mapping[str, Any]) -> None:
     """Take in a GPUPool as read."""
     with _apart(POOL, body):
-        read = decode.pool(body)
+        read = ours.pool(body)
         held = state.pools.get(read.name)
         if read.unreadable and held is not None and held.uid == read.uid:  # its nodes and limits stay what they were
             stop = StopPolicy.HOLD if held.spec.stop_policy == StopPolicy.NONE else held.spec.stop_policy
@@ -55,21 +57,21 @@ def pool(state: ClusterState, body: Mapping[str, Any]) -> None:
 def pool_gone(state: ClusterState, body: Mapping[str, Any]) -> None:
     """Take in that a GPUPool was deleted."""
     with _apart(POOL, body):
-        state.pools.remove(body["metadata"]["name"], decode.version(body["metadata"]))
+        state.pools.remove(body["metadata"]["name"], objects.version(body["metadata"]))
 
 
 def pod(state: ClusterState, body: Mapping[str, Any]) -> None:
     """Take in a pod as a write's answer shows it."""
     with _apart("Pod", body):
-        read, why = decode.leniently(orjson.dumps(body), decode.PodObject)
+        read, why = objects.leniently(orjson.dumps(body), PodObject)
         key = read.metadata.namespace, read.metadata.name
-        state.pods.put(key, decode.version(read.metadata), decode.pod(read, why))
+        state.pods.put(key, objects.version(read.metadata), pods.pod(read, why))
 
 
 def quota(state: ClusterState, body: Mapping[str, Any]) -> None:
     """Take in a GPUQuota as read."""
     with _apart(QUOTA, body):
-        read = decode.quota(body)
+        read = ours.quota(body)
         held = state.quotas.get(read.namespace)
         if read.unreadable and held is not None and held.uid == read.uid:  # what it keeps for its own stays kept
             read = replace(read, spec=replace(held.spec, stop_policy=StopPolicy.HOLD))
@@ -80,7 +82,7 @@ def quota(state: ClusterState, body: Mapping[str, Any]) -> None:
 def quota_gone(state: ClusterState, body: Mapping[str, Any]) -> None:
     """Take in that a GPUQuota was deleted."""
     with _apart(QUOTA, body):
-        state.quotas.remove(body["metadata"]["namespace"], decode.version(body["metadata"]))
+        state.quotas.remove(body["metadata"]["namespace"], objects.version(body["metadata"]))
 
 
 def _with_room(read: JobStatus, known: JobStatus) -> JobStatus:
@@ -95,7 +97,7 @@ def _apart(kind: str, body: Any) -> Iterator[None]:
     """Whatever fails for this object is its own: the log has it, and the others come in as ever."""
     try:
         yield
-    except decode.DecodeError as error:
+    except objects.DecodeError as error:
         log.warning("object cannot be read", kind=kind, name=_name(body), error=str(error))
     except Exception:
         log.exception("object not taken in", kind=kind, name=_name(body))

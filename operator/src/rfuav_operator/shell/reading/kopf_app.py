@@ -17,6 +17,7 @@ import structlog
 from rfuav_kube import clock
 from rfuav_kube.connection import Connection
 from rfuav_operator.core.model import Kind
+from rfuav_operator.core.names import PLURAL
 from rfuav_operator.shell import kinds
 from rfuav_operator.shell.reading import ingest, resync
 from rfuav_operator.shell.reading.state import ClusterState
@@ -54,7 +55,7 @@ def handlers(state: ClusterState, connection: Connection) -> kopf.OperatorRegist
         return kopf.ConnectionInfo(**found._asdict(), scheme="Bearer" if found.token else None)
 
     def watch_jobs(kind: Kind) -> None:
-        @kopf.on.event(kinds.GROUP, kinds.VERSION, kinds.PLURAL[kind], registry=registry, id=f"watch-{kind}")
+        @kopf.on.event(kinds.GROUP, kinds.VERSION, PLURAL[kind], registry=registry, id=f"watch-{kind}")
         async def on_job(event: Any, **_: Any) -> None:
             if event["type"] == "DELETED":
                 ingest.job_gone(state, kind, event["object"])

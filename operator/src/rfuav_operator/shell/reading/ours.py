@@ -1,0 +1,206 @@
+"""Our four kinds as the core's values. Plain dicts come in, as kopf, lists and answers hand them over.
+
+What cannot be read of one is said in its value: a spec is a problem of its job, a limit that is not understood holds.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import orjson
+
+from rfuav_crds import unsupported
+from rfuav_crds.modes import StopPolicy
+from rfuav_kube.objects import Bare, DecodeError, Meta, leniently, words
+from rfuav_operator.core import ranges
+from rfuav_operator.core.capacity import volumes
+from rfuav_operator.core.job import podspec
+from rfuav_operator.core.model import (
+    Assignment,
+    Job,
+    JobSpec,
+    JobStatus,
+    Kind,
+    Phase,
+    Pool,
+    PoolSpec,
+    Quota,
+    QuotaSpec,
+    Uid,
+)
+from rfuav_operator.core.stored import bounds, packing
+from rfuav_operator.shell.reading import instants
+
+
+def job(kind: Kind, body: Mapping[str, Any], known: JobStatus | None = None) -> Job:
+    """A TrainingJob or InferenceJob. What cannot be read of its spec is a problem of the job; else it is set aside.
+
+    Args:
+        kind: which of the two.
+        body: as the API server shows it.
+        known: the status that was just written; it is kept where it is what is stored now, which may be less.
+
+    Raises:
+        DecodeError: not even its name, UID and version can be read.
+    """
+    meta, unreadable = _meta(body)
+    spec, problem = _spec(body)
+    decoded, problems = _flags_of(spec), [problem]
+    if not problem:
+        try:
+            problems = unsupported(spec, kind.value)
+            decoded = msgspec.convert(spec, JobSpec)
+            bounds.check_spec(spec, kind)
+            orjson.dumps(spec)  # the pod gets it so
+            problems += podspec.too_long(spec)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            decoded, problems = _flags_of(spec), [f"spec cannot be read: {words(error)}"]
+    status, stored, lost = _status(body.get("status"), known)
+    return Job(
+        kind=kind,
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=Uid(meta.uid),
+        resource_version=meta.resource_version,
+        generation=meta.generation,
+        created=instants.created(meta),
+        deleting=meta.deletion_timestamp is not None,
+        spec=decoded,
+        raw_spec=spec,
+        status=status,
+        stored=stored,
+        problems=tuple(problems),
+        claims=volumes.named_in(spec),
+        set_aside=unreadable or lost,
+    )
+
+
+def _meta(body: Mapping[str, Any]) -> tuple[Meta, str]:
+    try:
+        return msgspec.convert(body["metadata"], Meta), ""
+    except (ValueError, LookupError):
+        try:
+            read, why = leniently(orjson.dumps({"metadata": body.get("metadata")}), Bare)
+        except TypeError as error:
+            raise DecodeError(words(error)) from error
+    return read.metadata, why
+
+
+def _spec(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """The spec, and why it is none."""
+    spec = body.get("spec") or {}
+    return (spec, "") if isinstance(spec, Mapping) else ({}, "spec cannot be read: it is no object")
+
+
+def _status(written: Any, known: JobStatus | None) -> tuple[JobStatus, Mapping[str, Any] | None, str]:
+    """A job's status, what is stored where that is written otherwise, and why not all of it can be read.
+
+    Of one that cannot be read, what can be is kept: the room that is recorded in it is held.
+    """
+    written = written or {}
+    plain = fits = bounds.stored(written)
+    try:
+        if (plain := packing.unpack(fits)) is not fits:
+            plain = bounds.stored(plain)
+        status = msgspec.convert(plain, JobStatus)
+        if known is not None and plain is not fits and packing.pack(known) == written:
+            status = known
+        ranges.parse(status.shards.completed if status.shards else "")
+    except (ValueError, RecursionError, AttributeError) as error:
+        return _readable(plain), None, f"status cannot be read: {words(error)}"
+    return status, None if plain is written else written, ""
+
+
+def _readable(written: Any) -> JobStatus:
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(JobStatus) if isinstance(written, Mapping) else ():
+        value = written.get(field.encode_name)
+        if field.name == "assignments" and isinstance(value, list):
+            found[field.name] = tuple(a for one in value for a in _converted(one, Assignment))
+        elif value is not None and field.name != "shards":
+            found.update((field.name, read) for read in _converted(value, field.type))
+    if found.get("assignments"):
+        found.setdefault("phase", Phase.ADMITTED)  # it holds their room
+    return JobStatus(**found)
+
+
+def _converted(value: Any, kind: Any) -> list[Any]:
+    """The value in a list; nothing if it cannot be read."""
+    try:
+        return [msgspec.convert(value, kind)]
+    except ValueError:
+        return []
+
+
+def _flags_of(spec: Mapping[str, Any]) -> JobSpec:
+    """What a job whose spec cannot be read still obeys."""
+    named = str(spec.get("pool") or "default")
+    return JobSpec(pool=named, suspend=spec.get("suspend") is True, cancel=spec.get("cancel") is True)
+
+
+def pool(body: Mapping[str, Any]) -> Pool:
+    """A GPUPool. One whose spec cannot be read admits nothing: a limit that is not understood is not ignored.
+
+    Raises:
+        DecodeError: not even its name, UID and version can be read.
+    """
+    meta, _ = _meta(body)
+    spec, problem = _spec(body)
+    decoded, problems = _nodes_of(spec), [problem]
+    if not problem:
+        try:
+            problems = unsupported(spec, "GPUPool")
+            decoded = msgspec.convert(spec, PoolSpec)
+            bounds.check_pool(spec)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            problem = f"spec cannot be read: {words(error)}"
+            decoded, problems = _nodes_of(spec), [problem]
+    return Pool(
+        name=meta.name,
+        uid=Uid(meta.uid),
+        resource_version=meta.resource_version,
+        generation=meta.generation,
+        spec=decoded,
+        status=_object(body.get("status")),
+        problems=tuple(problems),
+        unreadable=problem,
+    )
+
+
+def _nodes_of(spec: Mapping[str, Any]) -> PoolSpec:
+    """What a pool whose spec cannot be read still is: its nodes are no other pool's, and take nothing new."""
+    try:
+        selector = msgspec.convert(spec.get("nodeSelector") or {}, dict[str, str])
+    except msgspec.ValidationError:
+        selector = {}
+    return PoolSpec(stop_policy=StopPolicy.HOLD, node_selector=selector)
+
+
+def quota(body: Mapping[str, Any]) -> Quota:
+    """A GPUQuota. One that cannot be read holds its namespace: a limit that is not understood is not ignored.
+
+    Raises:
+        DecodeError: not even its name, UID and version can be read.
+    """
+    meta, _ = _meta(body)
+    spec, problem = _spec(body)
+    decoded = QuotaSpec(stop_policy=StopPolicy.HOLD)
+    if not problem:
+        try:
+            decoded = msgspec.convert(spec, QuotaSpec)
+            bounds.check_quota(spec)
+        except ValueError as error:
+            problem, decoded = f"spec cannot be read: {words(error)}", QuotaSpec(stop_policy=StopPolicy.HOLD)
+    return Quota(
+        namespace=meta.namespace,
+        uid=Uid(meta.uid),
+        resource_version=meta.resource_version,
+        generation=meta.generation,
+        spec=decoded,
+        status=_object(body.get("status")),
+        unreadable=problem,
+    )
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
