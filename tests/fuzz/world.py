@@ -18,6 +18,7 @@ from openapi import faults, schema_of
 
 from rfuav_kube import objects
 from rfuav_kube.pods import PodObject
+from rfuav_kube.reflector import Reflector
 from rfuav_operator.core.model import (
     Action,
     CreatePod,
@@ -36,7 +37,6 @@ from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.loop import Loop
 from rfuav_operator.shell.reading import ingest, nodes, pods, policies, storage
 from rfuav_operator.shell.reading.state import ClusterState
-from rfuav_operator.shell.reflector import Reflector
 from rfuav_operator.shell.serving.tokens import Sender
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -13,6 +13,7 @@ from simulation.connection import SimConnection
 
 from rfuav_kube import clock
 from rfuav_kube.connection import Answer
+from rfuav_kube.reflector import Reflector
 from rfuav_operator import app
 from rfuav_operator.core import pool_status
 from rfuav_operator.core.admission import reservations
@@ -26,7 +27,6 @@ from rfuav_operator.shell.lane import Lane
 from rfuav_operator.shell.leader import Leader, LeaseLost, _Lease
 from rfuav_operator.shell.reading import kopf_app, nodes, pods, resync
 from rfuav_operator.shell.reading.state import ClusterState
-from rfuav_operator.shell.reflector import Reflector
 from rfuav_operator.shell.serving.health import Pulse
 from rfuav_operator.shell.writer import DONE, LeaseOver, Outcome, Writer
 

@@ -36,6 +36,7 @@ import structlog
 from rfuav_kube import objects, paths
 from rfuav_kube.connection import Connection
 from rfuav_kube.pods import PodObject
+from rfuav_kube.reflector import Reflector
 from rfuav_operator.core import names
 from rfuav_operator.core.model import Pod
 from rfuav_operator.settings import Settings
@@ -45,7 +46,6 @@ from rfuav_operator.shell.leader import Leader, LeaseLost
 from rfuav_operator.shell.loop import Loop
 from rfuav_operator.shell.reading import kopf_app, nodes, pods, policies, resync, storage
 from rfuav_operator.shell.reading.state import ClusterState
-from rfuav_operator.shell.reflector import Reflector
 from rfuav_operator.shell.serving import door, health, tls
 from rfuav_operator.shell.serving.tokens import Tokens
 from rfuav_operator.shell.writer import LeaseOver, Writer

@@ -14,9 +14,10 @@ from unit.shell.bodies import pod_body
 from rfuav_kube import paths
 from rfuav_kube.cache import Cache
 from rfuav_kube.pods import PodObject
+from rfuav_kube.reflector import Reflector
 from rfuav_operator.core.model import Pod
-from rfuav_operator.shell.reading import nodes, pods
-from rfuav_operator.shell.reflector import Reflector
+from rfuav_operator.shell.reading import nodes
+from rfuav_operator.shell.reading.pods import pod as pod_value
 
 Watch = Callable[[web.StreamResponse, str], Any]
 
@@ -68,7 +69,7 @@ async def bench(folder: Path, pods: list[Any], watch: Watch | None = None) -> As
             cache,
             read=PodObject,
             key=lambda read: (read.metadata.namespace, read.metadata.name),
-            value=pods.pod,
+            value=pod_value,
         )
         made = Bench(api, reflector, cache)
         made.pods = pods
@@ -232,7 +233,7 @@ async def test_an_object_that_nobody_can_turn_into_a_value_is_alone_with_it(tmp_
     def value(read: Any, why: str) -> Pod:
         if read.metadata.name == "odd":
             raise OverflowError("something nobody thought of")
-        return pods.pod(read, why)
+        return pod_value(read, why)
 
     async with bench(tmp_path, [pod_body("a")]) as b:
         b.reflector._value = value
