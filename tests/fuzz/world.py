@@ -16,8 +16,7 @@ import structlog
 from fuzz.garbage import Input, pod_name
 from openapi import faults, schema_of
 
-from rfuav_kube import objects
-from rfuav_kube.pods import PodObject
+from rfuav_kube import paths
 from rfuav_kube.reflector import Reflector
 from rfuav_operator.core.model import (
     Action,
@@ -35,14 +34,24 @@ from rfuav_operator.core.model import (
 from rfuav_operator.shell import kinds
 from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.loop import Loop
-from rfuav_operator.shell.reading import ingest, nodes, pods, policies, storage
+from rfuav_operator.shell.reading import ingest
 from rfuav_operator.shell.reading.state import ClusterState
+from rfuav_operator.shell.reading.watched import Watched, watched
 from rfuav_operator.shell.serving.tokens import Sender
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TURNS = (10, 400, 3_500_000)  # seconds after the start: at once, past the time-outs, forty days later
 T = "2026-01-01T12:00:00Z"
 TRASH = "trash"
+WATCHED = {
+    "pod": paths.PODS,
+    "node": paths.NODES,
+    "resource_quota": paths.RESOURCE_QUOTAS,
+    "priority_class": paths.PRIORITY_CLASSES,
+    "namespace": paths.NAMESPACES,
+    "claim": paths.CLAIMS,
+    "volume": paths.VOLUMES,
+}
 _STATUS = {kind: schema_of(f"{kind.value.lower()}s", "status") for kind in Kind}
 _LIMITS = {Pool: schema_of("gpupools", "status"), Quota: schema_of("gpuquotas", "status")}
 
@@ -77,20 +86,11 @@ class World:
         )
         writer: Any = SimpleNamespace(submit=self.actions.extend)
         self.loop = Loop(self.state, writer, self.intake.take)
+        rows = {row.path: row for row in watched(self.state)}
         self._doors: dict[str, Callable[[Any], bool]] = {
             "report": self._report,
             "termination_message": self._termination_message,
-            "pod": self._reflected(self.state.pods, PodObject, pods.pod, named=True),
-            "node": self._reflected(self.state.nodes, nodes.NodeObject, nodes.node),
-            "resource_quota": self._reflected(
-                self.state.resource_quotas, policies.ResourceQuotaObject, policies.resource_quota, named=True
-            ),
-            "priority_class": self._reflected(
-                self.state.priority_classes, policies.PriorityClassObject, policies.priority_class
-            ),
-            "namespace": self._reflected(self.state.namespaces, objects.Bare, policies.namespace),
-            "claim": self._reflected(self.state.claims, storage.ClaimObject, storage.claim, named=True),
-            "volume": self._reflected(self.state.volumes, storage.VolumeObject, storage.volume),
+            **{name: self._reflected(rows[path]) for name, path in WATCHED.items()},
             "gpu_pool": self._pool,
             "gpu_quota": self._quota,
             "training_job": lambda body: self._job(Kind.TRAINING, body),
@@ -122,11 +122,8 @@ class World:
 
     # --- the doors
 
-    def _reflected(self, cache: Any, kind: Any, value: Any, *, named: bool = False) -> Callable[[Any], bool]:
-        def key(read: Any) -> Any:
-            return (read.metadata.namespace, read.metadata.name) if named else read.metadata.name
-
-        reflector: Any = Reflector(None, "", cache, read=kind, key=key, value=value)  # type: ignore[arg-type]
+    def _reflected(self, row: Watched) -> Callable[[Any], bool]:
+        reflector: Any = Reflector(None, "", row.cache, read=row.read, key=row.key, value=row.value)  # type: ignore[arg-type]
 
         def door(body: Any) -> bool:
             # The API server sends no lone surrogates.
@@ -134,8 +131,8 @@ class World:
             reflector._take(event.encode(errors="replace"))
             try:
                 meta = body["metadata"]
-                held = cache.get((meta["namespace"], meta["name"]) if named else meta["name"])
-            except (LookupError, TypeError):
+                held = row.cache.get((meta.get("namespace", ""), meta["name"])) or row.cache.get(meta["name"])
+            except (LookupError, TypeError, AttributeError):
                 return False
             return held is not None and not held.unreadable
 

@@ -29,8 +29,9 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.shell import kinds
 from rfuav_operator.shell.loop import Loop
-from rfuav_operator.shell.reading import ingest, nodes, policies, storage
+from rfuav_operator.shell.reading import ingest
 from rfuav_operator.shell.reading.state import ClusterState
+from rfuav_operator.shell.reading.watched import watched
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -152,23 +153,10 @@ def fresh_decisions(world: "World") -> list[str]:
         ingest.pool(state, body)
     for body in world.server.all("gpuquotas"):
         ingest.quota(state, body)
-    for body in world.server.all("pods"):
-        ingest.pod(state, body)
-    for body in world.server.all("nodes"):
-        node = msgspec.convert(body, nodes.NodeObject)
-        state.nodes.put(node.metadata.name, objects.version(node.metadata), nodes.node(node))
-    for body in world.server.all("namespaces"):
-        known = msgspec.convert(body, objects.Bare)
-        state.namespaces.put(known.metadata.name, objects.version(known.metadata), policies.namespace(known))
-    for body in world.server.all("priorityclasses"):
-        named = msgspec.convert(body, policies.PriorityClassObject)
-        state.priority_classes.put(named.metadata.name, objects.version(named.metadata), policies.priority_class(named))
-    for body in world.server.all("persistentvolumes"):
-        volume = msgspec.convert(body, storage.VolumeObject)
-        state.volumes.put(volume.metadata.name, objects.version(volume.metadata), storage.volume(volume))
-    for body in world.server.all("persistentvolumeclaims"):
-        claim = storage.claim(msgspec.convert(body, storage.ClaimObject))
-        state.claims.put((claim.namespace, claim.name), objects.version(body["metadata"]), claim)
+    for row in watched(state):
+        for body in world.server.all(row.path.rpartition("/")[2]):
+            read = msgspec.convert(body, row.read)
+            row.cache.put(row.key(read), objects.version(read.metadata), row.value(read, ""))
     recorder = _Recorder()
     loop = Loop(state, recorder, lambda _jobs: [])  # type: ignore[arg-type]
     state.touch_all()

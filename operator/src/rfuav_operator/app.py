@@ -33,9 +33,7 @@ from typing import Any, NoReturn
 import msgspec
 import structlog
 
-from rfuav_kube import objects, paths
 from rfuav_kube.connection import Connection
-from rfuav_kube.pods import PodObject
 from rfuav_kube.reflector import Reflector
 from rfuav_operator.core import names
 from rfuav_operator.core.model import Pod
@@ -44,7 +42,7 @@ from rfuav_operator.shell import metrics
 from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.leader import Leader, LeaseLost
 from rfuav_operator.shell.loop import Loop
-from rfuav_operator.shell.reading import kopf_app, nodes, pods, policies, resync, storage
+from rfuav_operator.shell.reading import kopf_app, resync, watched
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.serving import door, health, tls
 from rfuav_operator.shell.serving.tokens import Tokens
@@ -201,7 +199,7 @@ class Operator:
         self, tasks: asyncio.TaskGroup, servers: contextlib.AsyncExitStack
     ) -> list[Reflector[Any, Any, Any]]:
         """Fill the caches, and keep them so."""
-        reflectors = self._filling = self._reflectors()
+        reflectors = self._filling = watched.reflectors(self.state, self._connection)
         for reflector in reflectors:
             tasks.create_task(reflector.run(), name="reflector")
         await self._start_progress_server(tasks, servers)
@@ -239,66 +237,6 @@ class Operator:
         await servers.enter_async_context(
             door.serving(self.intake.app(), progress.host, progress.port, progress.connections, leaf.context)
         )
-
-    def _reflectors(self) -> list[Reflector[Any, Any, Any]]:
-        return [
-            Reflector(
-                self._connection,
-                paths.NODES,
-                self.state.nodes,
-                read=nodes.NodeObject,
-                key=lambda read: read.metadata.name,
-                value=nodes.node,
-            ),
-            Reflector(
-                self._connection,
-                paths.RESOURCE_QUOTAS,
-                self.state.resource_quotas,
-                read=policies.ResourceQuotaObject,
-                key=lambda read: (read.metadata.namespace, read.metadata.name),
-                value=policies.resource_quota,
-            ),
-            Reflector(
-                self._connection,
-                paths.NAMESPACES,
-                self.state.namespaces,
-                read=objects.Bare,
-                key=lambda read: read.metadata.name,
-                value=policies.namespace,
-            ),
-            Reflector(
-                self._connection,
-                paths.PRIORITY_CLASSES,
-                self.state.priority_classes,
-                read=policies.PriorityClassObject,
-                key=lambda read: read.metadata.name,
-                value=policies.priority_class,
-            ),
-            Reflector(
-                self._connection,
-                paths.VOLUMES,
-                self.state.volumes,
-                read=storage.VolumeObject,
-                key=lambda read: read.metadata.name,
-                value=storage.volume,
-            ),
-            Reflector(
-                self._connection,
-                paths.CLAIMS,
-                self.state.claims,
-                read=storage.ClaimObject,
-                key=lambda read: (read.metadata.namespace, read.metadata.name),
-                value=storage.claim,
-            ),
-            Reflector(
-                self._connection,
-                paths.PODS,
-                self.state.pods,
-                read=PodObject,
-                key=lambda read: (read.metadata.namespace, read.metadata.name),
-                value=pods.pod,
-            ),
-        ]
 
 
 class _Stop(Exception):  # noqa: N818  no error: the way out of the task group
