@@ -18,7 +18,10 @@ from msgspec.structs import replace
 from rfuav_kube import objects
 from rfuav_kube.cache import Cache
 from rfuav_kube.connection import Answer
+from rfuav_kube.keyed_writer import Outcome
+from rfuav_kube.lane import Lane
 from rfuav_kube.pods import PodObject
+from rfuav_kube.requester import Requester
 from rfuav_operator.core import scheduler
 from rfuav_operator.core.admission import index, reservations
 from rfuav_operator.core.capacity.placement import PoolCapacity
@@ -30,13 +33,15 @@ from rfuav_operator.core.preemption import preemption, running
 from rfuav_operator.core.queue import eligibility
 from rfuav_operator.core.queue.quotas import Quotas
 from rfuav_operator.core.scheduler import Scheduler
-from rfuav_operator.shell import intake, writer
+from rfuav_operator.shell import intake
 from rfuav_operator.shell.intake import Intake
-from rfuav_operator.shell.lane import Lane
 from rfuav_operator.shell.leader import Leader
 from rfuav_operator.shell.reading import ingest, pods, resync
 from rfuav_operator.shell.reading.state import ClusterState
-from rfuav_operator.shell.writer import Writer
+from rfuav_operator.shell.writing import ours
+from rfuav_operator.shell.writing import pods as pod_writes
+from rfuav_operator.shell.writing.pods import Pods
+from rfuav_operator.shell.writing.writer import Writer
 
 ALL: dict[str, Callable[[], AbstractContextManager[None]]] = {}
 
@@ -140,14 +145,14 @@ def plans_are_not_remembered() -> Iterator[None]:
 @mutation
 def unknown_is_taken_for_failed() -> Iterator[None]:
     """A create without an answer is given up as if it had not happened."""
-    real = Writer._attempt
+    real = Requester.attempt
 
-    async def attempt(self: Writer, method: str, path: str, *rest: Any, **more: Any) -> Answer:
+    async def attempt(self: Requester, method: str, path: str, *rest: Any, **more: Any) -> Answer:
         answer = await real(self, method, path, *rest, **more)
         lost = method == "POST" and answer.status >= 500
         return Answer(422, {"message": "lost"}) if lost else answer
 
-    with patch.object(Writer, "_attempt", attempt):
+    with patch.object(Requester, "attempt", attempt):
         yield
 
 
@@ -394,14 +399,14 @@ def created_before_recorded() -> Iterator[None]:
     """A create does not wait for the status before it."""
     real_add, real_next = Lane.add, Lane.next
 
-    def add(self: Lane, action: Action) -> None:
+    def add(self: Lane[Action], action: Action) -> None:
         real_add(self, action)
         for held in (self._behind, self._following or []):
             if isinstance(action, CreatePod) and action in held:
                 held.remove(action)
                 self.ready.append(action)
 
-    def following(self: Lane) -> Action | None:
+    def following(self: Lane[Action]) -> Action | None:
         create = bool(self.ready) and isinstance(self.ready[0], CreatePod)
         return self.ready.popleft() if create else real_next(self)
 
@@ -414,33 +419,33 @@ def created_though_the_record_failed() -> Iterator[None]:
     """A failed status write does not take what depends on it along, nor is a create looked at again before it is sent."""
     real = Lane.drop
 
-    def drop(self: Lane) -> list[Action]:
+    def drop(self: Lane[Action]) -> list[Action]:
         dropped = real(self)
         self.ready.extend(action for action in dropped if isinstance(action, CreatePod))
         return [action for action in dropped if not isinstance(action, CreatePod)]
 
-    with patch.object(Lane, "drop", drop), patch.object(Writer, "_is_wanted", lambda *_: True):
+    with patch.object(Lane, "drop", drop), patch.object(Pods, "_is_wanted", lambda *_: True):
         yield
 
 
 @mutation
 def creates_are_sent_whatever_came_between() -> Iterator[None]:
     """A create that is tried again is not asked whether the job still wants it."""
-    with patch.object(Writer, "_is_wanted", lambda *_: True):
+    with patch.object(Pods, "_is_wanted", lambda *_: True):
         yield
 
 
 @mutation
 def statuses_are_not_locked() -> Iterator[None]:
     """A status is written over whatever stands there."""
-    real = Writer._send
+    real = Requester.send
 
-    async def send(self: Writer, method: str, path: str, body: Any = None, **rest: Any) -> Answer | None:
+    async def send(self: Requester, method: str, path: str, body: Any = None, **rest: Any) -> Answer | None:
         if method == "PATCH" and "jobs/" in path:
             body = {"status": body["status"]}
         return await real(self, method, path, body, **rest)
 
-    with patch.object(Writer, "_send", send):
+    with patch.object(Requester, "send", send):
         yield
 
 
@@ -448,11 +453,11 @@ def statuses_are_not_locked() -> Iterator[None]:
 def namesakes_are_adopted() -> Iterator[None]:
     """AlreadyExists is success, whoever owns the pod."""
 
-    def found(self: Writer, _lane: Lane, action: CreatePod, answer: Answer) -> writer.Outcome:
+    def found(self: Pods, _lane: Any, action: CreatePod, answer: Answer) -> Outcome:
         ingest.pod(self._state, answer.body)
         return self._created(action)
 
-    with patch.object(Writer, "_found", found):
+    with patch.object(Pods, "_found", found):
         yield
 
 
@@ -584,7 +589,7 @@ def answers_are_not_read() -> Iterator[None]:
         pool = staticmethod(ingest.pool)
         quota = staticmethod(ingest.quota)
 
-    with patch.object(writer, "ingest", Deaf):
+    with patch.object(ours, "ingest", Deaf), patch.object(pod_writes, "ingest", Deaf):
         yield
 
 

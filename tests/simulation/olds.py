@@ -13,7 +13,9 @@ from simulation.connection import SimConnection
 
 from rfuav_kube import clock
 from rfuav_kube.connection import Answer
+from rfuav_kube.keyed_writer import DONE, Outcome
 from rfuav_kube.reflector import Reflector
+from rfuav_kube.requester import LeaseOver, Requester
 from rfuav_operator import app
 from rfuav_operator.core import pool_status
 from rfuav_operator.core.admission import reservations
@@ -23,12 +25,13 @@ from rfuav_operator.core.capacity.usage import Usage
 from rfuav_operator.core.job import lifecycle
 from rfuav_operator.core.model import DeletePod, NodeName, Pod, Pool
 from rfuav_operator.core.scheduler import _Steps
-from rfuav_operator.shell.lane import Lane
 from rfuav_operator.shell.leader import Leader, LeaseLost, _Lease
 from rfuav_operator.shell.reading import kopf_app, nodes, pods, resync
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.serving.health import Pulse
-from rfuav_operator.shell.writer import DONE, LeaseOver, Outcome, Writer
+from rfuav_operator.shell.writing.ours import Ours
+from rfuav_operator.shell.writing.pods import Pods
+from rfuav_operator.shell.writing.writer import Writer
 
 ALL: dict[str, Callable[[], AbstractContextManager[None]]] = {}
 
@@ -103,10 +106,10 @@ def new_leader_decides_on_old_pods() -> Iterator[None]:
 
 def _creates_are_not_looked_for() -> AbstractContextManager[Any]:
     """A create is sent again without a look at what stands under its name, unless it is told that something does."""
-    real = Writer._attempt
+    real = Requester.attempt
     taken: set[str] = set()
 
-    async def attempt(self: Writer, method: str, path: str, body: Any = None, **rest: Any) -> Answer:
+    async def attempt(self: Requester, method: str, path: str, body: Any = None, **rest: Any) -> Answer:
         if method == "GET" and "/pods/" in path and path.rpartition("/")[2] not in taken:
             return Answer(404, {})
         answer = await real(self, method, path, body, **rest)
@@ -114,7 +117,7 @@ def _creates_are_not_looked_for() -> AbstractContextManager[Any]:
             taken.add(body["metadata"]["name"])
         return answer
 
-    return patch.object(Writer, "_attempt", attempt)
+    return patch.object(Requester, "attempt", attempt)
 
 
 @old
@@ -134,39 +137,39 @@ def lost_create_is_tried_again_unseen() -> Iterator[None]:
 @old
 def refused_delete_is_given_up() -> Iterator[None]:
     """A pod whose delete was refused once was never deleted."""
-    real = Writer._delete_pod
+    real = Pods.delete
 
-    async def delete(self: Writer, lane: Lane, action: DeletePod) -> Outcome:
+    async def delete(self: Pods, lane: Any, action: DeletePod) -> Outcome:
         await real(self, lane, action)
         return DONE
 
-    with patch.object(Writer, "_delete_pod", delete):
+    with patch.object(Pods, "delete", delete):
         yield
 
 
 @old
 def unread_create_is_forgotten() -> Iterator[None]:
     """A create without an answer, whose pod could not be read either, gave its room away when its job was deleted."""
-    real = Writer._attempt
+    real = Requester.attempt
 
-    async def attempt(self: Writer, method: str, path: str, *rest: Any, **more: Any) -> Answer:
+    async def attempt(self: Requester, method: str, path: str, *rest: Any, **more: Any) -> Answer:
         answer = await real(self, method, path, *rest, **more)
         return Answer(404, {}) if method == "GET" and answer.status == 403 else answer
 
-    with patch.object(Writer, "_attempt", attempt):
+    with patch.object(Requester, "attempt", attempt):
         yield
 
 
 @old
 def refused_pool_status_is_given_up() -> Iterator[None]:
     """A pool's status that was refused once stayed as it was until something else happened."""
-    real = Writer._patch_limits
+    real = Ours._patch_limits
 
-    async def patched(self: Writer, *args: Any) -> Outcome:
+    async def patched(self: Ours, *args: Any) -> Outcome:
         await real(self, *args)
         return DONE
 
-    with patch.object(Writer, "_patch_limits", patched):
+    with patch.object(Ours, "_patch_limits", patched):
         yield
 
 

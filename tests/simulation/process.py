@@ -17,12 +17,12 @@ from simulation import kopf_model
 from simulation.connection import SimConnection
 from simulation.server import Object
 
-from rfuav_kube import clock, reflector
+from rfuav_kube import clock, keyed_writer, reflector
 from rfuav_operator import app
 from rfuav_operator.core.model import Action, PatchStatus
 from rfuav_operator.core.names import PLURAL
 from rfuav_operator.settings import Settings
-from rfuav_operator.shell import metrics, writer
+from rfuav_operator.shell import metrics
 from rfuav_operator.shell.reading import kopf_app, resync
 from rfuav_operator.shell.serving import door
 from rfuav_operator.shell.serving.tokens import Sender
@@ -45,7 +45,7 @@ def edges(world: "World", page: int) -> Iterator[None]:
         (door, "serving", lambda *_args: contextlib.nullcontext()),
         (app, "gc", SimpleNamespace(collect=lambda: 0, freeze=lambda: None)),
         (metrics, "registry", CollectorRegistry()),
-        (writer, "TICK", TICK),
+        (keyed_writer, "TICK", TICK),
         (reflector, "PAGE", page),
         (resync, "PAGE", page),
     ]

@@ -35,6 +35,7 @@ import structlog
 
 from rfuav_kube.connection import Connection
 from rfuav_kube.reflector import Reflector
+from rfuav_kube.requester import LeaseOver
 from rfuav_operator.core import names
 from rfuav_operator.core.model import Pod
 from rfuav_operator.settings import Settings
@@ -46,9 +47,9 @@ from rfuav_operator.shell.reading import kopf_app, resync, watched
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.serving import door, health, tls
 from rfuav_operator.shell.serving.tokens import Tokens
-from rfuav_operator.shell.writer import LeaseOver, Writer
 from rfuav_operator.shell.writing import default_pool
 from rfuav_operator.shell.writing.events import Events
+from rfuav_operator.shell.writing.writer import Writer
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from rfuav_operator.core.model import (
     RecordEvent,
     Uid,
 )
-from rfuav_operator.shell.lane import Lane, Trouble
+from rfuav_operator.shell.writing.lane import JobLane, Trouble
 
 JOB = Job(
     kind=Kind.TRAINING,
@@ -49,14 +49,14 @@ def delete(uid: str) -> DeletePod:
     return DeletePod(job_uid=JOB.uid, namespace="ns", name="p", uid=Uid(uid))
 
 
-def lane(*actions: Any) -> Lane:
-    made = Lane()
+def lane(*actions: Any) -> JobLane:
+    made = JobLane()
     for action in actions:
         made.add(action)
     return made
 
 
-def order(waiting: Lane, *, written: bool = True) -> list[Any]:
+def order(waiting: JobLane, *, written: bool = True) -> list[Any]:
     """What goes when, if every status is written, or none."""
     waiting.running = True
     taken = []
@@ -147,13 +147,13 @@ def test_what_the_budget_does_not_hold_back(actions, urgent):
 
 def test_the_last_value_of_a_progress_is_final():
     last = replace(status(1, urgent=False, percent=40), final=True)
-    assert lane(last).final
-    assert not lane(status(1, urgent=False, percent=40)).final
-    assert lane(last, status(2, urgent=False)).final  # also under a newer status: the last value is in it
+    assert lane(last).flags.final
+    assert not lane(status(1, urgent=False, percent=40)).flags.final
+    assert lane(last, status(2, urgent=False)).flags.final  # also under a newer status: the last value is in it
 
 
 def test_a_status_decided_before_our_own_write_is_sent_on_its_result():
-    moved = Lane()
+    moved = JobLane()
     moved.wrote("1", "2")
     moved.wrote("2", "3")
     assert [moved.version_for(v) for v in ("1", "2", "3", "7")] == ["3", "3", "3", "7"]

@@ -18,6 +18,9 @@ from simulation.api import merged
 from unit.kube.fake_api import FakeApi, answer, serving, until
 from unit.shell.bodies import A1, A2, A3, job_body, pod_body
 
+from rfuav_kube import keyed_writer, requester
+from rfuav_kube import lane as kube_lane
+from rfuav_kube.requester import LeaseOver
 from rfuav_operator.core.model import (
     Assignment,
     CreatePod,
@@ -34,12 +37,12 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.core.stored import packing
 from rfuav_operator.settings import Writes
-from rfuav_operator.shell import lane, metrics
-from rfuav_operator.shell import writer as writer_module
+from rfuav_operator.shell import metrics
 from rfuav_operator.shell.reading import ingest
 from rfuav_operator.shell.reading.state import ClusterState
-from rfuav_operator.shell.writer import LeaseOver, Writer
+from rfuav_operator.shell.writing import lane
 from rfuav_operator.shell.writing.events import Events
+from rfuav_operator.shell.writing.writer import Writer
 
 U1 = Uid("u1")
 
@@ -339,7 +342,7 @@ async def test_progress_is_written_at_most_once_in_its_interval_and_the_newest_w
 
 
 async def test_a_job_that_may_not_be_read_after_a_conflict_is_decided_again_after_a_pause(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer_module, "REFUSED_BACKOFF", 0.5)
+    monkeypatch.setattr(lane, "REFUSED_BACKOFF", 0.5)
     async with bench(tmp_path) as b:
         b.user_changes()
         b.refuse("GET", 403, what="/trainingjobs/", words="forbidden")
@@ -564,7 +567,7 @@ async def test_all_creates_of_a_job_are_given_up_with_the_first(tmp_path, impati
 
 
 async def test_a_delete_that_is_refused_is_tried_again_and_holds_up_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer_module, "REFUSED_BACKOFF", 0.3)
+    monkeypatch.setattr(lane, "REFUSED_BACKOFF", 0.3)
     async with bench(tmp_path) as b:
         b.pods[A1] = pod_body(A1)
         ingest.pod(b.state, b.pods[A1])
@@ -644,7 +647,7 @@ async def test_creates_of_one_namespace_leave_room_for_others(tmp_path):
 
 
 async def test_a_retry_after_of_days_is_not_obeyed(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer_module, "LONGEST_WAIT", 0.2)
+    monkeypatch.setattr(requester, "LONGEST_WAIT", 0.2)
     async with bench(tmp_path) as b:
         serve = b.serve
 
@@ -659,7 +662,7 @@ async def test_a_retry_after_of_days_is_not_obeyed(tmp_path, monkeypatch):
 
 
 async def test_the_status_of_a_job_of_very_many_pods_is_not_written_for_each(tmp_path, monkeypatch):
-    monkeypatch.setattr(lane, "WIDE_SECONDS", 0.5)
+    monkeypatch.setattr(kube_lane, "WIDE_SECONDS", 0.5)
     async with bench(tmp_path) as b:
         began = time.monotonic()
         for index in range(40):
@@ -755,7 +758,7 @@ async def test_nothing_is_written_for_what_is_not_stored(tmp_path):
 
 
 async def test_a_lane_whose_work_raises_waits_and_the_others_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer_module, "REFUSED_BACKOFF", 0.1)
+    monkeypatch.setattr(keyed_writer, "FAULT_BACKOFF", 0.1)
     async with bench(tmp_path) as b:
         other = job_body("b", version=1, uid="u2", status={"phase": "Queued"})
         ingest.job(b.state, Kind.TRAINING, other)

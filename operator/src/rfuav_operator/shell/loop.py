@@ -24,7 +24,7 @@ from rfuav_operator.core.model import (
 from rfuav_operator.core.scheduler import Fault, Scheduler
 from rfuav_operator.shell import metrics
 from rfuav_operator.shell.reading.state import ClusterState
-from rfuav_operator.shell.writer import Writer
+from rfuav_operator.shell.writing.writer import Writer
 
 log = structlog.get_logger()
 
