@@ -32,11 +32,11 @@ from rfuav_operator.core.model import (
     RecordEvent,
 )
 from rfuav_operator.shell import kinds
-from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.loop import Loop
 from rfuav_operator.shell.reading import ingest
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.reading.watched import Watched, watched
+from rfuav_operator.shell.serving.intake import Intake
 from rfuav_operator.shell.serving.tokens import Sender
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)

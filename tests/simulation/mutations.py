@@ -33,11 +33,11 @@ from rfuav_operator.core.preemption import preemption, running
 from rfuav_operator.core.queue import eligibility
 from rfuav_operator.core.queue.quotas import Quotas
 from rfuav_operator.core.scheduler import Scheduler
-from rfuav_operator.shell import intake
-from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.leader import Leader
 from rfuav_operator.shell.reading import ingest, pods, resync
 from rfuav_operator.shell.reading.state import ClusterState
+from rfuav_operator.shell.serving import intake
+from rfuav_operator.shell.serving.intake import Intake
 from rfuav_operator.shell.writing import ours
 from rfuav_operator.shell.writing import pods as pod_writes
 from rfuav_operator.shell.writing.pods import Pods

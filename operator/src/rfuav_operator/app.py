@@ -40,12 +40,12 @@ from rfuav_operator.core import names
 from rfuav_operator.core.model import Pod
 from rfuav_operator.settings import Settings
 from rfuav_operator.shell import metrics
-from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.leader import Leader, LeaseLost
 from rfuav_operator.shell.loop import Loop
 from rfuav_operator.shell.reading import kopf_app, resync, watched
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.serving import door, health, tls
+from rfuav_operator.shell.serving.intake import Intake
 from rfuav_operator.shell.serving.tokens import Tokens
 from rfuav_operator.shell.writing import default_pool
 from rfuav_operator.shell.writing.events import Events

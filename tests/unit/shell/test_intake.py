@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from unit.shell.bodies import A1, A2, job_body, pod_body
 
 from rfuav_operator.core.model import Defaults, Kind, Progress, Uid
-from rfuav_operator.shell.intake import Intake
 from rfuav_operator.shell.reading import ingest
 from rfuav_operator.shell.reading.state import ClusterState
+from rfuav_operator.shell.serving.intake import Intake
 from rfuav_operator.shell.serving.tokens import Sender
 
 U1 = Uid("u1")
@@ -192,7 +192,7 @@ async def test_what_fails_on_one_report_is_answered_and_no_more(monkeypatch):
 
     async with desk() as d:
         with monkeypatch.context() as patched:
-            patched.setattr("rfuav_operator.shell.intake.parse_trainer_status", broken)
+            patched.setattr("rfuav_operator.shell.serving.intake.parse_trainer_status", broken)
             assert await d.post(1) == 500
         assert await d.post(2) == 200
 
