@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, NamedTuple, Self
 
 import aiohttp
@@ -21,7 +22,6 @@ from rfuav_kube.outage import Outage
 
 MERGE_PATCH = "application/merge-patch+json"
 READYZ, READYZ_TIMEOUT = "/readyz", 2.0
-SERVER_ERROR = 500
 EARLIEST, LATEST = (
     datetime(1970, 1, 1, tzinfo=UTC),
     datetime(2200, 1, 1, tzinfo=UTC),
@@ -54,7 +54,7 @@ class Answer(NamedTuple):
     @property
     def ok(self) -> bool:
         """Whether the request succeeded."""
-        return self.status < 300  # noqa: PLR2004  HTTP's classes
+        return self.status < HTTPStatus.MULTIPLE_CHOICES
 
     @property
     def reason(self) -> str:
@@ -138,7 +138,11 @@ class Connection:
             answer = await self.request("GET", READYZ, timeout=READYZ_TIMEOUT)
         except ConnectionProblem as error:
             return str(error)
-        return "" if answer.status < SERVER_ERROR else f"GET {READYZ}: {answer.status} {answer.message}"
+        return (
+            ""
+            if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR
+            else f"GET {READYZ}: {answer.status} {answer.message}"
+        )
 
     @asynccontextmanager
     async def stream(

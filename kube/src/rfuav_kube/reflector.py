@@ -8,6 +8,7 @@ are decoded one by one: of one that cannot be read, its value says so, and the o
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Hashable
+from http import HTTPStatus
 from typing import Generic, Protocol, TypeVar
 
 import aiohttp
@@ -24,7 +25,6 @@ PAGE = 500
 WATCH_SECONDS = 300
 FIRST_BACKOFF, LAST_BACKOFF = 0.2, 30.0  # seconds
 REFRESH_RETRY = 1.0  # seconds
-HTTP_OK, HTTP_GONE = 200, 410
 _SHOWN = 200  # bytes of an object that cannot be read
 
 
@@ -167,12 +167,12 @@ class Reflector(Generic[K, V, R]):
         while True:
             params = {"limit": str(PAGE)} | ({"continue": after} if after else {})
             status, body, retry_after = await self._connection.get_bytes(self.path, params)
-            if status == HTTP_GONE:
+            if status == HTTPStatus.GONE:
                 if not after:
                     raise Refused("410 for a list")
                 items, after = [], ""  # the pages' snapshot has expired
                 continue
-            if status != HTTP_OK:
+            if status != HTTPStatus.OK:
                 raise Refused(f"list answered {status}: {body[:300].decode(errors='replace')}", retry_after)
             page = self._list_decoder.decode(body)
             items += page.items or ()
@@ -194,9 +194,9 @@ class Reflector(Generic[K, V, R]):
             "timeoutSeconds": str(WATCH_SECONDS),
         }
         async with self._connection.stream(self.path, params, idle=self._idle) as response:
-            if response.status == HTTP_GONE:
+            if response.status == HTTPStatus.GONE:
                 raise TooOld
-            if response.status != HTTP_OK:
+            if response.status != HTTPStatus.OK:
                 after = response.headers.get("Retry-After", "")
                 raise Refused(f"watch answered {response.status}", float(after) if after.isdecimal() else None)
             async for line in _lines(response.content):
@@ -206,7 +206,7 @@ class Reflector(Generic[K, V, R]):
         event = self._event_decoder.decode(line)
         if event.type == "ERROR":
             status = msgspec.json.decode(event.object, type=_Status)
-            if status.code == HTTP_GONE:
+            if status.code == HTTPStatus.GONE:
                 raise TooOld
             # What the stream said before may be incomplete: after an error only a list is sure.
             self._version = ""

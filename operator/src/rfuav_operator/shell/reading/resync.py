@@ -5,6 +5,7 @@ kopf's watch tells of no deletion that happened while it was interrupted; what a
 
 import asyncio
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -22,7 +23,6 @@ PAGE = 500
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 RETRY = 1.0  # seconds
 SOON = 0.1  # the same after an outage
-HTTP_OK, HTTP_NOT_FOUND = 200, 404
 
 
 async def read_all(state: ClusterState, connection: Connection) -> None:
@@ -94,8 +94,8 @@ async def _pages(connection: Connection, plural: str, *, accept: str) -> AsyncIt
     while True:
         params = {"limit": str(PAGE)} | ({"continue": after} if after else {})
         status, body, _ = await connection.get_bytes(f"{kinds.OURS}/{plural}", params, accept=accept)
-        if status != HTTP_OK:
-            why = "its CRD is not installed" if status == HTTP_NOT_FOUND else body[:300].decode(errors="replace")
+        if status != HTTPStatus.OK:
+            why = "its CRD is not installed" if status == HTTPStatus.NOT_FOUND else body[:300].decode(errors="replace")
             raise ConnectionProblem(f"list of {plural}: {status} {why}")
         page = orjson.loads(body)
         yield page

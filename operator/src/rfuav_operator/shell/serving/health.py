@@ -6,6 +6,7 @@ Healthy: the process turns. Ready: the caches are full, and no other release of 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
 
 from aiohttp import web
 from prometheus_client import generate_latest
@@ -72,4 +73,4 @@ def app(*, alive: Callable[[], bool], unready: Callable[[], str]) -> web.Applica
 
 
 def _word(problem: str) -> web.Response:
-    return web.Response(status=503 if problem else 200, text=problem or "ok")
+    return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK, text=problem or "ok")

@@ -6,6 +6,7 @@ to a live pod that holds room for that job's current attempt; what time it is, t
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import NamedTuple
 
 import orjson
@@ -26,18 +27,18 @@ LARGEST = 64 * 1024  # bytes of a body
 BURST = 5.0  # reports of one pod at once
 REMEMBERED = 20_000  # pods
 REASONS = {
-    400: "BadRequest",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "NotFound",
-    409: "Conflict",
-    413: "RequestEntityTooLarge",
-    422: "Invalid",
-    429: "TooManyRequests",
-    500: "InternalError",
-    503: "ServiceUnavailable",
+    HTTPStatus.BAD_REQUEST: "BadRequest",
+    HTTPStatus.UNAUTHORIZED: "Unauthorized",
+    HTTPStatus.FORBIDDEN: "Forbidden",
+    HTTPStatus.NOT_FOUND: "NotFound",
+    HTTPStatus.CONFLICT: "Conflict",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "RequestEntityTooLarge",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "Invalid",
+    HTTPStatus.TOO_MANY_REQUESTS: "TooManyRequests",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "InternalError",
+    HTTPStatus.SERVICE_UNAVAILABLE: "ServiceUnavailable",
 }
-WAIT = {429: "1", 503: "2"}  # Retry-After, seconds
+WAIT = {HTTPStatus.TOO_MANY_REQUESTS: "1", HTTPStatus.SERVICE_UNAVAILABLE: "2"}  # Retry-After, seconds
 
 
 class Refused(Exception):  # noqa: N818  an answer, not a fault
@@ -48,7 +49,7 @@ class Refused(Exception):  # noqa: N818  an answer, not a fault
         message: why, and what would be taken.
     """
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: HTTPStatus, message: str) -> None:
         super().__init__(message)
         self.code = code
 
@@ -128,29 +129,29 @@ class Intake:
             return _answer(refused.code, str(refused))
         except Exception:  # whatever is in it, it is this report's alone
             log.exception("report not taken", path=request.path)
-            return _answer(500, "the operator failed on this report")
-        metrics.reports.labels("200").inc()
+            return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "the operator failed on this report")
+        metrics.reports.labels(str(HTTPStatus.OK)).inc()
         return web.Response(body=body, content_type="application/json")
 
     async def _take(self, request: web.Request) -> bytes:
         """Take the report; the answer is the document as it was sent."""
         if not self._leading():
-            raise Refused(503, "this replica of the operator does not lead; send it again")
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "this replica of the operator does not lead; send it again")
         pod, job = await self._sender(request)
         pace = self._may(pod)
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge as error:
-            raise Refused(413, f"a report may have at most {LARGEST} bytes") from error
+            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a report may have at most {LARGEST} bytes") from error
         try:
             parts = parse_trainer_status(orjson.loads(body))
         except (ValueError, RecursionError) as error:
-            raise Refused(422, str(error)) from error
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
         # Looked up again: another report of the pod may have come while this body was read.
         pace = self._pace.get(pod.uid, pace)
         newest = max(pace.sequence, _sequence(self._state.job(job.uid) or job, pod.index))
         if parts.sequence is not None and parts.sequence <= newest:
-            raise Refused(409, f"sequence {parts.sequence} is not newer than {newest}")
+            raise Refused(HTTPStatus.CONFLICT, f"sequence {parts.sequence} is not newer than {newest}")
         sequence = newest + 1 if parts.sequence is None else parts.sequence
         self._pace[pod.uid] = pace._replace(sequence=sequence)
         self._fresh.add(job.uid)
@@ -176,31 +177,33 @@ class Intake:
         """The live pod that sent the request, and its job, which is the one in the path."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token or not token.isascii():
-            raise Refused(401, "send the pod's token: Authorization: Bearer TOKEN")
+            raise Refused(HTTPStatus.UNAUTHORIZED, "send the pod's token: Authorization: Bearer TOKEN")
         try:
             sender = await self._tokens.sender(token.strip())
         except Unauthorized as error:
-            raise Refused(401, str(error)) from error
+            raise Refused(HTTPStatus.UNAUTHORIZED, str(error)) from error
         except ConnectionProblem as error:
             log.warning("token not checked", error=str(error))
-            raise Refused(503, "the cluster's token keys cannot be read at the moment") from error
+            raise Refused(
+                HTTPStatus.SERVICE_UNAVAILABLE, "the cluster's token keys cannot be read at the moment"
+            ) from error
         where = request.match_info
         kind = kinds.KIND_OF.get(where["plural"])
         if kind is None:
-            raise Refused(404, f"there are no {where['plural']}; write trainingjobs or inferencejobs")
+            raise Refused(HTTPStatus.NOT_FOUND, f"there are no {where['plural']}; write trainingjobs or inferencejobs")
         if sender.namespace != where["namespace"]:
-            raise Refused(403, f"the token is of namespace {sender.namespace}")
+            raise Refused(HTTPStatus.FORBIDDEN, f"the token is of namespace {sender.namespace}")
         pod = self._state.pods.get((sender.namespace, sender.pod))
         if pod is None or pod.uid != sender.uid or not pod.live:
-            raise Refused(403, f"the token's pod {sender.pod} is not a live pod")
+            raise Refused(HTTPStatus.FORBIDDEN, f"the token's pod {sender.pod} is not a live pod")
         job = self._state.job_named((kind, where["namespace"], where["name"]))
         if job is None:
-            raise Refused(404, f"there is no {kind} {where['namespace']}/{where['name']}")
+            raise Refused(HTTPStatus.NOT_FOUND, f"there is no {kind} {where['namespace']}/{where['name']}")
         held = self._state.pod_of(job.uid, pod.name)
         if held is None or held.uid != pod.uid:
-            raise Refused(403, f"the token's pod {sender.pod} is not one of {kind} {job.name}")
+            raise Refused(HTTPStatus.FORBIDDEN, f"the token's pod {sender.pod} is not one of {kind} {job.name}")
         if all(held.pod != pod.name for held in job.status.assignments):
-            raise Refused(403, f"the token's pod {sender.pod} is of an attempt that is over")
+            raise Refused(HTTPStatus.FORBIDDEN, f"the token's pod {sender.pod} is of an attempt that is over")
         return pod, job
 
     def _may(self, pod: Pod) -> _Pace:
@@ -213,7 +216,7 @@ class Intake:
         if len(self._pace) > REMEMBERED:
             self._pace.popitem(last=False)
         if not allowed:
-            raise Refused(429, f"at most {self._per_second:g} reports a second")
+            raise Refused(HTTPStatus.TOO_MANY_REQUESTS, f"at most {self._per_second:g} reports a second")
         return pace
 
 
@@ -228,7 +231,7 @@ def _sequence(job: Job, index: int) -> int:
     return progress.sequence if progress is not None and progress.sequence is not None else -1
 
 
-def _answer(code: int, message: str) -> web.Response:
+def _answer(code: HTTPStatus, message: str) -> web.Response:
     metrics.reports.labels(str(code)).inc()
     body = {
         "kind": "Status",

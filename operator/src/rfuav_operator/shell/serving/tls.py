@@ -9,6 +9,7 @@ import ipaddress
 import ssl
 import tempfile
 from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -29,7 +30,6 @@ LEAF_LIFE = timedelta(days=30)
 ROTATE_EVERY = timedelta(days=10)
 SKEW = timedelta(minutes=5)
 CERT, KEY = "tls.crt", "tls.key"
-NOT_FOUND, CONFLICT, TOO_MANY, SERVER_ERROR = 404, 409, 429, 500
 RETRY = 0.2  # seconds
 
 
@@ -76,7 +76,7 @@ async def shared_authority(connection: Connection, namespace: str, name: str) ->
     while True:
         try:
             answer = await connection.request("GET", path)
-            if answer.status == NOT_FOUND:
+            if answer.status == HTTPStatus.NOT_FOUND:
                 answer = await connection.request("POST", paths.secrets(namespace), _secret(new_authority(), name))
         except (NotSent, Unknown) as error:
             if not await connection.reachable():
@@ -85,7 +85,10 @@ async def shared_authority(connection: Connection, namespace: str, name: str) ->
             if answer.ok:
                 return _from_secret(answer.body.get("data") or {}, f"{namespace}/{name}")
             # Another replica made it at the same time, or the server is not well; anything else does not pass.
-            if answer.status not in (CONFLICT, TOO_MANY) and answer.status < SERVER_ERROR:
+            if (
+                answer.status not in (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+                and answer.status < HTTPStatus.INTERNAL_SERVER_ERROR
+            ):
                 raise ConnectionProblem(f"the CA of the progress server, Secret {namespace}/{name}: {answer.message}")
         await asyncio.sleep(RETRY)
 

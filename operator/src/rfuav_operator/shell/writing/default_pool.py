@@ -8,6 +8,7 @@ A pool is never deleted here.
 import asyncio
 from collections.abc import Mapping
 from hashlib import sha256
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -25,7 +26,6 @@ APPLIED = "rfuav.io/applied-settings"  # annotation: hash of the settings that w
 APPLY_PATCH = "application/apply-patch+yaml"
 RETRY = 5.0  # seconds
 _PATH = f"{kinds.OURS}/{kinds.POOLS}/{NAME}"
-_NOT_FOUND, _CONFLICT, _TOO_MANY, _SERVER_ERROR = 404, 409, 429, 500
 
 
 async def apply(connection: Connection, spec: Mapping[str, Any]) -> None:
@@ -41,9 +41,9 @@ async def apply(connection: Connection, spec: Mapping[str, Any]) -> None:
             log.warning("the default pool is not applied yet", error=str(error))
         else:
             if answer.ok:
-                log.info("the default pool was applied", made=held.status == _NOT_FOUND)
+                log.info("the default pool was applied", made=held.status == HTTPStatus.NOT_FOUND)
                 return
-            if not _may_heal(answer) and answer.status != _NOT_FOUND:
+            if not _may_heal(answer) and answer.status != HTTPStatus.NOT_FOUND:
                 log.error("the default pool is refused: correct the settings (defaultPool.spec)", error=answer.message)
                 return
             log.warning("the default pool is not applied yet", error=answer.message)
@@ -51,7 +51,10 @@ async def apply(connection: Connection, spec: Mapping[str, Any]) -> None:
 
 
 def _may_heal(answer: Answer) -> bool:
-    return answer.status in (_CONFLICT, _TOO_MANY) or answer.status >= _SERVER_ERROR
+    return (
+        answer.status in (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+        or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    )
 
 
 def _applied(held: Answer) -> str:
