@@ -31,7 +31,8 @@ from simulation.truth import (
 Verdict = str | None
 
 _PREEMPTED = re.compile(r"preempted by .* of priority -?\d+ over (-?\d+)")
-_BY_THE_POOL = ("ScheduleTimeout", "StartTimeout", "ScaleUpTimeout", "NodeUnsuited", "PoolDrained", "Preempted")
+# Not NodeUnsuited: a node may be none for a pod by what it is, as one with shared GPUs for a job of several.
+_BY_THE_POOL = ("ScheduleTimeout", "StartTimeout", "ScaleUpTimeout", "PoolDrained", "Preempted")
 _BEGINNING = ("InitContainerFailed", "ImagePullFailed", "StartTimeout", "ContainerFailed", "OutOfMemory")
 
 
