@@ -180,7 +180,7 @@ class KeyedWriter(Generic[A, L]):
                 lane = self._held_back.pop(key)
                 lane.released = True
                 self._wake(key, lane)
-            for key in [k for k, ln in self._lanes.items() if ln.is_idle and now - ln.written_at > FORGET_AFTER]:
+            for key in [k for k, ln in self._lanes.items() if now - ln.written_at > FORGET_AFTER and ln.is_idle]:
                 del self._lanes[key]
 
     def _interval(self, lane: L) -> float:

@@ -55,7 +55,7 @@ class Requester:
         self._lease_left = lease_left
         self._sent = sent
         self._free = asyncio.Semaphore(parallel)
-        self._creating = asyncio.Semaphore(max(1, parallel * 3 // 4))
+        self._creating = asyncio.Semaphore(max(1, parallel * 9 // 10))
         self._slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of creates, by namespace
         self.abandoned = False  # a request was given up while it was under way: it may still be carried out
 
@@ -129,7 +129,7 @@ class Requester:
         """
         if method != "POST":
             return [self._free]
-        mine = self._slots.setdefault(path, asyncio.Semaphore(max(1, self._parallel // 2)))
+        mine = self._slots.setdefault(path, asyncio.Semaphore(max(1, self._parallel * 7 // 10)))
         return [mine, self._creating, self._free]
 
 

@@ -515,6 +515,24 @@ def test_a_spec_beyond_its_crd_is_the_job_s_problem(spec):
     assert not job.set_aside
 
 
+def test_a_spec_is_read_again_only_when_it_changed():
+    first = ours.job(Kind.TRAINING, job_body(spec={"resources": {"cpu": "2"}, "cancel": True}))
+
+    def then(spec, generation=1):
+        body = job_body(version=77, spec=spec, status={"phase": "Running"})
+        body["metadata"]["generation"] = generation
+        return ours.job(Kind.TRAINING, body, before={first.uid: first}.get)
+
+    same = then({"resources": {"cpu": "2"}, "cancel": True})
+    assert same.spec is first.spec
+    assert same.raw_spec is first.raw_spec
+    assert (same.resource_version, same.status.phase) == ("77", "Running")
+    for generation in (1, 2):  # whatever the generation says
+        changed = then({"resources": {"cpu": "4"}}, generation).spec
+        assert (changed.resources.cpu, changed.cancel) == ("4", False)
+    assert then({"resources": {"cpu": "2"}, "cancel": True}, 2).generation == 2
+
+
 @pytest.mark.parametrize("value", ["\t\r\x1b", "\u202e", "x" * 5000])
 def test_the_texts_of_a_spec_are_the_user_s_own(value):
     spec = {"podTemplate": {"env": [{"name": "A", "value": value}]}}

@@ -25,7 +25,7 @@ def job(state: ClusterState, kind: Kind, body: Mapping[str, Any], written: JobSt
     None when not even its name can be read: the log says why.
     """
     with _apart(kind, body):
-        read = ours.job(kind, body, written)
+        read = ours.job(kind, body, written, before=state.read_job)
         known = state.read_job(read.uid)
         if read.set_aside and known is not None and not read.status.assignments:
             read = replace(read, status=_with_room(read.status, known.status))

@@ -3,7 +3,7 @@
 What cannot be read of one is said in its value: a spec is a problem of its job, a limit that is not understood holds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -32,29 +32,32 @@ from rfuav_operator.core.stored import bounds, packing
 from rfuav_operator.shell.reading import instants
 
 
-def job(kind: Kind, body: Mapping[str, Any], known: JobStatus | None = None) -> Job:
+def job(
+    kind: Kind,
+    body: Mapping[str, Any],
+    known: JobStatus | None = None,
+    *,
+    before: Callable[[Uid], Job | None] = lambda _: None,
+) -> Job:
     """A TrainingJob or InferenceJob. What cannot be read of its spec is a problem of the job; else it is set aside.
 
     Args:
         kind: which of the two.
         body: as the API server shows it.
         known: the status that was just written; it is kept where it is what is stored now, which may be less.
+        before: gives a job as it was read last. Its spec is not read again while it is the same.
 
     Raises:
         DecodeError: not even its name, UID and version can be read.
     """
     meta, unreadable = _meta(body)
     spec, problem = _spec(body)
-    decoded, problems = _flags_of(spec), [problem]
-    if not problem:
-        try:
-            problems = unsupported(spec, kind.value)
-            decoded = msgspec.convert(spec, JobSpec)
-            bounds.check_spec(spec, kind)
-            orjson.dumps(spec)  # the pod gets it so
-            problems += podspec.too_long(spec)
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            decoded, problems = _flags_of(spec), [f"spec cannot be read: {words(error)}"]
+    last = before(Uid(meta.uid))
+    if last is not None and _has_spec(last, kind, meta, spec):
+        decoded, problems, claims, spec = last.spec, last.problems, last.claims, last.raw_spec
+    else:
+        decoded, problems = (_flags_of(spec), (problem,)) if problem else _read_spec(kind, spec)
+        claims = volumes.named_in(spec)
     status, stored, lost = _status(body.get("status"), known)
     return Job(
         kind=kind,
@@ -69,10 +72,33 @@ def job(kind: Kind, body: Mapping[str, Any], known: JobStatus | None = None) -> 
         raw_spec=spec,
         status=status,
         stored=stored,
-        problems=tuple(problems),
-        claims=volumes.named_in(spec),
+        problems=problems,
+        claims=claims,
         set_aside=unreadable or lost,
     )
+
+
+def _has_spec(job: Job, kind: Kind, meta: Meta, spec: Mapping[str, Any]) -> bool:
+    """Whether a job that was read has this spec: a status write changes neither its generation nor its spec."""
+    if (job.uid, job.kind, job.generation) != (meta.uid, kind, meta.generation):
+        return False
+    try:
+        return job.raw_spec == spec
+    except RecursionError:  # nested too deep to be compared
+        return False
+
+
+def _read_spec(kind: Kind, spec: Mapping[str, Any]) -> tuple[JobSpec, tuple[str, ...]]:
+    """A spec, and what is wrong with it."""
+    try:
+        problems = unsupported(spec, kind.value)
+        decoded = msgspec.convert(spec, JobSpec)
+        bounds.check_spec(spec, kind)
+        orjson.dumps(spec)  # the pod gets it so
+        problems += podspec.too_long(spec)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        return _flags_of(spec), (f"spec cannot be read: {words(error)}",)
+    return decoded, tuple(problems)
 
 
 def _meta(body: Mapping[str, Any]) -> tuple[Meta, str]:
