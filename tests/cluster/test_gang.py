@@ -45,7 +45,7 @@ def test_its_pods_ran_on_two_nodes_and_met_by_the_name_of_the_first(ends: dict[s
     for pod in pods:
         log = running.kube.kubectl("logs", pod["metadata"]["name"])
         assert f".{service}." in log
-        assert '"event": "all processes are here"' in log
+        assert '"event": "all processes have joined"' in log
 
 
 def test_one_killed_pod_stops_both_and_both_go_on_together(ends: dict[str, Object], running: Running) -> None:

@@ -115,7 +115,7 @@ def test_a_picture_called_as_a_copy_used_to_be_is_not_lost(tmp_path):
     assert made.files == 8 == len(content(tmp_path / "out"))
     for name in content(source):
         assert np.array_equal(np.asarray(Image.open(source / name)), np.asarray(Image.open(tmp_path / "out" / name)))
-    with pytest.raises(InvalidConfigurationError, match=r"would be called 000\.copy-1\.png: rename"):
+    with pytest.raises(InvalidConfigurationError, match=r"would have the name 000\.copy-1\.png: rename"):
         (source / "a/r/000-1.png").rename(source / "a/r/000.copy-1.png")
         prepare.augmented(task(source, tmp_path / "more"), changes=["GaussNoise"], copies=1, seed=0)
     assert not (tmp_path / "more").exists()
@@ -197,7 +197,7 @@ def test_levels_that_no_other_format_can_hold_make_an_unreadable_picture(tmp_pat
     Image.fromarray(np.full((64, 64), -1.0, np.float32)).save(source / "beta/003.jpg", format="TIFF")
     made = prepare.cropped(task(source, tmp_path / "out"), box=(0, 0, 8, 8))
     assert made.unreadable.keys() == {"beta/003.jpg"}
-    assert "levels below 0" in made.unreadable["beta/003.jpg"]
+    assert "negative or non-finite levels" in made.unreadable["beta/003.jpg"]
     assert not (tmp_path / "out/beta/003.jpg").exists()
 
 
@@ -213,7 +213,7 @@ def test_unreadable_pictures_are_listed_up_to_a_share(tmp_path):
     made = prepare.cropped(task(source, tmp_path / "out"), box=(0, 0, 8, 8))
     assert made.files == 29
     assert made.unreadable.keys() == {"beta/003.png"}
-    with pytest.raises(InputError, match=r"30 of 30 files cannot be read.*64 x 64 pixels: the box does not lie in it"):
+    with pytest.raises(InputError, match=r"30 of 30 files cannot be read.*64 x 64 pixels: the box does not fit"):
         prepare.cropped(task(source, tmp_path / "none"), box=(0, 0, 65, 8))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["all", "out"]
 
@@ -223,9 +223,9 @@ def test_nothing_is_overwritten_that_prepare_did_not_make(tmp_path):
     before = content(source)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("dear")
-    with pytest.raises(InvalidConfigurationError, match="mine exists: give --overwrite"):
+    with pytest.raises(InvalidConfigurationError, match="mine exists: add --overwrite"):
         prepare.cropped(task(source, tmp_path / "mine"), box=(0, 0, 8, 8))
-    with pytest.raises(InvalidConfigurationError, match="mine was not made by prepare: remove it"):
+    with pytest.raises(InvalidConfigurationError, match="mine was not created by prepare: remove it"):
         prepare.cropped(task(source, tmp_path / "mine", overwrite=True), box=(0, 0, 8, 8))
     prepare.cropped(task(source, tmp_path / "out"), box=(0, 0, 8, 8))
     with pytest.raises(InvalidConfigurationError, match="out exists"):
@@ -233,7 +233,7 @@ def test_nothing_is_overwritten_that_prepare_did_not_make(tmp_path):
     prepare.cropped(task(source, tmp_path / "out", overwrite=True), box=(0, 0, 9, 9))
     assert Image.open(tmp_path / "out/alpha/000.png").size == (9, 9)
     for output in (source, source / "inside", tmp_path):
-        with pytest.raises(InvalidConfigurationError, match="lie in each other"):
+        with pytest.raises(InvalidConfigurationError, match="contains the other"):
             prepare.cropped(task(source, output, overwrite=True), box=(0, 0, 8, 8))
     assert content(source) == before
     assert (tmp_path / "mine/notes.txt").read_text() == "dear"
@@ -256,7 +256,7 @@ def test_what_fails_or_is_stopped_leaves_nothing_and_the_older_output_stands(tmp
     [
         (
             lambda t: prepare.split(t, fraction=1.0, seed=0, link=False),
-            "--validation 1.0: write a share between 0 and 1",
+            "--validation 1.0: write a fraction between 0 and 1",
         ),
         (
             lambda t: prepare.augmented(t, changes=["Mirror"], copies=1, seed=0),
@@ -282,7 +282,7 @@ def test_the_command_line(desk):
     out = str(desk / "out")
     ended = desk.run("prepare", "split", str(desk / "all"), out, "--validation", "0.4", "--seed", "2")
     assert ended.code == 0, ended.output
-    assert ended.events[-1].items() >= {"event": "made", "files": 15, "train": 9, "val": 6, "unreadable": 0}.items()
+    assert ended.events[-1].items() >= {"event": "prepared", "files": 15, "train": 9, "val": 6, "unreadable": 0}.items()
     ended = desk.run(
         "prepare",
         "augment",
@@ -299,4 +299,4 @@ def test_the_command_line(desk):
     assert len(list((desk / "more").rglob("*.png"))) == 9 * 3 + 9  # each in a folder of its own
     ended = desk.run("prepare", "crop", str(desk / "all"), out, "--box", "0,0,8,8")
     assert ended.code == 2
-    assert "exists: give --overwrite" in ended.output
+    assert "exists: add --overwrite" in ended.output

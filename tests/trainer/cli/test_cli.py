@@ -98,7 +98,7 @@ BAD = {
     "unknown field": (training_spec(training__epoch=3), None, 2, "InvalidConfiguration", "did you mean epochs"),
     "wrong value": (training_spec(training__epochs=0), None, 2, "InvalidConfiguration", "training.epochs"),
     "output in the pod": (training_spec(output__uri="file:///out"), None, 2, "Unsupported", "lost with the pod: write pvc://"),
-    "other number of classes": (training_spec(model__numClasses=5), None, 2, "ClassMismatch", "numClasses is 5, but .* holds 3"),
+    "other number of classes": (training_spec(model__numClasses=5), None, 2, "ClassMismatch", "numClasses is 5, but .* has 3"),
     "size too small": (training_spec(dataset__imageSize=32), None, 2, "InvalidConfiguration", "imageSize 32 .* write 64"),
     "missing folder": (training_spec(dataset__train={"uri": "pvc://captures/nope"}), None, 3, "InputMissing", "nope is not a folder"),
     "missing claim": (training_spec(dataset__train={"uri": "pvc://gone/x"}), None, 3, "ClaimNotMounted", "claim 'gone' .* not mounted"),
@@ -109,7 +109,7 @@ BAD = {
     ),
     "no pretrained weights": (
         training_spec(model__weights="pretrained", weightsCache={"uri": "pvc://weights"}), None, 3, "InputMissing",
-        "nothing is downloaded, so put https",
+        "they are not downloaded, so put https",
     ),
     "no start weights": (training_spec(model__weights="pvc://models/x.safetensors"), None, 3, "InputMissing", "no weights file at"),
     "output is a file": (training_spec(), _read_only, 2, "OutputNotWritable", "cannot be written"),
@@ -133,8 +133,8 @@ def test_bad_jobs_end_with_their_code_and_say_what_to_do(image_desk, name):
     ("environment", "message"),
     [
         ({"RFUAV_JOB": ""}, "name a file with -f job.yaml"),
-        ({"RFUAV_JOB": "{"}, "RFUAV_JOB is not a JSON object"),
-        ({"RFUAV_JOB": "[]"}, "RFUAV_JOB is not a JSON object"),
+        ({"RFUAV_JOB": "{"}, "RFUAV_JOB must be a JSON object"),
+        ({"RFUAV_JOB": "[]"}, "RFUAV_JOB must be a JSON object"),
         ({"RFUAV_JOB": '{"kind": "Pod", "name": "x", "uid": "y", "spec": {}}'}, "write TrainingJob or InferenceJob"),
     ],
 )

@@ -70,8 +70,8 @@ def test_rows(tmp_path, name):
         (f'{{"path": "a.png", "label": "a", "snr": 1{"0" * 400}}}', "snr 1000"),
         ('{"path": "a.png", "label": "\\udcfc"}', r"the name of the class '\\udcfc' is not UTF-8: rename it"),
         ('{"path": "a.png", "label": "a", "recording": 3}', "recording 3: write a name"),
-        ('{"path": "a.png", "label": "a"}\n{"path": "a.png", "label": "b"}', "row 2: a.png was listed before"),
-        ("", "lists nothing"),
+        ('{"path": "a.png", "label": "a"}\n{"path": "a.png", "label": "b"}', "row 2: a.png is listed twice"),
+        ("", "is empty"),
     ],
 )
 def test_wrong_rows(tmp_path, content, message):
@@ -83,7 +83,7 @@ def test_wrong_rows(tmp_path, content, message):
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"hello" * 100])
 def test_torn_parquet(tmp_path, content):
     (tmp_path / "m.parquet").write_bytes(content)
-    with pytest.raises(InputError, match="is no whole Parquet file"):
+    with pytest.raises(InputError, match="is not a complete Parquet file"):
         manifest.read(tmp_path / "m.parquet", where="x")
 
 
@@ -91,8 +91,8 @@ def test_torn_parquet(tmp_path, content):
     ("rows", "wanted", "message"),
     [
         ([("a.png", "a"), ("b.iq", "b")], "auto", r"lists pictures \(a.png\) and recordings \(b.iq\): write format"),
-        ([("a.iq", "a"), ("b.iq", "b")], "image", "lists nothing of format image: write iq, or auto"),
-        ([("a.png", "a"), ("b.txt", "b")], "auto", "b.txt is neither a picture nor a recording"),
+        ([("a.iq", "a"), ("b.iq", "b")], "image", "has no files of format image: write iq, or auto"),
+        ([("a.png", "a"), ("b.txt", "b")], "auto", "b.txt has the suffix of neither a picture nor a recording"),
     ],
 )
 def test_kinds_that_cannot_be(rows, wanted, message):
@@ -206,7 +206,7 @@ def test_a_class_of_which_nothing_can_be_read(desk):
     root = image_set(desk / "captures", count=4)
     write(root / "train.jsonl", [*rows_of(root), {"path": "gone.png", "label": "delta"}])
     with pytest.raises(
-        InputError, match=r"nothing of class delta can be read \(for instance gone.png: does not exist\)"
+        InputError, match=r"no file of class delta can be read \(for example gone.png: does not exist\)"
     ):
         opened(desk, manifest_spec())
 
@@ -225,7 +225,7 @@ def test_the_validation_may_be_a_manifest_and_has_the_same_classes(desk):
 def test_the_number_of_classes_is_checked(desk):
     root = image_set(desk / "captures", count=4)
     write(root / "train.jsonl", rows_of(root))
-    with pytest.raises(Exception, match="model.numClasses is 5, but .* holds 3 classes"):
+    with pytest.raises(Exception, match="model.numClasses is 5, but .* has 3 classes"):
         opened(desk, manifest_spec(model__numClasses=5))
 
 

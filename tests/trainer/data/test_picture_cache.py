@@ -164,7 +164,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_done_without(image_desk, sc
     monkeypatch.setenv("TRAINER_CACHE", str(scratch / "missing"))
     with capture_logs() as logs:
         assert kinds(image_desk) == ["Memory"]
-    assert any("no pictures are kept on the scratch disk" in entry["event"] for entry in logs)
+    assert any("not caching pictures on the scratch disk" in entry["event"] for entry in logs)
 
 
 def test_a_bound_that_is_no_number_of_bytes(image_desk, scratch, monkeypatch):
@@ -239,7 +239,7 @@ def test_a_training_goes_on_when_the_scratch_disk_is_full(image_desk, small_volu
     files = decoded(monkeypatch)
     with capture_logs() as logs:
         run(image_desk, training_spec())
-    said = [entry for entry in logs if entry["event"].startswith("no more pictures are kept on the scratch disk")]
+    said = [entry for entry in logs if entry["event"].startswith("the picture cache on the scratch disk is full")]
     assert [entry["log_level"] for entry in said] == ["warning"]
     assert 24 < len(files) < 3 * 24  # seven pictures found room
     assert json.loads((image_desk / "models/out/report.json").read_text())["unreadable"] == {}

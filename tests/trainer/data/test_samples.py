@@ -72,7 +72,7 @@ def test_levels_of_more_than_8_bits_are_scaled(tmp_path, kind, suffix, top, brig
 @pytest.mark.parametrize("value", [-5.0, float("nan"), float("inf")])
 def test_levels_that_say_no_grey_are_unreadable(tmp_path, value):
     Image.fromarray(np.array([[0, value]], "<f4")).save(tmp_path / "a.tif")
-    with pytest.raises(UnreadableFileError, match="mode F: store 8 or 16 bits a level"):
+    with pytest.raises(UnreadableFileError, match="mode F: store 8 or 16 bits per level"):
         read_picture(tmp_path / "a.tif", 16)
 
 
@@ -205,8 +205,8 @@ def test_a_torn_file_beside_a_recording_is_said(tmp_path, capsys):
     ("make", "message"),
     [
         (lambda root: root / "nowhere", "is not a folder"),
-        (lambda root: root, r"holds 0 class folders \(none\): at least two"),
-        (lambda root: image_set(root / "one", classes=("alpha",), count=1), r"holds 1 class folders \(alpha\)"),
+        (lambda root: root, r"contains 0 class folders \(none\): at least two"),
+        (lambda root: image_set(root / "one", classes=("alpha",), count=1), r"contains 1 class folders \(alpha\)"),
     ],
 )
 def test_no_classes(tmp_path, make, message):

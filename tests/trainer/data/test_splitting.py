@@ -42,7 +42,7 @@ def test_a_split_parts_no_recording_and_leaves_every_class_on_both_sides(groups,
 
 def test_a_class_with_one_recording_cannot_be_split():
     samples = [Sample(Path("x"), f"a/{n}", 0, n, "a/0") for n in range(3)]
-    with pytest.raises(InputError, match="a has 1: add recordings, say which are which"):
+    with pytest.raises(InputError, match="a has 1: add recordings, separate them"):
         split(samples, ["a"], 0.2, 0)
 
 

@@ -70,7 +70,7 @@ def test_two_gpus_end_with_the_weights_of_one(tmp_path):
     assert one.pod("TrainingJob", spec(1), env=TWO).code == 0
     ended = two.pod("TrainingJob", spec(2), env=TWO)
     assert ended.code == 0, ended.output
-    assert {e.get("size") for e in ended.events if e["event"] == "all processes are here"} == {2}
+    assert {e.get("size") for e in ended.events if e["event"] == "all processes have joined"} == {2}
     alone, shared = load_file(one / "models/out/last.safetensors"), load_file(two / "models/out/last.safetensors")
     for name, value in alone.items():
         torch.testing.assert_close(shared[name], value, rtol=1e-3, atol=1e-5)

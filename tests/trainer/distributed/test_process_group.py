@@ -202,7 +202,7 @@ def test_a_port_that_is_taken_counts_as_a_failure(tmp_path, port):
     with socket.create_server(("", port)):
         assert codes(together(desk, SPEC, port, only=[0])) == [1]
     assert told(desk, 0)["reason"] == "NoMeeting"
-    assert f"port {port} cannot be listened on: end what has it" in told(desk, 0)["message"]
+    assert f"cannot listen on port {port}: stop the process that uses it" in told(desk, 0)["message"]
 
 
 def test_processes_that_cannot_connect_count_as_failures(tmp_path, port, monkeypatch):
@@ -274,4 +274,4 @@ def test_processes_that_find_different_data_do_not_train(tmp_path, port):
     assert codes(processes) == [3, 3]
     told = json.loads((one / "termination-0.json").read_text())
     assert told["reason"] == "DataDiffers"
-    assert "found different files: change nothing there while a job starts" in told["message"]
+    assert "found different files: do not change them while a job starts" in told["message"]

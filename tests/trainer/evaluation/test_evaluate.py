@@ -112,7 +112,7 @@ def test_measured_snrs_make_a_bounded_number_of_groups(lines, tmp_path, capsys):
     found = evaluate.evaluate(many, CLASSES, tmp_path)
     assert found["samples"] == 600
     assert len(found["bySnr"]) == evaluate.MOST_GROUPS
-    assert "more conditions" in capsys.readouterr().out
+    assert "too many different conditions" in capsys.readouterr().out
     measured = [{**line, "path": f"alpha/snr_{n / 1000}/{n}.png"} for n, line in enumerate(lines)]
     assert [row["snrDb"] for row in evaluate.evaluate(measured, CLASSES, tmp_path)["bySnr"]] == [0, 1]
 

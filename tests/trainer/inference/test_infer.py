@@ -197,7 +197,7 @@ def test_stopped_and_started_again_with_another_network_it_begins_anew(pictures,
     watcher = Watcher()
     run(pictures, inference_spec(**changes, output__overwrite=True), watcher=watcher)
     assert watcher.reports[0]["rfuav"]["processed"] == 4
-    assert "beginning anew" in capsys.readouterr().out
+    assert "starting over" in capsys.readouterr().out
     run(pictures, inference_spec(**changes, output__uri="pvc://results/whole"), uid="u2")
     assert lines(pictures) == lines(pictures, folder="results/whole")
 
@@ -211,7 +211,7 @@ def test_shards_of_other_weights_are_not_combined(pictures):
     weights.save(path, {**state, "classifier.3.bias": torch.tensor([9.0, 0.0, 0.0])}, card)
     run(pictures, spec, shard=1)
     for _ in range(2):  # started again, it says so again
-        with pytest.raises(InvalidConfigurationError, match=r"same weights \(0; 1, 2\)") as caught:
+        with pytest.raises(InvalidConfigurationError, match=r"different weights \(0; 1, 2\)") as caught:
             run(pictures, spec, shard=2)
         assert caught.value.reason == "WeightsMismatch"
         assert not (out / "_SUCCESS").exists()
@@ -241,7 +241,7 @@ def test_shards_of_an_edited_job_are_not_combined(pictures, capsys, changes):
     for shard in range(edited["shards"]):
         assert (out / "_SUCCESS").exists() == (shard == 0)
         run(pictures, edited, uid="local-job", shard=shard)
-    assert "shards finished with other settings" in capsys.readouterr().out
+    assert "some shards finished with different settings" in capsys.readouterr().out
     assert json.loads((out / "_SUCCESS").read_text())["processed"] == (15 if "shards" in changes else 5)
     found = [
         line["path"] for shard in range(edited["shards"]) for line in lines(pictures, f"predictions-{shard}.jsonl")
@@ -256,7 +256,7 @@ def test_an_edited_job_overwrites_what_it_made_before(pictures):
     evaluation = {"evaluation.json", "evaluation.txt", "evaluation.html", "confusion-matrix.png"}
     assert evaluation <= {path.name for path in out.iterdir()}
     edited = inference_spec(input__pattern="beta/*")
-    with pytest.raises(InvalidConfigurationError, match=r"finished there with other settings.*overwrite: true"):
+    with pytest.raises(InvalidConfigurationError, match=r"finished there with different settings.*overwrite: true"):
         run(pictures, edited, uid="local-job")
     edited["output"]["overwrite"] = True
     run(pictures, edited, uid="local-job")
@@ -301,7 +301,7 @@ def test_lines_that_were_removed_after_their_mark_are_missed(pictures, name):
     out, mark = pictures / "results/out", f"_SUCCESS-{name[-7]}"
     (out / name).unlink()
     (out / "_SUCCESS").unlink()
-    with pytest.raises(InputError, match=f"{name} is gone, but {mark} beside it .* remove {mark} and run that shard"):
+    with pytest.raises(InputError, match=f"{name} is missing, but {mark} .* remove {mark} and run that shard"):
         run(pictures, spec, shard=1)
     (out / mark).unlink()
     run(pictures, spec, shard=int(name[-7]))
@@ -330,7 +330,7 @@ def test_an_output_in_the_input_is_refused(pictures, uri, output):
         pictures.write_job("InferenceJob", inference_spec(input__uri=uri, output__uri=output, output__annotate=True)),
         mounts={name: pictures / name for name in ("captures", "models", "results")},
     )
-    with pytest.raises(InvalidConfigurationError, match=r"lies in input.uri .*: write an output.uri outside of that"):
+    with pytest.raises(InvalidConfigurationError, match=r"is inside input.uri .*: write an output.uri outside that"):
         inputs.find(job, job.spec)
 
 
@@ -536,7 +536,7 @@ def test_torn_recordings(recordings):
 def test_an_output_with_another_jobs_results_is_refused(pictures):
     run(pictures, inference_spec())
     with pytest.raises(
-        InvalidConfigurationError, match="holds results of job: write another output.uri, or output.overwrite"
+        InvalidConfigurationError, match="contains results of job: write another output.uri, or output.overwrite"
     ):
         run(pictures, inference_spec(), uid="u2")
     run(pictures, inference_spec(output__overwrite=True, input__pattern="beta/*"), uid="u2")
@@ -711,7 +711,7 @@ def test_scores_that_are_no_numbers_are_refused(pictures, precision, advice):
     path = pictures / "models/out/best.safetensors"
     state, card = load_file(path), weights.read_card(path)
     weights.save(path, {**state, "classifier.3.bias": torch.full((3,), torch.nan)}, card)
-    with pytest.raises(InputError, match=rf"network of {path} gives scores that are no numbers:.*{advice}") as caught:
+    with pytest.raises(InputError, match=rf"network of {path} gives non-finite scores:.*{advice}") as caught:
         run(pictures, inference_spec(precision=precision, evaluation={}))
     assert caught.value.reason == "WeightsUnreadable"
     assert not (pictures / "results/out/predictions-0.jsonl").exists()
@@ -726,7 +726,7 @@ def test_int16_recordings_of_a_float32_model(recordings):
 def test_the_advice_for_recordings_of_another_format_can_be_followed(recordings):
     tone_set(recordings / "captures/short", count=2, kind="int16")
     spec = inference_spec(input__uri="pvc://captures/short", iq={"sampleFormat": "int16"})
-    with pytest.raises(InvalidConfigurationError, match="what is left out has its default") as caught:
+    with pytest.raises(InvalidConfigurationError, match="omitted fields have their defaults") as caught:
         run(recordings, spec)
     advice = json.loads(str(caught.value).partition("write all of it: iq: ")[2])
     assert advice["sampleFormat"] == "int16"
@@ -751,7 +751,7 @@ def test_a_files_name_need_not_be_text(pictures):
         (
             {"evaluation": {}, "input__uri": "pvc://captures/strange"},
             "image",
-            "labels strange of inputs in .* are no classes of the weights",
+            "labels strange of inputs in .* are not classes of the weights",
         ),
         ({"model__architecture": "resnet18"}, "image", "holds a mobilenet_v3_small, model.architecture says resnet18"),
         ({"model__classes": ["x", "y", "z"]}, "image", "trained on other classes"),

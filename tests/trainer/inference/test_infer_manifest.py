@@ -84,11 +84,11 @@ def test_labels_are_needed_for_an_evaluation_alone(listed):
     write(root / "all.jsonl", [{"path": row["path"]} for row in rows])
     run(desk, of("all.jsonl"))
     assert not any({"label", "snr"} & {*line} for line in lines(desk))
-    with pytest.raises(InputError, match="in a manifest with its label: .*alpha/000.png has none") as caught:
+    with pytest.raises(InputError, match="in the manifest: .*alpha/000.png has none") as caught:
         run(desk, of("all.jsonl", evaluation={}, output__uri="pvc://results/evaluated"), uid="u2")
     assert caught.value.reason == "LabelsMissing"
     write(root / "all.jsonl", [{**rows[0], "label": "delta"}, *rows[1:]])
-    with pytest.raises(InvalidConfigurationError, match="the labels delta of inputs in .* are no classes"):
+    with pytest.raises(InvalidConfigurationError, match="the labels delta of inputs in .* are not classes"):
         run(desk, of("all.jsonl", evaluation={}, output__uri="pvc://results/evaluated"), uid="u2")
     write(root / "all.jsonl", [{**rows[0], "label": ""}])
     with pytest.raises(InputError, match=r"input.uri: all.jsonl, row 1: label '': write .*, or leave it out"):

@@ -50,7 +50,7 @@ def test_a_fresh_swins_blocks_leave_the_picture_as_it_is():
         ("vit_b_16", 100, "multiples of 16 .* write 96"),
         ("vit_b_32", 48, "multiples of 32 .* write 64"),
         ("vit_h_14", 64, "multiples of 14 .* write 70"),
-        ("resnet18", 16, "from 64 up; write 64"),
+        ("resnet18", 16, "from 64 up: write 64"),
         ("alexnet", 64, "not known: write one of resnet18"),
     ],
 )
@@ -93,7 +93,7 @@ def test_a_vision_transformers_positions_are_interpolated(tmp_path, monkeypatch)
 def test_nothing_is_downloaded(tmp_path):
     network = architectures.build("resnet18", 3, 64)
     with pytest.raises(
-        InputError, match=r"nothing is downloaded, so put https://.*resnet18-.*\.pth there as resnet18-.*\.pth"
+        InputError, match=r"they are not downloaded, so put https://.*resnet18-.*\.pth there as resnet18-.*\.pth"
     ):
         architectures.load_pretrained(network, "resnet18", tmp_path)
     with pytest.raises(InvalidConfigurationError, match="weightsCache is empty"):
@@ -105,7 +105,7 @@ def test_pretrained_weights_of_another_architecture(tmp_path):
         architectures.build("mobilenet_v3_small", 3, 64).state_dict(),
         tmp_path / architectures.pretrained_file("resnet18"),
     )
-    with pytest.raises(InputError, match="another architecture than resnet18"):
+    with pytest.raises(InputError, match="does not contain weights of resnet18"):
         architectures.load_pretrained(architectures.build("resnet18", 3, 64), "resnet18", tmp_path)
 
 

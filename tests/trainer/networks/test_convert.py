@@ -84,7 +84,9 @@ def test_no_code_of_the_file_is_run(tmp_path):
             return os.system, (f"touch {marker}",)
 
     torch.save({"state_dict": Evil()}, tmp_path / "old.pth")
-    with pytest.raises(InputError, match=r"without running code.*write torch.save\(model.state_dict\(\), path\)"):
+    with pytest.raises(
+        InputError, match=r"without running code.*save it with torch.save\(model.state_dict\(\), path\)"
+    ):
         convert.run(tmp_path / "old.pth", tmp_path / "new.safetensors", classes=CLASSES)
     assert not marker.exists()
     assert not (tmp_path / "new.safetensors").exists()
@@ -93,12 +95,12 @@ def test_no_code_of_the_file_is_run(tmp_path):
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        ({"x": 1}, {}, "does not hold a state dict"),
-        (None, {"classes": ["a"]}, "tells 3 classes apart, 1 are named"),
+        ({"x": 1}, {}, "does not contain a state dict"),
+        (None, {"classes": ["a"]}, "has 3 classes, but 1 are named"),
         (None, {"architecture": "resnet34"}, "fits none of resnet34; nearest is resnet34: .* tensors"),
         (None, {"architecture": "alexnet"}, "'alexnet' is not known"),
         ({"a.weight": torch.ones(3, 4)}, {}, "fits none of resnet18"),
-        ({"a.weight": torch.ones(3)}, {}, "no classifier"),
+        ({"a.weight": torch.ones(3)}, {}, "not a classifier"),
     ],
 )
 def test_what_does_not_fit_is_said(tmp_path, content, options, message):

@@ -97,11 +97,11 @@ def test_sigmf_says_how_the_samples_are_stored(tmp_path, datatype, kind, suffix)
 @pytest.mark.parametrize(
     ("datatype", "stated", "message"),
     [
-        ("rf32_le", {}, "says core:datatype rf32_le: complex ones can be read"),
-        ("cf8", {}, "says core:datatype cf8"),
-        ("nonsense", {}, "says core:datatype nonsense"),
+        ("rf32_le", {}, "core:datatype rf32_le is not supported: use a complex one"),
+        ("cf8", {}, "core:datatype cf8"),
+        ("nonsense", {}, "core:datatype nonsense"),
         ("cf32_le", {"core:num_channels": 2}, "several channels"),
-        ("cf32_le", {"core:sample_rate": 2e7}, r"recorded with 2e\+07 samples/s as a.sigmf-meta says, iq.sampleRate is 1e\+06"),
+        ("cf32_le", {"core:sample_rate": 2e7}, r"recorded at 2e\+07 samples/s according to a.sigmf-meta, iq.sampleRate is 1e\+06"),
         ("cf32_le", {"core:trailing_bytes": 5}, "truncated"),
     ],
 )  # fmt: skip
@@ -118,7 +118,7 @@ def test_torn_sigmf(tmp_path, content):
     path = tmp_path / "a.sigmf-data"
     path.write_bytes(pairs(noise(4096), "<f4"))
     path.with_suffix(".sigmf-meta").write_text(content)
-    with pytest.raises(UnreadableFileError, match="is no SigMF metadata"):
+    with pytest.raises(UnreadableFileError, match="is not valid SigMF metadata"):
         recording.count_frames(path, PARAMETERS)
 
 
@@ -140,7 +140,7 @@ def test_sigmf_with_values_of_other_kinds(tmp_path, content):
     files, _ = find_files(tmp_path, where="x")
     listing = list_samples(files, tmp_path, PARAMETERS)
     assert [sample.name for sample in listing.samples] == ["b.iq"]
-    assert "a.sigmf-meta is no SigMF metadata" in listing.unreadable["a.iq"]
+    assert "a.sigmf-meta is not valid SigMF metadata" in listing.unreadable["a.iq"]
 
 
 def test_sigmf_with_a_negative_header(tmp_path):
@@ -196,7 +196,7 @@ def test_no_frame_reaches_from_one_capture_into_the_next(tmp_path_factory, lengt
     ("content", "message"),
     [
         (b"x" * 8 * 4095, "shorter than one frame: 4095 samples, 4096 needed"),
-        (b"x" * (8 * 5000 + 3), "truncated: 40003 bytes is no multiple of the 8 bytes"),
+        (b"x" * (8 * 5000 + 3), "truncated: 40003 bytes is not a multiple of the 8 bytes"),
         (b"", "shorter than one frame: 0 samples"),
     ],
 )
@@ -213,11 +213,11 @@ def test_a_frame_that_is_no_numbers(tmp_path, value, place):
     values[8192 + place] = value
     (tmp_path / "a.iq").write_bytes(values.tobytes())
     reader = Reader(Preprocessing("iq", 32, *SPECTROGRAM, PARAMETERS))
-    with pytest.raises(UnreadableFileError, match="frame 1 holds NaN or infinite samples: is sampleFormat right"):
+    with pytest.raises(UnreadableFileError, match="frame 1 contains NaN or infinite samples: is sampleFormat right"):
         reader.read(Sample(tmp_path / "a.iq", "a.iq", frame=1))
     raw = torch.stack([recording.read_raw(tmp_path / "a.iq", frame, PARAMETERS) for frame in range(3)])
     assert pictures(raw, PARAMETERS, 32)[1].tolist() == [True, False, True]
-    with pytest.raises(UnreadableFileError, match="frame 1 holds NaN"):
+    with pytest.raises(UnreadableFileError, match="frame 1 contains NaN"):
         recording.read_frame(tmp_path / "a.iq", 1, PARAMETERS)
 
 
@@ -234,7 +234,7 @@ def test_sample_formats_give_the_same_frame(tmp_path, kind):
 
 def test_a_frame_that_went_away(tmp_path):
     tone_set(tmp_path, count=1)
-    with pytest.raises(UnreadableFileError, match="frame 7 ends early"):
+    with pytest.raises(UnreadableFileError, match="frame 7 is incomplete"):
         recording.read_raw(tmp_path / "alpha/000.iq", 7, PARAMETERS)
     with pytest.raises(UnreadableFileError, match="cannot be read: No such file"):
         recording.read_raw(tmp_path / "alpha/gone.iq", 0, PARAMETERS)

@@ -163,7 +163,7 @@ def test_an_object_that_changed_or_went_away(bucket, cache):
     root = cache.path(f"s3://{name}/train", "x")
     client.put_object(Bucket=name, Key="train/a/0.bin", Body=b"new")
     client.delete_object(Bucket=name, Key="train/a/1.bin")
-    with pytest.raises(UnreadableFileError, match="has 3 bytes, had 1000 when it was listed"):
+    with pytest.raises(UnreadableFileError, match="has 3 bytes instead of the 1000 listed"):
         cache.opened(root / "a/0.bin").__enter__()
     with pytest.raises(UnreadableFileError, match="removed after it had been listed"):
         cache.opened(root / "a/1.bin").__enter__()

@@ -36,7 +36,7 @@ def held(folder, job, stop=None):
 def test_another_job_is_held_off_and_told_who_writes(tmp_path, job, monkeypatch):
     monkeypatch.setattr(output_lock.socket, "gethostname", lambda: "drones-1a2b3-1")
     with held(tmp_path, job("old")):
-        words = r"is being written by TrainingJob team/drones \(UID old, pod drones-1a2b3-1, since 20\d\d-.*\)"
+        words = r"is in use by TrainingJob team/drones \(UID old, pod drones-1a2b3-1, since 20\d\d-.*\)"
         with pytest.raises(JobError, match=words) as refused, held(tmp_path, job("new")):
             pass
         assert (refused.value.reason, refused.value.exit_code) == ("OutputBusy", 1)
@@ -127,7 +127,7 @@ def test_a_torn_name_is_another_job(tmp_path, job, content):
     path.write_text(content, encoding="latin-1")
     handle = os.open(path, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_SH)
-    words = re.escape(f"{tmp_path} is being written by another job")
+    words = re.escape(f"{tmp_path} is in use by another job")
     with pytest.raises(JobError, match=words), held(tmp_path, job("u1")):
         pass
     os.close(handle)

@@ -216,7 +216,7 @@ def test_a_checkpoint_goes_up_while_the_training_goes_on_and_the_next_one_waits_
 def test_a_bucket_that_is_not_there(bucket, desk):
     spec = training_spec(output__uri="s3://no-such-bucket-here/out")
     image_set(desk / "captures/train")
-    with pytest.raises(InvalidConfigurationError, match="there is no bucket no-such-bucket-here: make it"):
+    with pytest.raises(InvalidConfigurationError, match="bucket no-such-bucket-here does not exist: create it"):
         train.run(desk.job("TrainingJob", spec), Watcher(), StopSignal())
 
 
@@ -324,7 +324,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(bucket, image_de
     bucket.put(newest, bucket.get(newest)[:-100])
     watcher = Watcher()
     trained(bucket, image_desk, watcher=watcher)
-    assert "damaged checkpoint passed over" in capsys.readouterr().out
+    assert "skipping damaged checkpoint" in capsys.readouterr().out
     first = watcher.reports[0]["rfuav"]
     assert (first["epoch"], first["step"]) == (2, 1)  # after that of the second epoch's end
     files = [f"checkpoints/u1/step-000000012-epoch-00002.{kind}" for kind in ("pt", "json")]
@@ -364,7 +364,9 @@ def test_an_inference_leaves_in_the_store_what_it_leaves_on_a_disk(bucket, pictu
         assert bucket.get(f"out/{name}") == (disk / name).read_bytes()
     job = pictures.job("InferenceJob", inference_spec(output__uri=f"s3://{bucket.name}/out", **changes))
     assert infer.evaluate(job, Watcher(), StopSignal()) == (disk / "evaluation.txt").read_text()
-    with pytest.raises(InvalidConfigurationError, match=rf"s3://{bucket.name}/out holds results of job: write another"):
+    with pytest.raises(
+        InvalidConfigurationError, match=rf"s3://{bucket.name}/out contains results of job: write another"
+    ):
         classified(bucket, pictures, uid="u3", **changes)
     classified(bucket, pictures, uid="u3", output__overwrite=True, input__pattern="beta/*")
     assert len(bucket.lines("out/predictions-0.jsonl")) == 5

@@ -176,7 +176,7 @@ def test_a_folder_of_somebody_else_is_never_replaced(tmp_path):
     mine = tmp_path / "train" / "flight.iq"
     mine.parent.mkdir()
     mine.write_bytes(b"precious")
-    with pytest.raises(InvalidConfigurationError, match="was not made by synthesize"):
+    with pytest.raises(InvalidConfigurationError, match="was not created by synthesize"):
         synthesize(small(tmp_path, overwrite=True))
     assert mine.read_bytes() == b"precious"
 

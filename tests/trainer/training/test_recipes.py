@@ -235,7 +235,7 @@ def _memory_for(count, monkeypatch):
     [
         (
             2,
-            "2 fit: write batchSize: 2 with gradientAccumulation: 4, which takes steps of the same size, or batchSize: auto",
+            "2 fit: write batchSize: 2 with gradientAccumulation: 4, which gives steps of the same size, or batchSize: auto",
         ),
         (0, "not even one picture fits: lower imageSize"),
     ],
@@ -269,11 +269,11 @@ def test_the_advice_takes_steps_as_large_as_they_were():
     found = GpuOutOfMemoryError.advising(
         size=48, fitting=32, image_size=224, accumulation=1, precision="bf16", problem="no room"
     )
-    assert "32 fit: write batchSize: 24 with gradientAccumulation: 2, which takes steps of the same size" in str(found)
+    assert "32 fit: write batchSize: 24 with gradientAccumulation: 2, which gives steps of the same size" in str(found)
     found = GpuOutOfMemoryError.advising(
         size=7, fitting=4, image_size=224, accumulation=1, precision="bf16", problem="no room"
     )
-    assert "write batchSize: 4 with gradientAccumulation: 2, which takes steps of 8 pictures" in str(found)
+    assert "write batchSize: 4 with gradientAccumulation: 2, which gives steps of 8 pictures" in str(found)
 
 
 def test_trying_on_the_device_finds_what_fits(monkeypatch):
@@ -322,7 +322,7 @@ def test_bf16_on_an_old_gpu_is_refused(monkeypatch):
 
 
 def test_augmentations_of_recordings_are_refused_for_pictures(image_desk):
-    with pytest.raises(InvalidConfigurationError, match="AddNoise, TimeCrop change raw recordings"):
+    with pytest.raises(InvalidConfigurationError, match="AddNoise, TimeCrop work on raw recordings"):
         run(image_desk, training_spec(training__augment=["TimeCrop", "CLAHE", "AddNoise"]))
 
 
@@ -413,9 +413,9 @@ def test_a_network_of_ones_own_trains_and_infers(image_desk, own_module):
         ("my_networks:nothing", "returns a int: return a torch.nn.Module"),
         ("my_networks:broken", "fails: KeyError"),
         ("my_torn:build", "cannot be imported .SyntaxError"),
-        ("my_networks:views", r"in train\(\) .*cannot take .*RuntimeError: view size.*write reshape or flatten"),
+        ("my_networks:views", r"in train\(\) .*fails for pictures .*RuntimeError: view size.*write reshape or flatten"),
         ("my_networks:views_at_last", r"in eval\(\) .*RuntimeError: view size.*write reshape or flatten"),
-        ("my_networks:stuck", "finds no gradients: RuntimeError: element 0 of tensors does not require grad"),
+        ("my_networks:stuck", "fails: RuntimeError: element 0 of tensors does not require grad"),
         (
             "my_networks:auxiliary",
             r"in train\(\) .* maps two pictures to a tuple: return one tensor \(2, 3\), without",
@@ -440,7 +440,7 @@ def test_weights_of_five_dimensions_or_without_a_shape_train_and_infer(image_des
 
 
 def test_a_batch_of_one_picture_under_a_batch_norm_is_explained(image_desk, own_module):
-    with pytest.raises(InvalidConfigurationError, match="of 18 for training, batchSize 17 leaves one alone"):
+    with pytest.raises(InvalidConfigurationError, match="18 training pictures with batchSize 17 leave a batch of one"):
         run(image_desk, custom_spec("my_networks:normed", training__batchSize=17))
 
 

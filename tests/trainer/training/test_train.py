@@ -209,7 +209,7 @@ def test_a_job_created_anew_takes_nothing_from_the_old_one(image_desk):
 
 def test_a_changed_job_under_an_old_name_is_refused(image_desk):
     run(image_desk, training_spec(training__epochs=1))
-    with pytest.raises(InvalidConfigurationError, match="finished there with other settings"):
+    with pytest.raises(InvalidConfigurationError, match="finished there with different settings"):
         run(image_desk, training_spec(training__epochs=2))
 
 
@@ -380,7 +380,7 @@ def test_start_weights_of_other_pictures_are_said(desk, recordings, fft_size, fo
     )
     ended = desk.pod("TrainingJob", spec)
     assert ended.code == 0, ended.output
-    said = [event["differences"] for event in ended.events if "drawn otherwise" in event["event"]]
+    said = [event["differences"] for event in ended.events if "different preprocessing" in event["event"]]
     assert said == ([] if found is None else [found])
 
 
@@ -393,7 +393,7 @@ def test_an_output_in_the_data_is_refused(desk, field):
     spec = training_spec(dataset__validation={"uri": "pvc://captures/val"}, output__uri=f"pvc://captures/{place}/out")
     ended = desk.pod("TrainingJob", spec)
     assert ended.code == 2
-    assert f"lies in dataset.{field}.uri pvc://captures/{place}" in ended.termination["message"]
+    assert f"is inside dataset.{field}.uri pvc://captures/{place}" in ended.termination["message"]
     assert not (desk / f"captures/{place}/out").exists()
 
 
@@ -437,7 +437,7 @@ def test_weights_of_another_number_of_classes_get_a_fresh_head(desk, architectur
     weights.save(desk / "models/start.safetensors", network.state_dict(), card)
     ended = desk.pod("TrainingJob", spec)
     assert ended.code == 0, ended.output
-    assert [(e["weights"], e["data"]) for e in ended.events if "the head begins anew" in e["event"]] == [(2, 3)]
+    assert [(e["weights"], e["data"]) for e in ended.events if "reinitialising the head" in e["event"]] == [(2, 3)]
     found = load_file(desk / "models/out/last.safetensors")
     for name, value in network.named_parameters():
         if found[name].shape == value.shape:

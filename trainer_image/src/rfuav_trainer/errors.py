@@ -98,7 +98,7 @@ class GpuOutOfMemoryError(JobError):
         batch = -(-size * accumulation // steps)
         same = "the same size" if batch * steps == size * accumulation else f"{batch * steps} pictures"
         return cls(
-            f"{what}; {fitting} fit: write batchSize: {batch} with gradientAccumulation: {steps}, which takes steps "
+            f"{what}; {fitting} fit: write batchSize: {batch} with gradientAccumulation: {steps}, which gives steps "
             f"of {same}, or batchSize: auto, or ask for a GPU with more memory (resources.gpuMemory) {detail}"
         )
 
@@ -138,7 +138,7 @@ def describe(error: BaseException) -> Failure:
         where = full.filename or "the output volume"
         return Failure(
             DiskFullError.reason,
-            f"no space left while writing {where}: make room or use a larger volume; what was saved before is safe",
+            f"no space left while writing {where}: free some space or use a larger volume; earlier files are intact",
             DiskFullError.exit_code,
         )
     if _is_gpu_out_of_memory(error):
@@ -156,7 +156,7 @@ def describe(error: BaseException) -> Failure:
     if isinstance(error, PermissionError):
         return Failure(
             "PermissionDenied",
-            f"{error}: the volume must be readable, and the output writable, by the user the job runs as",
+            f"{error}: the user of the pod must be able to read the volume and to write the output",
             EXIT_INPUT,
         )
     return Failure("Crashed", f"{type(error).__name__}: {_first_line(error)}", EXIT_FAILED)

@@ -98,8 +98,8 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Job:
         identity = {key: given[key] for key in ("kind", "name", "uid")}
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InvalidConfigurationError(
-            "RFUAV_JOB is not a JSON object with kind, name, namespace, uid, attempt and spec, or RFUAV_MOUNTS not one "
-            f"of claims to folders ({error!r}): the operator and the trainer image do not fit together",
+            "RFUAV_JOB must be a JSON object with kind, name, namespace, uid, attempt and spec, and RFUAV_MOUNTS one "
+            f"that maps claims to folders ({error!r}): the versions of operator and trainer image do not match",
         ) from error
     metadata = {"name": identity["name"], "namespace": given.get("namespace", "")}
     spec = _resolved(given.get("spec"))

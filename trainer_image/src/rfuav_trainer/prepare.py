@@ -86,7 +86,7 @@ def split(task: Task, *, fraction: float, seed: int, link: bool) -> Made:
         InvalidConfigurationError: the output may not be made there.
     """
     if not 0 < fraction < 1:
-        raise InvalidConfigurationError(f"--validation {fraction}: write a share between 0 and 1, as in 0.2")
+        raise InvalidConfigurationError(f"--validation {fraction}: write a fraction between 0 and 1, as in 0.2")
     where = str(task.source)
     classes = find_classes(task.source, where=where)
     _, kind = find_files(task.source, where=where)
@@ -153,7 +153,7 @@ def cropped(task: Task, *, box: tuple[int, int, int, int]) -> Made:
     def cut(path: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
         image = _opened(path)
         if left + width > image.width or top + height > image.height:
-            raise UnreadableFileError(f"has {image.width} x {image.height} pixels: the box does not lie in it")
+            raise UnreadableFileError(f"has {image.width} x {image.height} pixels: the box does not fit")
         yield name, image.crop((left, top, left + width, top + height))
 
     return _pictures(task, cut, {"crop": list(box)})
@@ -185,7 +185,7 @@ def _pictures(
                     made.files += 1
             except UnreadableFileError as error:
                 made.unreadable[name] = str(error)
-                log.warning("unreadable file passed over", file=name, problem=str(error))
+                log.warning("skipping unreadable file", file=name, problem=str(error))
         Unreadable(made.unreadable).check(task.error_threshold, files=len(found), frames=0)
     return made
 
@@ -204,7 +204,7 @@ def _save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         raise InvalidConfigurationError(
-            f"two pictures would be called {path.name}: rename the one in the source that ends in {COPY}<number>"
+            f"two pictures would have the name {path.name}: rename the one in the source that ends in {COPY}<number>"
         )
     try:
         image.save(path, quality=JPEG_QUALITY)  # a number that lossless formats do not look at
@@ -236,7 +236,7 @@ def _bring(path: Path, target: Path, *, link: bool) -> None:
         if not link or error.errno not in NO_LINKS:
             raise
         raise InvalidConfigurationError(
-            f"{target.name} cannot be linked to {path} ({error.strerror}): leave --link out, files are copied then"
+            f"{target.name} cannot be linked to {path} ({error.strerror}): leave --link out to copy the files"
         ) from error
 
 
@@ -261,15 +261,19 @@ def _output(task: Task, settings: dict[str, object]) -> Iterator[Path]:
     """
     source, output = task.source.resolve(), task.output.resolve()
     if not source.is_dir():
-        raise InputError(f"{task.source} is not a folder: name the folder with the classes")
+        raise InputError(f"{task.source} is not a folder: write the folder that contains the classes")
     if output.is_relative_to(source) or source.is_relative_to(output):
-        raise InvalidConfigurationError(f"{task.output} and {task.source} lie in each other: write another output")
+        raise InvalidConfigurationError(
+            f"one of {task.output} and {task.source} contains the other: write another output"
+        )
     if output.exists():
         if not task.overwrite:
-            raise InvalidConfigurationError(f"{task.output} exists: give --overwrite to replace it, or another output")
+            raise InvalidConfigurationError(
+                f"{task.output} exists: add --overwrite to replace it, or write another output"
+            )
         if not (output / MARK).is_file():
             raise InvalidConfigurationError(
-                f"{task.output} was not made by prepare: remove it, or write another output"
+                f"{task.output} was not created by prepare: remove it, or write another output"
             )
     staging = output.with_name(f".{output.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)

@@ -40,9 +40,9 @@ JobFile = Annotated[
 ]
 Mount = Annotated[
     list[str] | None,
-    typer.Option(help="CLAIM=FOLDER: the folder on this machine that stands for pvc://CLAIM. May be repeated."),
+    typer.Option(help="CLAIM=FOLDER: local folder to use for pvc://CLAIM. May be repeated."),
 ]
-Shard = Annotated[int, typer.Option(help="Which shard of the input to work on, from 0.")]
+Shard = Annotated[int, typer.Option(help="Shard of the input to classify, from 0.")]
 
 
 @app.command()
@@ -59,7 +59,7 @@ def infer(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
 
 @app.command()
 def evaluate(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
-    """Measure an InferenceJob against the folders its input lies in; what is not classified yet is classified first."""
+    """Evaluate an InferenceJob on labelled input. Classifies what is missing first."""
 
     def work(progress: Progress, stop: StopSignal) -> None:
         from rfuav_trainer.inference import infer as inference  # noqa: PLC0415  (seconds to import)
@@ -71,7 +71,7 @@ def evaluate(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> Non
 
 @app.command()
 def run(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
-    """Do what the job's kind says. This is what pods run."""
+    """Train or infer, depending on the kind of the job. This is what pods run."""
     finish(lambda progress, stop: _dispatch(_job(file, mount, shard, None), progress, stop))
 
 
@@ -81,14 +81,16 @@ def synthesize(
     file: Annotated[Path | None, typer.Option("-f", "--file", help="YAML of kind Synthesis; flags win.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="NAME=RECORDINGS of each class. May be repeated.")] = None,
-    snr: Annotated[list[float] | None, typer.Option(help="dB; several are taken in turn.")] = None,
+    snr: Annotated[
+        list[float] | None, typer.Option(help="SNR in dB. Repeat it to cycle through several values.")
+    ] = None,
     classes: Annotated[list[str] | None, typer.Option("--class", help="Only this class. May be repeated.")] = None,
     format_: Annotated[str | None, typer.Option("--format", help="iq or image.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels, for images.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Length of a recording.")] = None,
     sample_rate: Annotated[str | None, typer.Option(help="Samples per second, as in 40M.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same recordings.")] = None,
-    overwrite: Annotated[bool | None, typer.Option("--overwrite", help="Replace what an earlier run made.")] = None,
+    overwrite: Annotated[bool | None, typer.Option("--overwrite", help="Replace the output of an earlier run.")] = None,
 ) -> None:
     """Write artificial recordings, labelled by folder."""
 
@@ -106,21 +108,25 @@ def synthesize(
 @app.command()
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="A .pth or .pt file with a state dict, as the reference service saves.")
+        Path, typer.Argument(help="A .pth or .pt file with a state dict, as the reference service writes.")
     ],
     target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     *,
-    classes: Annotated[list[str] | None, typer.Option("--class", help="Class, in output order. Repeated.")] = None,
-    classes_from: Annotated[Path | None, typer.Option(help="Folder whose sorted folders are the classes.")] = None,
-    architecture: Annotated[str | None, typer.Option(help="Default: the one that fits.")] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="Class name, in output order. Repeat it for every class.")
+    ] = None,
+    classes_from: Annotated[
+        Path | None, typer.Option(help="Folder with one folder for each class; their sorted names are the classes.")
+    ] = None,
+    architecture: Annotated[str | None, typer.Option(help="Default: detected from the weights.")] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Side of the pictures it was trained with. Default: 224.")
+        int | None, typer.Option(help="Side of the training pictures in pixels. Default: 224.")
     ] = None,
     normalisation: Annotated[
-        str, typer.Option(help="Of the pictures it was trained with: imagenet or none.")
+        str, typer.Option(help="Normalisation of the training pictures: imagenet or none.")
     ] = "imagenet",
 ) -> None:
-    """Make a weights file of ours from a PyTorch one, without running code from it."""
+    """Convert a PyTorch weights file to safetensors, without running code from it."""
 
     def work(_progress: Progress, _stop: StopSignal) -> None:
         from rfuav_trainer.networks import convert as conversion  # noqa: PLC0415  (seconds to import)
@@ -140,11 +146,11 @@ def convert(
 
 @app.command()
 def describe(
-    file: Annotated[Path, typer.Argument(help="A .safetensors file that a training wrote.")],
+    file: Annotated[Path, typer.Argument(help="A .safetensors file written by a training.")],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
-    """Say what a weights file holds: architecture, classes, preprocessing, metrics."""
+    """Show what a weights file contains: architecture, classes, preprocessing, metrics."""
 
     def work(_progress: Progress, _stop: StopSignal) -> None:
         from rfuav_trainer.networks import weights  # noqa: PLC0415  (seconds to import)

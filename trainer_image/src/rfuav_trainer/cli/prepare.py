@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-commands = typer.Typer(no_args_is_help=True, help="Prepares data sets on files; the source is never changed.")
+commands = typer.Typer(
+    no_args_is_help=True, help="Prepare data sets from folders of files. The source is never changed."
+)
 
 Source = Annotated[Path, typer.Argument(help="Folder with one folder for each class.")]
-Output = Annotated[Path, typer.Argument(help="Folder to make.")]
-Seed = Annotated[int, typer.Option(help="The same seed makes the same files.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that prepare made before.")]
+Output = Annotated[Path, typer.Argument(help="Folder to create.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same files.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that an earlier prepare wrote.")]
 
 
 @commands.command("split")
@@ -35,12 +37,12 @@ def prepare_split(
     source: Source,
     output: Output,
     *,
-    validation: Annotated[float, typer.Option(help="Share of every class that goes to val/.")] = 0.2,
+    validation: Annotated[float, typer.Option(help="Fraction of every class that goes to val/.")] = 0.2,
     seed: Seed = 0,
-    link: Annotated[bool, typer.Option("--link", help="Hard links instead of copies.")] = False,
+    link: Annotated[bool, typer.Option("--link", help="Create hard links instead of copies.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Split into train/ and val/: whole recordings, every class and SNR on both sides."""
+    """Split into train/ and val/. Recordings stay whole; both parts get every class and SNR."""
     _prepare(
         source,
         output,
@@ -55,13 +57,14 @@ def prepare_augment(
     output: Output,
     *,
     change: Annotated[
-        list[str], typer.Option(help="AdvancedBlur, CLAHE, ColorJitter, GaussNoise, ISONoise or Sharpen. Repeated.")
+        list[str],
+        typer.Option(help="AdvancedBlur, CLAHE, ColorJitter, GaussNoise, ISONoise or Sharpen. May be repeated."),
     ],
-    copies: Annotated[int, typer.Option(help="Changed copies of each picture.")] = 1,
+    copies: Annotated[int, typer.Option(help="Number of augmented copies of each picture.")] = 1,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Every picture with changed copies beside it."""
+    """Write every picture together with augmented copies of it."""
     _prepare(
         source,
         output,
@@ -78,7 +81,7 @@ def prepare_crop(
     box: Annotated[str, typer.Option(help="LEFT,TOP,WIDTH,HEIGHT in pixels.")],
     overwrite: Overwrite = False,
 ) -> None:
-    """Every picture cut to a box, for instance to leave out the axes of a plot."""
+    """Crop every picture to a box, for example to remove the axes of a plot."""
     _prepare(
         source, output, overwrite, lambda preparation, task: preparation.cropped(task, box=preparation.read_box(box))
     )
@@ -91,6 +94,6 @@ def _prepare(source: Path, output: Path, overwrite: bool, work: Callable[[Any, T
         from rfuav_trainer import prepare as preparation  # noqa: PLC0415  (seconds to import)
 
         made = work(preparation, preparation.Task(source, output, overwrite, stop))
-        log.info("made", output=str(output), files=made.files, unreadable=len(made.unreadable), **made.parts)
+        log.info("prepared", output=str(output), files=made.files, unreadable=len(made.unreadable), **made.parts)
 
     finish(told)

@@ -80,7 +80,7 @@ def check(names: Sequence[str], kind: str) -> None:
     misplaced = sorted(set(names) & set(SIGNALS))
     if misplaced and kind != "iq":
         raise InvalidConfigurationError(
-            f"training.augment: {', '.join(misplaced)} change raw recordings, the data is pictures: leave them out"
+            f"training.augment: {', '.join(misplaced)} work on raw recordings, but the data is pictures: leave them out"
         )
 
 

@@ -99,7 +99,7 @@ class Dataset:
         before = len(self.unreadable)
         for sample, reason in found:
             if self.unreadable.add(folder + sample.name, sample.frame, reason):
-                log.warning("unreadable file passed over", file=folder + sample.name, problem=reason)
+                log.warning("skipping unreadable file", file=folder + sample.name, problem=reason)
         if len(self.unreadable) > before:
             self.check()
 
@@ -202,7 +202,7 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
         parts = split(train.samples, classes, spec.dataset.validation.fraction or 0.0, spec.training.seed)
         files, unreadable = train.files, train.unreadable
     for name, reason in unreadable.items():
-        log.warning("unreadable file passed over", file=name, problem=reason)
+        log.warning("skipping unreadable file", file=name, problem=reason)
     dataset = Dataset(*parts, classes, preprocessing, Unreadable(unreadable), files, spec.dataset.error_threshold)
     dataset.check()
     return dataset

@@ -35,7 +35,7 @@ def conditions(name: str, beside: dict[str, Any]) -> tuple[float | None, str | N
     snr = beside.get("snrDb")
     if isinstance(snr, bool) or not isinstance(snr, int | float) or not math.isfinite(snr):
         if snr is not None:
-            log.warning("snrDb is no number of dB; passed over", file=name, snrDb=repr(snr))
+            log.warning("ignoring snrDb: not a finite number", file=name, snrDb=repr(snr))
         match = SNR.search(below)
         snr = (match[1] or match[2]) if match else None
     colours = beside.get("colorMap")

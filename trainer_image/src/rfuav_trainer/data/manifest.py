@@ -72,10 +72,10 @@ def read(path: Path, *, where: str, labelled: bool = True) -> list[Row]:
             at = f"{where}: {path.name}, row {number}"
             row = _checked(content, at, labelled=labelled)
             if row.path in rows:
-                raise InputError(f"{at}: {row.path} was listed before: list every file once")
+                raise InputError(f"{at}: {row.path} is listed twice: list every file once")
             rows[row.path] = row
     if not rows:
-        raise InputError(f"{where}: {path} lists nothing")
+        raise InputError(f"{where}: {path} is empty")
     inputs.name(path.parent, rows)
     return [rows[name] for name in sorted(rows)]
 
@@ -84,7 +84,7 @@ def classes(rows: Iterable[Row], *, where: str) -> list[str]:
     """The sorted labels; InputError when there are fewer than two."""
     found = sorted({row.label for row in rows})
     if len(found) < 2:  # noqa: PLR2004  (a classifier tells at least two things apart)
-        raise InputError(f"{where}: the manifest has one label alone ({found[0]}): at least two are needed")
+        raise InputError(f"{where}: the manifest has a single label ({found[0]}): at least two are needed")
     return found
 
 
@@ -103,10 +103,10 @@ def kind_of(rows: Iterable[Row], wanted: str, *, where: str) -> str:
     for row in rows:
         kind = next((kind for kind, suffixes in SAMPLE_SUFFIXES.items() if suffix(row) in suffixes), None)
         if kind is None:
-            raise InputError(f"{where}: {row.path} is neither a picture nor a recording, by its name: remove the row")
+            raise InputError(f"{where}: {row.path} has the suffix of neither a picture nor a recording: remove the row")
         kinds.setdefault(kind, row.path)
     if wanted not in {"auto", *kinds}:
-        raise InputError(f"{where}: the manifest lists nothing of format {wanted}: write {next(iter(kinds))}, or auto")
+        raise InputError(f"{where}: the manifest has no files of format {wanted}: write {next(iter(kinds))}, or auto")
     if wanted == "auto" and len(kinds) > 1:
         raise InputError(
             f"{where}: the manifest lists pictures ({kinds['image']}) and recordings ({kinds['iq']}): "
@@ -151,8 +151,8 @@ def list_rows(
     unreadable = {**missing, **listing.unreadable}
     empty = sorted(set(range(len(labels))) - {s.label for s in samples})
     if empty:
-        reason = next(iter(unreadable.items()), ("no file", f"none is of format {kind}"))
-        raise InputError(f"{where}: nothing of class {labels[empty[0]]} can be read (for instance {': '.join(reason)})")
+        reason = next(iter(unreadable.items()), ("no file", f"none has format {kind}"))
+        raise InputError(f"{where}: no file of class {labels[empty[0]]} can be read (for example {': '.join(reason)})")
     return Listing(samples, unreadable, len(wanted))
 
 
@@ -202,7 +202,7 @@ def _records(path: Path, where: str) -> Iterator[Any]:
             for batch in opened.iter_batches(columns=there):
                 yield from batch.to_pylist()
     except (ArrowException, OSError) as error:
-        raise InputError(f"{where}: {path} is no whole Parquet file: {error}") from error
+        raise InputError(f"{where}: {path} is not a complete Parquet file: {error}") from error
 
 
 def _json_lines(path: Path, where: str) -> Iterator[Any]:

@@ -106,11 +106,14 @@ class Disk:
             if whole:
                 os.pwrite(self._file, b"\1", at)  # only now: others may read it already
                 return True
-            problem = "there is no more room that may be taken"
+            problem = "no more space may be used"
         except OSError as error:
             problem = str(error.strerror)
         self._full = True
-        log.warning("no more pictures are kept on the scratch disk; the others are decoded anew", problem=problem)
+        log.warning(
+            "the picture cache on the scratch disk is full; the other pictures are decoded in every epoch",
+            problem=problem,
+        )
         return False
 
     def _has_room(self) -> bool:

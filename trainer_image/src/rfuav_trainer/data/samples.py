@@ -159,7 +159,7 @@ def find_classes(root: Path, *, where: str) -> list[str]:
     """
     if not root.is_dir():
         raise InputError(
-            f"{where}: {root} is not a folder: put one folder for each class there, as in {root}/CLASS/a.png"
+            f"{where}: {root} is not a folder: create one folder for each class there, as in {root}/CLASS/a.png"
         )
     classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not _hidden(p.name))
     if len(classes) < 2:  # noqa: PLR2004  (a classifier tells at least two things apart)
@@ -262,7 +262,7 @@ def in_colours(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     levels = np.asarray(image).astype(np.float64)
     if not (np.isfinite(levels).all() and (levels >= 0).all()):
-        raise ValueError(f"levels below 0 or no numbers in mode {image.mode}: store 8 or 16 bits a level")
+        raise ValueError(f"negative or non-finite levels in mode {image.mode}: store 8 or 16 bits per level")
     top = 65535.0 if image.mode.startswith("I;16") else max(255.0, float(levels.max(initial=0)))
     return Image.fromarray(np.round(levels * (255.0 / top)).astype(np.uint8)).convert("RGB")
 
@@ -335,7 +335,7 @@ def read_label_file(path: Path) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        log.warning("no JSON object; passed over", file=path.with_suffix(".json").name)
+        log.warning("ignoring a file that is not a JSON object", file=path.with_suffix(".json").name)
         return {}
     return content
 

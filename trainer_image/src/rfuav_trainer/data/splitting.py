@@ -41,8 +41,8 @@ def split(
         if len(sizes) < 2:  # noqa: PLR2004  (one for each side)
             raise InputError(
                 f"{where} needs two recordings or images of every class, {name} has {len(sizes)}: "
-                "add recordings, say which are which (pictures in one folder count as one recording, unless the column "
-                "recording of a manifest says otherwise), or name validation data in dataset.validation.uri",
+                "add recordings, separate them (the pictures in one folder count as one recording, unless the column "
+                "recording of a manifest says otherwise), or write a dataset.validation.uri",
             )
         drawn = {group: hashlib.sha256(os.fsencode(f"{seed}/{group}")).digest() for group in sizes}
         validation |= _share(sorted(sizes, key=lambda group: (levels[group], drawn[group])), sizes, fraction, drawn)
@@ -52,8 +52,8 @@ def split(
         without = sorted(set(range(len(classes))) - {s.label for s in part})
         if without:
             raise InputError(
-                f"{where} leaves {classes[without[0]]} without {side} data: its recordings hold "
-                "other classes too, so name a folder or manifest in dataset.validation.uri",
+                f"{where} leaves {classes[without[0]]} without {side} data, because its recordings also contain other "
+                "classes: write a folder or manifest in dataset.validation.uri",
             )
     return train, kept
 

@@ -66,7 +66,7 @@ class _Member:
             return None
         how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         what = f"the process of GPU {self.rank} was {how}" if code < 0 else f"the process of GPU {self.rank} {how}"
-        advice = "; signal 9 means too little memory as a rule: raise resources.memory" if code == -9 else ""  # noqa: PLR2004
+        advice = "; signal 9 usually means too little memory: raise resources.memory" if code == -9 else ""  # noqa: PLR2004
         return errors.Failure("ProcessLost", what + advice, errors.EXIT_FAILED)
 
 
@@ -135,7 +135,7 @@ def crew(job: Job, work: Work, environment: Mapping[str, str] = os.environ) -> I
         for local in range(1, count):
             everyone.members.append(_start(job, work, local, place(local)))
         os.environ.update(place(0))
-        log.info("one process for each GPU", gpus=count)
+        log.info("started one process for each GPU", gpus=count)
         threading.Thread(target=everyone.watch, args=(over,), daemon=True, name="crew").start()
         yield everyone
     except errors.PeerLostError as error:

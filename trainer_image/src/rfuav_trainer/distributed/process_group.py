@@ -68,17 +68,17 @@ def _with_the_others() -> Iterator[None]:
         text = str(error).partition("Exception raised from")[0]  # below it torch lists its own functions
         words = (text.splitlines() or [""])[0]
         if _SHARED_MEMORY.search(text):
-            advice = "too little room in /dev/shm for the processes of a pod: raise resources.sharedMemory"
+            advice = "too little shared memory for the processes of the pod: raise resources.sharedMemory"
             raise NoMeetingError(f"{advice} ({words})", reason="SharedMemoryTooSmall") from error
         counted = "ncclSystemError" in text  # also says "connection", of one that never was
         if not counted and (isinstance(error, distributed.DistNetworkError) or _LOST.search(text)):
             raise PeerLostError(
-                f"another process of the training is gone; all start again together ({words})"
+                f"another process of the training has gone; all processes restart together ({words})"
             ) from error
         if counted or isinstance(error, distributed.DistBackendError):
             raise NoMeetingError(
-                "the processes of the training cannot exchange data: look at the node's GPU driver and whether the "
-                f"pods may connect to one another; NCCL_DEBUG=INFO in podTemplate.env says more ({words})"
+                "the processes of the training cannot exchange data: check the node's GPU driver, and that the pods "
+                f"can connect to each other; NCCL_DEBUG=INFO in podTemplate.env shows more ({words})"
             ) from error
         raise
 
@@ -192,9 +192,11 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
     log.info("waiting for the other processes", rank=rank, size=size, first=f"{host}:{port}")
     # What waits inside torch hears no SIGTERM, so all the waiting is done here.
     if rank:
-        _wait(lambda: _listens(host, port), stop, f"the first of them, at {host}:{port}")
+        _wait(lambda: _listens(host, port), stop, f"the first process of the job, at {host}:{port}")
     with (
-        _with_the_others() if rank else _meeting(f"port {port} cannot be listened on: end what has it, or name another")
+        _with_the_others()
+        if rank
+        else _meeting(f"cannot listen on port {port}: stop the process that uses it, or choose another port")
     ):
         store = distributed.TCPStore(  # type: ignore[attr-defined]  # its stubs do not name it
             host if rank else "0.0.0.0",  # noqa: S104  the first is found by its name in the cluster
@@ -205,10 +207,10 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
         )
     with _with_the_others():
         store.add("here", 1)
-        _wait(lambda: store.add("here", 0) >= size, stop, f"all {size} of them, at {host}:{port}")
+        _wait(lambda: store.add("here", 0) >= size, stop, f"all {size} processes of the job, at {host}:{port}")
     if device.type == "cuda":
         os.environ.setdefault(BLOCKING, "1")
-    with _meeting("the processes found one another, but cannot connect: let their pods reach each other on all ports"):
+    with _meeting("the processes found each other, but cannot connect: allow traffic between their pods on all ports"):
         distributed.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             store=store,
@@ -216,7 +218,7 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
             world_size=size,
             timeout=timedelta(seconds=SILENCE_SECONDS),
         )
-    log.info("all processes are here", rank=rank, size=size)
+    log.info("all processes have joined", rank=rank, size=size)
     return World(rank, size)
 
 
@@ -225,7 +227,7 @@ def _wait(until: Callable[[], bool], stop: StopSignal, what: str) -> None:
     while not until():
         stop.check()
         if time.monotonic() > end:
-            raise TimeoutError(f"waited {JOIN_SECONDS} s for the other processes of the job, in vain for {what}")
+            raise TimeoutError(f"gave up after {JOIN_SECONDS} s of waiting for {what}")
         time.sleep(_LOOK_EVERY)
 
 

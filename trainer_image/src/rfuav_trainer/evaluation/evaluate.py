@@ -74,9 +74,9 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path
                     groups[value] = Tally(len(classes))
                 groups[value].add(scores[rows], labels[rows])
     if left_out:
-        log.warning("more conditions than an evaluation has rows for", most=MOST_GROUPS, leftOut=len(left_out))
+        log.warning("too many different conditions; some have no row", most=MOST_GROUPS, leftOut=len(left_out))
     if not total.samples:
-        raise InputError("there is nothing to evaluate: no input could be read", reason="TooManyUnreadable")
+        raise InputError("nothing to evaluate: no input could be read", reason="TooManyUnreadable")
     content = {
         "samples": total.samples,
         "accuracy": total.metrics()["top1"],
@@ -148,15 +148,14 @@ def check_labels(labels: Mapping[str, str], classes: Sequence[str], root: Path) 
     loose = next((name for name, label in labels.items() if not label), None)
     if loose is not None:
         raise InputError(
-            f"evaluation needs every input in a folder named after its class, or in a manifest with its label: "
-            f"{root}/{loose} has none",
+            f"evaluation needs a label for every input, by its folder or in the manifest: {root}/{loose} has none",
             reason="LabelsMissing",
         )
     unknown = sorted({*labels.values()} - set(classes))
     if unknown:
         raise InvalidConfigurationError(
-            f"the labels {', '.join(unknown[:5])} of inputs in {root} are no classes of the weights "
-            f"({', '.join(classes[:10])}{', ...' if classes[10:] else ''}): rename the folders, or correct the "
+            f"the labels {', '.join(unknown[:5])} of inputs in {root} are not classes of the weights "
+            f"({', '.join(classes[:10])}{', ...' if classes[10:] else ''}): rename the folders, correct the "
             "manifest, or leave evaluation out",
             reason="ClassMismatch",
         )
@@ -176,6 +175,6 @@ def read_lines(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
         except FileNotFoundError as error:
             mark = f"{marks.SUCCESS}-{path.stem.rpartition('-')[2]}"
             raise InputError(
-                f"{outputs.shown(path)} is gone, but {mark} beside it says that the shard is done: put the file back, "
-                f"or remove {mark} and run that shard again"
+                f"{outputs.shown(path)} is missing, but {mark} says that the shard is done: restore the file, or "
+                f"remove {mark} and run that shard again"
             ) from error

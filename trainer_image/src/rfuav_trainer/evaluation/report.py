@@ -111,7 +111,7 @@ def as_html(evaluation: dict[str, Any], title: str, matrix: bytes) -> str:
         _html_table((["metric", "value"], metrics)),
         "<h2>Confusion matrix</h2><p>Rows are true classes, columns predicted.</p>",
         _image(matrix, "confusion matrix"),
-        "<h2>Calibration</h2><p>Where confidence is above accuracy, the network is too sure of itself.</p>",
+        "<h2>Calibration</h2><p>Where confidence exceeds accuracy, the network is overconfident.</p>",
         _image(_png(_reliability(evaluation["calibration"])), "accuracy by confidence"),
     ]
     if evaluation["bySnr"]:

@@ -67,8 +67,8 @@ class Classifier:
         if not scores.isfinite().all():
             half = " or write precision: fp32 (or bf16)," if self.precision == "fp16" else ""
             raise InputError(
-                f"the network of {self.weights} gives scores that are no numbers:{half} name weights of a training "
-                "that did not diverge",
+                f"the network of {self.weights} gives non-finite scores:{half} use the weights of a training that did "
+                "not diverge",
                 reason="WeightsUnreadable",
             )
         return scores
@@ -83,7 +83,7 @@ def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.d
     """
     if spec.model.weights is None:
         raise InvalidConfigurationError(
-            "model.fromTrainingJob is resolved by the operator: away from a cluster write "
+            "only the operator resolves model.fromTrainingJob: outside a cluster write "
             "model: {weights: pvc://CLAIM/.../best.safetensors}",
         )
     path = local_path(job, spec.model.weights, "model.weights")
@@ -122,7 +122,7 @@ def _card_from_spec(spec: InferenceJobSpec, path: Path, kind: str) -> weights.Ca
     """What the job says of weights that say nothing of themselves."""
     if spec.model.architecture is None or not spec.model.classes:
         raise InvalidConfigurationError(
-            f"{path} does not say what it holds: write model.architecture and model.classes (in output order)",
+            f"{path} has no metadata: write model.architecture and model.classes (in output order)",
             reason="WeightsMismatch",
         )
     mean, std = SPECTROGRAM if kind == "iq" else IMAGENET
@@ -134,7 +134,7 @@ def _card_from_spec(spec: InferenceJobSpec, path: Path, kind: str) -> weights.Ca
 def _agree(spec: InferenceJobSpec, card: weights.Card, path: Path) -> None:
     if spec.model.architecture not in (None, card.architecture):
         raise InvalidConfigurationError(
-            f"{path} holds a {card.architecture}, model.architecture says {spec.model.architecture}: leave it out",
+            f"{path} contains a {card.architecture}, model.architecture says {spec.model.architecture}: leave it out",
             reason="WeightsMismatch",
         )
     if spec.model.classes:
@@ -147,14 +147,16 @@ def _preprocessing(spec: InferenceJobSpec, card: weights.Card, kind: str) -> Pre
     if kind == "image":
         if trained.spectrogram is not None:
             drawn = as_written(trained.spectrogram)
-            log.warning("the weights were trained on recordings: pictures have to be drawn as these were", drawn=drawn)
+            log.warning(
+                "the weights were trained on recordings: the pictures must be drawn in the same way", drawn=drawn
+            )
         return replace(trained, spectrogram=None)
     if trained.spectrogram is None:
         if spec.iq is None:
             raise InvalidConfigurationError(
                 "the weights were trained on images, the input is recordings: write spec.iq (sampleRate, "
-                "frameSeconds, fftSize, hopSize, window, dynamicRange, colorMap) such that recordings become pictures "
-                "like those images",
+                "frameSeconds, fftSize, hopSize, window, dynamicRange, colorMap) so that the spectrograms look like "
+                "those images",
             )
         return replace(trained, spectrogram=spectrogram_parameters(spec.iq))
     if spec.iq is None:
@@ -168,8 +170,8 @@ def _same_transform(trained: SpectrogramParameters, asked: SpectrogramParameters
     if differing:
         whole = {**as_written(trained), "sampleFormat": asked.sample_format}
         raise InvalidConfigurationError(
-            f"spec.iq differs from what the weights were trained with ({'; '.join(differing)}; what is left out has "
-            "its default): leave spec.iq out, or, where the recordings are of another sampleFormat, write all of it: "
+            f"spec.iq differs from the parameters of the weights ({'; '.join(differing)}; omitted fields have their "
+            "defaults): leave spec.iq out, or, if the recordings have another sampleFormat, write all of it: "
             f"iq: {json.dumps(whole)}",
             reason="PreprocessingMismatch",
         )

@@ -45,10 +45,10 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
     theirs = [mark for mark in read if mark is not None and mark.get("uid") == job.uid]
     own = [mark for mark in theirs if mark.get("fingerprint") == job.fingerprint()]
     if len(own) < spec.shards:
-        log.info("other shards still work", done=len(own), shards=spec.shards)
+        log.info("waiting for other shards", done=len(own), shards=spec.shards)
         if len(own) < len(theirs):  # on a laptop the job's file may be edited under the same name
             earlier = [mark["shard"] for mark in theirs if mark not in own]
-            log.warning("shards finished with other settings: run them again", others=earlier[:MOST_SHOWN])
+            log.warning("some shards finished with different settings: run them again", others=earlier[:MOST_SHOWN])
         return {}
     _check_network(own, output)
     totals = {key: sum(mark[key] for mark in own) for key in ("files", "processed", "failed")}
@@ -78,9 +78,9 @@ def _check_network(found: Sequence[Mapping[str, Any]], output: Path) -> None:
         return
     parts = [", ".join(map(str, some[:MOST_SHOWN])) + ", ..." * (len(some) > MOST_SHOWN) for some in shards.values()]
     raise InvalidConfigurationError(
-        f"the shards in {outputs.shown(output)} were not all classified with the same weights ({'; '.join(parts)}): "
-        "the file of model.weights was replaced meanwhile. Create the job anew with another output.uri, or remove "
-        f"{marks.SUCCESS}-<shard> of those with the old weights and run them again",
+        f"the shards in {outputs.shown(output)} used different weights ({'; '.join(parts)}): the file of "
+        "model.weights was replaced while the job ran. Create the job again with another output.uri, or remove "
+        f"{marks.SUCCESS}-<shard> of the shards with the old weights and run them again",
         reason="WeightsMismatch",
     )
 

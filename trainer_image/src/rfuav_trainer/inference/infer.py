@@ -75,7 +75,7 @@ def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
             with output_lock.held(output, job, stop):
                 done = work.run()
         else:
-            log.info("finished before, nothing to do", output=outputs.shown(output), shard=job.shard)
+            log.info("already finished, nothing to do", output=outputs.shown(output), shard=job.shard)
         found = finish_job(job, spec, output, done["classes"])
     scores = [{"name": key, "value": f"{value:.4g}"} for key, value in found.items()]
     progress.update({**done["trainerStatus"], "metrics": scores})
@@ -94,7 +94,7 @@ def evaluate(job: Job, progress: Progress, stop: StopSignal) -> str:
     with outputs.opened(job) as output:
         if marks.finished_before(output / marks.SUCCESS, job) is None:
             shards = job.spec.shards
-            raise InputError(f"{job.spec.output.uri}: {shards} shards make the whole, not all have finished")
+            raise InputError(f"{job.spec.output.uri}: not all {shards} shards have finished")
         with outputs.reading(output / report.TABLE) as here:
             return here.read_text()
 
@@ -209,7 +209,7 @@ class Inference:
         if self.stop.requested:
             _commit(shard, annotations, done)
             self._report(now=True)
-            raise StoppedError(f"stopped by SIGTERM after {done} of {len(samples)} inputs; they are kept")
+            raise StoppedError(f"stopped by SIGTERM after {done} of {len(samples)} inputs; their results are saved")
         if annotations is not None:
             annotations.finish(done)
 
@@ -224,7 +224,7 @@ class Inference:
             if self.spec.batch_size != "auto" or self.batch_size == 1:
                 raise
         self.batch_size = max(1, self.batch_size // 2)
-        log.warning("the batch is too large for the GPU, trying half", batchSize=self.batch_size)
+        log.warning("the batch is too large for the GPU, halving it", batchSize=self.batch_size)
         torch.cuda.empty_cache()
         return self._scores(batch)
 
@@ -264,7 +264,7 @@ class Inference:
         shard.write("errors", {"path": name, **({} if frame is None else {"frame": frame}), "reason": reason})
         self.unreadable.add(name, frame, reason)
         self.failed += 1
-        log.warning("unreadable file passed over", file=name, problem=reason)
+        log.warning("skipping unreadable file", file=name, problem=reason)
 
     def _inputs_hash(self) -> str:
         """Of all that the results depend on: the inputs, and what is made of them with which weights and precision."""

@@ -63,14 +63,14 @@ def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
         if strangers and not overwrite:
             outputs.remove(owner)
             raise InvalidConfigurationError(
-                f"output.uri: {outputs.shown(folder)} holds {strangers[0].name}: write another output.uri, or "
+                f"output.uri: {outputs.shown(folder)} contains {strangers[0].name}: write another output.uri, or "
                 "output.overwrite: true",
                 reason="OutputInUse",
             )
     elif found.get("uid") != job.uid or found.get("fingerprint") != job.fingerprint():
         if not overwrite:
             raise InvalidConfigurationError(
-                f"output.uri: {outputs.shown(folder)} holds results of {found.get('name', 'another job')}: write "
+                f"output.uri: {outputs.shown(folder)} contains results of {found.get('name', 'another job')}: write "
                 "another output.uri, or output.overwrite: true",
                 reason="OutputInUse",
             )
@@ -154,7 +154,7 @@ class ShardResults:
     def __enter__(self) -> Self:
         state = marks.read_mark(self._state_path) or {}
         if state.get("uid") == self._job.uid and state.get("inputs") != self._inputs:
-            log.warning("inputs, weights or precision changed since the earlier start; beginning anew")
+            log.warning("inputs, weights or precision changed since the last run; starting over")
         good = (
             state.get("uid") == self._job.uid
             and state.get("inputs") == self._inputs
@@ -172,7 +172,7 @@ class ShardResults:
             stream.seek(0, os.SEEK_END)
             self._streams[kind] = stream
         if self.goes_on:
-            log.info("going on after an earlier start", done=self.done)
+            log.info("resuming", done=self.done)
         return self
 
     def __exit__(

@@ -68,8 +68,8 @@ def check(architecture: str, image_size: int) -> None:
     if image_size < known.smallest or image_size % known.multiple:
         fitting = max(known.smallest, round(image_size / known.multiple) * known.multiple)
         raise InvalidConfigurationError(
-            f"dataset.imageSize {image_size} does not fit {architecture}: it takes multiples of {known.multiple} from "
-            f"{known.smallest} up; write {fitting}",
+            f"dataset.imageSize {image_size} does not suit {architecture}, which takes multiples of {known.multiple} "
+            f"from {known.smallest} up: write {fitting}",
         )
 
 
@@ -90,12 +90,12 @@ def build(architecture: str, classes: int, image_size: int, *, function: str | N
     if architecture == CUSTOM:
         if function is None:
             raise InvalidConfigurationError(
-                "the network is of the user's own making: write model.custom: module:function"
+                "model.architecture custom needs model.custom: write model.custom: module:function"
             )
         return custom.build(function, classes, image_size)
     if function is not None:
         raise InvalidConfigurationError(
-            f"model.custom: the network is a {architecture}, which no function builds: remove model.custom"
+            f"model.custom is only for architecture custom, and this is {architecture}: remove model.custom"
         )
     arguments: dict[str, Any] = {"weights": None, "num_classes": classes}
     if architecture.startswith("vit"):
@@ -132,7 +132,7 @@ def load_pretrained(network: nn.Module, architecture: str, cache: Path | None) -
     if cache is None:
         raise InvalidConfigurationError(
             "model.weights is pretrained, but weightsCache is empty: write weightsCache: {uri: pvc://CLAIM/FOLDER}, "
-            f"a folder that holds {pretrained_file(architecture)}, or weights: none",
+            f"a folder that contains {pretrained_file(architecture)}, or weights: none",
         )
     if architecture == CUSTOM:
         raise InvalidConfigurationError(
@@ -144,7 +144,7 @@ def load_pretrained(network: nn.Module, architecture: str, cache: Path | None) -
     if found is None:
         url = enum.DEFAULT.url
         raise InputError(
-            f"no ImageNet weights for {architecture} in {cache}: nothing is downloaded, so put {url} there "
+            f"no ImageNet weights for {architecture} in {cache}: they are not downloaded, so put {url} there "
             f"as {Path(url).name}, or write model.weights: none",
         )
     with inputs.opened(found) as here:
@@ -156,7 +156,7 @@ def load_pretrained(network: nn.Module, architecture: str, cache: Path | None) -
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     missing = [k for k in own if k not in fitting]
     if any(not key.startswith(HEADS) for key in missing):
-        raise InputError(f"{found} holds weights of another architecture than {architecture}: replace that file")
+        raise InputError(f"{found} does not contain weights of {architecture}: replace that file")
     network.load_state_dict(fitting, strict=False)
 
 
@@ -167,7 +167,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # torch raises many kinds here; all mean the same to the user
         raise InputError(f"{path} is not a readable PyTorch weights file: {type(error).__name__}") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"{path} does not hold a plain state dict (names to tensors)")
+        raise InputError(f"{path} does not contain a plain state dict (names to tensors)")
     return state
 
 

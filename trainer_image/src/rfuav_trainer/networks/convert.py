@@ -61,7 +61,7 @@ def run(
     outputs = _outputs(state)
     if len(classes) != outputs:
         raise InvalidConfigurationError(
-            f"{source} tells {outputs} classes apart, {len(classes)} are named: name them in the order of the outputs",
+            f"{source} has {outputs} classes, but {len(classes)} are named: name all, in the order of the outputs",
             reason="ClassMismatch",
         )
     size = _image_size(state, found) or image_size or 224
@@ -98,15 +98,15 @@ def read(path: Path) -> dict[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here; all mean the same to the user
         raise InputError(
-            f"{path} cannot be read without running code from it ({type(error).__name__}), or is no PyTorch file: "
-            "where it was made, write torch.save(model.state_dict(), path) and convert that",
+            f"{path} is not a PyTorch file, or cannot be read without running code from it ({type(error).__name__}): "
+            "save it with torch.save(model.state_dict(), path) where it was trained, and convert that file",
             reason="WeightsUnreadable",
         ) from error
     for name in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
     if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
-        raise InputError(f"{path} does not hold a state dict (names to tensors)", reason="WeightsUnreadable")
+        raise InputError(f"{path} does not contain a state dict (names to tensors)", reason="WeightsUnreadable")
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in content)), None):
         content = {name.removeprefix(prefix): value for name, value in content.items()}
     return dict(content)
@@ -157,7 +157,9 @@ def _outputs(state: Mapping[str, Tensor]) -> int:
     """Rows of the last matrix: torchvision's networks end with their head."""
     matrices = [value for value in state.values() if value.ndim == 2]  # noqa: PLR2004  (a matrix)
     if not matrices:
-        raise InvalidConfigurationError("the weights hold no linear layer: no classifier", reason=REASON)
+        raise InvalidConfigurationError(
+            "the weights contain no linear layer, so they are not a classifier", reason=REASON
+        )
     return int(matrices[-1].shape[0])
 
 

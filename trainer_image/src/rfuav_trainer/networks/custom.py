@@ -30,7 +30,7 @@ def build(name: str, classes: int, image_size: int) -> nn.Module:
     except Exception as error:  # whatever the user's module raises while it is read
         raise InvalidConfigurationError(
             f"model.custom: {name} cannot be imported ({type(error).__name__}: {error}): "
-            "name an image that has the module, or mount it and put its folder on PYTHONPATH in podTemplate.env",
+            "use an image that contains the module, or mount it and add its folder to PYTHONPATH in podTemplate.env",
             reason=REASON,
         ) from error
     try:
@@ -68,7 +68,7 @@ def check_training(name: str, network: nn.Module, classes: int, image_size: int)
             scores.float().logsumexp(dim=1).mean().backward()  # type: ignore[no-untyped-call]
         except Exception as error:  # whatever the user's code raises
             raise InvalidConfigurationError(
-                f"model.custom: the network of {name} finds no gradients: {type(error).__name__}: {error}",
+                f"model.custom: backward() of the network of {name} fails: {type(error).__name__}: {error}",
                 reason=REASON,
             ) from error
 
@@ -83,9 +83,9 @@ def _blank_scores(name: str, network: nn.Module, classes: int, image_size: int) 
         scores = channels_last(network)(pictures)
     except Exception as error:  # whatever the user's code raises
         raise InvalidConfigurationError(
-            f"model.custom: in {where} the network of {name} cannot take pictures (2, 3, {image_size}, {image_size}): "
-            f"{type(error).__name__}: {error}; where it is about view: pictures and weights have their channels last "
-            "in memory, so write reshape or flatten",
+            f"model.custom: in {where} the network of {name} fails for pictures (2, 3, {image_size}, {image_size}): "
+            f"{type(error).__name__}: {error}; if the error is about view: pictures and weights are in channels-last "
+            "memory format, so write reshape or flatten",
             reason=REASON,
         ) from error
     if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (2, classes):
@@ -117,6 +117,6 @@ def _check_save(name: str, network: nn.Module) -> None:
     except Exception as error:  # whatever is in the user's state dict
         raise InvalidConfigurationError(
             f"model.custom: the weights of {name} cannot be saved ({type(error).__name__}: {error}): its state_dict "
-            "should hold tensors of plain numbers alone",
+            "may contain only tensors of plain numbers",
             reason=REASON,
         ) from error

@@ -89,7 +89,7 @@ def read_card(path: Path) -> Card | None:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a whole safetensors file: {error}", reason="WeightsUnreadable") from error
+        raise InputError(f"{path} is not a complete safetensors file: {error}", reason="WeightsUnreadable") from error
     if KEY not in metadata:
         return None
     try:
@@ -98,7 +98,7 @@ def read_card(path: Path) -> Card | None:
         return Card(**content)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"the description in {path} cannot be understood ({error!r}): written by another version of the trainer",
+            f"the metadata of {path} cannot be read ({error!r}): another version of the trainer wrote it",
             reason="WeightsUnreadable",
         ) from error
 
@@ -114,7 +114,7 @@ def describe(path: Path) -> dict[str, Any]:
     card = read_card(path)
     if card is None:
         raise InputError(
-            f"{path} does not say what it holds: another program wrote it (rfuav-trainer convert makes one of ours)",
+            f"{path} has no metadata: another program wrote it (rfuav-trainer convert adds it)",
             reason="WeightsUnreadable",
         )
     with safe_open(path, framework="pt") as opened:
@@ -140,7 +140,9 @@ def load(path: Path, network: nn.Module, *, architecture: str, fresh_head: bool 
         try:
             state: dict[str, Tensor] = load_file(path)
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is not a whole safetensors file: {error}", reason="WeightsUnreadable") from error
+            raise InputError(
+                f"{path} is not a complete safetensors file: {error}", reason="WeightsUnreadable"
+            ) from error
     elif path.is_file():
         state = architectures.read_state_dict(path)
     else:
@@ -156,7 +158,7 @@ def load(path: Path, network: nn.Module, *, architecture: str, fresh_head: bool 
     if wrong:
         raise InvalidConfigurationError(
             f"{path} does not fit {architecture}: {len(wrong)} tensors are missing or differ (the first: {wrong[0]}); "
-            "name the architecture, image size and classes that it was trained with",
+            "write the architecture, image size and classes that it was trained with",
             reason="WeightsMismatch",
         )
     empty = any(tensor.is_meta for tensor in own.values())

@@ -45,12 +45,12 @@ def choose_device(job: Job) -> torch.device:
         torch.cuda.set_device(mine)
         return torch.device("cuda", mine)
     if os.environ.get("RFUAV_ALLOW_CPU") == "1":
-        log.warning("no CUDA device; RFUAV_ALLOW_CPU=1, so the CPU does the work")
+        log.warning("no CUDA device; using the CPU because RFUAV_ALLOW_CPU=1")
         return torch.device("cpu")
     raise InvalidConfigurationError(
         f"resources.gpus is {job.spec.resources.gpus}, but there {'are' if found else 'is'} {found or 'no'} CUDA "
-        f"device{'s' * (found > 1)}: write gpus: {found} to use {'what is there' if found else 'the CPU'}, or look at "
-        "the node's GPU driver",
+        f"device{'s' * (found > 1)}: write gpus: {found} to use {'those' if found else 'the CPU'}, or check "
+        "the GPU driver of the node",
         reason="NoAccelerator",
     )
 

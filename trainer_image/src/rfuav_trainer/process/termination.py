@@ -47,7 +47,7 @@ def write(failure: errors.Failure | None, status: dict[str, Any]) -> None:
     try:
         path.write_bytes(_fit(content))
     except OSError as error:
-        log.warning("termination message not written", file=str(path), problem=str(error))
+        log.warning("could not write the termination message", file=str(path), problem=str(error))
 
 
 def _fit(content: dict[str, Any]) -> bytes:

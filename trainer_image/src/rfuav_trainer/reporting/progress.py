@@ -140,7 +140,7 @@ class Progress:
         if self._thread is not None:
             self._thread.join(self._final_wait)
             if self._thread.is_alive():
-                log.warning("the last progress report did not arrive in time; the termination message carries it")
+                log.warning("the last progress report was not delivered in time; the termination message contains it")
 
     def _run(self) -> None:
         """Send values until closed: one an interval; a failed one again after a growing pause unless a newer came."""
@@ -151,7 +151,7 @@ class Progress:
             if status in TRY_AGAIN or status >= http.client.INTERNAL_SERVER_ERROR:
                 failures += 1
                 if failures == 1:
-                    log.warning("progress report failed, trying again", status=status)
+                    log.warning("progress report failed, retrying", status=status)
                 with self._changed:
                     self._pending = self._pending or value
                 pause = max(retry_after, min(LONGEST_BACKOFF, self._interval * 2 ** min(failures - 1, 6)))
@@ -183,7 +183,7 @@ class Progress:
         try:
             return self._server.post(json.dumps({"trainerStatus": value}).encode(), timeout)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            log.debug("progress server not reached", error=str(error))
+            log.debug("progress server unreachable", error=str(error))
             return 0, 0.0
 
 

@@ -79,7 +79,7 @@ def count_frames(path: Path, parameters: SpectrogramParameters) -> int:
         raise UnreadableFileError(f"cannot be opened: {error.strerror}") from error
     if size % width:
         raise UnreadableFileError(
-            f"truncated: {size} bytes is no multiple of the {width} bytes of a {layout.kind.name} I/Q pair",
+            f"truncated: {size} bytes is not a multiple of the {width} bytes of a {layout.kind.name} I/Q pair",
         )
     frames = sum(layout.counts(parameters.frame_samples, size // width))
     if not frames:
@@ -117,7 +117,7 @@ def read_raw(path: Path, frame: int, parameters: SpectrogramParameters) -> Tenso
     except OSError as error:
         raise UnreadableFileError(f"cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise UnreadableFileError(f"frame {frame} ends early: the file became shorter") from error
+        raise UnreadableFileError(f"frame {frame} is incomplete: the file became shorter") from error
     return torch.from_numpy(raw if layout.kind in AS_THEY_ARE else _as_float(raw))
 
 
@@ -166,21 +166,23 @@ def _layout(path: Path, sample_format: str, sample_rate: float) -> Layout:
         trailer = int(stated.get("core:trailing_bytes", 0))
         channels = int(stated.get("core:num_channels", 1))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise UnreadableFileError(f"{metadata.name} is no SigMF metadata: {error!r}") from error
+        raise UnreadableFileError(f"{metadata.name} is not valid SigMF metadata: {error!r}") from error
     found = DATATYPE.fullmatch(datatype)
     if found is None or found["kind"] != "c" or (found["type"], found["bits"]) in {("f", "8"), ("f", "16")}:
         raise UnreadableFileError(
-            f"{metadata.name} says core:datatype {datatype}: complex ones can be read, as cf32_le, ci16_le, cu8"
+            f"{metadata.name}: core:datatype {datatype} is not supported: use a complex one, as cf32_le, ci16_le, cu8"
         )
     if min(*headers, *begins, trailer) < 0:
         raise UnreadableFileError(
-            f"{metadata.name} says a negative number of bytes or samples: write 0 or more, or leave it out"
+            f"{metadata.name} has a negative number of bytes or samples: write 0 or more, or leave it out"
         )
     if channels != 1 or any(headers[1:]):
-        raise UnreadableFileError(f"{metadata.name} says several channels or headers: write one recording a file")
+        raise UnreadableFileError(
+            f"{metadata.name} describes several channels or headers: store one recording in each file"
+        )
     if rate is not None and not np.isclose(rate, sample_rate, rtol=1e-6):
         raise UnreadableFileError(
-            f"recorded with {rate:g} samples/s as {metadata.name} says, iq.sampleRate is {sample_rate:g}"
+            f"recorded at {rate:g} samples/s according to {metadata.name}, iq.sampleRate is {sample_rate:g}"
         )
     order = ">" if found["order"] == "_be" else "<"
     kind = np.dtype(f"{order}{found['type']}{int(found['bits']) // 8}")

@@ -94,7 +94,7 @@ class Cache:
             listed = {}
         local = self.folder / scheme / rest
         if not listed:
-            raise InputError(f"{where}: {uri} does not exist, is empty, or is not shown to these credentials")
+            raise InputError(f"{where}: {uri} does not exist, is empty, or is not visible with these credentials")
         for name, details in listed.items():
             inside = str(name)[len(rest) :].removeprefix("/")
             self._register(_Object.listed(store, scheme, str(name), details), local, inside)
@@ -152,7 +152,7 @@ class Cache:
         if found.remote.endswith("/") or path in self._objects:
             return
         if inside and not {"", ".", ".."}.isdisjoint(inside.split("/")):
-            log.warning("object left out: its name cannot be a path", object=found.remote)
+            log.warning("ignoring object: its name is not a valid path", object=found.remote)
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ class Cache:
         except (OSError, ValueError) as error:  # too long, or `a` is an object and a folder
             if disk_full(error):
                 raise
-            log.warning("object left out: its name cannot be a path", object=found.remote, problem=str(error))
+            log.warning("ignoring object: its name is not a valid path", object=found.remote, problem=str(error))
             return
         self._objects[path] = found
 
@@ -196,7 +196,7 @@ class Cache:
             with self.opened(path):
                 pass
         except JobError:
-            log.debug("not fetched ahead", file=str(path))  # who reads it will be told why
+            log.debug("prefetch failed", file=str(path))  # who reads it will be told why
 
     def _hold(self, path: Path, found: _Object) -> None:
         with clients.busy(), found.lock:
@@ -247,7 +247,7 @@ class Cache:
             clients.ask(fetch, found.remote, found.scheme, room=ROOM)
             size = temporary.stat().st_size
             if size != found.size:
-                raise UnreadableFileError(f"has {size} bytes, had {found.size} when it was listed: it was replaced")
+                raise UnreadableFileError(f"has {size} bytes instead of the {found.size} listed: it was replaced")
             temporary.replace(path)
         except FileNotFoundError as error:
             raise UnreadableFileError("was removed after it had been listed") from error

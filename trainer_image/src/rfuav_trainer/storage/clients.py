@@ -101,7 +101,9 @@ def ask(question: Callable[[], Any], what: str, scheme: str, *, to: str = "read"
         kind = type(error).__name__
         status = getattr(getattr(error, "response", None), "status_code", None)
         if disk_full(error):
-            raise DiskFullError(f"no space left on this machine while fetching {what}{room and ': '}{room}") from None
+            raise DiskFullError(
+                f"no space left on this machine while downloading {what}{room and ': '}{room}"
+            ) from None
         if status in {401, 403} or kind in {"NoCredentialsError", "PartialCredentialsError"}:
             raise _denied(what, scheme, error, to) from None
         raise StorageError(f"{what} cannot be {to} now: {kind}: {without_secrets(error)}") from None
@@ -109,8 +111,8 @@ def ask(question: Callable[[], Any], what: str, scheme: str, *, to: str = "read"
 
 def _denied(what: str, scheme: str, error: Exception, to: str) -> InputError:
     return InputError(
-        f"{what} may not be {to} ({without_secrets(error)}): put {CREDENTIALS[scheme]} into a Secret and name it "
-        "in podTemplate.envFrom, or into the environment on a laptop",
+        f"access denied: {what} may not be {to} ({without_secrets(error)}): put {CREDENTIALS[scheme]} into a Secret "
+        "that podTemplate.envFrom names, or into the environment on a laptop",
         reason="AccessDenied",
     )
 

@@ -38,16 +38,18 @@ def find(uri: str, where: str) -> Path | None:
         found = snapshot / inside
         if not found.exists():
             raise InputError(
-                f"{where}: {uri} is not in the local cache, whose {snapshot} has no {inside}: put it there "
-                f"({download}), correct the path, or unset HF_HOME and HF_HUB_CACHE to ask the hub"
+                f"{where}: {uri} is not in the local cache: {snapshot} has no {inside}: put it there ({download}), "
+                "correct the path, or unset HF_HOME and HF_HUB_CACHE to download from the hub"
             )
-        log.info("from the local cache of the hub", uri=uri, folder=str(found))
+        log.info("using the local cache of the hub", uri=uri, folder=str(found))
         return found
     if offline:
-        there = f"not in {cache}" if cache is not None else "nowhere here: HF_HOME and HF_HUB_CACHE name no folder"
+        there = (
+            f"not in {cache}" if cache is not None else "not available offline: neither HF_HOME nor HF_HUB_CACHE is set"
+        )
         raise InputError(
-            f"{where}: {uri} is {there}, and HF_HUB_OFFLINE=1 forbids to ask the hub: put it there ({download}), "
-            "or mount a volume that has it and name it in HF_HOME (podTemplate.env)"
+            f"{where}: {uri} is {there}, and HF_HUB_OFFLINE=1 forbids downloads: put it there ({download}), or mount a "
+            "volume that contains it and set HF_HOME to its path (podTemplate.env)"
         )
     return None
 

@@ -44,7 +44,7 @@ def finished_before(path: Path, job: Job) -> dict[str, Any] | None:
         if isinstance(job.spec, InferenceJobSpec) and job.spec.output.overwrite:
             return None
         raise InvalidConfigurationError(
-            f"{outputs.shown(path)} says that job {job.name!r} finished there with other settings: choose another "
+            f"{outputs.shown(path)} shows that job {job.name!r} finished there with different settings: choose another "
             "name or output, remove that file, or, for an InferenceJob, write output.overwrite: true",
             reason="OutputInUse",
         )

@@ -50,8 +50,8 @@ def held(folder: Path, job: Job, stop: StopSignal) -> Iterator[None]:
         stop.check()
         if time.monotonic() > end:
             raise JobError(
-                f"output.uri: {folder} is being written by {_name(found)}: delete that job or wait until it has ended, "
-                "or write another output.uri",
+                f"output.uri: {folder} is in use by {_name(found)}: delete that job, wait until it has ended, or write "
+                "another output.uri",
                 reason="OutputBusy",
             )
         time.sleep(PAUSE_SECONDS)
@@ -103,7 +103,9 @@ def _lock(handle: int, path: Path, job: Job) -> dict[str, Any] | None:
 
 
 def _say_that_there_is_none(error: OSError) -> None:
-    log.warning("no locks on the volume of the output: see that no other job writes there", problem=error.strerror)
+    log.warning(
+        "the volume of the output has no file locks: make sure that no other job writes there", problem=error.strerror
+    )
 
 
 def _leave(handle: int, path: Path) -> None:

@@ -65,13 +65,13 @@ def prepare(folder: Path, where: str) -> None:
         settle()
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise InvalidConfigurationError(
-            f"{where}: {folder} cannot be written ({error.strerror}): name a folder that the job may write to",
+            f"{where}: {folder} cannot be written ({error.strerror}): write a folder that the job may write to",
             reason="OutputNotWritable",
         ) from error
     except OSError as error:
         if error.errno == 30:  # noqa: PLR2004  (EROFS, read-only file system)
             raise InvalidConfigurationError(
-                f"{where}: {folder} is on a read-only volume: name a claim that is mounted for writing",
+                f"{where}: {folder} is on a read-only volume: write a claim that is mounted read-write",
                 reason="OutputNotWritable",
             ) from error
         raise
@@ -92,8 +92,8 @@ def check_apart(job: Job, uri: str, where: str) -> None:
         inside = folder.is_dir() and local_path(job, output, "output.uri").resolve().is_relative_to(folder)
     if inside:
         raise InvalidConfigurationError(
-            f"output.uri {output} lies in {where} {uri}, so the job would take what it writes for its input: write an "
-            f"output.uri outside of that folder, or a folder of its own for the data in {where}"
+            f"output.uri {output} is inside {where} {uri}, so the job would read its own output: write an output.uri "
+            f"outside that folder, or move the data of {where} to a folder of its own"
         )
 
 

@@ -33,7 +33,7 @@ def local_path(job: Job, uri: str, where: str) -> Path:
         hint = (
             f"the pod should mount the claim at {root}"
             if job.in_pod
-            else f"add --mount {claim}=FOLDER, the folder on this machine that stands for the claim"
+            else f"add --mount {claim}=FOLDER, the local folder to use for the claim"
         )
         raise InputError(f"{where}: claim {claim!r} of {uri} is not mounted: {hint}", reason="ClaimNotMounted")
     return root / inside.strip("/")

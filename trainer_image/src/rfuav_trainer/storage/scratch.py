@@ -83,7 +83,7 @@ def _sweep(base: Path) -> None:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
-                log.info("removed what a killed process left", folder=str(folder))
+                log.info("removed a folder that a killed process left", folder=str(folder))
             finally:
                 os.close(handle)
 

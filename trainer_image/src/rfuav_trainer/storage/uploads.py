@@ -141,7 +141,7 @@ class Remote:
         """Wait a little for what is on its way, when nobody has, and remove what is here."""
         _, coming = wait(self._under_way, timeout=FAREWELL_SECONDS)
         if coming:
-            log.warning("not everything went up to the store", files=len(coming), output=f"{SCHEME}://{self._root}")
+            log.warning("not all files were uploaded", files=len(coming), output=f"{SCHEME}://{self._root}")
         self._closing.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
         scratch.remove(self._scratch)
@@ -186,12 +186,13 @@ class Remote:
                     raise
                 bucket = self._root.partition("/")[0]
                 raise InvalidConfigurationError(
-                    f"output.uri: there is no bucket {bucket}: make it, or write another", reason="OutputNotWritable"
+                    f"output.uri: bucket {bucket} does not exist: create it, or write another one",
+                    reason="OutputNotWritable",
                 ) from error
             except StorageError as error:
                 if time.monotonic() + pause > end or self._closing.is_set():
                     raise
-                log.warning("the store does not answer, trying again", problem=str(error), seconds=pause)
+                log.warning("the object store does not answer, retrying", problem=str(error), seconds=pause)
             self._closing.wait(pause)
             pause = min(30.0, pause * 2)
 

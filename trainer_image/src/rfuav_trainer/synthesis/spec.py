@@ -61,7 +61,7 @@ def _steps(value: Any) -> Any:
 class SynthesizeSpec(_Spec):
     """What to make. Field names are camelCase in YAML."""
 
-    output: Path = Field(description="folder of the data set; made when missing")
+    output: Path = Field(description="folder of the data set; created when missing")
     splits: dict[
         Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")], Annotated[Split, BeforeValidator(_split)]
     ] = Field(
@@ -82,16 +82,16 @@ class SynthesizeSpec(_Spec):
     )
     seconds: float = Field(0.01, gt=0, le=1, description="length of a recording")
     format: Literal["iq", "image"] = Field(
-        "iq", description="float32 samples, or pictures as the trainer would make of them"
+        "iq", description="float32 samples, or the pictures that the trainer makes of them"
     )
     image_size: int = Field(64, ge=16, le=1024, description="pixels, for format image")
     interference: float = Field(
-        0.2, ge=0, le=1, description="chance of somebody else's packets in a recording, any class"
+        0.2, ge=0, le=1, description="probability of foreign packets in a recording, for every class"
     )
     seed: int = Field(
         0, ge=0, lt=2**63, description="the same seed gives the same recordings, in any order and selection"
     )
-    overwrite: bool = Field(default=False, description="replace splits that an earlier run has made")
+    overwrite: bool = Field(default=False, description="replace splits of an earlier run")
 
     @model_validator(mode="after")
     def _classes_exist_and_fit(self) -> Self:
@@ -103,11 +103,11 @@ class SynthesizeSpec(_Spec):
             if EMITTERS[name].span_hz > RECEIVER_SHARE * self.sample_rate:
                 needed = EMITTERS[name].span_hz / RECEIVER_SHARE
                 raise ValueError(
-                    f"{name} needs a sampleRate of {needed / 1e6:.1f}M; raise it, or leave the class out of classes"
+                    f"{name} needs a sampleRate of {needed / 1e6:.1f}M: raise it, or leave the class out of classes"
                 )
         if self.sample_count < self.spectrogram.fft_size:
             shortest = self.spectrogram.fft_size / self.sample_rate
-            raise ValueError(f"seconds {self.seconds} holds {self.sample_count} samples; write at least {shortest:.6f}")
+            raise ValueError(f"seconds {self.seconds} gives {self.sample_count} samples: write at least {shortest:.6f}")
         return self
 
     @property

@@ -115,7 +115,7 @@ def _check_output(spec: SynthesizeSpec) -> None:
         spec.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise JobError(
-            f"{spec.output} cannot be made: {error.strerror}; write another output", reason="OutputNotWritable"
+            f"{spec.output} cannot be created: {error.strerror}; write another output", reason="OutputNotWritable"
         ) from error
     for split in spec.splits:
         folder = spec.output / split
@@ -123,17 +123,17 @@ def _check_output(spec: SynthesizeSpec) -> None:
             continue
         if not spec.overwrite:
             raise InvalidConfigurationError(
-                f"{folder} exists: give overwrite (--overwrite) to replace it, or another output"
+                f"{folder} exists: write overwrite (--overwrite) to replace it, or another output"
             )
         if not (folder / _MARK).is_file():
             raise InvalidConfigurationError(
-                f"{folder} was not made by synthesize and is left alone: remove it, or write another output"
+                f"{folder} was not created by synthesize: remove it, or write another output"
             )
     free = shutil.disk_usage(spec.output).free
     if free < spec.byte_estimate + _ROOM_TO_SPARE:
         raise DiskFullError(
             f"{spec.output} has {free / 1e6:.0f} MB free; {spec.total} recordings take {spec.byte_estimate / 1e6:.0f},"
-            f" and {_ROOM_TO_SPARE / 1e6:.0f} MB must stay: write fewer or shorter recordings, or format image"
+            f" and {_ROOM_TO_SPARE / 1e6:.0f} MB must stay free: write fewer or shorter recordings, or format image"
         )
 
 

@@ -160,7 +160,7 @@ class CheckpointStore:
             problem = "its checksum does not match"
         except (OSError, ValueError, KeyError) as error:
             problem = f"{type(error).__name__}: {error}"
-        log.warning("damaged checkpoint passed over", checkpoint=outputs.shown(manifest_path), problem=problem)
+        log.warning("skipping damaged checkpoint", checkpoint=outputs.shown(manifest_path), problem=problem)
         return None
 
     def _agree(self, manifest: Mapping[str, Any], path: Path) -> None:
@@ -173,7 +173,7 @@ class CheckpointStore:
         if differing:
             shown = "; ".join(differing)
             raise InvalidConfigurationError(
-                f"the checkpoint {outputs.shown(path)} was written for another configuration ({shown}): give the job "
+                f"the checkpoint {outputs.shown(path)} belongs to a different configuration ({shown}): give the job "
                 "another output or name, remove that folder, or write checkpoint.resume: false",
                 reason="CheckpointMismatch",
             )

@@ -76,7 +76,7 @@ def homes(job: Job, dataset: Dataset, world: World) -> Iterator[list[Home]]:
     if disk is None:
         yield [Memory(memory)]
         return
-    log.info("decoded pictures are kept", pictures=len(samples), bytesEach=math.prod(shape), memory=memory, disk=limit)
+    log.info("caching decoded pictures", pictures=len(samples), bytesEach=math.prod(shape), memory=memory, disk=limit)
     yield [Memory(memory), disk] if alone else [disk, Memory(memory)]
 
 
@@ -93,7 +93,7 @@ def _disk_limit() -> tuple[int, float]:
             return int(parse_quantity(stated)), 0.0
         except ValueError as error:
             raise InvalidConfigurationError(
-                f"{DISK_BYTES} is {stated!r}: write bytes, as in 20Gi, or 0 to keep nothing on the disk"
+                f"{DISK_BYTES} is {stated!r}: write bytes, as in 20Gi, or 0 to cache nothing on disk"
             ) from error
     if _in_memory(scratch.volume()):
         return 0, LEFT_FREE
@@ -118,7 +118,7 @@ def _make_file(limit: int) -> Path | None:
     try:
         handle, name = tempfile.mkstemp(prefix="rfuav-pictures-", dir=scratch.volume())
     except OSError as error:
-        log.warning("no pictures are kept on the scratch disk", folder=str(scratch.volume()), problem=error.strerror)
+        log.warning("not caching pictures on the scratch disk", folder=str(scratch.volume()), problem=error.strerror)
         return None
     os.close(handle)
     return Path(name)

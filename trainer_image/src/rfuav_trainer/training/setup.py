@@ -100,13 +100,13 @@ def _start_weights(job: Job, spec: TrainingJobSpec, dataset: Dataset, network: n
     if card is not None:
         if card.architecture != spec.model.architecture:
             raise InvalidConfigurationError(
-                f"model.weights {path} holds a {card.architecture}, the job says {spec.model.architecture}",
+                f"model.weights {path} contains a {card.architecture}, the job says {spec.model.architecture}",
                 reason="WeightsMismatch",
             )
         fresh_head = len(card.classes) != len(dataset.classes) and spec.model.custom is None
         if fresh_head:
             log.warning(
-                "the weights tell another number of classes apart: the head begins anew",
+                "the weights have a different number of classes; reinitialising the head",
                 weights=len(card.classes),
                 data=len(dataset.classes),
             )
@@ -126,7 +126,7 @@ def _say_what_differs(theirs: Preprocessing, ours: Preprocessing) -> None:
         if getattr(theirs, name) != getattr(ours, name):
             found.append(f"{name} {getattr(theirs, name)} in the weights, {getattr(ours, name)} here")
     if found:
-        log.warning("the weights were trained on pictures that were drawn otherwise", differences=found)
+        log.warning("the weights were trained with different preprocessing", differences=found)
 
 
 def signature(spec: TrainingJobSpec, dataset: Dataset) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
     with outputs.opened(job) as output:
         done = marks.finished_before(output / marks.SUCCESS, job)
         if done is not None:
-            log.info("finished before, nothing to do", output=outputs.shown(output))
+            log.info("already finished, nothing to do", output=outputs.shown(output))
             progress.update(done.get("trainerStatus", {"progressPercentage": 100}))
             return done
         stop.check()
@@ -105,8 +105,8 @@ def _check_same(dataset: Dataset, world: World) -> None:
     """Raise InputError when not all processes found the same samples: each lists them by itself, and numbers them."""
     if len({*world.gather(names_hash([*dataset.train, *dataset.validation]))}) > 1:
         raise InputError(
-            "dataset: the processes of the training found different files: change nothing there while a job starts, "
-            "and name a volume or store that all nodes see alike",
+            "dataset: the processes of the training found different files: do not change them while a job starts, and "
+            "use a volume or store with the same contents on all nodes",
             reason="DataDiffers",
         )
 
@@ -222,8 +222,8 @@ class Training:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise InvalidConfigurationError(
-                f"a batch norm of the network wants more than one picture at a time: of {len(self.dataset.train)} for "
-                f"training, batchSize {self.resolved.batch_size} leaves one alone; write another batchSize"
+                f"batch norm needs at least two pictures in a batch, but {len(self.dataset.train)} training pictures "
+                f"with batchSize {self.resolved.batch_size} leave a batch of one: write another batchSize"
             ) from error
         except torch.OutOfMemoryError as error:
             problem = str(error)
@@ -343,7 +343,7 @@ class Training:
         if len({*found}) > 1:
             raise JobError(
                 f"the processes of the training see different checkpoints ({', '.join(str(name) for name in found)}): "
-                "name an output volume that all nodes see alike",
+                "use an output volume with the same contents on all nodes",
                 reason="CheckpointDiffers",
             )
 
@@ -354,7 +354,7 @@ class Training:
         if self.device.type == "cuda" and state["randomCuda"] is not None:
             torch.cuda.set_rng_state(state["randomCuda"], self.device)
         if state["samples"] != names_hash(self.dataset.train):
-            log.warning("the training data changed since the checkpoint; going on with what is there now")
+            log.warning("the training data changed since the checkpoint; continuing with the current data")
             self.position.step = min(self.position.step, self.steps)
         self.dataset.unreadable.merge(Unreadable(state["unreadable"], state.get("unreadableFrames", {})))
         self.dataset.check()
@@ -367,17 +367,17 @@ class Training:
         if best is None:
             return
         if not outputs.found(self.output, path.name):
-            problem = "gone"
+            problem = "missing"
         else:
             try:
                 with outputs.reading(path) as here:
                     card = weights.read_card(here)
                 if card is not None and (card.job, card.epoch) == (self.job.uid, best["epoch"]):
                     return
-                problem = "of another job or epoch"
+                problem = "from another job or epoch"
             except InputError as error:
                 problem = str(error)
-        log.warning("the best weights are lost; the next epoch's take their place", file=path.name, problem=problem)
+        log.warning("the best weights are lost; the next epoch replaces them", file=path.name, problem=problem)
         self.position.best = None
 
     def _alone(self) -> StopSignal | None:
