@@ -403,7 +403,7 @@ def _die(environment, at, method, rest):
         ("results.ShardResults.write", 6),
         ("results.ShardResults.commit", 1),
         ("results.ShardResults.commit", 3),
-        ("results.ShardResults.begin_anew", 1),
+        ("results.ShardResults.restart", 1),
         ("results.ShardResults.publish", 0),
         ("annotate.Video.save", 2),
     ],

@@ -1,7 +1,7 @@
-"""Every way a job can end badly, and the one place that turns an exception into an exit code.
+"""All errors of a job, and the only place that turns an exception into an exit code.
 
-In: any exception that reached the command line. Out: a `Failure` with the reason, the message and the exit code of the
-pod contract.
+In: any exception that reached the command line. Out: a `Failure` with reason, message and exit code of the pod
+contract.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EXIT_STOPPED = 75
 
 
 class JobError(Exception):
-    """An end that was foreseen: `reason` is for machines, the message tells a person what to write or do instead."""
+    """An expected failure: `reason` is for machines, the message says what to write or do instead."""
 
     reason = "Failed"
     exit_code = EXIT_FAILED
@@ -36,26 +36,26 @@ class InvalidConfigurationError(JobError):
 
 
 class InputError(JobError):
-    """Something the job reads is missing, empty or unreadable."""
+    """An input of the job is missing, empty or unreadable."""
 
     reason = "InputMissing"
     exit_code = EXIT_INPUT
 
 
 class UnreadableFileError(InputError):
-    """One input file cannot be read. Callers count it and go on; only too many of them end the job."""
+    """One input file cannot be read. Callers count it and continue; only too many of them end the job."""
 
     reason = "Unreadable"
 
 
 class StorageError(JobError):
-    """An object store does not answer, or not as it should; later it may."""
+    """An object store does not answer, or answers with an error. A later attempt may succeed."""
 
     reason = "StorageUnavailable"
 
 
 class DiskFullError(JobError):
-    """The volume is full; what was saved before is still there."""
+    """The volume is full. Everything saved earlier is intact."""
 
     reason = "DiskFull"
 
@@ -68,7 +68,7 @@ class StoppedError(JobError):
 
 
 class GpuOutOfMemoryError(JobError):
-    """A step does not fit into the GPU's memory."""
+    """A step does not fit into the memory of the GPU."""
 
     reason = "OutOfMemory"
     exit_code = EXIT_GPU_OUT_OF_MEMORY
@@ -77,15 +77,15 @@ class GpuOutOfMemoryError(JobError):
     def advising(
         cls, *, size: int, fitting: int, image_size: int, accumulation: int, precision: str, problem: str
     ) -> GpuOutOfMemoryError:
-        """The error with what would have avoided it.
+        """The error, with settings that avoid it.
 
         Args:
             size: the batch that did not fit.
-            fitting: the largest that does, as tried out; 0 when none does.
+            fitting: the largest batch that fits, as measured; 0 if none does.
             image_size: side of the pictures in pixels.
-            accumulation: batches a step, as the job has it.
+            accumulation: batches in a step, as in the job.
             precision: of the forward pass.
-            problem: what torch said.
+            problem: torch's message.
         """
         what = f"the GPU ran out of memory with batchSize {size} at imageSize {image_size} in {precision}"
         detail = f"({(problem.splitlines() or [''])[0]})"
@@ -104,7 +104,7 @@ class GpuOutOfMemoryError(JobError):
 
 
 class PeerLostError(JobError):
-    """Another process of the training is gone, and why is for that one to say; what was saved before is there."""
+    """Another process of the training has gone. That process reports the cause; earlier checkpoints are intact."""
 
     reason = "PeerLost"
     exit_code = EXIT_STOPPED
@@ -112,7 +112,7 @@ class PeerLostError(JobError):
 
 @dataclass(frozen=True)
 class Failure:
-    """How a job ended: `reason` in CamelCase, a message for people, and the process's exit code."""
+    """How a job failed: `reason` in CamelCase, a message for people, and the exit code."""
 
     reason: str
     message: str
@@ -130,7 +130,7 @@ def disk_full(error: BaseException) -> OSError | None:
 
 
 def describe(error: BaseException) -> Failure:
-    """The failure that `error` stands for. The only place where exceptions become exit codes."""
+    """The failure that `error` means. The only place where exceptions become exit codes."""
     if isinstance(error, JobError):
         return Failure(error.reason, str(error), error.exit_code)
     full = disk_full(error)
@@ -163,7 +163,7 @@ def describe(error: BaseException) -> Failure:
 
 
 def _is_gpu_out_of_memory(error: BaseException) -> bool:
-    """True for torch's out-of-memory errors, by name: torch may not be imported, and cuBLAS raises a RuntimeError."""
+    """Whether it is torch's out-of-memory error, by name: torch may not be imported, and cuBLAS raises RuntimeError."""
     if type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error)

@@ -1,6 +1,6 @@
-"""The job as the trainer sees it: who it is, what it shall do, and where the data lies on this machine.
+"""The job: its identity, its specification, and the folders where its claims are mounted.
 
-In: a YAML file (laptop) or the environment variable RFUAV_JOB (pod). Out: a checked `Job`; every problem is an error
+In: a YAML file (laptop) or the environment variable RFUAV_JOB (pod). Out: a checked `Job`. Every problem is an error
 that names the field.
 """
 
@@ -30,9 +30,9 @@ class Job:
         kind: TrainingJob or InferenceJob.
         name: the job's name.
         namespace: its namespace; empty on a laptop.
-        uid: what tells this job from another of the same name; on a laptop `local-<name>`.
+        uid: distinguishes jobs of the same name; on a laptop `local-<name>`.
         attempt: counts from 1.
-        shard: which part of the input this process works on (InferenceJob), from 0.
+        shard: the part of the input that this process classifies (InferenceJob), from 0.
         spec: the checked specification, defaults filled in.
         mounts: claim name to the folder where it is mounted.
         in_pod: whether the job came from the operator.
@@ -49,17 +49,17 @@ class Job:
     in_pod: bool = False
 
     def fingerprint(self) -> str:
-        """Short hash of what decides the result; scheduling fields (pool, suspend, resources, ...) are left out."""
+        """Short hash of the fields that affect the result, without scheduling fields such as pool or resources."""
         fields = ("model", "dataset", "training", "input", "iq", "precision", "errorThreshold", "shards")
         spec = self.spec.model_dump(mode="json", by_alias=True)
         chosen = {key: spec[key] for key in fields if key in spec}
         chosen["annotate"] = spec["output"].get("annotate")
-        chosen.get("training", {}).pop("workers", None)  # readers change how fast it goes, not what comes out
+        chosen.get("training", {}).pop("workers", None)  # the number of readers affects the speed, not the result
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def from_file(path: Path, *, mounts: Mapping[str, Path] | None = None, shard: int = 0) -> Job:
-    """The job in a YAML file, for running away from any cluster.
+    """The job in a YAML file, for use outside a cluster.
 
     Raises:
         InvalidConfigurationError: the file or a field in it is wrong.
@@ -84,7 +84,7 @@ def from_file(path: Path, *, mounts: Mapping[str, Path] | None = None, shard: in
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Job:
-    """The job that the operator handed to this pod (RFUAV_JOB, and RFUAV_MOUNTS for where the claims are mounted).
+    """The job that the operator passed to this pod (RFUAV_JOB, and RFUAV_MOUNTS with the folders of the claims).
 
     Raises:
         InvalidConfigurationError: the variable is missing or a field in it is wrong.
@@ -123,7 +123,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Job:
 
 
 def _resolved(spec: Any) -> Any:
-    """The spec with weights alone where the operator resolved fromTrainingJob: it leaves both, a user may write one."""
+    """The spec without fromTrainingJob where the operator has added weights: a user may write only one of them."""
     model = spec.get("model") if isinstance(spec, dict) else None
     if not isinstance(model, dict) or "weights" not in model or "fromTrainingJob" not in model:
         return spec
@@ -133,7 +133,7 @@ def _resolved(spec: Any) -> Any:
 def _checked(job: Job) -> Job:
     spec = job.spec.model_dump(mode="json", by_alias=True)
     if not job.in_pod and spec["output"]["uri"].startswith("file://"):
-        del spec["output"]  # lost with a pod, but not on a laptop
+        del spec["output"]  # a pod would lose it, a laptop keeps it
     problems = unsupported(spec, job.kind)
     if problems:
         raise InvalidConfigurationError("\n".join(problems), reason="Unsupported")

@@ -1,7 +1,7 @@
-"""Prepares data sets on files: splits them, adds changed copies of pictures, crops pictures.
+"""Prepares data sets: splits them, adds augmented copies of pictures, crops pictures.
 
-In: a folder with one folder for each class. Out: another folder of the same kind, which appears once it is whole; the
-source is never changed, and the same seed makes the same files.
+In: a folder with one folder for each class. Out: another folder of the same kind, which appears when it is complete.
+The source is never changed, and the same seed gives the same files.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ T = TypeVar("T")
 
 MARK = ".prepared.json"
 BESIDE = (".json", METADATA)
-"""What goes with a file: conditions, SigMF metadata."""
+"""Suffixes of the files that belong to a file: conditions, SigMF metadata."""
 JPEG_QUALITY = 95
 NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
-"""Two volumes, a file system without hard links, too many of them."""
+"""Different volumes, no hard links on the file system, or too many of them."""
 COPY = ".copy-"
-"""Stands between the name of a picture and the number of its copy."""
+"""Separates the name of a picture from the number of its copy."""
 CHANGES = ("AdvancedBlur", "CLAHE", "ColorJitter", "GaussNoise", "ISONoise", "Sharpen")
 
 
@@ -55,11 +55,11 @@ class Task:
     """One preparation.
 
     Attributes:
-        source: folder that is read.
-        output: folder that is made.
-        overwrite: whether an output that prepare made before is replaced.
-        error_threshold: share of unreadable pictures above which nothing is made.
-        stop: looked at between files.
+        source: folder to read.
+        output: folder to create.
+        overwrite: whether to replace an output that prepare created before.
+        error_threshold: fraction of unreadable pictures above which the preparation fails.
+        stop: checked between files.
     """
 
     source: Path
@@ -71,7 +71,7 @@ class Task:
 
 @dataclass
 class Made:
-    """What became of it: files written in all, and by part; unreadable ones with the reason."""
+    """The result: number of files written, in total and by part; unreadable files with the reason."""
 
     files: int = 0
     parts: dict[str, int] = field(default_factory=dict)
@@ -83,7 +83,7 @@ def split(task: Task, *, fraction: float, seed: int, link: bool) -> Made:
 
     Raises:
         InputError: a class has a single recording.
-        InvalidConfigurationError: the output may not be made there.
+        InvalidConfigurationError: the output is not allowed there.
     """
     if not 0 < fraction < 1:
         raise InvalidConfigurationError(f"--validation {fraction}: write a fraction between 0 and 1, as in 0.2")
@@ -104,13 +104,13 @@ def split(task: Task, *, fraction: float, seed: int, link: bool) -> Made:
 
 
 def augmented(task: Task, *, changes: Sequence[str], copies: int, seed: int) -> Made:
-    """Every picture and `copies` changed ones of it, in a folder of their own: they never part in a later split.
+    """Write every picture and `copies` augmented copies to a folder of their own, which a later split keeps together.
 
-    Each copy has at least one of the changes; the others come with a probability of one half. What is drawn follows
-    from the seed, the picture's name and the copy's number.
+    Each copy has at least one of the changes; the others have a probability of one half. The random numbers depend on
+    the seed, the name of the picture and the number of the copy.
 
     Raises:
-        InvalidConfigurationError: the source holds a picture that is called as a copy would be.
+        InvalidConfigurationError: a picture in the source has the name of a copy.
     """
     unknown = sorted(set(changes) - set(CHANGES))
     if unknown or not changes:
@@ -123,7 +123,7 @@ def augmented(task: Task, *, changes: Sequence[str], copies: int, seed: int) -> 
         original = _opened(path, colours=True)
         pixels = torch.from_numpy(np.asarray(original).copy()).permute(2, 0, 1)[None].float() / 255
         parent, _, file = name.rpartition("/")
-        alone = recording_of(name) != recording_of(f"{parent}/another")  # else the recording has its folder already
+        alone = recording_of(name) != recording_of(f"{parent}/another")  # else the recording already has a folder
         inside = f"{name if alone else parent}/"
         yield f"{inside}{file}", original
         for number in range(1, copies + 1):
@@ -134,10 +134,10 @@ def augmented(task: Task, *, changes: Sequence[str], copies: int, seed: int) -> 
 
 
 def read_box(text: str) -> tuple[int, int, int, int]:
-    """The box that LEFT,TOP,WIDTH,HEIGHT means.
+    """Parse LEFT,TOP,WIDTH,HEIGHT.
 
     Raises:
-        InvalidConfigurationError: it means none.
+        InvalidConfigurationError: it is not a box.
     """
     steps = text.split(",")
     numbers = [int(step) for step in steps if step.strip().isdecimal()]
@@ -147,7 +147,7 @@ def read_box(text: str) -> tuple[int, int, int, int]:
 
 
 def cropped(task: Task, *, box: tuple[int, int, int, int]) -> Made:
-    """Every picture cut to the box (left, top, width, height), in pixels; one that does not hold it is unreadable."""
+    """Crop every picture to the box (left, top, width, height), in pixels; smaller pictures count as unreadable."""
     left, top, width, height = box
 
     def cut(path: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
@@ -160,7 +160,7 @@ def cropped(task: Task, *, box: tuple[int, int, int, int]) -> Made:
 
 
 def _changed(pixels: torch.Tensor, wanted: Sequence[str], random: np.random.Generator) -> Image.Image:
-    """The picture (1, 3, height, width), from 0 to 1, with some of the changes, as an image."""
+    """The picture (1, 3, height, width), from 0 to 1, with random changes, as an image."""
     drawn = random.random(len(wanted)) < augment_pictures.PROBABILITY
     drawn[random.integers(len(wanted))] = True
     for name in [name for name, chosen in zip(wanted, drawn, strict=True) if chosen]:
@@ -171,7 +171,7 @@ def _changed(pixels: torch.Tensor, wanted: Sequence[str], random: np.random.Gene
 def _pictures(
     task: Task, work: Callable[[Path, str], Iterator[tuple[str, Image.Image]]], settings: dict[str, object]
 ) -> Made:
-    """Write what `work` makes of every picture of the source, with what lies beside it."""
+    """Write the results of `work` for every picture of the source, with the files that belong to it."""
     found, _ = find_files(task.source, kind="image", where=str(task.source))
     made = Made()
     with _output(task, settings) as folder:
@@ -191,7 +191,7 @@ def _pictures(
 
 
 def _opened(path: Path, *, colours: bool = False) -> Image.Image:
-    """The image as it is stored, or with 8 bits for each of three colours."""
+    """The image as stored, or as 8-bit RGB."""
     try:
         with Image.open(path) as image:
             image.load()
@@ -207,11 +207,11 @@ def _save(image: Image.Image, path: Path) -> None:
             f"two pictures would have the name {path.name}: rename the one in the source that ends in {COPY}<number>"
         )
     try:
-        image.save(path, quality=JPEG_QUALITY)  # a number that lossless formats do not look at
+        image.save(path, quality=JPEG_QUALITY)  # ignored by lossless formats
     except OSError as error:
-        if error.errno is not None:  # the disk's
+        if error.errno is not None:  # an error of the disk
             raise
-        # The format that the name says has not these colours, as JPEG has no transparency and no palette.
+        # The format of the suffix does not support these colours: JPEG has no transparency and no palette.
         _in_colours(image).save(path, quality=JPEG_QUALITY)
 
 
@@ -223,10 +223,10 @@ def _in_colours(image: Image.Image) -> Image.Image:
 
 
 def _bring(path: Path, target: Path, *, link: bool) -> None:
-    """Copy or link a file to where nothing is; what lies beside two files (`a.json` of `a.png` and `a.jpg`) comes once.
+    """Copy or link a file unless the target exists: `a.json` may belong to both `a.png` and `a.jpg`.
 
     Raises:
-        InvalidConfigurationError: the output lies on another volume, where nothing can be linked to.
+        InvalidConfigurationError: the output is on another volume, so that hard links are impossible.
     """
     if target.exists():
         return
@@ -245,7 +245,7 @@ def _beside(path: Path) -> list[Path]:
 
 
 def _shown(task: Task, items: Sequence[T]) -> Iterator[T]:
-    """The items, with a bar at a terminal; SIGTERM ends it between two."""
+    """The items, with a progress bar at a terminal. SIGTERM stops between two items."""
     for item in track(items, description="files", disable=not sys.stderr.isatty(), transient=True):
         task.stop.check()
         yield item
@@ -253,10 +253,10 @@ def _shown(task: Task, items: Sequence[T]) -> Iterator[T]:
 
 @contextmanager
 def _output(task: Task, settings: dict[str, object]) -> Iterator[Path]:
-    """A folder beside the output that takes its place once the body is through; left out when it fails.
+    """A temporary folder that becomes the output after the body, or is removed if that fails.
 
     Raises:
-        InvalidConfigurationError: the output is there and may not be replaced, or lies in the source.
+        InvalidConfigurationError: the output exists and may not be replaced, or is inside the source.
         InputError: the source is missing.
     """
     source, output = task.source.resolve(), task.output.resolve()

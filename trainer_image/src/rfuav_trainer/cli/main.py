@@ -1,8 +1,8 @@
-"""The command line, on a laptop as in a pod: its commands, and the job that they are about.
+"""The commands of `rfuav-trainer`, on a laptop as in a pod.
 
 In: `rfuav-trainer train -f job.yaml`, or `rfuav-trainer run` with RFUAV_JOB in the environment. Out: the work, handed
-to `termination.finish`.
-Heavy modules are imported only once a command needs them.
+to `runner.finish`.
+Heavy modules are imported only by the command that needs them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The commands of `rfuav-trainer prepare`: data sets made from folders of files.
+"""The commands of `rfuav-trainer prepare`: data sets from folders of files.
 
-In: flags. Out: a call of the module `prepare`, imported only then.
+In: flags. Out: a call of the module `prepare`, which is imported only then.
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ def prepare_crop(
 
 
 def _prepare(source: Path, output: Path, overwrite: bool, work: Callable[[Any, Task], Made]) -> None:
-    """Let `work`, which is given the module `prepare` and a task of it, make a data set, and say what came of it."""
+    """Call `work` with the module `prepare` and its task, and log the result."""
 
-    def told(_progress: Progress, stop: StopSignal) -> None:
+    def run(_progress: Progress, stop: StopSignal) -> None:
         from rfuav_trainer import prepare as preparation  # noqa: PLC0415  (seconds to import)
 
         made = work(preparation, preparation.Task(source, output, overwrite, stop))
         log.info("prepared", output=str(output), files=made.files, unreadable=len(made.unreadable), **made.parts)
 
-    finish(told)
+    finish(run)

@@ -1,6 +1,6 @@
-"""Runs the work of a command to its end: the only way out of a command.
+"""Runs the work of a command and ends the process: the only way out of a command.
 
-In: the work. Out: its progress, the termination message, the exit code.
+In: the work. Out: progress, termination message, exit code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 def finish(work: Callable[[Progress, StopSignal], Any]) -> NoReturn:
-    """Run `work`, report its end, and leave with its exit code."""
+    """Run `work`, report how it ended, and exit with its exit code."""
     human = logs.configure()
     stop = StopSignal()
     stop.install()

@@ -1,9 +1,9 @@
-"""Random changes of pictures during training, a batch at a time on the device that trains.
+"""Augmentation of pictures during training, batch by batch on the training device.
 
-In: 8-bit pictures, the job's list, a random generator. Out: pictures of the same shape as floats from 0 to 255. Each
-change comes to each picture with a probability of one half and with numbers of its own. All numbers are drawn from the
-generator, which follows from seed, epoch and step: an interrupted training draws the same.
-Changes of recordings, before they become pictures, are in `augment_signals`.
+In: 8-bit pictures, the list of the job, a random generator. Out: pictures of the same shape as floats from 0 to 255.
+Each augmentation applies to each picture with a probability of one half and its own parameters. All numbers come from
+the generator, which depends on seed, epoch and step, so a resumed training draws the same ones.
+`augment_signals` changes recordings before they become pictures.
 """
 
 from __future__ import annotations
@@ -28,16 +28,15 @@ MASK = 0.15  # largest share of rows or columns that a mask hides
 
 
 def apply(pictures: Tensor, names: Sequence[str], random: np.random.Generator) -> Tensor:
-    """The pictures with the changes of `names` that are about pictures, in the order of `PICTURES`.
+    """Apply the augmentations in `names` that work on pictures, in the order of `PICTURES`.
 
     Args:
         pictures: uint8, shape (n, 1 or 3, height, width).
-        names: of training.augment.
-        random: where all numbers come from.
+        names: training.augment.
+        random: source of all random numbers.
 
     Returns:
-        `pictures` itself when there is nothing to do; else float32 from 0 to 255, with three channels where colours
-        change.
+        `pictures` itself if there is nothing to do; else float32 from 0 to 255, with three channels if colours change.
     """
     wanted = [name for name in PICTURES if name in names]
     if not wanted:
@@ -59,7 +58,7 @@ def _draw(pictures: Tensor, random: np.random.Generator, low: float, high: float
 
 
 def _normal(like: Tensor, random: np.random.Generator) -> Tensor:
-    """Gaussian numbers of the shape of `like`, made on its device."""
+    """Gaussian numbers in the shape and on the device of `like`."""
     generator = torch.Generator(like.device).manual_seed(int(random.integers(2**62)))
     return torch.randn(like.shape, generator=generator, device=like.device)
 
@@ -75,7 +74,7 @@ def luma(pictures: Tensor) -> Tensor:
 def colour_jitter(pictures: Tensor, random: np.random.Generator) -> Tensor:
     """Brightness, contrast and saturation by 0.8 to 1.2, hue by up to a twentieth of the circle, in that order.
 
-    The first three as in torchvision's ColorJitter; the hue turns around the grey axis of YIQ (ITU-R BT.601).
+    The first three as in torchvision's ColorJitter; the hue rotates around the grey axis of YIQ (ITU-R BT.601).
     """
     factors = [_draw(pictures, random, 0.8, 1.2) for _ in range(3)]
     turn = _draw(pictures, random, -0.05, 0.05)
@@ -86,7 +85,7 @@ def colour_jitter(pictures: Tensor, random: np.random.Generator) -> Tensor:
 
 
 def turn_hue(pictures: Tensor, turns: Tensor) -> Tensor:
-    """Pictures (n, 3, h, w) with the chroma of YIQ turned by `turns` (n,) of the circle; greys stay as they are."""
+    """Pictures (n, 3, h, w) with the chroma of YIQ rotated by `turns` (n,) of the circle; greys are unchanged."""
     to_yiq = torch.tensor(
         [LUMA, (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135)], dtype=torch.float64
     )
@@ -119,7 +118,7 @@ def sharpen(pictures: Tensor, random: np.random.Generator) -> Tensor:
 
 
 def blur(pictures: Tensor, random: np.random.Generator) -> Tensor:
-    """A generalised Gaussian kernel of 7 pixels, turned, of two widths, with noise (Wang et al., arXiv 2107.10833).
+    """A rotated generalised Gaussian kernel of 7 pixels with two widths and noise (Wang et al., arXiv 2107.10833).
 
     exp(-(r^T S^-1 r / 2)^beta) with deviations of 0.2 to 1 pixels, beta from 0.5 to 4, weights times 0.9 to 1.1.
     """
@@ -154,8 +153,8 @@ def clahe(pictures: Tensor, random: np.random.Generator) -> Tensor:
 def equalise(grey: Tensor, limits: Tensor) -> Tensor:
     """CLAHE (Zuiderveld, Graphics Gems IV, 1994).
 
-    Each tile's histogram is clipped at limit * pixels / 256, what was cut off is spread evenly, and its running sum is
-    the tile's table; a pixel's value is interpolated between the tables of the four nearest tiles.
+    The histogram of each tile is clipped at limit * pixels / 256, the excess is spread evenly, and the cumulative sum
+    is the table of the tile. A pixel is interpolated between the tables of the four nearest tiles.
 
     Args:
         grey: uint8, shape (n, 1, height, width).
@@ -187,7 +186,7 @@ def equalise(grey: Tensor, limits: Tensor) -> Tensor:
 
 
 def _neighbours(length: int, tile: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each pixel of an axis: the tiles before and after it, and its way from the one's middle to the other's."""
+    """For each pixel of an axis: the tiles before and after it, and its relative position between their centres."""
     place = torch.arange(length, device=device) / tile - 0.5
     first = place.floor()
     return first.long().clamp(0, TILES - 1), (first.long() + 1).clamp(0, TILES - 1), place - first

@@ -1,7 +1,7 @@
-"""Random changes of recordings during training, on the complex samples of a frame, before it becomes a picture.
+"""Augmentation of recordings during training, on the complex samples of a frame.
 
-In: a frame, the job's list, and a random generator that follows from seed, epoch and frame: whichever thread reads it
-and whenever, the change is the same. Out: the changed frame. Each change comes with a probability of one half.
+In: a frame, the list of the job, and a random generator that depends on seed, epoch and frame only: the result does not
+depend on which thread reads it, or when. Out: the changed frame. Each augmentation has a probability of one half.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rfuav_trainer.data.samples import Reader, Sample
 
-PATHS = 16  # sinusoids that make a fading channel
+PATHS = 16  # sinusoids of a fading channel
 
 
 def add_noise(samples: Tensor, random: np.random.Generator) -> Tensor:
@@ -54,14 +54,14 @@ def fade(samples: Tensor, random: np.random.Generator) -> Tensor:
 
 
 def shift_frequency(samples: Tensor, random: np.random.Generator) -> Tensor:
-    """The whole band moved by up to 5 % of the sample rate; what leaves at one edge comes in at the other."""
+    """Shift the band by up to 5 % of the sample rate; it wraps around at the edges."""
     cycles = random.uniform(-0.05, 0.05)
     turns = torch.arange(len(samples), dtype=torch.float64) * cycles
     return samples * torch.polar(torch.ones_like(turns), 2 * math.pi * (turns % 1)).to(samples.dtype)
 
 
 def crop_time(samples: Tensor, random: np.random.Generator) -> Tensor:
-    """A part of 50 to 100 % of the frame; its picture has the size of a whole one, so time is stretched."""
+    """Crop to 50 to 100 % of the frame. The picture keeps its size, so time is stretched."""
     length = max(1, int(len(samples) * random.uniform(0.5, 1)))
     start = int(random.integers(0, len(samples) - length + 1))
     return samples[start : start + length]
@@ -76,7 +76,7 @@ SIGNALS: dict[str, Callable[[Tensor, np.random.Generator], Tensor]] = {
 
 
 def check(names: Sequence[str], kind: str) -> None:
-    """Raise InvalidConfigurationError when `names` are about recordings and the data is of another kind."""
+    """Raise InvalidConfigurationError if `names` has augmentations of recordings and the data is pictures."""
     misplaced = sorted(set(names) & set(SIGNALS))
     if misplaced and kind != "iq":
         raise InvalidConfigurationError(
@@ -85,14 +85,14 @@ def check(names: Sequence[str], kind: str) -> None:
 
 
 class ChangingReader:
-    """Reads frames as `Reader` does, each changed anew in every epoch: nothing of it can be kept between epochs."""
+    """Reads frames like `Reader`, with new augmentations in every epoch, so augmented frames cannot be cached."""
 
     def __init__(self, reader: Reader, names: Sequence[str], *, seed: int, epoch: int) -> None:
         self._reader, self._seed, self._epoch = reader, seed, epoch
         self._changes = [change for name, change in SIGNALS.items() if name in names]
 
     def holds(self, sample: Sample) -> bool:
-        """Whether the file is not needed any more."""
+        """Whether the picture is cached, so that the file is not needed."""
         return not self._changes and self._reader.holds(sample)
 
     def read(self, sample: Sample) -> Tensor:
@@ -116,7 +116,7 @@ def change(
     random: np.random.Generator,
     parameters: SpectrogramParameters,
 ) -> Tensor:
-    """The frame with each change or without it; never shorter than one Fourier transform."""
+    """Apply each change with its probability, unless the frame would become shorter than one Fourier transform."""
     for make in changes:
         if random.random() < PROBABILITY:
             changed = make(samples, random)

@@ -1,8 +1,7 @@
-"""Batches of samples with read-ahead: while the network works on one batch, threads read and decode the next.
+"""Batches of samples with read-ahead: while the network processes one batch, threads read and decode the next.
 
-In: samples in the order wanted, a `Reader`. Out: batches in exactly that order, whatever the number of threads;
-unreadable samples are named.
-Threads do, where others use processes: decoding, resizing and transforms all run outside Python's lock.
+In: samples in order, a `Reader`. Out: batches in that order, for any number of threads; unreadable samples are listed.
+Threads suffice instead of processes: decoding, resizing and transforms release the GIL.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ if TYPE_CHECKING:
 
 READ_AHEAD = 2  # batches
 LOOK_SECONDS = 0.2
-"""How often whoever waits for a batch looks whether a stop is wanted."""
+"""How often to check for a stop while waiting for a batch."""
 A = TypeVar("A")
 B = TypeVar("B")
 
 
 class Reads(Protocol):
-    """What turns a sample into a picture: a `Reader`, or one that changes what it reads."""
+    """Reads a sample as a picture: a `Reader`, or one that augments."""
 
     def holds(self, sample: Sample) -> bool:
         """Whether it can be read without its file."""
@@ -47,7 +46,7 @@ class Batch:
     """Samples read together.
 
     Attributes:
-        samples: those that could be read, in order.
+        samples: the readable ones, in order.
         pictures: uint8, shape (n, 1 or 3, size, size); n may be 0.
         labels: int64, shape (n,).
         unreadable: the others, with the reason.
@@ -72,9 +71,9 @@ def batches(
     Args:
         parts: the samples of each; a part may be empty.
         reader: how to read them.
-        workers: threads that read ahead; with 0 a batch is read when it is asked for.
-        stop: where it is wanted before the next batch is there, no more come: a reader may wait for a store much
-            longer than a pod has to end. Nobody waits for such a reader then; what it reads is of no use.
+        workers: threads that read ahead; with 0 a batch is read on demand.
+        stop: if it is requested before the next batch is ready, the iteration ends without waiting for the readers:
+            one may wait for a store much longer than the grace period of the pod.
     """
     pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="reader")
     ahead: deque[tuple[Sequence[Sample], list[Future[Tensor | str]]]] = deque()
@@ -102,11 +101,11 @@ def side_by_side(work: Callable[[A], B], items: Iterable[A], workers: int, threa
     """Each item with the result of `work`, in order.
 
     Args:
-        work: what is done to an item; it runs outside Python's lock for the most part.
-        items: taken `workers` ahead.
-        workers: how many are worked on at a time; up to 1 works in the caller's thread.
-        threads: of torch in each of them, and of all who read for them meanwhile. Several batches with few threads
-            each are done sooner than one after the other with all threads, which wait for each other in every layer.
+        work: applied to an item; it mostly runs without the GIL.
+        items: consumed `workers` ahead.
+        workers: how many items are processed in parallel; up to 1 runs in the caller's thread.
+        threads: of torch in each worker, and in the readers meanwhile. Several batches with few threads each are
+            faster than one batch at a time with all threads, which synchronise in every layer.
     """
     if workers <= 1:
         for item in items:

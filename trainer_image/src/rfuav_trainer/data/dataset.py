@@ -1,4 +1,4 @@
-"""The data of a TrainingJob: training and validation samples, their classes, and how they become pictures.
+"""The data set of a TrainingJob: training and validation samples, classes, and preprocessing.
 
 In: spec.dataset. Out: a `Dataset`, or an error that says what is missing where.
 """
@@ -37,25 +37,25 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 SHOWN = 3
-"""How many of them an error names."""
+"""How many unreadable files an error names."""
 
 
 @dataclass
 class Unreadable:
-    """What cannot be read, with the reasons: whole files (or pictures), and single frames of recordings."""
+    """Unreadable files (or pictures) and frames of recordings, with the reasons."""
 
     files: dict[str, str] = field(default_factory=dict)
     frames: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, frame: int | None, reason: str) -> bool:
-        """Take note of one; whether it is new."""
+        """Add one; whether it is new."""
         noted, key = (self.files, name) if frame is None else (self.frames, f"{name}, frame {frame}")
         new = key not in noted
         noted.setdefault(key, reason)
         return new
 
     def merge(self, other: Unreadable) -> None:
-        """Take note of what another found."""
+        """Add those of another process."""
         self.files.update(other.files)
         self.frames.update(other.frames)
 
@@ -63,11 +63,11 @@ class Unreadable:
         return len(self.files) + len(self.frames)
 
     def all(self) -> dict[str, str]:
-        """Both, by name."""
+        """Files and frames, by name."""
         return {**self.files, **self.frames}
 
     def check(self, threshold: float, *, files: int, frames: int) -> None:
-        """Raise InputError (TooManyUnreadable) when more than `threshold` of all files, or of all frames, are here."""
+        """Raise InputError (TooManyUnreadable) if more than `threshold` of all files or frames are unreadable."""
         for found, total, what in ((self.files, files, "files"), (self.frames, frames, "frames")):
             if len(found) > threshold * total:
                 shown = "; ".join(f"{name}: {reason}" for name, reason in list(found.items())[:SHOWN])
@@ -80,7 +80,7 @@ class Unreadable:
 
 @dataclass
 class Dataset:
-    """What a training learns from and is measured on; `unreadable` grows while files turn out to be corrupt."""
+    """Training and validation data; `unreadable` grows when corrupt files are found."""
 
     train: list[Sample]
     validation: list[Sample]
@@ -91,10 +91,10 @@ class Dataset:
     error_threshold: float
 
     def pass_over(self, found: Iterable[tuple[Sample, str]], folder: str = "") -> None:
-        """Take note of unreadable samples, whose names follow `folder`.
+        """Record unreadable samples; `folder` is prepended to their names.
 
         Raises:
-            InputError: they are more than the threshold's share.
+            InputError: they exceed the error threshold.
         """
         before = len(self.unreadable)
         for sample, reason in found:
@@ -104,12 +104,12 @@ class Dataset:
             self.check()
 
     def check(self) -> None:
-        """Raise InputError when more cannot be read than the threshold's share."""
+        """Raise InputError if the unreadable samples exceed the error threshold."""
         self.unreadable.check(self.error_threshold, files=self.files, frames=self._frames)
 
     @cached_property
     def _frames(self) -> int:
-        """Of all recordings."""
+        """Number of frames of all recordings."""
         return sum(sample.frame is not None for part in (self.train, self.validation) for sample in part)
 
 
@@ -128,14 +128,14 @@ def spectrogram_parameters(iq: Iq) -> SpectrogramParameters:
 
 
 def as_written(parameters: SpectrogramParameters) -> dict[str, Any]:
-    """The parameters as a job writes them in `iq`."""
+    """The parameters in the form of the field `iq` of a job."""
     found = {str(field.alias): getattr(parameters, name) for name, field in Iq.model_fields.items()}
     rate = parameters.sample_rate
     return {**found, "sampleRate": int(rate) if rate.is_integer() else rate}
 
 
 def differences(weights: SpectrogramParameters, job: SpectrogramParameters) -> list[str]:
-    """In what the two pictures of one frame differ, in words; how its samples are stored is no difference."""
+    """The differences that affect the picture of a frame, in words. The sample format does not."""
     theirs, ours = as_written(weights), as_written(job)
     return [
         f"{name} {value} in the weights, {ours[name]} in the job"
@@ -145,7 +145,7 @@ def differences(weights: SpectrogramParameters, job: SpectrogramParameters) -> l
 
 
 class _Source:
-    """A data set's folder or manifest; `where` is the field that names it."""
+    """The folder or manifest of a data set; `where` is the name of its field."""
 
     def __init__(self, job: Job, uri: str, where: str) -> None:
         self.where = where
@@ -173,7 +173,7 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
 
     Raises:
         InputError: folders, manifests or files are missing, or too many cannot be read.
-        InvalidConfigurationError: the classes are not what the job says, or its output lies in its data.
+        InvalidConfigurationError: the classes do not match the job, or its output is inside its data.
     """
     outputs.check_apart(job, spec.dataset.train.uri, "dataset.train.uri")
     if spec.dataset.validation.uri is not None:
@@ -182,7 +182,7 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
     classes = source.classes()
     if spec.model.num_classes not in (None, len(classes)):
         raise InvalidConfigurationError(
-            f"model.numClasses is {spec.model.num_classes}, but {source.path} holds {len(classes)} classes "
+            f"model.numClasses is {spec.model.num_classes}, but {source.path} has {len(classes)} classes "
             f"({', '.join(classes[:10])}{', ...' if classes[10:] else ''}): "
             "correct the number, leave it out, or correct the data",
             reason="ClassMismatch",

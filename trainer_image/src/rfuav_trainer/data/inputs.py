@@ -1,6 +1,6 @@
-"""What an InferenceJob classifies: the files of a folder, one file, or those that a manifest lists.
+"""The input of an InferenceJob: the files of a folder, a single file, or the files of a manifest.
 
-In: spec.input. Out: `Inputs`, whose names tell the shards apart, and the samples of those that a shard works on.
+In: spec.input. Out: `Inputs`, whose names decide the shards, and the samples of some of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Inputs:
         root: the folder that their names are relative to.
         kind: image or iq.
         names: paths below `root`, with forward slashes, sorted.
-        rows: what a manifest says of them, by name; empty for a folder.
+        rows: of the manifest, by name; empty for a folder.
     """
 
     root: Path
@@ -42,12 +42,12 @@ class Inputs:
     rows: dict[str, manifest.Row] = field(default_factory=dict)
 
     def label(self, name: str) -> str:
-        """The class that an input belongs to: as the manifest says, else its first folder; empty when neither does."""
+        """The class of an input: from the manifest, else its first folder; empty if unknown."""
         row = self.rows.get(name)
         return first_folder(name) if row is None else row.label
 
     def samples(self, names: Sequence[str], spectrogram: SpectrogramParameters | None) -> Listing:
-        """The samples of some of the inputs; those that a manifest lists and nobody finds count as unreadable."""
+        """The samples of some of the inputs; listed files that do not exist count as unreadable."""
         missing = {name: manifest.MISSING for name in names if self.rows and not manifest.is_there(self.root / name)}
         files = [self.root / name for name in names if name not in missing]
         listing = list_samples(files, self.root, spectrogram)
@@ -63,8 +63,8 @@ def find(job: Job, spec: InferenceJobSpec) -> Inputs:
     """The inputs of the whole job.
 
     Raises:
-        InputError: nothing is there, both formats are and none was chosen, or the manifest is wrong.
-        InvalidConfigurationError: the job's output lies in its input.
+        InputError: nothing was found, both formats were and none was chosen, or the manifest is invalid.
+        InvalidConfigurationError: the output of the job is inside its input.
     """
     outputs.check_apart(job, spec.input.uri, WHERE)
     path = local_path(job, spec.input.uri, WHERE)

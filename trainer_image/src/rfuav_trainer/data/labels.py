@@ -1,6 +1,6 @@
-"""Under which conditions an input was recorded and drawn, as its name and the file beside it say.
+"""Conditions of an input, from its path and its label file.
 
-In: a path that begins with its class. Out: SNR and colour map, and which recording is left once they are set aside.
+In: a path that begins with its class. Out: SNR and colour map, and the recording, which is the path without them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ COLOUR_WORDS = re.compile(rf"(?<![a-z])(?:{'|'.join(sorted(COLOUR_MAPS))})(?![a-
 
 
 def conditions(name: str, beside: dict[str, Any]) -> tuple[float | None, str | None]:
-    """Under which conditions an input was recorded and drawn.
+    """SNR and colour map of an input.
 
     Args:
         name: its path, which begins with its class.
-        beside: what the file beside it says; `snrDb` and `colorMap` in it come before what the name says.
+        beside: the content of its label file; `snrDb` and `colorMap` in it take precedence over the name.
 
     Returns:
-        The SNR in whole dB, from `snr_-10`, `SNR10` or `-10dB` in the name, and the colour map, a word of it such as
-        jet. None where neither says.
+        The SNR in whole dB, from `snr_-10`, `SNR10` or `-10dB` in the name, and the colour map, from a word such as
+        jet. None if unknown.
     """
     below = PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix()  # a class may be called hot or 10dB
     snr = beside.get("snrDb")
@@ -45,24 +45,24 @@ def conditions(name: str, beside: dict[str, Any]) -> tuple[float | None, str | N
 
 
 def first_folder(path: str) -> str:
-    """The first folder of a relative path, which names its class; empty for a file that is in none."""
+    """The first folder of a relative path, which is the class; empty for a file in no folder."""
     return path.partition("/")[0] if "/" in path else ""
 
 
 def in_class(label: str, path: str) -> str:
-    """A path that begins with its class, as `conditions` wants it, for a file that may lie anywhere."""
+    """A path that begins with its class, as `conditions` expects, for a file anywhere."""
     return path if first_folder(path) == label else f"{label}/{path}"
 
 
 def recording_of(name: str, *, folders: bool = True) -> str:
-    """Which recording a file belongs to: files with the same never part in a split.
+    """The recording of a file. A split keeps the files of one recording together.
 
-    What the path says of SNR and colour map tells no recordings apart: `A/snr_-10/jet/r1.png` and `A/snr_10/hot/r1.png`
-    are two pictures of `A/r1.png`. The folders that are left are the recording of a picture; without any, the file is.
+    SNR and colour map in the path do not distinguish recordings: `A/snr_-10/jet/r1.png` and `A/snr_10/hot/r1.png` are
+    two pictures of `A/r1.png`. The folders that are left are the recording of a picture; without any, the file is.
 
     Args:
         name: the path, which begins with its class.
-        folders: whether the files of a folder are of one recording, as pictures are; else each file is one.
+        folders: whether all files of a folder belong to one recording, as pictures do; otherwise each file is one.
 
     Returns:
         The class, and the folders (or the file, perhaps in its folder) without the conditions, as a path; the class
@@ -78,6 +78,6 @@ def recording_of(name: str, *, folders: bool = True) -> str:
 
 
 def _without_conditions(part: str) -> str:
-    """A component of a path without what `conditions` reads in it, nor the separators that stood around that."""
+    """A component of a path without the conditions in it and the separators around them."""
     left = COLOUR_WORDS.sub("", SNR.sub("", part))
     return part if left == part else left.strip(" _-.=")

@@ -1,7 +1,7 @@
-"""Data sets as a list: JSON Lines or Parquet with a path, a label, and perhaps SNR and recording for each file.
+"""Manifests: JSON Lines or Parquet files that list path, label, and optionally SNR and recording of each file.
 
-In: `train.jsonl` or `train.parquet`, paths relative to its folder. Out: rows that have been checked, and a training's
-samples; `inputs` has those of an inference.
+In: `train.jsonl` or `train.parquet`, with paths relative to its folder. Out: checked rows, and the samples of a
+training; `inputs` has those of an inference.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 SUFFIXES = (".jsonl", ".parquet")
 COLUMNS = ("path", "label", "snr", "recording")
 MOST_DB = 1000
-"""SNRs beyond it, infinite ones, and NaN are mistakes."""
+"""Larger SNRs, infinite ones, and NaN are errors."""
 MISSING = "does not exist"
-"""Why a file that a manifest lists cannot be read."""
+"""The reason for a listed file that is missing."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Row:
         path: relative to the manifest's folder, with forward slashes.
         label: name of its class; empty when not stated.
         snr: in dB; None when not stated.
-        recording: files of one recording have the same and never part in a split; None when not stated.
+        recording: name of the recording, which a split keeps together; None when not stated.
     """
 
     path: str
@@ -49,20 +49,20 @@ class Row:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether a data set is a manifest, by its name; a folder may not be called so."""
+    """Whether the path has the suffix of a manifest and is not a folder."""
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
 def read(path: Path, *, where: str, labelled: bool = True) -> list[Row]:
-    """The rows of a manifest, sorted by path; columns of other names are left alone.
+    """The rows of a manifest, sorted by path. Ignores other columns.
 
     Args:
         path: the file.
         where: the field that names it, for messages.
-        labelled: whether every row has to state its label.
+        labelled: whether every row must have a label.
 
     Raises:
-        InputError: it is missing, no manifest, or a row says what cannot be; the message names the row.
+        InputError: the file is missing or not a manifest, or a row is invalid; the message names the row.
     """
     if not path.is_file():
         raise InputError(f"{where}: {path} does not exist: put the manifest there or correct the path")
@@ -81,23 +81,23 @@ def read(path: Path, *, where: str, labelled: bool = True) -> list[Row]:
 
 
 def classes(rows: Iterable[Row], *, where: str) -> list[str]:
-    """The sorted labels; InputError when there are fewer than two."""
+    """The sorted labels; InputError if there are fewer than two."""
     found = sorted({row.label for row in rows})
-    if len(found) < 2:  # noqa: PLR2004  (a classifier tells at least two things apart)
+    if len(found) < 2:  # noqa: PLR2004  (a classifier needs two classes)
         raise InputError(f"{where}: the manifest has a single label ({found[0]}): at least two are needed")
     return found
 
 
 def suffix(row: Row) -> str:
-    """How the name of its file ends, as in `.png`, in lower case."""
+    """The suffix of its file in lower case, such as `.png`."""
     return f".{row.path.rpartition('.')[2].lower()}"
 
 
 def kind_of(rows: Iterable[Row], wanted: str, *, where: str) -> str:
-    """Image or iq, by the names of the files, or as `wanted` says.
+    """Image or iq: `wanted`, or determined from the suffixes.
 
     Raises:
-        InputError: a file is neither, none is as `wanted`, or both are there and none was chosen.
+        InputError: a file is neither, no file is `wanted`, or there are both and none was chosen.
     """
     kinds: dict[str, str] = {}
     for row in rows:
@@ -116,7 +116,7 @@ def kind_of(rows: Iterable[Row], wanted: str, *, where: str) -> str:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a file that a manifest lists is there; False too for a name that no file can have."""
+    """Whether a listed file exists; False too for an impossible file name."""
     return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises on too long a name)
 
 
@@ -129,10 +129,10 @@ def list_rows(
     *,
     where: str,
 ) -> Listing:
-    """The samples of the rows of `kind`: one for a picture, one for each whole frame of a recording.
+    """The samples of the rows of `kind`: one for a picture, one for each complete frame of a recording.
 
     Raises:
-        InputError: nothing of a class can be read.
+        InputError: no file of a class can be read.
     """
     wanted = {row.path: row for row in rows if suffix(row) in SAMPLE_SUFFIXES[kind]}
     root = path.parent
@@ -157,10 +157,9 @@ def list_rows(
 
 
 def _recordings(rows: Sequence[Row], kind: str) -> dict[str, str]:
-    """The recording of each row, by its path: as stated, else as in a folder with one folder for each class.
+    """The recording of each row, by its path: as stated, else as in a data set with one folder for each class.
 
-    There, pictures in one folder are of one recording. A folder that holds several classes is none: each of its
-    pictures is its own then.
+    There, the pictures in one folder are one recording. In a folder with several classes, each picture is its own.
     """
     labels: dict[str, set[str]] = {}
     for row in rows:
@@ -177,13 +176,13 @@ def _folder(path: str) -> str:
 
 
 def _below_class(row: Row) -> str:
-    """Its path from its class on: `2024/A/r1/0.png` of class A is `A/r1/0.png`."""
+    """The path from the class folder on: `2024/A/r1/0.png` of class A is `A/r1/0.png`."""
     parts = row.path.split("/")
     return "/".join(parts[parts.index(row.label) :]) if row.label in parts[:-1] else f"{row.label}/{row.path}"
 
 
 def _snr(row: Row, root: Path) -> float | None:
-    """As the row says, else as the file's name or the file beside it does."""
+    """The SNR of the row, else of the file name or the label file."""
     if row.snr is not None:
         return row.snr
     return conditions(in_class(row.label, row.path), read_label_file(root / row.path))[0]

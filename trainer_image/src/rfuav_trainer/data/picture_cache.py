@@ -1,7 +1,7 @@
-"""Decoded pictures, kept from one epoch to the next: in the memory, and on the scratch disk what does not fit there.
+"""Caches of decoded pictures between epochs: in memory, and on the scratch disk.
 
-In: the samples of a training and what this pod may use. Out: homes that a `Reader` asks before it decodes anything.
-Either has a bound; what finds no room is decoded in every epoch, and nothing about it can fail the job.
+In: pictures by key. Out: homes that a `Reader` asks before it decodes a file. Both have a bound; pictures beyond it are
+decoded in every epoch. No failure here can fail the job.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class Memory:
-    """The first pictures that come, up to `limit` bytes."""
+    """Keeps the first pictures, up to `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
         self._left = limit
@@ -53,18 +53,18 @@ class Memory:
 
 
 class Disk:
-    """Pictures in a file that all processes of a pod share: each has its place, behind a byte that says it is whole.
+    """Pictures in a file that all processes of a pod share: each has a fixed slot, after a byte that marks it complete.
 
-    Read and written, not mapped: the page cache serves both alike, but a full disk is an error here and would kill the
-    process there. The file is closed when nobody has the object any more: a reader for whom the end of a training did
-    not wait must not write to another file that was given the same number.
+    Read and written, not memory-mapped: the page cache serves both, but a full disk raises an error here and would kill
+    the process there. The file is closed when the object is garbage-collected: a reader that outlives the training must
+    not write to another file with the same descriptor.
 
     Args:
-        path: an empty file; it may be unlinked once it is open everywhere.
-        keys: of the samples, in an order that is the same in all processes.
+        path: an empty file; it may be unlinked once all processes have opened it.
+        keys: of the samples, in the same order in all processes.
         shape: of every picture.
         limit: bytes.
-        left_free: share of the volume that is left free.
+        left_free: fraction of the volume to leave free.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Disk:
             return False
         try:
             return os.pread(self._file, 1, place * (1 + self._bytes)) == b"\1"
-        except OSError:  # who asks can decode
+        except OSError:  # the caller decodes the file instead
             return False
 
     def get(self, key: Key) -> Tensor | None:  # noqa: D102
@@ -104,7 +104,7 @@ class Disk:
         try:
             whole = self._has_room() and os.pwrite(self._file, picture.numpy().data, at + 1) == self._bytes
             if whole:
-                os.pwrite(self._file, b"\1", at)  # only now: others may read it already
+                os.pwrite(self._file, b"\1", at)  # last: other processes may read it from now on
                 return True
             problem = "no more space may be used"
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What a job reads: finds images and recordings, cuts recordings into frames, reads one sample at a time.
+"""Samples: finds images and recordings, cuts recordings into frames, reads one sample at a time.
 
 In: a folder (`train/<class>/...` when labelled). Out: a `Listing` of samples in a stable order, and 8-bit pictures of
 one size.
@@ -47,12 +47,12 @@ Key = tuple[Path, int | None]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Everything between a file and the network's input; it travels in the weights' metadata.
+    """The conversion from a file to the input of a network; stored in the metadata of the weights.
 
     Attributes:
         format: image or iq.
         image_size: height and width in pixels.
-        mean, std: for each channel, on a scale of 0 to 1.
+        mean, std: of each channel, on a scale of 0 to 1.
         spectrogram: how recordings become pictures; None for images.
     """
 
@@ -84,7 +84,7 @@ class Preprocessing:
         std = torch.tensor(self.std, device=pictures.device).view(1, 3, 1, 1)
         scaled = pictures.contiguous() / 255.0
         result = scaled.sub_(mean).div_(std) if scaled.shape[1] == len(self.mean) else (scaled - mean).div_(std)
-        # Turned last: a mean for each of three neighbours keeps a processor from taking many numbers at a time.
+        # Converted last: with interleaved channels the subtraction above could not be vectorised.
         return result.contiguous(memory_format=torch.channels_last)
 
 
@@ -97,8 +97,8 @@ class Sample:
         name: its path relative to the input folder, with forward slashes.
         label: index of its class; -1 when not labelled.
         frame: index of the frame in its recording; None for images.
-        group: samples of one recording have the same group and never part in a split.
-        snr: in dB, where a manifest, the name, or the file beside it states it.
+        group: samples of one recording have the same group, and a split keeps them together.
+        snr: in dB, if the manifest, the name, or the `.json` file gives it.
     """
 
     path: Path
@@ -121,11 +121,11 @@ class Listing:
 def find_files(root: Path, pattern: str = EVERYTHING, kind: str = "auto", *, where: str) -> tuple[list[Path], str]:
     """The files below `root` that match, sorted by path, and their format (image or iq).
 
-    Links are followed; hidden files and files of other kinds are left out; `root` may also be one file.
+    Follows links; ignores hidden files and files of other kinds. `root` may also be a single file.
 
     Raises:
-        InputError: nothing is there, or both formats are and none was chosen.
-        PermissionError: a folder may not be read: what is in it would be missing without a word.
+        InputError: nothing was found, or both formats were and none was chosen.
+        PermissionError: a folder cannot be read; its files must not be missing silently.
     """
     if root.is_file():
         found = [root]
@@ -155,16 +155,16 @@ def find_classes(root: Path, *, where: str) -> list[str]:
     """The class names: the sorted names of the folders in `root`.
 
     Raises:
-        InputError: the folder is missing, or holds fewer than two class folders.
+        InputError: the folder is missing, or contains fewer than two class folders.
     """
     if not root.is_dir():
         raise InputError(
             f"{where}: {root} is not a folder: create one folder for each class there, as in {root}/CLASS/a.png"
         )
     classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not _hidden(p.name))
-    if len(classes) < 2:  # noqa: PLR2004  (a classifier tells at least two things apart)
+    if len(classes) < 2:  # noqa: PLR2004  (a classifier needs two classes)
         raise InputError(
-            f"{where}: {root} holds {len(classes)} class folders ({', '.join(classes) or 'none'}): "
+            f"{where}: {root} contains {len(classes)} class folders ({', '.join(classes) or 'none'}): "
             f"at least two are needed, as in {root}/CLASS/a.png",
         )
     for name in classes:
@@ -173,7 +173,7 @@ def find_classes(root: Path, *, where: str) -> list[str]:
 
 
 def check_text(name: str, where: str) -> None:
-    """Raise InputError when the name of a class is not UTF-8: it is written into files that hold nothing else."""
+    """Raise InputError if the name of a class is not valid UTF-8: it is written to UTF-8 files."""
     try:
         name.encode()
     except UnicodeEncodeError as error:
@@ -185,11 +185,11 @@ def list_labelled(
 ) -> Listing:
     """The samples of a folder with one folder for each class.
 
-    Pictures in a folder below the class folder (`CLASS/RECORDING/a.png`) count as one recording, raw recordings each
-    as its own; what a path says of SNR and colour map (`CLASS/snr_-10/jet/a.png`) is none: `labels.recording_of`.
+    Pictures in a folder below the class folder (`CLASS/RECORDING/a.png`) count as one recording; every raw recording
+    is its own. SNR and colour map in a path (`CLASS/snr_-10/jet/a.png`) are not recordings: `labels.recording_of`.
 
     Raises:
-        InputError: a class folder holds nothing that can be read.
+        InputError: a class folder contains no readable file.
     """
     total = Listing([])
     for label, name in enumerate(classes):
@@ -201,7 +201,7 @@ def list_labelled(
                 f"{where}: none of the {len(files)} files in {root / name} can be read (the first: {reason})"
             )
         inputs.fetch_ahead(path.with_suffix(".json") for path in files)
-        levels: dict[Path, float | None] = {}  # frames of one recording have one file beside them
+        levels: dict[Path, float | None] = {}  # the frames of a recording share one .json file
         for sample in listing.samples:
             if sample.path not in levels:
                 levels[sample.path] = conditions(sample.name, read_label_file(sample.path))[0]
@@ -213,7 +213,7 @@ def list_labelled(
 
 
 def list_samples(files: Iterable[Path], root: Path, spectrogram: SpectrogramParameters | None) -> Listing:
-    """The samples in `files`: one for an image, one for each whole frame of a recording."""
+    """The samples in `files`: one for an image, one for each complete frame of a recording."""
     files = list(files)
     inputs.fetch_ahead(path.with_suffix(recording.METADATA) for path in files)
     listing = Listing([])
@@ -237,26 +237,26 @@ def read_picture(path: Path, size: int) -> Tensor:
     """An image resized to size x size: uint8, shape (3, size, size).
 
     Raises:
-        UnreadableFileError: it is corrupt, truncated, too large to be true, or gone.
+        UnreadableFileError: it is corrupt, truncated, implausibly large, or missing.
     """
     try:
         with inputs.opened(path) as here, Image.open(here) as image:
-            image.draft("RGB", (size, size))  # a JPEG halved while it is decoded, as often as it stays large enough
-            coloured = image if image.mode == "RGB" else in_colours(image)  # which would copy it
+            image.draft("RGB", (size, size))  # decodes a JPEG at 1/2, 1/4 or 1/8 if that is large enough
+            coloured = image if image.mode == "RGB" else in_colours(image)  # conversion copies
             pixels = torch.from_numpy(np.array(coloured)).permute(2, 0, 1)
-            # As Pillow resizes, to within a level of 255, in a third of the time.
+            # Equals Pillow's resizing to within 1 of 255, in a third of the time.
             return functional.interpolate(pixels[None], (size, size), mode="bilinear", antialias=True)[0].contiguous()
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableFileError(f"not a readable image: {error}") from error
 
 
 def in_colours(image: Image.Image) -> Image.Image:
-    """The image with 8 bits for red, green and blue; grey levels of more bits are scaled, where Pillow cuts them off.
+    """The image as 8-bit RGB. Scales grey levels of more bits, which Pillow would clip.
 
-    16-bit levels (modes I;16) by their range, 65535; 32-bit ones (I, F) by the brightest, if above 255.
+    Divides 16-bit levels (modes I;16) by their range, 65535, and 32-bit levels (I, F) by the maximum if above 255.
 
     Raises:
-        ValueError: 32-bit levels are below 0 or no numbers: nothing says what is black and white.
+        ValueError: 32-bit levels are negative or not finite, so black and white are undefined.
     """
     if not image.mode.startswith(("I", "F")):
         return image.convert("RGB")
@@ -268,24 +268,24 @@ def in_colours(image: Image.Image) -> Image.Image:
 
 
 class Home(Protocol):
-    """A place for pictures; several threads use it."""
+    """A store of decoded pictures; used by several threads."""
 
     def holds(self, key: Key) -> bool:
-        """Whether the picture is there."""
+        """Whether the picture is stored."""
 
     def get(self, key: Key) -> Tensor | None:
-        """The picture, as it was put; not to be changed."""
+        """The stored picture, which must not be changed."""
 
     def put(self, key: Key, picture: Tensor) -> bool:
-        """Keep it; False when there is no room."""
+        """Store it; False if there is no space."""
 
 
 class Reader:
-    """Reads samples as 8-bit pictures; those that one of the homes holds are not decoded again.
+    """Reads samples as 8-bit pictures. Pictures that one of the homes holds are not decoded again.
 
     Args:
         preprocessing: how files become pictures.
-        homes: where pictures are kept, in the order in which they are asked.
+        homes: stores of pictures, in order of preference.
         device: where recordings are transformed.
     """
 
@@ -297,7 +297,7 @@ class Reader:
         self._homes = homes
 
     def holds(self, sample: Sample) -> bool:
-        """Whether the file is not needed any more."""
+        """Whether the picture is stored, so that the file is not needed."""
         return any(home.holds((sample.path, sample.frame)) for home in self._homes)
 
     def read(self, sample: Sample) -> Tensor:
@@ -321,12 +321,12 @@ class Reader:
             if not good.item():
                 raise UnreadableFileError(recording.NO_NUMBERS.format(frame=sample.frame))
             result = found[0].cpu()
-        any(home.put(key, result) for home in self._homes)  # the first that has room
+        any(home.put(key, result) for home in self._homes)  # the first with space
         return result
 
 
 def read_label_file(path: Path) -> dict[str, Any]:
-    """What stands beside a recording (`a.iq` -> `a.json`), such as {"snrDb": 10}; empty when there is nothing."""
+    """The content of the label file of a recording (`a.iq` -> `a.json`), such as {"snrDb": 10}; empty if missing."""
     try:
         with inputs.opened(path.with_suffix(".json")) as here:
             content = json.loads(here.read_bytes())
@@ -341,7 +341,7 @@ def read_label_file(path: Path) -> dict[str, Any]:
 
 
 def _hidden(name: str) -> bool:
-    """Whether a file or folder is none of the data: a hidden one, or what ext4 keeps at the root of a volume."""
+    """Whether a file or folder is not data: hidden, or the lost+found folder of ext4."""
     return name.startswith(".") or name == "lost+found"
 
 
@@ -358,9 +358,9 @@ def _matcher(pattern: str, where: str) -> Callable[[str], object]:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """The files below `root` that are not hidden, also through links, but not through those that lead around.
+    """The visible files below `root`. Follows links, but not in circles.
 
-    A link to nothing is one, too: whoever reads it says so.
+    Includes dangling links, so that reading them gives an error.
     """
     above: dict[str, frozenset[str]] = {str(root): frozenset({os.path.realpath(root)})}
     for folder, folders, files in os.walk(root, followlinks=True, onerror=_fail):

@@ -1,4 +1,4 @@
-"""Splits samples into training and validation: by class and SNR alike, whole recordings, drawn by the seed."""
+"""Splits samples into training and validation, stratified by class and SNR; recordings stay whole."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def split(
     *,
     where: str = "dataset.validation.fraction",
 ) -> tuple[list[Sample], list[Sample]]:
-    """Training and validation samples: about `fraction` of every class set apart, whole recordings, by the seed.
+    """Training and validation samples: about `fraction` of every class for validation, in whole recordings.
 
-    The recordings of a class are walked through from the lowest SNR to the highest (those of one SNR in an order that
-    the seed draws), and one is set apart whenever half of it is owed: so every SNR gives its share.
+    Goes through the recordings of a class from the lowest SNR to the highest (those of equal SNR in an order that
+    depends on the seed), and takes one for validation whenever half of its samples are due. So every SNR contributes.
 
     Raises:
-        InputError: a class has a single recording, or none of its own on one side.
+        InputError: a class has a single recording, or no recording of its own in one part.
     """
     validation: set[str] = set()
     for label, name in enumerate(classes):
@@ -38,7 +38,7 @@ def split(
             if sample.label == label:
                 sizes[sample.group] = sizes.get(sample.group, 0) + 1
                 levels.setdefault(sample.group, float("-inf") if sample.snr is None else sample.snr)
-        if len(sizes) < 2:  # noqa: PLR2004  (one for each side)
+        if len(sizes) < 2:  # noqa: PLR2004  (one for each part)
             raise InputError(
                 f"{where} needs two recordings or images of every class, {name} has {len(sizes)}: "
                 "add recordings, separate them (the pictures in one folder count as one recording, unless the column "
@@ -59,7 +59,7 @@ def split(
 
 
 def _share(order: Sequence[str], sizes: dict[str, int], fraction: float, drawn: dict[str, bytes]) -> set[str]:
-    """About `fraction` of the recordings, evenly over `order`: never none of them, never all."""
+    """About `fraction` of the recordings, evenly over `order`: at least one, and not all."""
     taken: set[str] = set()
     owed = 0.0
     for group in order:

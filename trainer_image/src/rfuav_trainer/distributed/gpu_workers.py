@@ -1,10 +1,10 @@
 """One process for each GPU of a pod: this one, and the others that it starts and that end with it.
 
-In: a job of several GPUs. Out: torchrun's own environment (RANK, WORLD_SIZE, LOCAL_RANK, ...) in every process, from
-which `process_group.join` and the choice of the device follow. Whoever starts the trainer with torchrun has that
-environment already, and nothing is started here.
+In: a job of several GPUs. Out: torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK, ...) in every process, which
+`process_group.join` and the choice of the device use. Started by torchrun, the trainer has that environment already,
+and this module starts nothing.
 
-This process speaks for the pod: it reports, hears SIGTERM and says why the pod ended, also when another was the cause.
+This process represents the pod: it reports, receives SIGTERM and gives the cause of a failure, also of another process.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 GRACE_SECONDS = 20
-"""How long the others have to end by themselves when this one has ended, and this one when another has failed."""
+"""Time for the others to end after this process has ended, and for this process after another has failed."""
 LOOK_EVERY = 1.0  # seconds
 
 
@@ -50,17 +50,17 @@ class _Member:
     rank: int
     process: SpawnProcess
     last_words: Connection
-    _told: errors.Failure | None = None
+    _failure: errors.Failure | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def failure(self) -> errors.Failure | None:
-        """Why it ended, once it has; None: it goes on, or ended well."""
+        """Why it failed; None while it runs or if it succeeded."""
         with self._lock:
-            if self._told is None and self.last_words.poll():
+            if self._failure is None and self.last_words.poll():
                 with contextlib.suppress(EOFError):
-                    self._told = self.last_words.recv()
-            if self._told is not None:
-                return self._told
+                    self._failure = self.last_words.recv()
+            if self._failure is not None:
+                return self._failure
         code = self.process.exitcode
         if code is None or code == 0:
             return None
@@ -78,7 +78,7 @@ class Crew:
     _waited_since: float | None = None
 
     def still_running(self, grace: float) -> list[_Member]:
-        """Those that go on `grace` seconds after they were first waited for: one time for all, not for each."""
+        """Those still running `grace` seconds after the first wait: one deadline for all of them."""
         if self._waited_since is None:
             self._waited_since = time.monotonic()
         for member in self.members:
@@ -86,17 +86,17 @@ class Crew:
         return [member for member in self.members if member.process.is_alive()]
 
     def cause(self) -> errors.Failure | None:
-        """The first failure among them that is not just that they lost the others."""
+        """The first failure among them other than having lost the others."""
         self.still_running(GRACE_SECONDS)
         return self.failed()
 
     def failed(self) -> errors.Failure | None:
-        """As `cause`, of those that have ended by now."""
-        told = [failure for member in self.members if (failure := member.failure()) is not None]
-        return next((failure for failure in told if failure.exit_code != errors.EXIT_STOPPED), None)
+        """Like `cause`, without waiting: only of those that have already ended."""
+        failures = [failure for member in self.members if (failure := member.failure()) is not None]
+        return next((failure for failure in failures if failure.exit_code != errors.EXIT_STOPPED), None)
 
     def watch(self, over: threading.Event) -> None:
-        """End this process when another has failed and this one has not noticed: it may wait for that one in NCCL.
+        """Exit this process if another has failed and this one is blocked, as NCCL does when a peer is missing.
 
         Args:
             over: set when this process ends by itself.
@@ -109,10 +109,10 @@ class Crew:
 
 @contextlib.contextmanager
 def crew(job: Job, work: Work, environment: Mapping[str, str] = os.environ) -> Iterator[Crew]:
-    """Have a process for each GPU of the job while the block runs; `work` is what the others do.
+    """Run one process for each GPU of the job while the block runs; the others call `work`.
 
     Raises:
-        JobError: this process lost another of them; it is that one's own failure, where there is one.
+        JobError: this process lost another one. It carries the failure of that process if there is one.
     """
     count = job.spec.resources.gpus
     if count <= 1 or "LOCAL_RANK" in environment:
@@ -163,7 +163,7 @@ def _start(job: Job, work: Work, local: int, place: dict[str, str]) -> _Member:
 
 
 def _member(job: Job, work: Work, place: dict[str, str], last_words: Connection) -> None:
-    """The life of another process: the same work, with nobody to report to."""
+    """Main function of another process: the same work, without progress reports."""
     os.environ.update(place)
     logs.configure()
     structlog.contextvars.bind_contextvars(job=job.name, gpu=int(place["LOCAL_RANK"]))
@@ -172,7 +172,7 @@ def _member(job: Job, work: Work, place: dict[str, str], last_words: Connection)
     code = 0
     try:
         work(job, Progress(None), stop)
-    except BaseException as error:  # whatever it was, it is told
+    except BaseException as error:  # every failure is sent to the first process
         failure = errors.describe(error)
         last_words.send(failure)
         code = failure.exit_code

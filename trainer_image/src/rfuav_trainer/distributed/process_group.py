@@ -1,8 +1,8 @@
-"""Several processes that train one network: each takes its part of every batch, and all take the same step.
+"""Data-parallel training: each process takes its part of every batch, and all take the same step.
 
-In: torchrun's environment (PET_* as the operator sets it for a node; RANK and its like for a process). Out: a `World`
-that sums over all processes; alone, it leaves everything as it is. Gradients are summed, not averaged per process: the
-step is that of one process with the whole batch, also where a batch does not divide evenly or a file cannot be read.
+In: torchrun's environment (PET_*, which the operator sets for a node; RANK etc. for a process). Out: a `World` that
+sums over all processes; with a single process it changes nothing. Gradients are summed, not averaged per process: the
+step equals that of one process with the whole batch, even if a batch does not divide evenly or a file is unreadable.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 JOIN_SECONDS = 600
-"""How long the first to start waits for the others: their images may still be pulled."""
+"""How long the first process waits for the others: their images may still be pulled."""
 SILENCE_SECONDS = 1800
-"""How long one step may take, the saving of a checkpoint to a slow volume included; a process that died is noticed at
-once, one that hangs after this."""
+"""Maximum duration of a step, including saving a checkpoint to a slow volume. A process that dies is noticed at once,
+one that hangs after this time."""
 BLOCKING = "TORCH_NCCL_BLOCKING_WAIT"
-"""Has NCCL raise an error where a collective is waited for. Else torch's watchdog kills the process, without a word."""
+"""Makes NCCL raise an error in the waiting call. Otherwise torch's watchdog kills the process without a message."""
 _LOOK_EVERY = 0.2
 
 
@@ -47,30 +47,30 @@ _SHARED_MEMORY = re.compile(r"/dev/shm|shared memory", re.IGNORECASE)  # noqa: S
 
 
 class NoMeetingError(JobError):
-    """The processes cannot meet or speak to one another, and would not at the next try: it counts as a failure."""
+    """The processes cannot connect or exchange data, and a retry would not help: it counts as a failure."""
 
     reason = "NoMeeting"
 
 
 @contextlib.contextmanager
 def _with_the_others() -> Iterator[None]:
-    """Around what only works when all take part, once they have met.
+    """Translates the errors of collective operations.
 
     Raises:
-        PeerLostError: a connection broke, or another was silent for too long: not this process is wrong.
-        NoMeetingError: this one cannot speak to the others.
+        PeerLostError: a connection broke or timed out: the fault is not in this process.
+        NoMeetingError: this process cannot exchange data with the others.
     """
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        text = str(error).partition("Exception raised from")[0]  # below it torch lists its own functions
+        text = str(error).partition("Exception raised from")[0]  # after it torch lists its own functions
         words = (text.splitlines() or [""])[0]
         if _SHARED_MEMORY.search(text):
             advice = "too little shared memory for the processes of the pod: raise resources.sharedMemory"
             raise NoMeetingError(f"{advice} ({words})", reason="SharedMemoryTooSmall") from error
-        counted = "ncclSystemError" in text  # also says "connection", of one that never was
+        counted = "ncclSystemError" in text  # its text contains "connection" too, without one having existed
         if not counted and (isinstance(error, distributed.DistNetworkError) or _LOST.search(text)):
             raise PeerLostError(
                 f"another process of the training has gone; all processes restart together ({words})"
@@ -85,7 +85,7 @@ def _with_the_others() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _meeting(what: str) -> Iterator[None]:
-    """Around a step of the meeting, at which nobody has been lost yet."""
+    """Translates the errors of the rendezvous, during which no process can have been lost."""
     try:
         yield
     except RuntimeError as error:
@@ -97,7 +97,7 @@ class World:
     """All processes of a training.
 
     Attributes:
-        rank: which of them this is; 0 writes and reports.
+        rank: index of this process; rank 0 writes and reports.
         size: how many there are.
     """
 
@@ -110,7 +110,7 @@ class World:
         return self.rank == 0
 
     def part(self, batch: Sequence[T]) -> Sequence[T]:
-        """This process' share of a batch."""
+        """This process's part of a batch."""
         return batch[self.rank :: self.size] if self.size > 1 else batch
 
     def sum(self, values: Tensor) -> Tensor:
@@ -121,15 +121,15 @@ class World:
         return values
 
     def all_together(self, mine: int, total: Tensor) -> int:
-        """How many all processes have. Alone, that is known without waiting for the device."""
+        """The total over all processes. For a single process it is known without synchronising with the device."""
         return mine if self.size == 1 else int(total.item())
 
     def weighed(self, loss: Tensor, count: int) -> Tensor:
-        """A mean loss over `count` samples, weighed so that gradients of several processes can be summed."""
+        """A mean loss over `count` samples, weighted so that the gradients of several processes can be summed."""
         return loss if self.size == 1 else loss * count
 
     def average_gradients(self, network: nn.Module, count: Tensor) -> None:
-        """Sum the weighed gradients of all processes, in one message, and divide by the samples of all."""
+        """Sum the weighted gradients of all processes in one message, and divide by the total number of samples."""
         if self.size == 1:
             return
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -140,19 +140,19 @@ class World:
         flat /= count.to(flat.dtype)
         parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for parameter, gradient, part in zip(trained, gradients, parts, strict=True):
-            # Copied, not viewed: fused optimizers pair weights and gradients by their place in memory, and weights
-            # whose channels come last would learn from the gradients of others.
+            # Copied, not a view: fused optimizers match weights and gradients by memory layout, and channels-last
+            # weights would be updated with the wrong gradients.
             parameter.grad = gradient.copy_(part.view_as(gradient))
 
     def share(self, tensors: Iterable[Tensor]) -> None:
-        """Give all what the first has, in place."""
+        """Broadcast the tensors of rank 0 to all processes, in place."""
         if self.size > 1:
             with _with_the_others():
                 for tensor in tensors:
                     distributed.broadcast(tensor, src=0)
 
     def gather(self, value: Any) -> list[Any]:
-        """Everybody's value, by rank."""
+        """The values of all processes, by rank."""
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
@@ -161,7 +161,7 @@ class World:
         return found
 
     def wait(self) -> None:
-        """Wait until all have come here."""
+        """Barrier: wait for all processes."""
         if self.size > 1:
             with _with_the_others():
                 distributed.barrier()
@@ -173,13 +173,13 @@ class World:
 
 
 def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] = os.environ) -> World:
-    """Meet the other processes; alone when the environment names no others.
+    """Join the process group; a world of one process if the environment names no others.
 
     Raises:
         StoppedError: SIGTERM arrived while waiting.
-        PeerLostError: one that had come is gone again.
-        NoMeetingError: the port is taken, or the processes cannot connect to one another.
-        TimeoutError: the others did not come.
+        PeerLostError: a process that had joined has gone.
+        NoMeetingError: the port is in use, or the processes cannot connect to each other.
+        TimeoutError: the others did not join in time.
     """
     if "WORLD_SIZE" in environment:  # one of several processes of a pod
         names = "WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"
@@ -190,7 +190,7 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
         return World()
     rank, host, port = int(environment[names[1]]), environment[names[2]], int(environment[names[3]])
     log.info("waiting for the other processes", rank=rank, size=size, first=f"{host}:{port}")
-    # What waits inside torch hears no SIGTERM, so all the waiting is done here.
+    # torch's own waits ignore SIGTERM, so all waiting is done here.
     if rank:
         _wait(lambda: _listens(host, port), stop, f"the first process of the job, at {host}:{port}")
     with (
@@ -198,8 +198,8 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
         if rank
         else _meeting(f"cannot listen on port {port}: stop the process that uses it, or choose another port")
     ):
-        store = distributed.TCPStore(  # type: ignore[attr-defined]  # its stubs do not name it
-            host if rank else "0.0.0.0",  # noqa: S104  the first is found by its name in the cluster
+        store = distributed.TCPStore(  # type: ignore[attr-defined]  # missing in its stubs
+            host if rank else "0.0.0.0",  # noqa: S104  rank 0 has a DNS name in the cluster
             port,
             is_master=rank == 0,
             wait_for_workers=False,
@@ -232,7 +232,7 @@ def _wait(until: Callable[[], bool], stop: StopSignal, what: str) -> None:
 
 
 def _listens(host: str, port: int) -> bool:
-    """Whether the first process is there; its name resolves only once its pod has an address."""
+    """Whether rank 0 accepts connections. Its name resolves only once its pod has an address."""
     try:
         with socket.create_connection((host, port), timeout=2):
             return True

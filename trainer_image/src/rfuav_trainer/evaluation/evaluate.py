@@ -1,7 +1,7 @@
-"""How good the predictions are: over all, for each class, by signal-to-noise ratio, by colour map, by confidence.
+"""Evaluation of predictions: overall, for each class, by SNR, by colour map, by confidence.
 
-In: prediction lines of inputs whose class is known, a few at a time. Out: what `evaluation.json` holds;
-`report` makes pages and pictures of it.
+In: prediction lines of labelled inputs, as a stream. Out: the content of `evaluation.json`, from which `report` makes
+pages and pictures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 TOGETHER = 512  # lines
-MOST_GROUPS = 64  # of SNR, and of colour map; each takes some megabytes
+MOST_GROUPS = 64  # of SNR, and of colour map; each needs some megabytes
 IN_GROUPS = ("top1", "top3", "top5", "macroF1", "meanAveragePrecision", "calibrationError")
 
 
@@ -34,22 +34,21 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path
     """Metrics over all predictions, for each SNR, and for each colour map.
 
     Args:
-        lines: predictions; `label` is the true class, without it the first folder of `path` is. `scores` (one for each
-            class) may be missing, then `top` stands in for them. `snr` (dB) may be missing, then the path or the file
-            beside the input may tell it.
+        lines: predictions. `label` is the true class; without it, the first folder of `path` is. Without `scores` (one
+            for each class), `top` is used. Without `snr` (dB), the path or the label file of the input is used.
         classes: names in the order of the scores.
-        root: the input folder, where a file beside an input may tell its SNR and colour map.
+        root: the input folder, which may contain label files with SNR and colour map.
 
     Returns:
         samples, accuracy, metrics, perClass (samples, precision, recall, f1, averagePrecision), classes,
         confusionMatrix (rows true, columns predicted), calibration (samples, confidence, accuracy by confidence), bySnr
-        (snrDb, samples, accuracy, ...; in rising order) and byColorMap (colorMap, ...), empty when nothing states them,
-        MOST_GROUPS rows at most.
-        Without all scores the average precisions are left out: they cannot be known.
+        (snrDb, samples, accuracy, ...; in rising order) and byColorMap (colorMap, ...), empty if unknown, MOST_GROUPS
+        rows at most.
+        Without all scores there are no average precisions.
 
     Raises:
-        InputError: there are no predictions, or inputs without label that lie in no folder.
-        InvalidConfigurationError: a label is no class of the weights.
+        InputError: there are no predictions, or inputs without a label.
+        InvalidConfigurationError: a label is not a class of the weights.
     """
     index = {name: position for position, name in enumerate(classes)}
     whole = True
@@ -110,7 +109,7 @@ def _row(tally: Tally) -> dict[str, float]:
 
 
 def _calibration(tally: Tally) -> list[dict[str, float]]:
-    """For each part of the confidence that occurs: samples, their mean confidence and their accuracy."""
+    """For each non-empty bin of the confidence: samples, mean confidence and accuracy."""
     return [
         {
             "from": round(part / CONFIDENCES, 4),
@@ -125,7 +124,7 @@ def _calibration(tally: Tally) -> list[dict[str, float]]:
 
 
 def _conditions(lines: Iterable[dict[str, Any]], root: Path) -> Iterator[tuple[float | None, str | None]]:
-    """SNR in dB and colour map of each input; frames of one recording follow each other, so its file is read once."""
+    """SNR in dB and colour map of each input. The frames of a recording are adjacent, so its file is read once."""
     last = ""
     found: tuple[float | None, str | None] = (None, None)
     for line in lines:
@@ -138,13 +137,13 @@ def _conditions(lines: Iterable[dict[str, Any]], root: Path) -> Iterator[tuple[f
 
 
 def _label(line: dict[str, Any]) -> str:
-    """The true class of a prediction's input; empty when nothing says it."""
+    """The true class of the input of a prediction; empty if unknown."""
     stated: str | None = line.get("label")
     return first_folder(line["path"]) if stated is None else stated
 
 
 def check_labels(labels: Mapping[str, str], classes: Sequence[str], root: Path) -> None:
-    """Raise when not every input of an evaluation, by its name, has a label that is a class of the weights."""
+    """Raise unless every input has a label that is a class of the weights."""
     loose = next((name for name, label in labels.items() if not label), None)
     if loose is not None:
         raise InputError(
@@ -162,10 +161,10 @@ def check_labels(labels: Mapping[str, str], classes: Sequence[str], root: Path) 
 
 
 def read_lines(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """The JSON objects of several JSON Lines files of shards that are done, one after the other.
+    """The JSON objects of the JSON Lines files of finished shards.
 
     Raises:
-        InputError: one was removed since.
+        InputError: a file was removed.
     """
     for path in paths:
         try:

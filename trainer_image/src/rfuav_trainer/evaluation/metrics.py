@@ -1,7 +1,7 @@
-"""How good scores are, counted as they come: memory does not grow with the number of samples.
+"""Streaming metrics: memory does not grow with the number of samples.
 
-In: scores and true classes, a part at a time. Out: plain floats by the names of the API's `status.metrics`; what cannot
-be computed (a class without samples) is left out, never NaN.
+In: scores and true classes, batch by batch. Out: plain floats with the names of `status.metrics` in the API. Undefined
+values (a class without samples) are omitted, never NaN.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 TOP = (1, 3, 5)
 CONFIDENCES = 15
-"""Equal parts of the confidence from 0 to 1, as in Guo et al. 2017, arXiv 1706.04599."""
+"""Equal bins of the confidence from 0 to 1, as in Guo et al. 2017, arXiv 1706.04599."""
 LEVELS, MOST_LEVELS = 2**14, 2**20
-"""Steps of the log-odds in which scores are told apart for the average precision: a class, and all classes at most."""
+"""Bins of the log-odds for the average precision: for each class, and the maximum over all classes."""
 REACH = 104.0
-"""Log-odds from -REACH to REACH have steps of their own: down to a score of 1e-45, the least that float32 has."""
+"""The bins cover log-odds from -REACH to REACH: down to a score of 1e-45, the smallest float32."""
 EVEN = 4.0
-"""Up to these log-odds the steps are about alike; beyond, where scores lie further apart, they grow."""
+"""Up to these log-odds the bins have about the same width; beyond, where scores are sparser, they grow."""
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Tally:
-    """Everything that the metrics need of the samples seen so far.
+    """The counts from which all metrics are computed.
 
     Args:
         classes: number of classes, at least 2.
 
     Attributes:
-        confusion: counts, int64, shape (classes, classes): rows are true classes, columns are guesses.
-        calibration: shape (3, CONFIDENCES): samples, sum of their confidences, right guesses by confidence.
+        confusion: counts, int64, shape (classes, classes): rows are true classes, columns predictions.
+        calibration: shape (3, CONFIDENCES): samples, sum of confidences, correct predictions by confidence.
     """
 
     def __init__(self, classes: int) -> None:
@@ -45,23 +45,23 @@ class Tally:
         self.calibration: Floats = np.zeros((3, CONFIDENCES))
         self._top: Counts = np.zeros(len(TOP), dtype=np.int64)
         self._levels = min(LEVELS, MOST_LEVELS // classes)
-        # Pages that are never counted in are never there: the memory follows the spread of the scores, up to 16 MB.
+        # Untouched pages are not allocated: memory grows with the spread of the scores, up to 16 MB.
         self._all = np.zeros((classes, self._levels), dtype=np.int64)
         self._true = np.zeros((classes, self._levels), dtype=np.int64)
 
     @property
     def samples(self) -> int:
-        """How many were counted."""
+        """Number of samples."""
         return int(self.confusion.sum())
 
     @property
     def accuracy(self) -> float:
-        """Share of the samples whose class was guessed; there must be some."""
+        """Fraction of correct predictions; requires samples."""
         return float(self.confusion.trace()) / self.samples
 
     @property
     def counts(self) -> tuple[Floats | Counts, ...]:
-        """All that is counted: of several tallies, each of these arrays summed makes the tally of all their samples."""
+        """All counts. Their sums over several tallies are the counts of all samples."""
         return self.confusion, self.calibration, self._top, self._all, self._true
 
     def add(self, scores: Tensor, labels: Tensor) -> None:
@@ -90,9 +90,9 @@ class Tally:
     def metrics(self) -> dict[str, float]:
         """F1, precision and recall (macro and micro), mean average precision, top-k accuracy, calibration error.
 
-        Values from 0 to 1, none without samples. With fewer than k classes, top-k is 1: every class is among the
-        guesses. Macro averages and mAP run over the classes that occur in the labels or the guesses (mAP: in the
-        labels). Of one label for each sample, micro F1, precision and recall are the accuracy.
+        Values from 0 to 1; empty without samples. With fewer than k classes, top-k is 1. Macro averages and mAP are
+        over the classes that occur in the labels or the predictions (mAP: in the labels). With one label for each
+        sample, micro F1, precision and recall equal the accuracy.
         """
         if not self.samples:
             return {}
@@ -110,7 +110,7 @@ class Tally:
         return finite(found)
 
     def per_class(self) -> list[dict[str, float]]:
-        """For each class: samples, precision, recall, f1 (0 where nothing was guessed), averagePrecision (if any)."""
+        """For each class: samples, precision, recall, f1 (0 without predictions), averagePrecision (if defined)."""
         rows: list[dict[str, float]] = []
         for c in range(self.classes):
             right, true, guessed = self.confusion[c, c], self.confusion[c].sum(), self.confusion[:, c].sum()
@@ -126,19 +126,19 @@ class Tally:
         return rows
 
     def _average_precision(self, c: int) -> float:
-        """The sum over falling scores of the step in recall times the precision, samples of one level together."""
+        """The sum of recall increments times precision over falling scores; samples of one bin count together."""
         seen, right = self._all[c, ::-1].cumsum(), self._true[c, ::-1].cumsum()
         steps = self._true[c, ::-1]
         return float((steps * right / np.maximum(seen, 1)).sum() / right[-1])
 
     def _calibration_error(self) -> float:
-        """Expected calibration error: how far confidence and accuracy lie apart, averaged over the samples."""
+        """Expected calibration error: the mean difference between confidence and accuracy."""
         _, confidence, right = self.calibration
         return float(np.abs(confidence - right).sum() / self.samples)
 
 
 def steps(chances: Floats, count: int) -> Counts:
-    """Which of `count` steps of its log-odds each probability lies in, from 0; a larger one is in no lower step."""
+    """The bin of the log-odds of each probability, from 0 to count - 1; monotonic."""
     with np.errstate(divide="ignore"):
         odds = np.clip(np.log(chances) - np.log1p(-chances), -REACH, REACH)
     end = np.arcsinh(REACH / EVEN)
@@ -147,5 +147,5 @@ def steps(chances: Floats, count: int) -> Counts:
 
 
 def finite(values: dict[str, float]) -> dict[str, float]:
-    """The values that are numbers, rounded to six significant digits."""
+    """The finite values, rounded to six significant digits."""
     return {name: float(f"{value:.6g}") for name, value in values.items() if math.isfinite(value)}

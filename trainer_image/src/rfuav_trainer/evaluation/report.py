@@ -1,7 +1,7 @@
-"""An evaluation for people: tables for a terminal, a page for a browser, the confusion matrix as a picture.
+"""The evaluation for people: tables for a terminal, a page for a browser, the confusion matrix as a picture.
 
-In: what `evaluate.evaluate` returns. Out: evaluation.json, evaluation.txt, evaluation.html (everything in the one file)
-and confusion-matrix.png.
+In: the result of `evaluate.evaluate`. Out: evaluation.json, evaluation.txt, evaluation.html (self-contained) and
+confusion-matrix.png.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 CONTENT, TABLE, PAGE, PICTURE = "evaluation.json", "evaluation.txt", "evaluation.html", "confusion-matrix.png"
 FILES = (CONTENT, TABLE, PAGE, PICTURE)
-MOST_INCHES = 30.0  # the picture's side, at 100 points an inch; beyond, cells shrink and not every class is named
-MOST_NUMBERS = 20  # classes; beyond, counts are not written into the picture's cells
+MOST_INCHES = (
+    30.0  # maximum side of the picture, at 100 dpi; with more classes, cells shrink and not every class is labelled
+)
+MOST_NUMBERS = 20  # classes; with more, the cells of the picture have no counts
 GROUP_COLUMNS = {
     "samples": "samples",
     "accuracy": "accuracy",
@@ -48,7 +50,7 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def write(folder: Path, evaluation: dict[str, Any], title: str) -> None:
-    """Write the four files; each is replaced whole. `title` stands above the page."""
+    """Write the four files, each atomically. `title` is the heading of the page."""
     write_json(folder / CONTENT, evaluation)
     with atomic_writer(folder / TABLE) as stream:
         stream.write(as_text(evaluation).encode())
@@ -60,7 +62,7 @@ def write(folder: Path, evaluation: dict[str, Any], title: str) -> None:
 
 
 def tables(evaluation: dict[str, Any]) -> dict[str, Table]:
-    """Headings and rows of everything that is a table, by title; what does not occur is left out."""
+    """Headings and rows of all tables, by title; without empty tables."""
     groups = {"By SNR (dB)": ("snrDb", "bySnr"), "By colour map": ("colorMap", "byColorMap")}
     found = {
         title: _table("SNR (dB)" if key == "snrDb" else "colour map", GROUP_COLUMNS, key, evaluation[name])
@@ -104,7 +106,7 @@ def as_text(evaluation: dict[str, Any]) -> str:
 
 
 def as_html(evaluation: dict[str, Any], title: str, matrix: bytes) -> str:
-    """One page that needs no other file: numbers, plots, tables. `matrix` is the confusion matrix as PNG."""
+    """A self-contained page with numbers, plots and tables. `matrix` is the confusion matrix as PNG."""
     metrics = [[name, f"{value:.4f}"] for name, value in evaluation["metrics"].items()]
     parts = [
         f"<h1>{html.escape(title)}</h1><p>{evaluation['samples']} samples, {len(evaluation['classes'])} classes</p>",
@@ -146,7 +148,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _matrix(matrix: list[list[int]], classes: Sequence[str]) -> Figure:
-    """Colour is the share of the true class, the number the count."""
+    """The confusion matrix: colours are fractions of the true class, numbers are counts."""
     share = [[count / max(1, sum(row)) for count in row] for row in matrix]
     side = min(MOST_INCHES, max(4.0, 0.45 * len(classes) + 2.5))
     figure = _figure(side + 1, side)

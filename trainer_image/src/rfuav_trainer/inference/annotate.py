@@ -1,7 +1,7 @@
-"""For people: the input with the network's answer written on it. Images become pictures, a recording becomes a video.
+"""Annotated copies of the input, with the prediction as text: pictures for images, a video for each recording.
 
-In: an image file, or the spectrogram the network saw, and its answer. Out, under output/annotated/: a PNG for each
-image, an MP4 for each recording with a picture for each of its frames.
+In: an image file, or the spectrogram that the network saw, and the prediction. Out, under output/annotated/: a PNG for
+each image, an MP4 for each recording with a picture for each frame.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from rfuav_trainer.inference.results import ShardResults
 
 COLOUR_MAP = "viridis"
-SMALLEST = 384  # pixels; a smaller picture is enlarged so that the text can be read
-LONGEST = 1600  # pixels; a larger one is shrunk
+SMALLEST = 384  # pixels; smaller pictures are enlarged so that the text is readable
+LONGEST = 1600  # pixels; larger ones are shrunk
 MOST_PICTURES = 30
-"""Pictures a second in a video: frames that follow each other quicker are shown at this rate, others in real time."""
-ENCODER = {"preset": "ultrafast", "tune": "zerolatency", "crf": "20"}  # no picture waits for a later one
+"""Maximum frame rate of a video; slower recordings play in real time."""
+ENCODER = {"preset": "ultrafast", "tune": "zerolatency", "crf": "20"}  # no frame waits for a later one
 
 
 class Annotations:
-    """The pictures and videos of one shard. A killed shard goes on with the video it was at.
+    """The pictures and videos of one shard. A restarted shard continues the current video.
 
     Args:
-        folder: where they go.
-        shard: the shard's results, whose video part holds the video at hand.
-        frame_seconds: length of a recording's frame; None when the input is images.
-        last: the last input that an earlier start has done, None at the beginning.
+        folder: for the pictures and videos.
+        shard: the results of the shard, whose video part contains the current video.
+        frame_seconds: length of a frame of a recording; None if the input is images.
+        last: the last input that an earlier run completed, or None.
     """
 
     def __init__(self, folder: Path, shard: ShardResults, frame_seconds: float | None, last: Sample | None) -> None:
@@ -50,7 +50,7 @@ class Annotations:
         self._recording = last.name if last is not None and shard.sizes[VIDEO] else None
 
     def turn_to(self, sample: Sample, done: int) -> None:
-        """Save the video at hand when `sample` is of another recording; the first `done` inputs are through."""
+        """Save the current video if `sample` belongs to another recording; `done` inputs are complete."""
         if self._recording not in (None, sample.name):
             self.finish(done)
 
@@ -59,8 +59,8 @@ class Annotations:
 
         Args:
             sample: an image is read again in full size; a frame is drawn from `picture`.
-            picture: what the network saw: uint8, (1 or 3, size, size).
-            text: one line, the answer.
+            picture: the input of the network: uint8, (1 or 3, size, size).
+            text: one line, the prediction.
         """
         if self._video is None:
             draw_image(self._folder / f"{sample.name}.png", sample.path, text)
@@ -69,15 +69,15 @@ class Annotations:
         self._video.add(picture, text)
 
     def flush(self) -> None:
-        """Everything added is in the shard's part, which can be committed."""
+        """Write everything added to the part of the shard, so that it can be committed."""
         if self._video is not None:
             self._video.flush()
 
     def finish(self, done: int) -> None:
-        """Save the video at hand, if there is one."""
+        """Save the current video if there is one."""
         if self._video is not None and self._recording is not None:
             self._video.save(self._shard.part(VIDEO), self._folder / f"{self._recording}.mp4")
-            self._shard.begin_anew(VIDEO, done)
+            self._shard.restart(VIDEO, done)
             self._recording = None
 
 
@@ -93,11 +93,11 @@ def draw_image(path: Path, source: Path, text: str) -> None:
 
 
 class Video:
-    """The video of one recording, as a stream of encoded pictures that can be cut off anywhere it was flushed.
+    """The video of one recording, as an encoded stream that can be truncated wherever it was flushed.
 
     Args:
-        stream: where the encoded pictures go (H.264, Annex B), written at its end; what is there already stays.
-        frame_seconds: how far apart in the recording the pictures are.
+        stream: destination of the encoded frames (H.264, Annex B), which are appended.
+        frame_seconds: time between two frames in the recording.
     """
 
     def __init__(self, stream: IO[bytes], frame_seconds: float) -> None:
@@ -106,7 +106,7 @@ class Video:
         self._encoder: Any = None
 
     def add(self, picture: Tensor, text: str) -> None:
-        """Append a picture, uint8 (1 or 3, size, size), a grey one in colours, with `text` above it."""
+        """Append a picture, uint8 (1 or 3, size, size), with `text` above it. Grey pictures get a colour map."""
         import av  # noqa: PLC0415  (only annotated recordings need it)
 
         pixels = _colours()[picture[0].numpy()] if len(picture) == 1 else picture.permute(1, 2, 0).numpy()
@@ -121,7 +121,7 @@ class Video:
         self._put(self._encoder.encode(frame.reformat(format="yuv420p")))
 
     def flush(self) -> None:
-        """Everything added is in the stream; the next picture begins anew, so that a cut here leaves a whole video."""
+        """Write everything added to the stream and restart the encoder, so that a cut here leaves a valid video."""
         if self._encoder is not None:
             self._put(self._encoder.encode(None))
             self._encoder = None
@@ -132,7 +132,7 @@ class Video:
             self._stream.write(bytes(packet))
 
     def save(self, encoded: Path, path: Path) -> None:
-        """Put the stream, which is the file `encoded`, into the MP4 file `path`, which appears whole or not at all."""
+        """Convert the stream, which is the file `encoded`, to the MP4 file `path`, atomically."""
         import av  # noqa: PLC0415
 
         self.flush()
@@ -154,7 +154,7 @@ class Video:
 
 
 def _with_bar(image: Image.Image, text: str) -> Image.Image:
-    """The image below a black bar with `text`; its sides are even, as H.264 wants them."""
+    """The image below a black bar with `text`; its sides are even, as H.264 requires."""
     bar = max(18, image.width // 16)
     width, height = (image.width + 1) // 2 * 2, (image.height + bar + 1) // 2 * 2
     canvas = Image.new("RGB", (width, height), "black")
@@ -164,7 +164,7 @@ def _with_bar(image: Image.Image, text: str) -> Image.Image:
 
 
 def _enlarged(image: Image.Image) -> Image.Image:
-    """The image, a small one enlarged by a whole number, but not beyond LONGEST."""
+    """The image; a small one is enlarged by an integer factor, up to LONGEST."""
     factor = min(-(-SMALLEST // min(image.size)), LONGEST // max(image.size))
     return image if factor <= 1 else image.resize(_scaled(image, factor), Image.Resampling.NEAREST)
 

@@ -1,4 +1,4 @@
-"""A trained network that is ready to use: weights, classes, and how files become its input.
+"""A trained network for inference: weights, classes, and preprocessing.
 
 In: spec.model of an InferenceJob and the kind of its input. Out: a `Classifier` that turns 8-bit pictures into scores.
 """
@@ -40,9 +40,9 @@ DEFAULT_IMAGE_SIZE = 224
 class Classifier:
     """A network on its device, its classes in output order, its preprocessing, its precision (fp32, bf16, fp16).
 
-    `weights` is the file that it was read from; `digest` is a SHA-256 of what decides a prediction: the weights by
-    their content, the classes, the preprocessing. What `auto` makes of the precision is left out: it may differ between
-    machines that share a job.
+    `weights` is its file; `digest` is a SHA-256 of everything that affects a prediction: contents of the weights,
+    classes, preprocessing. It does not include the precision, which `auto` may resolve differently on the machines of a
+    job.
     """
 
     weights: Path
@@ -58,7 +58,7 @@ class Classifier:
         """Probabilities of the classes: float32 (n, classes) on the CPU, for uint8 pictures (n, 1 or 3, size, size).
 
         Raises:
-            InputError: the network gives something that is no number.
+            InputError: a score is not finite.
         """
         inputs = self.preprocessing.normalise(pictures.to(self.device))
         with precision.passing(self.precision, self.device):
@@ -75,11 +75,11 @@ class Classifier:
 
 
 def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.device) -> Classifier:
-    """Load the weights that the job names, for input of `kind` (image or iq).
+    """Load the weights of the job, for input of `kind` (image or iq).
 
     Raises:
         InputError: the weights file is missing or damaged.
-        InvalidConfigurationError: it does not fit what the job says, or does not say enough of itself.
+        InvalidConfigurationError: it does not match the job, or lacks metadata.
     """
     if spec.model.weights is None:
         raise InvalidConfigurationError(
@@ -94,7 +94,7 @@ def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.d
         _agree(spec, card, path)
     preprocessing = _preprocessing(spec, card, kind)
     own = card.architecture == architectures.CUSTOM
-    # Weights that the file replaces need not be drawn first, which takes seconds for the large networks.
+    # On the meta device: initialising weights that are replaced anyway takes seconds for the large networks.
     with nullcontext() if own else torch.device("meta"):
         network = architectures.build(
             card.architecture, len(card.classes), preprocessing.image_size, function=spec.model.custom
@@ -109,9 +109,9 @@ def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.d
 
 
 def folded(network: nn.Module) -> nn.Module:
-    """The same function with each batch norm multiplied into the convolution before it.
+    """The network with each batch norm folded into the convolution before it.
 
-    A network in eval() that torch.fx can trace; one without batch norms is returned as it is.
+    It must be in eval() and traceable by torch.fx. A network without batch norms is returned unchanged.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return network
@@ -119,7 +119,7 @@ def folded(network: nn.Module) -> nn.Module:
 
 
 def _card_from_spec(spec: InferenceJobSpec, path: Path, kind: str) -> weights.Card:
-    """What the job says of weights that say nothing of themselves."""
+    """The metadata from the job, for weights without any."""
     if spec.model.architecture is None or not spec.model.classes:
         raise InvalidConfigurationError(
             f"{path} has no metadata: write model.architecture and model.classes (in output order)",
@@ -142,7 +142,7 @@ def _agree(spec: InferenceJobSpec, card: weights.Card, path: Path) -> None:
 
 
 def _preprocessing(spec: InferenceJobSpec, card: weights.Card, kind: str) -> Preprocessing:
-    """How input of `kind` becomes pictures like those the network was trained on."""
+    """The preprocessing that makes pictures like the training pictures from input of `kind`."""
     trained = card.preprocessing
     if kind == "image":
         if trained.spectrogram is not None:

@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 MOST_SHOWN = 10
-"""How many shards of each kind an error names."""
+"""How many shards of each group an error names."""
 
 
 def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence[str]) -> dict[str, float]:
-    """Evaluate and mark the whole job when every shard has left its mark. Doing it twice changes nothing.
+    """Evaluate and mark the whole job once every shard has its mark. Idempotent.
 
     Returns:
-        The metrics of the evaluation; empty when there is none or other shards still work.
+        The metrics of the evaluation; empty if there is none or other shards have not finished.
 
     Raises:
-        InputError: more of the whole job's files than errorThreshold cannot be read.
+        InputError: more files of the whole job than errorThreshold are unreadable.
         InvalidConfigurationError: the weights were replaced between two shards.
     """
     read = [marks.read_mark(output / f"{marks.SUCCESS}-{shard}") for shard in range(spec.shards)]
@@ -46,7 +46,7 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
     own = [mark for mark in theirs if mark.get("fingerprint") == job.fingerprint()]
     if len(own) < spec.shards:
         log.info("waiting for other shards", done=len(own), shards=spec.shards)
-        if len(own) < len(theirs):  # on a laptop the job's file may be edited under the same name
+        if len(own) < len(theirs):  # on a laptop the job file may be edited without changing its name
             earlier = [mark["shard"] for mark in theirs if mark not in own]
             log.warning("some shards finished with different settings: run them again", others=earlier[:MOST_SHOWN])
         return {}
@@ -70,7 +70,7 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
 
 
 def _check_network(found: Sequence[Mapping[str, Any]], output: Path) -> None:
-    """Raise when not all shards did the same with the same weights: predictions of two networks make no whole."""
+    """Raise if the shards used different weights: predictions of two networks must not be combined."""
     shards: dict[str, list[int]] = {}
     for mark in found:
         shards.setdefault(mark["digest"], []).append(mark["shard"])
@@ -86,7 +86,7 @@ def _check_network(found: Sequence[Mapping[str, Any]], output: Path) -> None:
 
 
 def check_unreadable(spec: InferenceJobSpec, unreadable: Unreadable, *, files: int, processed: int) -> None:
-    """Raise InputError when more files or frames than errorThreshold cannot be read, or there are some and none can."""
+    """Raise InputError if more files or frames than errorThreshold are unreadable, or all of them are."""
     threshold = spec.error_threshold if processed or not files else 0.0
     unreadable.check(threshold, files=files, frames=processed + len(unreadable.frames))
 

@@ -1,4 +1,4 @@
-"""Classifies every image or frame of the input, in batches; shards work side by side on parts of their own.
+"""Classifies every image or frame of the input in batches; shards process disjoint parts in parallel.
 
 In: an InferenceJob, weights, a folder of images or recordings. Out: predictions, errors, annotated pictures, a mark for
 each shard; the shard that finds all marks present adds the evaluation and `_SUCCESS`.
@@ -46,23 +46,23 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 AUTO_BATCH = {"cpu": 8, "cuda": 256}
-"""Beyond these, larger batches are hardly faster. What does not fit into a GPU's memory is halved until it does."""
+"""Larger batches are hardly faster. A batch that does not fit into GPU memory is halved until it does."""
 MOST_BATCHES = 8
-"""How many batches pass through the network at a time on a CPU: as many as it has cores, up to this."""
+"""Maximum number of parallel batches on a CPU; otherwise one for each core."""
 MOST_READERS = 8
 TOP = 5
 
 
 def in_shard(name: str, shard: int, shards: int) -> bool:
-    """Whether the file `name` (relative path) belongs to `shard`: by a hash of the name alone, so it never moves."""
+    """Whether the file `name` (relative path) belongs to `shard`: a hash of the name decides, so it never moves."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) % shards == shard
 
 
 def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
-    """Classify this shard's part of the input, or say at once that it has been done before.
+    """Classify this shard's part of the input, or return at once if that is already done.
 
     Raises:
-        JobError: anything foreseen; StoppedError when SIGTERM arrived and what was done is on disk.
+        JobError: any expected failure; StoppedError if SIGTERM arrived and the results so far are saved.
     """
     spec = job.spec
     assert isinstance(spec, InferenceJobSpec)  # noqa: S101  (the command line chose this function by the kind)
@@ -83,10 +83,10 @@ def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
 
 
 def evaluate(job: Job, progress: Progress, stop: StopSignal) -> str:
-    """The evaluation as text, of predictions that are there already or are made now.
+    """The evaluation as text. Makes the predictions first if they are missing.
 
     Raises:
-        JobError: anything foreseen, for instance other shards that have not finished.
+        JobError: any expected failure, for example other shards that have not finished.
     """
     assert isinstance(job.spec, InferenceJobSpec)  # noqa: S101  (the command line checked the kind)
     wanted = replace(job, spec=job.spec.model_copy(update={"evaluation": Evaluation()}))
@@ -100,7 +100,7 @@ def evaluate(job: Job, progress: Progress, stop: StopSignal) -> str:
 
 
 class Inference:
-    """One start of one shard."""
+    """One run of one shard."""
 
     def __init__(self, job: Job, spec: InferenceJobSpec, output: Path, *, progress: Progress, stop: StopSignal) -> None:
         self.job, self.spec, self.output, self.progress, self.stop = job, spec, output, progress, stop
@@ -124,7 +124,7 @@ class Inference:
         self._reported = 0.0
 
     def run(self) -> dict[str, Any]:
-        """All inputs of the shard, then its mark."""
+        """Classify all inputs of the shard, then write its mark."""
         started = time.monotonic()
         results.claim_output(self.output, self.job, overwrite=self.spec.output.overwrite)
         log.info(
@@ -142,7 +142,7 @@ class Inference:
             self._go_on(shard)
             self._classify(shard)
             shard.publish()
-        if self.spec.shards == 1:  # a shard of several cannot know the job's share: `finish_job` decides
+        if self.spec.shards == 1:  # one of several shards does not know the share of the whole job: `finish_job` does
             check_unreadable(self.spec, self.unreadable, files=self.listing.files, processed=self.processed)
         mark = marks.mark_of(
             self.job,
@@ -162,8 +162,8 @@ class Inference:
         return mark
 
     def _go_on(self, shard: results.ShardResults) -> None:
-        """Count what an earlier start has done; a fresh start begins with the files that the listing could not read."""
-        if shard.goes_on:
+        """Count the results of an earlier run; a new run starts with the errors of the listing."""
+        if shard.resumed:
             for line in shard.earlier("errors"):
                 self.unreadable.add(line["path"], line.get("frame"), line["reason"])
                 self.failed += 1
@@ -186,15 +186,15 @@ class Inference:
         reader = Reader(self.classifier.preprocessing, device=self.device)
         read = batches(parts, reader, min(MOST_READERS, cpus) if cpus > 1 else 0, stop=self.stop)
         scored = side_by_side(self._scores, read, together, cpus // together)
-        for part, (batch, scores) in zip(parts, scored, strict=False):  # fewer when a stop is wanted
+        for part, (batch, scores) in zip(parts, scored, strict=False):  # fewer after a stop request
             reasons = dict(batch.unreadable)
             row = 0
-            for sample in part:  # in their order, so that what is done is always the first `done` of them
+            for sample in part:  # in order, so that exactly the first `done` inputs are complete
                 if sample in reasons:
                     self._refuse(shard, sample.name, reasons[sample], sample.frame)
                 else:
                     if annotations is not None:
-                        annotations.turn_to(sample, done)  # may commit, so before this sample's line
+                        annotations.turn_to(sample, done)  # may commit, so it comes before the line of this sample
                     text = self._write(shard, sample, scores[row])
                     if annotations is not None:
                         annotations.add(sample, batch.pictures[row], text)
@@ -214,7 +214,7 @@ class Inference:
             annotations.finish(done)
 
     def _scores(self, batch: Batch) -> torch.Tensor:
-        """Scores of a batch; with batchSize auto, one that is too large for the GPU is halved until it fits."""
+        """Scores of a batch; with batchSize auto, a batch too large for the GPU is halved until it fits."""
         pictures = batch.pictures
         if not batch.samples:
             return pictures
@@ -229,7 +229,7 @@ class Inference:
         return self._scores(batch)
 
     def _write(self, shard: results.ShardResults, sample: Sample, scores: torch.Tensor) -> str:
-        """Write the prediction of one input; returns it in words."""
+        """Write the prediction of one input; returns it as text."""
         classes = self.classifier.classes
         best = scores.topk(min(TOP, len(classes)))
         top = [
@@ -254,7 +254,7 @@ class Inference:
         return text
 
     def _stated(self, sample: Sample) -> dict[str, Any]:
-        """What a manifest says of an input: label and SNR, for the evaluation and for whoever reads the line."""
+        """Label and SNR of an input from the manifest, for the evaluation and for readers of the line."""
         row = self.inputs.rows.get(sample.name)
         if row is None:
             return {}
@@ -267,24 +267,24 @@ class Inference:
         log.warning("skipping unreadable file", file=name, problem=reason)
 
     def _inputs_hash(self) -> str:
-        """Of all that the results depend on: the inputs, and what is made of them with which weights and precision."""
+        """Hash of everything that affects the results: inputs, weights, precision, annotation."""
         made = f"{self.classifier.digest}\0{self.classifier.precision}\0{self.spec.output.annotate}\n"
         digest = hashlib.sha256(made.encode())
         for sample in self.listing.samples:
             digest.update(os.fsencode(f"{sample.name}\0{sample.frame}\0{self._stated(sample)}\n"))
-        for name in self.listing.unreadable:  # they have lines too, written at the very beginning
+        for name in self.listing.unreadable:  # their lines come first
             digest.update(os.fsencode(f"{name}\0unreadable\n"))
         return digest.hexdigest()
 
     def _report(self, *, now: bool = False) -> None:
-        """Hand the state to the reporter, at most once in its interval unless `now`."""
+        """Report the state, at most once per interval unless `now`."""
         moment = time.monotonic()
         if now or moment - self._reported >= self.progress.interval:
             self._reported = moment
             self.progress.update(self._status(finished=False))
 
     def _status(self, *, finished: bool) -> dict[str, Any]:
-        """The progress as the pod contract words it."""
+        """The progress in the format of the pod contract."""
         seen, speed = self.processed + self.failed, self._speed.value()
         own: dict[str, Any] = {
             "processed": self.processed,
@@ -306,12 +306,12 @@ class Inference:
 
 
 def _number(score: float) -> float:
-    """A float32 score as it is written: nine significant digits tell it from its neighbours, also near 0 and near 1."""
+    """A float32 score with nine significant digits, which distinguish it from its neighbours."""
     return float(f"{score:.9g}")
 
 
 def _commit(shard: results.ShardResults, annotations: Annotations | None, done: int) -> None:
-    """Note that the first `done` inputs are through, with their annotated pictures."""
+    """Commit the results of the first `done` inputs, with their annotated pictures."""
     if annotations is not None:
         annotations.flush()
     shard.commit(done)

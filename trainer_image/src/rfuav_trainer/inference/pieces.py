@@ -1,8 +1,7 @@
-"""Growing files in a store: an object cannot be appended to, so every commit adds one with what is new.
+"""Growing files in a store: objects cannot be appended to, so every commit adds an object with the new bytes.
 
-In: files that grow, and up to which byte they are good. Out: hidden objects beside them, which the shard's state names;
-one after the other they are the files again when a shard goes on. On a disk the files themselves stay, and there is
-nothing to do.
+In: growing files and their committed sizes. Out: hidden objects, which the state of the shard lists; concatenated, they
+restore the files when a shard resumes. On a disk the files themselves remain, and this module does nothing.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ class Pieces:
         self._paths = paths
         self.remote = any(outputs.is_remote(path) for path in paths.values())
         self.names: dict[str, list[str]] = {kind: [] for kind in paths}
-        """Those that are needed, in the order of their bytes."""
+        """The required pieces, in order."""
         self._sent = dict.fromkeys(paths, 0)
 
     def restore(self, names: Mapping[str, list[str]]) -> bool:
-        """Make the files of the pieces `names`; False when one is not there."""
+        """Restore the files from the pieces `names`; False if one is missing."""
         if not self.remote:
             return True
         try:
@@ -49,7 +48,7 @@ class Pieces:
         return True
 
     def add(self, sizes: Mapping[str, int]) -> list[Path]:
-        """Send what the files have become, of these many bytes. Returns the pieces of those that were begun anew."""
+        """Upload the new bytes of the files, up to `sizes`. Returns the obsolete pieces of restarted files."""
         gone: list[Path] = []
         for kind, path in self._paths.items() if self.remote else ():
             start, end = self._sent[kind], sizes[kind]
@@ -66,7 +65,7 @@ class Pieces:
         return gone
 
     def clear(self) -> None:
-        """Remove all pieces, also those that no state names."""
+        """Remove all pieces, including those that no state lists."""
         for path in self._paths.values() if self.remote else ():
             for piece in outputs.found(path.parent, f"{path.name}.*-*"):
                 outputs.remove(piece)

@@ -1,9 +1,9 @@
-"""The files of one shard: predictions and errors as JSON Lines that hold every input once.
+"""The files of one shard: predictions and errors as JSON Lines, with every input exactly once.
 
-In: lines, and now and then a commit. Out: predictions-<shard>.jsonl and errors-<shard>.jsonl, which appear when the
-shard is through.
-Until then they are hidden `.part` files, beside one of the video at hand; a small state file says up to which input and
-byte they are good.
+In: lines, and periodic commits. Out: predictions-<shard>.jsonl and errors-<shard>.jsonl, which appear when the shard is
+complete.
+Until then they are hidden `.part` files, like the current video. A small state file has the number of committed inputs
+and the committed size of each part.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ log = structlog.get_logger()
 OWNER = "job.json"
 COMMIT_SECONDS = 5.0
 REMOTE_COMMIT_SECONDS = 30.0
-"""In a store every commit is some objects more."""
+"""Less often, because in a store every commit creates objects."""
 KINDS = ("predictions", "errors")
 VIDEO = "video"
 PARTS = (*KINDS, VIDEO)
 OF_THE_WHOLE = (marks.SUCCESS, *report.FILES)
-"""What the shard that finds all others done writes for the whole job."""
+"""Files of the whole job, written by the shard that finds all others finished."""
 
 
 def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
-    """Take the output folder for this job, once for all of its shards.
+    """Claim the output folder for this job, once for all of its shards.
 
     Raises:
-        InvalidConfigurationError: it holds results of another job and `overwrite` is false.
+        InvalidConfigurationError: it contains results of another job and `overwrite` is false.
     """
     owner = folder / OWNER
     content = {"uid": job.uid, "name": job.name, "fingerprint": job.fingerprint()}
@@ -56,7 +56,7 @@ def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
         outputs.create(owner, json.dumps(content).encode())
     except FileExistsError:
         found = _patiently(owner)
-        if found is None:  # torn: its writer died, or the disk was full, before there was any result
+        if found is None:  # incomplete: its writer died, or the disk was full, before there was any result
             write_json(owner, content)
     if found is None:
         strangers = [*_of_shards(folder), *(path for name in OF_THE_WHOLE for path in outputs.found(folder, name))]
@@ -75,17 +75,17 @@ def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
                 reason="OutputInUse",
             )
         write_json(owner, content)
-    # Whoever owned it: this shard has no mark, so what stands in its place is not of this job, or not whole.
+    # In any case: this shard has no mark, so its existing files are from another job or incomplete.
     _remove_foreign(folder, job)
 
 
 def _remove_foreign(folder: Path, job: Job) -> None:
-    """Remove another job's marks, predictions, errors and evaluation, so that they are not taken for this job's.
+    """Remove marks, predictions, errors and evaluation of another job, so that they do not count for this one.
 
-    Each shard clears its own place and those that no shard of this job has: another may have begun, or even ended,
-    and a late one must not remove what it wrote. The whole job's files wait for this shard.
+    Each shard removes its own files and those of shard numbers that this job does not have. Other shards may be running
+    or finished, and their files must stay. The files of the whole job are written only after this shard.
     """
-    assert isinstance(job.spec, InferenceJobSpec)  # noqa: S101  (shards are an InferenceJob's)
+    assert isinstance(job.spec, InferenceJobSpec)  # noqa: S101  (only an InferenceJob has shards)
     for name in OF_THE_WHOLE:
         outputs.remove(folder / name)
     for path, number in _of_shards(folder).items():
@@ -94,9 +94,9 @@ def _remove_foreign(folder: Path, job: Job) -> None:
 
 
 def _of_shards(folder: Path) -> dict[Path, int]:
-    """The marks, predictions and errors of shards, of whatever job, with the shard's number.
+    """The marks, predictions and errors of shards of any job, with the shard number.
 
-    Other names, as predictions-merged.jsonl, are of people.
+    Other names, such as predictions-merged.jsonl, belong to users.
     """
     found = {}
     for pattern in (f"{marks.SUCCESS}-*", *(f"{kind}-*.jsonl" for kind in KINDS)):
@@ -108,7 +108,7 @@ def _of_shards(folder: Path) -> dict[Path, int]:
 
 
 def _patiently(owner: Path) -> dict[str, Any] | None:
-    """The owner's mark, None when it is torn; another shard may be writing it right now."""
+    """The mark of the owner, None if it is incomplete. Waits, because another shard may be writing it."""
     for _ in range(20):
         found = marks.read_mark(owner)
         if found is not None:
@@ -122,8 +122,8 @@ class ShardResults:
 
     Args:
         folder: the job's output.
-        job: whose shard it is.
-        inputs: hash of the shard's inputs and weights; when they changed, an earlier start's lines are of no use.
+        job: the job of the shard.
+        inputs: hash of the inputs and weights of the shard; if it changed, the lines of an earlier run are discarded.
     """
 
     def __init__(self, folder: Path, job: Job, inputs: str) -> None:
@@ -132,23 +132,23 @@ class ShardResults:
         self._streams: dict[str, IO[bytes]] = {}
         self._pieces = Pieces({kind: self.part(kind) for kind in PARTS})
         self._committed = time.monotonic()
-        self.goes_on = False
-        """Whether an earlier start's lines are kept, be they of no input yet, but of files that the listing refused."""
+        self.resumed = False
+        """Whether the lines of an earlier run are kept. There may be only errors of unreadable files so far."""
         self.done = 0
-        """Inputs whose lines are safely written."""
+        """Inputs whose lines are committed."""
         self.sizes = dict.fromkeys(PARTS, 0)
-        """Bytes of each part that are safely written."""
+        """Committed bytes of each part."""
 
     def part(self, kind: str) -> Path:
-        """The hidden file that `kind` (one of PARTS) is written to."""
+        """The hidden file for `kind` (one of PARTS)."""
         return self._folder / f".{kind}-{self._job.shard}.part"
 
     def stream(self, kind: str) -> IO[bytes]:
-        """The part of `kind`, open for writing at its end."""
+        """The part of `kind`, open for appending."""
         return self._streams[kind]
 
     def final(self, kind: str) -> Path:
-        """Where the lines of `kind` (predictions or errors) stand once the shard is through."""
+        """The final file of `kind` (predictions or errors)."""
         return self._folder / f"{kind}-{self._job.shard}.jsonl"
 
     def __enter__(self) -> Self:
@@ -163,7 +163,7 @@ class ShardResults:
             and all(self.part(k).is_file() and self.part(k).stat().st_size >= state["sizes"][k] for k in PARTS)
         )
         if good:
-            self.goes_on, self.done, self.sizes = True, state["done"], state["sizes"]
+            self.resumed, self.done, self.sizes = True, state["done"], state["sizes"]
         else:
             self._pieces.clear()
         for kind in PARTS:
@@ -171,7 +171,7 @@ class ShardResults:
             stream.truncate(self.sizes[kind])
             stream.seek(0, os.SEEK_END)
             self._streams[kind] = stream
-        if self.goes_on:
+        if self.resumed:
             log.info("resuming", done=self.done)
         return self
 
@@ -182,8 +182,8 @@ class ShardResults:
             stream.close()
 
     def earlier(self, kind: str) -> Iterator[dict[str, Any]]:
-        """The lines of `kind` that an earlier start wrote, one after the other."""
-        if self.goes_on:
+        """The lines of `kind` from an earlier run."""
+        if self.resumed:
             with self.part(kind).open("rb") as stream:
                 yield from map(json.loads, stream)
 
@@ -193,11 +193,11 @@ class ShardResults:
 
     @property
     def due(self) -> bool:
-        """Whether the last commit was long enough ago."""
+        """Whether it is time for a commit."""
         return time.monotonic() - self._committed >= (REMOTE_COMMIT_SECONDS if self._pieces.remote else COMMIT_SECONDS)
 
     def commit(self, done: int) -> None:
-        """Note that everything of the first `done` inputs is written, and see to it that it is on disk."""
+        """Make the results of the first `done` inputs durable, and record that in the state."""
         for stream in self._streams.values():
             stream.flush()
             os.fsync(stream.fileno())
@@ -212,16 +212,16 @@ class ShardResults:
         self._committed = time.monotonic()
         self.done, self.sizes = done, sizes
 
-    def begin_anew(self, kind: str, done: int) -> None:
-        """Empty the part of `kind`. What an earlier commit counts on is noted as no longer needed first."""
+    def restart(self, kind: str, done: int) -> None:
+        """Empty the part of `kind`, after a commit that no longer refers to its contents."""
         if self.sizes[kind]:
-            self._streams[kind].seek(0)  # the note says that none of it is good; it is cut off after that
+            self._streams[kind].seek(0)  # the state records size 0 before the file is truncated
             self.commit(done)
         self._streams[kind].seek(0)
         self._streams[kind].truncate()
 
     def publish(self) -> None:
-        """Give the files their names. Each is replaced whole, so a second start leaves no line twice."""
+        """Rename the files to their final names. A second run replaces them, so no line appears twice."""
         for kind in KINDS:
             stream = self._streams[kind]
             stream.flush()

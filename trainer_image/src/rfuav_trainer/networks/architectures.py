@@ -1,7 +1,7 @@
-"""The networks: torchvision's architectures with a head for the job's classes, or a network of the user's own.
+"""Networks: torchvision's architectures with a head for the classes of the job, or a network of the user.
 
-In: an architecture's name, the number of classes, the image size. Out: a torch module that maps (n, 3, size, size) to
-(n, classes).
+In: the name of an architecture, the number of classes, the image size. Out: a torch module that maps
+(n, 3, size, size) to (n, classes).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rfuav_trainer.storage import inputs
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a family needs: its torchvision weights enum, the smallest image, what the size must be a multiple of."""
+    """Requirements of an architecture: torchvision's weights enum, the smallest image size, and the size's divisor."""
 
     weights: str
     smallest: int = 64
@@ -53,11 +53,11 @@ BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own default
 
 CUSTOM = "custom"
 HEADS = ("fc.", "heads.", "head.", "classifier.")
-"""How the names of the weights begin that tell classes apart, in one architecture or another."""
+"""Prefixes of the parameters of the classification head, over all architectures."""
 
 
 def check(architecture: str, image_size: int) -> None:
-    """Raise InvalidConfigurationError when the architecture is unknown or cannot take that image size."""
+    """Raise InvalidConfigurationError if the architecture is unknown or does not support the image size."""
     if architecture == CUSTOM:
         return
     known = ARCHITECTURES.get(architecture)
@@ -80,11 +80,11 @@ def build(architecture: str, classes: int, image_size: int, *, function: str | N
         architecture: one of `ARCHITECTURES`, or custom.
         classes: outputs of the head.
         image_size: side of the pictures in pixels.
-        function: module:function, for custom alone.
+        function: module:function, only for custom.
 
     Raises:
-        InvalidConfigurationError: unknown architecture, an image size that it cannot take, or a function that does not
-            build a network.
+        InvalidConfigurationError: unknown architecture, unsupported image size, or a function that does not build a
+            network.
     """
     check(architecture, image_size)
     if architecture == CUSTOM:
@@ -103,12 +103,12 @@ def build(architecture: str, classes: int, image_size: int, *, function: str | N
     network: nn.Module = getattr(zoo, architecture)(**arguments)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            # torchvision's MobileNetV3 says 0.01, made for millions of steps: with hundreds, the running statistics
-            # never leave their start, and evaluation stays at chance while the training loss falls.
+            # torchvision's MobileNetV3 uses 0.01, for millions of steps. With hundreds of steps, the running
+            # statistics stay near their start, and evaluation stays at chance while the training loss falls.
             module.momentum = max(module.momentum or 0.0, BATCH_NORM_MOMENTUM)
         if isinstance(module, SwinTransformerBlockV2):
-            # As its authors begin (Liu et al. 2022, arXiv 2111.09883, and their code): every block adds nothing at
-            # first. With torchvision's ones, the noise of a dozen blocks hides the picture, and it learns far later.
+            # As the authors initialise it (Liu et al. 2022, arXiv 2111.09883, and their code): every block starts as
+            # the identity. With torchvision's ones, the noise of a dozen blocks delays learning considerably.
             nn.init.zeros_(module.norm1.weight)
             nn.init.zeros_(module.norm2.weight)
     return network
@@ -121,13 +121,13 @@ def pretrained_file(architecture: str) -> str:
 
 
 def load_pretrained(network: nn.Module, architecture: str, cache: Path | None) -> None:
-    """Load the ImageNet weights from the cache folder, all but the head, which keeps its fresh weights.
+    """Load the ImageNet weights from the cache folder, except for the head, which keeps its new weights.
 
-    Nothing is ever downloaded. A vision transformer's position embedding is interpolated when the image size differs.
+    Nothing is downloaded. The position embedding of a vision transformer is interpolated if the image size differs.
 
     Raises:
-        InvalidConfigurationError: no cache folder was named.
-        InputError: the file is not there or does not fit.
+        InvalidConfigurationError: no cache folder is set.
+        InputError: the file is missing or does not fit.
     """
     if cache is None:
         raise InvalidConfigurationError(
@@ -164,7 +164,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """A plain PyTorch state dict, read without running any code from the file."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds here; all mean the same to the user
+    except Exception as error:  # torch raises many types here; all mean the same to the user
         raise InputError(f"{path} is not a readable PyTorch weights file: {type(error).__name__}") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path} does not contain a plain state dict (names to tensors)")
@@ -172,7 +172,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _resize_embedding(embedding: torch.Tensor, length: int) -> torch.Tensor:
-    """Position embedding (1, 1 + a*a, d) interpolated to (1, length, d); the class token's is kept."""
+    """Position embedding (1, 1 + a*a, d) interpolated to (1, length, d); keeps that of the class token."""
     token, grid = embedding[:, :1], embedding[:, 1:]
     old, new = round(grid.shape[1] ** 0.5), round((length - 1) ** 0.5)
     square = grid.transpose(1, 2).reshape(1, -1, old, old)

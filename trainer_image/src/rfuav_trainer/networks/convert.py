@@ -1,7 +1,7 @@
-"""Weights of the reference service and of other PyTorch trainings, made into weights files of ours.
+"""Converts weights of the reference service and of other PyTorch trainings to our weights files.
 
 In: a .pth or .pt file with the state dict of a torchvision network, read without running code from it. Out: a
-safetensors file that says what it holds; the network computes the same as before.
+safetensors file with metadata; the network computes the same.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ def run(
     """Convert `source` into `target`.
 
     Args:
-        source: a state dict, bare or under a usual name inside a dictionary.
+        source: a state dict, plain or under a common key of a dictionary.
         target: the .safetensors file to write.
         classes: names in the order of the outputs; torchvision's ImageFolder sorts the folders.
         architecture: one of `architectures.ARCHITECTURES`; None finds the one that fits.
-        image_size: side of the pictures that it was trained with; a vision transformer says so itself. Default: 224.
-        normalisation: what the pictures, 0 to 1, went through before the network: imagenet, or none.
+        image_size: side of the training pictures; known from the weights of a vision transformer. Default: 224.
+        normalisation: of the training pictures (0 to 1): imagenet, or none.
 
     Raises:
         InputError: the file is missing, or not a plain state dict.
-        InvalidConfigurationError: no architecture fits, or the number of classes is another.
+        InvalidConfigurationError: no architecture fits, or the number of classes differs.
     """
     if normalisation not in NORMALISATION:
         raise InvalidConfigurationError(f"--normalisation {normalisation}: write one of {', '.join(NORMALISATION)}")
@@ -76,7 +76,7 @@ def run(
 
 
 def classes(named: Sequence[str], folder: Path | None) -> list[str]:
-    """The class names: those named, or the sorted folders of `folder`.
+    """The class names: `named`, or the sorted folders of `folder`.
 
     Raises:
         InvalidConfigurationError: both or neither are given.
@@ -87,16 +87,16 @@ def classes(named: Sequence[str], folder: Path | None) -> list[str]:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in `path`, without what wraps it.
+    """The state dict in `path`, without wrappers.
 
     Raises:
-        InputError: there is no file, it needs code to be read, or it holds no state dict.
+        InputError: the file is missing, needs code to be read, or contains no state dict.
     """
     if not path.is_file():
         raise InputError(f"no weights file at {path}")
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds here; all mean the same to the user
+    except Exception as error:  # torch raises many types here; all mean the same to the user
         raise InputError(
             f"{path} is not a PyTorch file, or cannot be read without running code from it ({type(error).__name__}): "
             "save it with torch.save(model.state_dict(), path) where it was trained, and convert that file",
@@ -113,7 +113,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _fitting(state: dict[str, Tensor], path: Path, candidates: Sequence[str]) -> tuple[str, dict[str, Tensor]]:
-    """The candidate whose tensors are those of `state`, and the state under its names."""
+    """The candidate that has the tensors of `state`, and the state with its names."""
     nearest: tuple[int, str, str] | None = None
     for name in candidates:
         if name not in architectures.ARCHITECTURES:
@@ -144,7 +144,7 @@ def _fitting(state: dict[str, Tensor], path: Path, candidates: Sequence[str]) ->
 
 
 def _renamed_head(state: dict[str, Tensor], own: Shapes) -> dict[str, Tensor]:
-    """The state with its head under our name: trainers replace it by layers of their own (`heads`, `fc.1`, ...)."""
+    """The state with the head renamed to ours: other trainers replace the head (`heads`, `fc.1`, ...)."""
     theirs, ours = sorted({*state} - {*own}), sorted({*own} - {*state})
     pair = ["bias", "weight"]
     if [key.rpartition(".")[2] for key in theirs] != pair or [key.rpartition(".")[2] for key in ours] != pair:
@@ -154,7 +154,7 @@ def _renamed_head(state: dict[str, Tensor], own: Shapes) -> dict[str, Tensor]:
 
 
 def _outputs(state: Mapping[str, Tensor]) -> int:
-    """Rows of the last matrix: torchvision's networks end with their head."""
+    """Rows of the last matrix: the head is the last layer of torchvision's networks."""
     matrices = [value for value in state.values() if value.ndim == 2]  # noqa: PLR2004  (a matrix)
     if not matrices:
         raise InvalidConfigurationError(
@@ -164,7 +164,7 @@ def _outputs(state: Mapping[str, Tensor]) -> int:
 
 
 def _image_size(state: Mapping[str, Tensor], architecture: str) -> int | None:
-    """The side of the pictures, as a vision transformer's positions say it; None for the others."""
+    """The side of the pictures, from the position embedding of a vision transformer; None for other networks."""
     if POSITIONS not in state or not architecture.startswith("vit"):
         return None
     side: int = round((state[POSITIONS].shape[1] - 1) ** 0.5)

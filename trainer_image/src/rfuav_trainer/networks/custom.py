@@ -1,6 +1,6 @@
-"""A network of the user's own: `architecture: custom` with `custom: module:function`.
+"""Networks of the user: `architecture: custom` with `custom: module:function`.
 
-In: the name of a function that the process can import. Out: the module that it builds, looked at before hours of work.
+In: the name of an importable function. Out: the module that it builds, checked before hours of work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ REASON = "CustomModel"
 
 
 def build(name: str, classes: int, image_size: int) -> nn.Module:
-    """Call `name` (module:function) with the number of classes and the side of the pictures.
+    """Call `name` (module:function) with the number of classes and the image size.
 
     Raises:
         InvalidConfigurationError: it cannot be imported, fails, or returns something that does not map
@@ -27,7 +27,7 @@ def build(name: str, classes: int, image_size: int) -> nn.Module:
     where, _, function = name.partition(":")
     try:
         make = getattr(importlib.import_module(where), function)
-    except Exception as error:  # whatever the user's module raises while it is read
+    except Exception as error:  # the user's module may raise anything
         raise InvalidConfigurationError(
             f"model.custom: {name} cannot be imported ({type(error).__name__}: {error}): "
             "use an image that contains the module, or mount it and add its folder to PYTHONPATH in podTemplate.env",
@@ -35,7 +35,7 @@ def build(name: str, classes: int, image_size: int) -> nn.Module:
         ) from error
     try:
         network = make(classes, image_size)
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # the user's code may raise anything
         raise InvalidConfigurationError(
             f"model.custom: {name}({classes}, {image_size}) fails: {type(error).__name__}: {error}", reason=REASON
         ) from error
@@ -48,7 +48,7 @@ def build(name: str, classes: int, image_size: int) -> nn.Module:
 
 
 def _check(name: str, network: nn.Module, classes: int, image_size: int) -> None:
-    """Two blank pictures through it, and a save; both leave the network and the random state as they were."""
+    """Run two blank pictures and a save, without changing the network and the random state."""
     training = network.training
     with torch.no_grad(), torch.random.fork_rng([]):
         _blank_scores(name, network.eval(), classes, image_size)
@@ -57,16 +57,16 @@ def _check(name: str, network: nn.Module, classes: int, image_size: int) -> None
 
 
 def check_training(name: str, network: nn.Module, classes: int, image_size: int) -> None:
-    """One step without an end: forward and backward as a training takes them, leaving the network as it was.
+    """Run forward and backward as in training, without changing the network.
 
     Raises:
-        InvalidConfigurationError: it works in eval() alone.
+        InvalidConfigurationError: it works only in eval().
     """
     with memory_fit.undisturbed(network, torch.device("cpu")):
         scores = _blank_scores(name, network.train(), classes, image_size)
         try:
             scores.float().logsumexp(dim=1).mean().backward()  # type: ignore[no-untyped-call]
-        except Exception as error:  # whatever the user's code raises
+        except Exception as error:  # the user's code may raise anything
             raise InvalidConfigurationError(
                 f"model.custom: backward() of the network of {name} fails: {type(error).__name__}: {error}",
                 reason=REASON,
@@ -74,14 +74,14 @@ def check_training(name: str, network: nn.Module, classes: int, image_size: int)
 
 
 def _blank_scores(name: str, network: nn.Module, classes: int, image_size: int) -> torch.Tensor:
-    """Of two pictures that lie in memory as all do, in the mode that the network is in."""
+    """Scores of two blank pictures in channels-last format, in the current mode of the network."""
     where = "train()" if network.training else "eval()"
     pictures = torch.zeros(2, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
     try:
         if any(is_lazy(parameter) for parameter in network.parameters()):
-            network(pictures)  # lazy layers have no shape before
+            network(pictures)  # lazy layers get their shape here
         scores = channels_last(network)(pictures)
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # the user's code may raise anything
         raise InvalidConfigurationError(
             f"model.custom: in {where} the network of {name} fails for pictures (2, 3, {image_size}, {image_size}): "
             f"{type(error).__name__}: {error}; if the error is about view: pictures and weights are in channels-last "
@@ -99,9 +99,9 @@ def _blank_scores(name: str, network: nn.Module, classes: int, image_size: int) 
 
 
 def channels_last(network: nn.Module) -> nn.Module:
-    """The network with the channels of its weights last, which processors and tensor cores take without turning them.
+    """The network in channels-last format, which CPUs and tensor cores process without conversions.
 
-    One with weights of five dimensions stays as it is: they have no such order.
+    Does not convert networks with weights of five dimensions, which have no such format.
     """
     if any(parameter.dim() == 5 for parameter in network.parameters()):  # noqa: PLR2004
         return network
@@ -109,12 +109,12 @@ def channels_last(network: nn.Module) -> nn.Module:
 
 
 def _check_save(name: str, network: nn.Module) -> None:
-    """The first number of each weight as it would be saved: what cannot be is known before the first epoch."""
+    """Serialise the first number of each weight, to find errors before the first epoch."""
     from safetensors.torch import save  # noqa: PLC0415
 
     try:
         save({key: value.detach().reshape(-1)[:1].clone() for key, value in network.state_dict().items()})
-    except Exception as error:  # whatever is in the user's state dict
+    except Exception as error:  # the user's state dict may contain anything
         raise InvalidConfigurationError(
             f"model.custom: the weights of {name} cannot be saved ({type(error).__name__}: {error}): its state_dict "
             "may contain only tensors of plain numbers",

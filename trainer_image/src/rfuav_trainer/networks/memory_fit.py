@@ -1,7 +1,7 @@
-"""How many pictures fit into the memory together: what batchSize auto means, and what to write after running out of it.
+"""How many pictures fit into memory: for batchSize auto, and for the advice after running out of memory.
 
-In: a network on its device. Out: the largest power of two that fits, found by trying on a GPU and by counting on a CPU,
-where running out would end the process.
+In: a network on its device. Out: the largest power of two that fits, found by trial on a GPU and by estimation on a
+CPU, where running out of memory would kill the process.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 MOST = {"cpu": 32, "cuda": 256}
-"""Beyond these, larger batches are hardly faster and learn less from each epoch."""
+"""Larger batches are hardly faster and learn less per epoch."""
 SHARE = 0.5
-"""Of the memory of a CPU job, what a step may take; the rest is for data, libraries and the cache of pictures."""
+"""Fraction of the memory of a CPU job for a step; the rest is for data, libraries and the cache of pictures."""
 COPIES = 5
-"""Of the weights, at most: themselves, gradients, two moments of Adam, the moving average."""
+"""Copies of the weights, at most: weights, gradients, two moments of Adam, moving average."""
 
 
 def largest(fits: Callable[[int], bool], most: int) -> int:
-    """The largest power of two up to `most` that fits when all below it do; 0 when not even 1 does."""
+    """The largest power of two up to `most` for which it and all smaller ones fit; 0 if not even 1 does."""
     found, size = 0, 1
     while size <= most and fits(size):
         found, size = size, size * 2
@@ -35,7 +35,7 @@ def largest(fits: Callable[[int], bool], most: int) -> int:
 
 
 def batch_size(network: nn.Module, image_size: int, device: torch.device, number_format: str, memory: int) -> int:
-    """The batch size for `auto`, at least 1. Leaves weights, running statistics and random state as they were.
+    """The batch size for `auto`, at least 1. Does not change weights, running statistics and random state.
 
     Args:
         network: as it will be trained, on `device`.
@@ -56,7 +56,7 @@ def batch_size(network: nn.Module, image_size: int, device: torch.device, number
 
 @contextlib.contextmanager
 def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """What is tried out in here leaves no trace in the network and in the random state."""
+    """Restores the network and the random state afterwards."""
     before = {name: value.detach().to("cpu", copy=True) for name, value in network.state_dict().items()}
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
@@ -67,7 +67,7 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def step_fits(network: nn.Module, count: int, image_size: int, device: torch.device, number_format: str) -> bool:
-    """Whether a step over `count` pictures, gradients and two moments included, ends without running out of memory."""
+    """Whether a step over `count` pictures, with gradients and two moments, fits into memory."""
     try:
         optimizer = torch.optim.Adam(network.parameters(), lr=0.0)
         _forward(network, count, image_size, device, number_format).backward()  # type: ignore[no-untyped-call]
@@ -75,7 +75,7 @@ def step_fits(network: nn.Module, count: int, image_size: int, device: torch.dev
     except torch.OutOfMemoryError:
         return False
     except ValueError:
-        if count > 1:  # a batch norm after the last pooling wants two pictures
+        if count > 1:  # a batch norm after the last pooling needs two pictures
             raise
     finally:
         network.zero_grad(set_to_none=True)
@@ -85,7 +85,7 @@ def step_fits(network: nn.Module, count: int, image_size: int, device: torch.dev
 
 
 def kept_bytes(network: nn.Module, count: int, image_size: int, device: torch.device, number_format: str) -> int:
-    """Bytes that a forward pass over `count` pictures keeps for the backward pass."""
+    """Bytes that a forward pass over `count` pictures saves for the backward pass."""
     kept: dict[int, int] = {}
     parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
 

@@ -1,7 +1,7 @@
-"""The number format of the forward pass: what `auto` means on a device, and the context that a pass runs in.
+"""The number format of the forward pass: the meaning of `auto`, and the autocast context.
 
-In: training.precision and the device. Out: fp32, bf16 or fp16. Weights, gradients of weights and the optimizer stay in
-float32 always (mixed precision, Micikevicius et al. 2018, arXiv 1710.03740).
+In: training.precision and the device. Out: fp32, bf16 or fp16. Weights, their gradients and the optimizer are always
+float32 (mixed precision, Micikevicius et al. 2018, arXiv 1710.03740).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ AMPERE = 8  # the first compute capability with bfloat16 in its tensor cores
 
 
 def resolve(precision: str, device: torch.device) -> str:
-    """The format that `precision` stands for on `device`.
+    """The format that `precision` means on `device`.
 
-    auto is bf16 where the hardware multiplies it (NVIDIA from Ampere on; CPUs with AVX512_BF16 or AMX), fp16 on older
-    GPUs, fp32 on other CPUs.
+    auto is bf16 if the hardware supports it (NVIDIA from Ampere on; CPUs with AVX512_BF16 or AMX), fp16 on older GPUs,
+    fp32 on other CPUs.
 
     Raises:
         InvalidConfigurationError: the GPU has no bfloat16.
@@ -32,10 +32,10 @@ def resolve(precision: str, device: torch.device) -> str:
             raise InvalidConfigurationError(f"training.precision bf16: a {name} has no bfloat16: write auto or fp16")
         return precision
     if precision == "auto":
-        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"  # noqa: SLF001  (the only way to ask)
+        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"  # noqa: SLF001  (there is no public function)
     return precision
 
 
 def passing(precision: str, device: torch.device) -> torch.autocast:
-    """The context of a forward pass in a resolved precision."""
+    """The autocast context for a resolved precision."""
     return torch.autocast(device.type, FORMATS.get(precision, torch.bfloat16), enabled=precision in FORMATS)

@@ -1,7 +1,6 @@
-"""Weights files: safetensors that carry what is needed to use them, and no code.
+"""Weights files: safetensors with all metadata needed to use them, and without code.
 
-In: a trained network. Out: best.safetensors and last.safetensors; and back again for inference or as a start for
-training.
+In: a trained network. Out: best.safetensors and last.safetensors; and back, for inference or to start a training.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ KEY = "rfuav"
 
 @dataclass(frozen=True)
 class Card:
-    """What a weights file says of itself.
+    """The metadata of a weights file.
 
     Attributes:
         architecture: one of `architectures.ARCHITECTURES`.
         classes: names, in the order of the network's outputs.
-        preprocessing: from a file to the network's input.
-        metrics: of the epoch that it comes from.
+        preprocessing: from a file to the input of the network.
+        metrics: of its epoch.
         job: UID of the job that trained it.
         epoch: epochs completed.
         version: of the trainer that wrote it.
@@ -57,17 +56,17 @@ class Card:
 
 
 def save(path: Path, state: Mapping[str, Tensor], card: Card) -> None:
-    """Write a network's state dict as a weights file, whole or not at all."""
+    """Write a state dict as a weights file, atomically."""
     from safetensors.torch import save as serialise  # noqa: PLC0415
 
-    # Cloned: weights that two layers share (tied) share their memory too, which the format has no word for.
+    # Cloned: tied weights share memory, which the format does not support.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     with atomic_writer(path) as stream:
         stream.write(serialise(tensors, metadata={KEY: json.dumps(card.to_json())}))
 
 
 def digest(network: nn.Module) -> str:
-    """SHA-256 of a network's weights, which tells one training's result from another's under the same file name."""
+    """SHA-256 of the weights of a network, which distinguishes results with the same file name."""
     found = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\n".encode())
@@ -76,7 +75,7 @@ def digest(network: nn.Module) -> str:
 
 
 def read_card(path: Path) -> Card | None:
-    """What the file says of itself; None for a safetensors file of someone else.
+    """The metadata of the file; None for a safetensors file of another program.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -104,10 +103,10 @@ def read_card(path: Path) -> Card | None:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a weights file holds, in plain values: its card, the number of weights (parameters and buffers), its size.
+    """The content of a weights file in plain values: card, number of weights (parameters and buffers), size.
 
     Raises:
-        InputError: the file is missing, damaged, or no weights file of ours.
+        InputError: the file is missing, damaged, or has no metadata.
     """
     from safetensors import safe_open  # noqa: PLC0415
 
@@ -123,9 +122,9 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path, network: nn.Module, *, architecture: str, fresh_head: bool = False) -> None:
-    """Put the weights of a .safetensors or .pt/.pth file into `network`, which may have none yet (the meta device).
+    """Load a .safetensors or .pt/.pth file into `network`, which may be on the meta device.
 
-    With `fresh_head` the network keeps what it has for another number of classes than the file's.
+    With `fresh_head` the network keeps the parameters of its head whose shape differs from the file.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -162,14 +161,14 @@ def load(path: Path, network: nn.Module, *, architecture: str, fresh_head: bool 
             reason="WeightsMismatch",
         )
     empty = any(tensor.is_meta for tensor in own.values())
-    if empty:  # copied, for the file may be one that another program writes over
+    if empty:  # copied, because another program may overwrite the file
         state = {name: tensor.to(own[name].dtype, copy=True) for name, tensor in state.items()}
     with torch.no_grad():
         network.load_state_dict(state, assign=empty)
 
 
 def check_classes(card: Card, classes: list[str], path: Path) -> None:
-    """Raise InvalidConfigurationError when the weights tell other classes apart than `classes`."""
+    """Raise InvalidConfigurationError if the classes of the weights differ from `classes`."""
     if card.classes == classes:
         return
     missing, extra = sorted(set(classes) - set(card.classes)), sorted(set(card.classes) - set(classes))

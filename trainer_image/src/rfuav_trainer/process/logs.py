@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def configure(*, human: bool | None = None, verbose: bool = False) -> bool:
-    """Set up logging for the process; returns whether a person reads along (`human`; default: stdout is a terminal)."""
+    """Set up logging for the process; returns whether a person reads it (`human`; default: stdout is a terminal)."""
     human = sys.stdout.isatty() if human is None else human
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -26,9 +26,9 @@ def configure(*, human: bool | None = None, verbose: bool = False) -> bool:
     ]
     renderer: Processor
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may not be valid text
     if human:
-        shared[-1] = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)  # where ConsoleRenderer looks for it
+        shared[-1] = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)  # the key that ConsoleRenderer expects
         renderer = structlog.dev.ConsoleRenderer(
             exception_formatter=structlog.dev.plain_traceback
         )  # no locals: secrets
@@ -38,7 +38,7 @@ def configure(*, human: bool | None = None, verbose: bool = False) -> bool:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(),  # whole lines: the processes of a pod share one stdout
+        logger_factory=structlog.WriteLoggerFactory(),  # writes whole lines: the processes of a pod share stdout
         cache_logger_on_first_use=False,
     )
     return human

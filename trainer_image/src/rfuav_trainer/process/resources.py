@@ -15,12 +15,12 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def processes() -> int:
-    """How many processes share this pod's processors, memory and disk: one for each GPU."""
+    """How many processes share the cores, memory and disk of this pod: one for each GPU."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def cpus(job: Job) -> int:
-    """Whole CPU cores for this process, at least 1: its part of what resources.cpu, cgroup and machine allow."""
+    """Whole CPU cores for this process, at least 1: its share of what resources.cpu, cgroup and machine allow."""
     limits = [float(parse_quantity(job.spec.resources.cpu)), float(os.cpu_count() or 1)]
     quota = _read(CGROUP / "cpu.max").split()
     if len(quota) == 2 and quota[0] != "max":  # noqa: PLR2004  ("quota period", cgroup v2)
@@ -29,7 +29,7 @@ def cpus(job: Job) -> int:
 
 
 def memory(job: Job) -> int:
-    """Bytes of memory this process may use: its part of the pod's."""
+    """Bytes of memory that this process may use: its share of the pod's memory."""
     limit = _read(CGROUP / "memory.max").strip()
     wanted = int(parse_quantity(job.spec.resources.memory))
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,6 +1,6 @@
-"""The process around a job: the stop signal, the device, threads, seeds, and the mark of a finished job.
+"""Device, threads and allocator of the process.
 
-In: the job. Out: what training and inference alike need before they begin.
+In: the job. Out: settings that training and inference both need before they start.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 MALLOC = {"M_ARENA_MAX": (-8, 1), "M_MMAP_THRESHOLD": (-3, 2**25), "M_TRIM_THRESHOLD": (-1, 2**31 - 1)}
-"""Settings of mallopt(3) by their numbers in malloc.h: one heap, allocations up to 32 MiB (its most) from it, no end of
-it given back."""
+"""Parameters of mallopt(3) with their numbers in malloc.h: one heap, allocations of up to 32 MiB (the maximum) from it,
+no trimming."""
 
 
 def choose_device(job: Job) -> torch.device:
-    """This process' GPU when the job asks for some, else the CPU; sets torch's threads to the process' CPUs.
+    """The GPU of this process if the job requests GPUs, else the CPU; sets torch's threads to the cores of the process.
 
     Raises:
         InvalidConfigurationError: there are fewer CUDA devices than resources.gpus.
@@ -56,10 +56,10 @@ def choose_device(job: Job) -> torch.device:
 
 
 def keep_memory() -> None:
-    """Have glibc keep what this process frees; another C library stays as it is.
+    """Make glibc keep freed memory. Has no effect with another C library.
 
-    The values between a network's layers come and go by megabytes. Given back and asked for anew, the kernel clears
-    each of their pages each time: a tenth of an inference on a CPU.
+    The activations of a network are allocated and freed by the megabyte. If they go back to the kernel, it clears
+    their pages at each new allocation, which takes a tenth of the time of an inference on a CPU.
     """
     with contextlib.suppress(AttributeError, OSError):
         library = ctypes.CDLL(None)

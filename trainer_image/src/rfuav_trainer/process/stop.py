@@ -1,4 +1,4 @@
-"""The stop signal: SIGTERM, as the work sees it between two steps."""
+"""The stop signal: SIGTERM, which the work checks between two steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StopSignal:
-    """Remembers that SIGTERM arrived; the work looks at it between two steps."""
+    """Remembers that SIGTERM arrived; the work checks it between two steps."""
 
     def __init__(self) -> None:
         self._requested = threading.Event()
@@ -27,15 +27,15 @@ class StopSignal:
         self._requested.set()
 
     def request(self) -> None:
-        """Ask for the stop from within, as the signal does."""
+        """Request the stop from within the process, as the signal does."""
         self._requested.set()
 
     @property
     def requested(self) -> bool:
-        """Whether the work shall stop after the step at hand."""
+        """Whether the work should stop after the current step."""
         return self._requested.is_set()
 
     def check(self) -> None:
-        """Raise StoppedError when a stop is wanted and there is nothing to save."""
+        """Raise StoppedError if a stop was requested. For use while there is nothing to save."""
         if self.requested:
             raise StoppedError("stopped by SIGTERM before there was anything to save")

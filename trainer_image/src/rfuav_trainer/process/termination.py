@@ -1,6 +1,6 @@
-"""How a command ends: what happened becomes an exit code and a termination message. The only way out of a command.
+"""The termination message of the pod, which the kubelet keeps, and the immediate exit.
 
-In: the work of a command. Out: its progress told, the message that the kubelet keeps, the exit code.
+In: a failure and the last progress. Out: at most 4096 bytes of JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TERMINATION_BYTES = 4096  # what the kubelet keeps
 
 
 def abandon(failure: errors.Failure) -> NoReturn:
-    """Leave at once for a reason that another thread found, whatever the work is waiting for."""
+    """Exit immediately because of a failure that another thread found, even if the work is blocked."""
     log.error(failure.message, reason=failure.reason, exitCode=failure.exit_code)
     write(failure, {})
     sys.stdout.flush()
@@ -34,7 +34,7 @@ def abandon(failure: errors.Failure) -> NoReturn:
 
 
 def write(failure: errors.Failure | None, status: dict[str, Any]) -> None:
-    """Leave reason, message and the last progress where the kubelet looks for them, in at most 4096 bytes."""
+    """Write reason, message and the last progress to where the kubelet reads them, in at most 4096 bytes."""
     path = Path(os.environ.get("RFUAV_TERMINATION_LOG") or TERMINATION_LOG)
     if path == TERMINATION_LOG and not path.exists():
         return  # not in a pod
@@ -51,7 +51,7 @@ def write(failure: errors.Failure | None, status: dict[str, Any]) -> None:
 
 
 def _fit(content: dict[str, Any]) -> bytes:
-    """`content` as JSON of at most 4096 bytes: the message is shortened first, metrics are left out next."""
+    """`content` as JSON of at most 4096 bytes: shortens the message first, then drops the metrics."""
     text = json.dumps(content).encode()
     if len(text) > TERMINATION_BYTES:
         message = content["message"]

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: a bar while the job runs, a table when it is done.
+"""Output for a person at a terminal: a progress bar while the job runs, a table when it is done.
 
 In: the same values that are reported to the operator. Out: the terminal.
 """

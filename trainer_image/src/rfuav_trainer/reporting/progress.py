@@ -1,8 +1,8 @@
-"""Reports to the operator how far the job is, without ever holding the job up.
+"""Reports the progress of the job to the operator, without ever blocking the job.
 
 In: the latest progress as a plain dict (`trainerStatus`). Out: at most one POST over TLS every few seconds, and always
 the last one.
-The protocol is Kubeflow's KEP-2779 (KUBEFLOW_TRAINER_SERVER_*), our own fields stand under `rfuav`.
+The protocol is Kubeflow's KEP-2779 (KUBEFLOW_TRAINER_SERVER_*). Our own fields are under `rfuav`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ log = structlog.get_logger()
 
 MOST_METRICS = 64
 LONGEST_BACKOFF = 60.0
-HURRY = 0.2  # seconds between two tries of the last report
-TRY_AGAIN = frozenset({0, 401, 403, 429})  # 0: not reached
+HURRY = 0.2  # seconds between two attempts to send the last report
+TRY_AGAIN = frozenset({0, 401, 403, 429})  # 0: unreachable
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class Server:
 
 
 class Progress:
-    """Takes the job's latest state and posts it from a thread of its own; the latest value wins.
+    """Posts the latest state of the job from a background thread; the latest value wins.
 
     Args:
         server: where to post; None keeps the last value for the termination message and sends nothing.
-        interval: least seconds between two posts (RFUAV_PROGRESS_INTERVAL).
-        final_wait: most seconds that `close` waits for the last value to arrive.
-        listener: is shown every value as well, for a progress bar.
+        interval: minimum seconds between two posts (RFUAV_PROGRESS_INTERVAL).
+        final_wait: maximum seconds that `close` waits until the last value is delivered.
+        listener: also called with every value, for a progress bar.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Progress:
 
     @property
     def interval(self) -> float:
-        """Least seconds between two reports; more frequent updates are not worth making."""
+        """Minimum seconds between two reports; more frequent updates have no effect."""
         return self._interval
 
     def update(self, status: Mapping[str, Any]) -> None:
@@ -131,7 +131,7 @@ class Progress:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Mark the last value as final, send it, and wait for it a few seconds at most."""
+        """Mark the last value as final, send it, and wait a few seconds at most for its delivery."""
         if self.last:
             self.update({**self.last, "rfuav": {**self.last.get("rfuav", {}), "final": True}})
         with self._changed:
@@ -143,11 +143,11 @@ class Progress:
                 log.warning("the last progress report was not delivered in time; the termination message contains it")
 
     def _run(self) -> None:
-        """Send values until closed: one an interval; a failed one again after a growing pause unless a newer came."""
+        """Send values until closed, one per interval. Retries with growing pauses unless a newer value arrived."""
         failures, usual, soonest = 0, 0.0, 0.0
         while (value := self._next(usual, soonest)) is not None:
             status, retry_after = self._send(value)
-            # Tokens rotate and leaders change, so 401 and 403 are worth another try as well.
+            # Tokens rotate and leaders change, so 401 and 403 are worth a retry as well.
             if status in TRY_AGAIN or status >= http.client.INTERNAL_SERVER_ERROR:
                 failures += 1
                 if failures == 1:
@@ -163,7 +163,7 @@ class Progress:
             usual, soonest = time.monotonic() + pause, time.monotonic() + hurry
 
     def _next(self, usual: float, soonest: float) -> dict[str, Any] | None:
-        """The value to send, once it is time: `usual` while the job runs, `soonest` when closing. None: no more."""
+        """The next value, when it is due: at `usual` while the job runs, at `soonest` when closing. None: no more."""
         with self._changed:
             while True:
                 moment = time.monotonic()
@@ -177,8 +177,8 @@ class Progress:
                 self._changed.wait(None if self._pending is None else start - moment)
 
     def _send(self, value: Mapping[str, Any]) -> tuple[int, float]:
-        """The HTTP status, 0 when the server could not be reached, and Retry-After in seconds."""
-        assert self._server is not None  # noqa: S101  (the thread only exists with a server; mypy cannot see it)
+        """The HTTP status, 0 if the server was unreachable, and Retry-After in seconds."""
+        assert self._server is not None  # noqa: S101  (the thread exists only if there is a server; mypy cannot see it)
         timeout = 10.0 if self._deadline is None else max(0.1, self._deadline - time.monotonic())
         try:
             return self._server.post(json.dumps({"trainerStatus": value}).encode(), timeout)
@@ -188,7 +188,7 @@ class Progress:
 
 
 class Speed:
-    """Samples a second over the last half minute or so."""
+    """Samples per second over about the last half minute."""
 
     WINDOW = 30.0
 
@@ -202,7 +202,7 @@ class Speed:
         self._count += samples
 
     def value(self) -> float:
-        """Samples a second; 0 before the first."""
+        """Samples per second; 0 before the first."""
         elapsed = time.monotonic() - self._since
         if elapsed > 0 and self._count:
             self._last = self._count / elapsed

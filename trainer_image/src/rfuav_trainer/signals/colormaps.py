@@ -1,6 +1,6 @@
 """Colour maps of spectrograms, as tables of 256 colours.
 
-In: the name of a map. Out: what each of 256 levels looks like, dark to bright.
+In: the name of a map. Out: the colours of 256 levels, dark to bright.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 GRAY = "gray"
-"""No colours: pictures of one channel."""
+"""No colours: pictures with one channel."""
 
-# MATLAB's default, which matplotlib lacks: fifteen of its colours, between which it is interpolated.
+# MATLAB's default, which matplotlib lacks: fifteen of its colours; the others are interpolated.
 _PARULA = (
     (0.2081, 0.1663, 0.5292), (0.1959, 0.2645, 0.7279), (0.0117, 0.3875, 0.8820), (0.0498, 0.4586, 0.8641),
     (0.0793, 0.5200, 0.8312), (0.0343, 0.5966, 0.8199), (0.0231, 0.6418, 0.7913), (0.0843, 0.6928, 0.7062),
@@ -43,7 +43,7 @@ def table(name: str) -> Tensor:
 
 
 def paint(pictures: Tensor, name: str) -> Tensor:
-    """Pictures of one channel in the colours of a map; gray leaves them as they are.
+    """Pictures with one channel in the colours of a map; gray returns them unchanged.
 
     Args:
         pictures: uint8, shape (n, 1, height, width).

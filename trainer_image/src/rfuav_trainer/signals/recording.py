@@ -1,7 +1,7 @@
 """Raw recordings: which bytes of a file are which samples.
 
-In: a file of interleaved I and Q, perhaps with SigMF metadata beside it (`a.sigmf-meta` for `a.sigmf-data` or `a.iq`),
-whose word on the sample format counts. Out: frames as they are recorded, mapped from the file instead of copied.
+In: a file of interleaved I and Q, optionally with SigMF metadata (`a.sigmf-meta` for `a.sigmf-data` or `a.iq`), which
+takes precedence for the sample format. Out: frames as recorded, memory-mapped instead of copied.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 SAMPLE_TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int16": np.dtype("<i2"), "int8": np.dtype("i1")}
 METADATA = ".sigmf-meta"
 DATATYPE = re.compile(r"(?P<kind>[cr])(?P<type>[fiu])(?P<bits>8|16|32|64)(?P<order>_le|_be)?")
-NO_NUMBERS = "frame {frame} holds NaN or infinite samples: is sampleFormat right?"
+NO_NUMBERS = "frame {frame} contains NaN or infinite samples: is sampleFormat right?"
 AS_THEY_ARE = frozenset(SAMPLE_TYPES.values())
-"""Types that the transform takes; others become float32 first."""
+"""Types that the transform accepts; others are converted to float32 first."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the samples lie in a recording.
+    """Layout of the samples in a recording.
 
     Attributes:
         kind: type of each I and each Q.
         header, trailer: bytes before and after the samples.
-        captures: the sample at which each stretch without a gap begins, in rising order.
+        captures: index of the first sample of each contiguous capture, in rising order.
     """
 
     kind: np.dtype[Any]
@@ -51,12 +51,12 @@ class Layout:
     captures: tuple[int, ...] = (0,)
 
     def counts(self, length: int, samples: int) -> list[int]:
-        """How many frames of `length` each capture holds when there are so many samples."""
+        """How many frames of `length` each capture contains, given the total number of samples."""
         ends = [min(end, samples) for end in (*self.captures[1:], samples)]
         return [max(0, end - begin) // length for begin, end in zip(self.captures, ends, strict=True)]
 
     def begin(self, frame: int, length: int) -> int:
-        """The first sample of a frame of `length`: none reaches from one capture into the next."""
+        """The first sample of a frame of `length`. No frame crosses the border of two captures."""
         *before, last = zip(self.captures, self.counts(length, sys.maxsize), strict=True)
         for begin, count in before:
             if frame < count:
@@ -66,10 +66,10 @@ class Layout:
 
 
 def count_frames(path: Path, parameters: SpectrogramParameters) -> int:
-    """How many whole frames a recording holds.
+    """How many complete frames a recording contains.
 
     Raises:
-        UnreadableFileError: it is torn inside a sample, shorter than one frame, or its metadata does not fit the job.
+        UnreadableFileError: it ends inside a sample, is shorter than a frame, or its metadata does not fit the job.
     """
     layout = _layout(path, parameters.sample_format, parameters.sample_rate)
     width = 2 * layout.kind.itemsize
@@ -92,10 +92,10 @@ def count_frames(path: Path, parameters: SpectrogramParameters) -> int:
 
 
 def first_sample(path: Path, frame: int, parameters: SpectrogramParameters) -> int:
-    """Where in its recording a frame begins.
+    """Index of the first sample of a frame.
 
     Raises:
-        UnreadableFileError: the metadata became one that cannot be understood.
+        UnreadableFileError: the metadata has changed and is no longer valid.
     """
     return _layout(path, parameters.sample_format, parameters.sample_rate).begin(frame, parameters.frame_samples)
 
@@ -103,16 +103,16 @@ def first_sample(path: Path, frame: int, parameters: SpectrogramParameters) -> i
 def read_raw(path: Path, frame: int, parameters: SpectrogramParameters) -> Tensor:
     """One frame as recorded: float32, int16 or int8, shape (frame_samples, 2).
 
-    The values are mapped from the file: they are read when they are used, and must not be changed.
+    The values are memory-mapped: they are read when they are used, and must not be changed.
 
     Raises:
-        UnreadableFileError: the file is gone or became shorter.
+        UnreadableFileError: the file is missing or became shorter.
     """
     layout = _layout(path, parameters.sample_format, parameters.sample_rate)
     offset = layout.header + layout.begin(frame, parameters.frame_samples) * 2 * layout.kind.itemsize
     try:
         with inputs.opened(path) as here:
-            # Copy-on-write: torch wants memory that could be written, the file stays as it is.
+            # Copy-on-write: torch requires writable memory, the file is not changed.
             raw = np.memmap(here, dtype=layout.kind, mode="c", offset=offset, shape=(parameters.frame_samples, 2))
     except OSError as error:
         raise UnreadableFileError(f"cannot be read: {error.strerror or error}") from error
@@ -122,10 +122,10 @@ def read_raw(path: Path, frame: int, parameters: SpectrogramParameters) -> Tenso
 
 
 def read_frame(path: Path, frame: int, parameters: SpectrogramParameters) -> Tensor:
-    """One frame as complex64 samples, full scale 1, shape (frame_samples,): a copy, for those who change it.
+    """One frame as complex64 samples, full scale 1, shape (frame_samples,): a copy that may be changed.
 
     Raises:
-        UnreadableFileError: the file is gone, became shorter, or holds values that are no numbers.
+        UnreadableFileError: the file is missing, became shorter, or contains non-finite values.
     """
     raw = read_raw(path, frame, parameters)
     samples = torch.view_as_complex(raw.to(torch.float32, copy=True).contiguous()).div_(FULL_SCALE[raw.dtype])
@@ -135,7 +135,7 @@ def read_frame(path: Path, frame: int, parameters: SpectrogramParameters) -> Ten
 
 
 def _as_float(raw: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Values of any type as float32, full scale 1; unsigned ones lie around the middle of their range."""
+    """Values of any type as float32, full scale 1; unsigned ones are centred on the middle of their range."""
     if raw.dtype.kind == "f":
         return raw.astype(np.float32)
     scale = np.float32(2.0 ** (8 * raw.dtype.itemsize - 1))
@@ -145,10 +145,10 @@ def _as_float(raw: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[n
 
 @lru_cache(maxsize=4096)
 def _layout(path: Path, sample_format: str, sample_rate: float) -> Layout:
-    """The layout that the metadata states, else that of the job.
+    """The layout from the metadata, else from the job.
 
     Raises:
-        UnreadableFileError: the metadata cannot be understood, or is of another sample rate than the job.
+        UnreadableFileError: the metadata is invalid, or has another sample rate than the job.
     """
     metadata = path.with_suffix(METADATA)
     if not metadata.is_file():

@@ -1,8 +1,9 @@
-"""From complex samples to the picture a network sees; training and inference share this one path.
+"""From complex samples to the picture that a network sees; training and inference share this code.
 
-In: frames of complex baseband samples, on any device. Out: their spectrograms in dB, scaled to 8 bits, in a map's
-colours. The parameters travel in the weights' metadata. A frame is worked through in pieces that fit the processor's
-cache: each is transformed, turned into levels, and added to the small picture, so the whole spectrogram never exists.
+In: frames of complex baseband samples, on any device. Out: their spectrograms in dB, scaled to 8 bits, in the colours
+of a map. The parameters are stored in the metadata of the weights. A frame is processed in pieces that fit into the
+cache of the processor: each is transformed, converted to levels, and added to the small picture, so the full
+spectrogram never exists.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from rfuav_trainer.signals import colormaps
 
 WINDOWS = ("hamming", "hann", "blackman")
 SILENCE = 1e-15
-"""The smallest |Z| that is told apart: -150 on the scale of 10 log10|Z|."""
+"""The smallest |Z| that is distinguished: -150 on the scale of 10 log10|Z|."""
 FULL_SCALE = {torch.float32: 1.0, torch.int16: 32768.0, torch.int8: 128.0}
 PIECE = {"cpu": 2**15 - 1, "cuda": 2**22}
-"""Points transformed at once: a GPU wants to be filled, but takes about 100 MB for each reader so; a quarter of a
-megabyte stays in a core's cache, and is just too little for torch to spread over threads, which pays between frames,
-not within one."""
+"""Points in one transform. On a GPU large, to keep it busy: about 100 MB for each reader. On a CPU a quarter of a
+megabyte, which stays in the cache of a core and is just below the size that torch spreads over threads: threads pay off
+between frames, not within one."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,15 @@ class SpectrogramParameters:
 
     Attributes:
         sample_rate: samples a second, in Hz.
-        frame_seconds: length of one frame, in seconds; a recording is cut into whole frames, a shorter tail is left
-            out.
+        frame_seconds: length of one frame, in seconds; a recording is cut into whole frames, a shorter tail is
+            dropped.
         fft_size: points of one Fourier transform, also the window's length.
         hop_size: samples from one window to the next.
         window: one of `WINDOWS`, periodic.
         sample_format: type of each I and Q value in the recordings: float32, int16 or int8.
         dynamic_range: height of the scale in units of 10 log10|Z|. The brightest point of the resized frame is 255,
             `dynamic_range` below it and less is 0, so the picture does not depend on the receiver's gain.
-        color_map: gray (one channel), or the colours of `colormaps.table` (three).
+        color_map: gray (one channel), or a map of `colormaps.table` (three channels).
     """
 
     sample_rate: float
@@ -59,7 +60,7 @@ class SpectrogramParameters:
         return round(self.sample_rate * self.frame_seconds)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for the weights' metadata."""
+        """Plain values, for the metadata of the weights."""
         return asdict(self)
 
 
@@ -97,7 +98,7 @@ def stft(samples: Tensor, *, fft_size: int, hop_size: int, window: str) -> Tenso
 
 def decibels(transform: Tensor) -> Tensor:
     """10 log10|Z| as in the RFUAV reference (arXiv 2503.09033), half of a power in dB; silence is -150."""
-    if transform.device.type == "cpu":  # NumPy's are the same functions, several times as fast
+    if transform.device.type == "cpu":  # the same functions of NumPy are several times as fast
         levels = np.abs(transform.numpy())
         np.maximum(levels, np.float32(SILENCE), out=levels)
         np.log10(levels, out=levels)
@@ -135,7 +136,7 @@ def pictures(frames: Tensor, parameters: SpectrogramParameters, size: int) -> tu
 
 
 def _resized_levels(frames: Tensor, parameters: SpectrogramParameters, size: int, piece: int) -> Tensor:
-    """Levels of frames (n, samples, 2), resized: float32, (n, size, size); `piece` columns are worked on at once."""
+    """Levels of frames (n, samples, 2), resized: float32, (n, size, size); `piece` columns at a time."""
     points, hop, device = parameters.fft_size, parameters.hop_size, frames.device
     columns = 1 + (frames.shape[1] - points) // hop
     taps = _taps(parameters.window, points, device) / FULL_SCALE[frames.dtype]
@@ -165,10 +166,10 @@ def _transform(samples: Tensor, taps: Tensor, hop: int, columns: int) -> Tensor:
 
 
 def _matmul(weights: Tensor, levels: Tensor) -> Tensor:
-    """The product of a matrix with several; on the CPU NumPy's, which spreads no small ones over threads."""
+    """The product of one matrix with several; on the CPU by NumPy, which runs small products in one thread."""
     if levels.device.type != "cpu":
         return torch.matmul(weights, levels)
-    with np.errstate(invalid="ignore"):  # NaN is looked for when the frame is through
+    with np.errstate(invalid="ignore"):  # NaN is checked once the frame is complete
         return torch.from_numpy(np.asarray(np.matmul(weights.numpy(), levels.numpy())))
 
 
@@ -200,7 +201,7 @@ def _resizing(inputs: int, outputs: int, device: torch.device) -> Tensor:
 
 
 def _reach(start: int, stop: int, columns: int, size: int) -> tuple[int, int]:
-    """The first and the last but one of the outputs that columns from `start` to `stop` have a part in."""
+    """The range of the outputs (end excluded) to which columns from `start` to `stop` contribute."""
     scale = columns / size
     width = max(scale, 1.0)
     return max(0, int((start - width) / scale - 0.5)), min(size, int((stop + width) / scale + 1.5))

@@ -1,6 +1,6 @@
-"""The cache of one process: names of objects as empty files, their bytes when first read, at most so many at a time.
+"""The object cache of one process: objects are empty files until they are first read; the total size is bounded.
 
-In: a client of a store. Out: local paths; until one is opened it is an empty file, so that reading past `opened` fails.
+In: a client of a store. Out: local paths. A file is empty until it is opened with `opened`.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ log = structlog.get_logger()
 
 BYTES = "TRAINER_CACHE_BYTES"
 BESIDE = (".json", ".sigmf-meta")
-"""Endings of what belongs to a recording or picture of the same name."""
+"""Suffixes of the files that belong to a recording or picture of the same name."""
 PATIENCE_SECONDS = 1
-"""How long the end of a process waits for objects on their way."""
+"""How long the process waits for downloads when it ends."""
 READERS = 16
-"""Objects fetched side by side: they wait for the network, not for this machine."""
+"""Parallel downloads: they wait for the network, not for this machine."""
 ROOM = f"lower {BYTES}, or name a larger volume in {scratch.VOLUME} (podTemplate.env)"
 
 
 @dataclass
 class _Object:
-    """One object: where it is, how large, and whether its bytes are here."""
+    """One object: its location, its size, and whether its bytes are cached."""
 
     store: Any
     scheme: str
@@ -51,36 +51,36 @@ class _Object:
 
     @classmethod
     def listed(cls, store: Any, scheme: str, name: str, details: Mapping[str, Any]) -> _Object:
-        """As the store tells of it."""
+        """From an entry of the store's listing."""
         return cls(store, scheme, name, int(details.get("size") or 0))
 
 
 class Cache:
-    """What has been fetched, at most `limit` bytes of it: what was not read for longest goes first.
+    """Downloaded objects, at most `limit` bytes; the least recently used are evicted first.
 
     Args:
-        folder: where; it is this process' own and removed with it.
+        folder: private to this process and removed with it.
         limit: bytes.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
         self.used = 0
-        self._kept = 0  # bytes that stay to the end
-        self._paths: dict[str, Path] = {}  # of what was asked for, by URI
+        self._kept = 0  # bytes that are never evicted
+        self._paths: dict[str, Path] = {}  # requested paths, by URI
         self._objects: dict[Path, _Object] = {}
-        self._around: dict[Path, _Object] = {}  # folders of objects that were asked for alone, and these
+        self._around: dict[Path, _Object] = {}  # folder to the single object that was requested in it
         self._here: OrderedDict[Path, _Object] = OrderedDict()
         self._changed = threading.Condition()
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="fetch")
 
     def path(self, uri: str, where: str) -> Path:
-        """The local path of a remote folder or object, which is listed once. An object is fetched at once, and stays.
+        """The local path of a remote folder or object, listed once. A single object is downloaded at once and kept.
 
-        What lies beside an object and belongs to it, by its name, is known too.
+        The files that belong to an object by name are registered too.
 
         Raises:
-            InputError: there is nothing, or it may not be read.
+            InputError: nothing exists there, or it may not be read.
             StorageError: the store does not answer.
         """
         uri = uri.rstrip("/")
@@ -90,7 +90,7 @@ class Cache:
         store = clients.client(scheme)
         try:
             listed = clients.ask(lambda: store.find(rest, detail=True), f"{where}: {uri}", scheme)
-        except FileNotFoundError:  # also what a private repository answers to strangers
+        except FileNotFoundError:  # also the answer of a private repository without access
             listed = {}
         local = self.folder / scheme / rest
         if not listed:
@@ -121,7 +121,7 @@ class Cache:
                 self._register(found, local.with_suffix(ending), "")
 
     def name(self, folder: Path, names: Iterable[str]) -> None:
-        """Make known what a manifest in `folder` names, and what lies beside it: only the folders of these are listed.
+        """Register the files that a manifest in `folder` names, and what belongs to them. Lists only their folders.
 
         Raises:
             StorageError: the store does not answer.
@@ -147,7 +147,7 @@ class Cache:
             self._register(found, folder, name.removeprefix(f"{root}/"))
 
     def _register(self, found: _Object, root: Path, inside: str) -> None:
-        """Let an empty file stand for an object; one whose name cannot be a file's here is left out."""
+        """Create the empty file for an object. Ignores an object whose name is not a valid file name."""
         path = root / inside if inside else root
         if found.remote.endswith("/") or path in self._objects:
             return
@@ -157,7 +157,7 @@ class Cache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        except (OSError, ValueError) as error:  # too long, or `a` is an object and a folder
+        except (OSError, ValueError) as error:  # too long, or `a` is both an object and a folder
             if disk_full(error):
                 raise
             log.warning("ignoring object: its name is not a valid path", object=found.remote, problem=str(error))
@@ -165,13 +165,13 @@ class Cache:
         self._objects[path] = found
 
     def size(self, path: Path) -> int | None:
-        """Bytes of the object that the empty file at `path` stands for; None for everybody else's files."""
+        """Bytes of the object at `path`; None for a file that is not an object."""
         found = self._objects.get(path)
         return None if found is None else found.size
 
     @contextmanager
     def opened(self, path: Path) -> Iterator[Path]:
-        """`path` with its bytes, which stay while the context lasts."""
+        """`path` with its contents, which are kept while the context lasts."""
         found = self._objects.get(path)
         if found is None:
             yield path
@@ -185,7 +185,7 @@ class Cache:
                 self._changed.notify_all()
 
     def fetch_ahead(self, paths: Iterable[Path]) -> None:
-        """Begin to fetch what will be read soon."""
+        """Start to download files that will be read soon."""
         for path in paths:
             found = self._objects.get(path)
             if found is not None and not found.here:
@@ -196,7 +196,7 @@ class Cache:
             with self.opened(path):
                 pass
         except JobError:
-            log.debug("prefetch failed", file=str(path))  # who reads it will be told why
+            log.debug("prefetch failed", file=str(path))  # the reader gets the error
 
     def _hold(self, path: Path, found: _Object) -> None:
         with clients.busy(), found.lock:
@@ -221,7 +221,7 @@ class Cache:
                 self._here[path] = found
 
     def _make_room(self, path: Path, size: int) -> None:
-        """Let go of what was not read for longest, waiting for others to be through with it; `_changed` is held."""
+        """Evict the least recently used objects, waiting for their readers. The caller holds `_changed`."""
         if size > self.limit - self._kept:
             raise InputError(
                 f"{path.name} has {size} bytes, the cache in {self.folder} may hold {self.limit - self._kept}: raise "
@@ -238,7 +238,7 @@ class Cache:
             self.used -= gone.size
             empty = _beside(idle, "empty")
             empty.touch()
-            empty.replace(idle)  # never truncated: somebody may have the old bytes mapped
+            empty.replace(idle)  # never truncated: a reader may have the old contents mapped
 
     def _fetch(self, path: Path, found: _Object) -> None:
         temporary = _beside(path, "fetched")
@@ -255,12 +255,12 @@ class Cache:
             temporary.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove all of it; what is on its way is waited for, but not for long."""
+        """Remove the cache. Waits a short time for downloads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         clients.quiet(PATIENCE_SECONDS)
         scratch.remove(self.folder)
 
 
 def _beside(path: Path, what: str) -> Path:
-    """A name in the same folder that is no longer than a name may be, however long that of `path` is."""
+    """A temporary name in the same folder, of valid length even if the name of `path` has the maximum length."""
     return path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()}.{what}")

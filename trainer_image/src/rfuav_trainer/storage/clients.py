@@ -1,7 +1,7 @@
-"""Object stores (s3://, hf://): their clients, and what their errors mean to a job.
+"""Object stores (s3://, hf://): their clients, and the translation of their errors.
 
-In: the environment, which alone has the credentials. Out: fsspec file systems. Every question to one goes through
-`ask`, whose errors tell a person what to write, without any secret.
+In: credentials from the environment only. Out: fsspec file systems. Every request goes through `ask`, whose errors say
+what to write and contain no secrets.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 REMOTE = ("s3", "hf")
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
 S3_PROVIDERS = {"env", "assume-role-with-web-identity", "container-role"}
-"""Where botocore may look for credentials: variables, and the tokens that a cluster names in variables; in no file of
-the home folder, and not at the machine, whose role is not the job's."""
+"""Where botocore may look for credentials: variables, and the tokens that variables of the cluster name. Not in files
+of the home folder, and not in the metadata of the machine, whose role is not that of the job."""
 CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL where it is not Amazon's)",
     "hf": "HF_TOKEN (and HF_ENDPOINT for a mirror)",
@@ -33,7 +33,7 @@ _changed = threading.Condition()
 
 
 def client(scheme: str) -> Any:
-    """A client of the store, configured by the environment; nothing is read from files in the home folder for hf."""
+    """A client of the store, configured by the environment, not by files in the home folder."""
     if scheme == "s3":
         from aiobotocore.session import AioSession  # type: ignore[import-untyped]  # noqa: PLC0415  (seconds to import)
         from s3fs import S3FileSystem  # noqa: PLC0415
@@ -53,7 +53,7 @@ def client(scheme: str) -> Any:
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """Around what may take long and cannot be called off."""
+    """Marks an operation that may take long and cannot be cancelled."""
     with _changed:
         _under_way[0] += 1
     try:
@@ -65,7 +65,7 @@ def busy() -> Iterator[None]:
 
 
 def quiet(seconds: float) -> bool:
-    """Whether nothing is under way any more, within `seconds`."""
+    """Wait until no operation is running, at most `seconds`; whether that is so."""
     end = time.monotonic() + seconds
     with _changed:
         while _under_way[0] and time.monotonic() < end:
@@ -74,21 +74,21 @@ def quiet(seconds: float) -> bool:
 
 
 def ask(question: Callable[[], Any], what: str, scheme: str, *, to: str = "read", room: str = "") -> Any:
-    """The answer of a store. Its client has retried what is worth it.
+    """The answer of a store. Its client has already retried.
 
     Args:
         question: the request.
-        what: it is about, for the message.
+        what: the object, for the message.
         scheme: of the store.
-        to: what shall be done with it: `read` or `written`.
-        room: what to do when the disk is full.
+        to: for the message: `read` or `written`.
+        room: advice for a full disk.
 
     Raises:
-        FileNotFoundError: there is no such thing.
-        FileExistsError: there is one, and there must not be.
-        InputError: it is refused to these credentials.
-        DiskFullError: there is no room on this machine.
-        StorageError: the store does not answer, or with an error of its own.
+        FileNotFoundError: the object does not exist.
+        FileExistsError: it exists already, and must not.
+        InputError: access is denied with these credentials.
+        DiskFullError: the disk of this machine is full.
+        StorageError: the store does not answer, or answers with an error.
     """
     try:
         with busy():
@@ -97,7 +97,7 @@ def ask(question: Callable[[], Any], what: str, scheme: str, *, to: str = "read"
         raise
     except PermissionError as error:
         raise _denied(what, scheme, error, to) from None
-    except Exception as error:  # noqa: BLE001  (the clients' errors share no base; their texts may quote signatures)
+    except Exception as error:  # noqa: BLE001  (the clients' errors have no common base; their texts may contain signatures)
         kind = type(error).__name__
         status = getattr(getattr(error, "response", None), "status_code", None)
         if disk_full(error):
@@ -118,7 +118,7 @@ def _denied(what: str, scheme: str, error: Exception, to: str) -> InputError:
 
 
 def without_secrets(error: Exception) -> str:
-    """The error's first line without credentials of the environment, and without the query of any address: it signs."""
+    """The first line of the error, without credentials, and without URL queries, which may contain signatures."""
     text = (str(error).splitlines() or [""])[0]
     for name in SECRETS:
         secret = os.environ.get(name)

@@ -1,6 +1,6 @@
-"""Files and folders that appear whole or not at all, also on a full disk and through a power cut.
+"""Atomic writes: files and folders that appear whole or not at all, even on a full disk or after a power cut.
 
-In: bytes. Out: a file under its name; in a remote output it goes to the store from there.
+In: bytes. Out: a file under its final name; in a remote output it is uploaded from there.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ log = structlog.get_logger()
 def atomic_writer(path: Path, *, last: bool = False) -> Iterator[IO[bytes]]:
     """A file that appears under `path` whole or not at all: temporary file, fsync, rename, fsync of the folder.
 
-    When the body raises, the temporary file is removed and what stood at `path` is untouched. In a remote output the
-    file goes to the store; `last`: it speaks for what was written before (see `outputs.written`).
+    If the body raises, the temporary file is removed and `path` is unchanged. In a remote output the file is uploaded;
+    `last`: it refers to files written earlier (see `outputs.written`).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -45,13 +45,13 @@ def atomic_writer(path: Path, *, last: bool = False) -> Iterator[IO[bytes]]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, whole or not at all. It may speak for what was written before."""
+    """Write `content` as indented JSON, atomically. It may refer to files written earlier."""
     with atomic_writer(path, last=True) as stream:
         stream.write(json.dumps(content, indent=2, sort_keys=False).encode() + b"\n")
 
 
 def replace_folder(whole: Path, folder: Path) -> None:
-    """Put a complete folder, written beside it, where it belongs; an older one goes only once the new one is whole."""
+    """Move the complete folder `whole` to `folder`, which it replaces."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -61,7 +61,7 @@ def replace_folder(whole: Path, folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last through a power cut. Network file systems without it are left alone."""
+    """Make a rename in `folder` durable. Ignores network file systems that cannot do that."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,7 +1,7 @@
-"""A cache of the Hugging Face hub on this machine, in the layout that its own tools write: hf:// without a network.
+"""The local cache of the Hugging Face hub, in the layout of its own tools: hf:// without a network.
 
-In: HF_HUB_CACHE, or HF_HOME, a folder that the job names; HF_HUB_OFFLINE. Out: the folder of a repository's snapshot,
-or None where the hub is to be asked.
+In: HF_HUB_CACHE or HF_HOME, which the job sets; HF_HUB_OFFLINE. Out: the folder of a repository's snapshot, or None if
+the files must come from the hub.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ REVISION = "main"
 
 
 def find(uri: str, where: str) -> Path | None:
-    """Where `uri` (hf://datasets/owner/name/path, or hf://owner/name/path of a model) lies in the local cache.
+    """The path of `uri` (hf://datasets/owner/name/path, or hf://owner/name/path for a model) in the local cache.
 
-    A repository that the cache has is never asked for elsewhere. Without HF_HUB_OFFLINE=1, one that it has not is for
-    the hub; without HF_HUB_CACHE and HF_HOME, all are.
+    A cached repository is never downloaded. Others come from the hub, unless HF_HUB_OFFLINE=1. Without HF_HUB_CACHE and
+    HF_HOME there is no cache.
 
     Raises:
-        InputError: the hub may not be asked and the repository is not there, or it is there without that path.
+        InputError: the hub is forbidden and the repository is not cached, or it is cached without that path.
     """
     cache, offline = _cache(), os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     steps = uri.removeprefix("hf://").rstrip("/").split("/")
@@ -55,7 +55,7 @@ def find(uri: str, where: str) -> Path | None:
 
 
 def _snapshot(repository: Path) -> Path | None:
-    """The folder with the files of a repository in the cache; None when it is not there, or not whole."""
+    """The folder with the files of a cached repository; None if it is missing or incomplete."""
     try:
         found = repository / "snapshots" / (repository / "refs" / REVISION).read_text().strip()
     except OSError:
@@ -64,6 +64,6 @@ def _snapshot(repository: Path) -> Path | None:
 
 
 def _cache() -> Path | None:
-    """The folder with the repositories; None when the job names none."""
+    """The folder with the repositories; None if the job does not set one."""
     named, home = os.environ.get("HF_HUB_CACHE"), os.environ.get("HF_HOME")
     return Path(named) if named else Path(home) / "hub" if home else None

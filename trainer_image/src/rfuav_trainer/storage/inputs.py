@@ -1,8 +1,7 @@
-"""Folders in object stores (s3://, hf://) as folders on this machine: all names at once, the bytes when first read.
+"""Folders in object stores (s3://, hf://) as local folders: listed once, downloaded file by file when first read.
 
-In: a URI. Out: a local path that can be searched like any other; whoever reads a file below it opens it with `opened`.
-Files that are no object's are left as they are, so whoever reads need not know. Credentials come from the environment
-alone.
+In: a URI. Out: a local path that can be searched like any other. Readers open each file with `opened`, which leaves
+local files alone, so readers treat both alike. Credentials come from the environment only.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FREE_SHARE = 0.5
-"""Share of the cache volume's free space that is used when TRAINER_CACHE_BYTES does not say."""
+"""Share of the free space of the cache volume that is used if TRAINER_CACHE_BYTES is not set."""
 
 _cache: list[Cache] = []
 _starting = threading.Lock()
@@ -34,7 +33,7 @@ _starting = threading.Lock()
 def path(uri: str, where: str) -> Path:
     """The local path of the remote folder or object `uri`; see `Cache.path`. `where` is the field's name.
 
-    What a local cache of the hub has is taken from there (`hub.find`).
+    Files in the local cache of the hub are used from there (`hub.find`).
     """
     if uri.startswith("hf://") and (found := hub.find(uri, where)) is not None:
         return found
@@ -45,14 +44,14 @@ def path(uri: str, where: str) -> Path:
 
 
 def name(folder: Path, names: Iterable[str]) -> None:
-    """Make known the remote files that a manifest in `folder` names; nothing to do for a local one."""
+    """Register the remote files that a manifest in `folder` names. Does nothing for a local one."""
     if _cache:
         _cache[0].name(folder, names)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Path]:
-    """`path`, with its bytes fetched if it is a remote file's. One at a time in a thread: others may wait for room.
+    """`path`, downloaded first if it is remote. A thread opens one at a time: others may be waiting for space.
 
     Raises:
         UnreadableFileError: it was removed or replaced since it was listed.
@@ -66,25 +65,25 @@ def opened(path: Path) -> Iterator[Path]:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, remote or not, without fetching it."""
+    """Bytes of a file, remote or local, without downloading it."""
     known = _cache[0].size(path) if _cache else None
     return path.stat().st_size if known is None else known
 
 
 def fetch_ahead(paths: Iterable[Path]) -> None:
-    """Begin to fetch what will be read soon; nothing to do for local files."""
+    """Start to download files that will be read soon. Does nothing for local files."""
     if _cache:
         _cache[0].fetch_ahead(paths)
 
 
 def leave(code: int) -> NoReturn:
-    """End the process with this exit code, with nothing left of what was fetched."""
+    """End the process with this exit code, and remove the cache."""
     while _cache:
         _cache.pop().close()
     sys.stdout.flush()
     sys.stderr.flush()
     if not clients.quiet(PATIENCE_SECONDS):
-        os._exit(code)  # else Python waits for the threads that fetch, longer than a pod has to end
+        os._exit(code)  # else Python waits for downloads, longer than the grace period of a pod
     raise SystemExit(code)
 
 
@@ -99,5 +98,5 @@ def _new_cache() -> Cache:
 
 
 def _share_of(volume: Path) -> int:
-    """Bytes for this process when nobody said: every process of the pod has a cache there."""
+    """The default limit in bytes: all processes of the pod have a cache on the volume."""
     return int(shutil.disk_usage(volume).free * FREE_SHARE) // resources.processes()

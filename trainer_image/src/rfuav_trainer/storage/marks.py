@@ -1,6 +1,6 @@
-"""Marks of success: a job or shard that has finished says so in its output, and what it was.
+"""Marks of success: the file in the output that shows that a job or shard has finished.
 
-In: a job. Out: `_SUCCESS`, by which a second start knows that there is nothing to do.
+In: a job. Out: `_SUCCESS`, so that a second start knows that there is nothing to do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SUCCESS = "_SUCCESS"
 
 
 def read_mark(path: Path) -> dict[str, Any] | None:
-    """The mark of a finished job or shard, or None when there is none that can be read."""
+    """The mark of a finished job or shard, or None if there is no readable one."""
     with contextlib.suppress(OSError, ValueError), outputs.reading(path) as here:
         content = json.loads(here.read_bytes())
         if isinstance(content, dict):
@@ -32,10 +32,10 @@ def read_mark(path: Path) -> dict[str, Any] | None:
 
 
 def finished_before(path: Path, job: Job) -> dict[str, Any] | None:
-    """This job's own mark of success at `path`, or None; also when it is to be overwritten, being of other settings.
+    """The mark of this job at `path`, or None; None too if its settings differ and it may be overwritten.
 
     Raises:
-        InvalidConfigurationError: the same job finished there with other settings (a job file edited on a laptop).
+        InvalidConfigurationError: the same job finished there with different settings (a job file edited on a laptop).
     """
     mark = read_mark(path)
     if mark is None or mark.get("uid") != job.uid:

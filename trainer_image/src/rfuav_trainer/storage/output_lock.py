@@ -1,8 +1,8 @@
-"""Whose an output folder is while it is written: one job's at a time, however many pods and processes it has.
+"""The lock on an output folder: one job at a time writes there, with all of its pods and processes.
 
-In: the folder and the job. Out: a lock on a small file there that names the job, for as long as the process lives. Two
-jobs with one output.uri would mix their weights; so would a job and one that was deleted under the same name and still
-saves. Object stores, and volumes without locks, have none: there, nobody is held off.
+In: the folder and the job. Out: a lock on a small file there that names the job, held while the process lives. Two jobs
+with the same output.uri would mix their weights, and so would a job and its deleted predecessor that still saves.
+Object stores and volumes without file locks are not protected.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ log = structlog.get_logger()
 
 WRITER = ".writer.json"
 PATIENCE_SECONDS = 60.0
-"""How long to wait for another job that is about to stop."""
+"""How long to wait for another job that may be stopping."""
 PAUSE_SECONDS = 0.5
 _LARGEST = 4096
 
 
 @contextmanager
 def held(folder: Path, job: Job, stop: StopSignal) -> Iterator[None]:
-    """Hold the output folder for the job; the file goes with the last process that holds it.
+    """Lock the output folder for the job. The last process of the job removes the file.
 
     Raises:
         JobError: another job writes there.
-        StoppedError: SIGTERM arrived while that was waited for.
+        StoppedError: SIGTERM arrived while waiting for that job.
     """
     path = folder / WRITER
     end = time.monotonic() + PATIENCE_SECONDS
@@ -63,11 +63,11 @@ def held(folder: Path, job: Job, stop: StopSignal) -> Iterator[None]:
 
 
 def _take(path: Path, job: Job) -> int | dict[str, Any] | None:
-    """The file, locked; or who holds it now. None: there can be no lock, as on a volume without files to write in."""
+    """The handle of the locked file, or the current holder. None: locking is impossible, as on a read-only volume."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
     except OSError as error:
-        _say_that_there_is_none(error)
+        _warn_no_locks(error)
         return None
     holder = _lock(handle, path, job)
     if holder is None:
@@ -77,7 +77,7 @@ def _take(path: Path, job: Job) -> int | dict[str, Any] | None:
 
 
 def _lock(handle: int, path: Path, job: Job) -> dict[str, Any] | None:
-    """Lock the file; who holds it if it cannot be had, which may be a process of this job that is about to share it."""
+    """Lock the file. Returns the holder if that fails, which may be a process of this job that is about to share it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         alone = True
@@ -86,30 +86,32 @@ def _lock(handle: int, path: Path, job: Job) -> dict[str, Any] | None:
         if holder.get("uid") != job.uid:
             return holder
     except OSError as error:
-        _say_that_there_is_none(error)
+        _warn_no_locks(error)
         return None
     mine = {"kind": job.kind, "namespace": job.namespace, "name": job.name, "uid": job.uid}
     if alone:
         content = json.dumps({**mine, "pod": socket.gethostname(), "since": now()}).encode()
-        with suppress(OSError):  # on a full volume nobody is told who writes, and the lock holds
+        with suppress(OSError):  # on a full volume the file stays empty; the lock works all the same
             os.ftruncate(handle, 0)
             os.pwrite(handle, content, 0)
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # with the job's other shards, pods and processes
+        fcntl.flock(
+            handle, fcntl.LOCK_SH | fcntl.LOCK_NB
+        )  # shared with the other shards, pods and processes of the job
         there = os.fstat(handle).st_ino == path.stat().st_ino
     except (BlockingIOError, FileNotFoundError):
-        there = False  # somebody was faster, or its last holder removed it
+        there = False  # another process was faster, or the last holder removed the file
     return None if there else mine
 
 
-def _say_that_there_is_none(error: OSError) -> None:
+def _warn_no_locks(error: OSError) -> None:
     log.warning(
         "the volume of the output has no file locks: make sure that no other job writes there", problem=error.strerror
     )
 
 
 def _leave(handle: int, path: Path) -> None:
-    """Give the lock up; the last one removes the file."""
+    """Release the lock; the last holder removes the file."""
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink()

@@ -1,12 +1,12 @@
-"""Outputs in an object store: a folder whose files go up as they are written, in an order that outlives a kill.
+"""Outputs in an object store: a local folder whose files are uploaded as they are written, in a crash-safe order.
 
-In: a job's output.uri. Out: a folder to write to. What is written whole below it goes to the store and leaves this
-machine, and is read back with `reading`; any other folder is left as it is, so whoever writes need not know.
+In: output.uri of a job. Out: a folder to write to. Complete files below it are uploaded and removed from this machine;
+`reading` reads them back. Other folders are left alone, so writers treat both alike.
 
-An object store has no rename, but an object appears whole or not at all. What holds on a disk holds there by the order
-alone: what speaks for other files (a manifest, a state, a mark: `last`), and every removal, waits for all that was
-written before it, and all that is written later waits for that. So whenever the process is killed, the store holds what
-a disk would have held a little earlier.
+An object store has no rename, but an object appears whole or not at all. The guarantees of a disk follow from the order
+alone: a file that refers to others (a manifest, a state, a mark: `last`) and every removal wait for all earlier writes,
+and all later writes wait for them. When the process is killed, the store is therefore in a state that a disk would have
+had a little earlier.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _remotes: list[Remote] = []
 
 @contextmanager
 def opened(job: Job) -> Iterator[Path]:
-    """The folder of the job's output while it is worked on; at the end everything is where it belongs.
+    """The output folder of the job. At the end of the context everything is uploaded.
 
     Raises:
         InputError: its claim is not mounted.
-        StorageError: the store does not take what was written.
+        StorageError: an upload failed.
     """
     uri = job.spec.output.uri
     if not uri.startswith(f"{SCHEME}://"):
@@ -55,7 +55,7 @@ def opened(job: Job) -> Iterator[Path]:
 
 
 def prepare(folder: Path, where: str) -> None:
-    """Make the output folder, and find out before hours of work whether it can be written."""
+    """Create the output folder, and check that it is writable before hours of work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-test-{os.getpid()}"
@@ -78,15 +78,15 @@ def prepare(folder: Path, where: str) -> None:
 
 
 def check_apart(job: Job, uri: str, where: str) -> None:
-    """See to it that the job does not read what it writes: its output is not the folder `uri`, nor below it.
+    """Check that the job does not read its own output: output.uri is neither the folder `uri` nor below it.
 
     Raises:
         InputError: a claim is not mounted.
-        InvalidConfigurationError: it is.
+        InvalidConfigurationError: the output is in the input.
     """
     output = job.spec.output.uri
     if output.startswith(f"{SCHEME}://") or uri.partition("://")[0] in REMOTE:
-        inside = f"{output.rstrip('/')}/".startswith(f"{uri.rstrip('/')}/")  # a place in a store has one name
+        inside = f"{output.rstrip('/')}/".startswith(f"{uri.rstrip('/')}/")  # a location in a store has one name
     else:
         folder = local_path(job, uri, where).resolve()
         inside = folder.is_dir() and local_path(job, output, "output.uri").resolve().is_relative_to(folder)
@@ -98,15 +98,15 @@ def check_apart(job: Job, uri: str, where: str) -> None:
 
 
 def written(path: Path, *, last: bool = False, keep: bool = False) -> None:
-    """Say that the file at `path` is whole.
+    """Declare the file at `path` complete.
 
     Args:
-        path: the file. Below a remote output it goes to the store, and is gone from here.
-        last: it speaks for what was written before.
-        keep: it will be written on, and stays here as well.
+        path: the file. Below a remote output it is uploaded and removed from this machine.
+        last: it refers to files written earlier.
+        keep: it will be appended to, so it stays on this machine as well.
 
     Raises:
-        StorageError: the store did not take an earlier file.
+        StorageError: an earlier upload failed.
     """
     output = _of(path)
     if output is not None:
@@ -114,7 +114,7 @@ def written(path: Path, *, last: bool = False, keep: bool = False) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, if it is there."""
+    """Remove a file if it exists."""
     path.unlink(missing_ok=True)
     output = _of(path)
     if output is not None:
@@ -123,10 +123,10 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def reading(path: Path) -> Iterator[Path]:
-    """A file to read in the place of `path`: itself, or what the store has, for the time of the context.
+    """The file to read for `path`: itself, or a copy from the store that exists during the context.
 
     Raises:
-        FileNotFoundError: the store has none. (For a path that is not remote, whoever opens it is told.)
+        FileNotFoundError: the store does not have it. (A missing local file fails when it is opened.)
     """
     output = _of(path)
     if output is None:
@@ -140,16 +140,16 @@ def reading(path: Path) -> Iterator[Path]:
 
 
 def found(folder: Path, pattern: str) -> list[Path]:
-    """The files in `folder` (not below) whose names match, sorted; those in the store need not be here."""
+    """The matching files in `folder` (not below it), sorted; they may exist only in the store."""
     output = _of(folder)
     return sorted(folder.glob(pattern)) if output is None else output.found(folder, pattern)
 
 
 def create(path: Path, content: bytes) -> None:
-    """Make a file that must not be there yet. Of several that try, one does, if the store knows conditional writes.
+    """Create a file that must not exist. Of several writers one succeeds, if the store has conditional writes.
 
     Raises:
-        FileExistsError: it is there.
+        FileExistsError: it exists.
     """
     output = _of(path)
     if output is not None:
@@ -160,27 +160,27 @@ def create(path: Path, content: bytes) -> None:
 
 
 def settle() -> None:
-    """Wait until everything is in the store.
+    """Wait until everything is uploaded.
 
     Raises:
-        StorageError: the store did not take it.
+        StorageError: an upload failed.
     """
     for output in _remotes:
         output.settle()
 
 
 def settled() -> bool:
-    """Whether everything is in the store."""
+    """Whether everything is uploaded."""
     return all(output.settled for output in _remotes)
 
 
 def is_remote(path: Path) -> bool:
-    """Whether what is written to `path` goes to a store."""
+    """Whether `path` is uploaded to a store."""
     return _of(path) is not None
 
 
 def shown(path: Path) -> str:
-    """The path as people know it: a URI below a remote output."""
+    """The path to show to people: a URI below a remote output."""
     output = _of(path)
     return str(path) if output is None else output.shown(path)
 

@@ -16,7 +16,7 @@ MOUNT_ROOT = Path("/mnt/rfuav")
 
 
 def local_path(job: Job, uri: str, where: str) -> Path:
-    """The local path that `uri` stands for; `where` is the field's name, for the message.
+    """The local path of `uri`; `where` is the name of the field, for the message.
 
     Raises:
         InputError: its claim is not mounted, or the object store has no such thing.

@@ -1,6 +1,7 @@
-"""Folders of this process alone for what lies in object stores: the cache of inputs, and outputs on their way.
+"""Private folders of this process: the cache of remote inputs, and outputs that wait for their upload.
 
-In: TRAINER_CACHE, the volume. Out: a folder that goes with the process; what a killed one left is removed by the next.
+In: TRAINER_CACHE, the volume. Out: a folder that is removed with the process. The next process removes the folders of a
+killed one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def volume() -> Path:
 
 
 def make(what: str) -> Path:
-    """A new folder, held by a lock while this process lives. Folders that nobody holds any more are removed first.
+    """A new folder, locked while this process lives. Removes folders without a lock first.
 
     Raises:
         InvalidConfigurationError: the volume cannot be written.
@@ -57,7 +58,7 @@ def remove(folder: Path) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """Hold a new folder; None when another process that starts took it for an abandoned one before that."""
+    """Lock a new folder; None if another starting process took it for an abandoned one."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
@@ -68,7 +69,7 @@ def _lock(folder: Path) -> int | None:
     except (BlockingIOError, FileNotFoundError):
         ours = False
     except OSError:
-        ours = True  # no locks on this volume: there, nobody's folder is ever removed but by its owner
+        ours = True  # no locks on this volume: only the owner removes a folder there
     if ours:
         return handle
     os.close(handle)
@@ -76,9 +77,9 @@ def _lock(folder: Path) -> int | None:
 
 
 def _sweep(base: Path) -> None:
-    """Remove what killed processes left."""
+    """Remove the folders of killed processes."""
     for folder in base.glob(f"{_prefix()}*"):
-        with suppress(OSError):  # gone already, held by a living process, or not ours to open
+        with suppress(OSError):  # already removed, locked by a live process, or no permission
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,6 +90,6 @@ def _sweep(base: Path) -> None:
 
 
 def _prefix() -> str:
-    """How the names of this machine's folders begin: not every volume that several machines share has locks for all."""
+    """Prefix of the folders of this machine: on a shared volume, locks may not work between machines."""
     boot = _BOOT.read_text()[:8] if _BOOT.exists() else ""
     return f"rfuav-{boot}-"

@@ -1,7 +1,7 @@
-"""One output in a store: puts, removals and their order, in threads of their own.
+"""One output in a store: uploads, removals and their order, in background threads.
 
-In: files that are whole. Out: objects. An object appears whole or not at all; what is `last` waits for all that was
-asked for before, and all that is asked for later waits for it. After something that did not succeed nothing follows.
+In: complete files. Out: objects, each whole or absent. A request marked `last` waits for all earlier ones, and all
+later ones wait for it. After a failure no further request is executed.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ log = structlog.get_logger()
 
 SCHEME = "s3"
 WRITERS = 8
-"""Files that go up side by side."""
+"""Parallel uploads."""
 MOST_WAITING = 256
-"""Files that may wait on this machine; whoever writes more waits too."""
+"""Files that may wait for their upload; beyond that, writers block."""
 PIECE_BYTES = 16 * 1024**2
-"""A larger file goes up in pieces of this size, four at a time, which bounds the memory."""
+"""Larger files are uploaded in parts of this size, four at a time, which bounds the memory."""
 PATIENCE_SECONDS = 300
-"""How long a store may not answer before that ends the attempt; until then the work goes on."""
+"""How long a store may be unreachable before the attempt fails; until then the work continues."""
 FAREWELL_SECONDS = 10
-"""How long an attempt that failed waits for what is on its way."""
+"""How long a failed attempt waits for pending uploads."""
 
 
 class Remote:
-    """One output in a store. What its methods mean stands with the functions of `outputs`, which call them.
+    """One output in a store. The functions of `outputs`, which call its methods, document them.
 
     Args:
         uri: s3://bucket or s3://bucket/prefix.
@@ -60,8 +60,8 @@ class Remote:
         self._room = threading.BoundedSemaphore(MOST_WAITING)
         self._closing = threading.Event()
         self._number = 0
-        self._last: list[Future[None]] = []  # what all that comes must wait for: none or one
-        self._coming: dict[str, Future[None]] = {}  # since then, the latest of every key
+        self._last: list[Future[None]] = []  # what every later request waits for: none or one
+        self._coming: dict[str, Future[None]] = {}  # since then, the latest request for every key
 
     def key(self, path: Path) -> str:
         """Bucket and key of a path below the folder."""
@@ -73,7 +73,7 @@ class Remote:
         return f"{SCHEME}://{self.key(path)}"
 
     def put(self, path: Path, *, last: bool, keep: bool) -> None:
-        """Let the file at `path` go up; it is gone from there unless `keep`."""
+        """Upload the file at `path`, and remove it there unless `keep`."""
         waiting = self._place()
         if keep:
             shutil.copyfile(path, waiting)
@@ -82,14 +82,16 @@ class Remote:
         self._queue(path, partial(self._upload, waiting, path), last=last)
 
     def remove(self, path: Path) -> None:
-        """Remove an object, if it is there, once everything before is up."""
+        """Remove an object if it exists, after all earlier uploads."""
         self._queue(path, partial(self._ask, partial(self._store.rm_file, self.key(path)), path), last=True)
 
     def create(self, path: Path, content: bytes) -> None:
-        """Make an object; FileExistsError when there is one."""
+        """Create an object; FileExistsError if it exists."""
         self.settle()
         key = self.key(path)
-        if self._ask(partial(self._store.exists, key), path):  # also asked, as not every store knows the condition
+        if self._ask(
+            partial(self._store.exists, key), path
+        ):  # checked as well, because not every store has conditional writes
             raise FileExistsError(self.shown(path))
         self._ask(partial(self._create, key, content), path)
 
@@ -105,14 +107,14 @@ class Remote:
             self._store.pipe_file(key, content)
 
     def fetch(self, path: Path) -> Path:
-        """A copy of an object on this machine, for the caller to remove; FileNotFoundError when there is none."""
+        """A local copy of an object, for the caller to remove; FileNotFoundError if it does not exist."""
         self.settle()
         here = self._place()
         self._ask(partial(self._store.get_file, self.key(path), str(here)), path, to="read")
         return here
 
     def found(self, folder: Path, pattern: str) -> list[Path]:
-        """The paths of the objects in a folder whose names match."""
+        """The paths of the matching objects in a folder."""
         self.settle()
         prefix = self.key(folder)
         try:
@@ -123,13 +125,13 @@ class Remote:
         return sorted(folder / name for name in names if "/" not in name and fnmatchcase(name, pattern))
 
     def settle(self) -> None:
-        """Wait for everything; raise what went wrong."""
+        """Wait for everything; raise the first failure."""
         wait(self._under_way, return_when=FIRST_EXCEPTION)
         self._raise()
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is on its way, and nothing was refused."""
+        """Whether nothing is pending, and nothing failed."""
         return all(map(_well, self._under_way))
 
     @property
@@ -138,7 +140,7 @@ class Remote:
             return [*self._last, *self._coming.values()]
 
     def close(self) -> None:
-        """Wait a little for what is on its way, when nobody has, and remove what is here."""
+        """Wait a short time for pending uploads, then remove the local files."""
         _, coming = wait(self._under_way, timeout=FAREWELL_SECONDS)
         if coming:
             log.warning("not all files were uploaded", files=len(coming), output=f"{SCHEME}://{self._root}")
@@ -165,7 +167,7 @@ class Remote:
                 self._coming = {k: future for k, future in self._coming.items() if not _well(future)} | {key: coming}
 
     def _after(self, before: list[Future[None]], action: Callable[[], None]) -> None:
-        """Do it once the others are done. They were begun before, so no thread is missing for them."""
+        """Execute `action` after `before`, which was submitted earlier, so that waiting cannot deadlock the pool."""
         for other in before:
             other.result()
         action()
@@ -176,7 +178,7 @@ class Remote:
         waiting.unlink()
 
     def _ask(self, question: Callable[[], Any], path: Path, *, to: str = "written") -> Any:
-        """The store's answer, asked for again while it does not answer."""
+        """The answer of the store, with retries while it is unreachable."""
         end, pause = time.monotonic() + PATIENCE_SECONDS, 1.0
         while True:
             try:
@@ -197,7 +199,7 @@ class Remote:
             pause = min(30.0, pause * 2)
 
     def _raise(self) -> None:
-        """Raise what an upload ended with."""
+        """Raise the error of a failed upload."""
         for future in self._under_way:
             if future.done():
                 future.result()

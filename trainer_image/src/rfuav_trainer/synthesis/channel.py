@@ -1,7 +1,6 @@
-"""From a transmitter's baseband to what a receiver writes down: echoes, frequency offset, a passer-by, noise, and gain.
+"""The channel from transmitter to receiver: echoes, frequency offset, interference, noise, and gain.
 
-Stands between the emitter classes and the files of `synthesize`: an Emission in, a Recording (complex64) and all that
-was drawn out.
+In: an Emission. Out: a Recording (complex64) and its random parameters.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from rfuav_trainer.synthesis.emitters.emission import Emission, Samples
 
-RECEIVER_SHARE = 0.92  # share of the sample rate a signal may use: receivers roll off at the edges
+RECEIVER_SHARE = 0.92  # fraction of the sample rate that a signal may use: receivers roll off at the edges
 _MAX_OFFSET_HZ = 4e6
 _PASSER_BY_HZ = 16.6e6  # of a wireless LAN packet
 _RECEIVER_RMS = 0.05  # of full scale 1.0: twenty times below clipping, as gain control leaves it
@@ -28,11 +27,11 @@ _GAIN_DB = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What the receiver stores.
+    """The recording of the receiver.
 
     Attributes:
         samples: shape (n,), complex64, full scale 1.0.
-        drawn: offset, taps, interference and gain, for the file of parameters.
+        drawn: offset, taps, interference and gain, for the parameter file.
     """
 
     samples: NDArray[np.complex64]
@@ -51,16 +50,16 @@ def receive(
     """Pass one emission through a channel drawn from `rng`.
 
     The SNR is the mean power of the signal while it is on the air, after the echoes, over the power of the noise in the
-    whole sampled band. Without a signal there is noise alone. Echoes stand still during the recording: at 2.4 GHz and
-    15 m/s the channel holds for about 8 ms.
+    whole sampled band. Without a signal there is only noise. Echoes are constant during the recording: at 2.4 GHz and
+    15 m/s the coherence time is about 8 ms.
 
     Args:
-        rng: where everything is drawn from.
-        emission: what is sent, centred on 0 Hz.
+        rng: source of all random numbers.
+        emission: the signal, centred on 0 Hz.
         sample_rate: in Hz.
-        span_hz: what the emitter uses; the offset keeps this inside the receiver's band.
+        span_hz: bandwidth of the emitter; the offset keeps it inside the receiver's band.
         snr_db: as defined above.
-        interference: chance that someone else's short packets fall into the recording, the same for every class.
+        interference: probability of foreign short packets in the recording, the same for every class.
     """
     offset = float(rng.uniform(-1, 1) * offset_room(sample_rate, span_hz))
     delays, gains = draw_taps(rng)
@@ -90,7 +89,7 @@ def receive(
 
 
 def offset_room(sample_rate: float, span_hz: float) -> float:
-    """Return by how many Hz a signal may lie off centre and still be received whole; negative: not at all."""
+    """Return the maximum offset in Hz at which a signal is still inside the band; negative if it never is."""
     return min(_MAX_OFFSET_HZ, (RECEIVER_SHARE * sample_rate - span_hz) / 2)
 
 
@@ -128,10 +127,10 @@ def carrier(count: int, frequency: float, sample_rate: float) -> Samples:
 def add_passer_by(
     rng: np.random.Generator, total: Samples, sample_rate: float, chance: float
 ) -> list[dict[str, float]]:
-    """Add a few short wireless LAN packets of somebody else to `total`, in place, and return what they are.
+    """Add a few short packets of a foreign wireless LAN to `total`, in place, and return their parameters.
 
-    Beacons and their like: 60 to 250 us, 0 to 12 dB above noise of power 1. All numbers are drawn whether they come or
-    not, so that a recording is the same but for the interference at any `chance`.
+    Such as beacons: 60 to 250 us, 0 to 12 dB above noise of power 1. All numbers are drawn even without interference,
+    so that a recording is otherwise the same at any `chance`.
     """
     comes = rng.random() < chance
     how_many = int(rng.integers(1, 4))

@@ -1,4 +1,4 @@
-"""What `rfuav-trainer synthesize` shall make: the fields, their limits, and where they come from.
+"""The specification of `rfuav-trainer synthesize`: fields and limits.
 
 In: a `kind: Synthesis` file and flags of the command line. Out: a SynthesizeSpec, or an error that says what to write.
 """
@@ -22,7 +22,7 @@ from rfuav_trainer.synthesis.emitters.catalogue import EMITTERS
 if TYPE_CHECKING:
     from typing import Self
 
-_FIXED_BYTES = 8 * 2**10  # of a file of parameters and a small picture, in whole blocks
+_FIXED_BYTES = 8 * 2**10  # of a parameter file and a small picture, in whole blocks
 
 Snr = Annotated[float, Field(ge=-60, le=60)]
 
@@ -32,7 +32,7 @@ class _Spec(BaseModel):
 
 
 class Split(_Spec):
-    """How many recordings of each class, and at which SNRs when not those of the whole set."""
+    """Number of recordings of each class, and SNRs if they differ from those of the data set."""
 
     recordings: int = Field(ge=1, le=1_000_000, description="recordings of each class")
     snr_db: tuple[Snr, ...] | None = Field(None, min_length=1, max_length=1000, description="dB, taken in turn")
@@ -47,7 +47,7 @@ def _hertz(value: Any) -> Any:
 
 
 def _steps(value: Any) -> Any:
-    """A mapping of start, stop (included) and step becomes the list it stands for."""
+    """Expand a mapping of start, stop (included) and step to a list."""
     if not isinstance(value, dict):
         return [value] if isinstance(value, int | float) else value
     if set(value) != {"start", "stop", "step"} or not value["step"] > 0 or value["stop"] < value["start"]:
@@ -59,7 +59,7 @@ def _steps(value: Any) -> Any:
 
 
 class SynthesizeSpec(_Spec):
-    """What to make. Field names are camelCase in YAML."""
+    """The data set to make. Field names are camelCase in YAML."""
 
     output: Path = Field(description="folder of the data set; created when missing")
     splits: dict[
@@ -127,7 +127,7 @@ class SynthesizeSpec(_Spec):
 
     @property
     def byte_estimate(self) -> int:
-        """Bytes that all files will take."""
+        """Estimated bytes of all files."""
         pixels = self.image_size**2
         return self.total * (_FIXED_BYTES + (pixels if self.format == "image" else 8 * self.sample_count))
 
@@ -139,7 +139,7 @@ def from_options(
     snr: list[float] | None = None,
     **options: Any,
 ) -> SynthesizeSpec:
-    """Return the spec that a command line stands for; what was not given (None) comes from `file` or the defaults.
+    """Return the spec for a command line; options that are None come from `file` or the defaults.
 
     Args:
         file: a `kind: Synthesis` file.

@@ -1,7 +1,6 @@
 """`rfuav-trainer synthesize`: writes data sets of artificial recordings, labelled by folder, for tests and first steps.
 
-In: a SynthesizeSpec. Out: OUTPUT/<split>/<class>/<name>.iq or .png, and beside each a .json of all that was drawn for
-it.
+In: a SynthesizeSpec. Out: OUTPUT/<split>/<class>/<name>.iq or .png, each with a .json of its random parameters.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ if TYPE_CHECKING:
 
     from rfuav_trainer.synthesis.spec import SynthesizeSpec
 
-VERSION = 1  # of the generator: raised when the same seed gives other recordings
-_MARK = ".synthesis.json"  # lies in each split's folder and says that it may be replaced
+VERSION = 1  # of the generator: increased when a seed gives different recordings
+_MARK = ".synthesis.json"  # in the folder of each split: shows that it may be replaced
 _ROOM_TO_SPARE = 64 * 2**20  # bytes that must stay free on the volume
 
 
 @dataclass(frozen=True, slots=True)
 class SynthesizeReport:
-    """What was made: recordings, bytes, seconds it took, and where."""
+    """The result: folder, number of recordings, bytes, and duration in seconds."""
 
     output: Path
     recordings: int
@@ -47,7 +46,7 @@ class SynthesizeReport:
 
 
 def recording(spec: SynthesizeSpec, split: str, class_name: str, index: int) -> tuple[Recording, dict[str, object]]:
-    """Make one recording and its parameters; depends on nothing but the arguments."""
+    """Make one recording and its parameters. A pure function of the arguments."""
     own = spec.splits[split].snr_db or spec.snr_db
     snr_db = own[index % len(own)]
     words = np.frombuffer(sha256(f"{VERSION}/{spec.seed}/{split}/{class_name}/{index}".encode()).digest(), dtype="<u4")
@@ -81,11 +80,11 @@ def recording(spec: SynthesizeSpec, split: str, class_name: str, index: int) -> 
 
 
 def synthesize(spec: SynthesizeSpec) -> SynthesizeReport:
-    """Write the whole data set. A split's folder appears when it is complete, or not at all.
+    """Write the whole data set. The folder of a split appears when it is complete.
 
     Raises:
-        InvalidConfigurationError: a split is there already and may not be replaced.
-        DiskFullError: the volume has too little room; found before anything is written.
+        InvalidConfigurationError: a split exists and may not be replaced.
+        DiskFullError: the volume has too little space; checked before anything is written.
         JobError: the output cannot be written.
     """
     started = time.monotonic()
@@ -104,7 +103,7 @@ def synthesize(spec: SynthesizeSpec) -> SynthesizeReport:
 
 
 def run(spec: SynthesizeSpec) -> int:
-    """Synthesize and say what was made; the process's exit code."""
+    """Synthesize and print a summary; returns the exit code."""
     report = synthesize(spec)
     print(f"{report.recordings} recordings, {report.bytes / 1e6:.1f} MB, in {report.output} ({report.seconds:.1f} s)")
     return 0

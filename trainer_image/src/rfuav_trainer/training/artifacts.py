@@ -1,4 +1,4 @@
-"""What a finished training leaves for people: the history of the epochs, the learning curves, and a report.
+"""Results of a training for people: the history of the epochs, the learning curves, and a report.
 
 In: one dict of metrics for each epoch. Out: history.jsonl, learning-curves.png, report.json.
 """
@@ -18,14 +18,14 @@ Row = dict[str, float]
 
 
 def write_history(path: Path, history: Sequence[Row]) -> None:
-    """One JSON object a line for each epoch; the whole file is written anew, so a resumed epoch never stands twice."""
+    """Write one JSON object per line for each epoch. Replaces the whole file, so a resumed epoch appears only once."""
     with atomic_writer(path) as stream:
         for row in history:
             stream.write(json.dumps(row).encode() + b"\n")
 
 
 def write_curves(path: Path, history: Sequence[Row], title: str) -> None:
-    """Loss and accuracy of training and validation over the epochs, as a PNG."""
+    """Plot loss and accuracy of training and validation over the epochs to a PNG."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (seconds to import)
 
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -43,5 +43,5 @@ def write_curves(path: Path, history: Sequence[Row], title: str) -> None:
 
 
 def write_report(path: Path, **content: Any) -> None:
-    """The training's report: what was asked for, what came out, which files were passed over."""
+    """Write the report of the training: settings, results, and skipped files."""
     write_json(path, content)

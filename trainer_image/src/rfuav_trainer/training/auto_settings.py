@@ -1,6 +1,6 @@
-"""What the job leaves to us, decided once: precision and batch size.
+"""Resolves the settings `auto` of a job once: precision and batch size.
 
-Kept in the checkpoint, so that a training that goes on elsewhere takes the same steps.
+The checkpoint stores them, so that a training resumed on other hardware takes the same steps.
 In: the job, the network on its device. Out: `Resolved`.
 """
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Resolved:
-    """Every `auto` of a TrainingJob as it was decided.
+    """The resolved `auto` settings of a TrainingJob.
 
     Attributes:
         precision: fp32, bf16 or fp16.
-        batch_size: samples that pass together, over all processes.
+        batch_size: samples in a batch, over all processes.
     """
 
     precision: str
@@ -42,10 +42,10 @@ class Resolved:
 def resolve(
     job: Job, spec: TrainingJobSpec, network: nn.Module, *, device: torch.device, world: World, samples: int
 ) -> Resolved:
-    """Decide what the job calls auto; of several processes the one with the least room decides for all.
+    """Resolve the `auto` settings. Of several processes, the one with the least memory decides.
 
     Raises:
-        InvalidConfigurationError: the device cannot do the precision.
+        InvalidConfigurationError: the device does not support the precision.
     """
     number_format = precision.resolve(spec.training.precision, device)
     if spec.training.precision == "auto" and device.type == "cpu" and _depthwise(network):
@@ -62,14 +62,14 @@ def resolve(
 
 
 def _depthwise(network: nn.Module) -> bool:
-    """Whether the network convolves channels one by one (MobileNet): on CPUs bfloat16 trains slower."""
+    """Whether the network has depthwise convolutions (MobileNet): on CPUs they train slower in bfloat16."""
     return any(isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels for m in network.modules())
 
 
 def resolve_workers(job: Job, spec: TrainingJobSpec) -> int:
-    """Reader threads: as written, or for auto none beside a single CPU, up to 8 beside a GPU, else one.
+    """Number of reader threads; for auto 0 with a single core, up to 8 with a GPU, else 1.
 
-    They do not change the result, so they are no part of what is kept.
+    It does not affect the result, so the checkpoint does not store it.
     """
     if isinstance(spec.training.workers, int):
         return spec.training.workers

@@ -1,7 +1,7 @@
-"""Checkpoints that survive anything: written beside, flushed, renamed, counted once their checksum stands beside them.
+"""Crash-safe checkpoints: written to a temporary file, synced, renamed, and valid once their manifest exists.
 
-In: the training's state after a step. Out: files under output/checkpoints/<job UID>/, and the newest whole one when the
-job starts again.
+In: the state of a training after a step. Out: files under output/checkpoints/<job UID>/, and the newest valid one when
+the job starts again.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ log = structlog.get_logger()
 
 
 class _HashingStream:
-    """The part of a binary file that torch.save needs, hashing what passes and keeping the first write error.
+    """The methods of a binary file that torch.save needs. Hashes the data and remembers the first write error.
 
-    torch's zip writer is C++: an OSError raised inside it comes back as a RuntimeError, so the original is kept to be
-    raised instead.
+    torch's zip writer is C++ and turns an OSError into a RuntimeError, so the original is stored and raised instead.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -61,7 +60,7 @@ class _HashingStream:
 
 @dataclass(frozen=True)
 class Saved:
-    """One checkpoint on disk: its file, where the training stood, and when it was written (RFC 3339, UTC)."""
+    """A checkpoint on disk: its file, the position of the training, and the time (RFC 3339, UTC)."""
 
     path: Path
     epoch: int
@@ -74,8 +73,8 @@ class CheckpointStore:
 
     Args:
         folder: output/checkpoints/<job UID>.
-        keep: how many to keep, the newest.
-        signature: what a checkpoint must agree on to be resumed: architecture, classes, preprocessing, settings. JSON
+        keep: number of newest checkpoints to keep.
+        signature: must be equal for a checkpoint to be resumed: architecture, classes, preprocessing, settings. JSON
             values.
     """
 
@@ -86,20 +85,20 @@ class CheckpointStore:
         self._known: set[str] | None = None
 
     def save(self, state: Mapping[str, Any], *, epoch: int, step: int) -> Saved:
-        """Write one checkpoint, then remove those beyond `keep`, and any that claims to be of a later step.
+        """Write one checkpoint, then remove those beyond `keep`, and any with a later step.
 
-        That one was passed over as damaged, or is of a time when the data was larger: it must not be taken for newer.
+        Such a checkpoint was skipped as damaged, or dates from a larger data set. It must not count as newer.
 
         Args:
-            state: tensors and plain values alone, so that it loads with `weights_only=True`.
+            state: only tensors and plain values, so that it loads with `weights_only=True`.
             epoch: epochs completed.
             step: optimizer steps taken in all.
 
         Raises:
-            OSError: the volume is full or gone; older checkpoints are untouched.
-            StorageError: the store did not take the one before.
+            OSError: the volume is full or missing; older checkpoints are unchanged.
+            StorageError: the upload of the previous one failed.
         """
-        outputs.settle()  # one at a time on its way: the next one waits here, not on the disk
+        outputs.settle()  # one upload at a time: the next checkpoint waits in memory, not on the disk
         names = self._names()
         data = self.folder / f"step-{step:09d}-epoch-{epoch:05d}.pt"
         saved_at = now()
@@ -128,19 +127,19 @@ class CheckpointStore:
         return Saved(data, epoch, step, saved_at)
 
     def latest(self, *, device: torch.device | str = "cpu") -> tuple[dict[str, Any], Saved] | None:
-        """The newest whole checkpoint and its state, or None. Damaged ones are named in the log and passed over.
+        """The newest valid checkpoint and its state, or None. Skips damaged ones with a warning.
 
         Raises:
-            InvalidConfigurationError: the newest whole checkpoint was written for another configuration.
+            InvalidConfigurationError: the newest valid checkpoint belongs to another configuration.
         """
-        for manifest in sorted((n for n in self._names() if n.endswith(".json")), reverse=True):  # they sort by step
+        for manifest in sorted((n for n in self._names() if n.endswith(".json")), reverse=True):  # sorted by step
             found = self._load(self.folder / manifest, device)
             if found is not None:
                 return found
         return None
 
     def _names(self) -> set[str]:
-        """Names of what is there. One process alone writes here, so that they are asked for once."""
+        """Names of the files. They are listed once, because only one process writes here."""
         if self._known is None:
             self._known = {path.name for path in outputs.found(self.folder, "step-*")}
         return self._known
@@ -179,11 +178,11 @@ class CheckpointStore:
             )
 
     def prune(self) -> None:
-        """Remove what is beyond `keep`, and what a kill has left of one."""
+        """Remove checkpoints beyond `keep`, and incomplete ones."""
         self._keep(self.keep)
 
     def _keep(self, count: int, newest: str | None = None) -> None:
-        """Remove all but the last `count` up to `newest`, manifests first: half a removal must not look whole."""
+        """Remove all but the last `count` up to `newest`, manifests first: a partial removal leaves no valid one."""
         names = self._names()
         whole = sorted((name.removesuffix(".json") for name in names if name.endswith(".json")), reverse=True)
         kept = [name for name in whole if newest is None or name <= newest][:count]

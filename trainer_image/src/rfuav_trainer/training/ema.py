@@ -1,4 +1,4 @@
-"""The moving average of the weights: what is validated and saved when training.emaDecay is set.
+"""The moving average of the weights, which is validated and saved if training.emaDecay is set.
 
 In: the network after each step. Out: its averaged state dict.
 """
@@ -25,7 +25,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Take in the network after `step` (from 0)."""
+        """Include the network after `step` (from 0)."""
         keep = min(self.decay, (1 + step) / (10 + step))
         for name, value in network.state_dict().items():
             if value.is_floating_point():
@@ -34,6 +34,6 @@ class Average:
                 self.state[name].copy_(value)
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from a saved average."""
+        """Restore a saved average."""
         for name, value in self.state.items():
             value.copy_(state[name])

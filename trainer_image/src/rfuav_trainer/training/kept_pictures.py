@@ -1,6 +1,6 @@
-"""Where the decoded pictures of a training are kept between epochs, and how many of them.
+"""How much memory and disk a training uses to cache decoded pictures between epochs.
 
-In: the samples of a training and what this pod may use. Out: homes that a `Reader` asks before it decodes anything.
+In: the samples of a training and the limits of the pod. Out: homes that a `Reader` asks before it decodes a file.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 MEMORY_SHARE = 0.25
-"""Share of the job's memory that may hold decoded pictures."""
+"""Fraction of the memory of the job for decoded pictures."""
 DISK_BYTES = "TRAINER_PICTURES_BYTES"
 DISK_DEFAULT = 10 * 1024**3
-"""Bytes on the scratch disk for all processes of a pod when TRAINER_PICTURES_BYTES does not say."""
+"""Bytes on the scratch disk for all processes of a pod if TRAINER_PICTURES_BYTES is not set."""
 DISK_SHARE = 0.25
-"""Share of the container's ephemeral-storage limit that is not exceeded then."""
+"""Maximum fraction of the ephemeral-storage limit of the container in that case."""
 LEFT_FREE = 0.2
-"""Share of the volume that is left free then: at a tenth a node begins to evict pods, at 15 % to remove images."""
+"""Fraction of the volume to leave free in that case: below 10 % a node evicts pods, below 15 % it removes images."""
 STORAGE_LIMIT = "RFUAV_EPHEMERAL_STORAGE"
-"""Set by the operator: the container's limit of ephemeral storage in bytes, the node's where it has none."""
+"""Set by the operator: the ephemeral-storage limit of the container in bytes, or that of the node if it has none."""
 
 
 @contextlib.contextmanager
 def homes(job: Job, dataset: Dataset, world: World) -> Iterator[list[Home]]:
-    """Where a training's pictures are kept, in the order in which they are asked. All processes call it together.
+    """The caches of a training, in order of preference. All processes call it together.
 
-    A process alone fills its memory first. Several of a pod read other samples in every epoch, so they fill the disk
-    first, which they share. The file has no name once all have opened it: whatever ends them, nothing is left.
+    A single process fills its memory first. Several processes of a pod read different samples in every epoch, so they
+    fill the disk first, which they share. The file is unlinked once all have opened it, so that nothing is left behind.
 
     Raises:
-        InvalidConfigurationError: TRAINER_PICTURES_BYTES is no number of bytes.
+        InvalidConfigurationError: TRAINER_PICTURES_BYTES is not a number of bytes.
     """
-    assert isinstance(job.spec, TrainingJobSpec)  # noqa: S101  (only a training reads anything twice)
+    assert isinstance(job.spec, TrainingJobSpec)  # noqa: S101  (only a training reads samples repeatedly)
     samples = [*dataset.train, *dataset.validation]
     shape = _shape(dataset.preprocessing)
     memory = int(resources.memory(job) * MEMORY_SHARE)
@@ -67,7 +67,7 @@ def homes(job: Job, dataset: Dataset, world: World) -> Iterator[list[Home]]:
     try:
         if path is not None:
             keys = ((sample.path, sample.frame) for sample in samples)
-            with contextlib.suppress(OSError):  # it goes without
+            with contextlib.suppress(OSError):  # without the disk cache, then
                 disk = Disk(path, keys, shape, limit=limit, left_free=left_free)
         world.wait()
     finally:
@@ -86,7 +86,7 @@ def _shape(preprocessing: Preprocessing) -> tuple[int, int, int]:
 
 
 def _disk_limit() -> tuple[int, float]:
-    """Bytes that may be used, and the share of the volume to leave free: none of it where somebody said how much."""
+    """Bytes that may be used, and the fraction of the volume to leave free: 0 if TRAINER_PICTURES_BYTES is set."""
     stated = os.environ.get(DISK_BYTES)
     if stated:
         try:
@@ -102,7 +102,7 @@ def _disk_limit() -> tuple[int, float]:
 
 
 def _in_memory(folder: Path) -> bool:
-    """Whether a folder is on a tmpfs, whose files count as the pod's memory."""
+    """Whether a folder is on a tmpfs, whose files count as memory of the pod."""
     with contextlib.suppress(OSError):
         device = folder.stat().st_dev
         for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():

@@ -1,7 +1,7 @@
-"""The network and everything that changes it: one step of the optimizer, and what of it goes into a checkpoint.
+"""The network in training: one step of the optimizer, and the state for a checkpoint.
 
 In: batches of pictures. Out: their loss; the trained weights. The step is the same whether its samples come in one
-batch, in several (gradient accumulation), or lie on several processes.
+batch, in several (gradient accumulation), or on several processes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from rfuav_trainer.distributed.process_group import World
 
 MOMENTUM = 0.9
-"""Of sgd, when the job names none."""
+"""Default of sgd."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A step of a training: `epoch` completed epochs, `step` steps of the one at hand, `steps` in an epoch."""
+    """A step of a training: `epoch` completed epochs, `step` steps in the current one, `steps` in an epoch."""
 
     epoch: int
     step: int
@@ -47,7 +47,7 @@ class Moment:
 
 
 def make_optimizer(network: nn.Module, optimizer: Optimizer) -> torch.optim.Optimizer:
-    """The optimizer that the job names, with PyTorch's defaults where the job has no field."""
+    """The optimizer of the job, with PyTorch's defaults for everything else."""
     # Fused: one pass over all weights instead of one for each operation.
     shared: dict[str, Any] = {"lr": optimizer.learning_rate, "weight_decay": optimizer.weight_decay, "fused": True}
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -57,7 +57,7 @@ def make_optimizer(network: nn.Module, optimizer: Optimizer) -> torch.optim.Opti
         momentum = MOMENTUM if optimizer.momentum is None else optimizer.momentum
         made = torch.optim.SGD(parameters, momentum=momentum, **shared)
         if momentum:
-            # Zero, where torch takes memory as it comes and counts on a first step that fp16's scaler may leave out.
+            # Zeroed: torch leaves it uninitialised until the first step, which fp16's scaler may skip.
             for parameter in parameters:
                 made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return made
@@ -68,9 +68,9 @@ class Learner:
     """A network in training.
 
     Args:
-        training: the job's recipe.
+        training: the recipe of the job.
         network: on its device.
-        device: where it is.
+        device: of the network.
         number_format: the resolved precision: fp32, bf16 or fp16.
         preprocessing: from 8-bit pictures to the network's input.
         world: the other processes.
@@ -109,18 +109,18 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """Of the last step."""
+        """The learning rate of the last step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def step(self, group: Sequence[Batch], moment: Moment) -> Tensor:
-        """One step of the optimizer over the batches of `group`, of each of which this process has its part.
+        """One step of the optimizer over the batches of `group`. This process has its part of each.
 
         Returns:
-            Summed loss, correct guesses and samples of all processes: float64, shape (3,).
+            Summed loss, correct predictions and samples of all processes: float64, shape (3,).
         """
         self.optimizer.zero_grad(set_to_none=True)
         if self.world.size > 1:
-            # Each draws its own dropout, and the same after a resume: a checkpoint holds the state of the first alone.
+            # Each has its own dropout, reproducible after a resume: a checkpoint stores the state of rank 0 only.
             torch.manual_seed(self._seed(moment))
         seen = torch.zeros(3, dtype=torch.float64, device=self.device)
         mine = sum(len(batch.samples) for batch in group)
@@ -135,12 +135,12 @@ class Learner:
         return seen
 
     def _seed(self, moment: Moment) -> int:
-        """Of this step of this process."""
+        """The seed of this step in this process."""
         drawn = np.random.SeedSequence([self.training.seed, moment.epoch, moment.step, self.world.rank])
         return int(drawn.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
     def _pass(self, batch: Batch, mine: int, random: np.random.Generator) -> Tensor:
-        """Add the gradients of one batch, weighed as its part of `mine` samples."""
+        """Add the gradients of one batch, weighted by its part of `mine` samples."""
         labels = batch.labels.to(self.device, non_blocking=True)
         pictures = augment_pictures.apply(self._on_device(batch.pictures), self.training.augment, random)
         pictures = self.preprocessing.normalise(pictures)
@@ -171,10 +171,10 @@ class Learner:
 
     @torch.no_grad()
     def scores(self, pictures: Tensor) -> Tensor:
-        """Scores of 8-bit pictures, float32 (n, classes), by the weights that would be saved. Wants eval()."""
+        """Scores of 8-bit pictures, float32 (n, classes), with the weights that would be saved. Requires eval()."""
         inputs = self.preprocessing.normalise(self._on_device(pictures))
         with precision.passing(self.number_format, self.device):
-            # The average holds tied weights under each of their names: nothing is left to tie.
+            # The average contains tied weights under each of their names, so they need no tying.
             state = {} if self.average is None else self.average.state
             scores: Tensor = func.functional_call(self.network, state, (inputs,), tie_weights=False)
         return scores.float()
@@ -183,7 +183,7 @@ class Learner:
         return pictures.to(self.device, non_blocking=True)
 
     def trained(self) -> dict[str, Tensor]:
-        """The state dict to save: of the average where there is one."""
+        """The state dict to save: of the average if there is one."""
         return self.network.state_dict() if self.average is None else self.average.state
 
     def state(self) -> dict[str, Any]:
@@ -196,7 +196,7 @@ class Learner:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore from a checkpoint."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

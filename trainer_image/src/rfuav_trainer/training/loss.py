@@ -1,4 +1,4 @@
-"""What a training makes small: cross entropy with smoothed labels, weighted classes and mixed samples.
+"""The loss: cross entropy with label smoothing, class weights and mixup.
 
 In: scores and labels of a batch. Out: a sum over the batch, so that batches and processes add up to one step.
 """
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mixed:
-    """A batch whose pictures were mixed with others of it.
+    """A batch whose pictures were mixed with other pictures of the batch.
 
     Attributes:
         pictures: share * picture + (1 - share) * other.
         others: the labels of the others, shape (n,).
-        share: what remained of the picture itself.
+        share: weight of the original picture.
     """
 
     pictures: Tensor
@@ -34,16 +34,16 @@ class Mixed:
 
 
 def mix(pictures: Tensor, labels: Tensor, alpha: float, random: np.random.Generator) -> Mixed:
-    """Mixup (Zhang et al. 2018, arXiv 1710.09412): one share a batch, drawn from Beta(alpha, alpha)."""
+    """Mixup (Zhang et al. 2018, arXiv 1710.09412): one share for the batch, drawn from Beta(alpha, alpha)."""
     share = float(random.beta(alpha, alpha))
     order = torch.from_numpy(random.permutation(len(labels))).to(labels.device)
     return Mixed(share * pictures + (1 - share) * pictures[order], labels[order], share)
 
 
 def balanced_weights(labels: Sequence[int], classes: int) -> Tensor:
-    """Weights n / (classes * n_c), as scikit-learn's "balanced": their mean over the samples is 1. Float32 (classes,).
+    """Weights n / (classes * n_c), scikit-learn's "balanced": their mean over the samples is 1. Float32 (classes,).
 
-    A class without samples has the weight 0.
+    A class without samples has weight 0.
     """
     counts = torch.bincount(torch.tensor(labels, dtype=torch.int64), minlength=classes).double()
     return torch.where(counts > 0, len(labels) / (classes * counts.clamp_min(1)), 0.0).float()
@@ -57,7 +57,7 @@ def cross_entropy(
     Args:
         scores: float32, shape (n, classes).
         labels: int64, shape (n,).
-        weights: of the classes. The mean over an epoch divides by the number of samples, not by the sum of weights.
+        weights: of the classes. An epoch's mean divides by the number of samples, not by the sum of weights.
         smoothing: share of each label spread over all classes (Szegedy et al. 2016, arXiv 1512.00567).
         mixed: the labels that were mixed in.
     """
@@ -71,7 +71,7 @@ def cross_entropy(
 
 
 def correct(scores: Tensor, labels: Tensor, mixed: Mixed | None) -> Tensor:
-    """How many guesses are right; a mixed sample counts for each of its labels as much as it holds of it."""
+    """Number of correct predictions; a mixed sample counts for both labels in proportion to its share."""
     guesses = scores.argmax(dim=1)
     right = (guesses == labels).sum().double()
     if mixed is None:

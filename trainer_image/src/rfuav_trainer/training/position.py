@@ -1,6 +1,6 @@
-"""Where a training stands between two steps, and the order in which it sees the samples.
+"""The position of a training between two steps, and the order of its samples.
 
-In: seed and epoch. Out: what goes into the checkpoint beside the network.
+In: seed and epoch. Out: the part of a checkpoint that is not the network.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from torch import Tensor
 
 @dataclass
 class Position:
-    """Where a training stands: all of it goes into the checkpoint, beside weights, optimizer and random state.
+    """The position of a training. The checkpoint stores it with weights, optimizer and random state.
 
     Attributes:
         epoch: epochs completed.
-        step: steps taken in the epoch at hand.
-        totals: float64 (summed loss, correct guesses, samples) of the epoch at hand.
+        step: steps taken in the current epoch.
+        totals: float64 (summed loss, correct predictions, samples) of the current epoch.
         history: metrics of each completed epoch.
         best: the epoch with the best validation accuracy (on a tie, the lower loss).
-        watched: best value so far of the metric that early stopping watches; higher is better.
-        stale: epochs since it got better.
-        seconds: running time of all attempts up to here.
+        watched: best value so far of the metric of early stopping; higher is better.
+        stale: epochs since its last improvement.
+        seconds: running time of all attempts so far.
     """
 
     epoch: int = 0

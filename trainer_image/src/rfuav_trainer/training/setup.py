@@ -1,4 +1,4 @@
-"""How a training starts: the network with its weights, what is decided for it, what a checkpoint must agree on."""
+"""The start of a training: the network with its weights, resolved settings, and the signature of checkpoints."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ def make_learner(
     device: torch.device,
     state: dict[str, Any] | None,
 ) -> tuple[Learner, Resolved]:
-    """The network as it starts or stood, and what was decided for it.
+    """The network with its initial or restored weights, and the resolved settings.
 
     Args:
         job: the job.
         spec: its spec.
-        dataset: what it learns from.
+        dataset: training and validation data.
         world: all processes of the training.
-        device: where it learns.
-        state: the checkpoint to go on from; None: the beginning.
+        device: of the training.
+        state: of the checkpoint to resume; None: start from the beginning.
 
     Raises:
-        InputError: the weights to start from are missing or damaged.
-        InvalidConfigurationError: they do not fit the job, or what it asks for fits no device.
+        InputError: the initial weights are missing or damaged.
+        InvalidConfigurationError: they do not fit the job, or the device does not support the precision.
     """
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a help for finding bugs that costs time
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs time
     torch.manual_seed(spec.training.seed)
     network = architectures.build(
         spec.model.architecture, len(dataset.classes), spec.dataset.image_size, function=spec.model.custom
@@ -69,7 +69,7 @@ def make_learner(
     if state is not None:
         resolved = Resolved(**state["resolved"])
     else:
-        world.share(network.state_dict().values())  # a user's own network may draw from more than torch's generator
+        world.share(network.state_dict().values())  # a custom network may use other random generators than torch's
         resolved = resolve(job, spec, network, device=device, world=world, samples=len(dataset.train))
     labels = [sample.label for sample in dataset.train]
     balanced = spec.training.class_weights == "balanced"
@@ -117,7 +117,7 @@ def _start_weights(job: Job, spec: TrainingJobSpec, dataset: Dataset, network: n
 
 
 def _say_what_differs(theirs: Preprocessing, ours: Preprocessing) -> None:
-    """Warn of pictures that are drawn otherwise than those the weights know: the training has to make up for it."""
+    """Warn if the preprocessing differs from that of the weights: the training must compensate."""
     if theirs.spectrogram is None or ours.spectrogram is None:
         found = [] if theirs.format == ours.format else [f"format {theirs.format} in the weights, {ours.format} here"]
     else:
@@ -130,7 +130,7 @@ def _say_what_differs(theirs: Preprocessing, ours: Preprocessing) -> None:
 
 
 def signature(spec: TrainingJobSpec, dataset: Dataset) -> dict[str, Any]:
-    """What a checkpoint must agree on to be resumed."""
+    """The settings that must be equal for a checkpoint to be resumed."""
     training = spec.training.model_dump(mode="json", by_alias=True, exclude={"workers"})
     return {
         "architecture": spec.model.architecture,
@@ -143,7 +143,7 @@ def signature(spec: TrainingJobSpec, dataset: Dataset) -> dict[str, Any]:
 
 
 def names_hash(samples: Sequence[Sample]) -> str:
-    """A SHA-256 of which samples there are, and of their labels: whether the training data changed."""
+    """SHA-256 of the samples and their labels, to detect changes of the training data."""
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(os.fsencode(f"{sample.name}\0{sample.frame}\0{sample.label}\n"))

@@ -1,6 +1,6 @@
-"""What a training says of itself while it runs: percent, metrics, speed, time left.
+"""The status of a running training: percent, metrics, speed, time left.
 
-In: its position after a step. Out: the status that the operator takes (docs/trainer.md, contract with the operator).
+In: its position after a step. Out: the status for the operator (docs/trainer.md, contract with the operator).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Hands the state of a training to `progress`, at most once in its interval.
+    """Passes the state of a training to `progress`, at most once per interval.
 
     Args:
-        job: whose training it is.
+        job: the job.
         spec: its specification.
         progress: where reports go.
         samples: in the training data.
@@ -60,7 +60,7 @@ class Reporter:
         now: bool = False,
         outputs: dict[str, str] | None = None,
     ) -> None:
-        """Report; with `outputs` the training is done. Without `now` it may be too early, and nothing happens."""
+        """Report, unless it is too early and `now` is false. `outputs` is set when the training is done."""
         moment = time.monotonic()
         if not now and moment - self._reported < self._progress.interval:
             return

@@ -1,7 +1,7 @@
-"""TensorBoard's event files, written with nothing but the standard library: scalars of every epoch.
+"""Writes TensorBoard event files with the scalars of every epoch, using only the standard library.
 
-In: the metrics of an epoch. Out: one file below output/tensorboard. The format is TFRecord around protocol buffers
-(tensorflow/core/util/event.proto and framework/summary.proto); of either, the few fields that scalars need.
+In: the metrics of an epoch. Out: one file below output/tensorboard. The format is TFRecord with protocol buffers
+(tensorflow/core/util/event.proto and framework/summary.proto), restricted to the fields of scalars.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ GROUPS = {
     "bestValAccuracy": "accuracy/best",
     "learningRate": "training/learningRate",
 }
-"""The tags that belong into one chart; every other metric is in `metrics/`."""
+"""Tags that group metrics into charts; every other metric is in `metrics/`."""
 OURS = ".rfuav"
-"""How the names of our event files end."""
+"""Suffix of our event files."""
 POLYNOMIAL = 0x82F63B78  # CRC-32C, reflected
 MASK = 0xA282EAD8
 
 
 class Board:
-    """The event file of one attempt. It begins with the epochs that were completed before, so that none is there twice.
+    """The event file of one attempt. It starts with all earlier epochs, so that none appears twice.
 
     Args:
-        folder: output/tensorboard; event files of earlier attempts in it are replaced, those of others stay.
-        history: metrics of the epochs before.
+        folder: output/tensorboard; replaces the event files of earlier attempts, not those of other programs.
+        history: metrics of the earlier epochs.
     """
 
     def __init__(self, folder: Path, history: Iterable[Mapping[str, float]]) -> None:
@@ -54,7 +54,7 @@ class Board:
             outputs.remove(path)
 
     def add(self, row: Mapping[str, float]) -> None:
-        """Append the metrics of an epoch, `epoch` among them; readers see it at once."""
+        """Append the metrics of an epoch, including `epoch`; visible to readers at once."""
         with self._path.open("ab") as stream:
             _write(stream, row)
             stream.flush()
@@ -72,7 +72,7 @@ def _write(stream: IO[bytes], row: Mapping[str, float]) -> None:
 
 
 def _event(content: bytes) -> bytes:
-    """An Event with the time of now (field 1, double) and `content`."""
+    """An Event with the current time (field 1, double) and `content`."""
     return b"\x09" + struct.pack("<d", time.time()) + content
 
 

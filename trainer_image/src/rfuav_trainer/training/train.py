@@ -2,8 +2,8 @@
 
 In: a TrainingJob and its data. Out: under the output, best.safetensors, last.safetensors, checkpoints, history, curves,
 report, _SUCCESS.
-Interrupted after any step and started again, it goes on at the next one; on the CPU it ends with the same bits as if
-nothing had happened.
+Interrupted after any step and started again, it resumes at the next one; on the CPU the result is bit-identical to
+that of an uninterrupted training.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ log = structlog.get_logger()
 
 
 def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
-    """Train, or say at once that this job has finished before.
+    """Train, or return at once if this job has already finished.
 
     Returns:
         The mark of success: outputs (name to URI) and the last metrics.
 
     Raises:
-        JobError: anything foreseen; StoppedError when SIGTERM arrived and a checkpoint was saved.
+        JobError: any expected failure; StoppedError if SIGTERM arrived and a checkpoint was saved.
     """
     spec = job.spec
     assert isinstance(spec, TrainingJobSpec)  # noqa: S101  (the command line chose this function by the kind)
@@ -102,7 +102,7 @@ def _train(job: Job, spec: TrainingJobSpec, output: Path, progress: Progress, st
 
 
 def _check_same(dataset: Dataset, world: World) -> None:
-    """Raise InputError when not all processes found the same samples: each lists them by itself, and numbers them."""
+    """Raise InputError if the processes found different samples: each lists them itself, and they share the indices."""
     if len({*world.gather(names_hash([*dataset.train, *dataset.validation]))}) > 1:
         raise InputError(
             "dataset: the processes of the training found different files: do not change them while a job starts, and "
@@ -151,7 +151,7 @@ class Training:
             self.board = Board(output / "tensorboard", self.position.history)
 
     def run(self) -> dict[str, Any]:
-        """All epochs from where the newest checkpoint stands, then the results."""
+        """Run the remaining epochs, then write the results."""
         self._clear_foreign_mark()
         if self.world.first:
             self.store.prune()
@@ -175,7 +175,7 @@ class Training:
     # --- an epoch
 
     def _train_epoch(self) -> dict[str, float]:
-        """Take the steps of the epoch at hand that are still to be taken; its loss and accuracy."""
+        """Take the remaining steps of the current epoch; returns its loss and accuracy."""
         position, training = self.position, self.spec.training
         size = self.resolved.batch_size
         order = epoch_order(len(self.dataset.train), training.seed, position.epoch)
@@ -188,7 +188,7 @@ class Training:
         read = batches([part for group in groups for part in group], reader, self.workers, stop=self._alone())
         for parts in groups:
             group = list(itertools.islice(read, len(parts)))
-            if len(group) < len(parts):  # a stop was wanted before they were read
+            if len(group) < len(parts):  # a stop was requested before they were read
                 self._stop_here()
             for batch in group:
                 self.dataset.pass_over(batch.unreadable)
@@ -206,7 +206,7 @@ class Training:
         return {"trainLoss": summed / count, "trainAccuracy": correct / count}
 
     def _check_finite(self, loss: float) -> None:
-        """Raise InvalidConfigurationError when a loss of the epoch at hand is no number."""
+        """Raise InvalidConfigurationError if a loss of the current epoch is not finite."""
         if not math.isfinite(loss):
             raise InvalidConfigurationError(
                 f"the loss became {loss} in epoch {self.position.epoch + 1}: lower optimizer.learningRate "
@@ -215,7 +215,7 @@ class Training:
             )
 
     def _step(self, group: list[Batch]) -> Tensor:
-        """One step of the optimizer: summed loss, correct guesses and samples."""
+        """One step of the optimizer: summed loss, correct predictions and samples."""
         try:
             return self.learner.step(group, Moment(self.position.epoch, self.position.step, self.steps))
         except ValueError as error:
@@ -227,11 +227,11 @@ class Training:
             ) from error
         except torch.OutOfMemoryError as error:
             problem = str(error)
-        # Only now: the error holds the step's frames, and with them the memory that what fits is to be tried in.
+        # Outside the handler: the error keeps the frames of the step alive, and with them the memory for the trial.
         raise self._out_of_memory(problem)
 
     def _out_of_memory(self, problem: str) -> GpuOutOfMemoryError:
-        """What would have fitted, found by trying it now."""
+        """The error with the batch size that fits, found by trial."""
         learner, size, world = self.learner, self.resolved.batch_size, self.world.size
         learner.release()
         fitting_here = memory_fit.largest(
@@ -259,7 +259,7 @@ class Training:
         mine = self.world.part(self.dataset.validation)
         parts = cut(mine, max(1, self.resolved.batch_size // self.world.size))
         for batch in batches(parts, self.reader, self.workers, stop=self._alone()):
-            # As `open_dataset` names them: a file of the same name may lie in both folders.
+            # Named as in `open_dataset`: both folders may contain a file of the same name.
             self.dataset.pass_over(batch.unreadable, "validation/" if self.spec.dataset.validation.uri else "")
             if batch.samples:
                 scores = self.learner.scores(batch.pictures).cpu().double()
@@ -281,7 +281,7 @@ class Training:
         return {**tally.metrics(), "valLoss": loss.item() / tally.samples, "valAccuracy": tally.accuracy}
 
     def _of_all(self, *counts: Tensor) -> None:
-        """Sum what each process counted, in place."""
+        """Sum the counts of all processes, in place."""
         if self.world.size > 1:
             for count in counts:
                 count.copy_(self.world.sum(count.to(self.device)))
@@ -307,7 +307,7 @@ class Training:
         self._report(now=True)
 
     def _watch(self, row: dict[str, float]) -> None:
-        """Count the epochs since the watched metric got better."""
+        """Count the epochs since the last improvement of the watched metric."""
         stopping = self.spec.training.early_stopping
         if stopping is None:
             return
@@ -327,7 +327,7 @@ class Training:
     # --- starting, stopping, resuming
 
     def _checkpoint(self) -> dict[str, Any] | None:
-        """The state to go on from, or None for the beginning."""
+        """The state to resume from, or None."""
         if not self.spec.checkpoint.resume:
             self.store.clear()
             return None
@@ -338,7 +338,7 @@ class Training:
         return state
 
     def _check_same_checkpoint(self) -> None:
-        """Raise JobError when the processes would go on from different checkpoints: each looks for itself."""
+        """Raise JobError if the processes would resume from different checkpoints: each lists them itself."""
         found = self.world.gather(None if self.saved is None else f"{self.saved.path.name} of {self.saved.saved_at}")
         if len({*found}) > 1:
             raise JobError(
@@ -348,7 +348,7 @@ class Training:
             )
 
     def _resume(self, state: dict[str, Any]) -> None:
-        assert self.saved is not None  # noqa: S101  (it came with the state; mypy cannot see it)
+        assert self.saved is not None  # noqa: S101  (set together with the state; mypy cannot see it)
         self.position = Position(**state["position"])
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and state["randomCuda"] is not None:
@@ -362,7 +362,7 @@ class Training:
         log.info("resumed", checkpoint=self.saved.path.name, epoch=self.position.epoch, step=self.position.step)
 
     def _forget_missing_best(self) -> None:
-        """Without the best weights' file the next epoch is the best there is; so too when the file is of another."""
+        """Forget the best epoch if its weights file is missing or belongs to another job or epoch."""
         best, path = self.position.best, self.output / "best.safetensors"
         if best is None:
             return
@@ -381,11 +381,11 @@ class Training:
         self.position.best = None
 
     def _alone(self) -> StopSignal | None:
-        """The stop signal where this process need not take the step that the others take."""
+        """The stop signal, or None if other processes must take the same steps."""
         return self.stop if self.world.size == 1 else None
 
     def _stop_here(self) -> None:
-        """Save and raise StoppedError when SIGTERM has arrived, at whichever process: all stop at the same step."""
+        """Save and raise StoppedError if SIGTERM has arrived at any process: all stop at the same step."""
         wanted = torch.tensor(float(self.stop.requested), device=self.device)
         if not (self.stop.requested if self.world.size == 1 else self.world.sum(wanted).item()):
             return
@@ -416,7 +416,7 @@ class Training:
         log.info("checkpoint", file=self.going.path.name, seconds=round(time.monotonic() - began, 3))
 
     def _clear_foreign_mark(self) -> None:
-        """An older job's mark of success must not stand beside this job's half-finished results."""
+        """Remove the mark of success of another job, before there are unfinished results of this one."""
         path = self.output / marks.SUCCESS
         mark = marks.read_mark(path)
         if mark is not None:
@@ -442,7 +442,7 @@ class Training:
     def _finish(self) -> dict[str, Any]:
         position, history = self.position, self.position.history
         if not self.world.first:
-            self.world.wait()  # the first says that it is done before anybody ends
+            self.world.wait()  # rank 0 writes the results before any process ends
             return {"outputs": self.reporter.outputs()}
         self._save_weights("last", history[-1])
         title = f"{self.job.name}: {self.spec.model.architecture}"
@@ -481,6 +481,6 @@ class Training:
 
     def _report(self, *, now: bool = False, results: dict[str, str] | None = None) -> None:
         failed = len(self.dataset.unreadable)
-        if outputs.settled():  # a checkpoint on its way to a store is none yet
+        if outputs.settled():  # a checkpoint counts once it is uploaded
             self.saved = self.going or self.saved
         self.reporter.report(self.position, saved=self.saved, failed=failed, now=now, outputs=results)

@@ -77,7 +77,7 @@ _ALL: tuple[Emitter, ...] = (
         modulation=Chirp(width_hz=1.625e6, spreading_factor=7),
     ),
     FmVideo(name="fm-video", summary="analog PAL picture and a sound subcarrier on one frequency-modulated carrier"),
-    Idle(name="idle", summary="nobody transmits"),
+    Idle(name="idle", summary="no transmission"),
 )
 
 EMITTERS: Mapping[str, Emitter] = MappingProxyType({emitter.name: emitter for emitter in _ALL})

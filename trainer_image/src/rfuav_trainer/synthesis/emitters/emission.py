@@ -1,6 +1,6 @@
-"""What every emitter class gives: samples, when it was on the air, and the numbers that were drawn.
+"""The interface of emitters: samples, the time on the air, and random parameters.
 
-Stands between the emitter classes and the channel; a stretch of time and a sample rate in, an Emission out.
+In: a number of samples and a sample rate. Out: an Emission.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Emission:
     Attributes:
         samples: shape (n,), mean power 1 where `active`, exactly 0 elsewhere.
         active: shape (n,), true while the emitter transmits.
-        drawn: what was drawn at random, for the file of parameters; times in seconds, frequencies in Hz.
+        drawn: random parameters, for the parameter file; times in seconds, frequencies in Hz.
     """
 
     samples: Samples

@@ -1,6 +1,6 @@
 """Emitters that hop: control links that send a short packet on one channel, then move to the next.
 
-A generator, a length and a sample rate in, an Emission out. All are phase modulated: the instantaneous frequency is
+In: a generator, a length and a sample rate. Out: an Emission. All are phase modulated: the instantaneous frequency is
 built first, channel and modulation together, and summed up once.
 """
 
@@ -103,8 +103,8 @@ class Chirp:
 class HoppingLink:
     """One packet in each dwell, each on the next channel of a pattern.
 
-    The pattern is a random order of all channels, drawn anew for each recording as two sets of one model differ by
-    their binding.
+    The pattern is a random order of all channels, drawn for each recording, because the patterns of two devices of
+    one model differ by their binding.
     """
 
     name: str

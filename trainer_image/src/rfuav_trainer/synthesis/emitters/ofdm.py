@@ -1,8 +1,8 @@
 """Emitters that send OFDM: framed video downlinks and packets in the manner of a wireless LAN.
 
-A generator, a length and a sample rate in, an Emission out. The transform has sample_rate / spacing points, rounded, so
-that the true spacing differs from the stated one by less than half a bin over the whole transform (0.5 % at 20 MS/s and
-312.5 kHz).
+In: a generator, a length and a sample rate. Out: an Emission. The transform has sample_rate / spacing points, rounded,
+so that the true spacing differs from the stated one by less than half a bin over the whole transform (0.5 % at 20 MS/s
+and 312.5 kHz).
 """
 
 from __future__ import annotations

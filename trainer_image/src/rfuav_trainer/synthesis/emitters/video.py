@@ -1,6 +1,6 @@
 """Emitters without packets: analog video on a frequency-modulated carrier, and silence.
 
-A generator, a length and a sample rate in, an Emission out.
+In: a generator, a length and a sample rate. Out: an Emission.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class FmVideo:
     """A PAL picture and one sound subcarrier on a frequency-modulated carrier.
 
     ITU-R BT.470: 625 lines of 64 us, sync 0.3 V, white 0.7 V, colour at 4.43 MHz. Levels are volts; `deviation_hz` is
-    what one volt moves the carrier. The picture is drawn anew for each recording: broad areas, edges and texture,
-    because flat grey would be recognised by its lines alone. Pre-emphasis is left out.
+    what one volt moves the carrier. Every recording has a different random picture with broad areas, edges and
+    texture, because flat grey would be recognisable by its lines alone. Pre-emphasis is left out.
     """
 
     name: str
@@ -83,7 +83,7 @@ def composite_picture(rng: np.random.Generator, time: Real) -> Real:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idle:
-    """Nothing: the channel's noise and whatever interferes are all that is recorded."""
+    """Nothing: the recording contains only noise and interference."""
 
     name: str
     summary: str
