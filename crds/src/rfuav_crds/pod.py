@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from rfuav_crds import contract
 from rfuav_crds.common import Label, ObjectName, OptionalObjectName, Spec
 from rfuav_crds.quantity import MemoryText
 from rfuav_crds.rules import ATOMIC, Rule, listed_by, matches
@@ -41,7 +42,7 @@ _OWN_KEYS = Rule(
 LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32), KEYS, VALUES]
 PATH = "/[^\\x00-\\x1f:]+"
 _OWN_PATHS = ("/tmp", "/dev/shm", "/home/rfuav")  # noqa: S108 - paths in the container
-_OWN_FOLDERS = ("/mnt/rfuav", "/var/run/secrets/rfuav.io")
+_OWN_FOLDERS = (contract.MOUNT_ROOT, contract.SECRETS)
 
 
 class PodMetadata(Spec):
@@ -135,9 +136,9 @@ class EnvVar(Spec):
         Field(max_length=253),
         matches("[A-Za-z_][A-Za-z0-9_]*", "write letters, digits and '_', not starting with a digit"),
         Rule(
-            cel="!self.startsWith('RFUAV_') && !self.startsWith('KUBEFLOW_TRAINER_')",
+            cel=" && ".join(f"!self.startsWith('{prefix}')" for prefix in contract.RESERVED_PREFIXES),
             message="RFUAV_ and KUBEFLOW_TRAINER_ variables are set by the operator: use another name",
-            check=lambda v: not v.startswith(("RFUAV_", "KUBEFLOW_TRAINER_")),
+            check=lambda v: not v.startswith(contract.RESERVED_PREFIXES),
         ),
     ] = Field(description="Name of the variable. Names with RFUAV_ or KUBEFLOW_TRAINER_ in front are the operator's.")
     value: Text | None = Field(None, description="Its value, a string. Default: none.")

@@ -236,7 +236,7 @@ TRACE = "\nException raised from wait at Store.hpp:1 (most recent call first):\n
         (distributed.DistBackendError(f"{NCCL}\nLast error:\nConnect to 10.0.0.2 failed: timed out"), "NoMeeting", 1),
         (distributed.DistBackendError("NCCL error\nncclUnhandledCudaError: Call to CUDA failed"), "NoMeeting", 1),
         (RuntimeError("tensors must be contiguous" + TRACE), "Crashed", 1),
-        (torch.OutOfMemoryError("CUDA out of memory, connection closed"), "OutOfMemory", 4),
+        (torch.OutOfMemoryError("CUDA out of memory, connection closed"), "GPUOutOfMemory", 4),
     ],
 )
 def test_what_counts_as_the_loss_of_another(monkeypatch, error, reason, code):

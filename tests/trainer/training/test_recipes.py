@@ -245,7 +245,7 @@ def test_out_of_memory_says_what_would_have_fitted(image_desk, monkeypatch, room
     with pytest.raises(GpuOutOfMemoryError, match=advice) as caught:
         run(image_desk, training_spec(training__batchSize=8))
     failure = errors.describe(caught.value)
-    assert (failure.exit_code, failure.reason) == (4, "OutOfMemory")
+    assert (failure.exit_code, failure.reason) == (4, "GPUOutOfMemory")
     assert failure.message.startswith("the GPU ran out of memory with batchSize 8 at imageSize 64 in")
 
 

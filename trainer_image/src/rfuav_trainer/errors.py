@@ -9,18 +9,14 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
-EXIT_FAILED = 1
-EXIT_INVALID_CONFIGURATION = 2
-EXIT_INPUT = 3
-EXIT_GPU_OUT_OF_MEMORY = 4
-EXIT_STOPPED = 75
+from rfuav_crds import contract
 
 
 class JobError(Exception):
     """An expected failure: `reason` is for machines, the message says what to write or do instead."""
 
     reason = "Failed"
-    exit_code = EXIT_FAILED
+    exit_code = contract.EXIT_FAILED
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
         super().__init__(message)
@@ -31,15 +27,15 @@ class JobError(Exception):
 class InvalidConfigurationError(JobError):
     """The job asks for something that cannot be done as written."""
 
-    reason = "InvalidConfiguration"
-    exit_code = EXIT_INVALID_CONFIGURATION
+    reason = contract.INVALID_CONFIGURATION
+    exit_code = contract.EXIT_INVALID_CONFIGURATION
 
 
 class InputError(JobError):
     """An input of the job is missing, empty or unreadable."""
 
-    reason = "InputMissing"
-    exit_code = EXIT_INPUT
+    reason = contract.INPUT_MISSING
+    exit_code = contract.EXIT_INPUT
 
 
 class UnreadableFileError(InputError):
@@ -64,14 +60,14 @@ class StoppedError(JobError):
     """SIGTERM arrived and everything worth keeping has been saved."""
 
     reason = "Stopped"
-    exit_code = EXIT_STOPPED
+    exit_code = contract.EXIT_STOPPED
 
 
 class GpuOutOfMemoryError(JobError):
     """A step does not fit into the memory of the GPU."""
 
-    reason = "OutOfMemory"
-    exit_code = EXIT_GPU_OUT_OF_MEMORY
+    reason = contract.GPU_OUT_OF_MEMORY
+    exit_code = contract.EXIT_GPU_OUT_OF_MEMORY
 
     @classmethod
     def advising(
@@ -107,7 +103,7 @@ class PeerLostError(JobError):
     """Another process of the training has gone. That process reports the cause; earlier checkpoints are intact."""
 
     reason = "PeerLost"
-    exit_code = EXIT_STOPPED
+    exit_code = contract.EXIT_STOPPED
 
 
 @dataclass(frozen=True)
@@ -143,23 +139,23 @@ def describe(error: BaseException) -> Failure:
         )
     if _is_gpu_out_of_memory(error):
         return Failure(
-            "OutOfMemory",
+            contract.GPU_OUT_OF_MEMORY,
             "the GPU ran out of memory: lower batchSize or imageSize, or ask for a GPU with more memory "
             f"(resources.gpuMemory) ({_first_line(error)})",
-            EXIT_GPU_OUT_OF_MEMORY,
+            contract.EXIT_GPU_OUT_OF_MEMORY,
         )
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         advice = "out of memory: raise resources.memory, lower batchSize, or write batchSize: auto"
-        return Failure("OutOfMemory", advice, EXIT_FAILED)
+        return Failure(contract.OUT_OF_MEMORY, advice, contract.EXIT_FAILED)
     if isinstance(error, KeyboardInterrupt):
         return Failure("Interrupted", "interrupted from the keyboard", 130)
     if isinstance(error, PermissionError):
         return Failure(
             "PermissionDenied",
             f"{error}: the user of the pod must be able to read the volume and to write the output",
-            EXIT_INPUT,
+            contract.EXIT_INPUT,
         )
-    return Failure("Crashed", f"{type(error).__name__}: {_first_line(error)}", EXIT_FAILED)
+    return Failure("Crashed", f"{type(error).__name__}: {_first_line(error)}", contract.EXIT_FAILED)
 
 
 def _is_gpu_out_of_memory(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfuav_crds import API_VERSION, InferenceJobSpec, JobError, TrainingJobSpec, load_job, unsupported
+from rfuav_crds import API_VERSION, InferenceJobSpec, JobError, TrainingJobSpec, contract, load_job, unsupported
 from rfuav_trainer.errors import InvalidConfigurationError
 
 if TYPE_CHECKING:
@@ -89,12 +89,12 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Job:
     Raises:
         InvalidConfigurationError: the variable is missing or a field in it is wrong.
     """
-    text = environment.get("RFUAV_JOB")
+    text = environment.get(contract.JOB)
     if not text:
         raise InvalidConfigurationError("no job: name a file with -f job.yaml (in a pod the operator sets RFUAV_JOB)")
     try:
         given: dict[str, Any] = json.loads(text)
-        mounts = {claim: Path(folder) for claim, folder in json.loads(environment.get("RFUAV_MOUNTS", "{}")).items()}
+        mounts = {claim: Path(folder) for claim, folder in json.loads(environment.get(contract.MOUNTS, "{}")).items()}
         identity = {key: given[key] for key in ("kind", "name", "uid")}
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InvalidConfigurationError(

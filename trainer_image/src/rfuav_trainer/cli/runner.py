@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from rfuav_crds import contract
 from rfuav_trainer import errors
 from rfuav_trainer.process import logs, termination
 from rfuav_trainer.process.stop import StopSignal
@@ -38,8 +39,8 @@ def finish(work: Callable[[Progress, StopSignal], Any]) -> NoReturn:
             work(progress, stop)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (the one place where exceptions become exit codes)
         failure = errors.describe(error)
-        unforeseen = not isinstance(error, errors.JobError) and failure.exit_code == errors.EXIT_FAILED
-        level = log.info if failure.exit_code == errors.EXIT_STOPPED else log.error
+        unforeseen = not isinstance(error, errors.JobError) and failure.exit_code == contract.EXIT_FAILED
+        level = log.info if failure.exit_code == contract.EXIT_STOPPED else log.error
         level(
             failure.message, reason=failure.reason, exitCode=failure.exit_code, exc_info=error if unforeseen else None
         )

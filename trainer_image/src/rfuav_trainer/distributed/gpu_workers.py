@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from rfuav_crds import contract
 from rfuav_trainer import errors
 from rfuav_trainer.process import logs, termination
 from rfuav_trainer.process.stop import StopSignal
@@ -67,7 +68,7 @@ class _Member:
         how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         what = f"the process of GPU {self.rank} was {how}" if code < 0 else f"the process of GPU {self.rank} {how}"
         advice = "; signal 9 usually means too little memory: raise resources.memory" if code == -9 else ""  # noqa: PLR2004
-        return errors.Failure("ProcessLost", what + advice, errors.EXIT_FAILED)
+        return errors.Failure("ProcessLost", what + advice, contract.EXIT_FAILED)
 
 
 @dataclass
@@ -93,7 +94,7 @@ class Crew:
     def failed(self) -> errors.Failure | None:
         """Like `cause`, without waiting: only of those that have already ended."""
         failures = [failure for member in self.members if (failure := member.failure()) is not None]
-        return next((failure for failure in failures if failure.exit_code != errors.EXIT_STOPPED), None)
+        return next((failure for failure in failures if failure.exit_code != contract.EXIT_STOPPED), None)
 
     def watch(self, over: threading.Event) -> None:
         """Exit this process if another has failed and this one is blocked, as NCCL does when a peer is missing.
@@ -118,12 +119,12 @@ def crew(job: Job, work: Work, environment: Mapping[str, str] = os.environ) -> I
     if count <= 1 or "LOCAL_RANK" in environment:
         yield Crew()
         return
-    nodes, node = int(environment.get("PET_NNODES", "1")), int(environment.get("PET_NODE_RANK", "0"))
+    nodes, node = int(environment.get(contract.NODES, "1")), int(environment.get(contract.NODE_RANK, "0"))
     shared = {
         "WORLD_SIZE": str(nodes * count),
         "LOCAL_WORLD_SIZE": str(count),
-        "MASTER_ADDR": environment.get("PET_MASTER_ADDR", "127.0.0.1") if nodes > 1 else "127.0.0.1",
-        "MASTER_PORT": environment["PET_MASTER_PORT"] if nodes > 1 else str(_free_port()),
+        "MASTER_ADDR": environment.get(contract.MASTER_ADDRESS, "127.0.0.1") if nodes > 1 else "127.0.0.1",
+        "MASTER_PORT": environment[contract.MASTER_PORT] if nodes > 1 else str(_free_port()),
     }
 
     def place(local: int) -> dict[str, str]:
@@ -176,8 +177,8 @@ def _member(job: Job, work: Work, place: dict[str, str], last_words: Connection)
         failure = errors.describe(error)
         last_words.send(failure)
         code = failure.exit_code
-        unforeseen = not isinstance(error, errors.JobError) and code == errors.EXIT_FAILED
-        if code != errors.EXIT_STOPPED:
+        unforeseen = not isinstance(error, errors.JobError) and code == contract.EXIT_FAILED
+        if code != contract.EXIT_STOPPED:
             log.log(logging.ERROR, failure.message, reason=failure.reason, exc_info=error if unforeseen else None)
     inputs.leave(code)
 

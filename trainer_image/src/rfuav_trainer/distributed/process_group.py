@@ -20,6 +20,7 @@ import structlog
 import torch
 from torch import distributed
 
+from rfuav_crds import contract
 from rfuav_trainer.errors import JobError, PeerLostError
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
     if "WORLD_SIZE" in environment:  # one of several processes of a pod
         names = "WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"
     else:
-        names = "PET_NNODES", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT"
+        names = contract.NODES, contract.NODE_RANK, contract.MASTER_ADDRESS, contract.MASTER_PORT
     size = int(environment.get(names[0], "1"))
     if size == 1:
         return World()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from rfuav_crds import contract
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.process import resources
 
@@ -44,7 +45,7 @@ def choose_device(job: Job) -> torch.device:
         torch.backends.cudnn.benchmark = True
         torch.cuda.set_device(mine)
         return torch.device("cuda", mine)
-    if os.environ.get("RFUAV_ALLOW_CPU") == "1":
+    if os.environ.get(contract.ALLOW_CPU) == "1":
         log.warning("no CUDA device; using the CPU because RFUAV_ALLOW_CPU=1")
         return torch.device("cpu")
     raise InvalidConfigurationError(

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from rfuav_crds import contract
+
 if TYPE_CHECKING:
     from typing import NoReturn
 
@@ -21,8 +23,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-TERMINATION_LOG = Path("/dev/termination-log")
-TERMINATION_BYTES = 4096  # what the kubelet keeps
+TERMINATION_LOG = Path(contract.TERMINATION_LOG)
 
 
 def abandon(failure: errors.Failure) -> NoReturn:
@@ -35,7 +36,7 @@ def abandon(failure: errors.Failure) -> NoReturn:
 
 def write(failure: errors.Failure | None, status: dict[str, Any]) -> None:
     """Write reason, message and the last progress to where the kubelet reads them, in at most 4096 bytes."""
-    path = Path(os.environ.get("RFUAV_TERMINATION_LOG") or TERMINATION_LOG)
+    path = Path(os.environ.get(contract.TERMINATION_LOG_FILE) or TERMINATION_LOG)
     if path == TERMINATION_LOG and not path.exists():
         return  # not in a pod
     content: dict[str, Any] = {
@@ -53,14 +54,14 @@ def write(failure: errors.Failure | None, status: dict[str, Any]) -> None:
 def _fit(content: dict[str, Any]) -> bytes:
     """`content` as JSON of at most 4096 bytes: shortens the message first, then drops the metrics."""
     text = json.dumps(content).encode()
-    if len(text) > TERMINATION_BYTES:
+    if len(text) > contract.TERMINATION_BYTES:
         message = content["message"]
         content = {**content, "message": message[:1000]}
         text = json.dumps(content).encode()
-    if len(text) > TERMINATION_BYTES:
+    if len(text) > contract.TERMINATION_BYTES:
         status = dict(content["trainerStatus"])
         status["metrics"] = []
         text = json.dumps({**content, "trainerStatus": status}).encode()
-    if len(text) > TERMINATION_BYTES:
+    if len(text) > contract.TERMINATION_BYTES:
         text = json.dumps({**content, "message": content["message"][:200], "trainerStatus": {}}).encode()
     return text

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from rfuav_crds import contract
 from rfuav_trainer.process.clock import now
 
 if TYPE_CHECKING:
@@ -45,10 +46,10 @@ class Server:
     @classmethod
     def from_environment(cls) -> Server | None:
         """The server named by KUBEFLOW_TRAINER_SERVER_URL, _CA_CERT and _TOKEN, or None when there is none."""
-        url = os.environ.get("KUBEFLOW_TRAINER_SERVER_URL", "")
+        url = os.environ.get(contract.PROGRESS_URL, "")
         if not url:
             return None
-        ca, token = (os.environ.get(f"KUBEFLOW_TRAINER_SERVER_{name}", "") for name in ("CA_CERT", "TOKEN"))
+        ca, token = (os.environ.get(name, "") for name in (contract.PROGRESS_CA, contract.PROGRESS_TOKEN))
         return cls(url, Path(ca) if ca else None, Path(token) if token else None)
 
     def post(self, body: bytes, timeout: float) -> tuple[int, float]:
@@ -94,7 +95,7 @@ class Progress:
     ) -> None:
         self._listener = listener
         self._server = server
-        self._interval = float(os.environ.get("RFUAV_PROGRESS_INTERVAL", "2")) if interval is None else interval
+        self._interval = float(os.environ.get(contract.PROGRESS_INTERVAL, "2")) if interval is None else interval
         self._final_wait = final_wait
         self._changed = threading.Condition()
         self._pending: dict[str, Any] | None = None

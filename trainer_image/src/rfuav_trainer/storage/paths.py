@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from rfuav_crds import contract
 from rfuav_trainer.errors import InputError
 from rfuav_trainer.storage import clients, inputs
 
 if TYPE_CHECKING:
     from rfuav_trainer.job import Job
 
-MOUNT_ROOT = Path("/mnt/rfuav")
+MOUNT_ROOT = Path(contract.MOUNT_ROOT)
 
 
 def local_path(job: Job, uri: str, where: str) -> Path:

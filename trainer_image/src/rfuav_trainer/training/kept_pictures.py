@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rfuav_crds import TrainingJobSpec, parse_quantity
+from rfuav_crds import TrainingJobSpec, contract, parse_quantity
 from rfuav_trainer.data.picture_cache import Disk, Memory
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.process import resources
@@ -40,8 +40,6 @@ DISK_SHARE = 0.25
 """Maximum fraction of the ephemeral-storage limit of the container in that case."""
 LEFT_FREE = 0.2
 """Fraction of the volume to leave free in that case: below 10 % a node evicts pods, below 15 % it removes images."""
-STORAGE_LIMIT = "RFUAV_EPHEMERAL_STORAGE"
-"""Set by the operator: the ephemeral-storage limit of the container in bytes, or that of the node if it has none."""
 
 
 @contextlib.contextmanager
@@ -97,7 +95,7 @@ def _disk_limit() -> tuple[int, float]:
             ) from error
     if _in_memory(scratch.volume()):
         return 0, LEFT_FREE
-    whole = os.environ.get(STORAGE_LIMIT, "")
+    whole = os.environ.get(contract.EPHEMERAL_STORAGE, "")
     return min(DISK_DEFAULT, int(int(whole) * DISK_SHARE) if whole.isdigit() else DISK_DEFAULT), LEFT_FREE
 
 

@@ -1,0 +1,64 @@
+"""The pod contract: what the operator and a trainer image agree on, and nothing else spells out.
+
+In: nothing. Out: exit codes, variables, paths, labels and reasons. docs/trainer.md describes them for other images.
+"""
+
+# Exit codes of the trainer.
+EXIT_FAILED = 1
+EXIT_INVALID_CONFIGURATION = 2
+EXIT_INPUT = 3
+EXIT_GPU_OUT_OF_MEMORY = 4
+EXIT_STOPPED = 75
+"""Stopped after saving: the next attempt resumes."""
+
+# Reasons that mean the same in a termination message and in status.
+INVALID_CONFIGURATION = "InvalidConfiguration"
+INPUT_MISSING = "InputMissing"
+OUT_OF_MEMORY = "OutOfMemory"
+GPU_OUT_OF_MEMORY = "GPUOutOfMemory"
+
+# Variables that the operator sets.
+JOB = "RFUAV_JOB"
+MOUNTS = "RFUAV_MOUNTS"
+ALLOW_CPU = "RFUAV_ALLOW_CPU"
+EPHEMERAL_STORAGE = "RFUAV_EPHEMERAL_STORAGE"
+PROGRESS_URL = "KUBEFLOW_TRAINER_SERVER_URL"
+PROGRESS_CA = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
+PROGRESS_TOKEN = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105  the name of a variable
+NODES = "PET_NNODES"
+NODE_RANK = "PET_NODE_RANK"
+PROCESSES_PER_NODE = "PET_NPROC_PER_NODE"
+MASTER_ADDRESS = "PET_MASTER_ADDR"
+MASTER_PORT = "PET_MASTER_PORT"
+
+# Variables for tests and other images; the operator does not set them.
+PROGRESS_INTERVAL = "RFUAV_PROGRESS_INTERVAL"
+TERMINATION_LOG_FILE = "RFUAV_TERMINATION_LOG"
+
+RESERVED_PREFIXES = ("RFUAV_", "KUBEFLOW_TRAINER_")
+"""Variables with these prefixes belong to the operator: podTemplate.env may not set them."""
+
+# Paths in the container.
+MOUNT_ROOT = "/mnt/rfuav"
+"""The claim NAME is mounted at MOUNT_ROOT/NAME."""
+SECRETS = "/var/run/secrets/rfuav.io"
+"""Folder of the token and the CA certificate for progress reports."""
+TERMINATION_LOG = "/dev/termination-log"
+TERMINATION_BYTES = 4096
+"""What the kubelet keeps of the termination message."""
+
+CONTAINER = "trainer"
+"""Name of the container that decides how the pod ended."""
+
+# Labels of pods.
+LABEL_JOB = "rfuav.io/job"
+LABEL_KIND = "rfuav.io/kind"
+LABEL_ATTEMPT = "rfuav.io/attempt"
+LABEL_RANK = "rfuav.io/rank"
+LABEL_SHARD = "rfuav.io/shard"
+LABEL_JOB_UID = "rfuav.io/job-uid"
+LABEL_POOL = "rfuav.io/pool"
+LABEL_NODE = "rfuav.io/node"
+"""Of pods that were made for a node: its name."""
+LABEL_SCALE_UP = "rfuav.io/scale-up"
+"""Of pods that wait for a new node: their pool."""
