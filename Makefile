@@ -26,8 +26,11 @@ venv: .venv/.done  ## The Python environment, versions and hashes as locked
 lock: venv  ## Lock the versions again (requirements/*.txt)
 	bash requirements/lock.sh
 
-generate: venv  ## Write crds/*.yaml (and the chart's copy) from the models
+TRAINER_COMMANDS := .venv/bin/typer rfuav_trainer.cli.main utils docs --name rfuav-trainer --title "Commands of the trainer"
+
+generate: venv  ## Write crds/*.yaml (and the chart's copy), docs/api.md and docs/trainer-commands.md from the code
 	$(PY) -m rfuav_crds
+	$(TRAINER_COMMANDS) --output docs/trainer-commands.md
 
 check: lint types contracts drift test-unit  ## Lint, types, import contracts, drift, unit and property tests
 
@@ -43,6 +46,7 @@ contracts: venv
 
 drift: venv
 	$(PY) -m rfuav_crds --check
+	$(TRAINER_COMMANDS) | diff -B docs/trainer-commands.md - || { echo "docs/trainer-commands.md differs from the code: run make generate" >&2; exit 1; }
 
 # Programs are built before pytest starts: from nothing that takes minutes, which no test's timeout allows.
 test-unit: venv

@@ -1,4 +1,4 @@
-"""The pod contract stands once: nobody spells its variables, paths and labels again."""
+"""The pod contract is defined once: no other file has its variables, paths and labels as literals."""
 
 import ast
 from pathlib import Path
@@ -23,12 +23,12 @@ def spelled(source: str) -> list[str]:
     return sorted({node.value for node in nodes if isinstance(node, ast.Constant)} & WORDS)
 
 
-def test_a_literal_is_found():
+def test_literals_are_found():
     assert spelled("import os\nos.environ['RFUAV_JOB']") == ["RFUAV_JOB"]
 
 
 @pytest.mark.parametrize("package", ["trainer_image/src/rfuav_trainer"])
-def test_the_words_of_the_contract_stand_once(package):
+def test_the_contract_is_defined_once(package):
     found = {str(path.relative_to(ROOT)): spelled(path.read_text()) for path in (ROOT / package).rglob("*.py")}
     assert len(found) > 50
     assert {path: words for path, words in found.items() if words} == {}
