@@ -608,7 +608,7 @@ def test_scores_next_to_nothing_and_to_one_are_written_as_the_network_gives_them
     run(
         desk,
         inference_spec(
-            model={"weights": "pvc://models/w.safetensors", "custom": "trainer.test_memory:tiny"},
+            model={"weights": "pvc://models/w.safetensors", "custom": "trainer.training.test_memory:tiny"},
             resources__cpu="1",  # one batch after the other
             evaluation={},
         ),

@@ -84,7 +84,7 @@ def test_an_inference_of_ten_thousand_takes_the_memory_of_a_hundred(desk, make):
     for count in (FEW, MANY):
         make(desk / f"captures/{count}", count)
         spec = inference_spec(
-            model={"weights": "pvc://models/w.safetensors", "custom": "trainer.test_memory:tiny"},
+            model={"weights": "pvc://models/w.safetensors", "custom": "trainer.training.test_memory:tiny"},
             input__uri=f"pvc://captures/{count}",
             output__uri=f"pvc://results/{count}",
             evaluation={},
@@ -100,7 +100,7 @@ def test_a_training_of_ten_thousand_takes_the_memory_of_a_hundred(desk):
         for part in ("train", "validation"):
             pictures(desk / f"captures/{part}-{count}", count)
         spec = training_spec(
-            model={"architecture": "custom", "custom": "trainer.test_memory:tiny"},
+            model={"architecture": "custom", "custom": "trainer.training.test_memory:tiny"},
             dataset={
                 "train": {"uri": f"pvc://captures/train-{count}"},
                 "validation": {"uri": f"pvc://captures/validation-{count}"},
