@@ -64,7 +64,7 @@ def pool_lab(world: "World", *, there: bool) -> None:
 
 
 @deed(
-    2,
+    5,
     name=one_of("urgent", "rfuav-training", "rfuav-inference"),
     value=one_of(0, 500, 1500, 5000),
     gone=one_of(0, 0, 2, 30),
