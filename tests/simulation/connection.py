@@ -16,11 +16,15 @@ from simulation.feeds import Content, Feed, Response
 from rfuav_kube import clock
 from rfuav_kube.connection import Answer, NotSent, Unknown
 from rfuav_kube.outage import Outage
+from rfuav_operator.settings import Writes
+from rfuav_operator.shell.leader import SAFE
 
 if TYPE_CHECKING:
     from simulation.world import World
 
 LINGERS = 0.3  # seconds for which the server goes on with what a killed process has sent: less than a restart takes
+MARGIN = 0.99 * (1 - SAFE)  # share of a lease in which its last holder decides nothing, and nobody else yet
+WRITES = Writes().timeout_seconds
 _WORDS = {"403": ("Forbidden", "exceeded quota: team"), "422": ("Invalid", "spec.containers[0]: invalid")}
 
 
@@ -44,6 +48,7 @@ class SimConnection:
         self.dead = False
         self._outage = Outage(self._not_ready)
         self.killed_at = float("inf")
+        self.term = 0  # how often the process has become leader
 
     def end(self) -> None:
         """The process is over."""
@@ -104,14 +109,19 @@ class SimConnection:
             await asyncio.sleep(there)
             reason, message = _WORDS.get(effect, ("Refused", effect))
             return refusal(int(effect), reason, message, rule.seconds if effect == faults.TOO_MANY else None)
-        if effect == faults.SLOW:
+        patience = min(rule.seconds, timeout) if effect == faults.LOST else timeout
+        if effect in (faults.SLOW, faults.LATE):
             there = min(there + rule.seconds, timeout - 0.001)  # what its sender has given up no longer arrives
+        if effect == faults.LATE and timeout < WRITES:  # but the lease has others wait
+            there = timeout + min(rule.seconds, MARGIN * world.script.setup["leaseSeconds"])
+        else:
+            patience = max(patience, there)
         data = orjson.loads(orjson.dumps(body)) if body is not None else None
         answered: asyncio.Future[Answer] = world.loop.create_future()
         # Sent is sent: it arrives even when the process ends meanwhile, or dies a moment before.
-        world.loop.call_later(there, self._arrive, method, target, data, effect, partial(self._answer, answered, sent))
-        patience = min(rule.seconds, timeout) if effect == faults.LOST else timeout
-        timer = world.loop.call_later(max(patience, there), _expire, answered, f"{method} {path}: no answer")
+        told = partial(self._answer, answered, sent)
+        world.loop.call_later(there, partial(self._arrive, method, target, data, effect, told, term=self.term))
+        timer = world.loop.call_later(patience, _expire, answered, f"{method} {path}: no answer")
         try:
             return await answered
         finally:
@@ -125,10 +135,15 @@ class SimConnection:
             return faults.Rule(faults.REFUSED)
         return self.world.faults.pick(self.process, method, target, self.world.loop.time())
 
-    def _arrive(self, method: str, target: Target, body: Any, effect: str, told: Callable[..., None]) -> None:
+    def _arrive(
+        self, method: str, target: Target, body: Any, effect: str, told: Callable[..., None], *, term: int
+    ) -> None:
         world = self.world
         if world.loop.time() > self.killed_at + LINGERS:
             return
+        if term != self.term and method != "GET" and target.resource not in ("leases", "events"):
+            words = f"{method} {target.resource} {target.name}, sent in term {term}, arrives in term {self.term}"
+            world.fail(f"requests_end_with_their_term: {self.process}: {words}")
         if effect == faults.RACED and world.server.get(target.resource, target.key) is not None:
             stamp = {"annotations": {"someone": str(world.server.version)}}
             world.server.meta(target.resource, target.key, stamp, "someone")

@@ -13,6 +13,7 @@ REFUSED = "refused"  # no connection: surely not sent
 DROPPED = "dropped"  # sent, never carried out, no answer
 LOST = "lost"  # carried out, no answer
 SLOW = "slow"  # carried out late
+LATE = "late"  # the same, and when the lease cut it short, after its sender gave up: just before others may lead
 RACED = "raced"  # somebody else writes the object just before
 CRASH_BEFORE = "crash-before"  # the process dies before it is sent
 CRASH_AFTER = "crash-after"  # the process dies between the write and its answer

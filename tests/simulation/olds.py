@@ -25,7 +25,7 @@ from rfuav_operator.core.capacity.usage import Usage
 from rfuav_operator.core.job import lifecycle
 from rfuav_operator.core.model import DeletePod, NodeName, Pod, Pool
 from rfuav_operator.core.scheduler import _Steps
-from rfuav_operator.shell.leader import Leader, LeaseLost, _Lease
+from rfuav_operator.shell.leader import SAFE, Leader, LeaseLost, _Lease
 from rfuav_operator.shell.reading import kopf_app, nodes, pods, resync
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.serving.health import Pulse
@@ -202,6 +202,19 @@ def lost_lease_ends_the_process() -> Iterator[None]:
             raise RuntimeError("cannot go on") from lost
 
     with patch.object(app.Operator, "_lead", lead):
+        yield
+
+
+@old
+def who_led_leads_again_before_others_may() -> Iterator[None]:
+    """A process waited for its own deadline alone, and not for what the server does late, as others do."""
+    real = Leader.acquire
+
+    async def acquire(self: Leader) -> None:
+        self._runs_out -= self._limits.lease_seconds * (1 - SAFE)
+        await real(self)
+
+    with patch.object(Leader, "acquire", acquire):
         yield
 
 

@@ -112,6 +112,13 @@ class SimOperator(app.Operator):
             submit(actions)
 
         self.writer.submit = noted  # type: ignore[method-assign]
+        acquire = self.leader.acquire
+
+        async def acquired() -> None:
+            await acquire()
+            connection.term += 1
+
+        self.leader.acquire = acquired  # type: ignore[method-assign]
 
     def handle_signals(self) -> None:
         """There are none."""

@@ -159,6 +159,15 @@ FOUND = [
         script(training("goes-on", 1, work=60.0), do(20, "outage", seconds=25.0)),
     ),
     Found(
+        "who_led_leads_again_before_others_may",
+        "requests_end_with_their_term",
+        script(
+            do(99, "requests_fail", effect="dropped", what="leases", count=5, skip=0, seconds=1.0),
+            do(103, "requests_fail", effect="late", what="writes", count=1, skip=0, seconds=3.0),
+            training("late", 104),
+        ),
+    ),
+    Found(
         "kopfs_end_ends_the_process",
         "the operator broke",
         script(do(20, "watch_cut", resource="trainingjobs", how="error", away=0.0, refusal="refused")),

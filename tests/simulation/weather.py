@@ -76,8 +76,8 @@ def sold_out(world: "World", *, seconds: float) -> None:
 @deed(
     14,
     effect=one_of(
-        *(faults.REFUSED, faults.DROPPED, faults.LOST, faults.LOST, faults.SLOW, faults.RACED, faults.GATEWAY),
-        *(faults.TOO_MANY, faults.BROKEN, faults.UNAVAILABLE, faults.FORBIDDEN),
+        *(faults.REFUSED, faults.DROPPED, faults.LOST, faults.LOST, faults.SLOW, faults.LATE, faults.RACED),
+        *(faults.GATEWAY, faults.TOO_MANY, faults.BROKEN, faults.UNAVAILABLE, faults.FORBIDDEN),
     ),
     what=one_of("any", "writes", "writes", "status", "creates", "creates", "deletes", "leases"),
     count=one_of(1, 1, 2, 5),

@@ -26,6 +26,7 @@ EARLIEST, LATEST = (
     datetime(1970, 1, 1, tzinfo=UTC),
     datetime(2200, 1, 1, tzinfo=UTC),
 )  # an answer's date is between them
+_OBJECTS = ("/api/", "/apis/")  # what is below is answered with JSON objects
 
 
 class ConnectionProblem(RuntimeError):  # noqa: N818  reads as what it is where it is caught
@@ -187,7 +188,7 @@ class Connection:
         Raises:
             NotSent: no connection could be made.
             Unsendable: the body cannot be put into JSON.
-            Unknown: no answer came.
+            Unknown: no answer came, or none of the API server.
         """
         headers = self._authorization() | {"Accept": accept}
         data = None
@@ -208,11 +209,14 @@ class Connection:
                 timeout=aiohttp.ClientTimeout(total=timeout),
             ) as response:
                 _hear(response, sent)
-                return Answer(response.status, _parse(await response.read()), _retry_after(response))
+                answer = Answer(response.status, _parse(await response.read()), _retry_after(response))
         except aiohttp.ClientConnectorError as error:
             raise NotSent(f"{method} {path}: {_words(error)}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unknown(f"{method} {path}: {_words(error)}") from error
+        if answer.ok and path.startswith(_OBJECTS) and not isinstance(answer.body, dict):
+            raise Unknown(f"{method} {path}: answered {answer.status} without an object, by something in between")
+        return answer
 
     def credentials(self) -> Credentials:
         """The same way for another client, as of now: a token is read again when it gets old."""

@@ -164,7 +164,7 @@ class Operator:
             try:
                 await self._lead(reflectors)
             except* (LeaseLost, LeaseOver) as lost:
-                log.warning("leads no more, and stands for election again", why=str(lost.exceptions[0]))
+                log.warning("leads no more, and stands for election again", why=_why(lost))
 
     async def _lead(self, reflectors: list[Reflector[Any, Any, Any]]) -> None:
         """One term, until the lease is lost or the process is stopped."""
@@ -238,6 +238,13 @@ class Operator:
         await servers.enter_async_context(
             door.serving(self.intake.app(), progress.host, progress.port, progress.connections, leaf.context)
         )
+
+
+def _why(error: BaseException) -> str:
+    """The words of the first of what went wrong, in groups within groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)
 
 
 class _Stop(Exception):  # noqa: N818  no error: the way out of the task group

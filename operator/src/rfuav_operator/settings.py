@@ -23,6 +23,7 @@ from rfuav_operator.core.model import Defaults
 PREFIX = "RFUAV_OPERATOR__"
 
 CLUSTER_LEASE = "rfuav-operator"  # of all releases, whatever their own is called
+LONGEST_LEASE = 600  # seconds
 
 
 class SettingsError(ValueError):
@@ -106,7 +107,7 @@ class Leader(_Section):
     """Leader election by a Lease in the operator's namespace."""
 
     lease: str = "rfuav-operator"
-    lease_seconds: int = Field(15, ge=3)
+    lease_seconds: int = Field(15, ge=3, le=LONGEST_LEASE)
     cluster_namespace: str = Field(
         "kube-system",
         description="of the Lease by which one release serves the cluster, the same for all; empty: not asked",

@@ -258,6 +258,7 @@ def test_switches(default, render, switch, gone):
         ("trainer.image=", "image"),
         ("settings.logLevel=loud", "logLevel"),
         ("settings.leader.leaseSeconds=1", "leaseSeconds"),
+        ("settings.leader.leaseSeconds=601", "leaseSeconds"),
         ("settings.jobs.image=x", "image"),
         ("settings.progress.url=http://x", "url"),
         ("priorityClasses.training=2000000000", "training"),

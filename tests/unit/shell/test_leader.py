@@ -10,7 +10,7 @@ from aiohttp import web
 from unit.kube.fake_api import FakeApi, answer, serving, until
 
 from rfuav_operator.settings import Leader as Limits
-from rfuav_operator.shell.leader import SAFE, Leader, LeaseLost
+from rfuav_operator.shell.leader import LONGEST_NAME, SAFE, STANDS_BY, Leader, LeaseLost, Taken, _Lease
 
 
 class Server:
@@ -121,7 +121,7 @@ async def test_who_was_cut_off_takes_its_label_away_when_the_api_server_answers_
         await asyncio.gather(standing, return_exceptions=True)
 
 
-async def test_a_pod_that_cannot_be_labelled_does_not_cost_the_lease(tmp_path: Path):
+async def test_neither_a_lease_nor_its_renewal_waits_for_the_pods_label(tmp_path: Path):
     async with serving(tmp_path) as (api, connection):
         server = Server(api)
         serve = server.serve
@@ -131,12 +131,13 @@ async def test_a_pod_that_cannot_be_labelled_does_not_cost_the_lease(tmp_path: P
                 await asyncio.sleep(30)
             return await serve(request, body)
 
-        leader = Leader(connection, "ns", limits("a"), pod="a")
-        await leader.acquire()
         api.handle = pods_are_silent
+        leader = Leader(connection, "ns", limits("a"), pod="a")
+        await asyncio.wait_for(leader.acquire(), 0.5)
         holding = asyncio.create_task(leader.hold())
-        await asyncio.sleep(4)
+        await asyncio.sleep(3.5)
         assert leader.leading
+        assert [method for method, path, _ in api.seen if "/leases/" in path].count("PUT") == 4  # one each 0.75 s
         holding.cancel()
         await asyncio.gather(holding, return_exceptions=True)
 
@@ -160,11 +161,12 @@ async def test_a_dead_leader_is_succeeded_only_after_its_lease(tmp_path: Path):
         assert server.holder == "b"
 
 
-async def test_a_process_that_takes_its_own_lease_again_goes_on_at_once(tmp_path: Path):
+async def test_a_process_that_gave_the_lease_back_may_have_it_at_once(tmp_path: Path):
     async with serving(tmp_path) as (api, connection):
         Server(api)
         leader = Leader(connection, "ns", limits("a"))
         await leader.acquire()
+        await leader.release()
         await asyncio.wait_for(leader.acquire(), 1)
 
 
@@ -230,20 +232,92 @@ async def test_who_writes_to_the_lease_beside_its_holder_does_not_end_it(tmp_pat
 
 
 async def test_who_lost_the_lease_stands_again_when_its_requests_have_ended(tmp_path: Path):
-    """What was sent with the lease may be carried out for as long as the lease would have lasted."""
+    """What was sent with the lease may be carried out until others may take it: others wait as long, too."""
     async with serving(tmp_path) as (api, connection):
         server = Server(api)
         leader = Leader(connection, "ns", limits("a"))
         await leader.acquire()
         deadline = time.monotonic() + leader.left()
+        runs_out = deadline + 3 * (1 - SAFE)
         server.lease["spec"]["holderIdentity"] = "b"
         with pytest.raises(LeaseLost):
             await asyncio.wait_for(leader.hold(), 3)
         assert time.monotonic() < deadline
         server.lease["spec"]["holderIdentity"] = ""
         await asyncio.wait_for(leader.acquire(), 5)
-        assert time.monotonic() >= deadline
+        assert time.monotonic() >= runs_out
         assert leader.leading
+
+
+GARBAGE: dict[str, Any] = {
+    "no spec": {"spec": None},
+    "a spec that is a text": {"spec": "mine"},
+    "a holder of 10 kB": {"spec": {"holderIdentity": "x" * 10_000, "leaseDurationSeconds": 3}},
+    "a holder that is a number": {"spec": {"holderIdentity": 7, "leaseDurationSeconds": 3}},
+    "a duration that is a text": {"spec": {"holderIdentity": "b", "leaseDurationSeconds": "long"}},
+    "a duration that is a truth": {"spec": {"holderIdentity": "b", "leaseDurationSeconds": True}},
+    "a duration below nothing": {"spec": {"holderIdentity": "b", "leaseDurationSeconds": -5}},
+    "a time that is none": {"spec": {"holderIdentity": "a", "renewTime": "yesterday", "leaseDurationSeconds": 3}},
+    "the last of all times": {"spec": {"holderIdentity": "a", "renewTime": "9999-12-31T23:59:59.999999Z"}},
+    "the first of all times": {"spec": {"holderIdentity": "b", "renewTime": "0001-01-01T00:00:00Z"}},
+    "as many transitions as there can be": {"spec": {"holderIdentity": "b", "leaseTransitions": 2**31 - 1}},
+    "transitions that are a text": {"spec": {"holderIdentity": "b", "leaseTransitions": "many"}},
+    "annotations that are a list": {"metadata": {"annotations": ["a"]}, "spec": {"holderIdentity": "b"}},
+    "a rival of 10 kB in the future": {
+        "metadata": {"annotations": {STANDS_BY: "x" * 10_000 + " 9999-12-31T23:59:59Z"}},
+        "spec": {"holderIdentity": "b"},
+    },
+}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_lease_of_any_content_is_taken_when_its_time_is_over_and_not_before(tmp_path: Path, *, shared: bool):
+    async with serving(tmp_path) as (api, connection):
+        held: dict[str, Any] = {}
+
+        async def serve(request: web.Request, body: Any) -> web.StreamResponse:
+            if request.method == "PUT":
+                if not 0 <= body["spec"].get("leaseTransitions", 0) < 2**31:
+                    return answer(400, {"message": "cannot be read"})
+                held[request.path] = body
+            return answer(200, held[request.path])
+
+        api.handle = serve
+
+        async def taken(name: str, lease: Any) -> None:
+            one = _Lease(connection, "ns", name.replace(" ", "-"), me="a", seconds=1, shared=shared)
+            metadata = {"name": "l", "namespace": "ns", "resourceVersion": "1", **lease.get("metadata", {})}
+            held[one._path] = {"kind": "Lease", **lease, "metadata": metadata}
+            holder = (lease["spec"] or {}).get("holderIdentity") if lease["spec"] != "mine" else None
+            if holder and not (shared and holder == "a"):
+                assert await one.take(timeout=5) is Taken.BY_ANOTHER, name
+            assert len(one.held_by_another()) <= LONGEST_NAME
+            assert len(one.stands_by()) <= LONGEST_NAME
+            for _ in range(50):
+                if await one.take(timeout=5) is Taken.YES:
+                    break
+                await asyncio.sleep(0.1)
+            assert held[one._path]["spec"]["holderIdentity"] == "a", name
+            assert one.stands_by() == ""
+
+        await asyncio.gather(*(taken(name, lease) for name, lease in GARBAGE.items()))
+
+
+@pytest.mark.parametrize("page", ["<html>please sign in</html>", "null", "[]", "7"])
+async def test_an_answer_that_is_no_object_is_not_the_api_servers(tmp_path: Path, page: str):
+    async with serving(tmp_path) as (api, connection):
+        server = Server(api)
+
+        async def portal(_request: web.Request, _body: Any) -> web.StreamResponse:
+            return web.Response(status=200, text=page)
+
+        api.handle = portal
+        leader = Leader(connection, "ns", limits("a"), pod="a")
+        waiting = asyncio.create_task(leader.acquire())
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        api.handle = server.serve
+        await asyncio.wait_for(waiting, 2)
 
 
 async def test_only_the_own_lease_is_released(tmp_path: Path):

@@ -41,6 +41,7 @@ def test_the_identity_is_the_pod_or_differs_each_time():
     ("override", "words"),
     [
         ("leader.leaseSeconds=1", "leader.leaseSeconds"),
+        ("leader.leaseSeconds=601", "leader.leaseSeconds"),
         ("leader.lease_secs=5", "leader.lease_secs"),
         ("nonsense", "NAME=VALUE"),
         ("progress.url=http://x", "https://HOST:PORT"),

@@ -5,11 +5,13 @@ releases share, by one release of the cluster: who leads holds both. The second 
 release is gone.
 
 The deadline is on the monotonic clock and counts from before the request that renewed the lease; it ends well before
-the others may take over. They count from when they saw the lease change, so clocks need not agree.
+the others may take over. They count from when they saw the lease change, so clocks need not agree. What was sent before
+the deadline may still be carried out until then: this process waits as long before it leads again.
 """
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Annotated, Any
@@ -17,9 +19,10 @@ from typing import Annotated, Any
 import msgspec
 import structlog
 
+from rfuav_crds.bounds import bounded, clean
 from rfuav_kube import clock, paths
 from rfuav_kube.connection import MERGE_PATCH, Answer, Connection, ConnectionProblem
-from rfuav_operator.settings import CLUSTER_LEASE
+from rfuav_operator.settings import CLUSTER_LEASE, LONGEST_LEASE
 from rfuav_operator.settings import Leader as Limits
 
 log = structlog.get_logger()
@@ -32,6 +35,8 @@ ASKING = 3.0  # seconds of a request of who does not lead
 LABEL = "rfuav.io/leader"
 STANDS_BY = "rfuav.io/stands-by"  # annotation: the release that waits for another's Lease, and when it said so
 SAID_EVERY = timedelta(seconds=30)
+LONGEST_NAME = 320  # characters of who holds a lease or waits for it, as they are told: a namespace and a name
+MOST_TRANSITIONS = 2**31 - 1  # the API server refuses more
 OK, NOT_FOUND, CONFLICT, TOO_MANY, SERVER_ERROR = 200, 404, 409, 429, 500
 
 
@@ -73,7 +78,7 @@ class Leader:
                 shared=True,
             )
         self._deadline = float("-inf")
-        self._requests_end = float("-inf")  # until then what was sent in an earlier term may still be carried out
+        self._runs_out = float("-inf")  # when others may take over, and all that was sent before has ended
         self._blocked = ""
 
     @property
@@ -97,21 +102,20 @@ class Leader:
 
     async def acquire(self) -> None:
         """Wait until the lease is held, and until no request of an earlier term of this process is under way."""
-        labelled = True  # left over when the container was restarted, or when the lease was lost
-        await asyncio.sleep(max(self._requests_end - clock.monotonic(), 0))
-        while True:
-            # Reports go to whoever has the label: who was cut off takes it away as soon as the API server is back.
-            labelled = labelled and not await self._label(leading=False)
-            pause = self._limits.lease_seconds * RENEW / 2
-            try:
-                if await self._try():
-                    break
-            except ConnectionProblem as error:
-                if await self._connection.reachable():
-                    pause = 0.0
-                else:
-                    log.warning("lease not reached", error=str(error))
-            await asyncio.sleep(pause)
+        # Reports go to whoever has the label: one that is left over is taken away as soon as the API server answers.
+        async with self._labelled(leading=False):
+            await asyncio.sleep(max(self._runs_out - clock.monotonic(), 0))
+            while True:
+                pause = self._limits.lease_seconds * RENEW / 2
+                try:
+                    if await self._try():
+                        break
+                except ConnectionProblem as error:
+                    if await self._connection.reachable():
+                        pause = 0.0
+                    else:
+                        log.warning("lease not reached", error=str(error))
+                await asyncio.sleep(pause)
         log.info("leading", identity=self._limits.identity)
 
     async def hold(self) -> None:
@@ -120,10 +124,12 @@ class Leader:
         Raises:
             LeaseLost: it was taken, or could not be renewed in time.
         """
+        async with self._labelled(leading=True):
+            await self._renew()
+
+    async def _renew(self) -> None:
         pause = RENEW
         while True:
-            if pause == RENEW:  # looked at with every renewal: a try may fail, and people take labels away
-                await self._label(leading=True)
             await asyncio.sleep(min(self._limits.lease_seconds * pause, max(self.left(), 0)))
             if not self.leading:
                 raise self._lost("it could not be renewed in time")
@@ -138,14 +144,14 @@ class Leader:
             self._on_renewed()
 
     def _lost(self, why: str) -> LeaseLost:
-        self._requests_end, self._deadline = max(self._requests_end, self._deadline), float("-inf")
+        self._deadline = float("-inf")
         return LeaseLost(f"the lease is lost: {why}")
 
     async def release(self) -> None:
-        """Give the lease back, so that another takes over at once."""
+        """Give the lease back, so that another takes over at once. Nothing may be under way."""
         if not self.leading:
             return
-        self._deadline = float("-inf")
+        self._deadline = self._runs_out = float("-inf")
         try:
             await self._label(leading=False)
             await self._own.give_back()
@@ -165,6 +171,7 @@ class Leader:
             self._tell(self._release)
         if taken is Taken.YES:
             self._deadline = began + self._limits.lease_seconds * SAFE
+            self._runs_out = began + self._limits.lease_seconds
         # Refused, or written by somebody in between: who holds it, the next try tells.
         return self.leading if taken is Taken.UNKNOWN else taken is Taken.YES
 
@@ -176,25 +183,39 @@ class Leader:
             log.warning(words or "no other release of the operator serves this cluster any more")
         self._blocked = words
 
-    async def _label(self, *, leading: bool) -> bool:
-        """Label the own pod, which the Service of the progress server then selects; whether that is settled."""
+    @contextlib.asynccontextmanager
+    async def _labelled(self, *, leading: bool) -> AsyncIterator[None]:
+        """Meanwhile the own pod's label says whether it leads. However long that takes, the lease does not wait."""
+        labelling = asyncio.create_task(self._keep_label(leading=leading), name="label")
+        try:
+            yield
+        finally:
+            labelling.cancel()
+            await asyncio.wait([labelling])
+
+    async def _keep_label(self, *, leading: bool) -> None:
+        while self._pod:  # looked at again and again: a try may fail, and people take labels away
+            await self._label(leading=leading)
+            await asyncio.sleep(self._limits.lease_seconds * RENEW)
+
+    async def _label(self, *, leading: bool) -> None:
+        """Label the own pod, which the Service of the progress server then selects."""
         if not self._pod:
-            return True
+            return
         path = f"{paths.pods(self._namespace)}/{self._pod}"
         timeout = min(3.0, self._limits.lease_seconds * RENEW)
         wanted = "true" if leading else None
         try:
             answer = await self._connection.request("GET", path, timeout=timeout)
-            if answer.ok and (answer.body["metadata"].get("labels") or {}).get(LABEL) == wanted:
-                return True
+            if answer.ok and _inner(_inner(answer.body, "metadata"), "labels").get(LABEL) == wanted:
+                return
             body = {"metadata": {"labels": {LABEL: wanted}}}
             answer = await self._connection.request("PATCH", path, body, content_type=MERGE_PATCH, timeout=timeout)
         except ConnectionProblem as error:
             log.warning("own pod not labelled: progress reports go astray", error=str(error))
-            return False
+            return
         if not answer.ok:
             log.error("own pod not labelled: progress reports go astray", status=answer.status, message=answer.message)
-        return answer.ok
 
 
 class Taken(IntEnum):
@@ -226,7 +247,7 @@ class _Lease:
         self._seconds = seconds
         self._path = f"{paths.leases(namespace)}/{name}"
         self._held = False  # by this process, at some time
-        self._seen: tuple[Any, float] = ({}, 0.0)  # the spec of somebody else's lease, and since when
+        self._seen: tuple[Any, float] = ({}, 0.0)  # its spec, and since when
         self._body: dict[str, Any] = {}
 
     async def take(self, *, timeout: float) -> Taken:  # noqa: ASYNC109  bounded by the lease
@@ -270,45 +291,48 @@ class _Lease:
 
     def held_by_another(self) -> str:
         """Who holds it as it was last seen, unless that is oneself or nobody."""
-        return "" if not self._body or self._free() else _holder(self._body)
+        return "" if not self._body or self._free() else _shown(_holder(self._body))
 
     def stands_by(self) -> str:
         """Who said of late that it waits for this lease."""
         who, age = self._said()
-        return who if who != self.me and age < 3 * SAID_EVERY else ""
+        return _shown(who) if who != self.me and age < 3 * SAID_EVERY else ""
 
     async def _say_that_it_waits(self, timeout: float) -> None:  # noqa: ASYNC109  bounded by the lease
         """Have the holder know, for the pools' status. Who comes third says nothing."""
         who, age = self._said()
         if not self._shared or age < (SAID_EVERY if who == self.me else 3 * SAID_EVERY):
             return
-        meta = self._body["metadata"]
-        notes = {**(meta.get("annotations") or {}), STANDS_BY: f"{self.me} {_micro()}"}
+        meta = _inner(self._body, "metadata")
+        notes = {**_inner(meta, "annotations"), STANDS_BY: f"{self.me} {_micro()}"}
         body = {**self._body, "metadata": {**meta, "annotations": notes}}
         await self._connection.request("PUT", self._path, body, timeout=timeout)
 
     def _said(self) -> tuple[str, timedelta]:
         """Who said that it waits, and how long ago."""
-        notes = self._body.get("metadata", {}).get("annotations") or {}
-        who, _, at = str(notes.get(STANDS_BY, "")).partition(" ")
+        note = str(_inner(_inner(self._body, "metadata"), "annotations").get(STANDS_BY, ""))
+        who, _, at = note.partition(" ")
         said = _instant(at)
-        return ("", timedelta.max) if said is None else (who, clock.now() - said)
+        age = timedelta.max if said is None else clock.now() - said
+        # Nobody has said it in the future: it would hold until then.
+        return (who, age) if -SAID_EVERY < age < timedelta.max else ("", timedelta.max)
 
     @property
-    def _spec(self) -> dict[str, Any]:
-        return dict(self._body.get("spec") or {})
+    def _spec(self) -> Mapping[str, Any]:
+        return _inner(self._body, "spec")
 
     def _free(self) -> bool:
         holder = _holder(self._body)
         mine = holder == self.me
         if holder == "" or (mine and (self._held or self._shared)):
             return True
-        seconds = self._spec.get("leaseDurationSeconds") or self._seconds
+        said = _whole(self._spec.get("leaseDurationSeconds"), 0, SHARED_LASTS * LONGEST_LEASE)
+        seconds = max(said, self._seconds)
         # What a former process of this pod has sent may still be carried out until its lease ends, by the same clock.
         renewed = _instant(self._spec.get("renewTime"))
         if mine and renewed is not None and clock.now() > renewed + timedelta(seconds=seconds):
             return True
-        return clock.monotonic() - self._seen[1] > float(seconds)
+        return clock.monotonic() - self._seen[1] > seconds
 
     def _new(self) -> dict[str, Any]:
         return {
@@ -322,7 +346,8 @@ class _Lease:
         spec = self._spec
         if spec.get("holderIdentity") == self.me and self._held:
             return {**self._body, "spec": {**spec, "renewTime": _micro()}}
-        return {**self._body, "spec": {**spec, **self._fresh(spec.get("leaseTransitions", 0) + 1)}}
+        transitions = _whole(spec.get("leaseTransitions"), 0, MOST_TRANSITIONS - 1)
+        return {**self._body, "spec": {**spec, **self._fresh(transitions + 1)}}
 
     def _fresh(self, transitions: int) -> dict[str, Any]:
         now = _micro()
@@ -335,8 +360,25 @@ class _Lease:
         }
 
 
-def _holder(body: dict[str, Any]) -> str:
-    return str((body.get("spec") or {}).get("holderIdentity") or "")
+# What others have written is believed within bounds.
+
+
+def _inner(body: Any, name: str) -> Mapping[str, Any]:
+    found = body.get(name) if isinstance(body, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _holder(body: Mapping[str, Any]) -> str:
+    return str(_inner(body, "spec").get("holderIdentity") or "")
+
+
+def _shown(name: str) -> str:
+    return clean(name[:LONGEST_NAME])
+
+
+def _whole(written: Any, least: int, most: int) -> int:
+    """A whole number between the two, or 0 for what is none."""
+    return min(max(written, least), most) if type(written) is int else 0
 
 
 def _instant(written: Any) -> datetime | None:
@@ -344,7 +386,7 @@ def _instant(written: Any) -> datetime | None:
         found: datetime = msgspec.convert(written, Annotated[datetime, msgspec.Meta(tz=True)])
     except msgspec.ValidationError:
         return None
-    return found
+    return bounded(found)
 
 
 def _micro() -> str:
