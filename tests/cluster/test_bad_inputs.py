@@ -23,10 +23,10 @@ class Bad(NamedTuple):
 
 
 BAD = (
-    Bad(training("too-many-classes", model={"numClasses": 9}), "InvalidConfiguration", 2, ("9", "3", "numClasses")),
+    Bad(training("too-many-classes", model={"numClasses": 9}), "ClassMismatch", 2, ("9", "3", "numClasses")),
     Bad(
         training("other-classes", dataset={"validation": {"uri": f"pvc://{CAPTURES}/other-classes"}}),
-        "InvalidConfiguration",
+        "ClassMismatch",
         2,
         ("never-seen",),
     ),
@@ -41,7 +41,7 @@ BAD = (
     ),
     Bad(
         training("other-architecture", model={"architecture": "resnet18", "weights": FOREIGN}),
-        "InvalidConfiguration",
+        "WeightsMismatch",
         2,
         ("foreign.safetensors", "resnet18"),
     ),
@@ -49,13 +49,13 @@ BAD = (
         inference(
             "weights-of-another", model={"weights": FOREIGN, "architecture": "resnet18", "classes": list(data.CLASSES)}
         ),
-        "InvalidConfiguration",
+        "WeightsMismatch",
         2,
         ("foreign.safetensors", "resnet18"),
     ),
     Bad(
         inference("many-torn", model=FROM_BASE, input={"uri": f"pvc://{CAPTURES}/many-torn"}),
-        "InputMissing",
+        "TooManyUnreadable",
         3,
         ("12 of 24", "more than 5%"),
     ),
@@ -65,7 +65,7 @@ BAD = (
             model={"weights": None, "fromTrainingJob": "learn"},
             input={"uri": f"pvc://{CAPTURES}/torn-recordings"},
         ),
-        "InputMissing",
+        "TooManyUnreadable",
         3,
         ("3 of 9", "truncated"),
     ),

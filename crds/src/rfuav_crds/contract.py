@@ -14,8 +14,8 @@ EXIT_STOPPED = 75
 # Reasons that mean the same in a termination message and in status.
 INVALID_CONFIGURATION = "InvalidConfiguration"
 INPUT_MISSING = "InputMissing"
-OUT_OF_MEMORY = "OutOfMemory"
 GPU_OUT_OF_MEMORY = "GPUOutOfMemory"
+STOPPED = "StoppedAfterCheckpoint"
 
 # Variables that the operator sets.
 JOB = "RFUAV_JOB"

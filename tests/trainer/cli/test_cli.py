@@ -57,7 +57,7 @@ def test_sigterm_saves_and_exits_75_and_the_next_attempt_goes_on(image_desk):
     os.kill(process.pid, signal.SIGTERM)
     ended = image_desk.end(process)
     assert ended.code == 75
-    assert ended.termination["reason"] == "Stopped"
+    assert ended.termination["reason"] == "StoppedAfterCheckpoint"
     assert "checkpoint at epoch" in ended.termination["message"]
     assert ended.termination["trainerStatus"]["rfuav"]["checkpoint"]["epoch"] >= 1
     process = image_desk.start("run", env=image_desk.environment("TrainingJob", spec, attempt=2))
@@ -158,11 +158,11 @@ class CudaOutOfMemory(RuntimeError):
     [
         (errors.InvalidConfigurationError("x"), "InvalidConfiguration", 2),
         (errors.InputError("x", reason="LabelsMissing"), "LabelsMissing", 3),
-        (errors.StoppedError("x"), "Stopped", 75),
+        (errors.StoppedError("x"), "StoppedAfterCheckpoint", 75),
         (OSError(28, "No space left on device", "/out/x"), "DiskFull", 1),
         (RuntimeError("CUDA out of memory. Tried to allocate"), "GPUOutOfMemory", 4),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), "GPUOutOfMemory", 4),
-        (MemoryError(), "OutOfMemory", 1),
+        (MemoryError(), "OutOfHostMemory", 1),
         (PermissionError(13, "Permission denied", "/out"), "PermissionDenied", 3),
         (KeyError("x"), "Crashed", 1),
         (KeyboardInterrupt(), "Interrupted", 130),

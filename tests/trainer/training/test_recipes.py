@@ -287,7 +287,7 @@ def test_a_cpu_that_cannot_allocate_is_out_of_memory_too():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     failure = errors.describe(caught.value)
-    assert (failure.exit_code, failure.reason) == (1, "OutOfMemory")
+    assert (failure.exit_code, failure.reason) == (1, "OutOfHostMemory")
 
 
 def test_what_auto_means_on_this_cpu():

@@ -15,7 +15,7 @@ from rfuav_crds import contract
 class JobError(Exception):
     """An expected failure: `reason` is for machines, the message says what to write or do instead."""
 
-    reason = "Failed"
+    reason = "Crashed"
     exit_code = contract.EXIT_FAILED
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
@@ -59,7 +59,7 @@ class DiskFullError(JobError):
 class StoppedError(JobError):
     """SIGTERM arrived and everything worth keeping has been saved."""
 
-    reason = "Stopped"
+    reason = contract.STOPPED
     exit_code = contract.EXIT_STOPPED
 
 
@@ -146,7 +146,7 @@ def describe(error: BaseException) -> Failure:
         )
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         advice = "out of memory: raise resources.memory, lower batchSize, or write batchSize: auto"
-        return Failure(contract.OUT_OF_MEMORY, advice, contract.EXIT_FAILED)
+        return Failure("OutOfHostMemory", advice, contract.EXIT_FAILED)
     if isinstance(error, KeyboardInterrupt):
         return Failure("Interrupted", "interrupted from the keyboard", 130)
     if isinstance(error, PermissionError):

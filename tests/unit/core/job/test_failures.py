@@ -108,8 +108,47 @@ def test_the_order_of_reasons(changes, reason, counted, final):
     assert verdict.message
 
 
+def ended(code, **said):
+    message = json.dumps(
+        {"reason": "OutputBusy", "message": "output.uri: another job writes there", "exitCode": code} | said
+    )
+    return failed(exit_code=code, terminated_reason="Error", termination_message=message)
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 4, 75, 139])
+def test_the_trainers_own_word_is_the_reason_and_the_exit_code_says_what_follows(code):
+    verdict, usual = classify(ended(code), gpu_shared=False), classify(failed(exit_code=code), gpu_shared=False)
+    assert verdict.reason == "OutputBusy"
+    assert "another job writes there" in verdict.message
+    assert (verdict.counted, verdict.final, verdict.outage, verdict.avoid_node, verdict.exit_code) == (
+        (usual.counted, usual.final, usual.outage, usual.avoid_node, usual.exit_code)
+    )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *({"reason": word} for word in ("OutOfMemory", "Succeeded", "Suspended", "Evicted", "NodeShutdown", "Unknown")),
+        *(
+            {"reason": word}
+            for word in ("", "two words", "lower", "Ümlaut", "X" * 65, "A\n", "OutputBusy\u202e", 7, None, ["A"])
+        ),
+        {"reason": "Completed", "exitCode": 0},  # it was done, and crashed on its way out
+        {"exitCode": "1"},
+    ],
+    ids=repr,
+)
+def test_a_word_that_is_none_or_somebody_elses_is_not_the_reason(said):
+    assert classify(ended(1, **said), gpu_shared=False).reason == "ContainerFailed"
+
+
 def test_gpu_memory_is_final_only_on_a_gpu_of_ones_own():
     assert not classify(failed(exit_code=4), gpu_shared=True).final
+
+
+def test_a_trainers_out_of_memory_is_counted_like_any_other_end():
+    said = json.dumps({"reason": "OutOfMemory", "exitCode": 1})
+    assert after_failures(codes=[1, 1], termination_message=said).phase is Phase.QUEUED
 
 
 @pytest.mark.parametrize(("slots", "phase"), [(8, Phase.QUEUED), (2, Phase.FAILED)])

@@ -8,7 +8,8 @@ import re
 import msgspec
 
 from rfuav_operator.core.job import vetoes
-from rfuav_operator.core.job.progress import human_message
+from rfuav_operator.core.job.progress import human_message, reason_word
+from rfuav_operator.core.job.words import OWN
 from rfuav_operator.core.model import Beside, Pod, PodPhase
 
 INVALID_CONFIGURATION = 2
@@ -58,6 +59,7 @@ _TAKEN_AWAY = frozenset(
 _LOST_SIGHT = frozenset({"ContainerStatusUnknown", "Unknown"})  # of a kubelet or a containerd that found it dead
 _KILLED = (137, 143)  # by SIGKILL, by SIGTERM
 _NOT_BEGUN = frozenset({"StartError", "ContainerCannotRun"})
+_NOT_THE_TRAINERS = OWN | _TAKEN_AWAY | _LOST_SIGHT | _NOT_BEGUN
 # What a runtime says that cannot give the container its GPU, or is overloaded, full or away: another node may.
 _OF_THE_NODE = re.compile(
     r"nvidia-container|nvml|\bCDI\b|deadline exceeded|timed out|no space left|input/output error"
@@ -126,26 +128,32 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
         message = "somebody deleted the pod while it ran, and it did not say that it had saved a checkpoint"
         return Verdict(reason=POD_DELETED, message=message, counted=False, exit_code=code)
     if code == INVALID_CONFIGURATION:
-        return _final("InvalidConfiguration", said or "the trainer refused its configuration; its log says why", code)
+        message = said or "the trainer refused its configuration; its log says why"
+        return _final(_told(pod, "InvalidConfiguration"), message, code)
     if code == INPUT_MISSING:
-        return _final("InputMissing", said or "an input is missing or unreadable; the trainer's log says which", code)
+        message = said or "an input is missing or unreadable; the trainer's log says which"
+        return _final(_told(pod, "InputMissing"), message, code)
     if code == GPU_OUT_OF_MEMORY:
         advice = "the GPU ran out of memory; lower batchSize or imageSize, or ask for more spec.resources.gpuMemory"
         if gpu_shared:
             advice += " (the GPU is shared with other jobs, so it is tried again)"
         return Verdict(
-            reason="GPUOutOfMemory", message=said or advice, counted=True, final=not gpu_shared, exit_code=code
+            reason=_told(pod, "GPUOutOfMemory"),
+            message=said or advice,
+            counted=True,
+            final=not gpu_shared,
+            exit_code=code,
         )
     if code == CHECKPOINTED:
         return Verdict(
-            reason="StoppedAfterCheckpoint",
+            reason=_told(pod, "StoppedAfterCheckpoint"),
             message=said or "the pod was told to stop and saved a checkpoint",
             counted=False,
             exit_code=code,
         )
     what = f"exit code {code}" if code is not None else pod.message or "the pod failed"
     return Verdict(
-        reason=_word(pod.terminated_reason or pod.reason),
+        reason=_word(pod),
         message=f"{what}: {said}" if said else what,
         counted=True,
         exit_code=code,
@@ -180,8 +188,15 @@ def _final(reason: str, message: str, code: int) -> Verdict:
     return Verdict(reason=reason, message=message, counted=True, final=True, exit_code=code)
 
 
-def _word(reason: str) -> str:
-    return reason if reason and reason != "Error" else "ContainerFailed"
+def _word(pod: Pod) -> str:
+    reason = pod.terminated_reason or pod.reason
+    return reason if reason and reason != "Error" else _told(pod, "ContainerFailed")
+
+
+def _told(pod: Pod, reason: str) -> str:
+    """The trainer's own word for its end, unless the operator or the kubelet means something else by it."""
+    word = reason_word(pod.termination_message, pod.exit_code)
+    return word if word and word not in _NOT_THE_TRAINERS else reason
 
 
 def vanished() -> Verdict:

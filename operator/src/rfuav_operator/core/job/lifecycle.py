@@ -470,7 +470,7 @@ class _Step:
             )
         self._stop_all(failures.DRAINED)
 
-    def _stop_all(self, why: str) -> None:
+    def _stop_all(self, reason: str) -> None:
         """Stop what runs. The pods save a checkpoint and leave; the room is theirs until then."""
         kept = []
         for a in self.kept:
@@ -479,7 +479,7 @@ class _Step:
                 continue  # gone: nothing is left of it to stop
             if pod is not None and not pod.deleting and pod not in self.delete:
                 self.delete.append(pod)
-            kept.append(a if a.stopping else replace(a, stopping=why))
+            kept.append(a if a.stopping else replace(a, stopping=reason))
         self.kept, self.create = kept, []
 
     # --- conclusions

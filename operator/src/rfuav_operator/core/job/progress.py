@@ -6,6 +6,7 @@ an attempt progress only moves forward.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from math import isfinite
@@ -29,6 +30,7 @@ _MAX_COUNT = 2**53
 _TERMINATION_TAIL = 512
 _TERMINATION_MESSAGE = 16_384  # characters; the kubelet keeps 4,096 bytes of each container
 _PERCENT = 100
+_REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +105,18 @@ def human_message(text: str) -> str:
             if isinstance(part, dict) and isinstance(part.get(key), str):
                 return clean(part[key]).strip()[:_TERMINATION_TAIL]
     return ""
+
+
+def reason_word(text: str, exit_code: int | None) -> str:
+    """The reason in a termination message that belongs to this exit code, if it is one short word; else empty."""
+    try:
+        document = _json(text)
+    except ValueError:
+        return ""
+    if not isinstance(document, dict) or document.get("exitCode", exit_code) != exit_code:
+        return ""  # of another end: a process that said that it was done, and crashed
+    word = document.get("reason")
+    return word if isinstance(word, str) and _REASON.fullmatch(word) else ""
 
 
 def significant(value: float) -> float:
