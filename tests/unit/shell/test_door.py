@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 import ssl
 import time
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from unit.kube.fake_api import until
 from rfuav_operator.settings import Connections
 from rfuav_operator.shell import metrics
 from rfuav_operator.shell.serving import tls
-from rfuav_operator.shell.serving.door import Door, serving
+from rfuav_operator.shell.serving.door import BURST, Door, serving
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 SLOW = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -199,6 +201,57 @@ async def test_garbage_is_answered_or_closed_and_the_server_goes_on(garbage: Any
             assert await ended(reader) <= SOON
             writer.close()
         assert (await h.get()).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("secure", [True, False])
+async def test_who_sends_requests_without_end_is_closed_and_the_others_are_answered(secure):
+    async with house(secure=secure) as open_house:
+        loop, slowest, turns = asyncio.get_running_loop(), 0.0, 0
+
+        async def floods() -> int:
+            reader, writer = await open_house.connect()
+            answered = b""
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                for _ in range(50):
+                    writer.write(GET * 1000)
+                    await writer.drain()
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                answered = await asyncio.wait_for(reader.read(), SOON)
+            return answered.count(b"200 OK")
+
+        flooding = [asyncio.create_task(floods()) for _ in range(8)]
+        while not all(task.done() for task in flooding):
+            before = loop.time()
+            assert b"200" in await open_house.get(peer="127.0.0.2")
+            slowest, turns = max(slowest, loop.time() - before), turns + 1
+        assert turns > 1
+        assert all(task.result() <= BURST + 20 for task in flooding)
+        assert slowest < SOON / 5
+
+
+async def test_a_request_that_is_larger_than_any_is_closed():
+    async with house(secure=False) as open_house:
+        reader, writer = await open_house.connect()
+        writer.write(b"POST /slow HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+        with contextlib.suppress(ConnectionError):
+            for _ in range(2000):  # 125 MiB: bodies are read no further than somebody wants them
+                writer.write(chunk)
+                await asyncio.wait_for(writer.drain(), 0.5)
+        assert await ended(reader) < SOON
+
+
+async def test_a_body_that_grows_as_it_is_unpacked_is_refused():
+    async with house(secure=False) as open_house:
+        packed = zlib.compressobj(9, zlib.DEFLATED, 31)
+        bomb = b"".join([*(packed.compress(bytes(2**20)) for _ in range(64)), packed.flush()])  # 64 MiB in 64 kB
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        reader, writer = await open_house.connect()
+        head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n"
+        writer.write(head.encode() + bomb)
+        assert b"413" in await asyncio.wait_for(reader.readline(), SOON)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024  # kB
+        writer.close()
 
 
 async def test_whatever_fails_for_one_connection_the_others_come_in(monkeypatch):

@@ -1,15 +1,16 @@
 """HTTP servers that strangers cannot fill: each connection has its time, and there are so many of them.
 
 Sockets come in, requests go to an aiohttp application. A connection that does not finish its TLS handshake, send its
-request or get its answer in time is closed, and so is one that stays idle. One that is too many, of its peer or of all,
-takes the place of the one that has been idle longest; where none is idle, it is closed itself.
+request or get its answer in time is closed, and so is one that stays idle, sends requests faster than they are
+answered, or too many of them. One that is too many, of its peer or of all, takes the place of the one that has been
+idle longest; where none is idle, it is closed itself.
 """
 
 import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 from aiohttp import web
@@ -25,6 +26,9 @@ BACKLOG = 128
 SWEEP = 0.5  # seconds between two looks for what has had its time
 NO_SOCKET = 0.2  # seconds before the next try when the process has no file descriptor left
 LONGEST_LINE, MOST_HEADERS = 8190, 64  # of a request; a token has some 1,000 bytes
+PIECE = 2048  # bytes of a connection that are parsed in one turn of the loop: hundreds of requests fit into one read
+MOST_WAITING = 256 * 1024  # bytes of a connection that wait for that: more than the largest request
+REQUESTS_A_SECOND, BURST = 20.0, 40.0  # of one connection
 
 
 class _Guest:
@@ -37,6 +41,8 @@ class _Guest:
         self.transport: asyncio.Transport | None = None
         self.busy = False  # a request is being answered
         self.requests = 0
+        self.allowed = BURST  # requests, as of the last one
+        self.asked = clock.monotonic()  # when that came
         self.since = clock.monotonic()  # of what it does now
 
     def is_gone(self) -> bool:
@@ -51,12 +57,52 @@ class _Guest:
             most = limits.idle_seconds
         return now - self.since > most
 
+    def may_ask(self, now: float) -> bool:
+        """Whether one more request comes slowly enough."""
+        self.allowed = min(BURST, self.allowed + (now - self.asked) * REQUESTS_A_SECOND) - 1
+        self.asked = now
+        return self.allowed >= 0
+
     def send_away(self, why: str) -> None:
         metrics.connections_closed.labels(why).inc()
         if self.shaking is not None:
             self.shaking.cancel()
         if self.transport is not None:
             self.transport.abort()
+
+
+class _InTurns(asyncio.Protocol):
+    """Hands what a connection sends to its protocol piece by piece, so that everything else has its turn in between."""
+
+    def __init__(self, inner: asyncio.Protocol, overflow: Callable[[], None]) -> None:
+        self._inner = inner
+        self._overflow = overflow
+        self._waiting = bytearray()
+        self.connection_made = inner.connection_made  # type: ignore[method-assign]
+        self.eof_received = inner.eof_received  # type: ignore[method-assign]
+        self.pause_writing = inner.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
+
+    def data_received(self, data: bytes) -> None:
+        goes_on = bool(self._waiting)
+        self._waiting += data
+        if len(self._waiting) > MOST_WAITING:
+            self._waiting.clear()
+            self._overflow()
+        elif not goes_on:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        piece = bytes(self._waiting[:PIECE])
+        del self._waiting[:PIECE]
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._hand_on)
+        if piece:
+            self._inner.data_received(piece)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._waiting.clear()
+        self._inner.connection_lost(exc)
 
 
 class Door:
@@ -85,9 +131,14 @@ class Door:
 
     @web.middleware
     async def _attend(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        await asyncio.sleep(
+            0
+        )  # those that came together take turns with everything else, and end with their connection
         guest = self._guests.get(request.protocol)
         if guest is None:
             return await handler(request)
+        if not guest.may_ask(clock.monotonic()):
+            self._close(guest, "too fast")
         guest.busy, guest.requests, guest.since = True, guest.requests + 1, clock.monotonic()
         try:
             return await handler(request)
@@ -120,11 +171,12 @@ class Door:
         guest.shaking = tasks.create_task(self._shake_hands(guest, protocol))
 
     async def _shake_hands(self, guest: _Guest, protocol: asyncio.Protocol) -> None:
+        in_turns = _InTurns(protocol, lambda: self._close(guest, "too fast"))
         loop = asyncio.get_running_loop()
         timeout = self._limits.handshake_seconds if self._tls is not None else None
         try:
             transport, _ = await loop.connect_accepted_socket(
-                lambda: protocol, guest.socket, ssl=self._tls, ssl_handshake_timeout=timeout
+                lambda: in_turns, guest.socket, ssl=self._tls, ssl_handshake_timeout=timeout
             )
         except Exception as error:  # noqa: BLE001  this connection's alone: the door stays open for the others
             if not isinstance(error, OSError):  # of TLS and timeouts too: whoever was there is gone
