@@ -56,7 +56,7 @@ class Requester:
         self._sent = sent
         self._free = asyncio.Semaphore(parallel)
         self._creating = asyncio.Semaphore(max(1, parallel * 9 // 10))
-        self._slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of creates, by namespace
+        self._slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by method and namespace
         self.abandoned = False  # a request was given up while it was under way: it may still be carried out
 
     async def insist(self, method: str, path: str, body: Any = None) -> Answer:
@@ -124,13 +124,15 @@ class Requester:
     def _slots_of(self, method: str, path: str) -> list[asyncio.Semaphore]:
         """What a request waits for.
 
-        Whatever admits pods may take its time over each create: those of one namespace leave room for the others', and
-        all of them for statuses and deletes.
+        Whatever admits pods may take its time over each create and delete: those of one namespace leave room for the
+        others', and all creates for statuses and deletes.
         """
-        if method != "POST":
+        if method not in ("POST", "DELETE"):
             return [self._free]
-        mine = self._slots.setdefault(path, asyncio.Semaphore(max(1, self._parallel * 7 // 10)))
-        return [mine, self._creating, self._free]
+        namespace = path.partition("/namespaces/")[2].partition("/")[0]
+        share = 7 if method == "POST" else 2
+        mine = self._slots.setdefault(f"{method} {namespace}", asyncio.Semaphore(max(1, self._parallel * share // 10)))
+        return [mine, self._creating, self._free] if method == "POST" else [mine, self._free]
 
 
 def decides(answer: Answer) -> bool:

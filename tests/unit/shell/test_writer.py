@@ -646,6 +646,25 @@ async def test_creates_of_one_namespace_leave_room_for_others(tmp_path):
         await until(lambda: b.job["status"]["phase"] == "Admitted", 1)
 
 
+async def test_deletes_of_one_namespace_leave_room_for_others(tmp_path):
+    """What looks at every deletion in one namespace takes its time; nobody else waits for that."""
+    async with bench(tmp_path, parallel=4) as b:
+        serve = b.serve
+
+        async def slow(request: web.Request, body: Any) -> web.StreamResponse:
+            if request.method == "DELETE" and "/ns/" in request.path:
+                await asyncio.sleep(3)
+            return answer(404, {}) if request.method == "DELETE" else await serve(request, body)
+
+        b.api.handle = slow
+        for index in range(8):
+            b.writer.submit([DeletePod(job_uid=Uid(f"x{index}"), namespace="ns", name=f"p{index}", uid=Uid("p"))])
+        await until(lambda: b.sent("DELETE"))
+        b.writer.submit([DeletePod(job_uid=Uid("y"), namespace="other", name="p", uid=Uid("p")), b.status()])
+        await until(lambda: any("/other/" in path for _, path, _ in b.api.seen), 1)
+        await until(lambda: b.job["status"]["phase"] == "Admitted", 1)
+
+
 async def test_a_retry_after_of_days_is_not_obeyed(tmp_path, monkeypatch):
     monkeypatch.setattr(requester, "LONGEST_WAIT", 0.2)
     async with bench(tmp_path) as b:
