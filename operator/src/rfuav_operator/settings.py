@@ -24,6 +24,8 @@ PREFIX = "RFUAV_OPERATOR__"
 
 CLUSTER_LEASE = "rfuav-operator"  # of all releases, whatever their own is called
 LONGEST_LEASE = 600  # seconds
+_SHOWN = 100  # characters of a value that is none
+_BEYOND = (ValueError, RecursionError)  # what YAML reads and Python does not hold: dates, numbers, depths; bytes
 
 
 class SettingsError(ValueError):
@@ -216,7 +218,7 @@ def load(path: Path | None = None, *, env: Mapping[str, str] | None = None, over
 def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, *_BEYOND) as error:
         raise SettingsError(f"the settings file {path} cannot be read: {error}") from error
     if not isinstance(tree, dict):
         raise SettingsError(f"the settings file {path} must hold a mapping, as in `logLevel: info`")
@@ -230,8 +232,8 @@ def _camel(name: str) -> str:
 def _put(tree: dict[str, Any], path: list[str], text: str, source: str) -> None:
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{source}: {text!r} is no YAML value") from error
+    except (yaml.YAMLError, *_BEYOND) as error:
+        raise SettingsError(f"{source}: {text[:_SHOWN]!r} is no YAML value") from error
     for part in path[:-1]:
         below = tree.setdefault(part, {})
         if not isinstance(below, dict):

@@ -38,6 +38,20 @@ def test_the_identity_is_the_pod_or_differs_each_time():
 
 
 @pytest.mark.parametrize(
+    "value", ["[" * 2000, "{a: " * 2000, "1" * 5000, "2026-13-45", "'\\0'", "&a [*a]", ".nan", "!!set {a}"]
+)
+@pytest.mark.parametrize("name", ["leader", "leader.leaseSeconds", "resyncSeconds", "defaultPool.spec"])
+def test_any_value_is_taken_or_refused_by_its_name(tmp_path, name, value):
+    file = tmp_path / "settings.yaml"
+    first, _, last = name.partition(".")
+    file.write_text(f"{first}: {{{last}: {value}}}" if last else f"{first}: {value}")
+    for read in (lambda: load(env={}, overrides=[f"{name}={value}"]), lambda: load(file, env={})):
+        with pytest.raises(SettingsError) as refused:
+            read()
+        assert len(str(refused.value)) < 6000
+
+
+@pytest.mark.parametrize(
     ("override", "words"),
     [
         ("leader.leaseSeconds=1", "leader.leaseSeconds"),

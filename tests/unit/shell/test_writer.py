@@ -786,7 +786,7 @@ async def test_a_lane_whose_work_raises_waits_and_the_others_go_on(tmp_path, mon
         async def odd(request: web.Request, body: Any) -> web.StreamResponse:
             if "/b/" in request.path:
                 tries.append(asyncio.get_running_loop().time())
-                return answer(200, ["?"])  # no object: what follows from it raises
+                return answer(200, {"kind": "?"})  # what follows from it raises
             return await serve(request, body)
 
         b.api.handle = odd
