@@ -1,6 +1,5 @@
 """The docs name what is there."""
 
-import ast
 import re
 from pathlib import Path
 
@@ -29,26 +28,3 @@ def test_where_to_go_for_a_change_exists(file):
 
 def test_there_is_a_place_to_go_to():
     assert len(WHERE) > 10
-
-
-def reasons(source):
-    """The reasons that a file of the trainer gives to its errors: `reason = "..."`, `reason="..."`, `Failure("...", ...)`."""
-    for node in ast.walk(ast.parse(source)):
-        if (isinstance(node, ast.keyword) and node.arg == "reason") or (
-            isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "reason" for target in node.targets)
-        ):
-            yield node.value
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "Failure":
-            yield node.args[0]
-
-
-def test_the_trainer_page_lists_every_reason():
-    listed = set(
-        re.findall(
-            r"[A-Z]\w+", (ROOT / "docs/trainer.md").read_text().partition("## Exit codes")[2].partition("\n## ")[0]
-        )
-    )
-    files = (ROOT / "trainer_image/src/rfuav_trainer").rglob("*.py")
-    found = {node.value for path in files for node in reasons(path.read_text()) if isinstance(node, ast.Constant)}
-    assert len(found) > 20
-    assert found - listed <= {"Failed", "Unreadable", "Interrupted"}  # base classes, single files, a keyboard
