@@ -113,7 +113,7 @@ class SimConnection:
         if effect in (faults.SLOW, faults.LATE):
             there = min(there + rule.seconds, timeout - 0.001)  # what its sender has given up no longer arrives
         if effect == faults.LATE and timeout < WRITES:  # but the lease has others wait
-            there = timeout + min(rule.seconds, MARGIN * world.script.setup["leaseSeconds"])
+            there = min(timeout + min(rule.seconds, MARGIN * world.script.setup["leaseSeconds"]), WRITES - 0.001)
         else:
             patience = max(patience, there)
         data = orjson.loads(orjson.dumps(body)) if body is not None else None

@@ -11,7 +11,7 @@ from typing import Any
 from simulation import volumes
 from simulation.api import INIT, Target
 from simulation.autoscaler import kept_off
-from simulation.server import JOBS, Change, Object
+from simulation.server import JOBS, Change, Key, Object
 from simulation.truth import (
     GPU,
     TERMINAL,
@@ -538,9 +538,24 @@ def what_comes_before_the_trainer_is_named_and_not_charged(truth: Truth, change:
             continue
         if failure.get("counted"):
             return f"{failure['pod']} is charged with {fate}: {failure['message']}"
-        if fate != "init:slow" and INIT["name"] not in failure["message"]:
+        if (
+            fate != "init:slow"
+            and INIT["name"] not in failure["message"]
+            and _showed_its_beginning(truth, (change.key[0], failure["pod"]))
+        ):
             return f"{failure['pod']} met {fate}, and nothing is said of {INIT['name']}: {failure['message']}"
     return None
+
+
+def _showed_its_beginning(truth: Truth, pod: Key) -> bool:
+    """Whether who told the pod to stop could know of its init container: its machine may be off before it says so."""
+    known = truth.stopped.get(pod[1])
+    return any(
+        written.key == pod
+        and (known is None or written.version <= known.pods)
+        and any(container["state"] for container in written.new.get("status", {}).get("initContainerStatuses") or ())
+        for written in truth.server.log["pods"]
+    )
 
 
 def taken_reports_arrive(truth: Truth, change: Change) -> Verdict:

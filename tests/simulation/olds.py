@@ -219,6 +219,17 @@ def who_led_leads_again_before_others_may() -> Iterator[None]:
 
 
 @old
+def requests_cut_short_by_the_lease_are_over() -> Iterator[None]:
+    """A request was given up after what was left of the lease; who read next did not see what the server did later."""
+
+    async def let_it_end(self: Requester, took: float) -> None:
+        """Nothing was waited for."""
+
+    with patch.object(Requester, "_let_it_end", let_it_end):
+        yield
+
+
+@old
 def kopfs_end_ends_the_process() -> Iterator[None]:
     """An error inside a watch of kopf, as when etcd changes its leader, ended kopf, and kopf's end the process."""
 

@@ -168,6 +168,16 @@ FOUND = [
         ),
     ),
     Found(
+        "requests_cut_short_by_the_lease_are_over",
+        "recorded_before_created",
+        script(
+            do(99, "requests_fail", effect="late", what="creates", count=9, skip=0, seconds=9.0),
+            *(training(f"j{second}", 100 + second, gpus=0) for second in range(5)),
+            do(105.5, "pool_stop", policy="HoldAndDrain"),
+            nodes=[[1, 4, 12000, name] for name in "abcde"],
+        ),
+    ),
+    Found(
         "kopfs_end_ends_the_process",
         "the operator broke",
         script(do(20, "watch_cut", resource="trainingjobs", how="error", away=0.0, refusal="refused")),

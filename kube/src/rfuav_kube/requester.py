@@ -113,13 +113,23 @@ class Requester:
                 answer = Answer(HTTPStatus.UNPROCESSABLE_ENTITY, said)
             except NotSent as error:
                 answer = Answer(NOT_SENT, {"message": str(error)})
-            self._sent(method, _OUTCOMES.get(answer.status, str(answer.status)), clock.monotonic() - began)
+            took = clock.monotonic() - began
+            self._sent(method, _OUTCOMES.get(answer.status, str(answer.status)), took)
+        if answer.status == UNKNOWN and took >= timeout:
+            await self._let_it_end(took)
         if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return answer
         if await self._connection.reachable():
             return answer if answer.status == NOT_SENT else Answer(CUT_OFF, answer.body)
         log.warning("request failed", method=method, path=path, status=answer.status, message=answer.message)
         return answer
+
+    async def _let_it_end(self, took: float) -> None:
+        """Wait until a request that the lease cut short is over; the lease was renewed since.
+
+        Until its full time-out it may still be carried out: whoever looked before would not see what it does.
+        """
+        await asyncio.sleep(max(self._timeout - took, 0.0))
 
     def _slots_of(self, method: str, path: str) -> list[asyncio.Semaphore]:
         """What a request waits for.
