@@ -286,7 +286,7 @@ def test_what_would_be_replaced_makes_an_output_in_use(pictures, name):
     out = pictures / "results/out"
     out.mkdir()
     (out / name).write_text("theirs")
-    with pytest.raises(InvalidConfigurationError, match=f"holds {name}: write another output.uri"):
+    with pytest.raises(InvalidConfigurationError, match=f"contains {name}: write another output.uri"):
         run(pictures, inference_spec())
     assert (out / name).read_text() == "theirs"
     run(pictures, inference_spec(output__overwrite=True))
