@@ -211,7 +211,7 @@ def test_no_credentials(bucket, cache, monkeypatch):
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(variable)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(InputError, match="may not be read .*put AWS_ACCESS_KEY_ID.*in podTemplate.envFrom"):
+    with pytest.raises(InputError, match="may not be read .*put AWS_ACCESS_KEY_ID.*podTemplate.envFrom"):
         cache.path(f"s3://{bucket[0]}/train", "input.uri")
 
 
@@ -302,7 +302,7 @@ def test_credentials_in_the_home_folder_are_not_the_jobs(bucket, cache, monkeypa
         f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n"
     )
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(InputError, match="may not be read .*put AWS_ACCESS_KEY_ID.*in podTemplate.envFrom"):
+    with pytest.raises(InputError, match="may not be read .*put AWS_ACCESS_KEY_ID.*podTemplate.envFrom"):
         cache.path(f"s3://{bucket[0]}/train", "input.uri")
 
 

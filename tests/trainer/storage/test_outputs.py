@@ -158,7 +158,7 @@ def test_after_one_that_did_not_go_up_nothing_follows(monkeypatch):
             raise PermissionError("Access Denied")
 
     stub = Stub(monkeypatch, fail)
-    words = r"s3://b/bad may not be written .*in podTemplate.envFrom"
+    words = r"s3://b/bad may not be written .*podTemplate.envFrom"
     with pytest.raises(InputError, match=words) as caught, outputs.opened(a_job("s3://b")) as folder:
         put(folder / "good")
         put(folder / "bad")
