@@ -404,21 +404,24 @@ async def test_past_the_lease_nothing_is_written(tmp_path):
         assert not api.seen
 
 
+def given_up() -> float:
+    """How many status writes have ended without an answer."""
+    return metrics.registry.get_sample_value("rfuav_write_seconds_count", {"verb": "PATCH", "outcome": "unknown"}) or 0
+
+
 async def test_no_request_reaches_beyond_the_lease(tmp_path):
     async with bench(tmp_path) as b:
         b.left = 0.2
 
         async def silent(request: web.Request, body: Any) -> web.StreamResponse:
             b.left = -1.0
-            await asyncio.sleep(3)
+            await asyncio.sleep(30)
             return answer(200, {})
 
         b.api.handle = silent
-        began = time.monotonic()
+        before = given_up()
         b.writer.submit([b.status()])
-        await until(lambda: b.left < 0)
-        await b.writer.drain(2)
-        assert time.monotonic() - began < 1
+        await until(lambda: given_up() > before)
 
 
 async def test_once_drained_nothing_more_is_begun(tmp_path):
