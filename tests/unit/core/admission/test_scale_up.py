@@ -628,6 +628,30 @@ def test_one_that_lands_while_its_pool_is_away_is_judged_when_it_is_back():
     assert made.status("j0").failures[0].reason == "NodeUnsuited"
 
 
+@pytest.mark.parametrize("runs", [False, True])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_one_that_lands_beside_others_while_its_pool_is_away_leaves_when_it_is_back(runs, elsewhere):
+    """Also where another pool takes its nodes meanwhile: only its own pool's limits are its terms."""
+    made = cluster(*jobs(1), nodes=[node("old", **SHARED)], running=[job("a")], up=FULL)
+    held = made.pools.pop("default")
+    if elsewhere:
+        made.pools["other"] = pool("other", scale_up=FULL)
+    made.touch_all()
+    pod = landed(made)
+    if runs:
+        made.start(pod.name)
+        made.turn()
+        made.deliver_all()
+    assert not made.pods[pod.name].deleting
+    made.pools["default"] = held
+    made.touch_all()
+    made.turn()
+    made.deliver_all()
+    assert made.pods[pod.name].deleting
+    assert not made.pods_of("a")[0].deleting
+    assert "2 training GPU slots of 1" in made.go().leave().status("j0").failures[0].message
+
+
 # --- a node that one of them keeps for itself, and preemption
 
 
