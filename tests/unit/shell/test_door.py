@@ -17,7 +17,7 @@ from unit.kube.fake_api import until
 
 from rfuav_operator.settings import Connections
 from rfuav_operator.shell import metrics
-from rfuav_operator.shell.serving import tls
+from rfuav_operator.shell.serving import door, tls
 from rfuav_operator.shell.serving.door import BURST, REQUESTS_A_SECOND, Door, serving
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -29,8 +29,9 @@ QUICK = Connections(handshake_seconds=0.5, request_seconds=1, idle_seconds=1.5, 
 class House:
     """A server and those who come to it."""
 
-    def __init__(self, port: int, door: Door, context: ssl.SSLContext | None) -> None:
+    def __init__(self, port: int, door: Door, context: ssl.SSLContext | None, go_on: asyncio.Event) -> None:
         self.port, self.door, self.context = port, door, context
+        self.go_on = go_on  # for the answers of /slow
 
     async def connect(
         self, *, peer: str = "127.0.0.1", shake_hands: bool = True
@@ -76,8 +77,8 @@ async def house(limits: Connections = QUICK, *, secure: bool = True) -> AsyncIte
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     leaf = tls.Leaf(authority, ["localhost"]).context if secure else None
-    async with serving(app, "127.0.0.1", port, limits, leaf) as door:
-        yield House(port, door, context if secure else None)
+    async with serving(app, "127.0.0.1", port, limits, leaf) as open_door:
+        yield House(port, open_door, context if secure else None, go_on)
         go_on.set()
 
 
@@ -90,6 +91,43 @@ async def test_requests_are_answered_on_one_connection_after_the_other_and_on_th
             writer.write(GET)
             assert b"hello" in await asyncio.wait_for(reader.readuntil(b"hello"), SOON)
         writer.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        (GET, 1),
+        (GET * 3, 3),
+        (GET * 100, 100),  # more than is parsed in one turn
+        (SLOW, 1),  # longer than the time in which an answer begins
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n" + b"x" * 9000, 1),
+    ],
+    ids=["one", "three", "a hundred", "slow", "a body"],
+)
+async def test_who_ends_what_it_sends_gets_its_answers_and_is_closed(monkeypatch, sent, answers):
+    monkeypatch.setattr(door, "BURST", 200.0)
+    before = metrics.connections_closed.labels("idle")._value.get()
+    async with house(QUICK.model_copy(update={"request_seconds": 8.0, "idle_seconds": 30.0}), secure=False) as h:
+        reader, writer = await h.connect()
+        writer.write(sent)
+        writer.write_eof()
+        if sent == SLOW:
+            await asyncio.sleep(2.5)
+            h.go_on.set()
+        assert (await asyncio.wait_for(reader.read(), SOON)).count(b" 200 OK") == answers
+        await until(lambda: not h.door._guests, SOON)
+        writer.close()
+    assert metrics.connections_closed.labels("idle")._value.get() == before
+
+
+async def test_who_ends_before_a_request_is_whole_is_closed():
+    async with house(QUICK.model_copy(update={"request_seconds": 30.0, "idle_seconds": 30.0}), secure=False) as h:
+        for sent in (b"", b"GET / HT", GET):
+            reader, writer = await h.connect()
+            writer.write(sent)
+            writer.write_eof()
+            assert await ended(reader) <= SOON
+            writer.close()
 
 
 @pytest.mark.parametrize(

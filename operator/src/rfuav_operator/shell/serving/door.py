@@ -3,7 +3,7 @@
 Sockets come in, requests go to an aiohttp application. A connection that does not finish its TLS handshake, send its
 request or get its answer in time is closed, and so is one that stays idle, sends requests faster than they are
 answered, or too many of them. One that is too many, of its peer or of all, takes the place of the one that has been
-idle longest; where none is idle, it is closed itself.
+idle longest; where none is idle, it is closed itself. Who has sent the end of what it sends still gets its answers.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ LONGEST_LINE, MOST_HEADERS = 8190, 64  # of a request; a token has some 1,000 by
 PIECE = 2048  # bytes of a connection that are parsed in one turn of the loop: hundreds of requests fit into one read
 MOST_WAITING = 256 * 1024  # bytes of a connection that wait for that: more than the largest request
 REQUESTS_A_SECOND, BURST = 20.0, 40.0  # of one connection
+AFTER_THE_END = 1.0  # seconds in which an answer begins to what was sent before the end; then the connection is closed
 
 
 class _Guest:
@@ -40,13 +41,18 @@ class _Guest:
         self.shaking: asyncio.Task[None] | None = None  # the handshake
         self.transport: asyncio.Transport | None = None
         self.busy = False  # a request is being answered
+        self.ended = False  # nothing more comes from it
         self.requests = 0
         self.allowed = BURST  # requests, as of the last one
         self.asked = clock.monotonic()  # when that came
         self.since = clock.monotonic()  # of what it does now
 
-    def is_gone(self) -> bool:
-        return self.transport is not None and self.transport.is_closing()
+    def is_over(self, now: float) -> bool:
+        """Whether it is closed, or has ended and owes and gets nothing more."""
+        if self.transport is None:
+            return False
+        answered = self.ended and not self.busy and now - self.since > AFTER_THE_END
+        return answered or self.transport.is_closing()
 
     def is_late(self, limits: Connections, now: float) -> bool:
         if self.transport is None:
@@ -57,11 +63,18 @@ class _Guest:
             most = limits.idle_seconds
         return now - self.since > most
 
+    def end(self) -> None:
+        self.ended, self.since = True, clock.monotonic()
+
     def may_ask(self, now: float) -> bool:
         """Whether one more request comes slowly enough."""
         self.allowed = min(BURST, self.allowed + (now - self.asked) * REQUESTS_A_SECOND) - 1
         self.asked = now
         return self.allowed >= 0
+
+    def leave(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
 
     def send_away(self, why: str) -> None:
         metrics.connections_closed.labels(why).inc()
@@ -74,12 +87,15 @@ class _Guest:
 class _InTurns(asyncio.Protocol):
     """Hands what a connection sends to its protocol piece by piece, so that everything else has its turn in between."""
 
-    def __init__(self, inner: asyncio.Protocol, overflow: Callable[[], None]) -> None:
+    def __init__(
+        self, inner: asyncio.Protocol, *, overflow: Callable[[], None], ended: Callable[[], None], secure: bool
+    ) -> None:
         self._inner = inner
         self._overflow = overflow
+        self._ended = ended
+        self._secure = secure
         self._waiting = bytearray()
         self.connection_made = inner.connection_made  # type: ignore[method-assign]
-        self.eof_received = inner.eof_received  # type: ignore[method-assign]
         self.pause_writing = inner.pause_writing  # type: ignore[method-assign]
         self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
 
@@ -99,6 +115,15 @@ class _InTurns(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._hand_on)
         if piece:
             self._inner.data_received(piece)
+
+    def eof_received(self) -> bool:
+        """Whether the connection stays open: what was sent before the end may wait to be parsed and answered.
+
+        Not with TLS: asyncio knows no half of a TLS connection.
+        """
+        if not self._secure:
+            self._ended()
+        return not self._secure
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._waiting.clear()
@@ -171,7 +196,12 @@ class Door:
         guest.shaking = tasks.create_task(self._shake_hands(guest, protocol))
 
     async def _shake_hands(self, guest: _Guest, protocol: asyncio.Protocol) -> None:
-        in_turns = _InTurns(protocol, lambda: self._close(guest, "too fast"))
+        in_turns = _InTurns(
+            protocol,
+            overflow=lambda: self._close(guest, "too fast"),
+            ended=guest.end,
+            secure=self._tls is not None,
+        )
         loop = asyncio.get_running_loop()
         timeout = self._limits.handshake_seconds if self._tls is not None else None
         try:
@@ -212,8 +242,9 @@ class Door:
             await asyncio.sleep(SWEEP)
             now = clock.monotonic()
             for protocol, guest in list(self._guests.items()):
-                if guest.is_gone():
+                if guest.is_over(now):
                     del self._guests[protocol]
+                    guest.leave()
                 elif guest.is_late(self._limits, now):
                     del self._guests[protocol]
                     guest.send_away("late" if guest.busy or not guest.requests else "idle")
