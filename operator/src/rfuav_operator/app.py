@@ -176,7 +176,7 @@ class Operator:
                 term.create_task(self.events.run(), name="events")
                 term.create_task(self.writer.run(), name="writer")
                 if self._settings.default_pool.enabled:
-                    term.create_task(default_pool.apply(self._connection, self._settings.default_pool.spec))
+                    term.create_task(default_pool.apply(self.writer.requests, self._settings.default_pool.spec))
                 await self._decide()
         finally:
             self.state.forget_plans()

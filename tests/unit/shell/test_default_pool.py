@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 from unit.kube.fake_api import answer, serving
 
+from rfuav_kube.requester import LeaseOver, Requester
 from rfuav_operator.settings import Settings
 from rfuav_operator.shell.writing import default_pool
 
@@ -38,10 +39,10 @@ class Pool:
 
 
 @asynccontextmanager
-async def world(tmp_path, pool):
+async def world(tmp_path, pool, lease_left=lambda: 60.0):
     async with serving(tmp_path) as (api, connection):
         api.handle = pool.handle
-        yield connection
+        yield Requester(connection, parallel=4, timeout_seconds=10, lease_left=lease_left, sent=lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
@@ -51,20 +52,20 @@ def soon(monkeypatch):
 
 async def test_a_missing_pool_is_made_and_then_left_as_it_is(tmp_path):
     pool = Pool()
-    async with world(tmp_path, pool) as connection:
-        await default_pool.apply(connection, SPEC)
+    async with world(tmp_path, pool) as requests:
+        await default_pool.apply(requests, SPEC)
         assert pool.held["spec"] == SPEC
         assert pool.patches == [{"fieldManager": default_pool.MANAGER, "force": "true"}]
         pool.held["spec"]["stopPolicy"] = "Hold"  # an administrator's change
-        await default_pool.apply(connection, SPEC)
+        await default_pool.apply(requests, SPEC)
         assert len(pool.patches) == 1
 
 
 async def test_new_settings_are_applied_in_place(tmp_path):
     pool = Pool({"metadata": {"name": "default", "uid": "u"}, "spec": {"stopPolicy": "Hold"}})
-    async with world(tmp_path, pool) as connection:
-        await default_pool.apply(connection, SPEC)
-        await default_pool.apply(connection, SPEC | {"placement": "Spread"})
+    async with world(tmp_path, pool) as requests:
+        await default_pool.apply(requests, SPEC)
+        await default_pool.apply(requests, SPEC | {"placement": "Spread"})
     assert pool.held["spec"] == SPEC | {"placement": "Spread", "stopPolicy": "Hold"}
     assert {method for method, _ in pool.asked} == {"GET", "PATCH"}
     assert len(pool.patches) == 2
@@ -73,17 +74,48 @@ async def test_new_settings_are_applied_in_place(tmp_path):
 @pytest.mark.parametrize("refusals", [[500], [404, 503], [404, 409], [429, 429], [404, 404]])
 async def test_what_can_heal_is_tried_again(tmp_path, refusals):
     pool = Pool(refusals=refusals)
-    async with world(tmp_path, pool) as connection:
-        await asyncio.wait_for(default_pool.apply(connection, SPEC), 5)
+    async with world(tmp_path, pool) as requests:
+        await asyncio.wait_for(default_pool.apply(requests, SPEC), 5)
     assert pool.held["spec"] == SPEC
 
 
 @pytest.mark.parametrize("status", [403, 422])
 async def test_a_refusal_ends_the_tries_and_nothing_else(tmp_path, status):
     pool = Pool(refusals=[404, status])
-    async with world(tmp_path, pool) as connection:
-        await asyncio.wait_for(default_pool.apply(connection, SPEC), 5)
+    async with world(tmp_path, pool) as requests:
+        await asyncio.wait_for(default_pool.apply(requests, SPEC), 5)
     assert pool.held is None
+
+
+async def test_nothing_is_sent_after_the_lease(tmp_path):
+    pool = Pool()
+    async with world(tmp_path, pool, lambda: 0.0) as requests:
+        with pytest.raises(LeaseOver):
+            await default_pool.apply(requests, SPEC)
+    assert pool.asked == []
+
+
+async def test_no_request_outlives_the_lease(tmp_path):
+    """The API server takes its time: the lease is over first, and nothing is tried again after it."""
+    pool, left = Pool(), [0.3, 0.3]
+
+    async def takes_its_time(request, body):
+        if request.method == "PATCH":
+            await asyncio.sleep(30)
+        return await pool.handle(request, body)
+
+    async with serving(tmp_path) as (api, connection):
+        api.handle = takes_its_time
+        requests = Requester(
+            connection,
+            parallel=4,
+            timeout_seconds=0.5,
+            lease_left=lambda: left.pop(0) if left else 0.0,
+            sent=lambda *_: None,
+        )
+        with pytest.raises(LeaseOver):
+            await asyncio.wait_for(default_pool.apply(requests, SPEC), 5)
+    assert pool.patches == []
 
 
 def test_settings_name_what_is_wrong_with_the_pool():

@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 import structlog
 
-from rfuav_kube.connection import Answer, Connection, ConnectionProblem
+from rfuav_kube.connection import Answer
+from rfuav_kube.requester import Requester
 from rfuav_operator.core.names import API_VERSION
 from rfuav_operator.shell import kinds
 
@@ -26,35 +27,30 @@ APPLIED = "rfuav.io/applied-settings"  # annotation: hash of the settings that w
 APPLY_PATCH = "application/apply-patch+yaml"
 RETRY = 5.0  # seconds
 _PATH = f"{kinds.OURS}/{kinds.POOLS}/{NAME}"
+# Forced: who names a field in the settings means it, whoever wrote it before.
+_FORCED = f"{_PATH}?fieldManager={MANAGER}&force=true"
 
 
-async def apply(connection: Connection, spec: Mapping[str, Any]) -> None:
-    """Have the pool as `spec` says; tried until the API server has taken it or said that it is wrong."""
+async def apply(requests: Requester, spec: Mapping[str, Any]) -> None:
+    """Have the pool as `spec` says; tried until the API server has taken it or said that it is wrong.
+
+    Raises:
+        LeaseOver: this process may write no more.
+    """
     wanted = sha256(orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
     while True:
-        try:
-            held = await connection.request("GET", _PATH)
-            if _applied(held) == wanted:
-                return
-            answer = held if _may_heal(held) else await _patch(connection, spec, wanted)
-        except ConnectionProblem as error:
-            log.warning("the default pool is not applied yet", error=str(error))
-        else:
-            if answer.ok:
-                log.info("the default pool was applied", made=held.status == HTTPStatus.NOT_FOUND)
-                return
-            if not _may_heal(answer) and answer.status != HTTPStatus.NOT_FOUND:
-                log.error("the default pool is refused: correct the settings (defaultPool.spec)", error=answer.message)
-                return
-            log.warning("the default pool is not applied yet", error=answer.message)
+        held = await requests.send("GET", _PATH)
+        if held is not None and _applied(held) == wanted:
+            return
+        answer = None if held is None else await _patch(requests, spec, wanted)
+        if held is not None and answer is not None and answer.ok:
+            log.info("the default pool was applied", made=held.status == HTTPStatus.NOT_FOUND)
+            return
+        if answer is not None and answer.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
+            log.error("the default pool is refused: correct the settings (defaultPool.spec)", error=answer.message)
+            return
+        log.warning("the default pool is not applied yet", error="no answer" if answer is None else answer.message)
         await asyncio.sleep(RETRY)
-
-
-def _may_heal(answer: Answer) -> bool:
-    return (
-        answer.status in (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
-        or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    )
 
 
 def _applied(held: Answer) -> str:
@@ -63,13 +59,11 @@ def _applied(held: Answer) -> str:
     return str((held.body.get("metadata", {}).get("annotations") or {}).get(APPLIED, ""))
 
 
-async def _patch(connection: Connection, spec: Mapping[str, Any], wanted: str) -> Answer:
+async def _patch(requests: Requester, spec: Mapping[str, Any], wanted: str) -> Answer | None:
     body = {
         "apiVersion": API_VERSION,
         "kind": kinds.POOL,
         "metadata": {"name": NAME, "annotations": {APPLIED: wanted}},
         "spec": spec,
     }
-    # Forced: who names a field in the settings means it, whoever wrote it before.
-    params = {"fieldManager": MANAGER, "force": "true"}
-    return await connection.request("PATCH", _PATH, body, params=params, content_type=APPLY_PATCH)
+    return await requests.send("PATCH", _FORCED, body, content_type=APPLY_PATCH)

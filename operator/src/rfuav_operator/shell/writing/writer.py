@@ -34,6 +34,9 @@ class Writer:
 
     Args:
         lease_left: seconds for which this process is surely the leader.
+
+    Attributes:
+        requests: whatever is written as the leader goes through these, also what is nobody's action.
     """
 
     def __init__(
@@ -46,26 +49,26 @@ class Writer:
     ) -> None:
         self._state = state
         self._events = events
-        self._requests = Requester(
+        self.requests = Requester(
             connection,
             parallel=limits.parallel,
             timeout_seconds=limits.timeout_seconds,
             lease_left=lease_left,
             sent=metrics.wrote,
         )
-        self._pods = Pods(self._requests, state, events)
-        self._ours = Ours(self._requests, state)
+        self._pods = Pods(self.requests, state, events)
+        self._ours = Ours(self.requests, state)
         budget = Budget(limits.progress_per_second, limits.progress_interval_seconds, limits.queue_interval_seconds)
         self._queues: KeyedWriter[Action, JobLane] = KeyedWriter(self, JobLane, budget)
 
     @property
     def abandoned(self) -> bool:
         """Whether a request was given up while it was under way: it may still be carried out."""
-        return self._requests.abandoned
+        return self.requests.abandoned
 
     async def run(self) -> None:
         """Carry out what is submitted, until cancelled; a lost lease ends it with an error. What is left is dropped."""
-        self._requests.abandoned = False
+        self.requests.abandoned = False
         await self._queues.run()
 
     def submit(self, actions: Sequence[Action]) -> None:
