@@ -1,16 +1,19 @@
 """Events: the same one is counted, one job cannot flood, a refused one harms nothing."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from msgspec.structs import replace
 from unit.kube.fake_api import FakeApi, answer, serving, until
 from unit.shell.bodies import job_body
 
 from rfuav_operator.core.model import Kind, RecordEvent
+from rfuav_operator.shell import metrics
 from rfuav_operator.shell.reading import ours
 from rfuav_operator.shell.writing import events
 from rfuav_operator.shell.writing.events import Events
@@ -18,8 +21,13 @@ from rfuav_operator.shell.writing.events import Events
 JOB = ours.job(Kind.TRAINING, job_body())
 
 
-def event(note: str = "n", reason: str = "Queued") -> RecordEvent:
-    return RecordEvent(job=JOB, type="Normal", reason=reason, action="Queue", note=note)
+def event(note: str = "n", reason: str = "Queued", **job: str) -> RecordEvent:
+    return RecordEvent(job=replace(JOB, **job), type="Normal", reason=reason, action="Queue", note=note)
+
+
+def events_of(namespace: str, count: int) -> list[RecordEvent]:
+    """Of as many jobs."""
+    return [event(namespace=namespace, uid=f"{namespace}-{index}") for index in range(count)]
 
 
 @asynccontextmanager
@@ -74,6 +82,72 @@ async def test_one_job_cannot_flood(tmp_path):
             made.record(event(f"note {index}"))
         await asyncio.sleep(0.3)
         assert len(api.seen) == 10
+
+
+@asynccontextmanager
+async def slow_for(folder: Path, *slow: str) -> AsyncIterator[tuple[Events, Counter[str]]]:
+    """The events of some namespaces wait at a webhook; those written are counted by namespace."""
+    written: Counter[str] = Counter()
+    async with recorder(folder) as (api, made):
+        accepts = api.handle
+
+        async def handle(request: web.Request, body: Any) -> web.StreamResponse:
+            namespace = request.path.split("/")[5]
+            if namespace in slow:
+                await asyncio.sleep(60)
+            written[namespace] += 1
+            return await accepts(request, body)
+
+        api.handle = handle
+        yield made, written
+
+
+async def test_a_namespace_whose_events_are_slow_does_not_hold_up_the_others(tmp_path):
+    async with slow_for(tmp_path, "slow", "too") as (made, written):
+        for one in (*events_of("slow", 20), *events_of("too", 20), *events_of("quick", 20), *events_of("other", 20)):
+            made.record(one)
+        await until(lambda: written == {"quick": 20, "other": 20})
+
+
+async def test_a_namespace_whose_events_are_slow_loses_its_own_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(events, "WAITING", 30)
+    before = metrics.events_dropped._value.get()
+    async with slow_for(tmp_path, "slow") as (made, written):
+        for one in events_of("slow", 50):
+            made.record(one)
+        await asyncio.sleep(0.1)
+        for one in events_of("quick", 15):
+            made.record(one)
+        await until(lambda: written == {"quick": 15})
+        assert 20 <= metrics.events_dropped._value.get() - before <= 35
+        made.record(events_of("slow", 50)[-1])  # it was dropped, so that it is no repetition
+        assert len(made._queues["slow"]) >= 15
+
+
+async def test_what_waits_is_written_in_the_next_term(tmp_path):
+    async with serving(tmp_path) as (api, connection):
+        begun = asyncio.Event()
+
+        async def slow(_request: web.Request, _body: Any) -> web.StreamResponse:
+            begun.set()
+            await asyncio.sleep(60)
+            return answer(500, {})
+
+        async def quick(_request: web.Request, body: Any) -> web.StreamResponse:
+            return answer(201, {"metadata": {"name": body["metadata"]["name"]}})
+
+        made = Events(connection, "pod-1")
+        for one in events_of("team", 5):
+            made.record(one)
+        for handler in (slow, quick):
+            api.handle = handler
+            term = asyncio.create_task(made.run())
+            await begun.wait()
+            if handler is quick:
+                await until(lambda: len(api.seen) == 5)  # what was under way is lost with its term
+            term.cancel()
+            await asyncio.gather(term, return_exceptions=True)
+        assert len({body["regarding"]["uid"] for _, _, body in api.seen}) == 5
 
 
 async def test_a_refused_event_is_written_anew_the_next_time(tmp_path):

@@ -1,7 +1,8 @@
 """Kubernetes Events (events.k8s.io/v1) about jobs: what a person reads in `kubectl describe`. Losing one harms nothing.
 
 The same event again within ten minutes is counted in the first one's `series`, written at most once a minute; one job
-may cause ten different ones at once and one more every thirty seconds.
+may cause ten different ones at once and one more every thirty seconds. Each namespace has a queue of its own: where a
+webhook takes its time over the events of one, those of the others go on.
 """
 
 import asyncio
@@ -12,14 +13,15 @@ from typing import Any
 import structlog
 
 from rfuav_kube import clock, paths
-from rfuav_kube.connection import MERGE_PATCH, Connection, ConnectionProblem, NotSent
+from rfuav_kube.connection import MERGE_PATCH, Answer, Connection, ConnectionProblem, NotSent
 from rfuav_operator.core.model import RecordEvent
 from rfuav_operator.shell import kinds, metrics
 
 log = structlog.get_logger()
 
 CONTROLLER = "rfuav.io/operator"
-WAITING = 2000
+WAITING = 2000  # in all queues together
+PARALLEL = 16  # requests at a time, one of each namespace
 REMEMBERED = 5000
 SAME_FOR = 600.0  # seconds
 SERIES_EVERY = 60.0  # seconds
@@ -38,7 +40,7 @@ class _Known:
 
 
 class Events:
-    """Writes events one after the other, behind everything else.
+    """Writes the events of each namespace one after the other.
 
     Args:
         instance: this process, as in the lease.
@@ -47,7 +49,8 @@ class Events:
     def __init__(self, connection: Connection, instance: str) -> None:
         self._connection = connection
         self._instance = instance[:128]
-        self._queue: deque[tuple[Key, RecordEvent, datetime]] = deque(maxlen=WAITING)
+        self._queues: dict[str, deque[tuple[Key, RecordEvent, datetime]]] = {}  # by namespace; none is empty
+        self._free = asyncio.Semaphore(PARALLEL)
         self._waiting = asyncio.Event()
         self._known: OrderedDict[Key, _Known] = OrderedDict()
         self._allowed: OrderedDict[str, tuple[float, float]] = OrderedDict()  # job UID: tokens, as of
@@ -64,26 +67,47 @@ class Events:
             if now - known.written < SERIES_EVERY:
                 return
             known.written = now
-        elif not self._may(action.job.uid, now) or len(self._queue) == WAITING:
+        elif not self._may(action.job.uid, now):
             metrics.events_dropped.inc()
             return
         else:
             self._known[key] = _Known(now)
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
-        self._queue.append((key, action, clock.now()))
+        self._queues.setdefault(action.job.namespace, deque()).append((key, action, clock.now()))
+        if sum(map(len, self._queues.values())) > WAITING:
+            self._drop_one()
         self._waiting.set()
+
+    def _drop_one(self) -> None:
+        """Drop the latest of the namespace with most of them: one that is slow costs no other."""
+        key, _, _ = max(self._queues.values(), key=len).pop()
+        known = self._known.get(key)
+        if known is not None and not known.name:
+            del self._known[key]  # never written: the next one starts over
+        metrics.events_dropped.inc()
 
     async def run(self) -> None:
         """Write what is queued, until cancelled."""
-        while True:
-            await self._waiting.wait()
-            self._waiting.clear()
-            while self._queue:
-                try:
-                    await self._write(*self._queue.popleft())
-                except Exception:  # losing one harms nothing
-                    log.exception("event not written")
+        writing: set[str] = set()  # namespaces
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._waiting.clear()
+                for namespace in [name for name in self._queues if name not in writing]:
+                    writing.add(namespace)
+                    tasks.create_task(self._write_all(namespace, writing), name=f"events-{namespace}")
+                await self._waiting.wait()
+
+    async def _write_all(self, namespace: str, writing: set[str]) -> None:
+        """Write what is queued of one namespace, and forget the queue."""
+        queue = self._queues[namespace]
+        while queue:
+            try:
+                await self._write(queue)
+            except Exception:  # losing one harms nothing
+                log.exception("event not written")
+        del self._queues[namespace]
+        writing.discard(namespace)
 
     def _may(self, uid: str, now: float) -> bool:
         tokens, then = self._allowed.pop(uid, (BURST, now))
@@ -93,22 +117,17 @@ class Events:
             self._allowed.popitem(last=False)
         return tokens >= 1
 
-    async def _write(self, key: Key, action: RecordEvent, at: datetime) -> None:
+    async def _write(self, queue: deque[tuple[Key, RecordEvent, datetime]]) -> None:
+        """Write the first of a queue."""
+        key, action, at = queue.popleft()
         known = self._known.get(key)
         if known is None:
             return
-        path = paths.events(action.job.namespace)
         try:
-            if known.name:
-                series = {"count": known.count, "lastObservedTime": _micro(at)}
-                answer = await self._connection.request(
-                    "PATCH", f"{path}/{known.name}", {"series": series}, content_type=MERGE_PATCH
-                )
-            else:
-                self._serial += 1
-                answer = await self._connection.request("POST", path, self._manifest(action, at))
+            async with self._free:
+                answer = await self._send(known, action, at)
         except NotSent:
-            self._queue.appendleft((key, action, at))
+            queue.appendleft((key, action, at))
             await self._connection.reachable()
             await asyncio.sleep(RETRY)
             return
@@ -121,6 +140,16 @@ class Events:
         else:
             self._known.pop(key, None)  # expired, or its namespace goes: the next one starts over
             log.info("event refused", status=answer.status, message=answer.message)
+
+    async def _send(self, known: _Known, action: RecordEvent, at: datetime) -> Answer:
+        path = paths.events(action.job.namespace)
+        if known.name:
+            series = {"count": known.count, "lastObservedTime": _micro(at)}
+            return await self._connection.request(
+                "PATCH", f"{path}/{known.name}", {"series": series}, content_type=MERGE_PATCH
+            )
+        self._serial += 1
+        return await self._connection.request("POST", path, self._manifest(action, at))
 
     def _manifest(self, action: RecordEvent, at: datetime) -> dict[str, Any]:
         job = action.job
