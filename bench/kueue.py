@@ -24,9 +24,10 @@ from rich.console import Console
 
 from localcluster import binaries
 from localcluster.simulation import ANNOTATION_PREFIX
+from rfuav_crds import contract
 
 SYSTEM, QUEUE = "kueue-system", "bench"
-GPU = "nvidia.com/gpu"
+GPU = contract.GPU
 JOBS = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
 WORKLOADS = f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{NAMESPACE}/workloads"
 CLUSTER_QUEUE = f"/apis/kueue.x-k8s.io/v1beta2/clusterqueues/{QUEUE}"

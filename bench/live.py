@@ -26,6 +26,7 @@ from kubernetes import client, config
 from localcluster import api
 from localcluster.gpus import Gpus
 from localcluster.simulation import ANNOTATION_PREFIX, create_nodes
+from rfuav_crds import contract
 from rfuav_crds.crd import CRDS, manifest
 from rfuav_kube.connection import Connection
 
@@ -133,7 +134,7 @@ def job(name: str, pool: str, run_for: str | None) -> Object:
     """A small TrainingJob; `run_for`: how long its simulated pod runs."""
     notes = {f"{ANNOTATION_PREFIX}run-for": run_for} if run_for else {}
     return {
-        "apiVersion": "rfuav.io/v1alpha1",
+        "apiVersion": contract.API_VERSION,
         "kind": "TrainingJob",
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
@@ -155,7 +156,7 @@ def pool(*, training: int = 1, **spec: Any) -> Object:
     """The pool, with so many trainings on one GPU."""
     tier = {"minMemory": 0, "training": training, "inference": 1}
     return {
-        "apiVersion": "rfuav.io/v1alpha1",
+        "apiVersion": contract.API_VERSION,
         "kind": "GPUPool",
         "metadata": {"name": POOL},
         "spec": {"perGPU": [tier], **spec},

@@ -25,6 +25,7 @@ import torch
 from bench import baselines, gpu, machine
 from PIL import Image
 
+from rfuav_crds import contract
 from rfuav_trainer.job import from_file
 from rfuav_trainer.networks import precision
 from rfuav_trainer.process.stop import StopSignal
@@ -86,7 +87,7 @@ def base_spec(
 def job_file(output: Path, spec: dict[str, Any]) -> Path:
     """A TrainingJob's file in `output`."""
     path = output / "job.yaml"
-    job = {"apiVersion": "rfuav.io/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "bench"}, "spec": spec}
+    job = {"apiVersion": contract.API_VERSION, "kind": "TrainingJob", "metadata": {"name": "bench"}, "spec": spec}
     path.write_text(json.dumps(job))
     return path
 

@@ -10,9 +10,8 @@ from typing import Any
 from kubernetes import client, config
 
 from demo.errors import DemoError
+from rfuav_crds.contract import GROUP, PLURALS, VERSION
 
-GROUP, VERSION = "rfuav.io", "v1alpha1"
-PLURALS = {"TrainingJob": "trainingjobs", "InferenceJob": "inferencejobs"}
 Object = dict[str, Any]
 
 
@@ -50,9 +49,9 @@ class Kube:
     def jobs(self) -> list[Object]:
         """The TrainingJobs and InferenceJobs of the namespace, trainings first, each kind by name."""
         found: list[Object] = []
-        for kind, plural in PLURALS.items():
+        for kind in ("TrainingJob", "InferenceJob"):
             listed: Any = self._custom.list_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, plural, _request_timeout=30
+                GROUP, VERSION, self.namespace, PLURALS[kind], _request_timeout=30
             )
             found += [{**item, "kind": kind} for item in sorted(listed["items"], key=lambda i: i["metadata"]["name"])]
         return found

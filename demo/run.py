@@ -21,6 +21,7 @@ from demo.errors import DemoError
 from demo.kube import Kube, Object
 from demo.rows import History, Row
 from localcluster import images
+from rfuav_crds import contract
 
 ROOT = Path(__file__).resolve().parents[1]
 MANIFESTS = ROOT / "examples" / "demo"
@@ -127,7 +128,7 @@ def _prepare(kube: Kube, operator: str, trainer: str) -> None:
         *(*settings, "--wait", "--timeout", "180s"),
     )
     kube.kubectl("delete", "inferencejobs,trainingjobs", "--all", "--timeout=120s", timeout=130)
-    kube.kubectl("wait", "pods", "-l", "rfuav.io/job", "--for=delete", "--timeout=120s", timeout=130)
+    kube.kubectl("wait", "pods", "-l", contract.LABEL_JOB, "--for=delete", "--timeout=120s", timeout=130)
 
 
 def _record(kube: Kube, trainer: str) -> None:
@@ -188,9 +189,8 @@ def _check(kube: Kube, rows: list[Row]) -> None:
     story += [f"\n{kind} {name}: is not there any more" for kind, name in missing]
     for one in wrong:
         story.append(f"\n{one.kind} {one.name}: {one.phase} {one.reason}: {one.message}")
-        story.append(
-            _quietly(kube, "logs", "-l", f"rfuav.io/job={one.name},rfuav.io/kind={one.kind}", "--tail=15", "--prefix")
-        )
+        pods = f"{contract.LABEL_JOB}={one.name},{contract.LABEL_KIND}={one.kind}"
+        story.append(_quietly(kube, "logs", "-l", pods, "--tail=15", "--prefix"))
     story.append(
         "\nthe operator's log ends:\n"
         + _quietly(kube, "logs", "--namespace", SYSTEM, "deployment/rfuav-operator", "--tail=15")

@@ -3,7 +3,9 @@
 import copy
 from typing import Any, NamedTuple
 
-API_VERSION = "rfuav.io/v1alpha1"
+from rfuav_crds import contract
+
+API_VERSION = contract.API_VERSION
 REMOVED = object()
 
 GOOD: dict[str, dict[str, Any]] = {
@@ -241,7 +243,7 @@ BAD: list[Bad] = [
         # pods
         ({f"{_TEMPLATE}.hostNetwork": True}, f"{_TEMPLATE}.hostNetwork", "unknown field"),
         ({f"{_TEMPLATE}.spec": {}}, f"{_TEMPLATE}.spec", "unknown field"),
-        ("podTemplate.metadata.labels", {"rfuav.io/job": "x"}, "set by the operator: use another prefix"),
+        ("podTemplate.metadata.labels", {contract.LABEL_JOB: "x"}, "set by the operator: use another prefix"),
         ("podTemplate.metadata.labels", {"team": "a b"}, "at most 63 characters"),
         ("podTemplate.metadata.annotations", {"a/b/c": "x"}, "write keys as name or prefix/name"),
         ("podTemplate.nodeSelector", {"_zone": "a"}, "write keys as name or prefix/name"),
@@ -249,7 +251,7 @@ BAD: list[Bad] = [
         ("podTemplate.env", [{"name": "A", "value": 1}], "must be of type string"),
         ("podTemplate.env", [{"name": "A"}], "write exactly one of value and valueFrom"),
         ("podTemplate.env", [{"name": "2A", "value": "x"}], "not starting with a digit"),
-        ("podTemplate.env", [{"name": "RFUAV_JOB", "value": "x"}], "set by the operator: use another name"),
+        ("podTemplate.env", [{"name": contract.JOB, "value": "x"}], "set by the operator: use another name"),
         ("podTemplate.env", [{"name": "A", "value": "x"}, {"name": "A", "value": "y"}], "Duplicate value"),
         ("podTemplate.env", [{"name": "A", "valueFrom": {}}], "write exactly one of secretKeyRef and configMapKeyRef"),
         ("podTemplate.envFrom", [{"prefix": "A_"}], "write exactly one of secretRef and configMapRef"),

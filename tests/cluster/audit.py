@@ -8,12 +8,12 @@ import threading
 from collections import Counter, defaultdict
 from typing import Any
 
-GROUP = "rfuav.io"
-GPU = "nvidia.com/gpu"
+from rfuav_crds.contract import GPU, GROUP, LABEL_ATTEMPT, LABEL_KIND, LABEL_RANK, LABEL_SHARD
+
 _PROGRESS = {"percent", "epoch", "processed"}  # steps start anew in every epoch
 TERMINAL_JOB = {"Succeeded", "Failed", "Cancelled"}
 TERMINAL_POD = {"Succeeded", "Failed"}
-PLURALS = {"TrainingJob": "trainingjobs", "InferenceJob": "inferencejobs"}
+JOBS = ("TrainingJob", "InferenceJob")
 _MI = 1024**2
 _UNITS = {"Ki": 1024, "Mi": _MI, "Gi": 1024**3, "Ti": 1024**4, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 FOREIGN_PODS_ARE_KNOWN_AFTER = 5.0
@@ -71,7 +71,7 @@ def _pinned(pod: Object) -> str | None:
 
 def _index(pod: Object) -> str:
     labels = _labels(pod)
-    return labels.get("rfuav.io/shard", labels.get("rfuav.io/rank", "0"))
+    return labels.get(LABEL_SHARD, labels.get(LABEL_RANK, "0"))
 
 
 def _name(obj: Object) -> str:
@@ -132,7 +132,7 @@ class Audit:
             self.seen[kind] += 1
             if kind == "Pod":
                 self._pod(change, obj, now)
-            elif kind in PLURALS:
+            elif kind in JOBS:
                 self._job(kind, change, obj)
             else:
                 store = {"Node": self._nodes, "GPUPool": self._pools}[kind]
@@ -161,7 +161,7 @@ class Audit:
                 self._foreign_since.setdefault(uid, now)
             return
         self.seen["job pod"] += 1
-        key = (job, _labels(pod).get("rfuav.io/attempt", "?"), _index(pod))
+        key = (job, _labels(pod).get(LABEL_ATTEMPT, "?"), _index(pod))
         if self._made.setdefault(key, uid) != uid:
             self.break_(f"pod {_name(pod)}: attempt {key[1]}, index {key[2]} of its job was made twice")
         if change != LISTED and uid not in self._listed:
@@ -182,8 +182,8 @@ class Audit:
         slots = int((node["status"].get("allocatable") or {}).get(GPU, 0))
         here = [p for p in self._pods.values() if _pinned(p) == name]
         limits = self._limits(node, slots)
-        for kind in PLURALS:
-            ours = [p for p in here if _job_uid(p) and _labels(p).get("rfuav.io/kind") == kind]
+        for kind in JOBS:
+            ours = [p for p in here if _job_uid(p) and _labels(p).get(LABEL_KIND) == kind]
             used = sum(map(_gpus, ours))
             if used > limits[kind]:
                 self.break_(f"node {name}: {used} {kind} slots in use, at most {limits[kind]}: {_names(ours)}")

@@ -4,6 +4,8 @@ from typing import Any
 
 from cluster.kube import NAMESPACE
 
+from rfuav_crds import contract
+
 Object = dict[str, Any]
 CAPTURES, MODELS, RESULTS = "captures", "models", "results"  # claims
 TINY = "tiny"  # another, of 8 MiB
@@ -70,7 +72,7 @@ def inference(name: str, **changes: Any) -> Object:
 
 def _job(kind: str, name: str, spec: Object) -> Object:
     return {
-        "apiVersion": "rfuav.io/v1alpha1",
+        "apiVersion": contract.API_VERSION,
         "kind": kind,
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": spec,
@@ -97,7 +99,7 @@ def restricted_pod(name: str, image: str, *command: str, gpus: int = 0, claims: 
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "resources": {
             "requests": {"cpu": "10m", "memory": "32Mi"},
-            "limits": {"nvidia.com/gpu": str(gpus)} if gpus else {},
+            "limits": {contract.GPU: str(gpus)} if gpus else {},
         },
         "volumeMounts": [{"name": c, "mountPath": f"/mnt/{c}"} for c in claims],
     }

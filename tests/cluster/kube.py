@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster.audit import GROUP, PLURALS, TERMINAL_JOB
-from cluster.observer import VERSION
+from cluster.audit import TERMINAL_JOB
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+
+from rfuav_crds import contract
+from rfuav_crds.contract import GROUP, PLURALS, VERSION
 
 Object = dict[str, Any]
 NAMESPACE = "e2e"
@@ -83,7 +85,7 @@ class Kube:
     def pods_of(self, job: str) -> list[Object]:
         """The pods of a job, the oldest attempt first."""
         pods = self.pods(f"rfuav.io/job={job}")
-        return sorted(pods, key=lambda pod: int(pod["metadata"]["labels"]["rfuav.io/attempt"]))
+        return sorted(pods, key=lambda pod: int(pod["metadata"]["labels"][contract.LABEL_ATTEMPT]))
 
     def line(self, kind: str, name: str) -> dict[str, str]:
         """What `kubectl get` shows of a job: column -> text."""

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cluster.audit import GROUP, LISTED, Audit
+from cluster.audit import LISTED, Audit
 from kubernetes import client
 
-VERSION = "v1alpha1"
+from rfuav_crds.contract import GROUP, PLURALS, VERSION
 
 
 class Observer:
@@ -26,9 +26,10 @@ class Observer:
         core, custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
         self._sources: dict[str, tuple[Any, tuple[str, ...]]] = {  # what the checks of pods read comes first
             "Node": (core.list_node, ()),
-            "GPUPool": (custom.list_cluster_custom_object, (GROUP, VERSION, "gpupools")),
-            "TrainingJob": (custom.list_cluster_custom_object, (GROUP, VERSION, "trainingjobs")),
-            "InferenceJob": (custom.list_cluster_custom_object, (GROUP, VERSION, "inferencejobs")),
+            **{
+                kind: (custom.list_cluster_custom_object, (GROUP, VERSION, PLURALS[kind]))
+                for kind in ("GPUPool", "TrainingJob", "InferenceJob")
+            },
             "Pod": (core.list_pod_for_all_namespaces, ()),
         }
         self._api = api

@@ -12,7 +12,7 @@ import yaml
 from api_manifests import GOOD, changed
 from kubernetes import client
 
-from rfuav_crds.common import API_VERSION
+from rfuav_crds.contract import API_VERSION
 from rfuav_crds.crd import CRDS, Crd
 
 pytestmark = pytest.mark.contract

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from odd import BROKEN_INSTANTS, INSTANTS, QUANTITIES, Odd
 from openapi import schema_of
 
+from rfuav_crds import contract
 from rfuav_crds.bounds import fit_to
 from rfuav_operator.core import names
 
@@ -157,7 +158,7 @@ def termination_message(odd: Odd) -> Any:
 def _container(odd: Odd) -> dict[str, Any]:
     return {
         "name": "trainer",
-        "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"nvidia.com/gpu": "1"}},
+        "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {contract.GPU: "1"}},
     }
 
 
@@ -176,7 +177,7 @@ def pod(odd: Odd) -> Any:
     """Of others, or of the trash job: bound to the trash node."""
     ours = odd.often(0.5)
     owner = {
-        "apiVersion": "rfuav.io/v1alpha1",
+        "apiVersion": contract.API_VERSION,
         "kind": "TrainingJob",
         "name": "trash",
         "uid": "uid-trash",
@@ -203,17 +204,17 @@ def pod(odd: Odd) -> Any:
         },
     }  # fmt: skip
     body["metadata"]["labels"] |= {
-        "rfuav.io/kind": "TrainingJob",
-        "rfuav.io/job": "trash",
-        "rfuav.io/attempt": "1",
-        "rfuav.io/rank": "0",
+        contract.LABEL_KIND: "TrainingJob",
+        contract.LABEL_JOB: "trash",
+        contract.LABEL_ATTEMPT: "1",
+        contract.LABEL_RANK: "0",
     }
     return put_in_disorder(odd, body, _times(odd), (*KEPT, ".spec.nodeName", ".metadata.ownerReferences"))
 
 
 @maker
 def node(odd: Odd) -> Any:
-    gpus = {"nvidia.com/gpu": "4", "cpu": "32", "memory": "128Gi", "pods": "110"}
+    gpus = {contract.GPU: "4", "cpu": "32", "memory": "128Gi", "pods": "110"}
     labels = {
         "nvidia.com/gpu.count": "2",
         "nvidia.com/gpu.memory": "24000",

@@ -16,6 +16,7 @@ import structlog
 from fuzz.garbage import Input, pod_name
 from openapi import faults, schema_of
 
+from rfuav_crds import contract
 from rfuav_kube import paths
 from rfuav_kube.reflector import Reflector
 from rfuav_operator.core.model import (
@@ -249,11 +250,11 @@ def _pod(
     job: str, namespace: str, on: str, *, shard: str = "", phase: str = "Running", state: Any = None
 ) -> dict[str, Any]:
     kind = "InferenceJob" if shard else "TrainingJob"
-    labels = {"rfuav.io/kind": kind, "rfuav.io/job": job, "rfuav.io/attempt": "1"} | (
-        {"rfuav.io/shard": shard} if shard else {}
+    labels = {contract.LABEL_KIND: kind, contract.LABEL_JOB: job, contract.LABEL_ATTEMPT: "1"} | (
+        {contract.LABEL_SHARD: shard} if shard else {}
     )
-    reference = {"apiVersion": "rfuav.io/v1alpha1", "kind": kind, "name": job, "uid": f"uid-{job}", "controller": True}
-    asked = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"nvidia.com/gpu": "1"}}
+    reference = {"apiVersion": contract.API_VERSION, "kind": kind, "name": job, "uid": f"uid-{job}", "controller": True}
+    asked = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {contract.GPU: "1"}}
     status = {"name": "trainer", "state": state or {"running": {"startedAt": T}}}
     return {
         "metadata": _meta(pod_name(job, shard), namespace, ownerReferences=[reference], labels=labels),
@@ -269,7 +270,7 @@ def _node(name: str, pool: str) -> dict[str, Any]:
         "nvidia.com/gpu.replicas": "4",
         "pool": pool,
     }
-    room = {"nvidia.com/gpu": "4", "cpu": "32", "memory": "128Gi", "pods": "110"}
+    room = {contract.GPU: "4", "cpu": "32", "memory": "128Gi", "pods": "110"}
     return {
         "metadata": _meta(name, labels=labels),
         "spec": {},

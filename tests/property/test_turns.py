@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from unit.core.builders import after, foreign_pod, job, node, pool, quota, resource_quota
 from unit.core.cluster import Cluster
 
-from rfuav_operator.core.job import failures
+from rfuav_crds import reasons
 from rfuav_operator.core.model import (
     GpuShare,
     Job,
@@ -203,7 +203,7 @@ class Turns(RuleBasedStateMachine):
         self.cluster.touch_all()
 
     def _timed_out(self):
-        limits = (failures.SCHEDULE_TIMEOUT, failures.START_TIMEOUT, failures.SCALE_UP_TIMEOUT)
+        limits = (reasons.SCHEDULE_TIMEOUT, reasons.START_TIMEOUT, reasons.SCALE_UP_TIMEOUT)
         held = [
             a for j in self.cluster.snapshot().jobs.values() for a in j.status.assignments
         ]  # decided, written or not

@@ -17,10 +17,10 @@ from simulation import kopf_model
 from simulation.connection import SimConnection
 from simulation.server import Object
 
+from rfuav_crds.contract import PLURALS
 from rfuav_kube import clock, keyed_writer, reflector
 from rfuav_operator import app
 from rfuav_operator.core.model import Action, PatchStatus
-from rfuav_operator.core.names import PLURAL
 from rfuav_operator.settings import Settings
 from rfuav_operator.shell import metrics
 from rfuav_operator.shell.reading import kopf_app, resync
@@ -195,7 +195,7 @@ class Replica:
         """A report of a pod, sent to this replica."""
         if self.operator is None or self.isolated:
             return 503, ""
-        plural = PLURAL[pod["metadata"]["labels"]["rfuav.io/kind"]]
+        plural = PLURALS[pod["metadata"]["labels"]["rfuav.io/kind"]]
         return await self.operator.report(pod, plural, body)
 
 

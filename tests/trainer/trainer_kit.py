@@ -12,6 +12,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from rfuav_crds import contract
+
 CLASSES = ("alpha", "beta", "gamma")
 TONES = (1e6, 0.004096, 128, 64)
 """How the frames of `tone_set` are transformed: SpectrogramParameters."""
@@ -144,7 +146,7 @@ class Desk:
 
     def environment(self, kind: str, spec: dict, **fields) -> dict[str, str]:
         """What the operator gives a pod."""
-        return {"RFUAV_JOB": self.job_json(kind, spec, **fields), "RFUAV_MOUNTS": json.dumps(self.mounts)}
+        return {contract.JOB: self.job_json(kind, spec, **fields), contract.MOUNTS: json.dumps(self.mounts)}
 
     def job(self, kind: str, spec: dict, **fields):
         """The job as the trainer reads it in a pod."""
@@ -155,13 +157,13 @@ class Desk:
     def write_job(self, kind: str, spec: dict, name="job") -> Path:
         path = self.root / f"{name}.yaml"
         path.write_text(
-            yaml.safe_dump({"apiVersion": "rfuav.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+            yaml.safe_dump({"apiVersion": contract.API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})
         )
         return path
 
     def start(self, *arguments: str, env: dict[str, str] | None = None, log="log.txt"):
         """Start the command line in a process of its own."""
-        environment = {"RFUAV_TERMINATION_LOG": str(self.root / "termination.json"), **(env or {})}
+        environment = {contract.TERMINATION_LOG_FILE: str(self.root / "termination.json"), **(env or {})}
         process = _CONTEXT.Process(target=_child, args=(list(arguments), environment, str(self.root / log)))
         process.start()
         return process

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from cluster.audit import FOREIGN_PODS_ARE_KNOWN_AFTER, LISTED, Audit
 
-GPU = "nvidia.com/gpu"
+from rfuav_crds import contract
+from rfuav_crds.contract import GPU
+
 NODE = {
     "metadata": {
         "name": "n1",
@@ -52,11 +54,11 @@ class World:
         **more: Any,
     ) -> None:
         labels = (
-            {"rfuav.io/kind": kind, "rfuav.io/attempt": str(more.get("attempt", 1)), "rfuav.io/rank": "0"}
+            {contract.LABEL_KIND: kind, contract.LABEL_ATTEMPT: str(more.get("attempt", 1)), contract.LABEL_RANK: "0"}
             if job
             else {}
         )
-        owners = [{"apiVersion": "rfuav.io/v1alpha1", "kind": kind, "uid": job, "controller": True}] if job else []
+        owners = [{"apiVersion": contract.API_VERSION, "kind": kind, "uid": job, "controller": True}] if job else []
         meta = {"namespace": "t", "name": name, "uid": uid or name, "labels": labels, "ownerReferences": owners}
         meta["resourceVersion"] = str(next(self.revision))
         affinity = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from rfuav_operator.core.job.words import OWN
+from rfuav_crds.reasons import OF_TRAINERS, OWN
 
 ROOT = Path(__file__).parents[2]
 OPERATOR, TRAINER, SHARED = ROOT / "operator/src", ROOT / "trainer_image/src", ROOT / "crds/src"
@@ -143,4 +143,4 @@ def test_every_documented_word_is_known_to_the_code():
 
 
 def test_the_trainer_says_none_of_the_operators_words_but_for_ends_that_both_name():
-    assert {"GPUOutOfMemory", "InputMissing", "InvalidConfiguration", "StoppedAfterCheckpoint"} == TRAINERS & OWN
+    assert OF_TRAINERS == TRAINERS & OWN

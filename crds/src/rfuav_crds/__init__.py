@@ -4,7 +4,8 @@ The models are the single source: `python -m rfuav_crds` writes the CRDs, the ch
 and `load_job` checks a job file with the same rules away from any cluster.
 """
 
-from rfuav_crds.common import API_VERSION, GROUP, VERSION, Architecture
+from rfuav_crds.common import Architecture
+from rfuav_crds.contract import API_VERSION, GROUP, VERSION
 from rfuav_crds.inference import InferenceJobSpec
 from rfuav_crds.iq import Iq
 from rfuav_crds.jobs import KINDS, GPUPool, GPUQuota, InferenceJob, TrainingJob

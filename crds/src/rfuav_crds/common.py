@@ -8,10 +8,6 @@ from pydantic_core import CoreSchema
 
 from rfuav_crds.rules import Rule, broken, matches
 
-GROUP = "rfuav.io"
-VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
-
 
 class Model(BaseModel):
     """An object of the API: camelCase on the wire, snake_case here, frozen, with rules of its own."""

@@ -1,7 +1,17 @@
 """The pod contract: what the operator and a trainer image agree on, and nothing else spells out.
 
-In: nothing. Out: exit codes, variables, paths, labels and reasons. docs/trainer.md describes them for other images.
+In: nothing. Out: names of the API, exit codes, variables, paths, labels and reasons. docs/trainer.md describes them for
+other images.
 """
+
+# The API.
+GROUP = "rfuav.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+PLURALS = {kind: f"{kind.lower()}s" for kind in ("TrainingJob", "InferenceJob", "GPUPool", "GPUQuota")}
+"""Names of the resources in the API's paths, by kind."""
+GPU = "nvidia.com/gpu"
+"""The resource that a node offers and a pod asks for."""
 
 # Exit codes of the trainer.
 EXIT_FAILED = 1
@@ -51,14 +61,23 @@ CONTAINER = "trainer"
 """Name of the container that decides how the pod ended."""
 
 # Labels of pods.
-LABEL_JOB = "rfuav.io/job"
-LABEL_KIND = "rfuav.io/kind"
-LABEL_ATTEMPT = "rfuav.io/attempt"
-LABEL_RANK = "rfuav.io/rank"
-LABEL_SHARD = "rfuav.io/shard"
-LABEL_JOB_UID = "rfuav.io/job-uid"
-LABEL_POOL = "rfuav.io/pool"
-LABEL_NODE = "rfuav.io/node"
+LABEL_JOB = f"{GROUP}/job"
+LABEL_KIND = f"{GROUP}/kind"
+LABEL_ATTEMPT = f"{GROUP}/attempt"
+LABEL_RANK = f"{GROUP}/rank"
+LABEL_SHARD = f"{GROUP}/shard"
+LABEL_JOB_UID = f"{GROUP}/job-uid"
+LABEL_POOL = f"{GROUP}/pool"
+LABEL_NODE = f"{GROUP}/node"
 """Of pods that were made for a node: its name."""
-LABEL_SCALE_UP = "rfuav.io/scale-up"
+LABEL_SCALE_UP = f"{GROUP}/scale-up"
 """Of pods that wait for a new node: their pool."""
+
+# Annotations of pods.
+ANNOTATION_CA = f"{GROUP}/progress-ca"
+"""The CA certificate of the progress server, as PEM."""
+ANNOTATION_OUTPUT = f"{GROUP}/output"
+"""Where the pod writes to."""
+
+TOKEN_AUDIENCE = f"{GROUP}/progress"
+"""Audience of the pod's token."""

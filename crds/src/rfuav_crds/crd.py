@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rfuav_crds.common import GROUP, VERSION
+from rfuav_crds.contract import GROUP, PLURALS, VERSION
 from rfuav_crds.jobs import KINDS
 from rfuav_crds.rules import ATOMIC
 from rfuav_crds.schema import stored_as_applied, structural
@@ -39,7 +39,7 @@ class Crd:
     @property
     def plural(self) -> str:
         """Name of the resource in the API's paths."""
-        return f"{self.kind.lower()}s"
+        return PLURALS[self.kind]
 
     @property
     def name(self) -> str:

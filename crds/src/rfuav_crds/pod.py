@@ -36,7 +36,7 @@ VALUES = _all_match(
 _OWN_KEYS = Rule(
     cel="!self.exists(k, k.startsWith('rfuav.io/'))",
     message="keys under rfuav.io/ are set by the operator: use another prefix",
-    check=lambda value: not any(key.startswith("rfuav.io/") for key in value),
+    check=lambda value: not any(key.startswith(f"{contract.GROUP}/") for key in value),
 )
 
 LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32), KEYS, VALUES]

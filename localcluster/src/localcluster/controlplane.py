@@ -9,6 +9,7 @@ import ssl
 import time
 import urllib.request
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def is_ready(layout: Layout, settings: Settings) -> bool:
         https = urllib.request.HTTPSHandler(context=context)
         opener = urllib.request.build_opener(https, urllib.request.ProxyHandler({}))
         with opener.open(f"{settings.server_url}/readyz", timeout=2) as response:
-            return bool(response.status == 200)  # noqa: PLR2004 - HTTP OK
+            return bool(response.status == HTTPStatus.OK)
     except OSError:
         return False
 

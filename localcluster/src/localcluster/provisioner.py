@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from localcluster.addons import PROVISIONER, STORAGE_CLASS
 
 IN_NODE = "/var/lib/localcluster/volumes"  # where node-init.sh shows the folder to the kubelet
 _EVERY = 0.5  # seconds
-_CONFLICT, _NOT_FOUND = 409, 404
 
 
 def volume_for(claim: dict[str, Any]) -> dict[str, Any]:
@@ -69,11 +69,11 @@ def provision_all(core: client.CoreV1Api, folder: Path) -> None:
         path = folder / volume["metadata"]["name"]
         path.mkdir(exist_ok=True)
         path.chmod(0o777)  # pods run as any user, and a host path knows no fsGroup
-        _tolerating(_CONFLICT, partial(core.create_persistent_volume, volume))
+        _tolerating(HTTPStatus.CONFLICT, partial(core.create_persistent_volume, volume))
     for volume in filter(is_released, plain(core.list_persistent_volume())["items"]):
         name = volume["metadata"]["name"]
         shutil.rmtree(folder / name, ignore_errors=True)
-        _tolerating(_NOT_FOUND, partial(core.delete_persistent_volume, name))
+        _tolerating(HTTPStatus.NOT_FOUND, partial(core.delete_persistent_volume, name))
 
 
 def _tolerating(status: int, call: Callable[[], object]) -> None:

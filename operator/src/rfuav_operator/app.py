@@ -33,10 +33,10 @@ from typing import Any, NoReturn
 import msgspec
 import structlog
 
+from rfuav_crds import contract
 from rfuav_kube.connection import Connection
 from rfuav_kube.reflector import Reflector
 from rfuav_kube.requester import LeaseOver
-from rfuav_operator.core import names
 from rfuav_operator.core.model import Pod
 from rfuav_operator.settings import Settings
 from rfuav_operator.shell import metrics
@@ -85,7 +85,7 @@ class Operator:
         self.writer = Writer(connection, self.state, self.events, settings.writes, self.leader.left)
         self.intake = Intake(
             self.state,
-            Tokens(connection, names.TOKEN_AUDIENCE),
+            Tokens(connection, contract.TOKEN_AUDIENCE),
             leading=lambda: self.leader.leading and self._deciding,
             on_report=self._nudge,
             per_second=settings.progress.reports_per_second,

@@ -24,9 +24,8 @@ from kubernetes.client.rest import ApiException
 
 from localcluster.gpus import Gpus
 from localcluster.simulation import ANNOTATION_PREFIX, create_nodes
+from rfuav_crds.contract import GROUP, PLURALS, VERSION
 
-GROUP, VERSION = "rfuav.io", "v1alpha1"
-PLURALS = {"TrainingJob": "trainingjobs", "InferenceJob": "inferencejobs"}
 NAMESPACE = "rfuav-operator-test"
 LEASE_SECONDS = 10  # a busy machine renews late; a restart under the same identity need not wait for it
 Object = dict[str, Any]
@@ -294,7 +293,7 @@ def world(
         lambda: any(c.type == "Ready" and c.status == "True" for c in core.read_node(node).status.conditions or ()), 15
     )
     yield World(kube, namespace, [node], operator)
-    for kind in PLURALS.values():
+    for kind in (PLURALS["TrainingJob"], PLURALS["InferenceJob"]):
         custom.delete_collection_namespaced_custom_object(GROUP, VERSION, namespace, kind)
 
 

@@ -10,9 +10,11 @@ import urllib.request
 import pytest
 from kubernetes import client
 
+from rfuav_crds import contract
+
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("audited")]
 
-AUDIENCE = "rfuav.io/progress"
+AUDIENCE = contract.TOKEN_AUDIENCE
 
 
 def token(world, pod, audience=AUDIENCE):

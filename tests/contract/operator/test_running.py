@@ -2,6 +2,8 @@
 
 import pytest
 
+from rfuav_crds import contract
+
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("audited")]
 
 
@@ -75,7 +77,7 @@ def test_an_inference_fails_with_its_training(world):
 
 def test_foreign_pods_take_room(world):
     """A node with eight slots, seven of them used by another workload: one job at a time."""
-    container = {"name": "c", "image": "x", "resources": {"limits": {"nvidia.com/gpu": "7"}}}
+    container = {"name": "c", "image": "x", "resources": {"limits": {contract.GPU: "7"}}}
     world.core.create_namespaced_pod(
         world.namespace,
         {"metadata": {"name": "foreign"}, "spec": {"nodeName": world.nodes[0], "containers": [container]}},

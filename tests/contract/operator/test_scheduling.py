@@ -10,6 +10,7 @@ from kubernetes import client
 
 from localcluster.gpus import Gpus
 from localcluster.simulation import create_nodes
+from rfuav_crds import contract
 
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("audited")]
 
@@ -22,7 +23,7 @@ def pool(world, **spec: Any) -> None:
 def quota(world, namespace: str, **share: Any) -> None:
     """Give a namespace a GPUQuota for the pool of this test."""
     body = {
-        "apiVersion": "rfuav.io/v1alpha1",
+        "apiVersion": contract.API_VERSION,
         "kind": "GPUQuota",
         "metadata": {"name": "default", "namespace": namespace},
         "spec": {"pools": [{"name": world.namespace, **share}]},
@@ -122,7 +123,7 @@ def test_a_gang_is_admitted_whole_or_not_at_all(world, kubeconfig, litter):
     (service,) = world.core.list_namespaced_service(world.namespace).items
     assert service.spec.cluster_ip == "None"
     env = {e.name: e.value for e in pods[0].spec.containers[0].env}
-    assert env["PET_MASTER_ADDR"].split(".")[0] in {pod.metadata.name for pod in pods}
+    assert env[contract.MASTER_ADDRESS].split(".")[0] in {pod.metadata.name for pod in pods}
     world.phase("gang", "Succeeded")
 
 
@@ -236,13 +237,13 @@ def test_gpus_that_are_not_known_to_be_healthy_take_nothing_new(world):
 
     world.wait(lambda: pool_says() == ["GPUsUnknown"])
     assert not world.pods()
-    world.core.patch_node_status(node, {"status": {"allocatable": {"nvidia.com/gpu": "4"}}})
+    world.core.patch_node_status(node, {"status": {"allocatable": {contract.GPU: "4"}}})
     world.core.patch_node(node, {"metadata": {"labels": labels}})
     world.phase("t0", "Running")
     world.submit("t1", run="2s")
     world.until("t1", lambda status: "0 of 1 training slots free" in status.get("message", ""))
     assert len(world.pods()) == 1
-    world.core.patch_node_status(node, {"status": {"allocatable": {"nvidia.com/gpu": "8"}}})
+    world.core.patch_node_status(node, {"status": {"allocatable": {contract.GPU: "8"}}})
     world.phase("t1", "Succeeded")
 
 

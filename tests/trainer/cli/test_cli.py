@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from trainer.trainer_kit import image_set, inference_spec, training_spec, weights_file
 
+from rfuav_crds import contract
 from rfuav_trainer import errors
 
-POD = {"RFUAV_ALLOW_CPU": ""}
+POD = {contract.ALLOW_CPU: ""}
 
 
 def test_a_pod_that_trains(image_desk):
@@ -132,10 +133,10 @@ def test_bad_jobs_end_with_their_code_and_say_what_to_do(image_desk, name):
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"RFUAV_JOB": ""}, "name a file with -f job.yaml"),
-        ({"RFUAV_JOB": "{"}, "RFUAV_JOB must be a JSON object"),
-        ({"RFUAV_JOB": "[]"}, "RFUAV_JOB must be a JSON object"),
-        ({"RFUAV_JOB": '{"kind": "Pod", "name": "x", "uid": "y", "spec": {}}'}, "write TrainingJob or InferenceJob"),
+        ({contract.JOB: ""}, "name a file with -f job.yaml"),
+        ({contract.JOB: "{"}, "RFUAV_JOB must be a JSON object"),
+        ({contract.JOB: "[]"}, "RFUAV_JOB must be a JSON object"),
+        ({contract.JOB: '{"kind": "Pod", "name": "x", "uid": "y", "spec": {}}'}, "write TrainingJob or InferenceJob"),
     ],
 )
 def test_an_environment_that_is_no_job(desk, environment, message):
@@ -146,7 +147,7 @@ def test_an_environment_that_is_no_job(desk, environment, message):
 
 def test_inference_without_gpus_is_allowed_where_the_tests_say_so(image_desk):
     spec = training_spec(resources__gpus=1, training__epochs=1)
-    assert image_desk.pod("TrainingJob", spec, env={"RFUAV_ALLOW_CPU": "1"}).code == 0
+    assert image_desk.pod("TrainingJob", spec, env={contract.ALLOW_CPU: "1"}).code == 0
 
 
 class CudaOutOfMemory(RuntimeError):

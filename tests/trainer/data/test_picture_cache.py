@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from trainer.trainer_kit import IQ, image_set, tone_set, training_spec
 from trainer.training.test_train import history, interrupted, run, same_weights
 
+from rfuav_crds import contract
 from rfuav_trainer.data import batches, picture_cache
 from rfuav_trainer.data.dataset import open_dataset
 from rfuav_trainer.data.samples import Preprocessing, Reader, Sample, pictures, read_picture
@@ -177,7 +178,7 @@ def test_the_bound_when_nobody_said_one(scratch, monkeypatch):
     monkeypatch.delenv("TRAINER_PICTURES_BYTES")
     monkeypatch.setattr(kept_pictures, "_in_memory", lambda _: False)
     assert kept_pictures._disk_limit() == (10 * 1024**3, 0.2)
-    monkeypatch.setenv("RFUAV_EPHEMERAL_STORAGE", str(8 * 1024**3))
+    monkeypatch.setenv(contract.EPHEMERAL_STORAGE, str(8 * 1024**3))
     assert kept_pictures._disk_limit() == (2 * 1024**3, 0.2)
 
 

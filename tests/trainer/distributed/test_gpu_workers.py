@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import load_file
 from trainer.trainer_kit import Desk, image_set, in_child, training_spec, until
 
+from rfuav_crds import contract
 from rfuav_trainer.distributed import gpu_workers
 from rfuav_trainer.errors import InputError
 from rfuav_trainer.storage import inputs, scratch
 
-TWO = {"RFUAV_ALLOW_CPU": "1"}
+TWO = {contract.ALLOW_CPU: "1"}
 LONG = training_spec(training__epochs=60, training__batchSize=5, resources__gpus=2)
 
 
@@ -172,7 +173,7 @@ def test_another_process_takes_its_cache_with_it_and_tells_what_was_foreseen_wit
 def waits_for_ever(folder):
     """As NCCL does for a process of the same machine that is gone."""
     gpu_workers.GRACE_SECONDS = gpu_workers.LOOK_EVERY = 0.5
-    os.environ["RFUAV_TERMINATION_LOG"] = f"{folder}/told.json"
+    os.environ[contract.TERMINATION_LOG_FILE] = f"{folder}/told.json"
     os.environ["KEPT"] = str(folder)
     job = SimpleNamespace(name="job", spec=SimpleNamespace(resources=SimpleNamespace(gpus=2)))
     with gpu_workers.crew(job, refuses, {}):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import distributed, nn
 from trainer.trainer_kit import Desk, image_set, training_spec, until
 
+from rfuav_crds import contract
 from rfuav_trainer import errors
 from rfuav_trainer.distributed.process_group import World
 from rfuav_trainer.errors import JobError
@@ -43,7 +44,7 @@ def convolutions(classes, _size):
         nn.Flatten(),
         nn.Linear(256, classes),
     )
-    if os.environ.get("PET_NODE_RANK") == "1":
+    if os.environ.get(contract.NODE_RANK) == "1":
         with torch.no_grad():
             network[-1].bias += 1.0
     return network
@@ -62,11 +63,11 @@ def together(desk: Desk, spec, port, *, size=2, uid="u1", only=(0, 1)):
     for rank in only:
         env = {
             **desk.environment("TrainingJob", spec, uid=uid, rank=rank, nodes=size),
-            "PET_NNODES": str(size),
-            "PET_NODE_RANK": str(rank),
-            "PET_MASTER_ADDR": "127.0.0.1",
-            "PET_MASTER_PORT": str(port),
-            "RFUAV_TERMINATION_LOG": str(desk.root / f"termination-{rank}.json"),
+            contract.NODES: str(size),
+            contract.NODE_RANK: str(rank),
+            contract.MASTER_ADDRESS: "127.0.0.1",
+            contract.MASTER_PORT: str(port),
+            contract.TERMINATION_LOG_FILE: str(desk.root / f"termination-{rank}.json"),
         }
         processes.append(desk.start("run", env=env, log=f"log-{rank}.txt"))
     return processes

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from trainer import trainer_kit
 
+from rfuav_crds import contract
 from rfuav_trainer.reporting.progress import Progress, Server
 
 
@@ -227,10 +228,10 @@ def test_the_sequence_grows_over_a_restart():
 
 
 def test_the_environment_names_the_server(monkeypatch):
-    monkeypatch.delenv("KUBEFLOW_TRAINER_SERVER_URL", raising=False)
+    monkeypatch.delenv(contract.PROGRESS_URL, raising=False)
     assert Server.from_environment() is None
-    monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_URL", "https://x/y")
-    monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_CA_CERT", "/ca")
-    monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_TOKEN", "/token")
+    monkeypatch.setenv(contract.PROGRESS_URL, "https://x/y")
+    monkeypatch.setenv(contract.PROGRESS_CA, "/ca")
+    monkeypatch.setenv(contract.PROGRESS_TOKEN, "/token")
     found = Server.from_environment()
     assert (found.url, str(found.ca_file), str(found.token_file)) == ("https://x/y", "/ca", "/token")

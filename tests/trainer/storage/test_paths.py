@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from trainer.trainer_kit import training_spec
 
+from rfuav_crds import contract
 from rfuav_trainer.errors import InputError
 from rfuav_trainer.job import from_environment, from_file
 from rfuav_trainer.storage.paths import local_path
@@ -23,7 +24,7 @@ def test_uris(desk):
 
 def test_without_mounts_claims_are_where_the_operator_puts_them(desk, monkeypatch):
     monkeypatch.setattr("rfuav_trainer.storage.paths.MOUNT_ROOT", desk.root)
-    job = from_environment({"RFUAV_JOB": desk.job_json("TrainingJob", training_spec())})
+    job = from_environment({contract.JOB: desk.job_json("TrainingJob", training_spec())})
     assert local_path(job, "pvc://captures/x", "w") == desk / "captures/x"
 
 

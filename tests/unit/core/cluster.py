@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 from unit.core.builders import CLASSES, DEFAULTS, T0, claim, node, pool
 
+from rfuav_crds import contract
 from rfuav_operator.core.capacity import room
 from rfuav_operator.core.job import phases
 from rfuav_operator.core.model import (
@@ -246,7 +247,7 @@ class Cluster:
         if wanted is None:
             apart = spec["affinity"]["podAntiAffinity"][required]
             expressions = [e for term in apart for e in term["labelSelector"]["matchExpressions"]]
-            barred = frozenset(v for e in expressions if e["key"] == "rfuav.io/node" for v in e["values"])
+            barred = frozenset(v for e in expressions if e["key"] == contract.LABEL_NODE for v in e["values"])
             assert action.landing is not None
             assert action.landing.barred == barred
             assert dict(action.landing.selector) == spec.get("nodeSelector", {})
@@ -257,16 +258,16 @@ class Cluster:
             namespace=owner.namespace,
             name=action.name,
             uid=Uid(f"pod-{action.name}-{self.version}"),
-            kind=Kind(labels["rfuav.io/kind"]),
-            pool=labels["rfuav.io/pool"],
+            kind=Kind(labels[contract.LABEL_KIND]),
+            pool=labels[contract.LABEL_POOL],
             job_uid=owner.uid,
-            attempt=int(labels["rfuav.io/attempt"]),
-            index=int(labels.get("rfuav.io/shard", labels.get("rfuav.io/rank", "0"))),
+            attempt=int(labels[contract.LABEL_ATTEMPT]),
+            index=int(labels.get(contract.LABEL_SHARD, labels.get(contract.LABEL_RANK, "0"))),
             wanted_node=wanted,
             landing=action.landing,
             for_new_node=action.landing is not None,
             created=self.now,
-            gpus=int(spec["containers"][0]["resources"]["limits"].get("nvidia.com/gpu", "0")),
+            gpus=int(spec["containers"][0]["resources"]["limits"].get(contract.GPU, "0")),
             cpu_milli=shape.cpu_milli,
             memory_bytes=shape.memory_bytes,
             claims=owner.claims,

@@ -3,13 +3,15 @@
 from hashlib import sha256
 from typing import Any
 
+from rfuav_crds import contract
+
 
 def job_body(
     name: str = "a", *, version: int = 1, uid: str = "u1", kind: str = "TrainingJob", **more: Any
 ) -> dict[str, Any]:
     """A job as the API server shows it."""
     return {
-        "apiVersion": "rfuav.io/v1alpha1",
+        "apiVersion": contract.API_VERSION,
         "kind": kind,
         "metadata": {
             "name": name,
@@ -46,10 +48,10 @@ def pod_body(
     }
     if owner:
         meta["ownerReferences"] = [
-            {"apiVersion": "rfuav.io/v1alpha1", "kind": "TrainingJob", "name": "a", "uid": owner, "controller": True}
+            {"apiVersion": contract.API_VERSION, "kind": "TrainingJob", "name": "a", "uid": owner, "controller": True}
         ]
         attempt = name.rpartition("-")[2]
-        meta["labels"] = {"rfuav.io/kind": "TrainingJob", "rfuav.io/job": "a", "rfuav.io/attempt": attempt}
+        meta["labels"] = {contract.LABEL_KIND: "TrainingJob", contract.LABEL_JOB: "a", contract.LABEL_ATTEMPT: attempt}
     given = more.pop("metadata", {})
     labels = {**meta.get("labels", {}), **(given.get("labels") or {})}
     meta.update({**given, "labels": labels})

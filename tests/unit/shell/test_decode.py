@@ -9,6 +9,7 @@ import pytest
 from unit.core.builders import DEFAULTS, job
 from unit.shell.bodies import A1, job_body, pod_body
 
+from rfuav_crds import contract
 from rfuav_kube import objects
 from rfuav_kube.pods import PodObject
 from rfuav_operator.core.job import podspec
@@ -21,7 +22,7 @@ def read_pod(**more: Any) -> Any:
 
 
 def resources(gpus: str = "0", cpu: str = "0", **more: Any) -> dict[str, Any]:
-    return {"resources": {"requests": {"cpu": cpu}, "limits": {"nvidia.com/gpu": gpus}}, **more}
+    return {"resources": {"requests": {"cpu": cpu}, "limits": {contract.GPU: gpus}}, **more}
 
 
 META = {"name": "a", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 1}
@@ -148,8 +149,8 @@ def test_a_pod_of_ours():
             }
         }
     }
-    labels = {"rfuav.io/attempt": "3", "rfuav.io/shard": "7", "rfuav.io/kind": "InferenceJob"}
-    owner = {"apiVersion": "rfuav.io/v1alpha1", "kind": "InferenceJob", "name": "a", "uid": "u1", "controller": True}
+    labels = {contract.LABEL_ATTEMPT: "3", contract.LABEL_SHARD: "7", contract.LABEL_KIND: "InferenceJob"}
+    owner = {"apiVersion": contract.API_VERSION, "kind": "InferenceJob", "name": "a", "uid": "u1", "controller": True}
     pod = read_pod(
         name=A1.replace("-1", "-3-7"),
         metadata={"labels": labels, "ownerReferences": [owner]},
@@ -315,8 +316,13 @@ def test_volumes_that_are_not_ready():
     assert read_pod(status={"conditions": [since | {"status": "True"}]}).setting_up_since is None
 
 
-OWNER = {"apiVersion": "rfuav.io/v1alpha1", "kind": "TrainingJob", "name": "a", "uid": "u1", "controller": True}
-LABELS = {"rfuav.io/kind": "TrainingJob", "rfuav.io/attempt": "1", "rfuav.io/rank": "0", "rfuav.io/job-uid": "u1"}
+OWNER = {"apiVersion": contract.API_VERSION, "kind": "TrainingJob", "name": "a", "uid": "u1", "controller": True}
+LABELS = {
+    contract.LABEL_KIND: "TrainingJob",
+    contract.LABEL_ATTEMPT: "1",
+    contract.LABEL_RANK: "0",
+    contract.LABEL_JOB_UID: "u1",
+}
 
 
 @pytest.mark.parametrize(
@@ -330,9 +336,9 @@ LABELS = {"rfuav.io/kind": "TrainingJob", "rfuav.io/attempt": "1", "rfuav.io/ran
         (A1, {"uid": "u2"}, {}),
         (A1, {"name": "b"}, {}),
         ("a-1", {}, {}),
-        (A1, {}, {"rfuav.io/attempt": "2"}),
+        (A1, {}, {contract.LABEL_ATTEMPT: "2"}),
         (f"{A1}-1", {}, {}),
-        (A1, {}, {"rfuav.io/kind": ""}),
+        (A1, {}, {contract.LABEL_KIND: ""}),
     ],
 )
 def test_a_pod_is_of_a_job_only_if_owner_labels_and_name_agree(name, owner, labels):
@@ -340,7 +346,7 @@ def test_a_pod_is_of_a_job_only_if_owner_labels_and_name_agree(name, owner, labe
     assert read_pod(name=name, owner=None, metadata=metadata).job_uid is None
 
 
-@pytest.mark.parametrize(("name", "labels"), [(A1, {}), (f"{A1}-3", {"rfuav.io/rank": "3"})])
+@pytest.mark.parametrize(("name", "labels"), [(A1, {}), (f"{A1}-3", {contract.LABEL_RANK: "3"})])
 def test_a_pod_that_a_job_made(name, labels):
     metadata = {"ownerReferences": [OWNER], "labels": LABELS | labels}
     assert read_pod(name=name, owner=None, metadata=metadata).job_uid == "u1"
@@ -372,7 +378,7 @@ def node(
 
 def test_a_time_sliced_node():
     found = node(
-        {"nvidia.com/gpu": "8", "cpu": "31900m", "memory": "1Gi", "pods": "110"},
+        {contract.GPU: "8", "cpu": "31900m", "memory": "1Gi", "pods": "110"},
         {"nvidia.com/gpu.count": "2", "nvidia.com/gpu.memory": "24576", "nvidia.com/gpu.replicas": "4"},
     )
     assert (found.gpu_slots, found.gpus, found.gpu_replicas, found.gpu_memory_mib) == (8, 2, 4, 24576)
@@ -382,28 +388,28 @@ def test_a_time_sliced_node():
 
 
 def test_a_node_without_feature_discovery():
-    found = node({"nvidia.com/gpu": "4"})
+    found = node({contract.GPU: "4"})
     assert (found.gpu_slots, found.gpus, found.gpu_memory_mib) == (4, 0, None)
     assert found.gpu_unknown == "no labels nvidia.com/gpu.*"
 
 
 def test_slots_of_unhealthy_gpus_are_not_allocatable():
     found = node(
-        {"nvidia.com/gpu": "4"},
+        {contract.GPU: "4"},
         {"nvidia.com/gpu.count": "2", "nvidia.com/gpu.memory": "24576", "nvidia.com/gpu.replicas": "4"},
-        capacity={"nvidia.com/gpu": "8"},
+        capacity={contract.GPU: "8"},
     )
     assert (found.gpu_capacity, found.gpu_slots, found.gpus) == (8, 4, 1)
 
 
 def test_what_a_node_does_not_say_that_it_offers_it_does_not_offer():
-    found = node(None, capacity={"nvidia.com/gpu": "8", "cpu": "32", "memory": "1Gi", "pods": "110"})
+    found = node(None, capacity={contract.GPU: "8", "cpu": "32", "memory": "1Gi", "pods": "110"})
     assert (found.gpu_slots, found.gpus, found.cpu_milli, found.memory_bytes, found.pods) == (0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
     ("resource", "words"),
-    [("nvidia.com/gpu.shared", "renameByDefault"), ("nvidia.com/mig-1g.5gb", "MIG"), ("nvidia.com/gpu", "")],
+    [("nvidia.com/gpu.shared", "renameByDefault"), ("nvidia.com/mig-1g.5gb", "MIG"), (contract.GPU, "")],
 )
 def test_gpus_that_are_not_handed_out_say_why(resource, words):
     problem = node({resource: "4"}).gpu_problem
@@ -420,9 +426,9 @@ def test_a_node_that_is_being_deleted():
 def test_a_pod_counts_by_the_kind_of_its_owner_whatever_its_label_says(label):
     """Anybody who may write pods may change a label: that must not free the GPU of a training."""
     body = pod_body()
-    body["metadata"]["labels"].pop("rfuav.io/kind")
+    body["metadata"]["labels"].pop(contract.LABEL_KIND)
     if label is not None:
-        body["metadata"]["labels"]["rfuav.io/kind"] = label
+        body["metadata"]["labels"][contract.LABEL_KIND] = label
     read = pods.pod(msgspec.json.decode(json.dumps(body), type=PodObject))
     assert (read.job_uid, read.kind) == (None, Kind.TRAINING)
 
@@ -591,10 +597,10 @@ def test_a_pod_whose_request_cannot_be_read_says_so(quantity):
 @pytest.mark.parametrize(
     "status",
     [
-        {"allocatable": {"cpu": "1e999999", "nvidia.com/gpu": "8"}},
-        {"allocatable": {"nvidia.com/gpu": "-8"}},
+        {"allocatable": {"cpu": "1e999999", contract.GPU: "8"}},
+        {"allocatable": {contract.GPU: "-8"}},
         {"allocatable": {"nvidia.com/mig-1g": "1e4294967296"}},
-        {"allocatable": 5, "capacity": {"nvidia.com/gpu": "8", "cpu": "64"}},
+        {"allocatable": 5, "capacity": {contract.GPU: "8", "cpu": "64"}},
         {"conditions": "Ready"},
     ],
 )

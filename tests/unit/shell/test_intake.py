@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from msgspec.structs import replace
 from unit.shell.bodies import A1, A2, job_body, pod_body
 
+from rfuav_crds import contract
 from rfuav_operator.core.model import Defaults, Kind, Progress, Uid
 from rfuav_operator.shell.reading import ingest
 from rfuav_operator.shell.reading.state import ClusterState
@@ -132,7 +133,9 @@ async def test_every_pod_of_a_gang_counts_its_own_reports():
         both = [{"pod": A1, "rank": 0}, {"pod": A2, "rank": 1}]
         told = {"phase": "Running", "attempt": 1, "assignments": both, "progress": {"sequence": 500}}
         assert ingest.job(d.state, Kind.TRAINING, job_body(version=50, status=told))
-        second = pod_body(A2, uid=f"uid-{A2}", version=9, phase="Running", metadata={"labels": {"rfuav.io/rank": "1"}})
+        second = pod_body(
+            A2, uid=f"uid-{A2}", version=9, phase="Running", metadata={"labels": {contract.LABEL_RANK: "1"}}
+        )
         ingest.pod(d.state, second)
         own = {"trainerStatus": {"rfuav": {"sequence": 1, "gpuUUID": "GPU-2"}}}
         assert await d.post(0, pod=A2, data=json.dumps(own).encode()) == 200

@@ -15,12 +15,13 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from unit.kube.fake_api import FakeApi, answer, serving
 
+from rfuav_crds import contract
 from rfuav_kube import clock
 from rfuav_kube.connection import ConnectionProblem
 from rfuav_operator.shell.serving import tls
 from rfuav_operator.shell.serving.tokens import Sender, Tokens, Unauthorized
 
-ISSUER, AUDIENCE = "https://cluster", "rfuav.io/progress"
+ISSUER, AUDIENCE = "https://cluster", contract.TOKEN_AUDIENCE
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 OTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from rfuav_crds import reasons
 from rfuav_crds.modes import StopPolicy
 from rfuav_operator.core import conditions
 from rfuav_operator.core.admission.index import Admission
@@ -79,19 +80,19 @@ def _of_pool(
     unknown = explain.unknown_gpus(pool, rooms)
     sick = _unhealthy(rooms)
     if pool.unreadable:
-        ready, reason, message = False, explain.UNDECODABLE, pool.unreadable
+        ready, reason, message = False, reasons.UNDECODABLE, pool.unreadable
     elif pool.problems:
-        ready, reason, message = False, "Misconfigured", "; ".join(pool.problems)
+        ready, reason, message = False, reasons.MISCONFIGURED, "; ".join(pool.problems)
     elif pool.spec.stop_policy != StopPolicy.NONE:
-        ready, reason, message = False, "OnHold", f"stopPolicy is {pool.spec.stop_policy}"
+        ready, reason, message = False, reasons.ON_HOLD, f"stopPolicy is {pool.spec.stop_policy}"
     elif not usable:
-        ready, reason, message = False, "NoNodes", f"none of {len(rooms)} nodes is ready and not cordoned"
+        ready, reason, message = False, reasons.NO_NODES, f"none of {len(rooms)} nodes is ready and not cordoned"
     elif unknown:
-        ready, reason, message = any(room.takes_gpu_jobs for room in rooms), "GPUsUnknown", unknown
+        ready, reason, message = any(room.takes_gpu_jobs for room in rooms), reasons.GPUS_UNKNOWN, unknown
     elif sick:
-        ready, reason, message = True, "GPUsUnhealthy", sick
+        ready, reason, message = True, reasons.GPUS_UNHEALTHY, sick
     else:
-        ready, reason, message = True, "Ready", f"admits jobs on {len(usable)} of {len(rooms)} nodes"
+        ready, reason, message = True, reasons.READY, f"admits jobs on {len(usable)} of {len(rooms)} nodes"
     return {
         "observedGeneration": pool.generation,
         "nodes": len(rooms),
@@ -115,10 +116,10 @@ def _rivalled(pool: Pool, settled: list[Any], rival: str, now: datetime) -> list
     found = conditions.Builder(old, now=now, generation=pool.generation)
     if not rival:
         words = "one release of the operator serves the cluster"
-        found.clear(RIVAL, reason="OneRelease", message=words)
+        found.clear(RIVAL, reason=reasons.ONE_RELEASE, message=words)
     else:
         words = f"a second release of the operator, {rival}, stands by: uninstall one of the two"
-        found.put(RIVAL, value=True, reason="StandsBy", message=words)
+        found.put(RIVAL, value=True, reason=reasons.STANDS_BY, message=words)
     return [msgspec.to_builtins(condition) for condition in found.settled]
 
 
@@ -154,13 +155,13 @@ def _of_quota(
         )
     unknown = sorted(entry.name for entry in quota.spec.pools if entry.name not in snapshot.pools)
     if quota.unreadable:
-        ready, reason, message = False, explain.UNDECODABLE, quota.unreadable
+        ready, reason, message = False, reasons.UNDECODABLE, quota.unreadable
     elif unknown:
-        ready, reason, message = False, "NoSuchPool", f"pools that do not exist: {', '.join(unknown)}"
+        ready, reason, message = False, reasons.NO_SUCH_POOL, f"pools that do not exist: {', '.join(unknown)}"
     elif quota.spec.stop_policy != StopPolicy.NONE:
-        ready, reason, message = False, "OnHold", f"stopPolicy is {quota.spec.stop_policy}"
+        ready, reason, message = False, reasons.ON_HOLD, f"stopPolicy is {quota.spec.stop_policy}"
     else:
-        ready, reason, message = True, "Ready", "its pools exist, and jobs are admitted"
+        ready, reason, message = True, reasons.READY, "its pools exist, and jobs are admitted"
     return {
         "observedGeneration": quota.generation,
         "pools": used,

@@ -1,18 +1,17 @@
 """Our four kinds as the API server has them: their group, names and plurals, and where each object is."""
 
-from rfuav_operator.core.model import Job, Pool, Quota
-from rfuav_operator.core.names import API_VERSION, PLURAL
+from rfuav_crds.contract import API_VERSION, PLURALS
+from rfuav_operator.core.model import Job, Kind, Pool, Quota
 
-GROUP, _, VERSION = API_VERSION.partition("/")
 OURS = f"/apis/{API_VERSION}"
-KIND_OF = {plural: kind for kind, plural in PLURAL.items()}
+KIND_OF = {PLURALS[kind]: kind for kind in Kind}
 POOL, QUOTA = "GPUPool", "GPUQuota"
-POOLS, QUOTAS = "gpupools", "gpuquotas"
+POOLS, QUOTAS = PLURALS[POOL], PLURALS[QUOTA]
 
 
 def job(read: Job) -> str:
     """One job."""
-    return f"{OURS}/namespaces/{read.namespace}/{PLURAL[read.kind]}/{read.name}"
+    return f"{OURS}/namespaces/{read.namespace}/{PLURALS[read.kind]}/{read.name}"
 
 
 def limits(target: Pool | Quota) -> str:

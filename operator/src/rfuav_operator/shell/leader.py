@@ -14,12 +14,14 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime, timedelta
 from enum import IntEnum
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
 import structlog
 
 from rfuav_crds.bounds import bounded, clean
+from rfuav_crds.contract import GROUP
 from rfuav_kube import clock, paths
 from rfuav_kube.connection import MERGE_PATCH, Answer, Connection, ConnectionProblem
 from rfuav_operator.settings import CLUSTER_LEASE, LONGEST_LEASE
@@ -32,12 +34,12 @@ RENEW = 0.25  # share of the lease between two renewals
 RETRY = 1 / 16  # the same after one that failed
 SHARED_LASTS = 3  # leases: time for the same release to come back before another takes over
 ASKING = 3.0  # seconds of a request of who does not lead
-LABEL = "rfuav.io/leader"
-STANDS_BY = "rfuav.io/stands-by"  # annotation: the release that waits for another's Lease, and when it said so
+LABEL = f"{GROUP}/leader"
+STANDS_BY = f"{GROUP}/stands-by"  # annotation: the release that waits for another's Lease, and when it said so
 SAID_EVERY = timedelta(seconds=30)
 LONGEST_NAME = 320  # characters of who holds a lease or waits for it, as they are told: a namespace and a name
+_NOT_NOW = (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 MOST_TRANSITIONS = 2**31 - 1  # the API server refuses more
-OK, NOT_FOUND, CONFLICT, TOO_MANY, SERVER_ERROR = 200, 404, 409, 429, 500
 
 
 class LeaseLost(RuntimeError):  # noqa: N818  the term of leader election
@@ -253,9 +255,9 @@ class _Lease:
     async def take(self, *, timeout: float) -> Taken:  # noqa: ASYNC109  bounded by the lease
         """Take or renew it."""
         answer = await self.look(timeout=timeout)
-        if answer.status == NOT_FOUND:
+        if answer.status == HTTPStatus.NOT_FOUND:
             answer = await self._connection.request("POST", paths.leases(self._namespace), self._new(), timeout=timeout)
-        elif answer.status == OK:
+        elif answer.status == HTTPStatus.OK:
             if not self._free():
                 await self._say_that_it_waits(timeout)
                 return Taken.BY_ANOTHER
@@ -263,7 +265,7 @@ class _Lease:
         if answer.ok:
             self._held, self._body, self.refused = True, answer.body, ""
             return Taken.YES
-        if answer.status in (CONFLICT, TOO_MANY) or answer.status >= SERVER_ERROR:
+        if answer.status in _NOT_NOW or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.debug("lease not renewed", lease=self._path, status=answer.status, message=answer.message)
         else:
             words = f"the Lease {self._namespace}/{self._name} is refused: {answer.status} {answer.message}"

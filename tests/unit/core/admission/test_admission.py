@@ -19,6 +19,7 @@ from unit.core.builders import (
     statuses,
 )
 
+from rfuav_crds import contract
 from rfuav_operator.core.model import (
     CreatePod,
     GpuTier,
@@ -329,7 +330,7 @@ def test_why_it_waits(made, snap, reason, words):
 
 
 def test_tolerations_and_the_usual_gpu_taint():
-    usual = node(taints=(Taint(key="nvidia.com/gpu", effect="NoSchedule"),))
+    usual = node(taints=(Taint(key=contract.GPU, effect="NoSchedule"),))
     assert admitted_names([job("t")], nodes=[usual]) == ["t"]
     special = node(taints=(Taint(key="team", value="rf", effect="NoExecute"),))
     for tolerations, fits in (

@@ -19,6 +19,7 @@ from unit.core.builders import (
 )
 from unit.core.cluster import Cluster
 
+from rfuav_crds import contract
 from rfuav_operator.core import scheduler
 from rfuav_operator.core.capacity.room import Allocation, Room
 from rfuav_operator.core.job import lifecycle
@@ -135,13 +136,13 @@ def test_its_pods_must_land_on_a_new_node_of_the_pool():
         everywhere = {"topologyKey": "kubernetes.io/hostname", "namespaceSelector": {}}
         assert each == {  # a node each, whosever they are: nobody knows yet what the node will bear
             **everywhere,
-            "labelSelector": {"matchExpressions": [{"key": "rfuav.io/scale-up", "operator": "Exists"}]},
+            "labelSelector": {"matchExpressions": [{"key": contract.LABEL_SCALE_UP, "operator": "Exists"}]},
         }
         assert present == {  # nor where pods of ours are now
             **everywhere,
-            "labelSelector": {"matchExpressions": [{"key": "rfuav.io/node", "operator": "In", "values": ["old"]}]},
+            "labelSelector": {"matchExpressions": [{"key": contract.LABEL_NODE, "operator": "In", "values": ["old"]}]},
         }
-        assert pod["metadata"]["labels"]["rfuav.io/scale-up"] == "default"
+        assert pod["metadata"]["labels"][contract.LABEL_SCALE_UP] == "default"
 
 
 def test_the_jobs_own_selector_stays():

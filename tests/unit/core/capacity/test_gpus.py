@@ -21,8 +21,8 @@ from unit.core.builders import (
     whole,
 )
 
+from rfuav_crds.contract import EXIT_GPU_OUT_OF_MEMORY
 from rfuav_operator.core.capacity import gpus
-from rfuav_operator.core.job import failures
 from rfuav_operator.core.model import (
     DeletePod,
     GpuSharing,
@@ -308,7 +308,7 @@ def test_what_nobody_gets_is_not_lent():
 def test_a_gpu_that_may_be_shared_is_not_held_against_the_job(held, declared, final):
     pools = [pool(gpu_sharing=declared)]
     (one,) = admitted(job())
-    pod = pod_of(one, phase=PodPhase.FAILED, exit_code=failures.GPU_OUT_OF_MEMORY)
+    pod = pod_of(one, phase=PodPhase.FAILED, exit_code=EXIT_GPU_OUT_OF_MEMORY)
     (told,) = statuses(run(snapshot([one], pods=[pod], nodes=[held], pools=pools))).values()
     assert (told.phase is Phase.FAILED) == final
 

@@ -15,6 +15,7 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -32,7 +33,8 @@ log = structlog.get_logger()
 MOST_METRICS = 64
 LONGEST_BACKOFF = 60.0
 HURRY = 0.2  # seconds between two attempts to send the last report
-TRY_AGAIN = frozenset({0, 401, 403, 429})  # 0: unreachable
+UNREACHABLE = 0
+TRY_AGAIN = frozenset({UNREACHABLE, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS})
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Progress:
         while (value := self._next(usual, soonest)) is not None:
             status, retry_after = self._send(value)
             # Tokens rotate and leaders change, so 401 and 403 are worth a retry as well.
-            if status in TRY_AGAIN or status >= http.client.INTERNAL_SERVER_ERROR:
+            if status in TRY_AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 failures += 1
                 if failures == 1:
                     log.warning("progress report failed, retrying", status=status)
@@ -158,7 +160,7 @@ class Progress:
                 pause = max(retry_after, min(LONGEST_BACKOFF, self._interval * 2 ** min(failures - 1, 6)))
                 hurry = retry_after or HURRY
             else:
-                if status >= http.client.BAD_REQUEST:
+                if status >= HTTPStatus.BAD_REQUEST:
                     log.warning("progress report refused", status=status)
                 failures, pause, hurry = 0, self._interval, 0.0
             usual, soonest = time.monotonic() + pause, time.monotonic() + hurry
@@ -178,14 +180,14 @@ class Progress:
                 self._changed.wait(None if self._pending is None else start - moment)
 
     def _send(self, value: Mapping[str, Any]) -> tuple[int, float]:
-        """The HTTP status, 0 if the server was unreachable, and Retry-After in seconds."""
+        """The HTTP status, `UNREACHABLE` if there was none, and Retry-After in seconds."""
         assert self._server is not None  # noqa: S101  (the thread exists only if there is a server; mypy cannot see it)
         timeout = 10.0 if self._deadline is None else max(0.1, self._deadline - time.monotonic())
         try:
             return self._server.post(json.dumps({"trainerStatus": value}).encode(), timeout)
         except (OSError, http.client.HTTPException, ValueError) as error:
             log.debug("progress server unreachable", error=str(error))
-            return 0, 0.0
+            return UNREACHABLE, 0.0
 
 
 class Speed:

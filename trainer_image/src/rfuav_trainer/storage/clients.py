@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from rfuav_trainer.errors import DiskFullError, InputError, StorageError, disk_full
@@ -104,7 +105,8 @@ def ask(question: Callable[[], Any], what: str, scheme: str, *, to: str = "read"
             raise DiskFullError(
                 f"no space left on this machine while downloading {what}{room and ': '}{room}"
             ) from None
-        if status in {401, 403} or kind in {"NoCredentialsError", "PartialCredentialsError"}:
+        refused = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+        if refused or kind in {"NoCredentialsError", "PartialCredentialsError"}:
             raise _denied(what, scheme, error, to) from None
         raise StorageError(f"{what} cannot be {to} now: {kind}: {without_secrets(error)}") from None
 

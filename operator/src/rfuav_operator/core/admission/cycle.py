@@ -7,6 +7,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from rfuav_crds import reasons
 from rfuav_crds.modes import Queueing
 from rfuav_operator.core import conditions, names
 from rfuav_operator.core.admission import reservations
@@ -160,14 +161,14 @@ def _admit(job: Job, admitted: list[Assignment], priority: int, now: datetime) -
     running = status.phase is Phase.RUNNING
     message = starting([*(a for a in status.assignments if not a.stopping), *admitted])
     changed = conditions.Builder(status.conditions, now=now, generation=job.generation)
-    changed.put("Admitted", value=True, reason="Admitted", message=message)
-    changed.put("PodsReady", value=False, reason="Starting", message=message)
+    changed.put("Admitted", value=True, reason=reasons.ADMITTED, message=message)
+    changed.put("PodsReady", value=False, reason=reasons.STARTING, message=message)
     for kind in ("Evicted", "Reconciling", "Stalled"):
-        changed.clear(kind, reason="Admitted", message=message)
+        changed.clear(kind, reason=reasons.ADMITTED, message=message)
     return phases.move(
         status,
         Phase.RUNNING if running else Phase.ADMITTED,
-        reason=status.reason if running else "Starting",
+        reason=status.reason if running else reasons.STARTING,
         message=status.message if running else message,
         conditions=changed.settled,
         priority=priority,

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from rfuav_crds import reasons
 from rfuav_operator.core.capacity import explain
 from rfuav_operator.core.capacity.explain import Reason
 from rfuav_operator.core.capacity.placement import PoolCapacity
@@ -100,7 +101,7 @@ class PoolPlan:
             text = f"no node can mount all of its ReadWriteOnce claims now: in use are {users}"
         else:
             return None
-        return Reason(reason=explain.WAITING_FOR_VOLUME, message=f"{explain.needs(replace(shape, single=()))}; {text}")
+        return Reason(reason=reasons.WAITING_FOR_VOLUME, message=f"{explain.needs(replace(shape, single=()))}; {text}")
 
     def _is_of_one_pod(self, name: str) -> bool:
         namespace, _, claim = name.partition("/")
@@ -159,4 +160,4 @@ class PoolPlan:
 
 def claims(status: JobStatus) -> bool:
     """Whether others were stopped for the job: told so, and not admitted since, it goes first."""
-    return status.phase is Phase.QUEUED and status.reason == explain.WAITING_FOR_PREEMPTED_JOBS
+    return status.phase is Phase.QUEUED and status.reason == reasons.WAITING_FOR_PREEMPTED_JOBS

@@ -6,6 +6,7 @@ from heapq import nsmallest
 
 from msgspec.structs import replace
 
+from rfuav_crds import reasons
 from rfuav_operator.core import conditions
 from rfuav_operator.core.admission.plan import PoolPlan, claims
 from rfuav_operator.core.capacity import explain, volumes
@@ -108,14 +109,14 @@ def _stop(plan: PoolPlan, victims: Collection[Victim], waiting: Job) -> Mapping[
         why = "to give back borrowed GPUs" if theirs.priority >= mine else f"of priority {mine} over {theirs.priority}"
         text = f"preempted by {waiting.kind} {waiting.namespace}/{waiting.name}, {why}; runs again from its checkpoint"
         held = stopped(victim, [v for v in victims if v.job.uid == uid], waiting)
-        evicted = conditions.of(victim, plan.now).put("Evicted", value=True, reason="Preempted", message=text)
+        evicted = conditions.of(victim, plan.now).put("Evicted", value=True, reason=reasons.PREEMPTED, message=text)
         runs = any(a.started_at is not None and not a.stopping for a in held)
         status = phases.move(
             victim.status,
             Phase.RUNNING if runs else Phase.ADMITTED,
             assignments=held,
             conditions=evicted.settled,
-            reason="Preempted",
+            reason=reasons.PREEMPTED,
             message=text,
         )
         plan.jobs[uid] = replace(victim, status=status)
@@ -131,7 +132,7 @@ def _waits_for(shape: Shape, making: Mapping[Holder, NodeName]) -> Reason:
     pods = ", ".join(f"{pod} on {node}" for (_, pod), node in sorted(making.items())[:3])
     more = f" and {len(making) - 3} more" if len(making) > 3 else ""  # noqa: PLR2004  shown above
     text = f"{explain.needs(shape)}; waits until preempted pods have stopped: {pods}{more}"
-    return Reason(reason=explain.WAITING_FOR_PREEMPTED_JOBS, message=text)
+    return Reason(reason=reasons.WAITING_FOR_PREEMPTED_JOBS, message=text)
 
 
 def _missing(room: Room, shape: Shape) -> tuple[bool, int, int, int]:

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from rfuav_crds import reasons
 from rfuav_operator.core import conditions
 from rfuav_operator.core.admission import positions
 from rfuav_operator.core.admission.plan import PoolPlan
@@ -91,7 +92,7 @@ def _nowhere(plan: PoolPlan, shape: Shape, nowhere: Reason, never: Reason | None
     if lured := _lured(plan, shape):
         return never or Reason(reason=nowhere.reason, message=nowhere.message + lured)
     text = f"{nowhere.message}; {waiting} of at most {most} jobs wait for nodes that an autoscaler adds (scaleUp)"
-    return never or Reason(reason=explain.WAITING_FOR_CAPACITY, message=text)
+    return never or Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
 
 
 def _kept_for_others(plan: PoolPlan, uid: Uid, shape: Shape) -> Reason | None:
@@ -102,13 +103,13 @@ def _kept_for_others(plan: PoolPlan, uid: Uid, shape: Shape) -> Reason | None:
         return None
     head = plan.jobs[plan.kept[room.node.name][0]]
     text = f"{explain.needs(shape)}; room on {room.node.name} is kept for {head.namespace}/{head.name}, which is first"
-    return Reason(reason=explain.WAITING_FOR_CAPACITY, message=text)
+    return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
 
 
 def _behind(head: Job, *, by_quota: bool) -> Reason:
     what = "waits for quota" if by_quota else "does not fit"
     text = f"behind {head.namespace}/{head.name}, which {what} (queueing: StrictFIFO)"
-    return Reason(reason=explain.WAITING_FOR_QUOTA if by_quota else explain.WAITING_FOR_CAPACITY, message=text)
+    return Reason(reason=reasons.WAITING_FOR_QUOTA if by_quota else reasons.WAITING_FOR_CAPACITY, message=text)
 
 
 def status(job: Job, why: Reason, queue: Queue | None, now: datetime) -> JobStatus:
@@ -116,8 +117,8 @@ def status(job: Job, why: Reason, queue: Queue | None, now: datetime) -> JobStat
     if job.status.phase is not Phase.QUEUED:
         return job.status
     changed = conditions.of(job, now).put("Admitted", value=False, reason=why.reason, message=why.message)
-    changed.clear("Reconciling", reason="Queued", message=why.message)
-    if why.reason == explain.MISCONFIGURED:
+    changed.clear("Reconciling", reason=reasons.QUEUED, message=why.message)
+    if why.reason == reasons.MISCONFIGURED:
         changed.put("Stalled", value=True, reason=why.reason, message=why.message)
     else:
         changed.clear("Stalled", reason=why.reason, message=why.message)

@@ -5,25 +5,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from rfuav_crds import reasons
 from rfuav_operator.core import quantity
 from rfuav_operator.core.capacity import gpus
 from rfuav_operator.core.capacity.room import Room, Shape
 from rfuav_operator.core.model import Job, Kind, Pool
 
-ON_HOLD = "OnHold"
-MISCONFIGURED = "Misconfigured"
-WAITING_FOR_TRAINING_JOB = "WaitingForTrainingJob"
-NO_MATCHING_NODE = "NoMatchingNode"
-EXCEEDS_MAX_QUOTA = "ExceedsMaxQuota"
-BACKING_OFF = "BackingOff"
-WAITING_FOR_QUOTA = "WaitingForQuota"
-WAITING_FOR_CAPACITY = "WaitingForCapacity"
-WAITING_FOR_PREEMPTED_JOBS = "WaitingForPreemptedJobs"
-REJECTED_BY_CLUSTER = "RejectedByCluster"
-UNSCHEDULABLE = "Unschedulable"
-WAITING_FOR_VOLUME = "WaitingForVolume"
-UNDECODABLE = "Undecodable"  # what of an object cannot be read
-INTERNAL_ERROR = "InternalError"  # a fault of the operator
 _SHOWN = 4
 
 
@@ -39,23 +26,23 @@ def never_fits(shape: Shape, pool: Pool, rooms: Sequence[Room]) -> Reason | None
     if not rooms:
         terms = ",".join(f"{k}={v}" for k, v in sorted(pool.spec.node_selector.items()))
         why = f"; no node that is not another pool's matches its nodeSelector {terms}" if terms else ""
-        return Reason(reason=NO_MATCHING_NODE, message=f"{needs(shape)}; pool {pool.name} has no nodes{why}")
+        return Reason(reason=reasons.NO_MATCHING_NODE, message=f"{needs(shape)}; pool {pool.name} has no nodes{why}")
     matching = [room for room in rooms if not room.mismatch(shape)]
     if not matching:
         why = _count(room.mismatch(shape) for room in rooms)
         text = f"{needs(shape)}; pool {pool.name} has {_nodes(len(rooms))}, none that suits: {why}"
         text += _unknown_gpus(shape, pool, rooms)
-        return Reason(reason=NO_MATCHING_NODE, message=text)
+        return Reason(reason=reasons.NO_MATCHING_NODE, message=text)
     small = [room.too_small(shape) for room in matching]
     if all(small):
         text = f"{needs(shape)}; more than any node of pool {pool.name} has when empty: {_count(small)}"
         text += _unknown_gpus(shape, pool, rooms)
-        return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
+        return Reason(reason=reasons.EXCEEDS_MAX_QUOTA, message=text)
     able = small.count("")
     if able < shape.nodes:
         text = f"{needs(shape)}; pool {pool.name} has {_nodes(able)} that could take one when empty"
         text += _unknown_gpus(shape, pool, rooms)
-        return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
+        return Reason(reason=reasons.EXCEEDS_MAX_QUOTA, message=text)
     return None
 
 
@@ -110,7 +97,7 @@ def no_room(shape: Shape, pool: Pool, matching: Sequence[Room], unknown: Iterabl
     if closed:
         where = f"{closed[0].unread_by} on {closed[0].node.name}"
         text += f"; {_nodes(len(closed))} closed by a pod that cannot be read: {where}"
-    return Reason(reason=WAITING_FOR_CAPACITY, message=f"{needs(shape)}; {text}")
+    return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=f"{needs(shape)}; {text}")
 
 
 def all_refused(shape: Shape, job: Job) -> Reason:
@@ -118,10 +105,12 @@ def all_refused(shape: Shape, job: Job) -> Reason:
     status = job.status
     nodes = sorted(shape.avoided & shape.vetoed)
     shown = ", ".join(nodes[:_SHOWN]) + (f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else "")
-    words = next((f.message for f in reversed(status.failures) if f.reason == UNSCHEDULABLE), "it gave no reason")
+    words = next(
+        (f.message for f in reversed(status.failures) if f.reason == reasons.UNSCHEDULABLE), "it gave no reason"
+    )
     again = min(status.avoided_nodes[node] for node in nodes)
     text = f"{needs(shape)}; the scheduler has refused the nodes that suit ({shown}): {words}"
-    return Reason(reason=UNSCHEDULABLE, message=f"{text}; tried again at {again:%Y-%m-%dT%H:%M:%SZ}")
+    return Reason(reason=reasons.UNSCHEDULABLE, message=f"{text}; tried again at {again:%Y-%m-%dT%H:%M:%SZ}")
 
 
 def unknown_gpus(pool: Pool, rooms: Iterable[Room]) -> str:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from rfuav_crds import reasons
 from rfuav_operator.core import conditions
 from rfuav_operator.core.capacity.room import Room
 from rfuav_operator.core.model import Job, JobStatus, Kind, NodeName, Uid, is_active
@@ -40,10 +41,10 @@ def flags(
     for job in jobs.values():
         changed = conditions.of(job, now)
         if job.uid in messages:
-            changed.put(CONDITION, value=True, reason="TrainingsShareGPU", message=messages[job.uid])
+            changed.put(CONDITION, value=True, reason=reasons.TRAININGS_SHARE_GPU, message=messages[job.uid])
         elif job.uid not in unknown:
             words = "no more trainings than its pool allows use its GPU"
-            changed.clear(CONDITION, reason="Alone", message=words)
+            changed.clear(CONDITION, reason=reasons.ALONE, message=words)
         if changed.settled is not job.status.conditions:
             yield job.uid, replace(job.status, conditions=changed.settled)
 

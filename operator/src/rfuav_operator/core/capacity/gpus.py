@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import msgspec
 from msgspec.structs import replace
 
+from rfuav_crds.contract import GPU
 from rfuav_operator.core import quantity
 from rfuav_operator.core.model import GpuSharing, Node, PoolSpec
-from rfuav_operator.core.names import GPU
 
 _COUNT, _MEMORY, _REPLICAS = f"{GPU}.count", f"{GPU}.memory", f"{GPU}.replicas"
 _LABELS = (_COUNT, _MEMORY, _REPLICAS)

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from rfuav_crds.contract import GPU
 from rfuav_operator.core import quantity
 from rfuav_operator.core.capacity import gpus
 from rfuav_operator.core.model import GpuTier, Job, Kind, Landing, Node, Pod, Pool, PoolSpec, Uid, Volume
-from rfuav_operator.core.names import GPU
 
 # GPUPool.spec.perGPU's default, for a pool read without it.
 DEFAULT_TIERS = (

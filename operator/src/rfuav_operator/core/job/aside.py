@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
+from rfuav_crds import reasons
 from rfuav_crds.bounds import clean
 from rfuav_operator.core import conditions
 from rfuav_operator.core.capacity import room
-from rfuav_operator.core.capacity.explain import INTERNAL_ERROR, UNDECODABLE
 from rfuav_operator.core.model import Job, JobSpec, JobStatus, Resources, Uid
 
 _FIRST, _LAST = timedelta(seconds=10), timedelta(minutes=10)  # until it is tried again
@@ -112,9 +112,9 @@ def told(job: Job, now: datetime, why: str = "") -> JobStatus:
     """The status of a job that is set aside: `why` its handling failed, or what of it could not be read."""
     if job.status.phase is not None and job.status.phase.terminal:
         return job.status
-    reason, what = (INTERNAL_ERROR, f"the operator failed on this job and tries again: {why}")
+    reason, what = (reasons.INTERNAL_ERROR, f"the operator failed on this job and tries again: {why}")
     if not why:
-        reason, what = UNDECODABLE, f"left alone until it can be read: {job.set_aside}"
+        reason, what = reasons.UNDECODABLE, f"left alone until it can be read: {job.set_aside}"
     stalled = conditions.of(job, now).put("Stalled", value=True, reason=reason, message=what)
     return replace(job.status, reason=reason, message=what, conditions=stalled.settled)
 

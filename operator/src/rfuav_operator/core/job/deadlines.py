@@ -6,7 +6,8 @@ A job, its pods and its pool's limits come in; instants go out. What happens the
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from rfuav_operator.core.job import failures, starting, units, vetoes
+from rfuav_crds import contract
+from rfuav_operator.core.job import starting, units, vetoes
 from rfuav_operator.core.model import Assignment, Job, JobStatus, Kind, Pod, PoolSpec
 
 VETO_GRACE = timedelta(seconds=20)  # the scheduler tries again meanwhile: what it sees may be a moment old
@@ -90,4 +91,4 @@ def cause_due(a: Assignment, job: Job, pods: Mapping[str, Pod]) -> datetime | No
 
 def is_consequence(pod: Pod | None) -> bool:
     """Whether the pod of a job of several nodes stopped because another did, as far as it knows."""
-    return pod is not None and pod.ended and pod.exit_code == failures.CHECKPOINTED
+    return pod is not None and pod.ended and pod.exit_code == contract.EXIT_STOPPED

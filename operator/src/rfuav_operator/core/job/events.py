@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
+from rfuav_crds import reasons
 from rfuav_operator.core import conditions
-from rfuav_operator.core.capacity import explain, gpu_sharing
+from rfuav_operator.core.capacity import gpu_sharing
 from rfuav_operator.core.model import Job, JobStatus, Phase, RecordEvent
 
 _NOTE_LIMIT = 1000  # the API allows 1024
@@ -55,23 +56,23 @@ def events(job: Job, new: JobStatus) -> Iterator[RecordEvent]:
     before = {a.pod for a in old.assignments}
     if fresh := [a for a in new.assignments if a.pod not in before]:
         places = ", ".join(f"{a.pod} on {a.node or 'a node to come'}" for a in fresh[:5])
-        yield _event(job, "Normal", "Admitted", "Admit", f"attempt {new.attempt}: {places}")
+        yield _event(job, "Normal", reasons.ADMITTED, "Admit", f"attempt {new.attempt}: {places}")
     if new.phase is not old.phase and new.phase is not None:
         yield from _phase_events(job, new)
     shared = conditions.find(new.conditions, gpu_sharing.CONDITION)
     if shared and shared.status == "True" and not conditions.is_true(old.conditions, gpu_sharing.CONDITION):
         yield _event(job, "Warning", shared.reason, "WatchPods", shared.message)
-    if new.reason == explain.MISCONFIGURED != old.reason:
-        yield _event(job, "Warning", explain.MISCONFIGURED, "Queue", new.message)
-    if new.reason in (explain.UNDECODABLE, explain.INTERNAL_ERROR) and new.reason != old.reason:
+    if new.reason == reasons.MISCONFIGURED != old.reason:
+        yield _event(job, "Warning", reasons.MISCONFIGURED, "Queue", new.message)
+    if new.reason in (reasons.UNDECODABLE, reasons.INTERNAL_ERROR) and new.reason != old.reason:
         yield _event(job, "Warning", new.reason, "SetAside", new.message)
 
 
 def _phase_events(job: Job, new: JobStatus) -> Iterator[RecordEvent]:
     if new.phase is Phase.SUSPENDED:
-        yield _event(job, "Normal", "Suspended", "Suspend", "suspended; running pods save a checkpoint and stop")
+        yield _event(job, "Normal", reasons.SUSPENDED, "Suspend", "suspended; running pods save a checkpoint and stop")
     elif new.phase is Phase.QUEUED and job.status.phase is Phase.SUSPENDED:
-        yield _event(job, "Normal", "Resumed", "Queue", "resumed; back in the queue")
+        yield _event(job, "Normal", reasons.RESUMED, "Queue", "resumed; back in the queue")
     elif new.phase in _ENDINGS:
         yield _event(job, _ENDINGS[new.phase], new.phase.value, "FinishJob", new.message)
 

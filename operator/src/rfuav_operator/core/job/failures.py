@@ -7,39 +7,10 @@ import re
 
 import msgspec
 
+from rfuav_crds import contract, reasons
 from rfuav_operator.core.job import vetoes
 from rfuav_operator.core.job.progress import human_message, reason_word
-from rfuav_operator.core.job.words import OWN
 from rfuav_operator.core.model import Beside, Pod, PodPhase
-
-INVALID_CONFIGURATION = 2
-INPUT_MISSING = 3
-GPU_OUT_OF_MEMORY = 4
-CHECKPOINTED = 75
-
-# Why a pod failed.
-OUT_OF_MEMORY = "OutOfMemory"
-REJECTED = "RejectedByCluster"
-IMAGE_PULL = "ImagePullFailed"
-NODE_LOST = "NodeLost"
-POD_DELETED = "PodDeleted"
-SCHEDULE_TIMEOUT = "ScheduleTimeout"
-UNSCHEDULABLE = "Unschedulable"
-NODE_UNAVAILABLE = "NodeUnavailable"
-START_TIMEOUT = "StartTimeout"
-SCALE_UP_TIMEOUT = "ScaleUpTimeout"
-
-# Why a job that may not go on has failed, where that is not the reason of its last pod.
-BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
-TOO_MANY_DISRUPTIONS = "TooManyDisruptions"
-DEADLINE_EXCEEDED = "DeadlineExceeded"
-SOURCE_FAILED = "SourceFailed"
-
-# Why pods of a job that goes on are being removed, or none is made.
-SUSPENDED = "Suspended"
-DRAINED = "PoolDrained"
-RESTARTED = "RestartedTogether"
-NO_SUCH_POOL = "NoSuchPool"
 
 # status.reason of pods that the kubelet or the scheduler took away or never let in, besides `OutOf<resource>`.
 _TAKEN_AWAY = frozenset(
@@ -59,7 +30,7 @@ _TAKEN_AWAY = frozenset(
 _LOST_SIGHT = frozenset({"ContainerStatusUnknown", "Unknown"})  # of a kubelet or a containerd that found it dead
 _KILLED = (137, 143)  # by SIGKILL, by SIGTERM
 _NOT_BEGUN = frozenset({"StartError", "ContainerCannotRun"})
-_NOT_THE_TRAINERS = OWN | _TAKEN_AWAY | _LOST_SIGHT | _NOT_BEGUN
+_NOT_THE_TRAINERS = reasons.OWN | _TAKEN_AWAY | _LOST_SIGHT | _NOT_BEGUN
 # What a runtime says that cannot give the container its GPU, or is overloaded, full or away: another node may.
 _OF_THE_NODE = re.compile(
     r"nvidia-container|nvml|\bCDI\b|deadline exceeded|timed out|no space left|input/output error"
@@ -100,7 +71,7 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
     said = human_message(pod.termination_message)
     if _is_taken_away(pod):
         return Verdict(
-            reason=pod.reason or "Evicted",
+            reason=pod.reason or reasons.EVICTED,
             message=pod.message or "the pod was taken off its node",
             counted=False,
             avoid_node=pod.reason.startswith(_ADMISSION),
@@ -118,7 +89,7 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
         return Verdict(reason=pod.terminated_reason, message=message, counted=False, avoid_node=True, exit_code=code)
     if pod.terminated_reason == "OOMKilled":
         return Verdict(
-            reason=OUT_OF_MEMORY,
+            reason=reasons.OUT_OF_MEMORY,
             message="the container needed more memory than its limit; raise spec.resources.memory, "
             "or lower batchSize, workers or sharedMemory",
             counted=True,
@@ -126,27 +97,27 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
         )
     if pod.deleting and code in _KILLED:
         message = "somebody deleted the pod while it ran, and it did not say that it had saved a checkpoint"
-        return Verdict(reason=POD_DELETED, message=message, counted=False, exit_code=code)
-    if code == INVALID_CONFIGURATION:
+        return Verdict(reason=reasons.POD_DELETED, message=message, counted=False, exit_code=code)
+    if code == contract.EXIT_INVALID_CONFIGURATION:
         message = said or "the trainer refused its configuration; its log says why"
-        return _final(_told(pod, "InvalidConfiguration"), message, code)
-    if code == INPUT_MISSING:
+        return _final(_told(pod, contract.INVALID_CONFIGURATION), message, code)
+    if code == contract.EXIT_INPUT:
         message = said or "an input is missing or unreadable; the trainer's log says which"
-        return _final(_told(pod, "InputMissing"), message, code)
-    if code == GPU_OUT_OF_MEMORY:
+        return _final(_told(pod, contract.INPUT_MISSING), message, code)
+    if code == contract.EXIT_GPU_OUT_OF_MEMORY:
         advice = "the GPU ran out of memory; lower batchSize or imageSize, or ask for more spec.resources.gpuMemory"
         if gpu_shared:
             advice += " (the GPU is shared with other jobs, so it is tried again)"
         return Verdict(
-            reason=_told(pod, "GPUOutOfMemory"),
+            reason=_told(pod, contract.GPU_OUT_OF_MEMORY),
             message=said or advice,
             counted=True,
             final=not gpu_shared,
             exit_code=code,
         )
-    if code == CHECKPOINTED:
+    if code == contract.EXIT_STOPPED:
         return Verdict(
-            reason=_told(pod, "StoppedAfterCheckpoint"),
+            reason=_told(pod, contract.STOPPED),
             message=said or "the pod was told to stop and saved a checkpoint",
             counted=False,
             exit_code=code,
@@ -163,7 +134,9 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
 def _never_ran(pod: Pod) -> Verdict:
     """None of its containers did anything: whoever ended the pod (its node's kubelet), it was not the job."""
     message = pod.message or "the pod failed before any of its containers ran"
-    return Verdict(reason=pod.reason or "UnexpectedAdmissionError", message=message, counted=False, avoid_node=True)
+    return Verdict(
+        reason=pod.reason or reasons.UNEXPECTED_ADMISSION_ERROR, message=message, counted=False, avoid_node=True
+    )
 
 
 def _is_taken_away(pod: Pod) -> bool:
@@ -178,7 +151,7 @@ def _other_failed(other: Beside) -> Verdict:
         what = f"exit {other.exit_code}" + (f" ({other.reason})" if other.reason not in ("", "Error") else "")
     said = human_message(other.message)
     return Verdict(
-        reason="InitContainerFailed" if other.init else "SidecarFailed",
+        reason=reasons.INIT_CONTAINER_FAILED if other.init else reasons.SIDECAR_FAILED,
         message=f"{other.title}: {what}" + (f": {said}" if said else ""),
         counted=False,
     )
@@ -190,7 +163,7 @@ def _final(reason: str, message: str, code: int) -> Verdict:
 
 def _word(pod: Pod) -> str:
     reason = pod.terminated_reason or pod.reason
-    return reason if reason and reason != "Error" else _told(pod, "ContainerFailed")
+    return reason if reason and reason != "Error" else _told(pod, reasons.CONTAINER_FAILED)
 
 
 def _told(pod: Pod, reason: str) -> str:
@@ -201,18 +174,18 @@ def _told(pod: Pod, reason: str) -> str:
 
 def vanished() -> Verdict:
     """A pod that ran and is there no more, without an end that was seen."""
-    return Verdict(reason="PodVanished", message="the pod is gone and its end was not seen", counted=False)
+    return Verdict(reason=reasons.POD_VANISHED, message="the pod is gone and its end was not seen", counted=False)
 
 
 def deleted() -> Verdict:
     """A pod that was seen, and is there no more before it ran."""
     message = "somebody deleted the pod before it ran, or its node was deleted"
-    return Verdict(reason=POD_DELETED, message=message, counted=False)
+    return Verdict(reason=reasons.POD_DELETED, message=message, counted=False)
 
 
 def node_lost(node: str) -> Verdict:
     """A pod on a node that was deleted, or tainted out-of-service."""
-    return Verdict(reason=NODE_LOST, message=f"node {node} was lost", counted=False, avoid_node=True)
+    return Verdict(reason=reasons.NODE_LOST, message=f"node {node} was lost", counted=False, avoid_node=True)
 
 
 def rejected(words: str) -> Verdict:
@@ -222,7 +195,7 @@ def rejected(words: str) -> Verdict:
     )  # a ResourceQuota counts it, and no LimitRange sets it
     advice = "; write spec.resources.cpuLimit" if asks_limit else ""
     message = f"the API server refused the pod: {words}{advice}"
-    return Verdict(reason=REJECTED, message=message, counted=False, outage=True)
+    return Verdict(reason=reasons.REJECTED_BY_CLUSTER, message=message, counted=False, outage=True)
 
 
 def refused(pod: Pod, node: str) -> Verdict:
@@ -230,27 +203,27 @@ def refused(pod: Pod, node: str) -> Verdict:
     of_node = vetoes.of(pod.unschedulable) is vetoes.Veto.NODE
     what = f"the scheduler refused node {node}" if of_node else "the scheduler refused the pod"
     message = f"{what}: {pod.unschedulable}"
-    return Verdict(reason=UNSCHEDULABLE, message=message, counted=False, outage=True, vetoed=of_node)
+    return Verdict(reason=reasons.UNSCHEDULABLE, message=message, counted=False, outage=True, vetoed=of_node)
 
 
 def node_unavailable(node: str, why: str) -> Verdict:
     """Admitted, and the node is not there any more, or does not take it any more, before the pod was bound."""
     message = f"node {node} {why} before the pod was bound to it"
-    return Verdict(reason=NODE_UNAVAILABLE, message=message, counted=False, outage=True)
+    return Verdict(reason=reasons.NODE_UNAVAILABLE, message=message, counted=False, outage=True)
 
 
 def not_scheduled(pod: Pod, seconds: int) -> Verdict:
     """Admitted, and not bound in time."""
     why = pod.unschedulable or "the scheduler gave no reason"
     message = f"not bound within {seconds} s: {why}"
-    return Verdict(reason=SCHEDULE_TIMEOUT, message=message, counted=False, outage=True, avoid_node=True)
+    return Verdict(reason=reasons.SCHEDULE_TIMEOUT, message=message, counted=False, outage=True, avoid_node=True)
 
 
 def not_scaled_up(pod: Pod, seconds: int) -> Verdict:
     """Admitted without a node, and none came in time."""
     why = pod.unschedulable or "the scheduler gave no reason"
     message = f"no node was added within {seconds} s: {why}"
-    return Verdict(reason=SCALE_UP_TIMEOUT, message=message, counted=False, outage=True)
+    return Verdict(reason=reasons.SCALE_UP_TIMEOUT, message=message, counted=False, outage=True)
 
 
 def unsuited(node: str, why: str, *, counted: bool) -> Verdict:
@@ -259,4 +232,4 @@ def unsuited(node: str, why: str, *, counted: bool) -> Verdict:
     `counted`: an autoscaler added it, and would add the like again.
     """
     message = f"node {node}, on which the scheduler put it, is one {why}: the pool's new nodes must suit its jobs"
-    return Verdict(reason="NodeUnsuited", message=message, counted=counted, outage=not counted)
+    return Verdict(reason=reasons.NODE_UNSUITED, message=message, counted=counted, outage=not counted)

@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
+from rfuav_crds import contract, reasons
 from rfuav_crds.modes import StopPolicy
 from rfuav_operator.core import conditions, ranges
-from rfuav_operator.core.capacity import explain, gpus, room
+from rfuav_operator.core.capacity import gpus, room
 from rfuav_operator.core.job import aside, backoff, deadlines, failures, phases, progress, units, vetoes
 from rfuav_operator.core.model import (
     OUT_OF_SERVICE,
@@ -117,15 +118,15 @@ class _Step:
             self._stop_together()
         self._count_running_time()
         if self.succeeded:  # seen in the same step as a cancellation, success wins: the work is done
-            return self._end(Phase.SUCCEEDED, "Succeeded", self._what_was_done())
+            return self._end(Phase.SUCCEEDED, reasons.SUCCEEDED, self._what_was_done())
         if self.job.spec.cancel:
-            return self._end(Phase.CANCELLED, "Cancelled", "cancelled by spec.cancel")
+            return self._end(Phase.CANCELLED, reasons.CANCELLED, "cancelled by spec.cancel")
         if self.fatal:
             return self._end(Phase.FAILED, *self.fatal)
         if self._past_deadline():
             limit = self.job.spec.active_deadline_seconds
             return self._end(
-                Phase.FAILED, failures.DEADLINE_EXCEEDED, f"ran longer than activeDeadlineSeconds ({limit} s)"
+                Phase.FAILED, reasons.DEADLINE_EXCEEDED, f"ran longer than activeDeadlineSeconds ({limit} s)"
             )
         self._resolve_source()
         if self.fatal:
@@ -180,11 +181,11 @@ class _Step:
     def _begin(self) -> None:
         self._set(observed_generation=self.job.generation)
         stalled = conditions.find(self.status.conditions, "Stalled")
-        if stalled is not None and stalled.reason in (explain.UNDECODABLE, explain.INTERNAL_ERROR):
-            self._clear("Stalled", "Recovered", "what failed before succeeds again")
+        if stalled is not None and stalled.reason in (reasons.UNDECODABLE, reasons.INTERNAL_ERROR):
+            self._clear("Stalled", reasons.RECOVERED, "what failed before succeeds again")
         if self.status.phase is None:
             self._move(Phase.QUEUED)
-            self._condition("Reconciling", True, "Queued", "waits for the first queue decision")
+            self._condition("Reconciling", True, reasons.QUEUED, "waits for the first queue decision")
         if self.status.queued_at is None and not self.job.spec.suspend:
             # A job made suspended gets in line when it is let go, any other at its creation.
             was_held = self.status.phase is Phase.SUSPENDED
@@ -349,7 +350,7 @@ class _Step:
             self.together = f"pod {a.pod} failed"
         attempt = units.attempt_of(self.status, a.shard)
         out_of_memory_before = any(
-            f.reason == failures.OUT_OF_MEMORY and f.shard == a.shard for f in self.status.failures
+            f.reason == reasons.OUT_OF_MEMORY and f.shard == a.shard for f in self.status.failures
         )
         finished = pod.finished_at if pod is not None and pod.finished_at is not None else self.now
         failure = Failure(
@@ -372,21 +373,21 @@ class _Step:
         if verdict.avoid_node and a.node:
             until = self.now + timedelta(seconds=self.facts.defaults.node_avoid_seconds)
             self._set(avoided_nodes={**self.status.avoided_nodes, a.node: until})
-        if not verdict.counted and not verdict.outage and verdict.exit_code != failures.CHECKPOINTED:
+        if not verdict.counted and not verdict.outage and verdict.exit_code != contract.EXIT_STOPPED:
             self._condition("Evicted", True, verdict.reason, sentence(verdict.reason, verdict.message))
         counted, uncounted = units.failures(self.status, a.shard)
         limit, patience = self.job.spec.backoff_limit, self.job.spec.uncounted_limit
         patience = self.facts.defaults.uncounted_limit if patience is None else patience
         unit = "" if a.shard is None or self.job.spec.shards == 1 else f"shard {a.shard} "
-        if verdict.final or (verdict.reason == failures.OUT_OF_MEMORY and out_of_memory_before):
+        if verdict.final or (verdict.reason == reasons.OUT_OF_MEMORY and out_of_memory_before):
             self.fatal = (verdict.reason, f"{unit}{verdict.message}")
         elif verdict.counted and counted > limit:
-            reason = verdict.reason if verdict.reason == failures.OUT_OF_MEMORY else failures.BACKOFF_LIMIT_EXCEEDED
+            reason = verdict.reason if verdict.reason == reasons.OUT_OF_MEMORY else reasons.BACKOFF_LIMIT_EXCEEDED
             times = "once" if counted == 1 else f"{counted} times"
             self.fatal = (reason, f"{unit}failed {times} (backoffLimit {limit}); last: {verdict.message}")
         elif not verdict.counted and not verdict.outage and uncounted > patience:
             times = f"{uncounted} times without a failure of its own, and got no further (uncountedLimit {patience})"
-            self.fatal = (failures.TOO_MANY_DISRUPTIONS, f"{unit}was stopped {times}; last: {verdict.message}")
+            self.fatal = (reasons.TOO_MANY_DISRUPTIONS, f"{unit}was stopped {times}; last: {verdict.message}")
         else:
             tries = 1 if verdict.vetoed else counted + uncounted + self.status.rejections
             wait = backoff.delay(self.job.uid, a.shard, tries, self.facts.defaults)
@@ -401,7 +402,7 @@ class _Step:
                 continue
             if pod is not None and not pod.deleting and pod not in self.delete:
                 self.delete.append(pod)
-            left.append(a if a.stopping else replace(a, stopping=failures.RESTARTED))
+            left.append(a if a.stopping else replace(a, stopping=reasons.RESTARTED_TOGETHER))
         self.kept, self.done, self.create = left, [], []
 
     def _delete_strays(self) -> None:
@@ -452,12 +453,12 @@ class _Step:
         elif source.status.phase is not None and source.status.phase.terminal:
             word = "failed" if source.status.phase is Phase.FAILED else "was cancelled"
             self.fatal = (
-                failures.SOURCE_FAILED,
+                reasons.SOURCE_FAILED,
                 f"TrainingJob {name} {word}: {source.status.message or source.status.reason}",
             )
 
     def _suspend(self) -> None:
-        self._stop_all(failures.SUSPENDED)
+        self._stop_all(reasons.SUSPENDED)
 
     def _drain(self) -> None:
         """The pool is emptied: what runs stops, and queues again."""
@@ -465,10 +466,10 @@ class _Step:
             self._condition(
                 "Evicted",
                 True,
-                failures.DRAINED,
+                reasons.POOL_DRAINED,
                 f"pool {self.job.spec.pool} is drained (stopPolicy: {StopPolicy.HOLD_AND_DRAIN}); runs again later",
             )
-        self._stop_all(failures.DRAINED)
+        self._stop_all(reasons.POOL_DRAINED)
 
     def _stop_all(self, reason: str) -> None:
         """Stop what runs. The pods save a checkpoint and leave; the room is theirs until then."""
@@ -487,32 +488,32 @@ class _Step:
     def _settle(self) -> None:
         """Phase, reason and conditions of a job that goes on."""
         before = self.job.status.phase
-        held = [a for a in self.kept if a.stopping != failures.SUSPENDED]
+        held = [a for a in self.kept if a.stopping != reasons.SUSPENDED]
         if self.job.spec.suspend:
             stopping = len(self.kept)
             message = "held by spec.suspend: set it to false to let the job queue again"
             message = f"{message}; {stopping} pod{'s' * (stopping != 1)} still stopping" if stopping else message
-            self._move(Phase.SUSPENDED, reason=failures.SUSPENDED, message=message, queue=None)
-            self._condition("Suspended", True, failures.SUSPENDED, "spec.suspend is true")
-            self._condition("Admitted", False, failures.SUSPENDED, message)
-            self._pods_not_ready(failures.SUSPENDED, message)
-            self._clear("Reconciling", failures.SUSPENDED, message)
-            self._clear("Stalled", failures.SUSPENDED, message)
+            self._move(Phase.SUSPENDED, reason=reasons.SUSPENDED, message=message, queue=None)
+            self._condition("Suspended", True, reasons.SUSPENDED, "spec.suspend is true")
+            self._condition("Admitted", False, reasons.SUSPENDED, message)
+            self._pods_not_ready(reasons.SUSPENDED, message)
+            self._clear("Reconciling", reasons.SUSPENDED, message)
+            self._clear("Stalled", reasons.SUSPENDED, message)
             return
-        self._clear("Suspended", "Resumed", "spec.suspend is false: back in the queue")
+        self._clear("Suspended", reasons.RESUMED, "spec.suspend is false: back in the queue")
         if not held:
             self._move(Phase.QUEUED)
             if before is not Phase.QUEUED:  # the plan of the same turn says why it waits, with numbers
-                reason, message = "BackingOff", self._last_failure()
+                reason, message = reasons.BACKING_OFF, self._last_failure()
                 evicted = conditions.find(self.status.conditions, "Evicted")
                 if before is Phase.SUSPENDED:
-                    reason, message = "Resumed", "spec.suspend is false: back in the queue"
+                    reason, message = reasons.RESUMED, "spec.suspend is false: back in the queue"
                 elif evicted is not None and evicted.status == "True":
                     reason, message = evicted.reason, evicted.message
                 if before is not None:
                     self._set(reason=reason, message=message)
                     self._condition("Admitted", False, reason, message)
-                    self._pods_not_ready("NoPods", message)
+                    self._pods_not_ready(reasons.NO_PODS, message)
             return
         self._set(queue=None)
         self._move(Phase.ADMITTED)
@@ -522,9 +523,9 @@ class _Step:
         self._set(reason=reason, message=message)
         waiting = [a for a in held if a.started_at is None or a.stopping]
         if waiting or reason:
-            self._condition("PodsReady", False, reason or "Starting", message)
+            self._condition("PodsReady", False, reason or reasons.STARTING, message)
         else:
-            self._condition("PodsReady", True, "Running", message)
+            self._condition("PodsReady", True, reasons.RUNNING, message)
 
     def _present(self, held: list[Assignment]) -> tuple[str, str]:
         """Reason and message of a job that holds room: what its pods wait for, and what was lost."""
@@ -538,7 +539,7 @@ class _Step:
             if pod is not None and pod.deleting and pod.node is not None:
                 node = self.facts.nodes.get(pod.node)
                 if node is not None and not node.ready:
-                    return failures.NODE_LOST, (
+                    return reasons.NODE_LOST, (
                         f"node {pod.node} is not ready and pod {a.pod} cannot be confirmed gone; goes on once the "
                         f"Node is deleted or tainted {OUT_OF_SERVICE}"
                     )
@@ -547,17 +548,17 @@ class _Step:
             if pod is None:
                 if self.facts.pool_missing and a.pod not in self.facts.creating:
                     what = f"pool {self.job.spec.pool} {self.facts.pool_missing}"
-                    return failures.NO_SUCH_POOL, f"{what}; pod {a.pod} is made once it is there again"
+                    return reasons.NO_SUCH_POOL, f"{what}; pod {a.pod} is made once it is there again"
                 continue
             if pod.unschedulable and pod.node is None:
-                return "Unschedulable", f"pod {a.pod}: {pod.unschedulable}"
+                return reasons.UNSCHEDULABLE, f"pod {a.pod}: {pod.unschedulable}"
             if pod.node is None or pod.ended:
                 continue
             wait = deadlines.wait_of(pod, a, self.status, self.facts.pool, self.now)
             if wait.message:
-                return wait.reason if wait.error else "Starting", f"pod {a.pod}: {wait.message}"
+                return wait.reason if wait.error else reasons.STARTING, f"pod {a.pod}: {wait.message}"
         if len(waiting) == len(held):
-            return "Starting", starting(held)
+            return reasons.STARTING, starting(held)
         return "", self._shards_text(held) or f"runs on {_nodes(held)}"
 
     def _shards_text(self, held: list[Assignment]) -> str:
@@ -614,7 +615,7 @@ class _Step:
         else:
             self._condition("Failed", True, reason, message)
         if phase is Phase.FAILED:
-            self._condition("Stalled", True, "Failed", message)
+            self._condition("Stalled", True, reasons.FAILED, message)
         else:
             self._clear("Stalled", reason, message)
         if phase is Phase.CANCELLED or not conditions.is_true(self.status.conditions, "Admitted"):

@@ -10,16 +10,14 @@ from typing import Any
 
 import msgspec
 
+from rfuav_crds import contract
 from rfuav_operator.core import names
 from rfuav_operator.core.capacity.volumes import claims_in_uris
 from rfuav_operator.core.job import units
 from rfuav_operator.core.model import Assignment, Defaults, Job, Landing, Source, node_label
 
 HOME = "/home/rfuav"
-MOUNT_ROOT = "/mnt/rfuav"
-SECRETS = "/var/run/secrets/rfuav.io"
 USER = 65532
-CONTAINER = "trainer"
 _FILE = "file://"
 LONGEST_STRING = 131_072  # bytes: what Linux takes as one string of a new process, NAME=VALUE and a NUL
 LONGEST_STRINGS = 2_000_000  # bytes of all, a little less than Linux takes by default
@@ -45,9 +43,9 @@ def manifest(
     template: Mapping[str, Any] = job.raw_spec.get("podTemplate") or {}
     metadata: Mapping[str, Any] = template.get("metadata") or {}
     attempt = units.attempt_of(job.status, assignment.shard)
-    annotations = {**(metadata.get("annotations") or {}), names.OUTPUT_ANNOTATION: output_of(job)}
+    annotations = {**(metadata.get("annotations") or {}), contract.ANNOTATION_OUTPUT: output_of(job)}
     if defaults.progress_url:
-        annotations[names.CA_ANNOTATION] = defaults.progress_ca
+        annotations[contract.ANNOTATION_CA] = defaults.progress_ca
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -57,8 +55,8 @@ def manifest(
             "labels": {
                 **(metadata.get("labels") or {}),
                 **names.pod_labels(job, attempt, shard=assignment.shard, rank=assignment.rank),
-                **({} if landing is None else {names.LABEL_SCALE_UP: landing.pool}),
-                **({names.LABEL_NODE: node_label(assignment.node)} if assignment.node else {}),
+                **({} if landing is None else {contract.LABEL_SCALE_UP: landing.pool}),
+                **({contract.LABEL_NODE: node_label(assignment.node)} if assignment.node else {}),
             },
             "annotations": annotations,
             "ownerReferences": [_owner(job)],
@@ -80,7 +78,7 @@ def landing(job: Job, taken: Iterable[str], selector: Mapping[str, str]) -> Land
 
 def service(job: Job) -> dict[str, Any]:
     """The headless Service through which the pods of a job of several nodes find the first of them."""
-    labels = {names.LABEL_JOB: job.name, names.LABEL_KIND: job.kind.value, names.LABEL_JOB_UID: job.uid}
+    labels = {contract.LABEL_JOB: job.name, contract.LABEL_KIND: job.kind.value, contract.LABEL_JOB_UID: job.uid}
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -93,7 +91,7 @@ def service(job: Job) -> dict[str, Any]:
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,  # they look for each other before any of them is ready
-            "selector": {names.LABEL_JOB_UID: job.uid},
+            "selector": {contract.LABEL_JOB_UID: job.uid},
             "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
         },
     }
@@ -101,7 +99,7 @@ def service(job: Job) -> dict[str, Any]:
 
 def _owner(job: Job) -> dict[str, Any]:
     return {
-        "apiVersion": names.API_VERSION,
+        "apiVersion": contract.API_VERSION,
         "kind": job.kind.value,
         "name": job.name,
         "uid": job.uid,
@@ -123,7 +121,7 @@ def _pod_spec(
     security = template.get("securityContext") or {}
     tolerations = list(template.get("tolerations") or ())
     if assignment.gpus > 0:  # GPU nodes usually carry this taint
-        tolerations.append({"key": names.GPU, "operator": "Exists", "effect": "NoSchedule"})
+        tolerations.append({"key": contract.GPU, "operator": "Exists", "effect": "NoSchedule"})
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -137,7 +135,7 @@ def _pod_spec(
         },
         "containers": [
             {
-                "name": CONTAINER,
+                "name": contract.CONTAINER,
                 "image": job.spec.image or defaults.image,
                 "args": ["run"],
                 "env": [
@@ -182,9 +180,9 @@ def _on_a_new_node(landing: Landing) -> dict[str, Any]:
     Node affinity would keep it off the present nodes, but some autoscalers add no node for such a pod: it keeps off the
     pods of ours that are there (ADR 10).
     """
-    away: list[dict[str, Any]] = [{"key": names.LABEL_SCALE_UP, "operator": "Exists"}]
+    away: list[dict[str, Any]] = [{"key": contract.LABEL_SCALE_UP, "operator": "Exists"}]
     if landing.barred:
-        away.append({"key": names.LABEL_NODE, "operator": "In", "values": sorted(landing.barred)})
+        away.append({"key": contract.LABEL_NODE, "operator": "In", "values": sorted(landing.barred)})
     apart = [
         {"topologyKey": _HOSTNAME, "namespaceSelector": {}, "labelSelector": {"matchExpressions": [one]}}
         for one in away
@@ -241,10 +239,10 @@ def too_long(spec: Mapping[str, Any]) -> list[str]:
     if job > LONGEST_STRING:
         largest = max(parts, key=lambda key: parts[key])
         problems.append(
-            f"spec takes {job:,} bytes, and its container is told it in one variable (RFUAV_JOB) of at most "
+            f"spec takes {job:,} bytes, and its container is told it in one variable ({contract.JOB}) of at most "
             f"{LONGEST_STRING:,}: shorten spec.{largest} ({parts[largest]:,} bytes)"
         )
-    lengths = {"RFUAV_JOB": job}
+    lengths = {contract.JOB: job}
     for variable in (spec.get("podTemplate") or {}).get("env") or ():
         name, value = str(variable.get("name") or ""), variable.get("value")
         lengths[name] = length = _expanded(value, lengths) if isinstance(value, str) else 0
@@ -275,7 +273,7 @@ def _expanded(value: str, lengths: Mapping[str, int]) -> int:
 
 def progress_url(job: Job, defaults: Defaults) -> str:
     """Where the pods of a job post their progress: Kubeflow's path with our group and plural."""
-    path = f"apis/{names.API_VERSION}/namespaces/{job.namespace}/{names.PLURAL[job.kind]}/{job.name}/status"
+    path = f"apis/{contract.API_VERSION}/namespaces/{job.namespace}/{contract.PLURALS[job.kind]}/{job.name}/status"
     return f"{defaults.progress_url.rstrip('/')}/{path}"
 
 
@@ -289,7 +287,7 @@ def _environment(
     defaults: Defaults,
 ) -> list[dict[str, Any]]:
     document: dict[str, Any] = {
-        "apiVersion": names.API_VERSION,
+        "apiVersion": contract.API_VERSION,
         "kind": job.kind.value,
         "name": job.name,
         "namespace": job.namespace,
@@ -304,8 +302,8 @@ def _environment(
     else:
         document |= {"shard": assignment.shard, "shards": job.spec.shards}
     env = {
-        "RFUAV_JOB": msgspec.json.encode(document, order="sorted").decode(),
-        "RFUAV_MOUNTS": msgspec.json.encode({claim: f"{MOUNT_ROOT}/{claim}" for claim in claims}).decode(),
+        contract.JOB: msgspec.json.encode(document, order="sorted").decode(),
+        contract.MOUNTS: msgspec.json.encode({claim: f"{contract.MOUNT_ROOT}/{claim}" for claim in claims}).decode(),
         "HOME": HOME,
         "XDG_CACHE_HOME": f"{HOME}/.cache",
         "TMPDIR": "/tmp",  # noqa: S108  an emptyDir of the pod's own
@@ -313,16 +311,16 @@ def _environment(
     if job.spec.nodes > 1 and assignment.rank is not None:
         env |= _rendezvous(job, assignment, attempt)
     if defaults.allow_cpu:
-        env["RFUAV_ALLOW_CPU"] = "1"
+        env[contract.ALLOW_CPU] = "1"
     if defaults.progress_url:
-        env["KUBEFLOW_TRAINER_SERVER_URL"] = progress_url(job, defaults)
-        env["KUBEFLOW_TRAINER_SERVER_CA_CERT"] = f"{SECRETS}/ca.crt"
-        env["KUBEFLOW_TRAINER_SERVER_TOKEN"] = f"{SECRETS}/token"
+        env[contract.PROGRESS_URL] = progress_url(job, defaults)
+        env[contract.PROGRESS_CA] = f"{contract.SECRETS}/ca.crt"
+        env[contract.PROGRESS_TOKEN] = f"{contract.SECRETS}/token"
     # A LimitRange may set the limit when the pod is created; where nobody does, this is what the node has.
-    limit = {"resourceFieldRef": {"containerName": CONTAINER, "resource": "limits.ephemeral-storage"}}
+    limit = {"resourceFieldRef": {"containerName": contract.CONTAINER, "resource": "limits.ephemeral-storage"}}
     return [
         *({"name": name, "value": value} for name, value in env.items()),
-        {"name": "RFUAV_EPHEMERAL_STORAGE", "valueFrom": limit},
+        {"name": contract.EPHEMERAL_STORAGE, "valueFrom": limit},
     ]
 
 
@@ -330,11 +328,11 @@ def _rendezvous(job: Job, assignment: Assignment, attempt: int) -> dict[str, str
     """What torchrun reads from the environment (PET_*): how many nodes, which one this is, where the first is."""
     first = names.pod_name(job, attempt, rank=0)
     return {
-        "PET_NNODES": str(job.spec.nodes),
-        "PET_NODE_RANK": str(assignment.rank),
-        "PET_NPROC_PER_NODE": str(max(1, job.spec.resources.gpus)),
-        "PET_MASTER_ADDR": f"{first}.{names.service_name(job)}.{job.namespace}.svc",
-        "PET_MASTER_PORT": str(RENDEZVOUS_PORT),
+        contract.NODES: str(job.spec.nodes),
+        contract.NODE_RANK: str(assignment.rank),
+        contract.PROCESSES_PER_NODE: str(max(1, job.spec.resources.gpus)),
+        contract.MASTER_ADDRESS: f"{first}.{names.service_name(job)}.{job.namespace}.svc",
+        contract.MASTER_PORT: str(RENDEZVOUS_PORT),
     }
 
 
@@ -350,7 +348,7 @@ def _resources(job: Job, gpus: int) -> dict[str, dict[str, str]]:
     if asked.memory is not None:
         requests["memory"] = limits["memory"] = str(asked.memory)
     if gpus > 0:
-        limits[names.GPU] = str(gpus)
+        limits[contract.GPU] = str(gpus)
     return {"requests": requests, "limits": limits}
 
 
@@ -361,9 +359,10 @@ def _mounts(claims: Mapping[str, bool], defaults: Defaults) -> list[dict[str, An
         {"name": "rfuav-shm", "mountPath": "/dev/shm"},  # noqa: S108  the same, in memory
     ]
     if defaults.progress_url:
-        mounts.append({"name": "rfuav-progress", "mountPath": SECRETS, "readOnly": True})
+        mounts.append({"name": "rfuav-progress", "mountPath": contract.SECRETS, "readOnly": True})
     mounts += [
-        {"name": f"rfuav-claim-{i}", "mountPath": f"{MOUNT_ROOT}/{claim}"} | ({} if writes else {"readOnly": True})
+        {"name": f"rfuav-claim-{i}", "mountPath": f"{contract.MOUNT_ROOT}/{claim}"}
+        | ({} if writes else {"readOnly": True})
         for i, (claim, writes) in enumerate(claims.items())
     ]
     return mounts
@@ -391,8 +390,8 @@ def _volumes(job: Job, claims: Mapping[str, bool], defaults: Defaults) -> list[d
 
 def _progress_sources() -> list[dict[str, Any]]:
     """The pod-bound token, and the CA through an annotation: what the progress server is known by."""
-    field = f"metadata.annotations['{names.CA_ANNOTATION}']"
+    field = f"metadata.annotations['{contract.ANNOTATION_CA}']"
     return [
-        {"serviceAccountToken": {"audience": names.TOKEN_AUDIENCE, "expirationSeconds": 3600, "path": "token"}},
+        {"serviceAccountToken": {"audience": contract.TOKEN_AUDIENCE, "expirationSeconds": 3600, "path": "token"}},
         {"downwardAPI": {"items": [{"path": "ca.crt", "fieldRef": {"fieldPath": field}}]}},
     ]

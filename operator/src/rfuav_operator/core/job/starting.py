@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from rfuav_operator.core.job.failures import IMAGE_PULL, START_TIMEOUT, Verdict
+from rfuav_crds import reasons
+from rfuav_operator.core.job.failures import Verdict
 from rfuav_operator.core.model import Assignment, Pod
 
 IMAGE_GRACE = timedelta(seconds=30)  # a registry that hiccups is not a missing image
@@ -109,7 +110,7 @@ def _error(container: str, reason: str, message: str, longest: timedelta) -> tup
     if missing:
         grace = timedelta() if reason in _HOPELESS else min(grace, IMAGE_GRACE)
     return grace, Verdict(
-        reason=IMAGE_PULL,
+        reason=reasons.IMAGE_PULL_FAILED,
         message=said,
         counted=missing and not container,  # whoever added the other container chose its image
         outage=outage,
@@ -119,4 +120,4 @@ def _error(container: str, reason: str, message: str, longest: timedelta) -> tup
 
 def _not_started(why: str, within: timedelta) -> Verdict:
     message = f"not running within {within.total_seconds():.0f} s: {why}"
-    return Verdict(reason=START_TIMEOUT, message=message, counted=False, avoid_node=True)
+    return Verdict(reason=reasons.START_TIMEOUT, message=message, counted=False, avoid_node=True)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from rfuav_crds import reasons
 from rfuav_crds.modes import PreemptWithin, ReclaimBorrowed
 from rfuav_operator.core.capacity.room import Holder, Shape
 from rfuav_operator.core.model import Assignment, Job, Kind, NodeName, Pool, Uid
@@ -92,7 +93,7 @@ def stopped(job: Job, victims: Iterable[Victim], waiting: Job) -> tuple[Assignme
     """The job's assignments with those of the victims stopping for `waiting`."""
     pods = {name for victim in victims for _, name in victim.stops}
     return tuple(
-        replace(a, stopping="Preempted", stopping_for=waiting.uid) if a.pod in pods and not a.stopping else a
+        replace(a, stopping=reasons.PREEMPTED, stopping_for=waiting.uid) if a.pod in pods and not a.stopping else a
         for a in job.status.assignments
     )
 

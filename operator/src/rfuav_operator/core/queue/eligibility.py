@@ -8,8 +8,9 @@ over and no pod of an earlier attempt may live.
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
+from rfuav_crds import reasons
 from rfuav_crds.modes import StopPolicy
-from rfuav_operator.core.capacity import explain, room, volumes
+from rfuav_operator.core.capacity import room, volumes
 from rfuav_operator.core.capacity.explain import Reason
 from rfuav_operator.core.job import priority, units
 from rfuav_operator.core.job.podspec import output_of
@@ -69,20 +70,20 @@ class Gates:
         if pool.spec.stop_policy != StopPolicy.NONE:
             why = pool.unreadable or f"stopPolicy: {pool.spec.stop_policy}"
             text = f"pool {pool.name} admits nothing new ({why})"
-            return Reason(reason=explain.ON_HOLD, message=text)
+            return Reason(reason=reasons.ON_HOLD, message=text)
         quota = snapshot.quotas.get(job.namespace)
         if quota is not None and quota.spec.stop_policy != StopPolicy.NONE:
             why = quota.unreadable or "stopPolicy: Hold"
             text = f"namespace {job.namespace} admits nothing new (GPUQuota default, {why})"
-            return Reason(reason=explain.ON_HOLD, message=text)
+            return Reason(reason=reasons.ON_HOLD, message=text)
         problem = _problem(job, pool, snapshot)
         if problem:
-            return Reason(reason=explain.MISCONFIGURED, message=problem)
+            return Reason(reason=reasons.MISCONFIGURED, message=problem)
         no_volume = volumes.waits(job, snapshot)
         if no_volume:
-            return Reason(reason=explain.WAITING_FOR_VOLUME, message=no_volume)
+            return Reason(reason=reasons.WAITING_FOR_VOLUME, message=no_volume)
         if job.spec.model.from_training_job and job.status.source is None:
-            return Reason(reason=explain.WAITING_FOR_TRAINING_JOB, message=self._why_waiting(job, snapshot))
+            return Reason(reason=reasons.WAITING_FOR_TRAINING_JOB, message=self._why_waiting(job, snapshot))
         return None
 
     @staticmethod
@@ -90,7 +91,7 @@ class Gates:
         """The pool that the job names does not exist."""
         known = ", ".join(sorted(snapshot.pools)) or "none"
         text = f"pool {job.spec.pool} does not exist; existing pools: {known}"
-        return Reason(reason=explain.MISCONFIGURED, message=text)
+        return Reason(reason=reasons.MISCONFIGURED, message=text)
 
     def _why_waiting(self, job: Job, snapshot: Snapshot) -> str:
         """What the job waits for, in words: the TrainingJob, its phase and how far it is."""
@@ -169,13 +170,13 @@ def not_ready(job: Job, snapshot: Snapshot) -> Reason:
     if waits:
         again = f"{min(waits):%Y-%m-%dT%H:%M:%SZ}"
         why = f"attempt {last.attempt} failed: {last.reason}: {last.message}; " if last else ""
-        word = explain.BACKING_OFF
-        if last is not None and last.reason == explain.REJECTED_BY_CLUSTER:
-            word, why = explain.REJECTED_BY_CLUSTER, f"{last.message}; "
+        word = reasons.BACKING_OFF
+        if last is not None and last.reason == reasons.REJECTED_BY_CLUSTER:
+            word, why = reasons.REJECTED_BY_CLUSTER, f"{last.message}; "
         return Reason(reason=word, message=f"{why}tried again at {again}")
     if earlier := earlier_pods(job, snapshot):
         text = f"waits until pods of an earlier job of this name are gone: {', '.join(earlier[:3])} (the same output)"
-        return Reason(reason=explain.WAITING_FOR_CAPACITY, message=text)
+        return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
     pods = sorted(
         {a.pod for a in job.status.assignments}
         | {p.name for p in snapshot.pods_of.get(job.uid, {}).values() if may_live(p, snapshot.nodes)}
@@ -183,4 +184,4 @@ def not_ready(job: Job, snapshot: Snapshot) -> Reason:
     text = f"waits until pods of an earlier attempt are gone: {', '.join(pods[:3])}"
     if not pods:
         text = "waits until it is known whether the cluster has made an earlier pod of this name"
-    return Reason(reason=explain.WAITING_FOR_CAPACITY, message=text)
+    return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)

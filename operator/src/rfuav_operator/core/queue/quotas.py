@@ -9,15 +9,17 @@ back (the part of their nominal share above their lendingLimit), up to its borro
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+from rfuav_crds import reasons
+from rfuav_crds.contract import GPU
 from rfuav_operator.core import quantity
-from rfuav_operator.core.capacity.explain import EXCEEDS_MAX_QUOTA, WAITING_FOR_QUOTA, Reason, needs
+from rfuav_operator.core.capacity.explain import Reason, needs
 from rfuav_operator.core.capacity.room import Allocation, Room, Shape
 from rfuav_operator.core.capacity.usage import Usage, planned
 from rfuav_operator.core.model import GpuShare, Job, Kind, PoolQuota, Snapshot
 
 _NONE = PoolQuota()
 _UNKNOWN = PoolQuota(gpus=GpuShare(nominal=1_000_000))  # of a quota that cannot be read: what is held is not borrowed
-_GPU_KEYS = ("requests.nvidia.com/gpu", "nvidia.com/gpu", "limits.nvidia.com/gpu")
+_GPU_KEYS = (f"requests.{GPU}", GPU, f"limits.{GPU}")
 _MEMORY_KEYS = ("requests.memory", "memory", "limits.memory")
 _CPU_KEYS = ("requests.cpu", "cpu")
 _CPU_LIMIT_KEYS = ("limits.cpu",)
@@ -134,7 +136,7 @@ class Quotas:
         if most is None or started or running + promised < most:
             return None
         text = f"namespace {namespace} runs {running} of at most {most} {shape.kind.word} jobs in pool {self._pool}"
-        return Reason(reason=WAITING_FOR_QUOTA, message=text + _show_promised(promised))
+        return Reason(reason=reasons.WAITING_FOR_QUOTA, message=text + _show_promised(promised))
 
     def _over_share(self, namespace: str, shape: Shape) -> Reason | None:
         gpus, held = self.entry(namespace).gpus, self._usage.share(self._pool, namespace).gpus
@@ -144,7 +146,7 @@ class Quotas:
         if limit is not None and wanted > limit:
             text = f"{needs(shape)}; namespace {namespace} uses {held} of {limit} in pool {self._pool}"
             text += f" (nominal {gpus.nominal}, may borrow {gpus.borrowing_limit}){promised}"
-            return Reason(reason=WAITING_FOR_QUOTA, message=text)
+            return Reason(reason=reasons.WAITING_FOR_QUOTA, message=text)
         if wanted <= gpus.nominal or not self._keeping:
             return None
         others = {ns: kept for ns, kept in self._keeping.items() if ns != namespace}
@@ -158,7 +160,7 @@ class Quotas:
             f"{needs(shape)}; namespace {namespace} uses {held}, {gpus.nominal} of its own, in pool {self._pool}; "
             f"{max(0, idle)} can be borrowed ({kept} idle are kept by namespaces that do not lend them){promised}"
         )
-        return Reason(reason=WAITING_FOR_QUOTA, message=text)
+        return Reason(reason=reasons.WAITING_FOR_QUOTA, message=text)
 
     def over_resources(self, namespace: str, shape: Shape) -> Reason | None:
         """Why a plain ResourceQuota has no place for it: what it counts as used is the API server's word."""
@@ -169,7 +171,7 @@ class Quotas:
         for quota in held.values():
             if quota.unreadable:
                 text = f"ResourceQuota {quota.name} of namespace {namespace} cannot be read: {quota.unreadable}"
-                return Reason(reason=WAITING_FOR_QUOTA, message=f"{needs(shape)}; {text}")
+                return Reason(reason=reasons.WAITING_FOR_QUOTA, message=f"{needs(shape)}; {text}")
             for key, hard in quota.hard.items():
                 asked = _asked(key, shape) * shape.nodes
                 if asked and key not in quota.used:
@@ -177,14 +179,14 @@ class Quotas:
                         f"{needs(shape)}; ResourceQuota {quota.name} of namespace {namespace} does not say yet how "
                         f"much {key} is in use"
                     )
-                    return Reason(reason=WAITING_FOR_QUOTA, message=text)
+                    return Reason(reason=reasons.WAITING_FOR_QUOTA, message=text)
                 used = quota.used.get(key, 0) + sum(_of_held(key, one) for one in absent)
                 if asked and used + asked > hard:
                     text = (
                         f"{needs(shape)}; ResourceQuota {quota.name} of namespace {namespace}: {_show(key, used)} of "
                         f"{_show(key, hard)} {key} in use, {_show(key, asked)} needed"
                     )
-                    return Reason(reason=WAITING_FOR_QUOTA, message=text)
+                    return Reason(reason=reasons.WAITING_FOR_QUOTA, message=text)
         return None
 
 
@@ -195,13 +197,13 @@ def never(pool: str, namespace: str, shape: Shape, snapshot: Snapshot) -> Reason
     if most == 0:
         source = "GPUQuota" if entry.name else "the pool's defaultQuota"
         text = f"namespace {namespace} may run no {shape.kind.word} jobs in pool {pool} ({source})"
-        return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
+        return Reason(reason=reasons.EXCEEDS_MAX_QUOTA, message=text)
     if gpus.borrowing_limit is not None and shape.total_gpus > gpus.nominal + gpus.borrowing_limit:
         text = (
             f"{needs(shape)}; namespace {namespace} may use at most {gpus.nominal + gpus.borrowing_limit} in pool "
             f"{pool} (nominal {gpus.nominal}, borrowingLimit {gpus.borrowing_limit})"
         )
-        return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
+        return Reason(reason=reasons.EXCEEDS_MAX_QUOTA, message=text)
     for quota in snapshot.resource_quotas.get(namespace, {}).values():
         for key, hard in quota.hard.items():
             asked = _asked(key, shape) * shape.nodes
@@ -210,7 +212,7 @@ def never(pool: str, namespace: str, shape: Shape, snapshot: Snapshot) -> Reason
                     f"{needs(shape)}; ResourceQuota {quota.name} of namespace {namespace} allows "
                     f"{_show(key, hard)} {key} in all, {_show(key, asked)} needed"
                 )
-                return Reason(reason=EXCEEDS_MAX_QUOTA, message=text)
+                return Reason(reason=reasons.EXCEEDS_MAX_QUOTA, message=text)
     return None
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import kopf
 import structlog
 
+from rfuav_crds.contract import GROUP, PLURALS, VERSION
 from rfuav_kube import clock
 from rfuav_kube.connection import Connection
 from rfuav_operator.core.model import Kind
-from rfuav_operator.core.names import PLURAL
 from rfuav_operator.shell import kinds
 from rfuav_operator.shell.reading import ingest, resync
 from rfuav_operator.shell.reading.state import ClusterState
@@ -55,7 +55,7 @@ def handlers(state: ClusterState, connection: Connection) -> kopf.OperatorRegist
         return kopf.ConnectionInfo(**found._asdict(), scheme="Bearer" if found.token else None)
 
     def watch_jobs(kind: Kind) -> None:
-        @kopf.on.event(kinds.GROUP, kinds.VERSION, PLURAL[kind], registry=registry, id=f"watch-{kind}")
+        @kopf.on.event(GROUP, VERSION, PLURALS[kind], registry=registry, id=f"watch-{kind}")
         async def on_job(event: Any, **_: Any) -> None:
             if event["type"] == "DELETED":
                 ingest.job_gone(state, kind, event["object"])
@@ -65,14 +65,14 @@ def handlers(state: ClusterState, connection: Connection) -> kopf.OperatorRegist
     for kind in Kind:
         watch_jobs(kind)
 
-    @kopf.on.event(kinds.GROUP, kinds.VERSION, kinds.POOLS, registry=registry)
+    @kopf.on.event(GROUP, VERSION, kinds.POOLS, registry=registry)
     async def on_pool(event: Any, **_: Any) -> None:
         if event["type"] == "DELETED":
             ingest.pool_gone(state, event["object"])
         else:
             ingest.pool(state, event["object"])
 
-    @kopf.on.event(kinds.GROUP, kinds.VERSION, kinds.QUOTAS, registry=registry)
+    @kopf.on.event(GROUP, VERSION, kinds.QUOTAS, registry=registry)
     async def on_quota(event: Any, **_: Any) -> None:
         if event["type"] == "DELETED":
             ingest.quota_gone(state, event["object"])

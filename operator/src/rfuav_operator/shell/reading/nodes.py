@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
+from rfuav_crds.contract import GPU
 from rfuav_kube.objects import Condition, Meta, Wire, words
 from rfuav_operator.core.capacity import gpus
 from rfuav_operator.core.model import Node, NodeName, Taint
-from rfuav_operator.core.names import GPU
 from rfuav_operator.core.quantity import milli, whole
 from rfuav_operator.shell.reading import instants
 

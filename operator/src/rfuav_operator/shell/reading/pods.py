@@ -5,24 +5,11 @@ from typing import Any
 
 import msgspec
 
+from rfuav_crds import contract
 from rfuav_kube.objects import Meta, words
 from rfuav_kube.pods import Affinity, ContainerStatus, PodObject, PodSpec, PodStatus, Requests, Running, Waiting
-from rfuav_operator.core.job.podspec import CONTAINER
 from rfuav_operator.core.model import Beside, Kind, Landing, NodeName, Pod, PodPhase, Uid, node_label
-from rfuav_operator.core.names import (
-    API_VERSION,
-    GPU,
-    LABEL_ATTEMPT,
-    LABEL_JOB,
-    LABEL_KIND,
-    LABEL_NODE,
-    LABEL_POOL,
-    LABEL_RANK,
-    LABEL_SCALE_UP,
-    LABEL_SHARD,
-    OUTPUT_ANNOTATION,
-    may_be_pod_of,
-)
+from rfuav_operator.core.names import may_be_pod_of
 from rfuav_operator.core.quantity import milli, whole
 from rfuav_operator.shell.reading import instants
 
@@ -46,14 +33,14 @@ def pod(read: PodObject, unreadable: str = "") -> Pod:
     scheduled = conditions.get("PodScheduled")
     disrupted = conditions.get("DisruptionTarget")
     set_up = conditions.get("PodReadyToStartContainers")
-    trainer = next((c for c in status.container_statuses or () if c.name == CONTAINER), ContainerStatus())
+    trainer = next((c for c in status.container_statuses or () if c.name == contract.CONTAINER), ContainerStatus())
     state = trainer.state
     waiting, running, ended = state.waiting or Waiting(), state.running or Running(), state.terminated
     job_uid = _job_of(meta)
     asked = Requests(spec, status)
     try:
         gpu_slots, cpu, memory = (
-            asked.total(GPU, whole),
+            asked.total(contract.GPU, whole),
             asked.total("cpu", milli),
             asked.total("memory", whole),
         )
@@ -65,17 +52,17 @@ def pod(read: PodObject, unreadable: str = "") -> Pod:
         name=meta.name,
         uid=Uid(meta.uid),
         kind=_kind_of(meta, labels),
-        pool=labels.get(LABEL_POOL) or labels.get(LABEL_SCALE_UP) or "",
-        job_name=_made_for(meta) or labels.get(LABEL_JOB, ""),
-        output=(meta.annotations or {}).get(OUTPUT_ANNOTATION, ""),
+        pool=labels.get(contract.LABEL_POOL) or labels.get(contract.LABEL_SCALE_UP) or "",
+        job_name=_made_for(meta) or labels.get(contract.LABEL_JOB, ""),
+        output=(meta.annotations or {}).get(contract.ANNOTATION_OUTPUT, ""),
         job_uid=job_uid,
-        attempt=_number(labels.get(LABEL_ATTEMPT)),
-        index=_number(labels.get(LABEL_RANK) or labels.get(LABEL_SHARD)),
+        attempt=_number(labels.get(contract.LABEL_ATTEMPT)),
+        index=_number(labels.get(contract.LABEL_RANK) or labels.get(contract.LABEL_SHARD)),
         node=NodeName(spec.node_name) if spec.node_name else None,
         wanted_node=_wanted_node(spec.affinity),
         landing=_landing(labels, spec),
-        for_new_node=LABEL_SCALE_UP in labels,
-        bars=bool(spec.node_name) and bool(labels.keys() & {LABEL_NODE, LABEL_SCALE_UP}),
+        for_new_node=contract.LABEL_SCALE_UP in labels,
+        bars=bool(spec.node_name) and bool(labels.keys() & {contract.LABEL_NODE, contract.LABEL_SCALE_UP}),
         alone=node_label(spec.node_name or "") in _kept_off(labels, spec),
         phase=PodPhase(status.phase) if status.phase in _POD_PHASES else PodPhase.UNKNOWN,
         deleting=meta.deletion_timestamp is not None,
@@ -121,7 +108,10 @@ def _beside(spec: PodSpec, status: PodStatus) -> Iterator[Beside]:
     """
     restarted = {c.name for c in spec.init_containers or () if c.restart_policy == "Always"}
     init = [(c, c.name not in restarted) for c in status.init_container_statuses or ()]
-    for container, ends in (*init, *((c, False) for c in status.container_statuses or () if c.name != CONTAINER)):
+    for container, ends in (
+        *init,
+        *((c, False) for c in status.container_statuses or () if c.name != contract.CONTAINER),
+    ):
         state = container.state
         waiting = state.waiting or Waiting()
         ended = state.terminated or (container.last_state.terminated if state.running is None else None)
@@ -143,13 +133,13 @@ def _beside(spec: PodSpec, status: PodStatus) -> Iterator[Beside]:
 def _accompanied(spec: PodSpec, status: PodStatus) -> bool:
     """Whether a container beside the trainer has not ended. The kubelet itself ends those that are init containers."""
     said = {c.name: c.state.terminated is not None for c in status.container_statuses or ()}
-    return not all(said.get(name) for name in {*said, *(c.name for c in spec.containers)} - {CONTAINER})
+    return not all(said.get(name) for name in {*said, *(c.name for c in spec.containers)} - {contract.CONTAINER})
 
 
 def _kind_of(meta: Meta, labels: Mapping[str, str]) -> Kind | None:
     """The kind that a pod counts as: that of the job that owns it, whatever its label says; else that of its label."""
-    owners = (o for o in meta.owner_references or () if o.controller and o.api_version == API_VERSION)
-    named = (*(o.kind for o in owners), labels.get(LABEL_KIND))
+    owners = (o for o in meta.owner_references or () if o.controller and o.api_version == contract.API_VERSION)
+    named = (*(o.kind for o in owners), labels.get(contract.LABEL_KIND))
     return next((Kind(kind) for kind in named if kind in _KINDS), None)
 
 
@@ -159,7 +149,7 @@ def _job_of(meta: Meta) -> Uid | None:
     The owner's namespace is not in the reference; `ClusterState` compares it once the job is known.
     """
     for owner in meta.owner_references or ():
-        if owner.controller and owner.api_version == API_VERSION and owner.kind in _KINDS:
+        if owner.controller and owner.api_version == contract.API_VERSION and owner.kind in _KINDS:
             labels = meta.labels or {}
             ours = may_be_pod_of(meta.name, labels, kind=owner.kind, job=owner.name, uid=owner.uid)
             return Uid(owner.uid) if ours else None
@@ -168,7 +158,7 @@ def _job_of(meta: Meta) -> Uid | None:
 
 def _made_for(meta: Meta) -> str:
     """The name of the job that it was made for by its owner alone: labels may have been taken off. Empty: none."""
-    owners = (o for o in meta.owner_references or () if o.controller and o.api_version == API_VERSION)
+    owners = (o for o in meta.owner_references or () if o.controller and o.api_version == contract.API_VERSION)
     return next((owner.name for owner in owners if owner.kind in _KINDS), "")
 
 
@@ -183,7 +173,7 @@ def _wanted_node(affinity: Affinity | None) -> NodeName | None:
 
 def _landing(labels: Mapping[str, str], spec: PodSpec) -> Landing | None:
     """Where it may land, if it waits for a node to come."""
-    pool = labels.get(LABEL_SCALE_UP)
+    pool = labels.get(contract.LABEL_SCALE_UP)
     if pool is None or spec.node_name or _wanted_node(spec.affinity):
         return None
     selector = tuple(sorted((spec.node_selector or {}).items()))
@@ -192,13 +182,13 @@ def _landing(labels: Mapping[str, str], spec: PodSpec) -> Landing | None:
 
 def _kept_off(labels: Mapping[str, str], spec: PodSpec) -> frozenset[str]:
     """Labels of the nodes that a pod which waits for a new one keeps off while pods of ours are there."""
-    if LABEL_SCALE_UP not in labels or spec.affinity is None or spec.affinity.pod_anti_affinity is None:
+    if contract.LABEL_SCALE_UP not in labels or spec.affinity is None or spec.affinity.pod_anti_affinity is None:
         return frozenset()
     return frozenset(
         value
         for term in spec.affinity.pod_anti_affinity.required or ()
         for one in (term.label_selector.match_expressions if term.label_selector else None) or ()
-        if one.key == LABEL_NODE and one.operator == "In"
+        if one.key == contract.LABEL_NODE and one.operator == "In"
         for value in one.values or ()
     )
 

@@ -14,16 +14,16 @@ from typing import Any
 import orjson
 import structlog
 
+from rfuav_crds.contract import API_VERSION, GROUP
 from rfuav_kube.connection import Answer
 from rfuav_kube.requester import Requester
-from rfuav_operator.core.names import API_VERSION
 from rfuav_operator.shell import kinds
 
 log = structlog.get_logger()
 
 NAME = "default"
 MANAGER = "rfuav-operator-default-pool"
-APPLIED = "rfuav.io/applied-settings"  # annotation: hash of the settings that were applied last
+APPLIED = f"{GROUP}/applied-settings"  # annotation: hash of the settings that were applied last
 APPLY_PATCH = "application/apply-patch+yaml"
 RETRY = 5.0  # seconds
 _PATH = f"{kinds.OURS}/{kinds.POOLS}/{NAME}"

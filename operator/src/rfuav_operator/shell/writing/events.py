@@ -12,14 +12,15 @@ from typing import Any
 
 import structlog
 
+from rfuav_crds.contract import API_VERSION, GROUP
 from rfuav_kube import clock, paths
 from rfuav_kube.connection import MERGE_PATCH, Answer, Connection, ConnectionProblem, NotSent
 from rfuav_operator.core.model import RecordEvent
-from rfuav_operator.shell import kinds, metrics
+from rfuav_operator.shell import metrics
 
 log = structlog.get_logger()
 
-CONTROLLER = "rfuav.io/operator"
+CONTROLLER = f"{GROUP}/operator"
 WAITING = 2000  # in all queues together
 PARALLEL = 16  # requests at a time, one of each namespace
 REMEMBERED = 5000
@@ -165,7 +166,7 @@ class Events:
             "type": action.type,
             "note": action.note.encode()[:NOTE_LIMIT].decode(errors="ignore"),
             "regarding": {
-                "apiVersion": f"{kinds.GROUP}/{kinds.VERSION}",
+                "apiVersion": API_VERSION,
                 "kind": job.kind.value,
                 "namespace": job.namespace,
                 "name": job.name,

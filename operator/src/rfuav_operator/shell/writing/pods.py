@@ -2,6 +2,7 @@
 
 from http import HTTPStatus
 
+from rfuav_crds import reasons
 from rfuav_kube import clock, paths
 from rfuav_kube.connection import Answer
 from rfuav_kube.keyed_writer import DONE, Outcome
@@ -81,7 +82,7 @@ class Pods:
         message = f"the pod {action.name} exists already and belongs to somebody else; delete it to let the job go on"
         if job is not None:
             self._events.record(
-                RecordEvent(job=job, type="Warning", reason="PodNameTaken", action="CreatePod", note=message)
+                RecordEvent(job=job, type="Warning", reason=reasons.POD_NAME_TAKEN, action="CreatePod", note=message)
             )
         return self._created(action, refused=message)
 
