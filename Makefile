@@ -26,6 +26,16 @@ venv: .venv/.done  ## The Python environment, versions and hashes as locked
 lock: venv  ## Lock the versions again (requirements/*.txt)
 	bash requirements/lock.sh
 
+# pyproject.toml has the version; tests/unit/test_version.py compares all that name it.
+VERSIONED := pyproject.toml */pyproject.toml helm/rfuav-operator/Chart.yaml helm/rfuav-operator/values.yaml examples/demo/*.yaml demo/run.py \
+	README.md docs/install.md
+
+.PHONY: set-version
+set-version:  ## Another version, wherever it is named: VERSION=0.2.0
+	@test -n "$(VERSION)" || { echo "write VERSION=..." >&2; exit 1; }
+	old=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) && \
+	sed -i -E "s/(^version = \"|^(app)?[vV]ersion: |rfuav-(operator|trainer):)$${old//./\\.}/\1$(VERSION)/g" $(VERSIONED)
+
 TRAINER_COMMANDS := .venv/bin/typer rfuav_trainer.cli.main utils docs --name rfuav-trainer --title "Commands of the trainer"
 
 generate: venv  ## Write crds/*.yaml (and the chart's copy), docs/api.md and docs/trainer-commands.md from the code

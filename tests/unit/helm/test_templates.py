@@ -66,7 +66,7 @@ def test_lint(helm):
 
 def test_the_operator_reads_the_settings_that_the_chart_writes(default, tmp_path):
     found = settings(default, tmp_path)
-    assert found.jobs.image == "rfuav-trainer:0.1.0"
+    assert found.jobs.image == yaml.safe_load((CHART / "values.yaml").read_text())["trainer"]["image"]
     assert not found.jobs.allow_cpu
     service = default["Service", found.progress.service]
     assert service["spec"]["ports"][0]["port"] == found.progress.service_port
