@@ -14,6 +14,7 @@ from simulation.connection import SimConnection
 from rfuav_kube import clock
 from rfuav_kube.connection import Answer
 from rfuav_kube.keyed_writer import DONE, Outcome
+from rfuav_kube.lease import Lease
 from rfuav_kube.reflector import Reflector
 from rfuav_kube.requester import LeaseOver, Requester
 from rfuav_operator import app
@@ -25,7 +26,7 @@ from rfuav_operator.core.capacity.usage import Usage
 from rfuav_operator.core.job import lifecycle
 from rfuav_operator.core.model import DeletePod, NodeName, Pod, Pool
 from rfuav_operator.core.scheduler import _Steps
-from rfuav_operator.shell.leader import SAFE, Leader, LeaseLost, _Lease
+from rfuav_operator.shell.leader import SAFE, Leader, LeaseLost
 from rfuav_operator.shell.reading import kopf_app, nodes, pods, resync
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.serving.health import Pulse
@@ -380,10 +381,10 @@ def owners_do_not_say_what_a_pod_was_made_for() -> Iterator[None]:
 @old
 def restarted_leader_does_not_wait() -> Iterator[None]:
     """A process led at once under its former name, while what the former process had sent was still under way."""
-    real = _Lease._free
+    real = Lease._free
 
-    def free(self: _Lease) -> bool:
+    def free(self: Lease) -> bool:
         return self._spec.get("holderIdentity") == self.me or real(self)
 
-    with patch.object(_Lease, "_free", free):
+    with patch.object(Lease, "_free", free):
         yield

@@ -111,8 +111,18 @@ def _without(body: Any, path: list[str]) -> Any:
 
 def words(error: BaseException) -> str:
     """What an error says, for people: short, and without what no terminal takes."""
-    said = (str(error) or type(error).__name__)[:_WORDS]
-    return said if said.isprintable() else "".join(c if c.isprintable() or c in "\t\n" else "\ufffd" for c in said)
+    return printable((str(error) or type(error).__name__)[:_WORDS])
+
+
+def printable(text: str) -> str:
+    """The text without what no terminal takes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() or c in "\t\n" else "\ufffd" for c in text)
+
+
+def section(body: Any, name: str) -> Mapping[str, Any]:
+    """A part of an object that is one itself; empty where it is not."""
+    found = body.get(name) if isinstance(body, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def version(meta: Meta | Mapping[str, Any]) -> int:

@@ -11,19 +11,15 @@ the deadline may still be carried out until then: this process waits as long bef
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import datetime, timedelta
-from enum import IntEnum
-from http import HTTPStatus
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable
 
-import msgspec
 import structlog
 
-from rfuav_crds.bounds import bounded, clean
 from rfuav_crds.contract import GROUP
 from rfuav_kube import clock, paths
-from rfuav_kube.connection import MERGE_PATCH, Answer, Connection, ConnectionProblem
+from rfuav_kube.connection import MERGE_PATCH, Connection, ConnectionProblem
+from rfuav_kube.lease import Lease, Taken
+from rfuav_kube.objects import section
 from rfuav_operator.settings import CLUSTER_LEASE, LONGEST_LEASE
 from rfuav_operator.settings import Leader as Limits
 
@@ -36,10 +32,6 @@ SHARED_LASTS = 3  # leases: time for the same release to come back before anothe
 ASKING = 3.0  # seconds of a request of who does not lead
 LABEL = f"{GROUP}/leader"
 STANDS_BY = f"{GROUP}/stands-by"  # annotation: the release that waits for another's Lease, and when it said so
-SAID_EVERY = timedelta(seconds=30)
-LONGEST_NAME = 320  # characters of who holds a lease or waits for it, as they are told: a namespace and a name
-_NOT_NOW = (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
-MOST_TRANSITIONS = 2**31 - 1  # the API server refuses more
 
 
 class LeaseLost(RuntimeError):  # noqa: N818  the term of leader election
@@ -68,15 +60,25 @@ class Leader:
         self._namespace = namespace
         self._limits = limits
         self._pod = pod
-        self._own = _Lease(connection, namespace, limits.lease, me=limits.identity, seconds=limits.lease_seconds)
-        self._release: _Lease | None = None
+        self._own = Lease(
+            connection,
+            namespace,
+            limits.lease,
+            me=limits.identity,
+            seconds=limits.lease_seconds,
+            most_seconds=SHARED_LASTS * LONGEST_LEASE,
+            note=STANDS_BY,
+        )
+        self._release: Lease | None = None
         if limits.cluster_namespace:
-            self._release = _Lease(
+            self._release = Lease(
                 connection,
                 limits.cluster_namespace,
                 CLUSTER_LEASE,
                 me=f"{namespace}/{limits.lease}",
                 seconds=limits.lease_seconds * SHARED_LASTS,
+                most_seconds=SHARED_LASTS * LONGEST_LEASE,
+                note=STANDS_BY,
                 shared=True,
             )
         self._deadline = float("-inf")
@@ -177,7 +179,7 @@ class Leader:
         # Refused, or written by somebody in between: who holds it, the next try tells.
         return self.leading if taken is Taken.UNKNOWN else taken is Taken.YES
 
-    def _tell(self, release: "_Lease") -> None:
+    def _tell(self, release: Lease) -> None:
         words = release.refused
         if other := release.held_by_another():
             words = f"another release of the operator, {other}, serves this cluster; this one, {release.me}, stands by"
@@ -209,7 +211,7 @@ class Leader:
         wanted = "true" if leading else None
         try:
             answer = await self._connection.request("GET", path, timeout=timeout)
-            if answer.ok and _inner(_inner(answer.body, "metadata"), "labels").get(LABEL) == wanted:
+            if answer.ok and section(section(answer.body, "metadata"), "labels").get(LABEL) == wanted:
                 return
             body = {"metadata": {"labels": {LABEL: wanted}}}
             answer = await self._connection.request("PATCH", path, body, content_type=MERGE_PATCH, timeout=timeout)
@@ -218,178 +220,3 @@ class Leader:
             return
         if not answer.ok:
             log.error("own pod not labelled: progress reports go astray", status=answer.status, message=answer.message)
-
-
-class Taken(IntEnum):
-    """What came of a try; the least of several counts."""
-
-    BY_ANOTHER = 0
-    UNKNOWN = 1
-    YES = 2
-
-
-class _Lease:
-    """One Lease.
-
-    Args:
-        me: the name of its holder.
-        seconds: after which one that was not renewed is free.
-        shared: several processes hold it as the same; which of them may, something else says.
-    """
-
-    def __init__(
-        self, connection: Connection, namespace: str, name: str, *, me: str, seconds: int, shared: bool = False
-    ) -> None:
-        self._connection = connection
-        self._namespace = namespace
-        self._name = name
-        self.me = me
-        self.refused = ""  # why the API server did not let it be taken
-        self._shared = shared
-        self._seconds = seconds
-        self._path = f"{paths.leases(namespace)}/{name}"
-        self._held = False  # by this process, at some time
-        self._seen: tuple[Any, float] = ({}, 0.0)  # its spec, and since when
-        self._body: dict[str, Any] = {}
-
-    async def take(self, *, timeout: float) -> Taken:  # noqa: ASYNC109  bounded by the lease
-        """Take or renew it."""
-        answer = await self.look(timeout=timeout)
-        if answer.status == HTTPStatus.NOT_FOUND:
-            answer = await self._connection.request("POST", paths.leases(self._namespace), self._new(), timeout=timeout)
-        elif answer.status == HTTPStatus.OK:
-            if not self._free():
-                await self._say_that_it_waits(timeout)
-                return Taken.BY_ANOTHER
-            answer = await self._connection.request("PUT", self._path, self._mine(), timeout=timeout)
-        if answer.ok:
-            self._held, self._body, self.refused = True, answer.body, ""
-            return Taken.YES
-        if answer.status in _NOT_NOW or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.debug("lease not renewed", lease=self._path, status=answer.status, message=answer.message)
-        else:
-            words = f"the Lease {self._namespace}/{self._name} is refused: {answer.status} {answer.message}"
-            if words != self.refused:
-                log.warning(words)
-            self.refused = words
-        return Taken.UNKNOWN
-
-    async def look(self, *, timeout: float) -> Answer:  # noqa: ASYNC109  bounded by the lease
-        """Read it, and note since when it is as it is."""
-        answer = await self._connection.request("GET", self._path, timeout=timeout)
-        if answer.ok:
-            self._body = answer.body
-            if self._spec != self._seen[0]:
-                self._seen = (self._spec, clock.monotonic())
-        return answer
-
-    async def give_back(self) -> None:
-        """Let another take it at once, if it is held."""
-        answer = await self._connection.request("GET", self._path, timeout=2)
-        if answer.ok and _holder(answer.body) == self.me:
-            body = answer.body
-            body["spec"].update(holderIdentity="", renewTime=_micro())
-            await self._connection.request("PUT", self._path, body, timeout=2)
-
-    def held_by_another(self) -> str:
-        """Who holds it as it was last seen, unless that is oneself or nobody."""
-        return "" if not self._body or self._free() else _shown(_holder(self._body))
-
-    def stands_by(self) -> str:
-        """Who said of late that it waits for this lease."""
-        who, age = self._said()
-        return _shown(who) if who != self.me and age < 3 * SAID_EVERY else ""
-
-    async def _say_that_it_waits(self, timeout: float) -> None:  # noqa: ASYNC109  bounded by the lease
-        """Have the holder know, for the pools' status. Who comes third says nothing."""
-        who, age = self._said()
-        if not self._shared or age < (SAID_EVERY if who == self.me else 3 * SAID_EVERY):
-            return
-        meta = _inner(self._body, "metadata")
-        notes = {**_inner(meta, "annotations"), STANDS_BY: f"{self.me} {_micro()}"}
-        body = {**self._body, "metadata": {**meta, "annotations": notes}}
-        await self._connection.request("PUT", self._path, body, timeout=timeout)
-
-    def _said(self) -> tuple[str, timedelta]:
-        """Who said that it waits, and how long ago."""
-        note = str(_inner(_inner(self._body, "metadata"), "annotations").get(STANDS_BY, ""))
-        who, _, at = note.partition(" ")
-        said = _instant(at)
-        age = timedelta.max if said is None else clock.now() - said
-        # Nobody has said it in the future: it would hold until then.
-        return (who, age) if -SAID_EVERY < age < timedelta.max else ("", timedelta.max)
-
-    @property
-    def _spec(self) -> Mapping[str, Any]:
-        return _inner(self._body, "spec")
-
-    def _free(self) -> bool:
-        holder = _holder(self._body)
-        mine = holder == self.me
-        if holder == "" or (mine and (self._held or self._shared)):
-            return True
-        said = _whole(self._spec.get("leaseDurationSeconds"), 0, SHARED_LASTS * LONGEST_LEASE)
-        seconds = max(said, self._seconds)
-        # What a former process of this pod has sent may still be carried out until its lease ends, by the same clock.
-        renewed = _instant(self._spec.get("renewTime"))
-        if mine and renewed is not None and clock.now() > renewed + timedelta(seconds=seconds):
-            return True
-        return clock.monotonic() - self._seen[1] > seconds
-
-    def _new(self) -> dict[str, Any]:
-        return {
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": self._name, "namespace": self._namespace},
-            "spec": self._fresh(0),
-        }
-
-    def _mine(self) -> dict[str, Any]:
-        spec = self._spec
-        if spec.get("holderIdentity") == self.me and self._held:
-            return {**self._body, "spec": {**spec, "renewTime": _micro()}}
-        transitions = _whole(spec.get("leaseTransitions"), 0, MOST_TRANSITIONS - 1)
-        return {**self._body, "spec": {**spec, **self._fresh(transitions + 1)}}
-
-    def _fresh(self, transitions: int) -> dict[str, Any]:
-        now = _micro()
-        return {
-            "holderIdentity": self.me,
-            "leaseDurationSeconds": self._seconds,
-            "acquireTime": now,
-            "renewTime": now,
-            "leaseTransitions": transitions,
-        }
-
-
-# What others have written is believed within bounds.
-
-
-def _inner(body: Any, name: str) -> Mapping[str, Any]:
-    found = body.get(name) if isinstance(body, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
-
-
-def _holder(body: Mapping[str, Any]) -> str:
-    return str(_inner(body, "spec").get("holderIdentity") or "")
-
-
-def _shown(name: str) -> str:
-    return clean(name[:LONGEST_NAME])
-
-
-def _whole(written: Any, least: int, most: int) -> int:
-    """A whole number between the two, or 0 for what is none."""
-    return min(max(written, least), most) if type(written) is int else 0
-
-
-def _instant(written: Any) -> datetime | None:
-    try:
-        found: datetime = msgspec.convert(written, Annotated[datetime, msgspec.Meta(tz=True)])
-    except msgspec.ValidationError:
-        return None
-    return bounded(found)
-
-
-def _micro() -> str:
-    return clock.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
