@@ -35,6 +35,7 @@ from rfuav_operator.core.queue.quotas import Quotas
 from rfuav_operator.core.scheduler import Scheduler
 from rfuav_operator.shell.leader import Leader
 from rfuav_operator.shell.reading import ingest, pods, resync
+from rfuav_operator.shell.reading.pod_owners import PodOwners
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.serving import intake
 from rfuav_operator.shell.serving.intake import Intake
@@ -476,7 +477,7 @@ def labels_make_owners() -> Iterator[None]:
 @mutation
 def copies_are_owned_too() -> Iterator[None]:
     """A pod of another namespace belongs to the job whose UID it names."""
-    with patch.object(ClusterState, "_is_own", lambda *_: True):
+    with patch.object(PodOwners, "_is_own", lambda *_: True):
         yield
 
 

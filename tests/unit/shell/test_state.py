@@ -361,7 +361,7 @@ def test_nothing_is_remembered_of_the_claims_of_a_job_that_is_gone():
     held = state()
     put_job(held, spec={"output": {"uri": "pvc://models/a"}})
     held.jobs.remove((Kind.TRAINING, "ns", "a"), 9)
-    assert (held._users, held._uses) == ({}, {})
+    assert (held._mounts._users, held._mounts._uses) == ({}, {})
 
 
 def test_a_job_that_cannot_be_read_takes_the_place_of_the_one_that_could():

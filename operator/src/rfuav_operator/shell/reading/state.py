@@ -1,13 +1,13 @@
 """ClusterState: the one mutable thing of the process. Reads and answers to writes come in, snapshots go out.
 
 It holds what the API server last said (`Cache`, newer resourceVersion wins), what was decided and not yet seen back
-(the planned status of a job, pods whose create is under way), and remembers what is dirty: which jobs must be stepped,
-and whether admission must be planned again. It decides nothing.
+(`pending`), whose the pods are (`pod_owners`) and which jobs a volume matters to (`mounts`), and it remembers what is
+dirty: which jobs must be stepped, and whether admission must be planned again. It decides nothing.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -32,14 +32,14 @@ from rfuav_operator.core.model import (
     Uid,
     Volume,
 )
-from rfuav_operator.core.names import stem
 from rfuav_operator.core.scheduler import Changes
 from rfuav_operator.shell.kinds import POOL, QUOTA
+from rfuav_operator.shell.reading.mounts import Mounts
+from rfuav_operator.shell.reading.pending import Pending
+from rfuav_operator.shell.reading.pod_owners import PodOwners, room_of
 
 WORDS = 800  # characters kept of what the API server, or a webhook behind it, says about a refused pod
 
-J = TypeVar("J")
-K = TypeVar("K")
 JobKey = tuple[Kind, str, str]  # kind, namespace, name
 
 
@@ -73,29 +73,18 @@ class ClusterState:
         self.claims: Cache[tuple[str, str], Claim] = Cache(self._claim_changed)
         self.volumes: Cache[str, Volume] = Cache(self._volume_changed)
         self._read: dict[Uid, Job] = {}  # as the API server holds them
-        self._planned: dict[Uid, JobStatus] = {}  # decided, not yet seen back
+        self._pending = Pending()
         self._effective: dict[Uid, Job] = {}  # read, with the planned status over it
-        self._creating: dict[Uid, frozenset[str]] = {}
-        self._landings: dict[tuple[Uid, str], Landing] = {}
         self._rejected: dict[Uid, str] = {}
-        self._pods_of: dict[Uid, dict[str, Pod]] = {}
+        self._owners = PodOwners(self._effective.get)
         self._gone: dict[Uid, frozenset[str]] = {}  # pods that were there, which the job's status still names
-        self._made_for: dict[tuple[str, str], dict[str, Pod]] = {}  # live, by the job's namespace and name
-        self._leaving: dict[tuple[str, str], frozenset[Uid]] = {}  # jobs that are gone, with a create under way
-        self._claims: dict[Uid, dict[tuple[str, str], Pod]] = {}  # all that name a job as theirs, rightly or not
-        self._foreign: dict[NodeName, tuple[Pod, ...]] = {}
         self._nodes: dict[NodeName, Node] = {}
-        self._planned_limits: dict[Uid, Mapping[str, Any]] = {}  # statuses of these two, decided and not yet seen back
         self._pools: dict[str, Pool] = {}  # read, with the planned status over it
         self._quotas: dict[str, Quota] = {}  # the same, by namespace
         self._resource_quotas: dict[str, dict[str, ResourceQuota]] = {}
         self._priority_classes: dict[str, PriorityClass] = {}
         self._namespaces: dict[str, Namespace] = {}
-        self._volume_claims: dict[tuple[str, str], Claim] = {}
-        self._volumes: dict[str, Volume] = {}
-        self._bound: dict[str, set[tuple[str, str]]] = {}  # volume -> claims that name it
-        self._users: dict[tuple[str, str], set[Uid]] = {}  # claim -> jobs that name it
-        self._uses: dict[Uid, tuple[str, ...]] = {}
+        self._mounts = Mounts()
         self._dependents: dict[tuple[str, str], set[Uid]] = defaultdict(set)  # by the TrainingJob they wait for
         self._dirty: set[Uid] = set()
         self._dirty_nodes: set[NodeName] = set()
@@ -108,24 +97,24 @@ class ClusterState:
         """The present state. Its maps are live: read it before anything else runs."""
         return Snapshot(
             jobs=self._effective,
-            pods_of=self._pods_of,
-            foreign=self._foreign,
-            creating=self._creating,
-            landings=self._landings,
-            leaving=self._leaving,
-            made_for=self._made_for,
+            pods_of=self._owners.of,
+            foreign=self._owners.foreign,
+            creating=self._pending.creating,
+            landings=self._pending.landings,
+            leaving=self._pending.leaving,
+            made_for=self._owners.made_for,
             nodes=self._nodes,
             pools=self._pools,
             quotas=self._quotas,
             resource_quotas=self._resource_quotas,
             priority_classes=self._priority_classes,
             namespaces=self._namespaces,
-            claims=self._volume_claims,
-            volumes=self._volumes,
+            claims=self._mounts.claims,
+            volumes=self._mounts.volumes,
             defaults=self.defaults,
             rejected=self._rejected,
             gone=self._gone,
-            unwritten=self._planned.keys(),
+            unwritten=self._pending.statuses.keys(),
         )
 
     def read_job(self, uid: Uid) -> Job | None:
@@ -143,11 +132,11 @@ class ClusterState:
 
     def pod_of(self, uid: Uid, name: str) -> Pod | None:
         """One pod of a job."""
-        return self._pods_of.get(uid, {}).get(name)
+        return self._owners.of.get(uid, {}).get(name)
 
     def was_there(self, uid: Uid, name: str) -> bool:
         """Whether a pod that the job's status names was seen, though it may be gone."""
-        return name in self._gone.get(uid, ()) or name in self._pods_of.get(uid, {})
+        return name in self._gone.get(uid, ()) or name in self._owners.of.get(uid, {})
 
     def unreadable(self) -> Iterator[str]:
         """The kind of each object that could not be read."""
@@ -196,44 +185,40 @@ class ClusterState:
 
     def plan_status(self, uid: Uid, status: JobStatus) -> None:
         """A status was handed to the writer: decide on it from now on."""
-        self._planned[uid] = status
+        self._pending.statuses[uid] = status
         self._rejected.pop(uid, None)
         self._refresh(uid)
 
     def settle_status(self, uid: Uid, status: JobStatus) -> None:
         """That write has succeeded; a newer plan stays."""
-        if self._planned.get(uid) is status:
-            del self._planned[uid]
+        if self._pending.statuses.get(uid) is status:
+            del self._pending.statuses[uid]
             self._refresh(uid)
 
     def drop_plan(self, uid: Uid) -> None:
         """What was planned will not be written: decide again on what the API server holds."""
-        self._planned.pop(uid, None)
+        self._pending.statuses.pop(uid, None)
         self._refresh(uid)
         self.touch([uid])
 
     def plan_limits(self, target: Pool | Quota, status: Mapping[str, Any]) -> None:
         """A pool's or quota's status was handed to the writer: what is decided next is compared with it."""
-        self._planned_limits[target.uid] = status
+        self._pending.limits[target.uid] = status
         self._refresh_limits(target)
 
     def settle_limits(self, target: Pool | Quota, status: Mapping[str, Any]) -> None:
         """That write is over; a newer plan stays."""
-        if self._planned_limits.get(target.uid) is status:
+        if self._pending.limits.get(target.uid) is status:
             self.drop_limits(target)
 
     def drop_limits(self, target: Pool | Quota) -> None:
         """What was planned will not be written any more."""
-        self._planned_limits.pop(target.uid, None)
+        self._pending.limits.pop(target.uid, None)
         self._refresh_limits(target)
 
     def forget_plans(self) -> None:
         """Nothing that was decided will be written any more: go by what the API server holds."""
-        self._planned.clear()
-        self._planned_limits.clear()
-        self._creating.clear()
-        self._landings.clear()
-        self._leaving.clear()
+        self._pending.clear()
         self._rejected.clear()
         for uid in list(self._effective):
             self._refresh(uid)
@@ -244,20 +229,14 @@ class ClusterState:
 
     def begin_create(self, uid: Uid, pod: str, landing: Landing | None = None) -> None:
         """A pod's create was handed to the writer; it takes room from now on, also where it may only land."""
-        self._creating[uid] = self._creating.get(uid, frozenset()) | {pod}
-        if landing is not None:
-            self._landings[uid, pod] = landing
+        self._pending.begin_create(uid, pod, landing)
 
     def end_create(self, uid: Uid, pod: str) -> None:
         """The outcome of a create is known: the pod was read, or it will not exist."""
-        self._landings.pop((uid, pod), None)
-        left = self._creating.get(uid, frozenset()) - {pod}
-        if left:
-            self._creating[uid] = left
-        else:
-            self._creating.pop(uid, None)
+        if self._pending.end_create(uid, pod):
             if (gone := self._effective.get(uid)) is not None and uid not in self._read:
-                self._leave(gone, {uid})
+                self._pending.job_left(gone)
+                self.touch(self._named(gone.namespace, gone.name))
             self._refresh(uid)
         self.touch([uid])
 
@@ -270,10 +249,10 @@ class ClusterState:
     # --- changes of what was read
 
     def _refresh(self, uid: Uid) -> None:
-        read, planned = self._read.get(uid), self._planned.get(uid)
+        read, planned = self._read.get(uid), self._pending.statuses.get(uid)
         if read is not None:
             self._effective[uid] = read if planned is None else msgspec.structs.replace(read, status=planned)
-        elif uid not in self._creating:
+        elif uid not in self._pending.creating:
             self._effective.pop(uid, None)
 
     def _job_changed(self, old: Job | None, new: Job | None) -> None:
@@ -284,9 +263,9 @@ class ClusterState:
             self._read[new.uid] = new
             self._refresh(new.uid)
             self._keep_gone(new.uid, self._gone.get(new.uid, frozenset()))
-            if before is None and new.uid in self._claims:
+            if before is None:
                 self._sort_pods(new.uid)
-            self._note_claims(new.uid, new.namespace, volumes.claims_of(self._effective[new.uid]))
+            self._mounts.note(new.uid, new.namespace, volumes.claims_of(self._effective[new.uid]))
             if new.kind is Kind.INFERENCE and new.spec.model.from_training_job:
                 self._dependents[new.namespace, new.spec.model.from_training_job].add(new.uid)
             if before is None or _substance(before) != _substance(self._effective[new.uid]):
@@ -300,16 +279,12 @@ class ClusterState:
     def _forget_job(self, job: Job) -> None:
         del self._read[job.uid]
         self._gone.pop(job.uid, None)
-        self._note_claims(job.uid, job.namespace, ())
+        self._mounts.note(job.uid, job.namespace, ())
         self._rejected.pop(job.uid, None)
         last = self._effective[job.uid]
-        self._planned.pop(job.uid, None)
         # A create that is under way may still take room: the job stays, deleting, until its outcome is known.
         self._effective[job.uid] = msgspec.structs.replace(last, deleting=True)
-        if job.uid in self._creating:
-            self._leaving[job.namespace, job.name] = self._leaving.get((job.namespace, job.name), frozenset()) | {
-                job.uid
-            }
+        self._pending.job_went(job)
         self._refresh(job.uid)
         key = (job.namespace, job.spec.model.from_training_job)
         if (waiting := self._dependents.get(key)) is not None:
@@ -317,14 +292,6 @@ class ClusterState:
             if not waiting:
                 del self._dependents[key]
         self.touch([job.uid])
-
-    def _leave(self, job: Job, uids: set[Uid]) -> None:
-        """No create of these jobs is under way any more: another of the name may start."""
-        key = job.namespace, job.name
-        left = self._leaving.pop(key, frozenset()) - uids
-        if left:
-            self._leaving[key] = left
-        self.touch(self._named(*key))
 
     def _named(self, namespace: str, name: str) -> list[Uid]:
         """The jobs of a name, at most one of each kind."""
@@ -336,12 +303,12 @@ class ClusterState:
             return
         rooms = set()
         if old is not None:
-            if self._take_out(old):
-                rooms.add(_room(old))
+            if self._owners.take_out(old):
+                rooms.add(room_of(old))
             elif new is None and old.job_uid is not None:
                 self._keep_gone(old.job_uid, self._gone.get(old.job_uid, frozenset()) | {old.name})
-        if new is not None and not self._put_in(new):
-            rooms ^= {_room(new)}
+        if new is not None and not self._owners.put_in(new):
+            rooms ^= {room_of(new)}
         owners = {p.job_uid for p in (old, new) if p is not None and p.job_uid is not None}
         if owners:
             self._on_pod(old, new)
@@ -364,59 +331,10 @@ class ClusterState:
         else:
             self._gone.pop(uid, None)
 
-    def _take_out(self, pod: Pod) -> bool:
-        """Forget a pod as it was; whether it was none of a job's."""
-        key, uid = (pod.namespace, pod.name), pod.job_uid
-        _drop(self._made_for, (pod.namespace, pod.job_name), pod.name)
-        if uid is not None:
-            _drop(self._claims, uid, key)
-            held = self._pods_of.get(uid, {}).get(pod.name)
-            if held is not None and held.namespace == pod.namespace:
-                _drop(self._pods_of, uid, pod.name)
-                return False
-        if (room := _room(pod)) is not None:
-            left = tuple(p for p in self._foreign.get(room[0], ()) if (p.namespace, p.name) != key)
-            if left:
-                self._foreign[room[0]] = left
-            else:
-                self._foreign.pop(room[0], None)
-        return True
-
-    def _put_in(self, pod: Pod) -> bool:
-        """Hold a pod; whether it is a job's."""
-        if pod.job_name and pod.live:
-            self._made_for.setdefault((pod.namespace, pod.job_name), {})[pod.name] = pod
-        if pod.job_uid is not None:
-            self._claims.setdefault(pod.job_uid, {})[pod.namespace, pod.name] = pod
-            if self._is_own(pod.job_uid, pod):
-                self._pods_of.setdefault(pod.job_uid, {})[pod.name] = pod
-                return True
-        if (room := _room(pod)) is not None:
-            self._foreign[room[0]] = (*self._foreign.get(room[0], ()), pod)
-        return False
-
-    def _is_own(self, uid: Uid, pod: Pod) -> bool:
-        """Whether it belongs to this job: the namespace must be the job's, and the name is made of the job's.
-
-        Of a job that is not known (any more), the pods that were seen first are believed.
-        """
-        job = self._effective.get(uid)
-        if job is not None:
-            made = pod.name.startswith(f"{stem(job.name, job.uid)}-")
-            return made and pod.namespace == job.namespace and pod.kind is job.kind
-        return all(held.namespace == pod.namespace for held in self._pods_of.get(uid, {}).values())
-
     def _sort_pods(self, uid: Uid) -> None:
-        """Look again at what claims to be of a job: who it is has become known."""
-        wrong = [p for p in self._claims.get(uid, {}).values() if self._is_own(uid, p) != self._holds(uid, p)]
-        for pod in [*wrong]:
-            self._take_out(pod)
-        for pod in wrong:
-            self._put_in(pod)
-        self.touch([uid], nodes={room[0] for p in wrong if (room := _room(p)) is not None}, plan=False)
-
-    def _holds(self, uid: Uid, pod: Pod) -> bool:
-        return self._pods_of.get(uid, {}).get(pod.name) is pod
+        """Who a job is has become known: look again at what names it."""
+        if moved := self._owners.sort(uid):
+            self.touch([uid], nodes={room[0] for p in moved if (room := room_of(p)) is not None}, plan=False)
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
         node = new or old
@@ -426,15 +344,14 @@ class ClusterState:
             del self._nodes[node.name]
         else:
             self._nodes[node.name] = new
-        there = {u for u, pods in self._pods_of.items() if any(p.node == node.name for p in pods.values())}
-        for key, pods in self._made_for.items():  # who waits until they are gone
-            if any(p.node == node.name for p in pods.values()):
-                there.update(self._named(*key))
+        there, made_for = self._owners.on_node(node.name)
+        for key in made_for:  # who waits until they are gone
+            there.update(self._named(*key))
         self.touch(there, nodes=[node.name])
 
     def _pool_changed(self, old: Pool | None, new: Pool | None) -> None:
         if old is not None and (new is None or new.uid != old.uid):
-            self._planned_limits.pop(old.uid, None)
+            self._pending.limits.pop(old.uid, None)
         if new is not None:
             self._refresh_limits(new)
         elif old is not None:
@@ -443,7 +360,7 @@ class ClusterState:
 
     def _quota_changed(self, old: Quota | None, new: Quota | None) -> None:
         if old is not None and (new is None or new.uid != old.uid):
-            self._planned_limits.pop(old.uid, None)
+            self._pending.limits.pop(old.uid, None)
         if new is not None:
             self._refresh_limits(new)
         elif old is not None:
@@ -455,7 +372,7 @@ class ClusterState:
             self.touch_all()
 
     def _refresh_limits(self, target: Pool | Quota) -> None:
-        planned = self._planned_limits.get(target.uid)
+        planned = self._pending.limits.get(target.uid)
         if isinstance(target, Pool):
             pool = self.pools.get(target.name)
             if pool is not None:
@@ -476,55 +393,15 @@ class ClusterState:
         if old != new:
             self.touch()
 
-    def _note_claims(self, uid: Uid, namespace: str, claims: tuple[str, ...]) -> None:
-        """Remember which claims a job names, so that it is looked at when one of them changes."""
-        old = self._uses.get(uid, ())
-        if old == claims:
-            return
-        for name in old:
-            users = self._users[namespace, name]
-            users.discard(uid)
-            if not users:
-                del self._users[namespace, name]
-        self._uses.pop(uid, None)
-        if claims:
-            self._uses[uid] = claims
-        for name in claims:
-            self._users.setdefault((namespace, name), set()).add(uid)
-
     def _claim_changed(self, old: Claim | None, new: Claim | None) -> None:
-        claim = new or old
-        if claim is None or old == new:
-            return
-        key = claim.namespace, claim.name
-        if old is not None and old.volume:
-            named = self._bound.get(old.volume, set())
-            named.discard(key)
-            if not named:
-                self._bound.pop(old.volume, None)
-        if new is None:
-            del self._volume_claims[key]
-        else:
-            self._volume_claims[key] = new
-            if new.volume:
-                self._bound.setdefault(new.volume, set()).add(key)
-        self._touch_users(key)
+        self._touch_waiting(self._mounts.claim_changed(old, new))
 
     def _volume_changed(self, old: Volume | None, new: Volume | None) -> None:
-        volume = new or old
-        if volume is None or old == new:
-            return
-        if new is None:
-            del self._volumes[volume.name]
-        else:
-            self._volumes[volume.name] = new
-        for key in self._bound.get(volume.name, ()):
-            self._touch_users(key)
+        self._touch_waiting(self._mounts.volume_changed(old, new))
 
-    def _touch_users(self, claim: tuple[str, str]) -> None:
-        users = (self._effective.get(uid) for uid in self._users.get(claim, ()))
-        waiting = [job.uid for job in users if job is not None and not _is_over(job)]
-        if waiting:
+    def _touch_waiting(self, uids: Iterable[Uid]) -> None:
+        users = (self._effective.get(uid) for uid in uids)
+        if waiting := [job.uid for job in users if job is not None and not _is_over(job)]:
             self.touch(waiting)
 
     def _priority_class_changed(self, old: PriorityClass | None, new: PriorityClass | None) -> None:
@@ -546,29 +423,8 @@ class ClusterState:
         self.touch([uid for uid, job in self._effective.items() if job.namespace == namespace.name])
 
 
-def _room(pod: Pod) -> tuple[NodeName, Kind | None, int, int, int, tuple[str, ...], bool, str] | None:
-    """What of a foreign pod matters to admission, first its node.
-
-    A pod that our labels call a job's, left behind before it was bound, may be bound to the node that it is made for
-    as long as the scheduler does not say that it does not fit.
-    """
-    node = pod.node or (pod.wanted_node if pod.kind is not None and not pod.unschedulable else None)
-    if node is None or not pod.live:
-        return None
-    amounts = pod.gpus, pod.cpu_milli, pod.memory_bytes
-    return node, pod.kind, *amounts, pod.claims, pod.claims_devices, pod.unreadable
-
-
 def _is_over(job: Job) -> bool:
     return job.status.phase is not None and job.status.phase.terminal
-
-
-def _drop(index: dict[J, dict[K, Pod]], job: J, key: K) -> None:
-    """Take a pod out of an index by job."""
-    held = index.get(job, {})
-    held.pop(key, None)
-    if not held:
-        index.pop(job, None)
 
 
 def _substance(job: Job) -> tuple[object, ...]:

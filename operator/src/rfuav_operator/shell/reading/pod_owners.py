@@ -1,0 +1,108 @@
+"""Whose the pods are: each pod comes in as it was and as it is, and is found by its job, its job's name, or its node.
+
+A pod names its job in its labels and owner, rightly or not. What the job does not own takes room as a foreign pod does.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from rfuav_operator.core.model import Job, Kind, NodeName, Pod, Uid
+from rfuav_operator.core.names import stem
+
+J = TypeVar("J")
+K = TypeVar("K")
+
+
+class PodOwners:
+    """The pods by whom they belong to.
+
+    Args:
+        job: the job of a UID, None where it is not known (any more).
+    """
+
+    def __init__(self, job: Callable[[Uid], Job | None]) -> None:
+        self._job = job
+        self.of: dict[Uid, dict[str, Pod]] = {}  # the pods of a job, by name
+        self.made_for: dict[tuple[str, str], dict[str, Pod]] = {}  # live, by the job's namespace and name
+        self.foreign: dict[NodeName, tuple[Pod, ...]] = {}
+        self._naming: dict[Uid, dict[tuple[str, str], Pod]] = {}  # all that name a job as theirs, rightly or not
+
+    def take_out(self, pod: Pod) -> bool:
+        """Forget a pod as it was; whether it was none of a job's."""
+        key, uid = (pod.namespace, pod.name), pod.job_uid
+        _drop(self.made_for, (pod.namespace, pod.job_name), pod.name)
+        if uid is not None:
+            _drop(self._naming, uid, key)
+            held = self.of.get(uid, {}).get(pod.name)
+            if held is not None and held.namespace == pod.namespace:
+                _drop(self.of, uid, pod.name)
+                return False
+        if (room := room_of(pod)) is not None:
+            left = tuple(p for p in self.foreign.get(room[0], ()) if (p.namespace, p.name) != key)
+            if left:
+                self.foreign[room[0]] = left
+            else:
+                self.foreign.pop(room[0], None)
+        return True
+
+    def put_in(self, pod: Pod) -> bool:
+        """Hold a pod; whether it is a job's."""
+        if pod.job_name and pod.live:
+            self.made_for.setdefault((pod.namespace, pod.job_name), {})[pod.name] = pod
+        if pod.job_uid is not None:
+            self._naming.setdefault(pod.job_uid, {})[pod.namespace, pod.name] = pod
+            if self._is_own(pod.job_uid, pod):
+                self.of.setdefault(pod.job_uid, {})[pod.name] = pod
+                return True
+        if (room := room_of(pod)) is not None:
+            self.foreign[room[0]] = (*self.foreign.get(room[0], ()), pod)
+        return False
+
+    def sort(self, uid: Uid) -> list[Pod]:
+        """Look again at what names this job: who it is has become known. The pods that changed sides."""
+        wrong = [p for p in self._naming.get(uid, {}).values() if self._is_own(uid, p) != self._holds(uid, p)]
+        for pod in wrong:
+            self.take_out(pod)
+        for pod in wrong:
+            self.put_in(pod)
+        return wrong
+
+    def on_node(self, node: NodeName) -> tuple[set[Uid], Iterable[tuple[str, str]]]:
+        """The jobs with pods on a node, and the namespaces and names for which pods there were made."""
+        owners = {uid for uid, pods in self.of.items() if any(p.node == node for p in pods.values())}
+        return owners, [key for key, pods in self.made_for.items() if any(p.node == node for p in pods.values())]
+
+    def _is_own(self, uid: Uid, pod: Pod) -> bool:
+        """Whether it belongs to this job: the namespace must be the job's, and the name is made of the job's.
+
+        Of a job that is not known (any more), the pods that were seen first are believed.
+        """
+        job = self._job(uid)
+        if job is not None:
+            made = pod.name.startswith(f"{stem(job.name, job.uid)}-")
+            return made and pod.namespace == job.namespace and pod.kind is job.kind
+        return all(held.namespace == pod.namespace for held in self.of.get(uid, {}).values())
+
+    def _holds(self, uid: Uid, pod: Pod) -> bool:
+        return self.of.get(uid, {}).get(pod.name) is pod
+
+
+def room_of(pod: Pod) -> tuple[NodeName, Kind | None, int, int, int, tuple[str, ...], bool, str] | None:
+    """What of a foreign pod matters to admission, first its node.
+
+    A pod that our labels call a job's, left behind before it was bound, may be bound to the node that it is made for
+    as long as the scheduler does not say that it does not fit.
+    """
+    node = pod.node or (pod.wanted_node if pod.kind is not None and not pod.unschedulable else None)
+    if node is None or not pod.live:
+        return None
+    amounts = pod.gpus, pod.cpu_milli, pod.memory_bytes
+    return node, pod.kind, *amounts, pod.claims, pod.claims_devices, pod.unreadable
+
+
+def _drop(index: dict[J, dict[K, Pod]], job: J, key: K) -> None:
+    """Take a pod out of an index by job."""
+    held = index.get(job, {})
+    held.pop(key, None)
+    if not held:
+        index.pop(job, None)
