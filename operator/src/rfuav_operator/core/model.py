@@ -33,6 +33,10 @@ class Kind(StrEnum):
         return "training" if self is Kind.TRAINING else "inference"
 
 
+KINDS = tuple(Kind)
+"""Both: a tuple is walked four times as fast as an enumeration."""
+
+
 class Phase(StrEnum):
     """One word for people; machines read the conditions."""
 

@@ -99,8 +99,8 @@ def _of_pool(
         "gpus": sum(room.node.gpus for room in rooms),
         "slots": sum(room.node.gpu_slots for room in rooms),
         "slotsInUse": {
-            "training": sum(room.slots_used[Kind.TRAINING] for room in rooms),
-            "inference": sum(room.slots_used[Kind.INFERENCE] for room in rooms),
+            "training": sum(room.slots[Kind.TRAINING].used for room in rooms),
+            "inference": sum(room.slots[Kind.INFERENCE].used for room in rooms),
         },
         "foreignSlots": sum(room.foreign_gpus for room in rooms),
         "pending": {**_by_kind(pending), "total": sum(pending.values())},

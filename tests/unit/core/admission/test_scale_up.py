@@ -166,7 +166,7 @@ def test_a_pod_bound_to_the_new_node_holds_its_room():
     assert made.status("j0").phase is Phase.RUNNING
     assert nodeless(made) <= {"j1", "j2"}
     room = made.scheduler._admission.usage.room("new")
-    assert room.slots_used[Kind.TRAINING] == 2  # j0, and room for j1, which might land there too
+    assert room.slots[Kind.TRAINING].used == 2  # j0, and room for j1, which might land there too
     made.finish(made.pods_of("j0")[0].name)
     assert made.go().status("j0").phase is Phase.SUCCEEDED
 

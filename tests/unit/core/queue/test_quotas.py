@@ -194,7 +194,7 @@ def test_held_again_in_another_place_counts_once():
     assert (usage.share("default", "team").gpus, usage.share("default", "team").jobs[Kind.TRAINING]) == (2, 1)
     room = usage.room(NodeName("n1"))
     assert room is not None
-    assert room.slots_used[Kind.TRAINING] == 2
+    assert room.slots[Kind.TRAINING].used == 2
     usage.release(made.uid, "pod")
     assert (usage.share("default", "team").gpus, usage.share("default", "team").jobs[Kind.TRAINING]) == (0, 0)
 

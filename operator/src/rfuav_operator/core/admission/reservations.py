@@ -138,7 +138,7 @@ def _waits_for(shape: Shape, making: Mapping[Holder, NodeName]) -> Reason:
 def _missing(room: Room, shape: Shape) -> tuple[bool, int, int, int]:
     """How much of what the shape needs the node is short of: the nearest first."""
     jobs_free = room.cpu_jobs[shape.kind] - room.jobs_used[shape.kind]
-    slots = max(0, shape.gpus - room.free[shape.kind] if shape.gpus > 0 else 1 - jobs_free)
+    slots = max(0, shape.gpus - room.slots[shape.kind].free if shape.gpus > 0 else 1 - jobs_free)
     cpu = max(0, shape.cpu_milli - (room.node.cpu_milli - room.cpu_milli))
     memory = max(0, shape.memory_bytes - (room.node.memory_bytes - room.memory_bytes))
     closed = room.node.name in shape.avoided or room.alone

@@ -8,10 +8,11 @@ import msgspec
 from rfuav_crds import reasons
 from rfuav_operator.core import quantity
 from rfuav_operator.core.capacity import gpus
-from rfuav_operator.core.capacity.room import Room, Shape
+from rfuav_operator.core.capacity.room import Room, Shape, Slots
 from rfuav_operator.core.model import Job, Kind, Pool
 
 _SHOWN = 4
+_NO_SLOTS = Slots(0, 0, 0, 0)
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,23 +57,14 @@ def no_room(shape: Shape, pool: Pool, matching: Sequence[Room], unknown: Iterabl
         unknown: rooms of the pool whose GPUs nobody gets because too little is known of them.
     """
     nodes, kind = _nodes(len(matching)), shape.kind
-    closed = []  # by a pod that cannot be read
+    closed = [room for room in matching if room.unread]  # by a pod that cannot be read
     if shape.gpus > 0:
         other = Kind.INFERENCE if kind is Kind.TRAINING else Kind.TRAINING
-        limit = used = other_limit = other_used = foreign = free = 0
-        roomy = []  # rooms whose slots would do
-        for room in matching:  # one walk: a pool has a thousand of them
-            left = room.free[kind]
-            free += left
-            limit += room.slot_limit[kind]
-            used += room.slots_used[kind]
-            other_limit += room.slot_limit[other]
-            other_used += room.slots_used[other]
-            foreign += room.foreign_gpus
-            if room.unread:
-                closed.append(room)
-            elif left >= shape.gpus:
-                roomy.append(room)
+        slots = [room.slots[kind] for room in matching]
+        limit, used, _, free = _sums(slots)
+        other_limit, other_used, *_ = _sums(room.slots[other] for room in matching)
+        foreign = sum([room.foreign_gpus for room in matching])
+        roomy = [room for room, seen in zip(matching, slots, strict=True) if seen.free >= shape.gpus]
         text = f"pool {pool.name} has {free} of {limit} {_kind(kind)} slots free on {nodes} ({used} {_kind(kind)} slots"
         text += f" used; {other_used} of {other_limit} {_kind(other)} slots used"
         text += (f"; pods of others use {foreign}" if foreign else "") + ")"
@@ -82,14 +74,13 @@ def no_room(shape: Shape, pool: Pool, matching: Sequence[Room], unknown: Iterabl
                 f"; {_nodes(len(claimed))} closed by a pod with resource claims (DRA), which may have any GPU: {first}"
             )
         if free >= shape.gpus > 1:
-            text += f" (largest free block {max(room.free[kind] for room in matching)})"
+            text += f" (largest free block {max(seen.free for seen in slots)})"
     else:
         limit = sum(room.cpu_jobs[kind] for room in matching)
         roomy = [room for room in matching if room.jobs_used[kind] < room.cpu_jobs[kind]]
         free = sum(room.cpu_jobs[kind] - room.jobs_used[kind] for room in roomy)
-        closed = [room for room in matching if room.unread]
-        roomy = [room for room in roomy if not room.unread]
         text = f"pool {pool.name} has room for {free} of {limit} {_kind(kind)} jobs without GPU on {nodes}"
+    roomy = [room for room in roomy if not room.unread]
     if shape.nodes > 1:
         fitting = sum(not room.lacks(shape) for room in roomy)
         text += f"; {_nodes(fitting)} of {shape.nodes} with room now"
@@ -98,6 +89,11 @@ def no_room(shape: Shape, pool: Pool, matching: Sequence[Room], unknown: Iterabl
         where = f"{closed[0].unread_by} on {closed[0].node.name}"
         text += f"; {_nodes(len(closed))} closed by a pod that cannot be read: {where}"
     return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=f"{needs(shape)}; {text}")
+
+
+def _sums(slots: Iterable[Slots]) -> Slots:
+    """Those of all rooms together: a pool has a thousand of them."""
+    return Slots(*map(sum, zip(_NO_SLOTS, *slots, strict=True)))
 
 
 def all_refused(shape: Shape, job: Job) -> Reason:

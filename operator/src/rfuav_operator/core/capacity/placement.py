@@ -59,7 +59,7 @@ class _Shelf:
         """Pack: the fullest that has room first. Spread: the emptiest. CPU jobs leave GPU nodes to others."""
         sign = -1 if self.spread else 1
         if self.gpu:
-            return sign * room.free[self.kind], sign * room.slots_free, name
+            return sign * room.slots[self.kind].free, sign * room.slots_free, name
         free = room.cpu_jobs[self.kind] - room.jobs_used[self.kind]
         return int(room.node.gpu_slots > 0), sign * free, name
 
@@ -172,7 +172,7 @@ class PoolCapacity:
 
     def suits(self, shape: Shape) -> Iterator[Room]:
         """Rooms of the nodes that could take this shape when empty."""
-        return (self.rooms[name] for name in self._known(shape).suits)
+        return map(self.rooms.__getitem__, self._known(shape).suits)
 
     def knows(self, shape: Shape) -> bool:
         """Whether anything is kept of this shape."""

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
 from rfuav_crds.contract import GPU
 from rfuav_operator.core import quantity
 from rfuav_operator.core.capacity import gpus
-from rfuav_operator.core.model import GpuTier, Job, Kind, Landing, Node, Pod, Pool, PoolSpec, Uid, Volume
+from rfuav_operator.core.model import KINDS, GpuTier, Job, Kind, Landing, Node, Pod, Pool, PoolSpec, Uid, Volume
 
 # GPUPool.spec.perGPU's default, for a pool read without it.
 DEFAULT_TIERS = (
@@ -19,7 +20,7 @@ DEFAULT_TIERS = (
 _MERELY_PREFERRED = "PreferNoSchedule"  # every other effect of a taint repels
 
 
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
+class Shape(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """What one pod of a job asks of a node: its shape. Equal shapes get equal answers, which are computed once."""
 
     kind: Kind
@@ -105,6 +106,15 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
 Holder = tuple[Uid, str]  # job and pod name
 
 
+class Slots(NamedTuple):
+    """The GPU slots of one room, as one kind of job sees them."""
+
+    limit: int  # that the kind may use together on the empty node
+    used: int
+    own: int  # left of its limit alone
+    free: int  # that a job of the kind can have now: also by what the node has in all
+
+
 @dataclass(slots=True)
 class Room:
     """One node of a pool: its limits, who holds room on it, and the sums of that."""
@@ -114,25 +124,19 @@ class Room:
     cpu_jobs: Mapping[Kind, int]
     holders: dict[Holder, Allocation] = field(default_factory=dict)
     foreign: Sequence[Pod] = ()
-    slots_used: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
-    jobs_used: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))  # with gpus: 0
+    slots: dict[Kind, Slots] = field(default_factory=dict)
+    jobs_used: dict[Kind, int] = field(default_factory=dict)  # with gpus: 0
     foreign_gpus: int = 0
     stray_gpus: dict[Kind, int] = field(default_factory=dict)  # of these, by a label that names the kind
     cpu_milli: int = 0
     memory_bytes: int = 0
     pods: int = 0
-    slot_limit: dict[Kind, int] = field(default_factory=dict)  # that a kind may use together on the empty node
-    kind_free: dict[Kind, int] = field(default_factory=dict)  # that a kind has left by its own limit alone
     slots_free: int = 0  # left of what the node has in all, the pods of others counted
-    free: dict[Kind, int] = field(default_factory=dict)  # that a job of the kind can have now
     unread: bool = False  # one of its pods takes nobody knows what: nothing new comes beside it
     alone: bool = False  # one of its pods keeps the room that is left: the scheduler lets no other pod of ours in
     claimed: bool = False  # a pod of others has devices by resource claims: they may be any of its GPUs
 
     def __post_init__(self) -> None:
-        for kind, share in ((Kind.TRAINING, self.tier.training), (Kind.INFERENCE, self.tier.inference)):
-            usable = 0 if self.node.gpu_problem or self.node.gpu_unknown else self.node.gpus * share
-            self.slot_limit[kind] = min(usable, self.node.gpu_slots)
         self.count()
 
     @property
@@ -171,7 +175,7 @@ class Room:
     def too_small(self, shape: Shape) -> str:
         """What the node could not give this shape even if it were empty; empty: nothing."""
         if shape.gpus > 0:
-            limit = self.slot_limit[shape.kind]
+            limit = self.slots[shape.kind].limit
             if shape.gpus > limit:
                 return f"with at most {limit} {shape.kind.word} GPU slots"
         elif self.cpu_jobs[shape.kind] == 0:
@@ -185,7 +189,7 @@ class Room:
     def lacks(self, shape: Shape) -> str:
         """What the node is short of now: a key that `explain` counts over nodes; empty: the shape fits."""
         if shape.gpus > 0:
-            if shape.gpus > self.kind_free[shape.kind]:
+            if shape.gpus > self.slots[shape.kind].own:
                 return "slots"
             if shape.gpus > self.slots_free:
                 return "all slots"
@@ -205,13 +209,13 @@ class Room:
         """What of the node is in use beyond its limits, by those that are or will surely be there; empty: nothing."""
         there = {key: held for key, held in self.holders.items() if held.node}
         sure = Room(node=self.node, tier=self.tier, cpu_jobs=self.cpu_jobs, holders=there, foreign=self.foreign)
-        for kind in Kind:
-            used = sure.slots_used[kind] + sure.stray_gpus[kind]
-            if used > sure.slot_limit[kind]:
-                return f"{used} {kind.word} GPU slots of {sure.slot_limit[kind]}"
+        for kind, slots in sure.slots.items():
+            used = slots.used + sure.stray_gpus[kind]
+            if used > slots.limit:
+                return f"{used} {kind.word} GPU slots of {slots.limit}"
             if sure.jobs_used[kind] > sure.cpu_jobs[kind]:
                 return f"{sure.jobs_used[kind]} {kind.word} jobs without GPU of {sure.cpu_jobs[kind]}"
-        if sum(sure.slots_used.values()) + sure.foreign_gpus > self.node.gpu_slots:
+        if sum(slots.used for slots in sure.slots.values()) + sure.foreign_gpus > self.node.gpu_slots:
             return "more GPU slots than it has"
         if sure.cpu_milli > self.node.cpu_milli or sure.memory_bytes > self.node.memory_bytes:
             return "more CPU or memory than it has"
@@ -225,7 +229,7 @@ class Room:
         It would not where enough for both is left: then only what runs already decides when `waiting` can start.
         """
         if shape.gpus > 0 and waiting.gpus > 0:
-            if shape.kind is waiting.kind and self.kind_free[shape.kind] - shape.gpus < waiting.gpus:
+            if shape.kind is waiting.kind and self.slots[shape.kind].own - shape.gpus < waiting.gpus:
                 return True
             if self.slots_free - shape.gpus < waiting.gpus:
                 return True
@@ -274,7 +278,7 @@ class Room:
 
     def count(self) -> None:
         """Sum up all that is in use: nothing is ever counted up and down."""
-        slots, jobs = dict.fromkeys(Kind, 0), dict.fromkeys(Kind, 0)
+        slots, jobs = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
         cpu = memory = 0
         unread = alone = False
         for held in self.holders.values():
@@ -288,8 +292,8 @@ class Room:
                 unread = True
             if held.alone:
                 alone = True
-        self.slots_used, self.jobs_used = slots, jobs
-        stray, foreign_gpus, claimed = dict.fromkeys(Kind, 0), 0, False
+        self.jobs_used = jobs
+        stray, foreign_gpus, claimed = dict.fromkeys(KINDS, 0), 0, False
         for pod in self.foreign:
             foreign_gpus += pod.gpus
             if pod.kind is not None:
@@ -308,9 +312,11 @@ class Room:
             self.foreign_gpus = max(0, self.node.gpu_slots - sum(slots.values()))
             self.pods += self.node.pods
         self.slots_free = max(0, self.node.gpu_slots - sum(slots.values()) - self.foreign_gpus)
-        for kind in Kind:
-            self.kind_free[kind] = max(0, self.slot_limit[kind] - slots[kind] - self.stray_gpus[kind])
-            self.free[kind] = min(self.kind_free[kind], self.slots_free)
+        for kind, share in ((Kind.TRAINING, self.tier.training), (Kind.INFERENCE, self.tier.inference)):
+            usable = 0 if self.node.gpu_problem or self.node.gpu_unknown else self.node.gpus * share
+            limit = min(usable, self.node.gpu_slots)
+            own = max(0, limit - slots[kind] - stray[kind])
+            self.slots[kind] = Slots(limit, slots[kind], own, min(own, self.slots_free))
 
 
 def _tolerated(key: str, value: str, effect: str, shape: Shape) -> bool:

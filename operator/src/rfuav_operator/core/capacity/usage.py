@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from rfuav_operator.core.alarms import Alarms
 from rfuav_operator.core.capacity.room import Allocation, Holder, Room, Shape, pool_of, room_of, shape_of
 from rfuav_operator.core.capacity.volumes import claims_of
-from rfuav_operator.core.model import Job, Kind, Node, NodeName, Phase, Pod, Snapshot, Uid, may_live
+from rfuav_operator.core.model import KINDS, Job, Kind, Node, NodeName, Phase, Pod, Snapshot, Uid, may_live
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class Share:
 
     gpus: int = 0
     cpu_pods: int = 0  # pods without GPU
-    jobs: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))  # with an admitted pod
+    jobs: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))  # with an admitted pod
 
 
 _NOTHING: Mapping[str, Allocation] = {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rfuav_operator.core.capacity.placement import PoolCapacity
 from rfuav_operator.core.capacity.room import Allocation, Room, Shape
-from rfuav_operator.core.model import Kind, NodeName
+from rfuav_operator.core.model import KINDS, Kind, NodeName
 from rfuav_operator.core.preemption.running import Runners
 
 
@@ -29,9 +29,9 @@ class Headroom:
     def of(cls, room: Room, gone: Iterable[Allocation] = ()) -> "Headroom":
         """The room's sums without these."""
         headroom = cls(
-            {k: room.slot_limit[k] - room.slots_used[k] - room.stray_gpus[k] for k in Kind},
-            room.node.gpu_slots - room.slots_used[Kind.TRAINING] - room.slots_used[Kind.INFERENCE] - room.foreign_gpus,
-            {k: room.cpu_jobs[k] - room.jobs_used[k] for k in Kind},
+            {k: slots.limit - slots.used - room.stray_gpus[k] for k, slots in room.slots.items()},
+            room.node.gpu_slots - sum([slots.used for slots in room.slots.values()]) - room.foreign_gpus,
+            {k: room.cpu_jobs[k] - room.jobs_used[k] for k in KINDS},
             room.node.cpu_milli - room.cpu_milli,
             room.node.memory_bytes - room.memory_bytes,
             room.node.pods - room.pods,

@@ -202,7 +202,7 @@ class Preemption:
                 headroom = self._headroom(room, ())
                 has = headroom.kind[kind] if gpu else headroom.jobs[kind]
             else:
-                has = room.kind_free[kind] if gpu else room.cpu_jobs[kind] - room.jobs_used[kind]
+                has = room.slots[kind].own if gpu else room.cpu_jobs[kind] - room.jobs_used[kind]
             if has >= max(1, question.shape.gpus):
                 found.add(name)
         self._with_room[asked] = found
