@@ -241,6 +241,20 @@ def test_an_orphan_that_is_not_bound_yet_counts_where_it_will_be(said, counts):
     assert bool(held.snapshot().foreign) is counts
 
 
+def test_an_orphan_that_is_bound_after_all_is_looked_at():
+    """It may have been unbound for so long that it counted there no more."""
+    held = state()
+    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    spec = {"affinity": {"nodeAffinity": required}}
+    put_pod(held, metadata={"ownerReferences": []}, spec=spec)
+    held.take_dirt()
+    put_pod(held, metadata={"ownerReferences": []}, spec={**spec, "nodeName": "n1"}, version=2)
+    assert "n1" in held.take_dirt().nodes
+    put_pod(held, metadata={"ownerReferences": []}, spec={**spec, "nodeName": "n1"}, version=3, phase="Running")
+    assert not held.take_dirt().nodes
+
+
 def test_a_job_that_is_applied_again_is_looked_at_when_the_pods_of_the_one_before_are_gone():
     held = state()
     put_job(held)

@@ -87,8 +87,8 @@ class PodOwners:
         return self.of.get(uid, {}).get(pod.name) is pod
 
 
-def room_of(pod: Pod) -> tuple[NodeName, Kind | None, int, int, int, tuple[str, ...], bool, str] | None:
-    """What of a foreign pod matters to admission, first its node.
+def room_of(pod: Pod) -> tuple[NodeName, bool, Kind | None, int, int, int, tuple[str, ...], bool, str] | None:
+    """What of a foreign pod matters to admission, first its node and whether it is bound to it.
 
     A pod that our labels call a job's, left behind before it was bound, may be bound to the node that it is made for
     as long as the scheduler does not say that it does not fit.
@@ -97,7 +97,7 @@ def room_of(pod: Pod) -> tuple[NodeName, Kind | None, int, int, int, tuple[str, 
     if node is None or not pod.live:
         return None
     amounts = pod.gpus, pod.cpu_milli, pod.memory_bytes
-    return node, pod.kind, *amounts, pod.claims, pod.claims_devices, pod.unreadable
+    return node, pod.node is not None, pod.kind, *amounts, pod.claims, pod.claims_devices, pod.unreadable
 
 
 def _drop(index: dict[J, dict[K, Pod]], job: J, key: K) -> None:
