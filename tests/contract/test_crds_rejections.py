@@ -11,17 +11,15 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from rfuav_crds import JobError, load_object
-from rfuav_crds.crd import CRDS
+from rfuav_crds.contract import GROUP, PLURALS, VERSION
 
 pytestmark = pytest.mark.contract
-
-PLURAL = {crd.kind: crd.plural for crd in CRDS}
 
 
 def dry_run(kube: client.ApiClient, manifest: dict[str, Any]) -> str:
     """The API server's words when it refuses the manifest, under strict validation; empty when it takes it."""
     objects = client.CustomObjectsApi(kube)
-    where = {"group": "rfuav.io", "version": "v1alpha1", "plural": PLURAL[manifest["kind"]], "body": manifest}
+    where = {"group": GROUP, "version": VERSION, "plural": PLURALS[manifest["kind"]], "body": manifest}
     try:
         if manifest["kind"] == "GPUPool":
             objects.create_cluster_custom_object(**where, dry_run="All", field_validation="Strict")

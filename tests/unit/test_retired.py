@@ -26,6 +26,11 @@ IDENTIFIERS = {
     "Asker": "Preemptor",
     "Ground": "PreemptionIndex",
     "PoolRooms": "PoolCapacity",
+    "_Lease": "rfuav_kube.lease.Lease",
+    "CHECKPOINTED": "rfuav_crds.contract.EXIT_STOPPED",
+    "CA_ANNOTATION": "rfuav_crds.contract.ANNOTATION_CA",
+    "OUTPUT_ANNOTATION": "rfuav_crds.contract.ANNOTATION_OUTPUT",
+    "PLURAL": "rfuav_crds.contract.PLURALS",
 }
 MODULES = {
     "decide": "scheduler",

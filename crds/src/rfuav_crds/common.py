@@ -46,9 +46,6 @@ _LABEL_HINT = (
 _SUBDOMAIN_HINT = "write lower-case letters, digits, '-' and '.', starting and ending with a letter or digit"
 
 Label = Annotated[str, Field(max_length=63), matches(DNS_LABEL, _LABEL_HINT)]
-OptionalLabel = Annotated[
-    str, Field(max_length=63), matches(DNS_LABEL, f"{_LABEL_HINT}, or leave it empty", optional=True)
-]
 ObjectName = Annotated[str, Field(max_length=253), matches(DNS_SUBDOMAIN, _SUBDOMAIN_HINT)]
 OptionalObjectName = Annotated[
     str, Field(max_length=253), matches(DNS_SUBDOMAIN, f"{_SUBDOMAIN_HINT}, or leave it empty", optional=True)

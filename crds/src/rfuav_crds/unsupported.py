@@ -45,10 +45,6 @@ def _file_without_mount(value: Any, spec: Spec) -> bool:
     )
 
 
-def _is(*values: Any) -> Predicate:
-    return lambda value, _: value in values
-
-
 def _several_without_image(value: Any, spec: Spec) -> bool:
     return int(value) > 1 and not spec.get("image")
 

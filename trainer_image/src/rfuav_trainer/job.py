@@ -19,8 +19,6 @@ from rfuav_trainer.errors import InvalidConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DEFAULT_MEMORY = 2 * 1024**3
-
 
 @dataclass(frozen=True)
 class Job:
