@@ -13,7 +13,17 @@ from rfuav_crds import contract
 from rfuav_kube import objects
 from rfuav_kube.pods import PodObject
 from rfuav_operator.core.job import podspec
-from rfuav_operator.core.model import Assignment, Kind, Landing, Namespace, Phase, PodPhase
+from rfuav_operator.core.model import (
+    Assignment,
+    JobSpec,
+    Kind,
+    Landing,
+    ModelSource,
+    Namespace,
+    Phase,
+    PodPhase,
+    Resources,
+)
 from rfuav_operator.shell.reading import nodes, ours, pods, policies, storage
 
 
@@ -473,6 +483,27 @@ def test_a_spec_that_cannot_be_read_is_the_job_s_problem():
     job = ours.job(Kind.TRAINING, job_body(spec={"backoffLimit": "many", "cancel": True}))
     assert job.spec.cancel
     assert any("backoffLimit" in problem for problem in job.problems)
+
+
+def test_what_can_be_read_of_a_spec_is_kept():
+    spec = {
+        "backoffLimit": 10**6,
+        "uncountedLimit": float("inf"),
+        "shards": 4,
+        "parallelism": "two",
+        "model": {"fromTrainingJob": "t"},
+        "pool": "big",
+        "resources": {"gpus": 100, "cpu": "4 cores", "memory": "16Gi"},
+    }
+    job = ours.job(Kind.INFERENCE, job_body(kind="InferenceJob", spec=spec))
+    assert job.problems
+    assert job.spec == JobSpec(
+        backoff_limit=100,
+        shards=4,
+        model=ModelSource(from_training_job="t"),
+        pool="big",
+        resources=Resources(gpus=64, memory="16Gi"),
+    )
 
 
 @pytest.mark.parametrize(

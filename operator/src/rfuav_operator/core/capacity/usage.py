@@ -62,7 +62,7 @@ class Usage:
         self.failed: dict[Uid, Exception] = {}  # jobs whose room could not be told
         for uid in jobs.keys() | snapshot.pods_of.keys():
             try:
-                for name, held in held_by(uid, jobs.get(uid), snapshot):
+                for name, held in dict(held_by(uid, jobs.get(uid), snapshot)).items():  # each pod counts once
                     self._put(uid, name, held)
             except Exception as error:  # noqa: BLE001  the caller sets the job aside
                 self.failed[uid] = error
@@ -321,7 +321,7 @@ def _by_assignments(job: Job, pods: Mapping[str, Pod], snapshot: Snapshot) -> It
         elif pod is None and (active or a.pod in creating):
             shape = shape or shape_of(job)
             landing = None if a.node else snapshot.landings.get((job.uid, a.pod))
-            yield a.pod, replace(planned(job, shape, a.node), landing=landing)
+            yield a.pod, replace(planned(job, shape, a.node), landing=landing, gpus=max(a.gpus, shape.gpus))
 
 
 def planned(job: Job, shape: Shape, node: str) -> Allocation:

@@ -16,7 +16,7 @@ from rfuav_crds import reasons
 from rfuav_crds.bounds import clean
 from rfuav_operator.core import conditions
 from rfuav_operator.core.capacity import room
-from rfuav_operator.core.model import Job, JobSpec, JobStatus, Resources, Uid
+from rfuav_operator.core.model import Job, JobStatus, PodTemplate, Resources, Uid
 
 _FIRST, _LAST = timedelta(seconds=10), timedelta(minutes=10)  # until it is tried again
 _WORDS = 300  # characters
@@ -96,9 +96,8 @@ def stand_in(job: Job, why: str) -> Job:
     try:
         room.shape_of(job)
     except Exception:  # noqa: BLE001  whatever it is, the job is left alone for it
-        spec = JobSpec(
-            pool=spec.pool, resources=Resources(gpus=max((a.gpus for a in job.status.assignments), default=0))
-        )
+        held = Resources(gpus=max((a.gpus for a in job.status.assignments), default=0))
+        spec = replace(spec, resources=held, pod_template=PodTemplate())
     status = JobStatus(
         phase=job.status.phase,
         attempt=job.status.attempt,

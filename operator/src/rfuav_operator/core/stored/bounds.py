@@ -4,7 +4,8 @@ A status that the API server refuses would be refused again with every try, and 
 or tool must not reach where it cannot be computed with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -15,11 +16,12 @@ from rfuav_crds.bounds import MISFIT, ORDINARY, Fit, fit_to
 from rfuav_crds.inference import InferenceJobSpec
 from rfuav_crds.pool import GPUPoolSpec, GPUPoolStatus
 from rfuav_crds.quota import GPUQuotaSpec, GPUQuotaStatus
+from rfuav_crds.running import Resources as ResourcesSchema
 from rfuav_crds.schema import structural
 from rfuav_crds.status import JobStatus as Schema
 from rfuav_crds.training import TrainingJobSpec
 from rfuav_operator.core import quantity
-from rfuav_operator.core.model import Job, JobSpec, JobStatus, Kind, Pool, PoolSpec, Quota, QuotaSpec
+from rfuav_operator.core.model import Job, JobSpec, JobStatus, Kind, Pool, PoolSpec, Quota, QuotaSpec, Resources
 
 _INTEGER = "integer"
 
@@ -112,23 +114,59 @@ _SPECS = {
     Kind.TRAINING: _read_by(JobSpec, structural(TrainingJobSpec)),
     Kind.INFERENCE: _read_by(JobSpec, structural(InferenceJobSpec)),
 }
+_RESOURCES = _read_by(Resources, structural(ResourcesSchema))
 _POOL_SPEC = _read_by(PoolSpec, structural(GPUPoolSpec))
 _QUOTA_SPEC = _read_by(QuotaSpec, structural(GPUQuotaSpec))
+_QUANTITIES: Mapping[str, Callable[[Any], int]] = {
+    "cpu": quantity.milli,
+    "cpuLimit": quantity.milli,
+    **dict.fromkeys(("memory", "gpuMemory", "sharedMemory"), quantity.whole),
+}
+"""Of `spec.resources`, and how each is read."""
 
 
 def check_spec(spec: Mapping[str, Any], kind: Kind) -> None:
     """Raise ValueError, naming the field, when a job's spec is beyond what its CRD allows."""
     _check(spec, _SPECS[kind])
     asked = spec.get("resources") or {}
-    for name, read in (
-        ("cpu", quantity.milli),
-        ("cpuLimit", quantity.milli),
-        *((n, quantity.whole) for n in ("memory", "gpuMemory", "sharedMemory")),
-    ):
+    for name, read in _QUANTITIES.items():
         try:
             read(asked.get(name))
         except ValueError as error:
             raise ValueError(f"spec.resources.{name}: {error}") from error
+
+
+def readable_spec(spec: Mapping[str, Any], kind: Kind) -> JobSpec:
+    """What can be read, field by field and within the bounds, of a job's spec that cannot be read whole.
+
+    The job waits; but where it runs already, how many pods make it whole is not to be read as the default.
+    """
+    found = _fields(spec, JobSpec, _SPECS[kind])
+    asked = spec.get("resources")
+    if isinstance(asked, Mapping):
+        good = {name: value for name, value in asked.items() if name not in _QUANTITIES or _is_quantity(name, value)}
+        found["resources"] = Resources(**_fields(good, Resources, _RESOURCES))
+    found.setdefault("pool", str(spec.get("pool") or "default"))
+    return JobSpec(**found)
+
+
+def _fields(value: Mapping[str, Any], reader: type[msgspec.Struct], fits: Mapping[str, Fit]) -> dict[str, Any]:
+    """Those fields that can be read, as their names are in `reader`."""
+    found = {}
+    for field in msgspec.structs.fields(reader):
+        one = fits[field.encode_name](value.get(field.encode_name)) if field.encode_name in fits else None
+        if one is not None and one is not MISFIT:
+            with suppress(ValueError):
+                found[field.name] = msgspec.convert(one, field.type)
+    return found
+
+
+def _is_quantity(name: str, value: Any) -> bool:
+    try:
+        _QUANTITIES[name](value)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def check_pool(spec: Mapping[str, Any]) -> None:

@@ -56,7 +56,7 @@ def job(
     if last is not None and _has_spec(last, kind, meta, spec):
         decoded, problems, claims, spec = last.spec, last.problems, last.claims, last.raw_spec
     else:
-        decoded, problems = (_flags_of(spec), (problem,)) if problem else _read_spec(kind, spec)
+        decoded, problems = (JobSpec(), (problem,)) if problem else _read_spec(kind, spec)
         claims = volumes.named_in(spec)
     status, stored, lost = _status(body.get("status"), known)
     return Job(
@@ -97,7 +97,7 @@ def _read_spec(kind: Kind, spec: Mapping[str, Any]) -> tuple[JobSpec, tuple[str,
         orjson.dumps(spec)  # the pod gets it so
         problems += podspec.too_long(spec)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        return _flags_of(spec), (f"spec cannot be read: {words(error)}",)
+        return bounds.readable_spec(spec, kind), (f"spec cannot be read: {words(error)}",)
     return decoded, tuple(problems)
 
 
@@ -156,12 +156,6 @@ def _converted(value: Any, kind: Any) -> list[Any]:
         return [msgspec.convert(value, kind)]
     except ValueError:
         return []
-
-
-def _flags_of(spec: Mapping[str, Any]) -> JobSpec:
-    """What a job whose spec cannot be read still obeys."""
-    named = str(spec.get("pool") or "default")
-    return JobSpec(pool=named, suspend=spec.get("suspend") is True, cancel=spec.get("cancel") is True)
 
 
 def pool(body: Mapping[str, Any]) -> Pool:
