@@ -326,6 +326,21 @@ def test_volumes_that_are_not_ready():
     assert read_pod(status={"conditions": [since | {"status": "True"}]}).setting_up_since is None
 
 
+@pytest.mark.parametrize("offset", ["2025-12-31T20:00:00Z", "2026-01-01T00:00:00+09:00", "0001-01-01T00:00:00Z"])
+def test_clocks_of_nodes_and_schedulers_that_are_behind(offset):
+    """Nothing happened to a pod before it was made: it has its whole time to be bound and to start."""
+    conditions = [
+        {"type": "PodReadyToStartContainers", "status": "False", "lastTransitionTime": offset},
+        {"type": "PodScheduled", "status": "False", "lastTransitionTime": offset},
+    ]
+    ended = {"terminated": {"exitCode": 0, "startedAt": offset, "finishedAt": offset}}
+    pod = read_pod(status={"conditions": conditions, "containerStatuses": [{"name": "trainer", "state": ended}]})
+    found = {pod.setting_up_since, pod.unschedulable_since, pod.started_at, pod.finished_at}
+    assert found == {pod.created}
+    conditions[1]["status"] = "True"
+    assert read_pod(status={"conditions": conditions}).bound_at == pod.created
+
+
 OWNER = {"apiVersion": contract.API_VERSION, "kind": "TrainingJob", "name": "a", "uid": "u1", "controller": True}
 LABELS = {
     contract.LABEL_KIND: "TrainingJob",

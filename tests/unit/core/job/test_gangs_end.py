@@ -1,5 +1,7 @@
 """How a gang ends: with all of its pods, stopped half-way, after a crash."""
 
+from datetime import timedelta
+
 import pytest
 from msgspec.structs import replace
 from unit.core.builders import (
@@ -135,3 +137,13 @@ def test_one_that_has_stopped_already_holds_nothing_when_the_gang_is_suspended()
     made.deliver_all()
     assert [a.pod for a in made.status("gang").assignments] == [first]
     assert made.pods[first].deleting
+
+
+def test_it_does_not_wait_for_a_node_whose_clock_is_ahead():
+    made = cluster(gang()).start_all()
+    _, second = pods(made)
+    ahead = made.now + timedelta(hours=1)
+    made.change_pod(second, phase=PodPhase.FAILED, exit_code=75, finished_at=ahead)
+    made.go(15)
+    assert {a.stopping for a in made.status("gang").assignments} == {"RestartedTogether"}
+    assert made.status("gang").failures[-1].finished_at <= made.now

@@ -148,6 +148,14 @@ def test_the_deadline_counts_running_time_only():
     assert of_type(done, DeletePod)
 
 
+def test_a_node_whose_clock_is_ahead_gives_no_more_time():
+    held = admitted(job(active_deadline_seconds=100))[0]
+    held, _ = step(held, pod_of(held, phase=PodPhase.RUNNING, started_at=after(3600)), now=after(5))
+    assert (held.status.started_at, held.status.running_since) == (after(5), after(5))
+    done = step(held, pod_of(held, phase=PodPhase.RUNNING, started_at=after(3600)), now=after(106))[0]
+    assert done.status.reason == "DeadlineExceeded"
+
+
 def test_ttl_deletes_a_finished_job():
     held = running(job(ttl_seconds_after_finished=60))
     held, done = step(held, pod_of(held, phase=PodPhase.SUCCEEDED, exit_code=0))

@@ -13,6 +13,7 @@ from rfuav_operator.core.model import Assignment, Job, JobStatus, Kind, Pod, Poo
 VETO_GRACE = timedelta(seconds=20)  # the scheduler tries again meanwhile: what it sees may be a moment old
 AHEAD_GRACE = timedelta(seconds=60)  # the status that records a pod is read later than the pod, but not so much
 CAUSE_GRACE = timedelta(seconds=10)  # kubelets of several nodes tell of their pods at their own time
+CAUSE_LATEST = timedelta(seconds=20)  # where the clock of a node is ahead by more, its pod is judged at once
 
 
 def next_time(job: Job, facts_pods: Mapping[str, Pod], pool: PoolSpec) -> datetime | None:

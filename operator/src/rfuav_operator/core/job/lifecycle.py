@@ -151,6 +151,10 @@ class _Step:
     def _set(self, **changes: object) -> None:
         self.status = replace(self.status, **changes)
 
+    def _by_now(self, instant: datetime | None) -> datetime:
+        """The instant that a node's clock gave, in whole seconds, and never later than now; now when none is given."""
+        return self.now if instant is None else min(self.now, instant.replace(microsecond=0))
+
     def _move(self, to: Phase, **changes: object) -> None:
         self.status = phases.move(self.status, to, **changes)
 
@@ -214,7 +218,7 @@ class _Step:
     def _observe_failure(self, a: Assignment, pod: Pod) -> None:
         """A pod whose trainer failed. Its room is held while other containers of it may run on."""
         due = deadlines.cause_due(a, self.job, self.facts.pods)
-        if due is not None and due > self.facts.now and not self.together:
+        if due is not None and self.now < due <= self.now + deadlines.CAUSE_LATEST and not self.together:
             self.kept.append(a)
             return
         if not a.stopping:
@@ -271,8 +275,7 @@ class _Step:
             verdict = failures.unsuited(a.node, unsuited or crowded, counted=bool(unsuited) and is_new)
         elif pod.started:
             if a.started_at is None:
-                started = (pod.started_at or self.now).replace(microsecond=0)
-                a = replace(a, started_at=started, stuck_since=None)
+                a = replace(a, started_at=self._by_now(pod.started_at), stuck_since=None)
         elif pod.node is None:
             limit = deadlines.bind_seconds(a, pool)
             if a.node and (why := self._unavailable(a)):
@@ -306,7 +309,7 @@ class _Step:
     def _complete(self, a: Assignment, pod: Pod) -> None:
         self._read_termination_message(a, pod)
         if a.started_at is None and self.status.started_at is None:
-            self._set(started_at=(pod.started_at or self.now).replace(microsecond=0))
+            self._set(started_at=self._by_now(pod.started_at))
         if self._is_gang:
             self.done.append(a)
             self.succeeded = len(self.done) >= self.job.spec.nodes
@@ -352,7 +355,6 @@ class _Step:
         out_of_memory_before = any(
             f.reason == reasons.OUT_OF_MEMORY and f.shard == a.shard for f in self.status.failures
         )
-        finished = pod.finished_at if pod is not None and pod.finished_at is not None else self.now
         failure = Failure(
             attempt=attempt,
             pod=a.pod,
@@ -360,7 +362,7 @@ class _Step:
             reason=verdict.reason,
             exit_code=verdict.exit_code,
             message=sentence(verdict.reason, verdict.message),
-            finished_at=finished.replace(microsecond=0),
+            finished_at=self._by_now(pod.finished_at if pod is not None else None),
             counted=verdict.counted,
             shard=a.shard,
         )

@@ -11,6 +11,11 @@ def at(instant: datetime | None) -> datetime | None:
     return None if instant is None else bounded(instant)
 
 
+def since(made: datetime, instant: datetime | None) -> datetime | None:
+    """The same of something that happened to an object made then: the clock of who says it may be behind."""
+    return None if instant is None else max(made, bounded(instant))
+
+
 def created(meta: Meta) -> datetime:
     """When an object was made."""
     return EARLIEST if meta.creation_timestamp is None else bounded(meta.creation_timestamp)

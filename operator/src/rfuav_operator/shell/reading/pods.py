@@ -36,6 +36,7 @@ def pod(read: PodObject, unreadable: str = "") -> Pod:
     trainer = next((c for c in status.container_statuses or () if c.name == contract.CONTAINER), ContainerStatus())
     state = trainer.state
     waiting, running, ended = state.waiting or Waiting(), state.running or Running(), state.terminated
+    made = instants.created(meta)
     job_uid = _job_of(meta)
     asked = Requests(spec, status)
     try:
@@ -66,18 +67,22 @@ def pod(read: PodObject, unreadable: str = "") -> Pod:
         alone=node_label(spec.node_name or "") in _kept_off(labels, spec),
         phase=PodPhase(status.phase) if status.phase in _POD_PHASES else PodPhase.UNKNOWN,
         deleting=meta.deletion_timestamp is not None,
-        created=instants.created(meta),
-        bound_at=instants.at(scheduled.last_transition_time) if scheduled and scheduled.status == "True" else None,
-        started_at=instants.at(running.started_at or (ended.started_at if ended else None)),
-        finished_at=instants.at(ended.finished_at) if ended else None,
+        created=made,
+        bound_at=instants.since(made, scheduled.last_transition_time)
+        if scheduled and scheduled.status == "True"
+        else None,
+        started_at=instants.since(made, running.started_at or (ended.started_at if ended else None)),
+        finished_at=instants.since(made, ended.finished_at) if ended else None,
         reason=status.reason or "",
         message=status.message or "",
         disrupted=disrupted is not None and disrupted.status == "True",
         unschedulable=(scheduled.message or "") if scheduled and scheduled.status == "False" else "",
-        unschedulable_since=instants.at(scheduled.last_transition_time)
+        unschedulable_since=instants.since(made, scheduled.last_transition_time)
         if scheduled and scheduled.status == "False"
         else None,
-        setting_up_since=instants.at(set_up.last_transition_time) if set_up and set_up.status == "False" else None,
+        setting_up_since=instants.since(made, set_up.last_transition_time)
+        if set_up and set_up.status == "False"
+        else None,
         waiting_reason=waiting.reason or "",
         waiting_message=waiting.message or "",
         exit_code=ended.exit_code if ended else None,
