@@ -179,3 +179,13 @@ def test_what_a_namespace_runs_is_not_taken_from_it_because_its_quota_cannot_be_
     assert cluster.status("mine").reason == "WaitingForCapacity"
     assert cluster.status("next").reason == "OnHold"
     assert "spec cannot be read" in cluster.status("next").message
+
+
+def test_what_a_namespace_keeps_stays_kept_when_its_quota_cannot_be_read_any_more():
+    """`ingest` keeps the spec that was read last."""
+    lent = quota("other", nominal=2, lend=0)
+    broken = replace(lent, spec=replace(lent.spec, stop_policy="Hold"), unreadable="spec cannot be read")
+    cluster = Cluster([whole(gpus=3)], [pool(preemption=RECLAIM)], quotas=[broken])
+    for made in jobs(2):
+        cluster.add(made)
+    assert len(cluster.go().running()) == 1

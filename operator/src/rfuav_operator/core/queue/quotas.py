@@ -18,7 +18,7 @@ from rfuav_operator.core.capacity.usage import Usage, planned
 from rfuav_operator.core.model import GpuShare, Job, Kind, PoolQuota, Snapshot
 
 _NONE = PoolQuota()
-_UNKNOWN = PoolQuota(gpus=GpuShare(nominal=1_000_000))  # of a quota that cannot be read: what is held is not borrowed
+_MOST = 1_000_000  # GPU slots, more than any pool has
 _GPU_KEYS = (f"requests.{GPU}", GPU, f"limits.{GPU}")
 _MEMORY_KEYS = ("requests.memory", "memory", "limits.memory")
 _CPU_KEYS = ("requests.cpu", "cpu")
@@ -35,11 +35,17 @@ def entry_of(namespace: str, pool: str, snapshot: Snapshot) -> PoolQuota:
     Without either: nothing of its own, and no limit.
     """
     quota, held = snapshot.quotas.get(namespace), snapshot.pools.get(pool)
-    if quota is not None and quota.unreadable:
-        return _UNKNOWN
     entries = () if quota is None else quota.spec.pools
     default = held.spec.default_quota if held is not None else None
-    return next((entry for entry in entries if entry.name == pool), default or _NONE)
+    found = next((entry for entry in entries if entry.name == pool), default or _NONE)
+    return _unreadable(found) if quota is not None and quota.unreadable else found
+
+
+def _unreadable(before: PoolQuota) -> PoolQuota:
+    """Of a quota that cannot be read: what is held is not borrowed, and what it kept when it was read last is kept."""
+    share = before.gpus
+    kept = 0 if share.lending_limit is None else max(0, share.nominal - share.lending_limit)
+    return PoolQuota(name=before.name, gpus=GpuShare(nominal=_MOST, lending_limit=_MOST - kept))
 
 
 class Quotas:
