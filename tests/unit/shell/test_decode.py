@@ -377,6 +377,11 @@ def test_a_pod_that_a_job_made(name, labels):
     assert read_pod(name=name, owner=None, metadata=metadata).job_uid == "u1"
 
 
+def test_of_an_annotation_of_any_length_little_is_kept():
+    pod = read_pod(metadata={"annotations": {contract.ANNOTATION_OUTPUT: "x" * 2**18, "other": "y" * 2**18}})
+    assert len(pod.output) == 1024
+
+
 def test_an_unknown_phase_is_unknown_and_counts_as_live():
     pod = read_pod(phase="Sleeping")
     assert pod.phase is PodPhase.UNKNOWN
@@ -691,7 +696,7 @@ def test_a_status_that_an_older_version_stored_is_made_to_fit_and_remembered_as_
     assert ours.job(Kind.TRAINING, job_body(status={"phase": "Running"})).stored is None
 
 
-@pytest.mark.parametrize(("instant", "year"), [("0001-01-01T00:00:00Z", 1970), ("9999-12-31T23:59:59-23:59", 2200)])
+@pytest.mark.parametrize(("instant", "year"), [("0001-01-01T00:00:00Z", 2026), ("9999-12-31T23:59:59-23:59", 2200)])
 def test_instants_are_moved_to_where_seconds_can_be_added(instant, year):
     ended = read_pod(
         status={

@@ -15,6 +15,7 @@ from rfuav_operator.shell.reading import instants
 
 _KINDS = frozenset(kind.value for kind in Kind)
 _USUAL_WAITS = frozenset({None, "", "ContainerCreating", "PodInitializing"})  # said of every container before it starts
+_LONGEST_URI = 1024  # characters, more than the CRD allows: an annotation may have 256 KiB
 _MAX_BESIDE = 8  # other containers that are told about
 _DIGITS = 9  # of a number in a label; no count of GPUs or of their MiB has more
 _POD_PHASES = frozenset(phase.value for phase in PodPhase)
@@ -55,7 +56,7 @@ def pod(read: PodObject, unreadable: str = "") -> Pod:
         kind=_kind_of(meta, labels),
         pool=labels.get(contract.LABEL_POOL) or labels.get(contract.LABEL_SCALE_UP) or "",
         job_name=_made_for(meta) or labels.get(contract.LABEL_JOB, ""),
-        output=(meta.annotations or {}).get(contract.ANNOTATION_OUTPUT, ""),
+        output=(meta.annotations or {}).get(contract.ANNOTATION_OUTPUT, "")[:_LONGEST_URI],
         job_uid=job_uid,
         attempt=_number(labels.get(contract.LABEL_ATTEMPT)),
         index=_number(labels.get(contract.LABEL_RANK) or labels.get(contract.LABEL_SHARD)),
