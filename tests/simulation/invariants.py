@@ -312,21 +312,21 @@ def _use_of_job(change: Change) -> Limits:
     resources = change.new["spec"]["resources"]
     requests = {k: resources[k] for k in ("cpu", "memory")} | {GPU: str(resources["gpus"])}
     kind = "TrainingJob" if change.resource == "trainingjobs" else "InferenceJob"
-    return _use_as(kind, asked({"spec": {"containers": [{"resources": {"requests": requests}}]}}), ours=True)
+    return _use_as(kind, asked({"spec": {"containers": [{"resources": {"requests": requests}}]}}))
 
 
 def _use(pod: Object) -> Limits:
-    return _use_as(label(pod, "kind"), asked(pod), ours=bool(owner_of(pod)))
+    return _use_as(label(pod, "kind"), asked(pod))
 
 
-def _use_as(kind: str, needs: Asked, *, ours: bool) -> Limits:
-    """What counts of a pod: its GPUs by the kind that it is labelled with, whoever it belongs to."""
+def _use_as(kind: str, needs: Asked) -> Limits:
+    """What counts of a pod by the kind that it is labelled with, whoever it belongs to: its GPUs, or one job without."""
     return Limits(
         training=needs.gpus * (kind == "TrainingJob"),
         inference=needs.gpus * (kind == "InferenceJob"),
         slots=needs.gpus,
-        training_jobs=int(ours and kind == "TrainingJob" and not needs.gpus),
-        inference_jobs=int(ours and kind == "InferenceJob" and not needs.gpus),
+        training_jobs=int(kind == "TrainingJob" and not needs.gpus),
+        inference_jobs=int(kind == "InferenceJob" and not needs.gpus),
         cpu_milli=needs.cpu_milli,
         memory=needs.memory,
     )

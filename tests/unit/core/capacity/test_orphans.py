@@ -2,10 +2,10 @@
 
 import pytest
 from msgspec.structs import replace
-from unit.core.builders import after, claim, foreign_pod, job, node, orphan
+from unit.core.builders import after, claim, foreign_pod, job, node, orphan, pool
 from unit.core.cluster import Cluster
 
-from rfuav_operator.core.model import Kind, NodeName, Phase, PodPhase
+from rfuav_operator.core.model import Kind, NodeName, PerNodeCpu, Phase, PodPhase, Resources
 
 ONE = {"gpus": 1, "slots": 4}  # a node that takes one training at a time
 
@@ -75,3 +75,15 @@ def test_a_node_that_is_gone_is_not_looked_at_for_ever(kind):
     made.set_node(None, "n1")
     made.go(60)
     assert made.wake_at is None or made.wake_at > after(60)
+
+
+@pytest.mark.parametrize("bound", [NodeName("n1"), None])
+def test_one_without_gpu_takes_the_place_of_a_job(bound):
+    without = Resources(gpus=0, cpu="1", memory="1Gi")
+    made = Cluster([node("n1", gpus=0, slots=0)], [pool(per_node_cpu=PerNodeCpu(training=1, inference=1))])
+    made.set_foreign(orphan("left", "n1", gpus=0, node=bound))
+    made.add(job("a", resources=without))
+    made.add(job("b", kind=Kind.INFERENCE, resources=without))
+    assert made.go().running() == {"b"}
+    made.set_foreign()
+    assert made.go().running() == {"a", "b"}

@@ -292,19 +292,21 @@ class Room:
                 unread = True
             if held.alone:
                 alone = True
-        self.jobs_used = jobs
         stray, foreign_gpus, claimed = dict.fromkeys(KINDS, 0), 0, False
         for pod in self.foreign:
             foreign_gpus += pod.gpus
-            if pod.kind is not None:
+            if pod.kind is not None and pod.gpus > 0:
                 stray[pod.kind] += pod.gpus
+            elif pod.kind is not None:
+                jobs[pod.kind] += 1
             cpu += pod.cpu_milli
             memory += pod.memory_bytes
             if pod.claims_devices:
                 claimed = True
             if pod.unreadable:
                 unread = True
-        self.unread, self.alone, self.claimed, self.stray_gpus = unread, alone, claimed, stray
+        self.jobs_used, self.stray_gpus = jobs, stray
+        self.unread, self.alone, self.claimed = unread, alone, claimed
         self.foreign_gpus = self.node.gpu_slots if claimed else foreign_gpus
         self.cpu_milli, self.memory_bytes = cpu, memory
         self.pods = len(self.holders) + len(self.foreign)
