@@ -69,7 +69,11 @@ async def house(limits: Connections = QUICK, *, secure: bool = True) -> AsyncIte
         await go_on.wait()
         return web.Response(text="at last")
 
+    async def large(_request: web.Request) -> web.Response:
+        return web.Response(body=bytes(8 * 2**20))
+
     app.router.add_route("*", "/", answer)
+    app.router.add_get("/large", large)
     app.router.add_get("/slow", slow)
     authority = tls.new_authority()
     context = ssl.create_default_context(cadata=authority.pem)
@@ -164,6 +168,25 @@ async def test_a_request_that_trickles_does_not_live_longer():
         assert time.monotonic() - began < SOON
 
 
+@pytest.mark.parametrize("secure", [True, False])
+async def test_who_does_not_read_its_answer_counts_until_it_is_closed(secure):
+    async with house(QUICK.model_copy(update={"per_peer": 2}), secure=secure) as h:
+
+        def held() -> int:
+            assert h.door.runner.server is not None
+            return sum(one.transport is not None for one in h.door.runner.server.connections)
+
+        clients = []  # one that is collected closes its connection
+        for _ in range(4):
+            clients.append(await h.connect(peer="127.0.0.2"))
+            writer = clients[-1][1]
+            writer.transport.pause_reading()
+            writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            await until(lambda: all(guest.requests and not guest.busy for guest in h.door._guests.values()), SOON)
+            assert 0 < held() <= len(h.door._guests) <= 2
+        await until(lambda: not held() and not h.door._guests, SOON)
+
+
 async def test_a_handshake_that_does_not_come_is_not_waited_for():
     async with house() as h:
         reader, writer = await h.connect(shake_hands=False)
@@ -205,8 +228,8 @@ async def test_a_peer_that_holds_too_many_loses_the_one_idle_longest():
 async def test_a_peer_whose_requests_are_all_under_way_gets_no_further_connection():
     limits = QUICK.model_copy(update={"per_peer": 2, "request_seconds": 30.0})
     async with house(limits) as h:
-        for _ in range(2):
-            _, writer = await h.connect(peer="127.0.0.2")
+        held = [await h.connect(peer="127.0.0.2") for _ in range(2)]
+        for _, writer in held:
             writer.write(SLOW)
         await until(lambda: sum(guest.busy for guest in h.door._guests.values()) == 2)
         before = metrics.connections_closed.labels("too many")._value.get()

@@ -47,12 +47,9 @@ class _Guest:
         self.asked = clock.monotonic()  # when that came
         self.since = clock.monotonic()  # of what it does now
 
-    def is_over(self, now: float) -> bool:
-        """Whether it is closed, or has ended and owes and gets nothing more."""
-        if self.transport is None:
-            return False
-        answered = self.ended and not self.busy and now - self.since > AFTER_THE_END
-        return answered or self.transport.is_closing()
+    def is_done(self, now: float) -> bool:
+        """Whether it has ended, and owes and gets nothing more."""
+        return self.ended and not self.busy and now - self.since > AFTER_THE_END
 
     def is_late(self, limits: Connections, now: float) -> bool:
         if self.transport is None:
@@ -88,11 +85,18 @@ class _InTurns(asyncio.Protocol):
     """Hands what a connection sends to its protocol piece by piece, so that everything else has its turn in between."""
 
     def __init__(
-        self, inner: asyncio.Protocol, *, overflow: Callable[[], None], ended: Callable[[], None], secure: bool
+        self,
+        inner: asyncio.Protocol,
+        *,
+        overflow: Callable[[], None],
+        ended: Callable[[], None],
+        gone: Callable[[], None],
+        secure: bool,
     ) -> None:
         self._inner = inner
         self._overflow = overflow
         self._ended = ended
+        self._gone = gone
         self._secure = secure
         self._waiting = bytearray()
         self.connection_made = inner.connection_made  # type: ignore[method-assign]
@@ -127,6 +131,7 @@ class _InTurns(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._waiting.clear()
+        self._gone()
         self._inner.connection_lost(exc)
 
 
@@ -200,6 +205,7 @@ class Door:
             protocol,
             overflow=lambda: self._close(guest, "too fast"),
             ended=guest.end,
+            gone=lambda: self._forget(protocol),
             secure=self._tls is not None,
         )
         loop = asyncio.get_running_loop()
@@ -212,7 +218,7 @@ class Door:
             if not isinstance(error, OSError):  # of TLS and timeouts too: whoever was there is gone
                 log.warning("connection not let in", error=repr(error))
             guest.socket.close()
-            self._guests.pop(protocol, None)
+            self._forget(protocol)
         except asyncio.CancelledError:
             guest.socket.close()
             raise
@@ -233,6 +239,10 @@ class Door:
         self._close(min(idle, key=lambda guest: guest.since), "replaced")
         return True
 
+    def _forget(self, protocol: object) -> None:
+        """It is gone. One that is only closing is not: what it has not read of its answer is held for it."""
+        self._guests.pop(protocol, None)
+
     def _close(self, guest: _Guest, why: str) -> None:
         guest.send_away(why)
         self._guests = {protocol: held for protocol, held in self._guests.items() if held is not guest}
@@ -242,12 +252,11 @@ class Door:
             await asyncio.sleep(SWEEP)
             now = clock.monotonic()
             for protocol, guest in list(self._guests.items()):
-                if guest.is_over(now):
-                    del self._guests[protocol]
-                    guest.leave()
-                elif guest.is_late(self._limits, now):
-                    del self._guests[protocol]
+                if guest.is_late(self._limits, now):
+                    self._forget(protocol)
                     guest.send_away("late" if guest.busy or not guest.requests else "idle")
+                elif guest.is_done(now):
+                    guest.leave()
 
 
 @contextlib.asynccontextmanager
