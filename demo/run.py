@@ -68,7 +68,7 @@ def up() -> None:
             cluster = clusters.up(NAME, "full", console=console)
         if cluster.registry is None:
             raise DemoError(
-                "the demo brings its own cluster and registry, and a given one was asked for: unset"
+                "the demo brings its own cluster and registry and cannot use another: unset"
                 " RFUAV_USE_KUBECONFIG, or install the operator there (docs/install.md)"
                 " and apply examples/demo/*-jobs.yaml"
             )
@@ -186,7 +186,7 @@ def _check(kube: Kube, rows: list[Row]) -> None:
         return
     failures = len(wrong) + len(missing)
     story = [f"{failures} of {len(applied)} jobs did not succeed within {JOBS_SECONDS // 60} minutes:"]
-    story += [f"\n{kind} {name}: is not there any more" for kind, name in missing]
+    story += [f"\n{kind} {name}: no longer exists" for kind, name in missing]
     for one in wrong:
         story.append(f"\n{one.kind} {one.name}: {one.phase} {one.reason}: {one.message}")
         pods = f"{contract.LABEL_JOB}={one.name},{contract.LABEL_KIND}={one.kind}"
@@ -230,6 +230,6 @@ def _say_how_to_go_on(console: Console, kubeconfig: Path) -> None:
         f"  export KUBECONFIG={kubeconfig}\n"
         f"  kubectl --namespace {NAMESPACE} get rfuav\n"
         f"  kubectl --namespace {NAMESPACE} describe trainingjob drones-resnet18\n\n"
-        "`make demo` runs the jobs anew, `make demo-clean` removes the cluster.",
+        "`make demo` runs the jobs again, `make demo-clean` removes the cluster.",
         highlight=False,
     )

@@ -57,7 +57,7 @@ def _check_waiting(kube: Kube, order: list[tuple[str, str]]) -> None:
         assert (waiting["phase"], waiting["reason"]) == ("Queued", "WaitingForCapacity")
         assert waiting["queue"]["of"] >= len(order)
         assert "needs 1 GPU" in waiting["message"]
-        assert "pods of others use 8" in waiting["message"], waiting["message"]
+        assert "other pods use 8" in waiting["message"], waiting["message"]
         admitted = next(c for c in waiting["conditions"] if c["type"] == "Admitted")
         assert (admitted["status"], admitted["reason"]) == ("False", "WaitingForCapacity")
         assert kube.pods_of(name) == []

@@ -16,7 +16,7 @@ def test_a_log_says_what_begins_that_it_goes_on_and_how_long_it_took(monkeypatch
     first, *between, last = output.getvalue().splitlines()
     assert first == "building x ..."
     assert between
-    assert all(line.startswith("building x: still at it after") for line in between)
+    assert all(line.startswith("building x: still running after") for line in between)
     assert last == "building x: 1 s"
 
 

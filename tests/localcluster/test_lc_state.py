@@ -96,7 +96,7 @@ def test_who_waited_for_a_down_keeps_others_out_though_the_lock_file_was_removed
     finally:
         leave.set()
         waiting.join()
-    assert "another up or down of cluster a is at work" in capfd.readouterr().err
+    assert "another up or down of cluster a is running" in capfd.readouterr().err
 
 
 def test_a_state_folder_of_another_user_is_said_with_the_way_out(another_users, monkeypatch) -> None:

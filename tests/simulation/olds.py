@@ -200,7 +200,7 @@ def lost_lease_ends_the_process() -> Iterator[None]:
         try:
             await real(self, *args)
         except* (LeaseLost, LeaseOver) as lost:
-            raise RuntimeError("cannot go on") from lost
+            raise RuntimeError("cannot continue") from lost
 
     with patch.object(app.Operator, "_lead", lead):
         yield

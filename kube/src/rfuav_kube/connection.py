@@ -215,7 +215,7 @@ class Connection:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unknown(f"{method} {path}: {_words(error)}") from error
         if answer.ok and path.startswith(_OBJECTS) and not isinstance(answer.body, dict):
-            raise Unknown(f"{method} {path}: answered {answer.status} without an object, by something in between")
+            raise Unknown(f"{method} {path}: answered {answer.status} without an API object, probably by a proxy")
         return answer
 
     def credentials(self) -> Credentials:

@@ -101,7 +101,7 @@ def leniently(data: bytes | msgspec.Raw, kind: type[R]) -> tuple[R, str]:
 def _without(body: Any, path: list[str]) -> Any:
     """The object without the field, or part of a field, that is at fault."""
     if not path or not isinstance(body, dict) or path[0] not in body:
-        raise DecodeError("it says too little")
+        raise DecodeError("too much of it cannot be read")
     section = body[path[0]]
     rest = {key: value for key, value in body.items() if key != path[0]}
     if len(path) > 1 and isinstance(section, dict) and path[1] in section:

@@ -50,9 +50,9 @@ class Outage:
         problem = await self._probe()
         if not problem:
             return False
-        log.warning("API server not reached", error=problem)
+        log.warning("API server unreachable", error=problem)
         while problem:
             await asyncio.sleep(PROBE_EVERY * random.uniform(0.5, 1.5))  # noqa: S311  jitter
             problem = await self._probe()
-        log.warning("API server reached again", seconds=round(clock.monotonic() - began, 1))
+        log.warning("API server reachable again", seconds=round(clock.monotonic() - began, 1))
         return True

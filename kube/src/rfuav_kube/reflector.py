@@ -229,7 +229,7 @@ class Reflector(Generic[K, V, R]):
         try:
             news = self._cache.remove(key, at) if deleted else self._cache.put(key, at, value)
         except Exception:  # what follows from it is at fault, not the object
-            log.exception("object not taken in", path=self.path, key=key)
+            log.exception("object could not be processed", path=self.path, key=key)
             news = False
         if news and not deleted and value.unreadable:
             log.warning("object set aside", path=self.path, key=key, version=at, error=value.unreadable)

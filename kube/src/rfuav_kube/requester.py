@@ -97,7 +97,7 @@ class Requester:
                 await slots.enter_async_context(slot)
             left = self._lease_left()
             if left <= 0:
-                raise LeaseOver("the lease has ended: nothing may be written any more")
+                raise LeaseOver("the lease has ended; nothing may be written")
             began = clock.monotonic()
             timeout = min(self._timeout, left)
             try:

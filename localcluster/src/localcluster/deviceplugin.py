@@ -139,7 +139,7 @@ def run(node: str, folder: Path) -> None:
             _register()
             while own is not None and (_inode(_KUBELET), _inode(_SOCKET)) == (kubelet, own):
                 time.sleep(_LOOK_EVERY)
-            print("the kubelet was started anew: registering again", flush=True)
+            print("the kubelet restarted: registering again", flush=True)
         except grpc.RpcError as error:
             print(f"registration failed, trying again: {error}", flush=True)
             time.sleep(_LOOK_EVERY)

@@ -39,7 +39,7 @@ def watched(
                 status.update(f"{doing} ({now - started:.0f} s)")
                 if not console.is_terminal and now - said >= _REMIND:
                     said = now
-                    console.print(f"{doing}: still at it after {now - started:.0f} s")
+                    console.print(f"{doing}: still running after {now - started:.0f} s")
                 time.sleep(_LOOK)
         if process.returncode != 0:
             output.seek(0)

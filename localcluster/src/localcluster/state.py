@@ -230,7 +230,7 @@ def locked(name: str) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if name != _SLOTS_LOCK:  # held for an instant
-                    print(f"another up or down of cluster {name} is at work: waiting for it", file=sys.stderr)
+                    print(f"another up or down of cluster {name} is running: waiting for it", file=sys.stderr)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             # `down` removes the file while it holds it, and a lock on a file that is gone keeps nobody out
             if _is_still(path, lock):

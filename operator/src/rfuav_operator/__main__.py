@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         asyncio.run(run(settings))
     except* (ConnectionProblem, OSError) as problems:
-        structlog.get_logger().error("cannot go on", error="; ".join(_words(problems)))
+        structlog.get_logger().error("cannot continue", error="; ".join(_words(problems)))
         code = 1
     else:
         code = 0

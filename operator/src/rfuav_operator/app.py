@@ -164,7 +164,7 @@ class Operator:
             try:
                 await self._lead(reflectors)
             except* (LeaseLost, LeaseOver) as lost:
-                log.warning("leads no more, and stands for election again", why=_why(lost))
+                log.warning("lost leadership; takes part in the election again", why=_why(lost))
 
     async def _lead(self, reflectors: list[Reflector[Any, Any, Any]]) -> None:
         """One term, until the lease is lost or the process is stopped."""

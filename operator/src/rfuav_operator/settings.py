@@ -53,7 +53,7 @@ class Jobs(_Section):
     cluster_assigns_users: bool = Field(
         default=False, description="pods carry no user and no group unless their job names one (OpenShift)"
     )
-    allow_cpu: bool = Field(default=False, description="RFUAV_ALLOW_CPU=1 in every pod: demo and tests alone")
+    allow_cpu: bool = Field(default=False, description="sets RFUAV_ALLOW_CPU=1 in every pod; only for demos and tests")
 
 
 class Retries(_Section):
@@ -61,7 +61,9 @@ class Retries(_Section):
 
     backoff_base_seconds: int = Field(10, ge=1)
     backoff_cap_seconds: int = Field(600, ge=1)
-    uncounted_limit: int = Field(20, ge=0, description="evictions, lost nodes and the like that a job survives")
+    uncounted_limit: int = Field(
+        20, ge=0, description="evictions, lost nodes and the like that a job survives without progress"
+    )
     node_avoid_seconds: int = Field(600, ge=0)
 
     @model_validator(mode="after")
@@ -97,11 +99,11 @@ class ProgressServer(_Section):
     enabled: bool = True
     host: str = "0.0.0.0"  # noqa: S104  a server in a pod, reached through its Service
     port: int = Field(8443, ge=0, le=65535)
-    url: Annotated[str, AfterValidator(_https)] = Field("", description="what pods are told; empty: the Service")
+    url: Annotated[str, AfterValidator(_https)] = Field("", description="URL to which pods report; empty: the Service")
     service: str = Field("rfuav-operator-progress", description="Service that selects the leader")
     service_port: int = Field(443, ge=1, le=65535)
     ca_secret: str = Field("rfuav-operator-progress-ca", description="Secret in the operator's namespace")
-    reports_per_second: float = Field(2, gt=0, description="of one pod; more is answered 429")
+    reports_per_second: float = Field(2, gt=0, description="reports a second of one pod; more are answered 429")
     connections: Connections = Connections()
 
 
@@ -112,7 +114,7 @@ class Leader(_Section):
     lease_seconds: int = Field(15, ge=3, le=LONGEST_LEASE)
     cluster_namespace: str = Field(
         "kube-system",
-        description="of the Lease by which one release serves the cluster, the same for all; empty: not asked",
+        description="namespace of the Lease that lets one release serve the cluster; empty: no such Lease",
     )
     identity: str = Field("", description="empty: the pod's name, outside a pod host name and a random part")
 
@@ -130,7 +132,7 @@ def _pool_spec(spec: dict[str, Any]) -> dict[str, Any]:
         GPUPoolSpec.model_validate(spec)
     except ValidationError as error:
         wrong = (f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
-        raise ValueError(f"no spec of a GPUPool: {'; '.join(wrong)}") from error
+        raise ValueError(f"not a GPUPool spec: {'; '.join(wrong)}") from error
     return spec
 
 
@@ -146,7 +148,7 @@ class DefaultPool(_Section):
 class Settings(_Section):
     """All settings of the operator."""
 
-    namespace: str = Field("", description="of the operator itself; empty: POD_NAMESPACE, else rfuav-system")
+    namespace: str = Field("", description="the operator's own namespace; empty: POD_NAMESPACE, else rfuav-system")
     kubeconfig: str = Field("", description="empty: in-cluster credentials, else KUBECONFIG")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     jobs: Jobs = Jobs()
@@ -156,7 +158,9 @@ class Settings(_Section):
     leader: Leader = Leader()
     health: Health = Health()
     default_pool: DefaultPool = DefaultPool()
-    resync_seconds: float = Field(60, gt=0, description="between two metadata-only lists that drop what is gone")
+    resync_seconds: float = Field(
+        60, gt=0, description="time between two lists, which drop objects whose deletion was missed"
+    )
 
     @model_validator(mode="after")
     def _two_leases(self) -> Self:
@@ -166,7 +170,7 @@ class Settings(_Section):
         ):
             raise ValueError(
                 f"leader.clusterNamespace: {self.namespace} is the operator's own namespace, where its other Lease has "
-                "this name: write another namespace that exists, or an empty one to share no Lease"
+                "this name: set another existing namespace, or an empty one for no such Lease"
             )
         return self
 
@@ -233,10 +237,10 @@ def _put(tree: dict[str, Any], path: list[str], text: str, source: str) -> None:
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, *_BEYOND) as error:
-        raise SettingsError(f"{source}: {text[:_SHOWN]!r} is no YAML value") from error
+        raise SettingsError(f"{source}: {text[:_SHOWN]!r} is not a YAML value") from error
     for part in path[:-1]:
         below = tree.setdefault(part, {})
         if not isinstance(below, dict):
-            raise SettingsError(f"{source}: {part} is no section")
+            raise SettingsError(f"{source}: {part} is not a section")
         tree = below
     tree[path[-1]] = "" if value is None else value

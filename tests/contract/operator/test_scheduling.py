@@ -260,9 +260,7 @@ def test_a_pod_with_resource_claims_closes_the_gpus_of_its_node_until_it_is_gone
     }
     world.core.create_namespaced_pod(world.namespace, claimant)
     world.submit("t0", run=None)
-    words = (
-        f"closed by a pod with resource claims (DRA), which may have any GPU: pod {world.namespace}/claimant on {node}"
-    )
+    words = f"closed to new GPU jobs by a pod with resource claims (DRA): pod {world.namespace}/claimant on {node}"
     world.until("t0", lambda status: words in status.get("message", ""))
     assert not [pod for pod in world.pods() if pod.metadata.name != "claimant"]
     world.core.delete_namespaced_pod("claimant", world.namespace)

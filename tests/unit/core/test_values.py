@@ -34,7 +34,7 @@ def test_what_is_no_quantity(text):
 
 @pytest.mark.parametrize("read", [quantity.milli, quantity.whole])
 def test_no_amount_is_below_0(read):
-    with pytest.raises(ValueError, match="'-1' is less than nothing"):
+    with pytest.raises(ValueError, match="'-1' is negative"):
         read("-1")
 
 

@@ -61,7 +61,7 @@ def test_a_job_that_never_ended_is_a_failure_too():
 
 
 def test_a_job_that_is_gone_is_a_failure_too():
-    with pytest.raises(DemoError, match=f"(?s)1 of 10.*InferenceJob {ROWS[-1].name}: is not there any more"):
+    with pytest.raises(DemoError, match=f"(?s)1 of 10.*InferenceJob {ROWS[-1].name}: no longer exists"):
         run._check(StandIn(), ROWS[:-1])
     with pytest.raises(DemoError, match="10 of 10"):
         run._check(StandIn(), [])

@@ -47,7 +47,7 @@ async def test_all_wait_for_one_probe_and_the_log_has_two_lines():
         assert server.asked < 12
         server.problem = ""
         assert await asyncio.wait_for(asyncio.gather(*waiting), 1) == [True] * 50
-    assert [line["event"] for line in lines] == ["API server not reached", "API server reached again"]
+    assert [line["event"] for line in lines] == ["API server unreachable", "API server reachable again"]
     assert lines[0]["error"] == "connection refused"
 
 

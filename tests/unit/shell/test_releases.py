@@ -62,7 +62,7 @@ async def test_the_later_release_says_so_and_takes_over_when_the_first_is_gone(t
         assert first.blocked == ""
         for leader in (second, sibling):  # not one replica of it is ready
             assert leader.blocked == (
-                "another release of the operator, a/rfuav-operator, serves this cluster; this one, b/rfuav-operator, stands by"
+                "another release of the operator, a/rfuav-operator, serves this cluster; this one, b/rfuav-operator, is on standby"
             )
         assert [line["event"] for line in lines if line["log_level"] == "warning"] == [second.blocked] * 2
         assert told[-1] == "b/rfuav-operator"

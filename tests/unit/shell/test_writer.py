@@ -255,7 +255,7 @@ async def test_a_pod_that_exists_is_ours_or_is_not_touched(tmp_path, owner):
         b.writer.submit([b.create()])
         await until(lambda: not b.state.snapshot().creating)
         assert (b.state.pod_of(U1, A1) is not None) is (owner == "u1")
-        assert ("belongs to somebody else" in b.state.snapshot().rejected.get(U1, "")) is (owner != "u1")
+        assert ("does not belong to this job" in b.state.snapshot().rejected.get(U1, "")) is (owner != "u1")
 
 
 @pytest.mark.parametrize("code", [400, 403, 422])

@@ -759,7 +759,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     training_priority: int = 1000  # when the class does not exist
     inference_priority: int = 2000
     cluster_assigns_users: bool = False  # pods whose job names no user or group carry none
-    allow_cpu: bool = False  # RFUAV_ALLOW_CPU=1 in every pod: demo and tests alone
+    allow_cpu: bool = False  # sets RFUAV_ALLOW_CPU=1 in every pod; only for demos and tests
     progress_url: str = ""  # KUBEFLOW_TRAINER_SERVER_URL base; empty: no progress server
     progress_ca: str = ""  # PEM bundle for the pod annotation
     backoff_base_seconds: int = 10

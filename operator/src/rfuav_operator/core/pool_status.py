@@ -86,7 +86,7 @@ def _of_pool(
     elif pool.spec.stop_policy != StopPolicy.NONE:
         ready, reason, message = False, reasons.ON_HOLD, f"stopPolicy is {pool.spec.stop_policy}"
     elif not usable:
-        ready, reason, message = False, reasons.NO_NODES, f"none of {len(rooms)} nodes is ready and not cordoned"
+        ready, reason, message = False, reasons.NO_NODES, f"none of {len(rooms)} nodes is ready and schedulable"
     elif unknown:
         ready, reason, message = any(room.takes_gpu_jobs for room in rooms), reasons.GPUS_UNKNOWN, unknown
     elif sick:
@@ -118,13 +118,13 @@ def _rivalled(pool: Pool, settled: list[Any], rival: str, now: datetime) -> list
         words = "one release of the operator serves the cluster"
         found.clear(RIVAL, reason=reasons.ONE_RELEASE, message=words)
     else:
-        words = f"a second release of the operator, {rival}, stands by: uninstall one of the two"
+        words = f"a second release of the operator ({rival}) is on standby: uninstall one of the two"
         found.put(RIVAL, value=True, reason=reasons.STANDS_BY, message=words)
     return [msgspec.to_builtins(condition) for condition in found.settled]
 
 
 def _unhealthy(rooms: Iterable[Room]) -> str:
-    """The first node that offers less than it has: its GPUs are unhealthy, or its device plugin is away."""
+    """The first node that offers less than it has: its GPUs are unhealthy, or its device plugin does not run."""
     found = sorted(
         (room.node.name, room.node.gpu_slots, room.node.gpu_capacity)
         for room in rooms
@@ -134,7 +134,7 @@ def _unhealthy(rooms: Iterable[Room]) -> str:
         return ""
     name, slots, capacity = found[0]
     others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    why = "GPUs are unhealthy, or its device plugin is away"
+    why = "GPUs are unhealthy, or its device plugin does not run"
     return f"node {name}{others} offers {slots} of its {capacity} GPU slots: {why}"
 
 

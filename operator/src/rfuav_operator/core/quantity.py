@@ -35,7 +35,7 @@ def whole(value: str | float | None) -> int:
 def _amount(value: str | float) -> Decimal:
     amount = parse_quantity(value)
     if amount < 0:
-        raise ValueError(f"{value!r} is less than nothing")
+        raise ValueError(f"{value!r} is negative")
     return amount
 
 

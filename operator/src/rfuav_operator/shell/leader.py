@@ -118,7 +118,7 @@ class Leader:
                     if await self._connection.reachable():
                         pause = 0.0
                     else:
-                        log.warning("lease not reached", error=str(error))
+                        log.warning("lease could not be read", error=str(error))
                 await asyncio.sleep(pause)
         log.info("leading", identity=self._limits.identity)
 
@@ -136,7 +136,7 @@ class Leader:
         while True:
             await asyncio.sleep(min(self._limits.lease_seconds * pause, max(self.left(), 0)))
             if not self.leading:
-                raise self._lost("it could not be renewed in time")
+                raise self._lost("it was not renewed in time")
             before, held = self._deadline, True
             try:
                 held = await self._try()
@@ -182,7 +182,9 @@ class Leader:
     def _tell(self, release: Lease) -> None:
         words = release.refused
         if other := release.held_by_another():
-            words = f"another release of the operator, {other}, serves this cluster; this one, {release.me}, stands by"
+            words = (
+                f"another release of the operator, {other}, serves this cluster; this one, {release.me}, is on standby"
+            )
         if words != self._blocked:
             log.warning(words or "no other release of the operator serves this cluster any more")
         self._blocked = words
@@ -216,7 +218,11 @@ class Leader:
             body = {"metadata": {"labels": {LABEL: wanted}}}
             answer = await self._connection.request("PATCH", path, body, content_type=MERGE_PATCH, timeout=timeout)
         except ConnectionProblem as error:
-            log.warning("own pod not labelled: progress reports go astray", error=str(error))
+            log.warning("own pod not labelled: progress reports do not reach the leader", error=str(error))
             return
         if not answer.ok:
-            log.error("own pod not labelled: progress reports go astray", status=answer.status, message=answer.message)
+            log.error(
+                "own pod not labelled: progress reports do not reach the leader",
+                status=answer.status,
+                message=answer.message,
+            )

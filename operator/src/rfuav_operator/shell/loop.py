@@ -135,9 +135,9 @@ class Loop:
             case Job(kind=kind, namespace=namespace, name=name):
                 log.error("job set aside", kind=kind, job=f"{namespace}/{name}", exc_info=fault.error)
             case Pool(name=name) | Quota(namespace=name):
-                log.error("status of limits not made", name=name, exc_info=fault.error)
+                log.error("status of a pool or quota could not be made", name=name, exc_info=fault.error)
             case None:
-                log.error("plan failed: nobody is admitted until it succeeds", exc_info=fault.error)
+                log.error("plan failed: no job is admitted until it succeeds", exc_info=fault.error)
 
     def _hold(self, action: Action) -> None:
         """From the moment it is planned, room is taken."""

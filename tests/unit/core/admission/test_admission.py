@@ -149,7 +149,7 @@ def test_a_job_waits_for_a_create_of_an_earlier_one_of_its_name():
     seen = snapshot([again], leaving={(again.namespace, "a"): frozenset({Uid("old")})})
     status = statuses(run(seen))["a"]
     assert status.phase is Phase.QUEUED
-    assert status.message == "waits until it is known whether the cluster has made an earlier pod of this name"
+    assert status.message == "waits until it is known whether an earlier pod of this name was created"
 
 
 def test_every_pod_is_counted_once():
@@ -277,7 +277,7 @@ def why(made, **snap):
             job(nodes=2),
             {},
             "ExceedsMaxQuota",
-            "needs 1 GPU on each of 2 nodes; pool default has 1 node that could take",
+            "needs 1 GPU on each of 2 nodes; pool default has 1 node that could run",
         ),
         (job(priority_class_name="gone"), {}, "Misconfigured", "PriorityClass gone does not exist"),
         (job(), {"defaults": replace(DEFAULTS, image="")}, "Misconfigured", "spec.image"),
@@ -318,7 +318,7 @@ def why(made, **snap):
             "WaitingForCapacity",
             (
                 "needs 1 GPU; pool default has 0 of 2 training slots free on 1 node "
-                "(0 training slots used; 0 of 6 inference slots used; pods of others use 8)"
+                "(0 training slots used; 0 of 6 inference slots used; other pods use 8)"
             ),
         ),
     ],
@@ -434,7 +434,7 @@ def test_pools_tell_of_a_second_release_and_when_it_is_gone():
         "True",
         "StandsBy",
     )
-    assert "other/rfuav-operator, stands by" in second_release["message"]
+    assert "(other/rfuav-operator) is on standby" in second_release["message"]
     seen = replace(pool(), status=first)
     assert told(seen, "other/rfuav-operator") is first
     assert [c["status"] for c in told(seen, "")["conditions"]] == ["True", "False"]

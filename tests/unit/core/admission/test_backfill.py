@@ -171,7 +171,7 @@ def test_a_gang_keeps_as_many_nodes_as_it_needs():
 def test_a_gang_that_keeps_room_on_some_of_its_nodes_is_told_what_it_lacks_on_the_others():
     nodes = [whole(name, gpus=2) for name in "ab"]
     made = add(cluster(job("a0", resources=gpus(2)), nodes=nodes), job("head", resources=gpus(2), nodes=2))
-    assert made.status("head").message.endswith("; 1 node of 2 with room now")
+    assert made.status("head").message.endswith("; 1 node of the 2 needed has room now")
     assert add(made, job("small")).status("small").message.endswith("; room on b is kept for team/head, which is first")
 
 
@@ -185,7 +185,7 @@ def test_the_quota_of_its_namespace_is_kept_too():
     assert made.status("small").reason == "WaitingForQuota"
     assert made.status("small").message == (
         "needs 1 GPU; namespace team uses 0 of 4 in pool default (nominal 4, may borrow 0); "
-        "4 more kept for a job that waits for room"
+        "4 more reserved for a job that waits for room"
     )
     assert end(made, "x").running() == {"theirs", "head"}
 
@@ -202,7 +202,7 @@ def test_the_number_of_jobs_of_its_namespace_is_kept_too():
     )
     assert made.running() == {"x", "infers"}
     assert made.status("small").message == (
-        "namespace team runs 0 of at most 1 training jobs in pool default; 1 more kept for a job that waits for room"
+        "namespace team runs 0 of at most 1 training jobs in pool default; 1 more reserved for a job that waits for room"
     )
 
 
@@ -216,7 +216,7 @@ def test_idle_room_that_it_will_borrow_is_kept_too():
     assert made.running() == {"x", "y"}
     assert made.status("head").reason == "WaitingForCapacity"
     assert made.status("small").message == (
-        "needs 1 GPU; namespace fourth uses 0, 0 of its own, in pool default; "
+        "needs 1 GPU; namespace fourth uses 0 in pool default (nominal 0); "
         "0 can be borrowed (2 idle are kept by namespaces that do not lend them)"
     )
 

@@ -63,7 +63,7 @@ def test_what_it_waits_for_in_words():
     done = statuses(run(snapshot([gang()], nodes=PAIR, foreign=[foreign_pod("x", "b", gpus=1)])))["gang"]
     assert done.reason == "WaitingForCapacity"
     assert done.message.startswith("needs 1 GPU on each of 2 nodes; pool default has 1 of 2 training slots free")
-    assert "; 1 node of 2 with room now" in done.message
+    assert "; 1 node of the 2 needed has room now" in done.message
 
 
 def test_it_takes_nothing_while_it_waits():

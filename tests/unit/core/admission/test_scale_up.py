@@ -479,7 +479,9 @@ def test_one_that_lands_on_a_node_of_another_pool_is_stopped():
     assert nodes_of(made.go(), "j0") == [""]
     landed(made, on="lab")
     assert (
-        made.status("j0").failures[0].message.startswith("node lab, on which the scheduler put it, is one of pool lab")
+        made.status("j0")
+        .failures[0]
+        .message.startswith("the scheduler chose node lab, which does not suit the job (of pool lab")
     )
 
 
@@ -514,7 +516,7 @@ def test_a_pool_does_not_grow_for_a_job_that_the_scheduler_would_bring_to_the_wr
     )
     assert nodes_of(made, "j0") == []
     assert (
-        "the pool does not grow for it, since the scheduler would bring it to node small, which is one with GPUs of 7.8Gi"
+        "the pool does not grow for it: the scheduler would bind it to node small, which does not suit the job (with GPUs of 7.8Gi"
         in made.status("j0").message
     )
     made.set_node(whole("small", memory_mib=8000, unschedulable=True), "small")
@@ -691,7 +693,7 @@ def test_one_that_runs_on_a_node_not_heard_of_yet_says_so():
     made.go()
     assert (made.status("j0").phase, made.status("j0").message) == (
         Phase.RUNNING,
-        "runs on a node that was not read yet",
+        "runs on a node that has not been read yet",
     )
 
 

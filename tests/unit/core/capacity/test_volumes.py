@@ -149,9 +149,9 @@ def test_when_no_node_can_mount_it_the_message_names_the_volume():
     [
         ([], "waits for PersistentVolumeClaim data, which does not exist in namespace team (yet)"),
         ([claim(namespace="other")], "which does not exist in namespace team (yet)"),
-        ([claim(phase="Lost", volume="pv")], "data has lost its PersistentVolume pv: make the claim again"),
+        ([claim(phase="Lost", volume="pv")], "data has lost its PersistentVolume pv: create the claim again"),
         ([claim(volume="gone")], "waits for PersistentVolume gone of claim data, which does not exist (yet)"),
-        ([claim(deleting=True)], "data, which is being deleted"),
+        ([claim(deleting=True)], "data is being deleted"),
     ],
 )
 def test_a_job_whose_claim_is_not_there_says_so(claims, words):

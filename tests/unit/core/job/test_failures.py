@@ -408,7 +408,7 @@ def test_a_pod_that_is_deleted_before_it_runs_is_made_again_after_a_pause():
     assert (creates, status.attempt) == (7, 7)
     assert [(f.reason, f.counted) for f in status.failures] == [("PodDeleted", False)] * 5
     assert status.reason == "BackingOff"
-    assert "somebody deleted the pod" in status.message
+    assert "the pod or its node was deleted" in status.message
     while not made.status("a").phase.terminal:
         for pod in made.go(600).pods_of("a"):
             made.vanish(pod.name)

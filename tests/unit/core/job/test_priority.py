@@ -133,7 +133,7 @@ def test_the_job_says_what_to_write_instead():
     assert message.endswith("leave it empty or write one of: low, mid, rfuav-inference, rfuav-training")
     access = (PriorityAccess(names=("mid",)),)
     _, _, message = outcome("high", access)
-    assert "not for namespace team in pool default" in message
+    assert "not allowed for namespace team in pool default" in message
     assert message.endswith("leave it empty or write one of: mid")
 
 

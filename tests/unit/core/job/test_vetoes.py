@@ -106,7 +106,7 @@ def test_when_all_nodes_are_refused_the_job_says_so_and_holds_nothing():
         made.leave().go(15)
     status = made.status("a")
     assert (status.phase, status.reason, status.assignments) == (Phase.QUEUED, "Unschedulable", ())
-    assert "refused the nodes that suit (n0, n1)" in status.message
+    assert "refused every suitable node (n0, n1)" in status.message
     assert "volume node affinity conflict" in status.message
     made.go(600)
     assert made.status("a").phase is Phase.ADMITTED  # one is tried again

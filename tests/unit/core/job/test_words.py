@@ -180,4 +180,4 @@ def test_a_source_that_failed():
 
 @pytest.mark.parametrize(("reason", "message"), [("Evicted", ""), ("Evicted", " evicted "), ("Evicted", "low on disk")])
 def test_a_sentence(reason, message):
-    assert sentence(reason, message) == ("low on disk" if "disk" in message else "Evicted, and nothing more was said")
+    assert sentence(reason, message) == ("low on disk" if "disk" in message else "Evicted (no further message)")

@@ -150,7 +150,7 @@ def test_what_its_namespace_may_use_is_kept_too():
     add(made, job("m2"))
     assert made.status("m2").message == (
         "needs 1 GPU; namespace team uses 0 of 2 in pool default (nominal 2, may borrow 0); "
-        "2 more kept for a job that waits for room"
+        "2 more reserved for a job that waits for room"
     )
     assert made.leave().running() == {"m1"}
 

@@ -99,7 +99,7 @@ def test_the_message_names_what_is_kept_by_others():
     reason, message = why(jobs(4), quotas=[quota("other", nominal=5, lend=0)])
     assert reason == "WaitingForQuota"
     assert message == (
-        "needs 1 GPU; namespace team uses 3, 0 of its own, in pool default; "
+        "needs 1 GPU; namespace team uses 3 in pool default (nominal 0); "
         "0 can be borrowed (5 idle are kept by namespaces that do not lend them)"
     )
 

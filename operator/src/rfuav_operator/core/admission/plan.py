@@ -98,7 +98,7 @@ class PoolPlan:
             text = f"{exclusive} is ReadWriteOncePod and in use by {self.usage.user_of(exclusive)}"
         elif self.usage.nodes_of_claims(shape.single) == frozenset():
             users = ", ".join(f"{name} by {user}" for name in shape.single if (user := self.usage.user_of(name)))
-            text = f"no node can mount all of its ReadWriteOnce claims now: in use are {users}"
+            text = f"no node can mount all of its ReadWriteOnce claims now; in use: {users}"
         else:
             return None
         return Reason(reason=reasons.WAITING_FOR_VOLUME, message=f"{explain.needs(replace(shape, single=()))}; {text}")
@@ -144,7 +144,7 @@ class PoolPlan:
             and shape.cpu_milli <= node.cpu_milli - sum(pod.cpu_milli for pod in room.foreign)
             and shape.memory_bytes <= node.memory_bytes - sum(pod.memory_bytes for pod in room.foreign)
         )
-        return f"node {node.name}, which is one {wrong}" if fits and not closed(node, shape) else ""
+        return f"node {node.name}, which does not suit the job ({wrong})" if fits and not closed(node, shape) else ""
 
     def stands_in_line(self, uid: Uid) -> bool:
         """Whether the job waits whole, and for nothing but room and quota."""

@@ -78,7 +78,7 @@ def _why(plan: PoolPlan, uid: Uid, key: Key, told: positions.Places, *, everyone
 def _lured(plan: PoolPlan, shape: Shape) -> str:
     """Why a pool that could grow does not for this shape; empty: it does, or may not grow at all now."""
     lure = plan.lure(shape) if len(plan.unplaced) < plan.pool.spec.scale_up.max_jobs else ""
-    text = f"; the pool does not grow for it, since the scheduler would bring it to {lure}"
+    text = f"; the pool does not grow for it: the scheduler would bind it to {lure}"
     advice = "write spec.podTemplate.nodeSelector with labels that only suitable nodes carry"
     return f"{text}: {advice}" if lure else ""
 

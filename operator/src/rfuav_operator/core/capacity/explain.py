@@ -26,22 +26,22 @@ def never_fits(shape: Shape, pool: Pool, rooms: Sequence[Room]) -> Reason | None
     """Why no node of the pool takes this shape, however empty; None: some node does."""
     if not rooms:
         terms = ",".join(f"{k}={v}" for k, v in sorted(pool.spec.node_selector.items()))
-        why = f"; no node that is not another pool's matches its nodeSelector {terms}" if terms else ""
+        why = f"; no node outside other pools matches its nodeSelector {terms}" if terms else ""
         return Reason(reason=reasons.NO_MATCHING_NODE, message=f"{needs(shape)}; pool {pool.name} has no nodes{why}")
     matching = [room for room in rooms if not room.mismatch(shape)]
     if not matching:
         why = _count(room.mismatch(shape) for room in rooms)
-        text = f"{needs(shape)}; pool {pool.name} has {_nodes(len(rooms))}, none that suits: {why}"
+        text = f"{needs(shape)}; pool {pool.name} has {_nodes(len(rooms))}, none suitable: {why}"
         text += _unknown_gpus(shape, pool, rooms)
         return Reason(reason=reasons.NO_MATCHING_NODE, message=text)
     small = [room.too_small(shape) for room in matching]
     if all(small):
-        text = f"{needs(shape)}; more than any node of pool {pool.name} has when empty: {_count(small)}"
+        text = f"{needs(shape)}; larger than any empty node of pool {pool.name}: {_count(small)}"
         text += _unknown_gpus(shape, pool, rooms)
         return Reason(reason=reasons.EXCEEDS_MAX_QUOTA, message=text)
     able = small.count("")
     if able < shape.nodes:
-        text = f"{needs(shape)}; pool {pool.name} has {_nodes(able)} that could take one when empty"
+        text = f"{needs(shape)}; pool {pool.name} has {_nodes(able)} that could run one of its pods when empty"
         text += _unknown_gpus(shape, pool, rooms)
         return Reason(reason=reasons.EXCEEDS_MAX_QUOTA, message=text)
     return None
@@ -67,12 +67,10 @@ def no_room(shape: Shape, pool: Pool, matching: Sequence[Room], unknown: Iterabl
         roomy = [room for room, seen in zip(matching, slots, strict=True) if seen.free >= shape.gpus]
         text = f"pool {pool.name} has {free} of {limit} {_kind(kind)} slots free on {nodes} ({used} {_kind(kind)} slots"
         text += f" used; {other_used} of {other_limit} {_kind(other)} slots used"
-        text += (f"; pods of others use {foreign}" if foreign else "") + ")"
+        text += (f"; other pods use {foreign}" if foreign else "") + ")"
         if claimed := [room for room in matching if room.claimed]:
             first = f"pod {claimed[0].claimed_by} on {claimed[0].node.name}"
-            text += (
-                f"; {_nodes(len(claimed))} closed by a pod with resource claims (DRA), which may have any GPU: {first}"
-            )
+            text += f"; {_nodes(len(claimed))} closed to new GPU jobs by a pod with resource claims (DRA): {first}"
         if free >= shape.gpus > 1:
             text += f" (largest free block {max(seen.free for seen in slots)})"
     else:
@@ -83,7 +81,7 @@ def no_room(shape: Shape, pool: Pool, matching: Sequence[Room], unknown: Iterabl
     roomy = [room for room in roomy if not room.unread]
     if shape.nodes > 1:
         fitting = sum(not room.lacks(shape) for room in roomy)
-        text += f"; {_nodes(fitting)} of {shape.nodes} with room now"
+        text += f"; {_nodes(fitting)} of the {shape.nodes} needed {'has' if fitting == 1 else 'have'} room now"
     text += _short_of(shape, roomy) + _unknown_gpus(shape, pool, unknown)
     if closed:
         where = f"{closed[0].unread_by} on {closed[0].node.name}"
@@ -105,8 +103,8 @@ def all_refused(shape: Shape, job: Job) -> Reason:
         (f.message for f in reversed(status.failures) if f.reason == reasons.UNSCHEDULABLE), "it gave no reason"
     )
     again = min(status.avoided_nodes[node] for node in nodes)
-    text = f"{needs(shape)}; the scheduler has refused the nodes that suit ({shown}): {words}"
-    return Reason(reason=reasons.UNSCHEDULABLE, message=f"{text}; tried again at {again:%Y-%m-%dT%H:%M:%SZ}")
+    text = f"{needs(shape)}; the scheduler refused every suitable node ({shown}): {words}"
+    return Reason(reason=reasons.UNSCHEDULABLE, message=f"{text}; next try at {again:%Y-%m-%dT%H:%M:%SZ}")
 
 
 def unknown_gpus(pool: Pool, rooms: Iterable[Room]) -> str:
@@ -116,11 +114,11 @@ def unknown_gpus(pool: Pool, rooms: Iterable[Room]) -> str:
         return ""
     others = f" (and {_nodes(len(found) - 1)} more)" if len(found) > 1 else ""
     if not gpus.missing(found[0].labels):
-        advice = "give GPU feature discovery and the device plugin one configuration"
+        advice = "give GPU feature discovery and the device plugin the same configuration"
     elif pool.spec.gpu_sharing is None:
-        advice = f"is GPU feature discovery running? Or write spec.gpuSharing in GPUPool {pool.name}"
+        advice = f"check that GPU feature discovery runs, or set spec.gpuSharing in GPUPool {pool.name}"
     else:
-        advice = f"is GPU feature discovery running? Or correct spec.gpuSharing in GPUPool {pool.name}"
+        advice = f"check that GPU feature discovery runs, or correct spec.gpuSharing in GPUPool {pool.name}"
     return f"node {found[0].name}{others} has GPUs, but {found[0].gpu_unknown}: {advice}"
 
 
@@ -152,9 +150,9 @@ def _short_of(shape: Shape, rooms: Sequence[Room]) -> str:
                 f"({quantity.show_bytes(shape.memory_bytes)} needed, at most {left} on {best.node.name})"
             )
         elif what == "pods":
-            texts.append(f"{_nodes(len(short))} with a free slot: as many pods as it may run")
+            texts.append(f"{_nodes(len(short))} with a free slot: at its limit of pods")
         elif what == "alone":
-            texts.append(f"{_nodes(len(short))} with room: left alone for a pod that came there from scaleUp")
+            texts.append(f"{_nodes(len(short))} with room: reserved by a pod of scaleUp that runs there")
         else:
             texts.append(f"{_nodes(len(short))} with room: avoided for a while after a failure there")
     return "".join(f"; {text}" for text in texts)

@@ -43,7 +43,7 @@ def flags(
         if job.uid in messages:
             changed.put(CONDITION, value=True, reason=reasons.TRAININGS_SHARE_GPU, message=messages[job.uid])
         elif job.uid not in unknown:
-            words = "no more trainings than its pool allows use its GPU"
+            words = "its GPU runs no more trainings than the pool allows"
             changed.clear(CONDITION, reason=reasons.ALONE, message=words)
         if changed.settled is not job.status.conditions:
             yield job.uid, replace(job.status, conditions=changed.settled)

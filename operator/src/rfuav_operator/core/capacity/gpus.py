@@ -47,22 +47,22 @@ def known(labels: Mapping[str, str], *, slots: int, capacity: int, declared: Gpu
         return Gpus()
     for label in _LABELS:
         if label in labels and not _is_count(labels[label]):
-            return Gpus(unknown=f"a label {label} that is no positive number ({labels[label]!r})")
+            return Gpus(unknown=f"a label {label} that is not a positive number ({labels[label]!r})")
     read = {label: int(labels[label]) for label in _LABELS if label in labels}
     if absent := missing(labels):
         if declared is None:
             names = f"labels {GPU}.*" if len(absent) == len(_LABELS) else f"label {', '.join(absent)}"
             return Gpus(unknown=f"no {names}")
         if read.get(_REPLICAS, declared.replicas) != declared.replicas:
-            text = f"a label {_REPLICAS} of {read[_REPLICAS]}, and gpuSharing.replicas is {declared.replicas}"
+            text = f"label {_REPLICAS} is {read[_REPLICAS]}, and gpuSharing.replicas is {declared.replicas}"
             return Gpus(unknown=text)
         read = {_REPLICAS: declared.replicas, _MEMORY: quantity.whole(declared.memory) // _MIB} | read
     count, replicas = read.get(_COUNT), read[_REPLICAS]
     if capacity % replicas or (count is not None and capacity > count * replicas):
         if absent and count is None:
-            return Gpus(unknown=f"{capacity} slots, which gpuSharing.replicas ({replicas}) does not divide")
-        words = f"a label of {count} GPUs, gpuSharing of" if absent else f"labels of {count} GPUs with"
-        return Gpus(unknown=f"{words} {replicas} slots each, and a device plugin that offers {capacity} slots")
+            return Gpus(unknown=f"gpuSharing.replicas ({replicas}) does not divide its {capacity} slots")
+        words = f"its label says {count} GPUs and gpuSharing" if absent else f"its labels say {count} GPUs with"
+        return Gpus(unknown=f"{words} {replicas} slots each, and its device plugin offers {capacity} slots")
     return Gpus(healthy=slots // replicas, replicas=replicas, memory_mib=read[_MEMORY])
 
 

@@ -169,7 +169,7 @@ class Room:
                     f"({quantity.show_bytes(shape.gpu_memory)} needed)"
                 )
         if shape.gpus > 1 and self.node.is_gpu_shared:
-            return "with shared GPUs (a job of several GPUs needs them whole)"
+            return "with shared GPUs (a job of several GPUs needs whole ones)"
         return ""
 
     def too_small(self, shape: Shape) -> str:
@@ -220,7 +220,7 @@ class Room:
         if sure.cpu_milli > self.node.cpu_milli or sure.memory_bytes > self.node.memory_bytes:
             return "more CPU or memory than it has"
         if len(there) > 1 and any(held.alone for held in there.values()):
-            return "room that another job was given"
+            return "room reserved for another job"
         return ""
 
     def delays(self, shape: Shape, waiting: Shape) -> bool:
@@ -342,7 +342,7 @@ def closed(node: Node, shape: Shape) -> str:
     if shape.node_selector and any(node.label(key) != value for key, value in shape.node_selector):
         return "outside spec.podTemplate.nodeSelector"
     if shape.only and node.name not in shape.only:
-        return f"where {', '.join(shape.single)} cannot be mounted, being in use elsewhere"
+        return f"where {', '.join(shape.single)} cannot be mounted (in use elsewhere)"
     for volume in shape.volumes:
         if not volume.is_reachable(node):
             return f"that cannot mount volume {volume.name}"

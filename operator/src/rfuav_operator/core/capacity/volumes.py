@@ -78,9 +78,9 @@ def waits(job: Job, snapshot: Snapshot) -> str:
         if unreadable := claim.unreadable or (volume.unreadable if volume is not None else ""):
             return f"waits until PersistentVolumeClaim {name} and its volume can be read: {unreadable}"
         if claim.deleting:
-            return f"waits until PersistentVolumeClaim {name}, which is being deleted, is made again"
+            return f"PersistentVolumeClaim {name} is being deleted; waits until it is created again"
         if claim.phase == "Lost":
-            return f"PersistentVolumeClaim {name} has lost its PersistentVolume {claim.volume}: make the claim again"
+            return f"PersistentVolumeClaim {name} has lost its PersistentVolume {claim.volume}: create the claim again"
         if claim.volume and claim.volume not in snapshot.volumes:
             return f"waits for PersistentVolume {claim.volume} of claim {name}, which does not exist (yet)"
         if claim.is_of_one_node and job.kind is Kind.TRAINING and job.spec.nodes > 1:

@@ -111,9 +111,9 @@ def told(job: Job, now: datetime, why: str = "") -> JobStatus:
     """The status of a job that is set aside: `why` its handling failed, or what of it could not be read."""
     if job.status.phase is not None and job.status.phase.terminal:
         return job.status
-    reason, what = (reasons.INTERNAL_ERROR, f"the operator failed on this job and tries again: {why}")
+    reason, what = (reasons.INTERNAL_ERROR, f"the operator could not handle this job and will try again: {why}")
     if not why:
-        reason, what = reasons.UNDECODABLE, f"left alone until it can be read: {job.set_aside}"
+        reason, what = reasons.UNDECODABLE, f"nothing is done for this job until it can be read: {job.set_aside}"
     stalled = conditions.of(job, now).put("Stalled", value=True, reason=reason, message=what)
     return replace(job.status, reason=reason, message=what, conditions=stalled.settled)
 

@@ -55,7 +55,7 @@ def events(job: Job, new: JobStatus) -> Iterator[RecordEvent]:
             yield _event(job, "Warning", failure.reason, "RetryPod" if again else "StopJob", note)
     before = {a.pod for a in old.assignments}
     if fresh := [a for a in new.assignments if a.pod not in before]:
-        places = ", ".join(f"{a.pod} on {a.node or 'a node to come'}" for a in fresh[:5])
+        places = ", ".join(f"{a.pod} on {a.node or 'a new node'}" for a in fresh[:5])
         yield _event(job, "Normal", reasons.ADMITTED, "Admit", f"attempt {new.attempt}: {places}")
     if new.phase is not old.phase and new.phase is not None:
         yield from _phase_events(job, new)

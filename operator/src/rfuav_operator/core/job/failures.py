@@ -72,7 +72,7 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
     if _is_taken_away(pod):
         return Verdict(
             reason=pod.reason or reasons.EVICTED,
-            message=pod.message or "the pod was taken off its node",
+            message=pod.message or "the pod was removed from its node",
             counted=False,
             avoid_node=pod.reason.startswith(_ADMISSION),
             exit_code=code,
@@ -82,7 +82,7 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
     if code is None and not pod.started:
         return _never_ran(pod)
     if pod.terminated_reason in _LOST_SIGHT:
-        lost = "the node lost sight of the container (it was restarted, say)"
+        lost = "the node lost track of the container (for example because it restarted)"
         return Verdict(reason=pod.terminated_reason, message=lost, counted=False, exit_code=code)
     if pod.terminated_reason in _NOT_BEGUN and _OF_THE_NODE.search(pod.termination_message[:_LONGEST_TEXT]):
         message = f"the container could not be started: {human_message(pod.termination_message)}"
@@ -96,10 +96,10 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
             exit_code=code,
         )
     if pod.deleting and code in _KILLED:
-        message = "somebody deleted the pod while it ran, and it did not say that it had saved a checkpoint"
+        message = "the pod was deleted while it ran and did not report a saved checkpoint"
         return Verdict(reason=reasons.POD_DELETED, message=message, counted=False, exit_code=code)
     if code == contract.EXIT_INVALID_CONFIGURATION:
-        message = said or "the trainer refused its configuration; its log says why"
+        message = said or "the trainer rejected its configuration; its log says why"
         return _final(_told(pod, contract.INVALID_CONFIGURATION), message, code)
     if code == contract.EXIT_INPUT:
         message = said or "an input is missing or unreadable; the trainer's log says which"
@@ -174,12 +174,14 @@ def _told(pod: Pod, reason: str) -> str:
 
 def vanished() -> Verdict:
     """A pod that ran and is there no more, without an end that was seen."""
-    return Verdict(reason=reasons.POD_VANISHED, message="the pod is gone and its end was not seen", counted=False)
+    return Verdict(
+        reason=reasons.POD_VANISHED, message="the pod disappeared, and its end was not observed", counted=False
+    )
 
 
 def deleted() -> Verdict:
     """A pod that was seen, and is there no more before it ran."""
-    message = "somebody deleted the pod before it ran, or its node was deleted"
+    message = "the pod or its node was deleted before the pod ran"
     return Verdict(reason=reasons.POD_DELETED, message=message, counted=False)
 
 
@@ -231,5 +233,8 @@ def unsuited(node: str, why: str, *, counted: bool) -> Verdict:
 
     `counted`: an autoscaler added it, and would add the like again.
     """
-    message = f"node {node}, on which the scheduler put it, is one {why}: the pool's new nodes must suit its jobs"
+    message = (
+        f"the scheduler chose node {node}, which does not suit the job ({why}); "
+        "new nodes of the pool must suit its jobs"
+    )
     return Verdict(reason=reasons.NODE_UNSUITED, message=message, counted=counted, outage=not counted)

@@ -186,10 +186,10 @@ class _Step:
         self._set(observed_generation=self.job.generation)
         stalled = conditions.find(self.status.conditions, "Stalled")
         if stalled is not None and stalled.reason in (reasons.UNDECODABLE, reasons.INTERNAL_ERROR):
-            self._clear("Stalled", reasons.RECOVERED, "what failed before succeeds again")
+            self._clear("Stalled", reasons.RECOVERED, "the operator can handle the job again")
         if self.status.phase is None:
             self._move(Phase.QUEUED)
-            self._condition("Reconciling", True, reasons.QUEUED, "waits for the first queue decision")
+            self._condition("Reconciling", True, reasons.QUEUED, "waits for the first scheduling decision")
         if self.status.queued_at is None and not self.job.spec.suspend:
             # A job made suspended gets in line when it is let go, any other at its creation.
             was_held = self.status.phase is Phase.SUSPENDED
@@ -237,7 +237,7 @@ class _Step:
             pass  # what was to go is gone
         elif a.pod in self.facts.withdrawn:
             if self._is_gang:
-                self.together = self.together or "the room of one of its pods is not there any more"
+                self.together = self.together or "the room for one of its pods is no longer free"
         elif a.started_at is not None:
             self._fail(a, failures.vanished(), None)
         elif a.pod in self.facts.gone:
@@ -388,7 +388,7 @@ class _Step:
             times = "once" if counted == 1 else f"{counted} times"
             self.fatal = (reason, f"{unit}failed {times} (backoffLimit {limit}); last: {verdict.message}")
         elif not verdict.counted and not verdict.outage and uncounted > patience:
-            times = f"{uncounted} times without a failure of its own, and got no further (uncountedLimit {patience})"
+            times = f"{uncounted} times without a failure of its own and without progress (uncountedLimit {patience})"
             self.fatal = (reasons.TOO_MANY_DISRUPTIONS, f"{unit}was stopped {times}; last: {verdict.message}")
         else:
             tries = 1 if verdict.vetoed else counted + uncounted + self.status.rejections
@@ -493,7 +493,7 @@ class _Step:
         held = [a for a in self.kept if a.stopping != reasons.SUSPENDED]
         if self.job.spec.suspend:
             stopping = len(self.kept)
-            message = "held by spec.suspend: set it to false to let the job queue again"
+            message = "suspended by spec.suspend; set it to false to queue the job again"
             message = f"{message}; {stopping} pod{'s' * (stopping != 1)} still stopping" if stopping else message
             self._move(Phase.SUSPENDED, reason=reasons.SUSPENDED, message=message, queue=None)
             self._condition("Suspended", True, reasons.SUSPENDED, "spec.suspend is true")
@@ -542,7 +542,7 @@ class _Step:
                 node = self.facts.nodes.get(pod.node)
                 if node is not None and not node.ready:
                     return reasons.NODE_LOST, (
-                        f"node {pod.node} is not ready and pod {a.pod} cannot be confirmed gone; goes on once the "
+                        f"node {pod.node} is not ready, and pod {a.pod} may still run; the job continues once the "
                         f"Node is deleted or tainted {OUT_OF_SERVICE}"
                     )
         waiting = [(a, self.facts.pods.get(a.pod)) for a in held if a.started_at is None]
@@ -550,7 +550,7 @@ class _Step:
             if pod is None:
                 if self.facts.pool_missing and a.pod not in self.facts.creating:
                     what = f"pool {self.job.spec.pool} {self.facts.pool_missing}"
-                    return reasons.NO_SUCH_POOL, f"{what}; pod {a.pod} is made once it is there again"
+                    return reasons.NO_SUCH_POOL, f"{what}; pod {a.pod} is created once the pool is back"
                 continue
             if pod.unschedulable and pod.node is None:
                 return reasons.UNSCHEDULABLE, f"pod {a.pod}: {pod.unschedulable}"
@@ -632,7 +632,7 @@ class _Step:
 def sentence(reason: str, message: str) -> str:
     """A message that says something: words of pods and nodes may be empty, or the reason once more."""
     words = message.strip()[:_MESSAGE_LIMIT]
-    return f"{reason}, and nothing more was said" if words.lower() in ("", reason.lower()) else words
+    return f"{reason} (no further message)" if words.lower() in ("", reason.lower()) else words
 
 
 def starting(assignments: Iterable[Assignment]) -> str:
@@ -643,7 +643,10 @@ def starting(assignments: Iterable[Assignment]) -> str:
 
 def _nodes(assignments: Iterable[Assignment]) -> str:
     nodes = sorted({a.node for a in assignments if a.node})
-    return f"{', '.join(nodes[:_SHOWN_NODES])}{' ...' * (len(nodes) > _SHOWN_NODES)}" or "a node that was not read yet"
+    return (
+        f"{', '.join(nodes[:_SHOWN_NODES])}{' ...' * (len(nodes) > _SHOWN_NODES)}"
+        or "a node that has not been read yet"
+    )
 
 
 def default_weights(source: Job) -> str:

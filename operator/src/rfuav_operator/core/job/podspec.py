@@ -239,7 +239,7 @@ def too_long(spec: Mapping[str, Any]) -> list[str]:
     if job > LONGEST_STRING:
         largest = max(parts, key=lambda key: parts[key])
         problems.append(
-            f"spec takes {job:,} bytes, and its container is told it in one variable ({contract.JOB}) of at most "
+            f"spec takes {job:,} bytes, and the container receives it in one variable ({contract.JOB}) of at most "
             f"{LONGEST_STRING:,}: shorten spec.{largest} ({parts[largest]:,} bytes)"
         )
     lengths = {contract.JOB: job}
@@ -248,14 +248,14 @@ def too_long(spec: Mapping[str, Any]) -> list[str]:
         lengths[name] = length = _expanded(value, lengths) if isinstance(value, str) else 0
         if length + len(name) + 2 > LONGEST_STRING:
             problems.append(
-                f"spec.podTemplate.env: {name} takes {length:,} bytes (with the variables that it names as $(NAME)), "
-                f"and a process can be started with at most {LONGEST_STRING:,}: shorten it, or mount a ConfigMap"
+                f"spec.podTemplate.env: {name} takes {length:,} bytes (with the variables that it refers to as "
+                f"$(NAME)), and Linux takes at most {LONGEST_STRING:,} in one: shorten it, or mount a ConfigMap"
             )
     total = sum(len(name.encode()) + length + 2 for name, length in lengths.items())
     if not problems and total > LONGEST_STRINGS:
         largest = max(lengths, key=lambda name: lengths[name])
         problems.append(
-            f"spec.podTemplate.env: the variables take {total:,} bytes, and a process can be started with at most "
+            f"spec.podTemplate.env: the variables take {total:,} bytes, and Linux takes at most "
             f"{LONGEST_STRINGS:,}: shorten {largest} ({lengths[largest]:,} bytes), or mount a ConfigMap with it"
         )
     return problems

@@ -60,9 +60,9 @@ def problem(job: Job, pool: Pool, snapshot: Snapshot) -> str:
     if _allows(access, found):
         return ""
     if pool.spec.priority_classes is None:
-        why = f"above {access[0].ceiling}, the most that a job may have in pool {pool.name}"
+        why = f"above {access[0].ceiling}, the highest value that pool {pool.name} allows"
     else:
-        why = f"not for namespace {job.namespace} in pool {pool.name}"
+        why = f"not allowed for namespace {job.namespace} in pool {pool.name}"
     return (
         f"spec.priorityClassName: PriorityClass {name} ({found.value}) is {why} (GPUPool, spec.priorityClasses); "
         f"{_instead(access, snapshot)}"

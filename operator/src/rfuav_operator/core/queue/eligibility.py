@@ -173,9 +173,10 @@ def not_ready(job: Job, snapshot: Snapshot) -> Reason:
         word = reasons.BACKING_OFF
         if last is not None and last.reason == reasons.REJECTED_BY_CLUSTER:
             word, why = reasons.REJECTED_BY_CLUSTER, f"{last.message}; "
-        return Reason(reason=word, message=f"{why}tried again at {again}")
+        return Reason(reason=word, message=f"{why}next try at {again}")
     if earlier := earlier_pods(job, snapshot):
-        text = f"waits until pods of an earlier job of this name are gone: {', '.join(earlier[:3])} (the same output)"
+        text = f"waits until pods of an earlier job of this name are gone: {', '.join(earlier[:3])}"
+        text += " (they write to the same output)"
         return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)
     pods = sorted(
         {a.pod for a in job.status.assignments}
@@ -183,5 +184,5 @@ def not_ready(job: Job, snapshot: Snapshot) -> Reason:
     )
     text = f"waits until pods of an earlier attempt are gone: {', '.join(pods[:3])}"
     if not pods:
-        text = "waits until it is known whether the cluster has made an earlier pod of this name"
+        text = "waits until it is known whether an earlier pod of this name was created"
     return Reason(reason=reasons.WAITING_FOR_CAPACITY, message=text)

@@ -163,7 +163,7 @@ class Quotas:
         if shape.total_gpus <= idle:
             return None
         text = (
-            f"{needs(shape)}; namespace {namespace} uses {held}, {gpus.nominal} of its own, in pool {self._pool}; "
+            f"{needs(shape)}; namespace {namespace} uses {held} in pool {self._pool} (nominal {gpus.nominal}); "
             f"{max(0, idle)} can be borrowed ({kept} idle are kept by namespaces that do not lend them){promised}"
         )
         return Reason(reason=reasons.WAITING_FOR_QUOTA, message=text)
@@ -223,7 +223,7 @@ def never(pool: str, namespace: str, shape: Shape, snapshot: Snapshot) -> Reason
 
 
 def _show_promised(count: int) -> str:
-    return f"; {count} more kept for a job that waits for room" if count else ""
+    return f"; {count} more reserved for a job that waits for room" if count else ""
 
 
 def _most_jobs(entry: PoolQuota, kind: Kind) -> int | None:

@@ -100,7 +100,7 @@ def _apart(kind: str, body: Any) -> Iterator[None]:
     except objects.DecodeError as error:
         log.warning("object cannot be read", kind=kind, name=_name(body), error=str(error))
     except Exception:
-        log.exception("object not taken in", kind=kind, name=_name(body))
+        log.exception("object could not be processed", kind=kind, name=_name(body))
 
 
 def _say(kind: str, body: Any, why: str) -> None:

@@ -115,7 +115,7 @@ def _meta(body: Mapping[str, Any]) -> tuple[Meta, str]:
 def _spec(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     """The spec, and why it is none."""
     spec = body.get("spec") or {}
-    return (spec, "") if isinstance(spec, Mapping) else ({}, "spec cannot be read: it is no object")
+    return (spec, "") if isinstance(spec, Mapping) else ({}, "spec cannot be read: it is not an object")
 
 
 def _status(written: Any, known: JobStatus | None) -> tuple[JobStatus, Mapping[str, Any] | None, str]:

@@ -57,7 +57,7 @@ def app(*, alive: Callable[[], bool], unready: Callable[[], str]) -> web.Applica
     """
 
     async def healthz(_request: web.Request) -> web.Response:
-        return _word("" if alive() else "the loop does not turn")
+        return _word("" if alive() else "the main loop is stuck")
 
     async def readyz(_request: web.Request) -> web.Response:
         return _word(unready())

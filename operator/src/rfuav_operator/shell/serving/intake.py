@@ -128,7 +128,7 @@ class Intake:
         except Refused as refused:
             return _answer(refused.code, str(refused))
         except Exception:  # whatever is in it, it is this report's alone
-            log.exception("report not taken", path=request.path)
+            log.exception("report could not be processed", path=request.path)
             return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "the operator failed on this report")
         metrics.reports.labels(str(HTTPStatus.OK)).inc()
         return web.Response(body=body, content_type="application/json")
@@ -136,7 +136,7 @@ class Intake:
     async def _take(self, request: web.Request) -> bytes:
         """Take the report; the answer is the document as it was sent."""
         if not self._leading():
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "this replica of the operator does not lead; send it again")
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "this replica is not the leader; send the report again")
         pod, job = await self._sender(request)
         pace = self._may(pod)
         try:
@@ -192,7 +192,7 @@ class Intake:
         if kind is None:
             raise Refused(HTTPStatus.NOT_FOUND, f"there are no {where['plural']}; write trainingjobs or inferencejobs")
         if sender.namespace != where["namespace"]:
-            raise Refused(HTTPStatus.FORBIDDEN, f"the token is of namespace {sender.namespace}")
+            raise Refused(HTTPStatus.FORBIDDEN, f"the token belongs to namespace {sender.namespace}")
         pod = self._state.pods.get((sender.namespace, sender.pod))
         if pod is None or pod.uid != sender.uid or not pod.live:
             raise Refused(HTTPStatus.FORBIDDEN, f"the token's pod {sender.pod} is not a live pod")
@@ -203,7 +203,7 @@ class Intake:
         if held is None or held.uid != pod.uid:
             raise Refused(HTTPStatus.FORBIDDEN, f"the token's pod {sender.pod} is not one of {kind} {job.name}")
         if all(held.pod != pod.name for held in job.status.assignments):
-            raise Refused(HTTPStatus.FORBIDDEN, f"the token's pod {sender.pod} is of an attempt that is over")
+            raise Refused(HTTPStatus.FORBIDDEN, f"the token's pod {sender.pod} belongs to an attempt that has ended")
         return pod, job
 
     def _may(self, pod: Pod) -> _Pace:

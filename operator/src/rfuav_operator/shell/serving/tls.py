@@ -80,7 +80,7 @@ async def shared_authority(connection: Connection, namespace: str, name: str) ->
                 answer = await connection.request("POST", paths.secrets(namespace), _secret(new_authority(), name))
         except (NotSent, Unknown) as error:
             if not await connection.reachable():
-                log.warning("the CA of the progress server is not read yet", error=str(error))
+                log.warning("the CA of the progress server has not been read yet", error=str(error))
         else:
             if answer.ok:
                 return _from_secret(answer.body.get("data") or {}, f"{namespace}/{name}")
@@ -107,10 +107,12 @@ def _from_secret(data: dict[str, str], where: str) -> Authority:
         key = serialization.load_pem_private_key(base64.b64decode(data[KEY]), password=None)
     except (KeyError, ValueError) as error:
         raise ConnectionProblem(
-            f"the Secret {where} holds no CA ({error}); delete it to have a new one made"
+            f"the Secret {where} holds no CA ({error}); delete it, and the operator creates a new one"
         ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConnectionProblem(f"the Secret {where} holds no elliptic-curve key; delete it to have a new one made")
+        raise ConnectionProblem(
+            f"the Secret {where} holds no elliptic-curve key; delete it, and the operator creates a new one"
+        )
     return Authority(certificate, key)
 
 

@@ -71,7 +71,7 @@ class Tokens:
         try:
             kid = str(jwt.get_unverified_header(token).get("kid") or "")
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
-            raise Unauthorized("this is no token") from error
+            raise Unauthorized("this is not a token") from error
         try:
             try:
                 return self._decode(token, await self._key(kid))
@@ -108,7 +108,7 @@ class Tokens:
         try:
             return self._keys[kid]
         except KeyError as error:
-            raise Unauthorized("the token is signed with a key that is none of this cluster's") from error
+            raise Unauthorized("the token is not signed with a key of this cluster") from error
 
     async def _read_again(self) -> bool:
         """Read issuer and keys again, unless that was done a moment ago; whether they were read since the call."""
@@ -136,7 +136,7 @@ class Tokens:
 
 def _number(claim: Any) -> float:
     if isinstance(claim, bool) or not isinstance(claim, int | float):
-        raise Unauthorized("the token is not accepted: its times are no numbers")
+        raise Unauthorized("the token is not accepted: its times are not numbers")
     return float(claim)
 
 

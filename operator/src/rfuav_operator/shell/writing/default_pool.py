@@ -49,7 +49,9 @@ async def apply(requests: Requester, spec: Mapping[str, Any]) -> None:
         if answer is not None and answer.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
             log.error("the default pool is refused: correct the settings (defaultPool.spec)", error=answer.message)
             return
-        log.warning("the default pool is not applied yet", error="no answer" if answer is None else answer.message)
+        log.warning(
+            "the default pool could not be applied yet", error="no answer" if answer is None else answer.message
+        )
         await asyncio.sleep(RETRY)
 
 

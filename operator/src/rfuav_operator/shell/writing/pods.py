@@ -79,7 +79,9 @@ class Pods:
             ingest.pod(self._state, found.body)
             return self._created(action)
         job = self._state.read_job(action.job_uid)
-        message = f"the pod {action.name} exists already and belongs to somebody else; delete it to let the job go on"
+        message = (
+            f"the pod {action.name} already exists and does not belong to this job; delete it to let the job continue"
+        )
         if job is not None:
             self._events.record(
                 RecordEvent(job=job, type="Warning", reason=reasons.POD_NAME_TAKEN, action="CreatePod", note=message)
