@@ -161,7 +161,7 @@ BAD: list[Bad] = [
         (
             {"spec.training.optimizer": {"momentum": 0.9}},
             "spec.training.optimizer.momentum",
-            "momentum is of sgd alone",
+            "only sgd has momentum",
         ),
         (
             {"spec.training.optimizer": {"name": "sgd", "momentum": 1}},

@@ -1,4 +1,4 @@
-"""The pod contract: what the operator and a trainer image agree on, and nothing else spells out.
+"""The pod contract: what the operator and a trainer image agree on; these names are defined only here.
 
 In: nothing. Out: names of the API, exit codes, variables, paths, labels and reasons. docs/trainer.md describes them for
 other images.

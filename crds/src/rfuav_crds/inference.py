@@ -51,8 +51,7 @@ class InferenceModel(Spec):
 
     from_training_job: JobName | None = Field(
         None,
-        description="TrainingJob of the same namespace whose best weights are used; the job waits until it has "
-        "completed. "
+        description="TrainingJob of the same namespace whose best weights are used; the job waits for it. "
         "Default: none.",
     )
     weights: WeightsUri | None = Field(
@@ -117,13 +116,13 @@ class InferenceOutput(Spec):
 
 
 class Evaluation(Spec):
-    """Present: folders or a manifest tell the inputs' classes; metrics and a confusion matrix are written."""
+    """If present, folders or a manifest give the inputs' classes; metrics and a confusion matrix are written."""
 
     model_config = ConfigDict(json_schema_extra=ATOMIC)
 
 
 class InferenceJobSpec(Running):
-    """What to classify. All but suspend, cancel, parallelism, the deadline and the TTL is fixed once the job exists."""
+    """What to classify. Only suspend, cancel, parallelism, the deadline and the TTL may change once the job exists."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *Running.rules,
@@ -149,7 +148,7 @@ class InferenceJobSpec(Running):
         "Default: no evaluation.",
     )
     batch_size: Annotated[IntOrString, auto_or_count(1, 65_536), IMMUTABLE] = Field(
-        "auto", description="Pictures a step, from 1, or auto: by the memory. Cannot change. Default: auto."
+        "auto", description="Pictures per step, from 1, or auto: by the memory. Cannot change. Default: auto."
     )
     precision: Annotated[Precision, IMMUTABLE] = Field(
         "auto", description="Number format of the forward pass. Cannot change. Default: auto."

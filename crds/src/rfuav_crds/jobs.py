@@ -17,7 +17,7 @@ _ApiVersion = Literal["rfuav.io/v1alpha1"]
 
 
 class Metadata(Model):
-    """The part of Kubernetes' object metadata that is read here; the rest is kept as it is."""
+    """The part of Kubernetes' object metadata that is read here; the rest is kept unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -85,7 +85,7 @@ class GPUPool(Resource):
 
 
 class GPUQuota(Resource):
-    """What the jobs of a namespace may use of the pools. A namespace has at most one, named default."""
+    """How much of the pools the jobs of a namespace may use. A namespace has at most one, named default."""
 
     root_rules = (QUOTA_NAME_RULE,)
 

@@ -1,4 +1,4 @@
-"""`podTemplate`: the closed list of what a user may say about the pods. What is not here cannot be asked for."""
+"""`podTemplate`: the closed list of what a user may set in the pods."""
 
 from typing import Annotated, Literal
 
@@ -76,7 +76,7 @@ class Toleration(Spec):
         ),
         Rule(
             cel="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
-            message="tolerationSeconds is about effect: NoExecute: write that effect, or remove it",
+            message="tolerationSeconds needs effect: NoExecute: write that effect, or remove tolerationSeconds",
             field=".tolerationSeconds",
             check=lambda t: t.toleration_seconds is None or t.effect == "NoExecute",
         ),
@@ -140,7 +140,7 @@ class EnvVar(Spec):
             message="RFUAV_ and KUBEFLOW_TRAINER_ variables are set by the operator: use another name",
             check=lambda v: not v.startswith(contract.RESERVED_PREFIXES),
         ),
-    ] = Field(description="Name of the variable. Names with RFUAV_ or KUBEFLOW_TRAINER_ in front are the operator's.")
+    ] = Field(description="Name of the variable. Names that start with RFUAV_ or KUBEFLOW_TRAINER_ are the operator's.")
     value: Text | None = Field(None, description="Its value, a string. Default: none.")
     value_from: EnvSource | None = Field(None, description="A Secret's or ConfigMap's key that holds the value.")
 
@@ -233,11 +233,13 @@ class EmptyDirVolume(Spec):
 
 
 class CsiVolume(Spec):
-    """A volume that a CSI driver makes for the pod alone (ephemeral inline volume)."""
+    """A volume that a CSI driver makes only for the pod (ephemeral inline volume)."""
 
     driver: ObjectName = Field(description="Name of the CSI driver.")
     read_only: bool = Field(False, description="Whether it is mounted read-only. Default: false.")
-    fs_type: Annotated[str, Field(max_length=63)] = Field("", description="File system type. Default: the driver's.")
+    fs_type: Annotated[str, Field(max_length=63)] = Field(
+        "", description="File system type. Default: the driver's choice."
+    )
     volume_attributes: Annotated[dict[str, Text], Field(max_length=32)] = Field(
         default_factory=dict, description="Settings that the driver reads. Default: none."
     )
@@ -305,7 +307,7 @@ class VolumeMount(Spec):
 
 
 class PodTemplate(Spec):
-    """What the pods of the job get beside what the operator sets. Default: nothing."""
+    """Additions to the pods of the job. Default: nothing."""
 
     model_config = ConfigDict(json_schema_extra=ATOMIC)
     rules = (

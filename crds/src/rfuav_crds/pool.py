@@ -45,7 +45,7 @@ class GpuSharing(Spec):
 
 
 class Preemption(Spec):
-    """When running jobs make room for others."""
+    """When running jobs are stopped to make room for others."""
 
     within_pool: PreemptWithin = Field(
         PreemptWithin.NEVER,
@@ -59,7 +59,7 @@ class Preemption(Spec):
         "(LowerPriority), or from all (Any). Default: Never.",
     )
     min_runtime_seconds: Annotated[int, Field(ge=0, le=604_800)] = Field(
-        300, description="A job that has run less than this, in seconds, is not stopped. Default: 300."
+        300, description="A job that has run for fewer seconds is not stopped. Default: 300."
     )
 
 
@@ -67,7 +67,7 @@ class ScaleUp(Spec):
     """Jobs admitted without a node, so that their pending pods make an autoscaler add one."""
 
     max_jobs: Annotated[int, Field(ge=0, le=1000)] = Field(
-        0, description="At most this many at a time; 0: none. Default: 0."
+        0, description="Most such jobs at a time; 0: none. Default: 0."
     )
     timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
         900, description="How long such a job waits for its node, in seconds, before it queues again. Default: 900."
@@ -105,7 +105,7 @@ class LabelRequirement(Spec):
 
 
 class NamespaceSelector(Spec):
-    """Which namespaces are meant, by their labels; all conditions must hold."""
+    """Selects namespaces by their labels; all conditions must hold."""
 
     match_labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)] | None = Field(
         None,
@@ -134,7 +134,7 @@ class PriorityAccess(Spec):
         None, description="They may name every PriorityClass whose value is at most this. Default: none."
     )
     namespace_selector: NamespaceSelector | None = Field(
-        None, description="The namespaces that this entry is about. Default: all."
+        None, description="The namespaces that this entry applies to. Default: all."
     )
 
 
@@ -177,21 +177,20 @@ class GPUPoolSpec(Spec):
     )
     gpu_sharing: GpuSharing | None = Field(
         None,
-        description="How those nodes of the pool share their GPUs that lack labels of GPU feature discovery "
-        "(nvidia.com/gpu.count, .memory and .replicas): it stands in for the labels that are missing. A label that is "
-        "there counts; a node on which labels, this and the device plugin contradict each other takes no new GPU jobs, "
-        "nor does one without labels where this is not set.",
+        description="How nodes of the pool that lack labels of GPU feature discovery (nvidia.com/gpu.count, .memory "
+        "and .replicas) share their GPUs: it replaces missing labels. A node takes no new GPU jobs if labels, this "
+        "field and the device plugin contradict each other, or if it lacks labels and this field is not set.",
     )
     queueing: Queueing = Field(
         Queueing.BEST_EFFORT_FIFO,
         strict=False,
-        description="BestEffortFIFO: jobs that fit pass a head that does not; StrictFIFO: nobody passes. "
+        description="BestEffortFIFO: jobs that fit may pass a head that does not; StrictFIFO: no job passes. "
         "Default: BestEffortFIFO.",
     )
     placement: Placement = Field(
         Placement.PACK,
         strict=False,
-        description="Pack: fill nodes one after the other; Spread: the emptiest first. Default: Pack.",
+        description="Pack: fill nodes one after the other; Spread: the emptiest node first. Default: Pack.",
     )
     preemption: Preemption = Field(default_factory=Preemption, description="When running jobs make room for others.")
     starvation_seconds: Annotated[int, Field(ge=0, le=604_800)] = Field(
@@ -234,7 +233,7 @@ class ByKind(Model):
 
 
 class Pending(ByKind):
-    """Jobs that wait."""
+    """Waiting jobs."""
 
     total: Count = Field(0, description="Both kinds together.")
 
@@ -242,7 +241,7 @@ class Pending(ByKind):
 class GPUPoolStatus(Model):
     """What the operator last saw of the pool."""
 
-    observed_generation: Count = Field(0, description="Generation of the spec that this status is about.")
+    observed_generation: Count = Field(0, description="Generation of the spec that this status describes.")
     nodes: Count = Field(0, description="Nodes of the pool.")
     gpus: Count = Field(0, description="Healthy physical GPUs of those nodes, as far as they are known.")
     slots: Count = Field(0, description="Allocatable nvidia.com/gpu of those nodes.")

@@ -27,7 +27,7 @@ class GPUQuotaSpec(Spec):
     """Shares of pools. Everything may change."""
 
     pools: Annotated[list[PoolQuota], Field(min_length=1, max_length=64), listed_by("name")] = Field(
-        description="One entry a GPUPool; a pool that is not here gives its own defaultQuota. Required."
+        description="One entry a GPUPool; for other pools, their defaultQuota applies. Required."
     )
     weight: Annotated[int, Field(ge=1, le=1000)] = Field(
         1, description="Share of the idle room among borrowers, 1 to 1000. Default: 1."
@@ -50,7 +50,7 @@ class PoolUsage(Model):
 class GPUQuotaStatus(Model):
     """What the operator last counted for the namespace."""
 
-    observed_generation: Count = Field(0, description="Generation of the spec that this status is about.")
+    observed_generation: Count = Field(0, description="Generation of the spec that this status describes.")
     pools: Annotated[list[PoolUsage], Field(max_length=64), listed_by("name")] = Field(
         default_factory=list, description="Use of each pool."
     )

@@ -1,4 +1,4 @@
-"""Every reason that the operator writes of its own accord: into a status, a condition or an Event.
+"""Every reason that the operator itself writes into a status, a condition or an Event.
 
 In: nothing. Out: the words, each once. docs/reasons.md says what they mean.
 """
@@ -80,4 +80,4 @@ ALONE = "Alone"
 OF_TRAINERS = frozenset({GPU_OUT_OF_MEMORY, INPUT_MISSING, INVALID_CONFIGURATION, STOPPED})
 
 OWN = OF_TRAINERS | {word for name, word in tuple(globals().items()) if name.isupper() and isinstance(word, str)}
-"""All of them. Decisions read some, so nobody else's word may be one of these."""
+"""All of them. Decisions depend on some, so no other source may use these words."""

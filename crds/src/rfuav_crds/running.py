@@ -93,18 +93,18 @@ class Running(Spec):
     )
     priority_class_name: OptionalObjectName = Field(
         "",
-        description="PriorityClass whose value orders the queue, higher first; the pods do not carry it. May "
+        description="PriorityClass whose value orders the queue, higher first; the pods do not get it. May "
         "change while the job is "
         "queued. Default: empty, the default of the kind (inference above training).",
     )
     suspend: bool = Field(
         False,
-        description="true: running pods stop after a checkpoint and the job waits; it keeps its place by age. "
+        description="true: running pods save a checkpoint and stop, and the job waits; it keeps its place by age. "
         "May change. Default: false.",
     )
     cancel: bool = Field(
         False,
-        description="true: ends the job for good; the record stays. May change from false to true alone. "
+        description="true: ends the job for good; the record stays. May change only from false to true. "
         "Default: false.",
     )
     backoff_limit: Annotated[int, Field(ge=0, le=100), IMMUTABLE] = Field(
@@ -113,7 +113,7 @@ class Running(Spec):
     uncounted_limit: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
         None,
         description="Failures that backoffLimit does not count (evictions, lost nodes, ...) before the job fails (of "
-        "each shard). A checkpoint that moved forward, or an input that was done, sets the count to 0. May change. "
+        "each shard). Progress of the checkpoint, or of the inputs, sets the count to 0. May change. "
         "Default: the operator's setting (20).",
     )
     active_deadline_seconds: Annotated[int, Field(ge=1, le=_TEN_YEARS)] | None = Field(
@@ -124,8 +124,8 @@ class Running(Spec):
     )
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=_TEN_YEARS)] | None = Field(
         None,
-        description="The job is deleted this many seconds after it finished, a TrainingJob not before InferenceJobs "
-        "that wait for its weights have taken them over. May change. Default: kept.",
+        description="The job is deleted this many seconds after it finished; a TrainingJob not before InferenceJobs "
+        "that wait for its weights have recorded them. May change. Default: kept.",
     )
     image: Annotated[
         str,
@@ -138,11 +138,11 @@ class Running(Spec):
         IMMUTABLE,
     ] = Field(
         "",
-        description="Container image that keeps the pod contract. Cannot change. Default: empty, the operator's "
+        description="Container image that implements the pod contract. Cannot change. Default: empty, the operator's "
         "trainer image.",
     )
     pod_template: Annotated[PodTemplate, IMMUTABLE] = Field(
-        default_factory=PodTemplate, description="What the pods get beside what the operator sets. Cannot change."
+        default_factory=PodTemplate, description="Additions to the pods. Cannot change."
     )
 
 

@@ -13,7 +13,7 @@ from rfuav_crds.rules import listed_by
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 LONGEST_ESTIMATE = 315_360_000
-"""Ten years, in seconds: whoever estimates more does not know."""
+"""Ten years, in seconds: a longer estimate means nothing."""
 Estimate = Annotated[int, Field(ge=0, le=LONGEST_ESTIMATE)]
 Name = Annotated[str, Field(max_length=253)]
 Message = Annotated[str, Field(max_length=32_768)]
@@ -30,14 +30,14 @@ class KubeCondition(Model):
     reason: Annotated[str, Field(max_length=1024)] = Field(description="Why, in one CamelCase word.")
     message: Message = Field("", description="Why, in a sentence for people.")
     last_transition_time: datetime = Field(description="When status last changed.")
-    observed_generation: Count = Field(0, description="Generation of the spec that this condition is about.")
+    observed_generation: Count = Field(0, description="Generation of the spec that this condition describes.")
 
 
 Conditions = Annotated[list[KubeCondition], Field(max_length=16), listed_by("type")]
 
 
 class Assignment(Model):
-    """Where one pod of the job runs or will run; its room is held until it cannot live any more."""
+    """Where one pod of the job runs or will run; its room is held until the pod cannot run any more."""
 
     pod: Name = Field(description="Name of the pod.")
     node: Name = Field("", description="Node chosen for it; empty: the scheduler chooses.")
@@ -45,20 +45,20 @@ class Assignment(Model):
     shard: Count | None = Field(None, description="Shard that it works on (InferenceJob).")
     shards: Ranges = Field(
         "",
-        description="The entry stands for a pod of each of these shards, as ranges: 0-3,7. Their names are `pod` with "
-        "the shard behind it (InferenceJob of more than 64 shards).",
+        description="One entry for the pods of these shards, as ranges: 0-3,7. Their names are `pod` followed by the "
+        "shard (InferenceJob of more than 64 shards).",
     )
     rank: Count | None = Field(None, description="Its rank (TrainingJob of several nodes).")
     started_at: datetime | None = Field(None, description="When its container was seen running.")
     stuck_since: datetime | None = Field(None, description="Since when one of its containers cannot start.")
     provisional: bool = Field(
         False,
-        description="Its node came for it (scaleUp), and its GPUs are not known yet: whether the node suits is decided "
-        "when they are.",
+        description="Its node was added for it (scaleUp) and its GPUs are not known yet: whether the node suits is "
+        "decided when they are.",
     )
-    gpu_uuid: Name = Field("", alias="gpuUUID", description="Physical GPU that its process says it uses.")
+    gpu_uuid: Name = Field("", alias="gpuUUID", description="Physical GPU that its process reports.")
     stopping: Message = Field("", description="Why it is being removed; its room is held until it is gone.")
-    stopping_for: Name = Field("", description="UID of the job that its room is taken back for.")
+    stopping_for: Name = Field("", description="UID of the job that gets its room.")
 
 
 class Queue(Model):
@@ -66,7 +66,7 @@ class Queue(Model):
 
     position: Count = Field(description="Place, from 1.")
     of: Count = Field(description="How many jobs wait.")
-    estimated_start: datetime | None = Field(None, description="When it may start, as far as can be told.")
+    estimated_start: datetime | None = Field(None, description="Estimated start.")
 
 
 class Progress(Model):
@@ -84,7 +84,7 @@ class Progress(Model):
         None, description="Speed, samples a second."
     )
     remaining_seconds: Estimate | None = Field(None, description="Estimated time left, seconds.")
-    sequence: Count | None = Field(None, description="Number of the report that this came from.")
+    sequence: Count | None = Field(None, description="Sequence number of the report.")
     updated_at: datetime | None = Field(None, description="When the operator received it.")
 
 
@@ -132,7 +132,7 @@ class ShardCounts(Model):
     attempts: _PerShard = Field(default_factory=dict, description="Attempts begun, by shard.")
     retries: _PerShard = Field(
         default_factory=dict,
-        description="Failures, by shard: those that are counted, and the others since it last moved forward.",
+        description="Failures, by shard: counted ones, and uncounted ones since its last progress.",
     )
     counted_failures: _PerShard = Field(
         default_factory=dict, description="Failures counted against backoffLimit, by shard."
@@ -199,7 +199,7 @@ METRICS = tuple(str(field.alias) for field in Metrics.model_fields.values())
 class JobStatus(Model):
     """What the operator writes about a job; `phase` is for people, machines read the conditions."""
 
-    observed_generation: Count = Field(0, description="Generation of the spec that this status is about.")
+    observed_generation: Count = Field(0, description="Generation of the spec that this status describes.")
     phase: Literal["Queued", "Admitted", "Running", "Suspended", "Succeeded", "Failed", "Cancelled"] | None = Field(
         None, description="Queued, Admitted, Running, Suspended, Succeeded, Failed or Cancelled."
     )
@@ -213,7 +213,7 @@ class JobStatus(Model):
     )
     attempt: Count = Field(0, description="Attempts begun, from 1.")
     priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] | None = Field(
-        None, description="Value of its PriorityClass when it was last admitted: what counts as long as it runs."
+        None, description="Value of its PriorityClass when it was last admitted, which counts while it runs."
     )
     assignments: Annotated[list[Assignment], Field(max_length=_SHARDS)] = Field(
         default_factory=list, description="Pods of the job and their nodes."
@@ -233,26 +233,26 @@ class JobStatus(Model):
     )
     counted_failures: Count = Field(0, description="Failures counted against backoffLimit.")
     uncounted_failures: Count = Field(
-        0, description="Evictions, lost nodes and the like, since the checkpoint last moved forward."
+        0, description="Evictions, lost nodes and the like since the last progress of the checkpoint."
     )
     furthest: Count = Field(
         0, description="Steps (or epochs) of the checkpoint from which uncountedFailures counts (TrainingJob)."
     )
     rejections: Count = Field(
-        0, description="Tries in a row that the cluster did not let begin: pod refused, no new node, no registry."
+        0, description="Attempts in a row that the cluster did not let start: pod refused, no new node, no registry."
     )
     not_before: datetime | None = Field(None, description="End of the backoff.")
     avoided_nodes: Annotated[dict[str, datetime], Field(max_length=256)] = Field(
-        default_factory=dict, description="Nodes that are not tried again before the given time."
+        default_factory=dict, description="Nodes that are not tried before the given time."
     )
     vetoes: Annotated[dict[str, Count], Field(max_length=256)] = Field(
         default_factory=dict, description="How often the scheduler refused a node since the job last ran, by node."
     )
-    running_seconds: Count = Field(0, description="Running time of the runs that ended, seconds.")
-    running_since: datetime | None = Field(None, description="Start of the present run.")
+    running_seconds: Count = Field(0, description="Running time of finished runs, seconds.")
+    running_since: datetime | None = Field(None, description="Start of the current run.")
     shards: ShardCounts | None = Field(None, description="Numbers for each shard (InferenceJob).")
     source: Source | None = Field(None, description="Where the weights come from (InferenceJob with fromTrainingJob).")
-    queued_at: datetime | None = Field(None, description="When it first queued; kept over suspension.")
+    queued_at: datetime | None = Field(None, description="When it first queued; suspension does not change it.")
     admitted_at: datetime | None = Field(None, description="When it was last admitted.")
     started_at: datetime | None = Field(None, description="When its first pod ran.")
     finished_at: datetime | None = Field(None, description="When it ended.")

@@ -86,8 +86,7 @@ class Validation(Spec):
     )
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
-        description="Share of the training data that is set apart, stratified and seeded, whole recordings, between 0 "
-        "and 1.",
+        description="Share of the training data to validate on, between 0 and 1; stratified, seeded, whole recordings.",
     )
 
 
@@ -117,7 +116,7 @@ class Optimizer(Spec):
     rules = (
         Rule(
             cel="!has(self.momentum) || self.name == 'sgd'",
-            message="momentum is of sgd alone: write name: sgd, or leave it out",
+            message="only sgd has momentum: write name: sgd, or remove momentum",
             field=".momentum",
             check=lambda o: o.momentum is None or o.name == "sgd",
         ),
@@ -134,7 +133,7 @@ class Optimizer(Spec):
 
 
 class Schedule(Spec):
-    """How the learning rate goes over the epochs."""
+    """How the learning rate changes over the epochs."""
 
     name: Literal["constant", "cosine", "step"] = Field(
         "constant",
@@ -206,14 +205,14 @@ class TrainingLoop(Spec):
         "is validated and saved. 0: no average. Default: 0.",
     )
     optimizer: Optimizer = Field(default_factory=Optimizer, description="The optimizer.")
-    schedule: Schedule = Field(default_factory=Schedule, description="How the learning rate goes over the epochs.")
+    schedule: Schedule = Field(default_factory=Schedule, description="How the learning rate changes over the epochs.")
     precision: Precision = Field(
         "auto",
         description="Number format of the forward pass; auto is resolved once and kept in the checkpoint. "
         "Default: auto.",
     )
     early_stopping: EarlyStopping | None = Field(
-        None, description="Stop when the validation does not get better. Default: train all epochs."
+        None, description="Stop when the validation no longer improves. Default: train all epochs."
     )
     augment: Annotated[
         list[Augmentation],
@@ -242,7 +241,7 @@ class Checkpointing(Spec):
     keep: Annotated[int, Field(ge=1, le=100)] = Field(
         2, description="How many of the newest are kept, 1 to 100. Default: 2."
     )
-    resume: bool = Field(True, description="Whether a new attempt goes on from the newest. Default: true.")
+    resume: bool = Field(True, description="Whether a new attempt resumes from the newest. Default: true.")
 
 
 class TrainingOutput(Spec):
@@ -264,7 +263,7 @@ def _patch_rule(patch: int) -> Rule:
 
 
 class TrainingJobSpec(Running):
-    """What to train. Everything but suspend, cancel, the deadline and the TTL is fixed once the job exists."""
+    """What to train. Only suspend, cancel, the deadline and the TTL may change once the job exists."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *Running.rules,

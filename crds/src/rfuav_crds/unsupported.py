@@ -1,4 +1,4 @@
-"""What the schema offers and this version does not do yet: one table, so that nothing is silently ignored.
+"""What the schema allows but this version does not support: one table, so that nothing is silently ignored.
 
 The operator makes a job (or pool) with such a field wait as `Misconfigured` with these messages. Building a feature
 removes its row.

@@ -198,7 +198,7 @@ def test_the_lease_that_releases_share_is_granted_in_its_namespace(default, rend
 def test_the_lease_that_releases_share_is_not_the_release_s_own(run):
     done = run("--set", "settings.leader.clusterNamespace=rfuav-system")
     assert done.returncode != 0
-    assert "write another namespace" in done.stderr
+    assert "set another existing namespace" in done.stderr
 
 
 WRITING = {"create", "update", "patch", "delete", "deletecollection"}
