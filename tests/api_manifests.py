@@ -251,7 +251,12 @@ BAD: list[Bad] = [
         ("podTemplate.env", [{"name": "A", "value": 1}], "must be of type string"),
         ("podTemplate.env", [{"name": "A"}], "write exactly one of value and valueFrom"),
         ("podTemplate.env", [{"name": "2A", "value": "x"}], "not starting with a digit"),
-        ("podTemplate.env", [{"name": contract.JOB, "value": "x"}], "set by the operator: use another name"),
+        ("podTemplate.env", [{"name": contract.JOB, "value": "x"}], "variables are set by the operator"),
+        (
+            "podTemplate.env",
+            [{"name": contract.VISIBLE_DEVICES, "value": "all"}],
+            "the device plugin: use another name",
+        ),
         ("podTemplate.env", [{"name": "A", "value": "x"}, {"name": "A", "value": "y"}], "Duplicate value"),
         ("podTemplate.env", [{"name": "A", "valueFrom": {}}], "write exactly one of secretKeyRef and configMapKeyRef"),
         ("podTemplate.envFrom", [{"prefix": "A_"}], "write exactly one of secretRef and configMapRef"),

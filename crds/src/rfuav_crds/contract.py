@@ -40,13 +40,16 @@ NODE_RANK = "PET_NODE_RANK"
 PROCESSES_PER_NODE = "PET_NPROC_PER_NODE"
 MASTER_ADDRESS = "PET_MASTER_ADDR"
 MASTER_PORT = "PET_MASTER_PORT"
+VISIBLE_DEVICES = "NVIDIA_VISIBLE_DEVICES"
+"""Which GPUs the NVIDIA container runtime gives the container: set by the device plugin, or `NO_DEVICES`."""
+NO_DEVICES = "void"
 
 # Variables for tests and other images; the operator does not set them.
 PROGRESS_INTERVAL = "RFUAV_PROGRESS_INTERVAL"
 TERMINATION_LOG_FILE = "RFUAV_TERMINATION_LOG"
 
-RESERVED_PREFIXES = ("RFUAV_", "KUBEFLOW_TRAINER_")
-"""Variables with these prefixes belong to the operator: podTemplate.env may not set them."""
+RESERVED_PREFIXES = ("RFUAV_", "KUBEFLOW_TRAINER_", VISIBLE_DEVICES)
+"""Variables with these prefixes belong to the operator and the device plugin: podTemplate.env may not set them."""
 
 # Paths in the container.
 MOUNT_ROOT = "/mnt/rfuav"

@@ -137,10 +137,14 @@ class EnvVar(Spec):
         matches("[A-Za-z_][A-Za-z0-9_]*", "write letters, digits and '_', not starting with a digit"),
         Rule(
             cel=" && ".join(f"!self.startsWith('{prefix}')" for prefix in contract.RESERVED_PREFIXES),
-            message="RFUAV_ and KUBEFLOW_TRAINER_ variables are set by the operator: use another name",
+            message="RFUAV_ and KUBEFLOW_TRAINER_ variables are set by the operator, NVIDIA_VISIBLE_DEVICES by the "
+            "device plugin: use another name",
             check=lambda v: not v.startswith(contract.RESERVED_PREFIXES),
         ),
-    ] = Field(description="Name of the variable. Names that start with RFUAV_ or KUBEFLOW_TRAINER_ are the operator's.")
+    ] = Field(
+        description="Name of the variable. Names that start with RFUAV_ or KUBEFLOW_TRAINER_ are the operator's, "
+        "NVIDIA_VISIBLE_DEVICES is the device plugin's."
+    )
     value: Text | None = Field(None, description="Its value, a string. Default: none.")
     value_from: EnvSource | None = Field(None, description="A Secret's or ConfigMap's key that holds the value.")
 

@@ -278,6 +278,15 @@ def test_the_pod_is_told_how_much_scratch_it_may_use():
     assert told["valueFrom"] == {"resourceFieldRef": field}
 
 
+@pytest.mark.parametrize(("gpus", "seen"), [(0, "void"), (1, None)])
+def test_a_job_sees_no_gpu_that_it_does_not_ask_for(gpus, seen):
+    """The device plugin says which GPUs those of a job are; the pod's own variable would count before its word."""
+    asks = {**RAW, "podTemplate": {"env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]}}
+    manifest, _ = built(job(raw=asks, resources=Resources(gpus=gpus, cpu="1", memory="1Gi")))
+    assert env(manifest).get("NVIDIA_VISIBLE_DEVICES") == seen
+    assert len({e["name"] for e in container(manifest)["env"]}) == len(container(manifest)["env"])
+
+
 def test_without_a_gpu_only_where_it_is_allowed():
     assert "RFUAV_ALLOW_CPU" not in env(built()[0])
     assert env(built(allow_cpu=True)[0])["RFUAV_ALLOW_CPU"] == "1"

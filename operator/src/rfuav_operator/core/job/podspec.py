@@ -140,7 +140,8 @@ def _pod_spec(
                 "args": ["run"],
                 "env": [
                     *_environment(job, assignment, attempt, spec=spec, claims=claims, defaults=defaults),
-                    *(template.get("env") or ()),
+                    # One that was stored before the name was reserved would have GPUs that are others'.
+                    *(v for v in template.get("env") or () if v.get("name") != contract.VISIBLE_DEVICES),
                 ],
                 "resources": _resources(job, assignment.gpus),
                 "securityContext": {
@@ -310,6 +311,8 @@ def _environment(
     }
     if job.spec.nodes > 1 and assignment.rank is not None:
         env |= _rendezvous(job, assignment, attempt)
+    if assignment.gpus == 0:  # images often say "all", which a runtime that asks nobody else obeys
+        env[contract.VISIBLE_DEVICES] = contract.NO_DEVICES
     if defaults.allow_cpu:
         env[contract.ALLOW_CPU] = "1"
     if defaults.progress_url:
