@@ -100,10 +100,9 @@ _PVC = f"pvc://{DNS_LABEL}(/{_STEP})*/?"
 _S3 = f"s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9](/{_STEP})*/?"
 _HF = "hf://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+"
 _FILE = f"file://(/{_STEP})+/?"
-_HINT = (
-    "write pvc://CLAIM/path (the claim's name in lower case), s3://bucket/prefix, hf://datasets/owner/name or "
-    "file:///path"
-)
+READABLE = "pvc://CLAIM/path, s3://bucket/prefix, hf://datasets/owner/name or file:///path"
+"""How the URIs of data look, for messages and descriptions."""
+WRITABLE = "pvc://CLAIM/path, s3://bucket/prefix or file:///path"
 
 _NO_PARENT = Rule(
     cel="!self.matches(r'(^|/)[.][.]?(/|$)')",
@@ -112,12 +111,14 @@ _NO_PARENT = Rule(
 )
 _URI = Annotated[str, Field(max_length=512)]
 
-DataUri = Annotated[_URI, matches(f"{_PVC}|{_S3}|{_HF}|{_FILE}", _HINT), _NO_PARENT]
+DataUri = Annotated[
+    _URI, matches(f"{_PVC}|{_S3}|{_HF}|{_FILE}", f"write {READABLE} (the claim's name in lower case)"), _NO_PARENT
+]
 OutputUri = Annotated[
     _URI,
     matches(
         f"{_PVC}|{_S3}|{_FILE}",
-        "write pvc://CLAIM/path, s3://bucket/prefix or file:///path (hf:// cannot be written to)",
+        f"write {WRITABLE} (hf:// cannot be written to)",
     ),
     _NO_PARENT,
 ]

@@ -6,6 +6,8 @@ from typing import Annotated, ClassVar
 from pydantic import ConfigDict, Field
 
 from rfuav_crds.common import (
+    READABLE,
+    WRITABLE,
     Architecture,
     CustomFunction,
     DataUri,
@@ -85,7 +87,8 @@ class InferenceInput(Spec):
 
     uri: DataUri = Field(
         description="Folder, file, or manifest (.jsonl or .parquet with path, and perhaps label and snr): "
-        "pvc://CLAIM/path, s3://bucket/prefix, hf://datasets/owner/name or file:///path."
+        + READABLE
+        + "."
     )
     pattern: Annotated[
         str,
@@ -102,7 +105,7 @@ class InferenceInput(Spec):
 class InferenceOutput(Spec):
     """Where predictions, annotated pictures and videos go."""
 
-    uri: OutputUri = Field(description="Folder: pvc://CLAIM/path, s3://bucket/prefix or file:///path.")
+    uri: OutputUri = Field(description=f"Folder: {WRITABLE}.")
     annotate: bool = Field(
         True,
         description="Whether annotated pictures (of a recording: a video) are written beside the predictions. "

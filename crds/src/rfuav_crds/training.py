@@ -4,7 +4,18 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from rfuav_crds.common import Architecture, CustomFunction, DataUri, Format, InitialWeights, OutputUri, Precision, Spec
+from rfuav_crds.common import (
+    READABLE,
+    WRITABLE,
+    Architecture,
+    CustomFunction,
+    DataUri,
+    Format,
+    InitialWeights,
+    OutputUri,
+    Precision,
+    Spec,
+)
 from rfuav_crds.iq import Iq
 from rfuav_crds.quantity import IntOrString, auto_or_count
 from rfuav_crds.rules import ATOMIC, IMMUTABLE, SET, Rule
@@ -66,7 +77,7 @@ class TrainingData(Spec):
 
     uri: DataUri = Field(
         description="Folder with one folder a class, or a manifest (.jsonl or .parquet with path, label, snr, "
-        "recording): pvc://CLAIM/path, s3://bucket/prefix, hf://datasets/owner/name or file:///path in the image."
+        "recording): " + READABLE + "."
     )
 
 
@@ -247,7 +258,7 @@ class Checkpointing(Spec):
 class TrainingOutput(Spec):
     """Where the weights, the checkpoints and the report go."""
 
-    uri: OutputUri = Field(description="Folder: pvc://CLAIM/path, s3://bucket/prefix or file:///path.")
+    uri: OutputUri = Field(description=f"Folder: {WRITABLE}.")
 
 
 def _patch_rule(patch: int) -> Rule:
