@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import http.server
+import itertools
 import json
 import ssl
 import threading
@@ -47,13 +48,14 @@ class Intake:
     def __init__(self, crt, key):
         self.received, self.tokens, self.times, self.paths = [], [], [], []
         self.answers = [(200, {})]
-        self.delay = 0.0
+        self.go_on = threading.Event()  # until then no report is answered
+        self.go_on.set()
         intake = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                time.sleep(intake.delay)
+                intake.go_on.wait(60)
                 intake.times.append(time.monotonic())
                 intake.tokens.append(self.headers.get("Authorization"))
                 intake.paths.append(self.path)
@@ -103,7 +105,7 @@ def status(percent):
     return {"progressPercentage": percent, "metrics": [{"name": "valLoss", "value": "0.5"}], "rfuav": {"epoch": 1}}
 
 
-until = partial(trainer_kit.until, seconds=10.0, pause=0.01)
+until = partial(trainer_kit.until, seconds=60.0, pause=0.01)
 
 
 def test_a_report_as_the_pod_contract_words_it(intake, server):
@@ -120,27 +122,32 @@ def test_a_report_as_the_pod_contract_words_it(intake, server):
     assert intake.paths[-1] == "/apis/rfuav.io/v1alpha1/namespaces/n/trainingjobs/j/status"
 
 
-def test_the_latest_value_wins_and_no_two_posts_are_closer_than_the_interval(intake, server):
+def test_the_latest_value_wins_and_no_two_posts_are_closer_than_the_interval(intake, server, monkeypatch):
+    sent, post = [], Server.post
+
+    def timed(*args):
+        sent.append(time.monotonic())
+        return post(*args)
+
+    monkeypatch.setattr(Server, "post", timed)
     progress = Progress(server, interval=0.3)
     for percent in range(60):
         progress.update(status(percent))
         time.sleep(0.01)
     until(lambda: intake.received and intake.received[-1]["trainerStatus"]["progressPercentage"] == 59)
-    assert len(intake.received) <= 6
-    assert all(later - earlier > 0.25 for earlier, later in zip(intake.times, intake.times[1:], strict=False))
+    assert all(later - earlier > 0.29 for earlier, later in itertools.pairwise(sent))
     assert intake.sequences() == sorted(set(intake.sequences()))
     progress.close()
 
 
 def test_a_slow_server_does_not_hold_the_training_up(intake, server):
-    intake.delay = 1.0
+    intake.go_on.clear()
     progress = Progress(server, interval=0.01, final_wait=0.2)
-    started = time.monotonic()
     for percent in range(100):
         progress.update(status(percent))
-    assert time.monotonic() - started < 0.5
     progress.close()
-    assert time.monotonic() - started < 1.5
+    assert not intake.times  # nothing was answered until here
+    intake.go_on.set()
 
 
 def test_the_final_value_is_sent_at_once_though_the_interval_is_long(intake, server):
@@ -150,7 +157,7 @@ def test_the_final_value_is_sent_at_once_though_the_interval_is_long(intake, ser
     progress.update(status(99))
     started = time.monotonic()
     progress.close()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
     assert intake.received[-1]["trainerStatus"]["progressPercentage"] == 99
     assert intake.received[-1]["trainerStatus"]["rfuav"]["final"] is True
 
@@ -160,7 +167,7 @@ def test_too_many_requests_waits_as_long_as_it_is_told(intake, server):
     progress = Progress(server, interval=0.01)
     progress.update(status(7))
     until(lambda: intake.received)
-    assert 1.0 <= intake.times[1] - intake.times[0] < 3
+    assert 1.0 <= intake.times[1] - intake.times[0] < 30
     progress.close()
 
 
@@ -213,7 +220,7 @@ def test_no_server_at_all(tmp_path, broken):
     progress = Progress(Server(broken, None, None), interval=0.05, final_wait=0.5)
     progress.update(status(1))
     progress.close()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert progress.last["progressPercentage"] == 1
 
 

@@ -71,8 +71,8 @@ async def serving(folder: Path) -> AsyncIterator[tuple[FakeApi, Connection]]:
         await runner.cleanup()
 
 
-async def until(condition: Callable[[], Any], seconds: float = 3) -> None:
-    """Wait until `condition` holds."""
+async def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait until `condition` holds; `seconds` end a test that would never end, on however slow a machine."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  any condition, not one that somebody announces
             await asyncio.sleep(0.005)

@@ -77,7 +77,7 @@ async def bench(folder: Path, pods: list[Any], watch: Watch | None = None) -> As
             made.watch = watch
         task = asyncio.create_task(reflector.run())
         try:
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(60):
                 await reflector.synced.wait()
             yield made
         finally:

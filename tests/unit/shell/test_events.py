@@ -25,6 +25,13 @@ def event(note: str = "n", reason: str = "Queued", **job: str) -> RecordEvent:
     return RecordEvent(job=replace(JOB, **job), type="Normal", reason=reason, action="Queue", note=note)
 
 
+async def all_sent(api: FakeApi, made: Events) -> None:
+    """Wait until what was recorded before has been answered: the events of a namespace go one after the other."""
+    made.record(event("the last of all", uid="other"))
+    await until(lambda: api.seen and api.seen[-1][2].get("note") == "the last of all")
+    api.seen.pop()
+
+
 def events_of(namespace: str, count: int) -> list[RecordEvent]:
     """Of as many jobs."""
     return [event(namespace=namespace, uid=f"{namespace}-{index}") for index in range(count)]
@@ -65,7 +72,7 @@ async def test_the_same_again_is_counted_not_written_anew(tmp_path, monkeypatch)
         await until(lambda: api.seen)
         for _ in range(5):
             made.record(event())
-        await asyncio.sleep(0.05)
+        await all_sent(api, made)
         assert len(api.seen) == 1
         monkeypatch.setattr(events, "SERIES_EVERY", 0)
         made.record(event())
@@ -80,7 +87,7 @@ async def test_one_job_cannot_flood(tmp_path):
     async with recorder(tmp_path) as (api, made):
         for index in range(50):
             made.record(event(f"note {index}"))
-        await asyncio.sleep(0.3)
+        await all_sent(api, made)
         assert len(api.seen) == 10
 
 
@@ -160,8 +167,7 @@ async def test_a_refused_event_is_written_anew_the_next_time(tmp_path):
 
         api.handle = refuses
         made.record(event())
-        await until(lambda: api.seen)
-        await asyncio.sleep(0.05)
+        await all_sent(api, made)
         made.record(event())
         await until(lambda: len(api.seen) == 2)
         assert [method for method, _, _ in api.seen] == ["POST", "POST"]

@@ -399,7 +399,7 @@ async def test_past_the_lease_nothing_is_written(tmp_path):
         b = Bench(api, state, writer)
         writer.submit([b.status()])
         with pytest.raises(ExceptionGroup) as problems:
-            await asyncio.wait_for(writer.run(), 3)
+            await asyncio.wait_for(writer.run(), 60)
         assert problems.group_contains(LeaseOver)
         assert not api.seen
 
@@ -471,7 +471,7 @@ async def test_a_create_that_is_not_answered_keeps_its_room_until_its_pod_was_lo
         await asyncio.sleep(1.2)
         assert b.state.snapshot().creating == {U1: {A1}}
         hidden.set()
-        await until(lambda: not b.state.snapshot().creating, 8)
+        await until(lambda: not b.state.snapshot().creating)
         assert "no answer" in b.state.snapshot().rejected[U1]
 
 
@@ -481,7 +481,8 @@ async def test_a_status_passes_a_create_that_is_tried_again(tmp_path):
         b.writer.submit([b.create(A1), b.create(A2)])
         await until(lambda: b.sent("POST"))
         b.writer.submit([b.status(Phase.CANCELLED)])
-        await until(lambda: b.job["status"]["phase"] == "Cancelled", 1)
+        await until(lambda: b.job["status"]["phase"] == "Cancelled")
+        assert not b.state.snapshot().rejected  # the create was not given up before
 
 
 async def test_a_create_under_way_holds_up_a_status_and_the_other_creates_do_not(tmp_path):
@@ -562,15 +563,13 @@ async def test_all_creates_of_a_job_are_given_up_with_the_first(tmp_path, impati
             return answer(404, {"reason": "NotFound"})
 
         b.api.handle = silent
-        began = time.monotonic()
         b.writer.submit([b.create(name) for name in (A1, A2, A3)])
         await until(lambda: not b.state.snapshot().creating)
-        assert time.monotonic() - began < 1.5
         assert len(b.sent("POST")) <= 3
 
 
 async def test_a_delete_that_is_refused_is_tried_again_and_holds_up_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(lane, "REFUSED_BACKOFF", 0.3)
+    monkeypatch.setattr(lane, "REFUSED_BACKOFF", 1.0)
     async with bench(tmp_path) as b:
         b.pods[A1] = pod_body(A1)
         ingest.pod(b.state, b.pods[A1])
@@ -579,7 +578,8 @@ async def test_a_delete_that_is_refused_is_tried_again_and_holds_up_nothing(tmp_
         b.writer.submit([DeletePod(job_uid=U1, namespace="ns", name=A1, uid=Uid("p1"))])
         await until(lambda: b.sent("DELETE"))
         b.writer.submit([b.status(Phase.RUNNING)])
-        await until(lambda: b.job["status"]["phase"] == "Running", 0.25)
+        await until(lambda: b.job["status"]["phase"] == "Running")
+        assert [method for method, _, _ in b.api.seen].index("PATCH") == 1  # before the second try
         b.api.handle = b.serve
         await until(lambda: not b.pods)
         assert metrics.tried_again.labels("DeletePod")._value.get() > before
@@ -630,11 +630,11 @@ async def test_creates_of_one_namespace_leave_room_for_others(tmp_path):
         for index in range(8):
             body = job_body(f"j{index}", uid=f"x{index}", status={"phase": "Admitted", "assignments": [{"pod": "p"}]})
             ingest.job(b.state, Kind.TRAINING, body)
-        serve = b.serve
+        serve, go_on = b.serve, asyncio.Event()
 
         async def slow(request: web.Request, body: Any) -> web.StreamResponse:
             if request.method == "POST" and "/ns/" in request.path:
-                await asyncio.sleep(3)
+                await go_on.wait()
             if request.method == "POST":
                 return answer(201, pod_body(body["metadata"]["name"], owner=None))
             return await serve(request, body)
@@ -645,18 +645,19 @@ async def test_creates_of_one_namespace_leave_room_for_others(tmp_path):
             b.writer.submit([CreatePod(job_uid=Uid(f"x{index}"), namespace="ns", name="p", manifest=manifest)])
         await until(lambda: b.sent("POST"))
         b.writer.submit([CreatePod(job_uid=Uid("x7"), namespace="other", name="p", manifest=manifest), b.status()])
-        await until(lambda: any("/other/" in path for _, path, _ in b.api.seen), 1)
-        await until(lambda: b.job["status"]["phase"] == "Admitted", 1)
+        await until(lambda: any("/other/" in path for _, path, _ in b.api.seen))
+        await until(lambda: b.job["status"]["phase"] == "Admitted")
+        go_on.set()
 
 
 async def test_deletes_of_one_namespace_leave_room_for_others(tmp_path):
     """What looks at every deletion in one namespace takes its time; nobody else waits for that."""
     async with bench(tmp_path, parallel=4) as b:
-        serve = b.serve
+        serve, go_on = b.serve, asyncio.Event()
 
         async def slow(request: web.Request, body: Any) -> web.StreamResponse:
             if request.method == "DELETE" and "/ns/" in request.path:
-                await asyncio.sleep(3)
+                await go_on.wait()
             return answer(404, {}) if request.method == "DELETE" else await serve(request, body)
 
         b.api.handle = slow
@@ -664,8 +665,9 @@ async def test_deletes_of_one_namespace_leave_room_for_others(tmp_path):
             b.writer.submit([DeletePod(job_uid=Uid(f"x{index}"), namespace="ns", name=f"p{index}", uid=Uid("p"))])
         await until(lambda: b.sent("DELETE"))
         b.writer.submit([DeletePod(job_uid=Uid("y"), namespace="other", name="p", uid=Uid("p")), b.status()])
-        await until(lambda: any("/other/" in path for _, path, _ in b.api.seen), 1)
-        await until(lambda: b.job["status"]["phase"] == "Admitted", 1)
+        await until(lambda: any("/other/" in path for _, path, _ in b.api.seen))
+        await until(lambda: b.job["status"]["phase"] == "Admitted")
+        go_on.set()
 
 
 async def test_a_retry_after_of_days_is_not_obeyed(tmp_path, monkeypatch):
@@ -706,7 +708,8 @@ async def test_the_status_of_a_job_of_very_many_pods_is_not_written_for_each(tmp
                 assert body["metadata"]["name"] in known
 
 
-async def test_the_end_of_a_job_of_very_many_pods_is_written_at_once(tmp_path):
+async def test_the_end_of_a_job_of_very_many_pods_is_written_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(kube_lane, "WIDE_SECONDS", 3600.0)
     async with bench(tmp_path) as b:
         job = b.state.job(U1)
         assert job is not None
@@ -715,7 +718,7 @@ async def test_the_end_of_a_job_of_very_many_pods_is_written_at_once(tmp_path):
         await until(lambda: (read := b.state.read_job(U1)) and read.status.attempt == 1)
         b.writer.submit([PatchStatus(job=b.state.job(U1), status=replace(job.status, attempt=2), wide=True)])  # type: ignore[arg-type]
         b.writer.submit([b.status(Phase.CANCELLED)])
-        await until(lambda: b.job["status"]["phase"] == "Cancelled", 0.5)
+        await until(lambda: b.job["status"]["phase"] == "Cancelled")
 
 
 # --- jobs of very many shards
