@@ -9,6 +9,7 @@ from unit.core.builders import DEFAULTS, T0, after, job
 from rfuav_operator.core import conditions, names, quantity, ranges
 from rfuav_operator.core.job import backoff
 from rfuav_operator.core.model import Kind
+from rfuav_operator.core.quantity import NOTHING, RESOURCES, Amounts
 
 
 @pytest.mark.parametrize(
@@ -104,3 +105,26 @@ def test_the_service_of_every_job_is_a_dns_label_that_begins_with_a_letter(name)
 def test_a_service_is_named_like_the_pods_where_it_can_be():
     made = job("gang", nodes=2)
     assert names.pod_name(made, 1, rank=0) == f"{names.service_name(made)}-1-0"
+
+
+def test_every_resource_of_the_vector_has_words():
+    assert list(RESOURCES) == list(Amounts.__struct_fields__)
+
+
+@pytest.mark.parametrize("name", Amounts.__struct_fields__)
+def test_the_vector_counts_every_resource(name):
+    two, five = Amounts(**{name: 2}), Amounts(**{name: 5})
+    assert (two + five, five - two) == (Amounts(**{name: 7}), Amounts(**{name: 3}))
+    assert quantity.total([two, NOTHING, five, two]) == Amounts(**{name: 9})
+    assert (five.fits(five), five.short_of(five), five.shortfall(five)) == (True, "", NOTHING)
+    assert (five.fits(two), five.short_of(two), five.shortfall(two)) == (False, name, Amounts(**{name: 3}))
+    assert five.too_large_for(two) == ("" if name == "pods" else name)  # fewer places, not smaller ones
+    assert (two.crowds_out(two, five), two.crowds_out(five, five)) == (False, True)
+
+
+def test_only_who_asks_for_slots_misses_them():
+    cpu, gone = Amounts(cpu_milli=1), Amounts(slots=-2, cpu_milli=1)
+    assert (cpu.fits(gone), cpu.shortfall(gone)) == (True, NOTHING)
+    assert Amounts(slots=1).shortfall(gone) == Amounts(slots=1)
+    assert not cpu.crowds_out(Amounts(slots=9), gone)
+    assert not NOTHING.fits(Amounts(cpu_milli=-1))  # where CPU is overcommitted nothing more goes

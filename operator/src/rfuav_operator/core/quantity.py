@@ -1,12 +1,17 @@
-"""Kubernetes quantities as whole numbers, and numbers as text for people.
+"""Kubernetes quantities as whole numbers, the resources that are counted, and numbers as text for people.
 
 Strings like `500m`, `16Gi` or `1e3` from specs come in; milli-units or bytes go out, rounded up as Kubernetes does.
 """
 
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import lru_cache
 from math import ceil
+from typing import NamedTuple
 
+import msgspec
+
+from rfuav_crds.contract import GPU
 from rfuav_crds.quantity import parse_quantity
 
 _MIB = 2**20
@@ -55,3 +60,111 @@ def show_bytes(count: int) -> str:
 def mib(count: int) -> int:
     """MiB as bytes (feature discovery labels give MiB)."""
     return count * _MIB
+
+
+# --- one vector of resources
+
+
+class Amounts(msgspec.Struct, frozen=True, gc=False):
+    """So much of each resource: what a pod asks for, what a node gives, what is left of that.
+
+    What is left may be below 0 where limits shrank. A pod without GPU does not care how many slots are missing.
+    """
+
+    slots: int = 0  # of GPUs
+    cpu_milli: int = 0
+    memory: int = 0  # bytes
+    pods: int = 0
+
+    def __add__(self, other: "Amounts") -> "Amounts":
+        return Amounts(
+            self.slots + other.slots,
+            self.cpu_milli + other.cpu_milli,
+            self.memory + other.memory,
+            self.pods + other.pods,
+        )
+
+    def __sub__(self, other: "Amounts") -> "Amounts":
+        return Amounts(
+            self.slots - other.slots,
+            self.cpu_milli - other.cpu_milli,
+            self.memory - other.memory,
+            self.pods - other.pods,
+        )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """What one pod takes of a node beside its slots and its place: CPU and memory."""
+        return self.cpu_milli, self.memory
+
+    def too_large_for(self, room: "Amounts") -> str:
+        """The first resource of which `room` has too little, however few pods are there; empty: it has enough."""
+        if self.slots > room.slots and self.slots > 0:
+            return "slots"
+        if self.cpu_milli > room.cpu_milli:
+            return "cpu_milli"
+        return "memory" if self.memory > room.memory else ""
+
+    def short_of(self, room: "Amounts") -> str:
+        """The first resource of which `room` has too little, its places for pods included; empty: this fits."""
+        if self.slots > room.slots and self.slots > 0:
+            return "slots"
+        if self.cpu_milli > room.cpu_milli:
+            return "cpu_milli"
+        if self.memory > room.memory:
+            return "memory"
+        return "pods" if self.pods > room.pods else ""
+
+    def fits(self, room: "Amounts") -> bool:
+        """Whether `room` has enough of everything."""
+        return not self.short_of(room)
+
+    def shortfall(self, room: "Amounts") -> "Amounts":
+        """How much is missing in `room`."""
+        return Amounts(
+            max(0, self.slots - max(0, room.slots)),
+            max(0, self.cpu_milli - room.cpu_milli),
+            max(0, self.memory - room.memory),
+            max(0, self.pods - room.pods),
+        )
+
+    def crowds_out(self, other: "Amounts", room: "Amounts") -> bool:
+        """Whether this takes of something that both ask for so much that `room` has too little left for the other."""
+        return (
+            (self.slots > 0 and other.slots > 0 and self.slots + other.slots > room.slots)
+            or (self.cpu_milli > 0 and self.cpu_milli + other.cpu_milli > room.cpu_milli)
+            or (self.memory > 0 and self.memory + other.memory > room.memory)
+            or (self.pods > 0 and self.pods + other.pods > room.pods)
+        )
+
+
+NOTHING = Amounts()
+
+
+def total(several: Iterable[Amounts]) -> Amounts:
+    """All of them together."""
+    slots = cpu_milli = memory = pods = 0
+    for one in several:
+        slots += one.slots
+        cpu_milli += one.cpu_milli
+        memory += one.memory
+        pods += one.pods
+    return Amounts(slots, cpu_milli, memory, pods)
+
+
+class Resource(NamedTuple):
+    """How one resource is read, said, and named in a ResourceQuota."""
+
+    title: str
+    read: Callable[[str], int]
+    show: Callable[[int], str]
+    quota_keys: tuple[str, ...]
+
+
+RESOURCES = {
+    "slots": Resource("GPU slots", whole, str, (f"requests.{GPU}", GPU, f"limits.{GPU}")),
+    "cpu_milli": Resource("CPU", milli, show_cpu, ("requests.cpu", "cpu")),
+    "memory": Resource("memory", whole, show_bytes, ("requests.memory", "memory", "limits.memory")),
+    "pods": Resource("pods", whole, str, ("pods", "count/pods")),
+}
+"""By the field of `Amounts`."""
