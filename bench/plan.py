@@ -56,6 +56,7 @@ from rfuav_operator.core.model import (
     Snapshot,
     Uid,
 )
+from rfuav_operator.core.quantity import Amounts
 from rfuav_operator.core.scheduler import Changes, Jobs, Scheduler
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -116,12 +117,9 @@ def cluster(
             labels={"zone": "abc"[index % 3]},
             gpus=2,
             gpu_capacity=8,
-            gpu_slots=8,
             gpu_replicas=4,
             gpu_memory_mib=24576,
-            pods=110,
-            cpu_milli=64_000,
-            memory_bytes=256 * 2**30,
+            allocatable=Amounts(slots=8, cpu_milli=64_000, memory=256 * 2**30, pods=110),
         )
         for index in range(nodes)
     }
@@ -269,9 +267,7 @@ def _apply(actions: Any, world: dict[str, Any], jobs: dict[Uid, Job]) -> _Done:
                 phase=PodPhase.RUNNING,
                 created=LONG_AGO,
                 started_at=LONG_AGO,
-                gpus=1,
-                cpu_milli=int(job.spec.resources.cpu or 0) * 1000,
-                memory_bytes=8 * 2**30,
+                requests=Amounts(slots=1, cpu_milli=int(job.spec.resources.cpu or 0) * 1000, memory=8 * 2**30, pods=1),
             )
             done.created.append((action.job_uid, action.name))
     return done

@@ -7,6 +7,7 @@ from unit.core.builders import foreign_pod, node, pool
 from rfuav_operator.core.capacity.room import Allocation, Room, Shape, cpu_jobs, tier_of
 from rfuav_operator.core.model import Kind, PerNodeCpu, Uid
 from rfuav_operator.core.preemption.feasibility import Headroom
+from rfuav_operator.core.quantity import Amounts
 
 many = settings(max_examples=500, derandomize=True, deadline=None)
 
@@ -24,9 +25,13 @@ nodes = st.builds(
 limits = st.builds(PerNodeCpu, training=st.integers(0, 3), inference=st.integers(0, 3))
 amounts = {
     "kind": st.sampled_from(Kind),
-    "gpus": st.integers(0, 3),
-    "cpu_milli": st.sampled_from([0, 500, 1000, 3000]),
-    "memory_bytes": st.sampled_from([0, GI, 3 * GI]),
+    "requests": st.builds(
+        Amounts,
+        slots=st.integers(0, 3),
+        cpu_milli=st.sampled_from([0, 500, 1000, 3000]),
+        memory=st.sampled_from([0, GI, 3 * GI]),
+        pods=st.just(1),
+    ),
 }
 held = st.builds(Allocation, namespace=st.just("team"), pool=st.just("default"), node=st.just("n1"), **amounts)
 shapes = st.builds(Shape, gpu_memory=st.just(0), **amounts)

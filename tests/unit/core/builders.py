@@ -39,6 +39,7 @@ from rfuav_operator.core.model import (
     Uid,
     Volume,
 )
+from rfuav_operator.core.quantity import Amounts
 from rfuav_operator.core.scheduler import Turn, turn
 
 T0 = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -94,14 +95,13 @@ def node(
         name=NodeName(name),
         labels=rest.pop("labels", {}),
         gpu_capacity=rest.pop("capacity", slots),
-        gpu_slots=slots,
         gpus=gpus if known else 0,
         gpu_replicas=rest.pop("gpu_replicas", max(1, slots // gpus) if known and gpus else 0),
         gpu_memory_mib=memory_mib,
         gpu_unknown="" if known else "no labels nvidia.com/gpu.*",
-        pods=rest.pop("pods", 110),
-        cpu_milli=cpu * 1000,
-        memory_bytes=rest.pop("memory_gi", 128) * 2**30,
+        allocatable=Amounts(
+            slots=slots, cpu_milli=cpu * 1000, memory=rest.pop("memory_gi", 128) * 2**30, pods=rest.pop("pods", 110)
+        ),
         **rest,
     )
 
@@ -204,9 +204,7 @@ def pod_of(owner: Job, *, at: int = 0, **changes: Any) -> Pod:
         "index": held.shard or 0,
         "wanted_node": NodeName(held.node),
         "created": T0,
-        "gpus": held.gpus,
-        "cpu_milli": 1000,
-        "memory_bytes": 2**30,
+        "requests": Amounts(slots=held.gpus, cpu_milli=1000, memory=2**30, pods=1),
     }
     values |= changes
     if values.get("phase") in (PodPhase.RUNNING, PodPhase.SUCCEEDED, PodPhase.FAILED):
@@ -232,9 +230,7 @@ def foreign_pod(
         claims=claims,
         name=name,
         uid=Uid(f"pod-{name}"),
-        gpus=gpus,
-        cpu_milli=cpu * 1000,
-        memory_bytes=memory_gi * 2**30,
+        requests=Amounts(slots=gpus, cpu_milli=cpu * 1000, memory=memory_gi * 2**30, pods=1),
         **values | changes,
     )
 

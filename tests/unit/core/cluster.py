@@ -252,7 +252,6 @@ class Cluster:
             assert action.landing.barred == barred
             assert dict(action.landing.selector) == spec.get("nodeSelector", {})
             self.landings[action.name] = action.landing
-        shape = room.shape_of(owner)
         labels = meta["labels"]
         self.pods[action.name] = Pod(
             namespace=owner.namespace,
@@ -267,9 +266,10 @@ class Cluster:
             landing=action.landing,
             for_new_node=action.landing is not None,
             created=self.now,
-            gpus=int(spec["containers"][0]["resources"]["limits"].get(contract.GPU, "0")),
-            cpu_milli=shape.cpu_milli,
-            memory_bytes=shape.memory_bytes,
+            requests=replace(
+                room.shape_of(owner).requests,
+                slots=int(spec["containers"][0]["resources"]["limits"].get(contract.GPU, "0")),
+            ),
             claims=owner.claims,
         )
 
@@ -327,8 +327,8 @@ class Cluster:
             mine = [p for p in there if p.node == name]
             others = [p for p in self.foreign.values() if p.node == name]
             fits = all(
-                sum(getattr(p, what) for p in (*mine, *others, pod)) <= limit
-                for what, limit in (("gpus", held.gpu_slots), ("cpu_milli", held.cpu_milli))
+                sum(getattr(p.requests, what) for p in (*mine, *others, pod)) <= getattr(held.allocatable, what)
+                for what in ("slots", "cpu_milli")
             )
             landing = self.landings[pod.name]
             alone = not any(p.name in self.landings or landing.keeps_off(held) for p in mine)
@@ -461,8 +461,8 @@ class Cluster:
         mine = [p for p in self.pods.values() if p.namespace == quota.namespace and p.live]
         amounts = {"pods": len(mine), "requests.nvidia.com/gpu": sum(p.gpus for p in mine)}
         amounts |= {
-            "requests.cpu": sum(p.cpu_milli for p in mine),
-            "requests.memory": sum(p.memory_bytes for p in mine),
+            "requests.cpu": sum(p.requests.cpu_milli for p in mine),
+            "requests.memory": sum(p.requests.memory for p in mine),
         }
         return {key: amounts[key] for key in quota.hard}
 
@@ -531,8 +531,8 @@ class Cluster:
                 (Kind.INFERENCE, spec.per_node_cpu.inference),
             ):
                 assert sum(p.gpus == 0 and p.kind is kind for p in pods) <= limit, f"{name}: CPU jobs"
-            assert sum(p.cpu_milli for p in pods) <= held.cpu_milli, f"{name}: CPU"
-            assert sum(p.memory_bytes for p in pods) <= held.memory_bytes, f"{name}: memory"
+            assert sum(p.requests.cpu_milli for p in pods) <= held.allocatable.cpu_milli, f"{name}: CPU"
+            assert sum(p.requests.memory for p in pods) <= held.allocatable.memory, f"{name}: memory"
         for uid, job in self.jobs.items():
             phase = job.status.phase
             if job.spec.nodes > 1:

@@ -30,6 +30,7 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.core.model import Progress as Told
 from rfuav_operator.core.preemption.feasibility import Headroom
+from rfuav_operator.core.quantity import Amounts
 from rfuav_operator.core.scheduler import Changes, Scheduler, Turn
 
 ROUNDS = 32
@@ -97,9 +98,7 @@ class World:
             phase=PodPhase.RUNNING if bound else PodPhase.PENDING,
             started_at=self.now if bound else None,
             created=self.now,
-            gpus=held.gpus,
-            cpu_milli=1000,
-            memory_bytes=2**30,
+            requests=Amounts(slots=held.gpus, cpu_milli=1000, memory=2**30, pods=1),
         )
 
     def round(self, number: int) -> None:

@@ -24,6 +24,7 @@ from rfuav_operator.core.model import (
     PodPhase,
     Resources,
 )
+from rfuav_operator.core.quantity import Amounts
 from rfuav_operator.shell.reading import nodes, ours, pods, policies, storage
 
 
@@ -70,7 +71,7 @@ ALWAYS = {"restartPolicy": "Always"}
 )
 def test_effective_requests(spec, gpus, cpu):
     pod = read_pod(spec=spec)
-    assert (pod.gpus, pod.cpu_milli) == (gpus, cpu)
+    assert (pod.gpus, pod.requests.cpu_milli) == (gpus, cpu)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_a_pod_that_is_resized_counts_as_the_larger(wanted, has, allocated, coun
     else:
         spec[where] = [*spec.get(where, ()), {"name": "c", **asks, **(ALWAYS if where == "initContainers" else {})}]
         status = {f"{where.removesuffix('s')}Statuses": [{"name": "c", **held}]}
-    assert read_pod(spec=spec, status=status).cpu_milli == counted
+    assert read_pod(spec=spec, status=status).requests.cpu_milli == counted
 
 
 @pytest.mark.parametrize(("phase", "lives"), [("Running", True), ("Pending", True), ("Odd", True), ("Failed", False)])
@@ -148,7 +149,7 @@ def test_memory_units():
     spec = {
         "containers": [{"resources": {"requests": {"memory": "1Gi"}}}, {"resources": {"requests": {"memory": "500M"}}}]
     }
-    assert read_pod(spec=spec).memory_bytes == 1024**3 + 500 * 10**6
+    assert read_pod(spec=spec).requests.memory == 1024**3 + 500 * 10**6
 
 
 def test_a_pod_of_ours():
@@ -413,7 +414,7 @@ def test_a_time_sliced_node():
     )
     assert (found.gpu_slots, found.gpus, found.gpu_replicas, found.gpu_memory_mib) == (8, 2, 4, 24576)
     assert (found.gpu_unknown, found.gpu_problem) == ("", "")
-    assert (found.cpu_milli, found.memory_bytes, found.pods, found.ready) == (31900, 1024**3, 110, True)
+    assert (found.allocatable, found.ready) == (Amounts(8, 31900, 1024**3, 110), True)
     assert found.taints[0].key == "k"
 
 
@@ -434,7 +435,7 @@ def test_slots_of_unhealthy_gpus_are_not_allocatable():
 
 def test_what_a_node_does_not_say_that_it_offers_it_does_not_offer():
     found = node(None, capacity={contract.GPU: "8", "cpu": "32", "memory": "1Gi", "pods": "110"})
-    assert (found.gpu_slots, found.gpus, found.cpu_milli, found.memory_bytes, found.pods) == (0, 0, 0, 0, 0)
+    assert (found.allocatable, found.gpus) == (Amounts(), 0)
 
 
 @pytest.mark.parametrize(
@@ -636,7 +637,7 @@ def test_what_can_be_read_of_a_pod_is_kept():
     pod = pods.pod(*leniently(body, PodObject))
     assert (pod.name, pod.uid, pod.node, pod.job_uid, pod.exit_code) == (A1, "p1", "n1", "u1", 3)
     assert pod.unreadable
-    assert (pod.gpus, pod.cpu_milli) == (0, 0)
+    assert (pod.gpus, pod.requests.cpu_milli) == (0, 0)
 
 
 @pytest.mark.parametrize("quantity", ["1e999999", "1e4294967296", "-1", "abc", "9" * 40])
@@ -659,14 +660,7 @@ def test_a_node_that_cannot_be_read_stays_known_and_offers_nothing(status):
     body = {"metadata": {**META, "labels": {"zone": "a"}}, "spec": {"unschedulable": False}, "status": status}
     found = nodes.node(*leniently(body, nodes.NodeObject))
     assert found.unreadable
-    assert (found.name, found.gpu_slots, found.gpus, found.cpu_milli, found.memory_bytes, found.pods) == (
-        "a",
-        0,
-        0,
-        0,
-        0,
-        0,
-    )
+    assert (found.name, found.allocatable, found.gpus) == ("a", Amounts(), 0)
     assert found.labels == {"zone": "a"}
 
 

@@ -23,6 +23,7 @@ from rfuav_operator.core.model import (
     Pool,
     Uid,
 )
+from rfuav_operator.core.quantity import Amounts
 from rfuav_operator.shell.loop import HANDOFF_LIMIT, Loop
 from rfuav_operator.shell.reading.state import ClusterState
 
@@ -84,7 +85,7 @@ class Cluster:
             phase=PodPhase.RUNNING,
             created=T0,
             started_at=T0,
-            gpus=held.gpus,
+            requests=Amounts(slots=held.gpus, pods=1),
         )
         self.state.pods.put((owner.namespace, action.name), self.next(), made)
         self.state.end_create(owner.uid, action.name)

@@ -16,6 +16,7 @@ from typing import Any, Literal, NewType
 import msgspec
 
 from rfuav_crds.modes import Placement, PreemptWithin, Queueing, ReclaimBorrowed, StopPolicy
+from rfuav_operator.core.quantity import Amounts, milli, whole
 
 Uid = NewType("Uid", str)
 NodeName = NewType("NodeName", str)
@@ -220,6 +221,10 @@ class Resources(Wire, frozen=True, kw_only=True):
     memory: str | int | None = None
     shared_memory: str | int | None = None
 
+    def requests(self) -> Amounts:
+        """So much of each resource. Raises ValueError when a quantity cannot be read."""
+        return Amounts(slots=self.gpus, cpu_milli=milli(self.cpu), memory=whole(self.memory), pods=1)
+
 
 class PodTemplate(Wire, frozen=True, kw_only=True):
     """The part of podTemplate that placement reads."""
@@ -358,12 +363,15 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     termination_message: str = ""
     beside: tuple[Beside, ...] = ()
     accompanied: bool = False  # another container, which nobody ends with the trainer, has not ended
-    gpus: int = 0
-    cpu_milli: int = 0
-    memory_bytes: int = 0
+    requests: Amounts = Amounts(pods=1)
     claims: tuple[str, ...] = ()  # PersistentVolumeClaims that it mounts
     claims_devices: bool = False  # of others, by resource claims (DRA): which devices of its node it has is not known
     unreadable: str = ""  # why not all of it could be read: its node takes nothing new, and it is not judged
+
+    @property
+    def gpus(self) -> int:
+        """GPU slots that it asks for."""
+        return self.requests.slots
 
     @property
     def live(self) -> bool:
@@ -428,17 +436,19 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     deleting: bool = False  # an autoscaler empties it first
     taints: tuple[Taint, ...] = ()
     gpu_capacity: int = 0  # nvidia.com/gpu in all, those of unhealthy GPUs included
-    gpu_slots: int = 0  # allocatable nvidia.com/gpu: of healthy GPUs alone
     gpus: int = 0  # healthy physical GPUs
     gpu_replicas: int = 0  # slots of each; 0: not known
     gpu_memory_mib: int | None = None  # of one physical GPU
     gpu_unknown: str = ""  # what is wrong with the labels of feature discovery: `gpus` and memory are not known
     gpu_problem: str = ""  # renamed or MIG resources: why its GPUs cannot be used
-    cpu_milli: int = 0
-    memory_bytes: int = 0
-    pods: int = 0  # that it may run
+    allocatable: Amounts = Amounts()  # to pods; the slots of healthy GPUs alone
     unreadable: str = ""  # why it could not be read: it offers nothing, and what is on it stays
     created: datetime | None = None
+
+    @property
+    def gpu_slots(self) -> int:
+        """Allocatable nvidia.com/gpu."""
+        return self.allocatable.slots
 
     @property
     def is_open(self) -> bool:

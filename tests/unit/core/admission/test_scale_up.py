@@ -24,6 +24,7 @@ from rfuav_operator.core import scheduler
 from rfuav_operator.core.capacity.room import Allocation, Room
 from rfuav_operator.core.job import lifecycle
 from rfuav_operator.core.model import CreatePod, GpuSharing, GpuTier, Kind, Phase, PodPhase, Resources, ScaleUp, Uid
+from rfuav_operator.core.quantity import Amounts
 
 GROWS = ScaleUp(max_jobs=2, timeout_seconds=900)
 
@@ -461,7 +462,7 @@ def test_one_that_lands_where_the_limits_have_no_room_is_stopped_at_once_and_not
 def test_a_pod_of_nobody_counts_by_its_kind_where_one_lands():
     left = replace(foreign_pod("x", "old", gpus=1), kind=Kind.TRAINING)
     mine = Allocation(
-        kind=Kind.TRAINING, namespace="team", pool="default", node="old", gpus=1, cpu_milli=0, memory_bytes=0
+        kind=Kind.TRAINING, namespace="team", pool="default", node="old", requests=Amounts(slots=1, pods=1)
     )
     limits = {"tier": GpuTier(), "cpu_jobs": dict.fromkeys(Kind, 1)}
     assert Room(node=node("old", **SHARED), holders={(Uid("u"), "p"): mine}, **limits).crowded() == ""

@@ -6,6 +6,7 @@ from unit.core.builders import after, claim, foreign_pod, job, node, orphan, poo
 from unit.core.cluster import Cluster
 
 from rfuav_operator.core.model import Kind, NodeName, PerNodeCpu, Phase, PodPhase, Resources
+from rfuav_operator.core.quantity import Amounts
 
 ONE = {"gpus": 1, "slots": 4}  # a node that takes one training at a time
 
@@ -40,7 +41,7 @@ def test_it_counts_again_when_it_is_bound_after_all():
     bound = orphan("left", "n1", node=NodeName("n1"))
     made.set_foreign(bound)
     assert made.go(60).status("b").phase is Phase.QUEUED
-    made.set_foreign(replace(bound, phase=PodPhase.SUCCEEDED, gpus=0))
+    made.set_foreign(replace(bound, phase=PodPhase.SUCCEEDED, requests=Amounts(pods=1)))
     assert made.go().status("b").phase is Phase.ADMITTED
 
 

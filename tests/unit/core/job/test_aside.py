@@ -36,6 +36,7 @@ from rfuav_operator.core.model import (
     RecordEvent,
     ResourceQuota,
 )
+from rfuav_operator.core.quantity import Amounts
 from rfuav_operator.core.scheduler import Changes, Scheduler
 
 ALL = Changes(plan=True, everything=True)
@@ -192,7 +193,7 @@ def test_a_plan_that_fails_far_from_any_job_finds_whose_presence_it_is(monkeypat
     real = explain.no_room
 
     def no_room(need, *rest):
-        if need.memory_bytes == 13 * 2**30:
+        if need.requests.memory == 13 * 2**30:
             raise ZeroDivisionError
         return real(need, *rest)
 
@@ -343,7 +344,7 @@ def test_nobody_is_stopped_for_room_beside_a_pod_that_cannot_be_read():
 
 def test_a_pod_of_ours_that_cannot_be_read_is_not_judged_and_keeps_its_room():
     held = admitted(job("a"), nodes=[node("n1", gpus=1, slots=1)])[0]
-    dark = pod_of(held, node="n1", phase=PodPhase.UNKNOWN, gpus=0, cpu_milli=0, memory_bytes=0, unreadable="?")
+    dark = pod_of(held, node="n1", phase=PodPhase.UNKNOWN, requests=Amounts(pods=1), unreadable="?")
     seen = snapshot([held, job("b")], pods=[dark], nodes=[node("n1", gpus=1, slots=1)])
     done = turn(Scheduler(), seen, at=100_000)
     assert created(done) == []

@@ -139,12 +139,9 @@ class PoolPlan:
             return ""
         if any(node.labels.get(key) != value for key, value in self.pool.spec.node_selector.items()):
             return ""
-        fits = (
-            shape.gpus <= node.gpu_slots - room.foreign_gpus
-            and shape.cpu_milli <= node.cpu_milli - sum(pod.cpu_milli for pod in room.foreign)
-            and shape.memory_bytes <= node.memory_bytes - sum(pod.memory_bytes for pod in room.foreign)
-        )
-        return f"node {node.name}, which does not suit the job ({wrong})" if fits and not closed(node, shape) else ""
+        short = shape.requests.too_large_for(node.allocatable - room.of_others)
+        suits = not short and not closed(node, shape)
+        return f"node {node.name}, which does not suit the job ({wrong})" if suits else ""
 
     def stands_in_line(self, uid: Uid) -> bool:
         """Whether the job waits whole, and for nothing but room and quota."""

@@ -81,16 +81,22 @@ def _keep(plan: PoolPlan, job: Job, shape: Shape, making: Mapping[Holder, NodeNa
         plan.kept |= dict.fromkeys(sorted(enough)[: shape.nodes], (job.uid, shape))
         plan.quotas.promise(job, shape)
         return
+    for room in _nearest(plan, shape, making):
+        plan.kept[room.node.name] = job.uid, shape
+    plan.quotas.promise(job, shape)
 
-    def distance(room: Room) -> tuple[tuple[bool, int, int, int], bool, str]:
+
+def _nearest(plan: PoolPlan, shape: Shape, making: Mapping[Holder, NodeName]) -> list[Room]:
+    """The rooms that lack least, one for each pod of the shape; those where `making` changes that come first."""
+    nodes = set(making.values())
+
+    def distance(room: Room) -> tuple[tuple[bool, int, tuple[int, int]], bool, str]:
         if room.node.name not in nodes or not room.lacks(shape):
             return _missing(room, shape), True, room.node.name
         return _missing(room.without(making), shape), False, room.node.name
 
-    free = (room for room in plan.capacity.suits(shape) if room.node.name not in plan.kept)
-    for room in nsmallest(shape.nodes, free, key=distance):
-        plan.kept[room.node.name] = job.uid, shape
-    plan.quotas.promise(job, shape)
+    free = [room for room in plan.capacity.suits(shape) if room.node.name not in plan.kept]
+    return nsmallest(shape.nodes, free, key=distance)
 
 
 def _making(plan: PoolPlan, job: Job) -> Mapping[Holder, NodeName]:
@@ -135,11 +141,11 @@ def _waits_for(shape: Shape, making: Mapping[Holder, NodeName]) -> Reason:
     return Reason(reason=reasons.WAITING_FOR_PREEMPTED_JOBS, message=text)
 
 
-def _missing(room: Room, shape: Shape) -> tuple[bool, int, int, int]:
+def _missing(room: Room, shape: Shape) -> tuple[bool, int, tuple[int, int]]:
     """How much of what the shape needs the node is short of: the nearest first."""
-    jobs_free = room.cpu_jobs[shape.kind] - room.jobs_used[shape.kind]
-    slots = max(0, shape.gpus - room.slots[shape.kind].free if shape.gpus > 0 else 1 - jobs_free)
-    cpu = max(0, shape.cpu_milli - (room.node.cpu_milli - room.cpu_milli))
-    memory = max(0, shape.memory_bytes - (room.node.memory_bytes - room.memory_bytes))
-    closed = room.node.name in shape.avoided or room.alone
-    return closed, slots, cpu, memory
+    places = max(0, max(1, shape.gpus) - room.free(shape.kind, gpu=shape.gpus > 0))
+    return _is_closed(room, shape), places, shape.requests.shortfall(room.left).size
+
+
+def _is_closed(room: Room, shape: Shape) -> bool:
+    return room.alone or room.node.name in shape.avoided

@@ -1,7 +1,8 @@
 """Why a job waits, in words and numbers that a person can act on. Computed once per shape of job and pool."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -12,6 +13,11 @@ from rfuav_operator.core.capacity.room import Room, Shape, Slots
 from rfuav_operator.core.model import Job, Kind, Pool
 
 _SHOWN = 4
+_OTHERWISE = {  # what a node may lack whose slots would do, and of which it helps nobody to know how much
+    "pods": "with a free slot: at its limit of pods",
+    "alone": "with room: reserved by a pod of scaleUp that runs there",
+    "avoided": "with room: avoided for a while after a failure there",
+}
 _NO_SLOTS = Slots(0, 0, 0, 0)
 
 
@@ -62,9 +68,10 @@ def no_room(shape: Shape, pool: Pool, matching: Sequence[Room], unknown: Iterabl
         other = Kind.INFERENCE if kind is Kind.TRAINING else Kind.TRAINING
         slots = [room.slots[kind] for room in matching]
         limit, used, _, free = _sums(slots)
-        other_limit, other_used, *_ = _sums(room.slots[other] for room in matching)
-        foreign = sum([room.foreign_gpus for room in matching])
-        roomy = [room for room, seen in zip(matching, slots, strict=True) if seen.free >= shape.gpus]
+        other_limit, other_used, *_ = _sums([room.slots[other] for room in matching])
+        foreign = sum([room.of_others.slots for room in matching])
+        asked = shape.gpus
+        roomy = [room for room, seen in zip(matching, slots, strict=True) if seen.free >= asked]
         text = f"pool {pool.name} has {free} of {limit} {_kind(kind)} slots free on {nodes} ({used} {_kind(kind)} slots"
         text += f" used; {other_used} of {other_limit} {_kind(other)} slots used"
         text += (f"; other pods use {foreign}" if foreign else "") + ")"
@@ -129,32 +136,20 @@ def _unknown_gpus(shape: Shape, pool: Pool, rooms: Iterable[Room]) -> str:
 
 def _short_of(shape: Shape, rooms: Sequence[Room]) -> str:
     """What is missing on the nodes whose slots would do."""
-    lacking = [(room, room.lacks(shape)) for room in rooms]
+    lacking: dict[str, list[Room]] = defaultdict(list)
+    for room in rooms:
+        lacking[room.lacks(shape)].append(room)
     texts = []
-    for what in ("cpu", "memory", "pods", "alone", "avoided"):
-        short = [room for room, lack in lacking if lack == what]
-        if not short:
-            continue
-        if what == "cpu":
-            best = max(short, key=lambda r: r.node.cpu_milli - r.cpu_milli)
-            left = quantity.show_cpu(max(0, best.node.cpu_milli - best.cpu_milli))
+    for what, resource in quantity.RESOURCES.items():
+        short = lacking.get(what)
+        if short and what not in _OTHERWISE:
+            best = max(short, key=attrgetter(f"left.{what}"))
+            needed, left = getattr(shape.requests, what), max(0, getattr(best.left, what))
             texts.append(
-                f"{_nodes(len(short))} with a free slot: too little CPU left ({quantity.show_cpu(shape.cpu_milli)} "
-                f"needed, at most {left} on {best.node.name})"
+                f"{_nodes(len(short))} with a free slot: too little {resource.title} left "
+                f"({resource.show(needed)} needed, at most {resource.show(left)} on {best.node.name})"
             )
-        elif what == "memory":
-            best = max(short, key=lambda r: r.node.memory_bytes - r.memory_bytes)
-            left = quantity.show_bytes(max(0, best.node.memory_bytes - best.memory_bytes))
-            texts.append(
-                f"{_nodes(len(short))} with a free slot: too little memory left "
-                f"({quantity.show_bytes(shape.memory_bytes)} needed, at most {left} on {best.node.name})"
-            )
-        elif what == "pods":
-            texts.append(f"{_nodes(len(short))} with a free slot: at its limit of pods")
-        elif what == "alone":
-            texts.append(f"{_nodes(len(short))} with room: reserved by a pod of scaleUp that runs there")
-        else:
-            texts.append(f"{_nodes(len(short))} with room: avoided for a while after a failure there")
+    texts += [f"{_nodes(len(lacking[what]))} {words}" for what, words in _OTHERWISE.items() if what in lacking]
     return "".join(f"; {text}" for text in texts)
 
 

@@ -59,9 +59,8 @@ class _Shelf:
         """Pack: the fullest that has room first. Spread: the emptiest. CPU jobs leave GPU nodes to others."""
         sign = -1 if self.spread else 1
         if self.gpu:
-            return sign * room.slots[self.kind].free, sign * room.slots_free, name
-        free = room.cpu_jobs[self.kind] - room.jobs_used[self.kind]
-        return int(room.node.gpu_slots > 0), sign * free, name
+            return sign * room.slots[self.kind].free, sign * room.left.slots, name
+        return int(room.node.gpu_slots > 0), sign * room.free(self.kind, gpu=False), name
 
     def candidates(self, gpus: int) -> Iterator[NodeName]:
         """Nodes that have this many slots left, in order."""
@@ -195,7 +194,8 @@ class PoolCapacity:
             return None
         turned_away = bool(exclude)
         last: Room | None = None  # of those that the scheduler refused a while ago, the first
-        for name in self._shelves[shape.kind, shape.gpus > 0].candidates(shape.gpus):
+        gpus = shape.gpus
+        for name in self._shelves[shape.kind, gpus > 0].candidates(gpus):
             room = self.rooms[name]
             if name not in known.suits or name in exclude or room.lacks(shape):
                 continue

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from rfuav_crds.contract import GPU
 from rfuav_operator.core import quantity
 from rfuav_operator.core.capacity import gpus
 from rfuav_operator.core.model import KINDS, GpuTier, Job, Kind, Landing, Node, Pod, Pool, PoolSpec, Uid, Volume
+from rfuav_operator.core.quantity import NOTHING, Amounts
 
 # GPUPool.spec.perGPU's default, for a pool read without it.
 DEFAULT_TIERS = (
@@ -24,10 +26,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """What one pod of a job asks of a node: its shape. Equal shapes get equal answers, which are computed once."""
 
     kind: Kind
-    gpus: int
+    requests: Amounts
     gpu_memory: int  # bytes on one GPU; 0: any
-    cpu_milli: int
-    memory_bytes: int
     cpu_limit_milli: int = 0  # counted by ResourceQuotas alone; 0: none
     nodes: int = 1  # pods that start together, each on a node of its own
     node_selector: tuple[tuple[str, str], ...] = ()
@@ -37,6 +37,11 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     volumes: tuple[Volume, ...] = ()  # that not every node can mount
     single: tuple[str, ...] = ()  # claims that one node mounts at a time, as namespace/name
     only: frozenset[str] = frozenset()  # nodes on which those are in use: no other will do; empty: they are free
+
+    @property
+    def gpus(self) -> int:
+        """GPU slots of one pod."""
+        return self.requests.slots
 
     @property
     def total_gpus(self) -> int:
@@ -60,10 +65,8 @@ def shape_of(job: Job) -> Shape:
         tolerations.append((GPU, "Exists", "", "NoSchedule"))
     return Shape(
         kind=job.kind,
-        gpus=asked.gpus,
+        requests=asked.requests(),
         gpu_memory=quantity.whole(asked.gpu_memory) if asked.gpus > 0 else 0,
-        cpu_milli=quantity.milli(asked.cpu),
-        memory_bytes=quantity.whole(asked.memory),
         cpu_limit_milli=quantity.milli(asked.cpu_limit),
         nodes=job.spec.nodes if job.kind is Kind.TRAINING else 1,
         node_selector=tuple(sorted(template.node_selector.items())),
@@ -80,9 +83,7 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str
     pool: str  # of its job
     node: str  # empty: none yet (a pool that scales up)
-    gpus: int
-    cpu_milli: int
-    memory_bytes: int
+    requests: Amounts
     cpu_limit_milli: int = 0
     absent: bool = False  # recorded, and its pod was not seen yet
     claims: tuple[str, ...] = ()  # PersistentVolumeClaims that it mounts
@@ -91,15 +92,18 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     bars: bool = False  # is bound, and keeps those off that wait for a node to come
     alone: bool = False  # the scheduler lets no further pod of ours onto its node
 
+    @property
+    def gpus(self) -> int:
+        """GPU slots that it holds."""
+        return self.requests.slots
+
     def may_land_on(self, node: Node, there: Iterable["Allocation"]) -> bool:
         """Whether the scheduler may put it on this node beside those `there`: it knows nothing of a pool's limits."""
         return (
             self.landing is not None
             and self.landing.may_be(node)
             and not (self.landing.keeps_off(node) and any(held.bars for held in there))
-            and self.gpus <= node.gpu_slots
-            and self.cpu_milli <= node.cpu_milli
-            and self.memory_bytes <= node.memory_bytes
+            and not self.requests.too_large_for(node.allocatable)
         )
 
 
@@ -126,12 +130,9 @@ class Room:
     foreign: Sequence[Pod] = ()
     slots: dict[Kind, Slots] = field(default_factory=dict)
     jobs_used: dict[Kind, int] = field(default_factory=dict)  # with gpus: 0
-    foreign_gpus: int = 0
-    stray_gpus: dict[Kind, int] = field(default_factory=dict)  # of these, by a label that names the kind
-    cpu_milli: int = 0
-    memory_bytes: int = 0
-    pods: int = 0
-    slots_free: int = 0  # left of what the node has in all, the pods of others counted
+    stray_gpus: dict[Kind, int] = field(default_factory=dict)  # of others, by a label that names the kind
+    of_others: Amounts = NOTHING  # what the pods of others take, or may take
+    left: Amounts = NOTHING  # of what the node has in all
     unread: bool = False  # one of its pods takes nobody knows what: nothing new comes beside it
     alone: bool = False  # one of its pods keeps the room that is left: the scheduler lets no other pod of ours in
     claimed: bool = False  # a pod of others has devices by resource claims: they may be any of its GPUs
@@ -140,10 +141,19 @@ class Room:
         self.count()
 
     @property
+    def foreign_gpus(self) -> int:
+        """GPU slots that the pods of others take, or may take."""
+        return self.of_others.slots
+
+    @property
     def takes_gpu_jobs(self) -> bool:
         """Whether its GPUs are there for new jobs."""
         node = self.node
         return node.is_open and node.gpus > 0 and not node.gpu_problem and not node.gpu_unknown
+
+    def free(self, kind: Kind, *, gpu: bool) -> int:
+        """GPU slots, or places for jobs without GPU, that a job of the kind can have now."""
+        return self.slots[kind].free if gpu else self.cpu_jobs[kind] - self.jobs_used[kind]
 
     # --- the three questions
 
@@ -180,27 +190,22 @@ class Room:
                 return f"with at most {limit} {shape.kind.word} GPU slots"
         elif self.cpu_jobs[shape.kind] == 0:
             return f"with no place for {shape.kind.word} jobs without GPU"
-        if shape.cpu_milli > self.node.cpu_milli:
-            return f"with {quantity.show_cpu(self.node.cpu_milli)} CPU"
-        if shape.memory_bytes > self.node.memory_bytes:
-            return f"with {quantity.show_bytes(self.node.memory_bytes)} memory"
-        return ""
+        short = shape.requests.too_large_for(self.node.allocatable)
+        if not short:
+            return ""
+        resource = quantity.RESOURCES[short]
+        return f"with {resource.show(getattr(self.node.allocatable, short))} {resource.title}"
 
     def lacks(self, shape: Shape) -> str:
         """What the node is short of now: a key that `explain` counts over nodes; empty: the shape fits."""
-        if shape.gpus > 0:
-            if shape.gpus > self.slots[shape.kind].own:
+        asked = shape.requests
+        if asked.slots > 0:
+            if asked.slots > self.slots[shape.kind].free:
                 return "slots"
-            if shape.gpus > self.slots_free:
-                return "all slots"
         elif self.jobs_used[shape.kind] >= self.cpu_jobs[shape.kind]:
             return "jobs"
-        if self.cpu_milli + shape.cpu_milli > self.node.cpu_milli:
-            return "cpu"
-        if self.memory_bytes + shape.memory_bytes > self.node.memory_bytes:
-            return "memory"
-        if self.pods >= self.node.pods:
-            return "pods"
+        if short := asked.short_of(self.left):
+            return short
         if self.alone:
             return "alone"
         return "avoided" if self.node.name in shape.avoided else ""
@@ -215,9 +220,9 @@ class Room:
                 return f"{used} {kind.word} GPU slots of {slots.limit}"
             if sure.jobs_used[kind] > sure.cpu_jobs[kind]:
                 return f"{sure.jobs_used[kind]} {kind.word} jobs without GPU of {sure.cpu_jobs[kind]}"
-        if sum(slots.used for slots in sure.slots.values()) + sure.foreign_gpus > self.node.gpu_slots:
+        if sure.left.slots < 0:
             return "more GPU slots than it has"
-        if sure.cpu_milli > self.node.cpu_milli or sure.memory_bytes > self.node.memory_bytes:
+        if min(sure.left.size) < 0:
             return "more CPU or memory than it has"
         if len(there) > 1 and any(held.alone for held in there.values()):
             return "room reserved for another job"
@@ -228,23 +233,18 @@ class Room:
 
         It would not where enough for both is left: then only what runs already decides when `waiting` can start.
         """
-        if shape.gpus > 0 and waiting.gpus > 0:
-            if shape.kind is waiting.kind and self.slots[shape.kind].own - shape.gpus < waiting.gpus:
-                return True
-            if self.slots_free - shape.gpus < waiting.gpus:
-                return True
+        if (
+            shape.kind is waiting.kind
+            and shape.gpus > 0
+            and waiting.gpus > 0
+            and shape.gpus + waiting.gpus > self.slots[shape.kind].own
+        ):
+            return True
         if shape.gpus == 0 and waiting.gpus == 0 and shape.kind is waiting.kind:
             left = self.cpu_jobs[shape.kind] - self.jobs_used[shape.kind]
             if left <= 1:
                 return True
-        return (
-            (shape.cpu_milli > 0 and self.cpu_milli + shape.cpu_milli + waiting.cpu_milli > self.node.cpu_milli)
-            or (
-                shape.memory_bytes > 0
-                and self.memory_bytes + shape.memory_bytes + waiting.memory_bytes > self.node.memory_bytes
-            )
-            or self.pods + 1 >= self.node.pods
-        )
+        return shape.requests.crowds_out(waiting.requests, self.left)
 
     # --- changes
 
@@ -278,47 +278,42 @@ class Room:
 
     def count(self) -> None:
         """Sum up all that is in use: nothing is ever counted up and down."""
-        slots, jobs = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
-        cpu = memory = 0
-        unread = alone = False
+        slots, jobs, stray = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+        unread = alone = claimed = False
         for held in self.holders.values():
-            if held.gpus > 0:
-                slots[held.kind] += held.gpus
+            if held.requests.slots > 0:
+                slots[held.kind] += held.requests.slots
             else:
                 jobs[held.kind] += 1
-            cpu += held.cpu_milli
-            memory += held.memory_bytes
             if held.unreadable:
                 unread = True
             if held.alone:
                 alone = True
-        stray, foreign_gpus, claimed = dict.fromkeys(KINDS, 0), 0, False
         for pod in self.foreign:
-            foreign_gpus += pod.gpus
-            if pod.kind is not None and pod.gpus > 0:
-                stray[pod.kind] += pod.gpus
+            if pod.kind is not None and pod.requests.slots > 0:
+                stray[pod.kind] += pod.requests.slots
             elif pod.kind is not None:
                 jobs[pod.kind] += 1
-            cpu += pod.cpu_milli
-            memory += pod.memory_bytes
             if pod.claims_devices:
                 claimed = True
             if pod.unreadable:
                 unread = True
         self.jobs_used, self.stray_gpus = jobs, stray
         self.unread, self.alone, self.claimed = unread, alone, claimed
-        self.foreign_gpus = self.node.gpu_slots if claimed else foreign_gpus
-        self.cpu_milli, self.memory_bytes = cpu, memory
-        self.pods = len(self.holders) + len(self.foreign)
-        if self.unread:  # it may take all that is left, and stays so while those go that can be read
-            self.foreign_gpus = max(0, self.node.gpu_slots - sum(slots.values()))
-            self.pods += self.node.pods
-        self.slots_free = max(0, self.node.gpu_slots - sum(slots.values()) - self.foreign_gpus)
+        given = self.node.allocatable
+        ours = quantity.total([held.requests for held in self.holders.values()])
+        others = quantity.total([pod.requests for pod in self.foreign])
+        if claimed:
+            others = replace(others, slots=given.slots)
+        if unread:  # it may take all that is left, and stays so while those go that can be read
+            others = replace(others, slots=max(0, given.slots - ours.slots), pods=others.pods + given.pods)
+        self.of_others, self.left = others, given - ours - others
+        slots_left = max(0, self.left.slots)
         for kind, share in ((Kind.TRAINING, self.tier.training), (Kind.INFERENCE, self.tier.inference)):
             usable = 0 if self.node.gpu_problem or self.node.gpu_unknown else self.node.gpus * share
-            limit = min(usable, self.node.gpu_slots)
+            limit = min(usable, given.slots)
             own = max(0, limit - slots[kind] - stray[kind])
-            self.slots[kind] = Slots(limit, slots[kind], own, min(own, self.slots_free))
+            self.slots[kind] = Slots(limit, slots[kind], own, min(own, slots_left))
 
 
 def _tolerated(key: str, value: str, effect: str, shape: Shape) -> bool:

@@ -317,11 +317,12 @@ def _by_assignments(job: Job, pods: Mapping[str, Pod], snapshot: Snapshot) -> It
             held = _by_pod(pod, job.kind, job.spec.pool, a.node or pod.node or "")
             if job.status.phase is not Phase.QUEUED:  # the job's pool is fixed then, and anybody may change a label
                 held = replace(held, pool=job.spec.pool)
-            yield a.pod, replace(held, gpus=a.gpus) if pod.unreadable else held
+            yield a.pod, replace(held, requests=replace(held.requests, slots=a.gpus)) if pod.unreadable else held
         elif pod is None and (active or a.pod in creating):
             shape = shape or shape_of(job)
             landing = None if a.node else snapshot.landings.get((job.uid, a.pod))
-            yield a.pod, replace(planned(job, shape, a.node), landing=landing, gpus=max(a.gpus, shape.gpus))
+            asked = replace(shape.requests, slots=max(a.gpus, shape.gpus))
+            yield a.pod, replace(planned(job, shape, a.node), landing=landing, requests=asked)
 
 
 def planned(job: Job, shape: Shape, node: str) -> Allocation:
@@ -331,9 +332,7 @@ def planned(job: Job, shape: Shape, node: str) -> Allocation:
         namespace=job.namespace,
         pool=job.spec.pool,
         node=node,
-        gpus=shape.gpus,
-        cpu_milli=shape.cpu_milli,
-        memory_bytes=shape.memory_bytes,
+        requests=shape.requests,
         cpu_limit_milli=shape.cpu_limit_milli,
         absent=True,
         claims=claims_of(job),
@@ -346,9 +345,7 @@ def _by_pod(pod: Pod, kind: Kind, pool: str, node: str) -> Allocation:
         namespace=pod.namespace,
         pool=pod.pool or pool,
         node=node,
-        gpus=pod.gpus,
-        cpu_milli=pod.cpu_milli,
-        memory_bytes=pod.memory_bytes,
+        requests=pod.requests,
         claims=pod.claims,
         landing=None if node else pod.landing,
         unreadable=pod.unreadable,

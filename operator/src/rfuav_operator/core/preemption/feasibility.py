@@ -11,6 +11,7 @@ from rfuav_operator.core.capacity.placement import PoolCapacity
 from rfuav_operator.core.capacity.room import Allocation, Room, Shape
 from rfuav_operator.core.model import KINDS, Kind, NodeName
 from rfuav_operator.core.preemption.running import Runners
+from rfuav_operator.core.quantity import Amounts
 
 
 @dataclass(slots=True)
@@ -18,11 +19,8 @@ class Headroom:
     """What one node has left when some of its pods are gone: a trial that leaves the room as it is."""
 
     kind: dict[Kind, int]  # GPU slots by the kind's limit
-    slots: int
+    left: Amounts  # of the node in all
     jobs: dict[Kind, int]  # places for pods without GPU
-    cpu_milli: int
-    memory_bytes: int
-    pods: int
     alone: int  # pods that the scheduler lets no further pod of ours join
 
     @classmethod
@@ -30,11 +28,8 @@ class Headroom:
         """The room's sums without these."""
         headroom = cls(
             {k: slots.limit - slots.used - room.stray_gpus[k] for k, slots in room.slots.items()},
-            room.node.gpu_slots - sum([slots.used for slots in room.slots.values()]) - room.foreign_gpus,
+            room.left,
             {k: room.cpu_jobs[k] - room.jobs_used[k] for k in KINDS},
-            room.node.cpu_milli - room.cpu_milli,
-            room.node.memory_bytes - room.memory_bytes,
-            room.node.pods - room.pods,
             sum(held.alone for held in room.holders.values()),
         )
         for held in gone:
@@ -43,25 +38,22 @@ class Headroom:
 
     def give_back(self, held: Allocation, sign: int = 1) -> None:
         """As if it were gone; `sign` -1: as if it were there again."""
-        if held.gpus > 0:
-            self.kind[held.kind] += sign * held.gpus
-            self.slots += sign * held.gpus
+        if held.requests.slots > 0:
+            self.kind[held.kind] += sign * held.requests.slots
         else:
             self.jobs[held.kind] += sign
-        self.cpu_milli += sign * held.cpu_milli
-        self.memory_bytes += sign * held.memory_bytes
-        self.pods += sign
+        self.left = self.left + held.requests if sign > 0 else self.left - held.requests
         self.alone -= sign * held.alone
 
     def fits(self, shape: Shape) -> bool:
         """Whether one pod of this shape would have room."""
-        if shape.gpus > 0:
-            if shape.gpus > self.kind[shape.kind] or shape.gpus > self.slots:
+        asked = shape.requests
+        if asked.slots > 0:
+            if asked.slots > self.kind[shape.kind]:
                 return False
         elif self.jobs[shape.kind] <= 0:
             return False
-        enough = shape.cpu_milli <= self.cpu_milli and shape.memory_bytes <= self.memory_bytes and self.pods > 0
-        return enough and self.alone == 0
+        return self.alone == 0 and asked.fits(self.left)
 
 
 class Clearable:

@@ -10,22 +10,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from rfuav_crds import reasons
-from rfuav_crds.contract import GPU
 from rfuav_operator.core import quantity
 from rfuav_operator.core.capacity.explain import Reason, needs
 from rfuav_operator.core.capacity.room import Allocation, Room, Shape
 from rfuav_operator.core.capacity.usage import Usage, planned
 from rfuav_operator.core.model import GpuShare, Job, Kind, PoolQuota, Snapshot
+from rfuav_operator.core.quantity import Amounts
 
 _NONE = PoolQuota()
 _MOST = 1_000_000  # GPU slots, more than any pool has
-_GPU_KEYS = (f"requests.{GPU}", GPU, f"limits.{GPU}")
-_MEMORY_KEYS = ("requests.memory", "memory", "limits.memory")
-_CPU_KEYS = ("requests.cpu", "cpu")
-_CPU_LIMIT_KEYS = ("limits.cpu",)
-CPU_KEYS = (*_CPU_KEYS, *_CPU_LIMIT_KEYS)
-_POD_KEYS = ("pods", "count/pods")
-RESOURCE_KEYS = (*_GPU_KEYS, *CPU_KEYS, *_MEMORY_KEYS, *_POD_KEYS)
+_CPU_LIMIT = "limits.cpu"  # the one limit that is not the request
+_FIELDS = {key: field for field, resource in quantity.RESOURCES.items() for key in resource.quota_keys}
+HONOURED = {key: quantity.RESOURCES[field] for key, field in _FIELDS.items()} | {
+    _CPU_LIMIT: quantity.RESOURCES["cpu_milli"]
+}
 """What of a ResourceQuota is honoured before a pod is created; the rest is left to the API server."""
 
 
@@ -174,23 +172,26 @@ class Quotas:
         if not held:
             return None
         absent = [*self._usage.absent(namespace), *self._promised.get(namespace, ())]
+        taken = quantity.total(held.requests for held in absent)
+        taken_limit = sum(held.cpu_limit_milli for held in absent)
         for quota in held.values():
             if quota.unreadable:
                 text = f"ResourceQuota {quota.name} of namespace {namespace} cannot be read: {quota.unreadable}"
                 return Reason(reason=reasons.WAITING_FOR_QUOTA, message=f"{needs(shape)}; {text}")
             for key, hard in quota.hard.items():
-                asked = _asked(key, shape) * shape.nodes
+                asked = _counted(key, shape.requests, shape.cpu_limit_milli) * shape.nodes
                 if asked and key not in quota.used:
                     text = (
                         f"{needs(shape)}; ResourceQuota {quota.name} of namespace {namespace} does not say yet how "
                         f"much {key} is in use"
                     )
                     return Reason(reason=reasons.WAITING_FOR_QUOTA, message=text)
-                used = quota.used.get(key, 0) + sum(_of_held(key, one) for one in absent)
+                used = quota.used.get(key, 0) + _counted(key, taken, taken_limit)
                 if asked and used + asked > hard:
+                    show = HONOURED[key].show
                     text = (
-                        f"{needs(shape)}; ResourceQuota {quota.name} of namespace {namespace}: {_show(key, used)} of "
-                        f"{_show(key, hard)} {key} in use, {_show(key, asked)} needed"
+                        f"{needs(shape)}; ResourceQuota {quota.name} of namespace {namespace}: {show(used)} of "
+                        f"{show(hard)} {key} in use, {show(asked)} needed"
                     )
                     return Reason(reason=reasons.WAITING_FOR_QUOTA, message=text)
         return None
@@ -212,11 +213,11 @@ def never(pool: str, namespace: str, shape: Shape, snapshot: Snapshot) -> Reason
         return Reason(reason=reasons.EXCEEDS_MAX_QUOTA, message=text)
     for quota in snapshot.resource_quotas.get(namespace, {}).values():
         for key, hard in quota.hard.items():
-            asked = _asked(key, shape) * shape.nodes
+            asked = _counted(key, shape.requests, shape.cpu_limit_milli) * shape.nodes
             if asked > hard:
                 text = (
                     f"{needs(shape)}; ResourceQuota {quota.name} of namespace {namespace} allows "
-                    f"{_show(key, hard)} {key} in all, {_show(key, asked)} needed"
+                    f"{HONOURED[key].show(hard)} {key} in all, {HONOURED[key].show(asked)} needed"
                 )
                 return Reason(reason=reasons.EXCEEDS_MAX_QUOTA, message=text)
     return None
@@ -230,27 +231,9 @@ def _most_jobs(entry: PoolQuota, kind: Kind) -> int | None:
     return entry.max_training_jobs if kind is Kind.TRAINING else entry.max_inference_jobs
 
 
-def _asked(key: str, shape: Shape) -> int:
-    if key in _GPU_KEYS:
-        return shape.gpus
-    if key in _CPU_KEYS:
-        return shape.cpu_milli
-    if key in _CPU_LIMIT_KEYS:
-        return shape.cpu_limit_milli
-    return shape.memory_bytes if key in _MEMORY_KEYS else 1
-
-
-def _of_held(key: str, held: Allocation) -> int:
-    if key in _GPU_KEYS:
-        return held.gpus
-    if key in _CPU_KEYS:
-        return held.cpu_milli
-    if key in _CPU_LIMIT_KEYS:
-        return held.cpu_limit_milli
-    return held.memory_bytes if key in _MEMORY_KEYS else 1
-
-
-def _show(key: str, amount: int) -> str:
-    if key in CPU_KEYS:
-        return quantity.show_cpu(amount)
-    return quantity.show_bytes(amount) if key in _MEMORY_KEYS else str(amount)
+def _counted(key: str, amounts: Amounts, cpu_limit_milli: int) -> int:
+    """So much of these a ResourceQuota counts under the key."""
+    if key == _CPU_LIMIT:
+        return cpu_limit_milli
+    counted: int = getattr(amounts, _FIELDS[key])
+    return counted

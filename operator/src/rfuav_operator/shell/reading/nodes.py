@@ -6,7 +6,7 @@ from rfuav_crds.contract import GPU
 from rfuav_kube.objects import Condition, Meta, Wire, words
 from rfuav_operator.core.capacity import gpus
 from rfuav_operator.core.model import Node, NodeName, Taint
-from rfuav_operator.core.quantity import milli, whole
+from rfuav_operator.core.quantity import Amounts, milli, whole
 from rfuav_operator.shell.reading import instants
 
 
@@ -46,7 +46,6 @@ def node(read: NodeObject, unreadable: str = "") -> Node:
         unschedulable=read.spec.unschedulable,
         deleting=read.metadata.deletion_timestamp is not None,
         taints=read.spec.taints or (),
-        pods=0,
         unreadable=unreadable,
     )
 
@@ -69,15 +68,17 @@ def _node(read: NodeObject) -> Node:
         deleting=read.metadata.deletion_timestamp is not None,
         taints=read.spec.taints or (),
         gpu_capacity=capacity,
-        gpu_slots=slots,
         gpus=found.healthy,
         gpu_replicas=found.replicas,
         gpu_memory_mib=found.memory_mib,
         gpu_unknown=found.unknown,
         gpu_problem=_gpu_problem(room),
-        cpu_milli=milli(room.get("cpu", "0")),
-        memory_bytes=whole(room.get("memory", "0")),
-        pods=whole(room.get("pods", "0")),
+        allocatable=Amounts(
+            slots=slots,
+            cpu_milli=milli(room.get("cpu", "0")),
+            memory=whole(room.get("memory", "0")),
+            pods=whole(room.get("pods", "0")),
+        ),
         created=instants.at(read.metadata.creation_timestamp),
     )
 

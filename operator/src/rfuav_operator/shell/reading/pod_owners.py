@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from rfuav_operator.core.model import Job, Kind, NodeName, Pod, Uid
 from rfuav_operator.core.names import stem
+from rfuav_operator.core.quantity import Amounts
 
 J = TypeVar("J")
 K = TypeVar("K")
@@ -87,7 +88,7 @@ class PodOwners:
         return self.of.get(uid, {}).get(pod.name) is pod
 
 
-def room_of(pod: Pod) -> tuple[NodeName, bool, Kind | None, int, int, int, tuple[str, ...], bool, str] | None:
+def room_of(pod: Pod) -> tuple[NodeName, bool, Kind | None, Amounts, tuple[str, ...], bool, str] | None:
     """What of a foreign pod matters to admission, first its node and whether it is bound to it.
 
     A pod that our labels call a job's, left behind before it was bound, may be bound to the node that it is made for
@@ -96,8 +97,7 @@ def room_of(pod: Pod) -> tuple[NodeName, bool, Kind | None, int, int, int, tuple
     node = pod.node or (pod.wanted_node if pod.kind is not None and not pod.unschedulable else None)
     if node is None or not pod.live:
         return None
-    amounts = pod.gpus, pod.cpu_milli, pod.memory_bytes
-    return node, pod.node is not None, pod.kind, *amounts, pod.claims, pod.claims_devices, pod.unreadable
+    return node, pod.node is not None, pod.kind, pod.requests, pod.claims, pod.claims_devices, pod.unreadable
 
 
 def _drop(index: dict[J, dict[K, Pod]], job: J, key: K) -> None:

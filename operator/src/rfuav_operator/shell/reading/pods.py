@@ -10,7 +10,7 @@ from rfuav_kube.objects import Meta, words
 from rfuav_kube.pods import Affinity, ContainerStatus, PodObject, PodSpec, PodStatus, Requests, Running, Waiting
 from rfuav_operator.core.model import Beside, Kind, Landing, NodeName, Pod, PodPhase, Uid, node_label
 from rfuav_operator.core.names import may_be_pod_of
-from rfuav_operator.core.quantity import milli, whole
+from rfuav_operator.core.quantity import Amounts, milli, whole
 from rfuav_operator.shell.reading import instants
 
 _KINDS = frozenset(kind.value for kind in Kind)
@@ -41,13 +41,14 @@ def pod(read: PodObject, unreadable: str = "") -> Pod:
     job_uid = _job_of(meta)
     asked = Requests(spec, status)
     try:
-        gpu_slots, cpu, memory = (
-            asked.total(contract.GPU, whole),
-            asked.total("cpu", milli),
-            asked.total("memory", whole),
+        requests = Amounts(
+            slots=asked.total(contract.GPU, whole),
+            cpu_milli=asked.total("cpu", milli),
+            memory=asked.total("memory", whole),
+            pods=1,
         )
     except ValueError as error:
-        gpu_slots = cpu = memory = 0
+        requests = Amounts(pods=1)
         unreadable = unreadable or words(error)
     return Pod(
         namespace=meta.namespace,
@@ -91,9 +92,7 @@ def pod(read: PodObject, unreadable: str = "") -> Pod:
         termination_message=(ended.message or "") if ended else "",
         accompanied=job_uid is not None and _accompanied(spec, status),
         beside=() if job_uid is None else tuple(_beside(spec, status))[:_MAX_BESIDE],
-        gpus=gpu_slots,
-        cpu_milli=cpu,
-        memory_bytes=memory,
+        requests=requests,
         claims=tuple(
             sorted({v.persistent_volume_claim.claim_name for v in spec.volumes or () if v.persistent_volume_claim})
         ),

@@ -6,8 +6,7 @@ import msgspec
 
 from rfuav_kube.objects import Bare, Meta, Wire, words
 from rfuav_operator.core.model import Namespace, PriorityClass, ResourceQuota
-from rfuav_operator.core.quantity import milli, whole
-from rfuav_operator.core.queue.quotas import CPU_KEYS, RESOURCE_KEYS
+from rfuav_operator.core.queue.quotas import HONOURED
 
 
 def namespace(read: Bare, unreadable: str = "") -> Namespace:
@@ -62,6 +61,4 @@ def resource_quota(read: ResourceQuotaObject, unreadable: str = "") -> ResourceQ
 
 
 def _amounts(quantities: Mapping[str, str]) -> dict[str, int]:
-    return {
-        key: milli(text) if key in CPU_KEYS else whole(text) for key, text in quantities.items() if key in RESOURCE_KEYS
-    }
+    return {key: HONOURED[key].read(text) for key, text in quantities.items() if key in HONOURED}
