@@ -96,6 +96,14 @@ def _nearest(plan: PoolPlan, shape: Shape, making: Mapping[Holder, NodeName]) ->
         return _missing(room.without(making), shape), False, room.node.name
 
     free = [room for room in plan.capacity.suits(shape) if room.node.name not in plan.kept]
+    if not nodes:  # as a rule many lack slots and nothing else: of those the first by name, and no other is compared
+        kind, gpus, rest = shape.kind, shape.gpus, replace(shape.requests, slots=0)
+        places = [room.free(kind, gpu=gpus > 0) for room in free]
+        most = min(max(1, gpus), max(places, default=0))
+        alike = [room for room, left in zip(free, places, strict=True) if left >= most]
+        alike = [room for room in alike if not rest.too_large_for(room.left) and not _is_closed(room, shape)]
+        if len(alike) >= shape.nodes:
+            return nsmallest(shape.nodes, alike, key=lambda room: room.node.name)
     return nsmallest(shape.nodes, free, key=distance)
 
 
