@@ -255,6 +255,18 @@ def test_an_orphan_that_is_bound_after_all_is_looked_at():
     assert not held.take_dirt().nodes
 
 
+def test_an_orphan_in_the_place_of_another_of_its_name_is_looked_at():
+    """It is not bound yet, and its minute begins."""
+    held = state()
+    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    spec = {"affinity": {"nodeAffinity": required}}
+    put_pod(held, metadata={"ownerReferences": []}, spec=spec)
+    held.take_dirt()
+    put_pod(held, uid="another", metadata={"ownerReferences": []}, spec=spec, version=2)  # lists tell of no deletion
+    assert "n1" in held.take_dirt().nodes
+
+
 def test_a_job_that_is_applied_again_is_looked_at_when_the_pods_of_the_one_before_are_gone():
     held = state()
     put_job(held)

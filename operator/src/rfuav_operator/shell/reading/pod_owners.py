@@ -88,8 +88,8 @@ class PodOwners:
         return self.of.get(uid, {}).get(pod.name) is pod
 
 
-def room_of(pod: Pod) -> tuple[NodeName, bool, Kind | None, Amounts, tuple[str, ...], bool, str] | None:
-    """What of a foreign pod matters to admission, first its node and whether it is bound to it.
+def room_of(pod: Pod) -> tuple[NodeName, Uid, bool, Kind | None, Amounts, tuple[str, ...], bool, str] | None:
+    """What of a foreign pod matters to admission: its node first, which pod it is, whether it is bound, what it takes.
 
     A pod that our labels call a job's, left behind before it was bound, may be bound to the node that it is made for
     as long as the scheduler does not say that it does not fit.
@@ -97,7 +97,8 @@ def room_of(pod: Pod) -> tuple[NodeName, bool, Kind | None, Amounts, tuple[str, 
     node = pod.node or (pod.wanted_node if pod.kind is not None and not pod.unschedulable else None)
     if node is None or not pod.live:
         return None
-    return node, pod.node is not None, pod.kind, pod.requests, pod.claims, pod.claims_devices, pod.unreadable
+    held = node, pod.uid, pod.node is not None, pod.kind
+    return *held, pod.requests, pod.claims, pod.claims_devices, pod.unreadable
 
 
 def _drop(index: dict[J, dict[K, Pod]], job: J, key: K) -> None:
