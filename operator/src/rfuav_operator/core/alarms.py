@@ -31,7 +31,7 @@ class Alarms(Generic[K]):
             heapify(self._heap)
 
     def due(self, now: datetime) -> list[K]:
-        """Whose time has come; each is named once, until it is set again."""
+        """The keys whose time has come; each is returned once, until it is set again."""
         found = []
         while (first := self.next()) is not None and first <= now:
             _, key = heappop(self._heap)

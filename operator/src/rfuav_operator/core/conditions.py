@@ -1,4 +1,4 @@
-"""Conditions as Kubernetes keeps them: a list by type, whose transition time moves only when the status does."""
+"""Conditions as Kubernetes keeps them: a list by type; the transition time changes only with the status."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -22,12 +22,12 @@ def is_true(conditions: Sequence[Condition], kind: str) -> bool:
 
 
 class Builder:
-    """The conditions of one object while they change. What is put is of this instant and this generation.
+    """The conditions of one object while they change, for one instant and generation.
 
     Args:
-        settled: the conditions as they are; the attribute has them as they are left.
+        settled: the current conditions; the attribute has the changed ones.
         now: the transition time of those whose status changes.
-        generation: the generation of the object that they are about.
+        generation: the generation of the object that they describe.
     """
 
     def __init__(self, settled: Conditions, *, now: datetime, generation: int) -> None:
@@ -54,7 +54,7 @@ class Builder:
         return self
 
     def clear(self, kind: str, *, reason: str, message: str) -> "Builder":
-        """Set a condition to False if it is there and True; one that never was stays absent."""
+        """Set a condition to False if it is True; an absent one stays absent."""
         return self.put(kind, value=False, reason=reason, message=message) if is_true(self.settled, kind) else self
 
 

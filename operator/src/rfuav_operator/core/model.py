@@ -85,10 +85,10 @@ class Assignment(Wire, frozen=True, kw_only=True):
         None  # its container was seen running: a pod gone after this has vanished, not been lost
     )
     stuck_since: datetime | None = None  # one of its containers cannot start (ErrImagePull, ...): first seen
-    provisional: bool = False  # on a node that came for it, of which too little was known yet to tell whether it suits
+    provisional: bool = False  # on a node that was added for it, whose suitability is not known yet
     gpu_uuid: str = msgspec.field(default="", name="gpuUUID")  # the physical GPU its process reports to use
     stopping: str = ""  # why its pod is being removed; the room is held until the pod is gone or terminal
-    shards: str = ""  # as it is stored alone: the pods of these shards, whose names are `pod` with the shard behind it
+    shards: str = ""  # only in the stored form: the pods of these shards, named `pod` followed by the shard
     stopping_for: str = ""  # UID of the job that its room is taken back for
 
 
@@ -302,9 +302,9 @@ class PodPhase(StrEnum):
 
 
 class Beside(msgspec.Struct, frozen=True, kw_only=True):
-    """A container of a pod of ours that is not the trainer, and that is in trouble or keeps the trainer waiting.
+    """A container of our pod, not the trainer, that fails or keeps the trainer waiting.
 
-    A webhook put it there (a mesh, say): podTemplate has no containers.
+    A webhook added it (for example a mesh): podTemplate has no containers.
     """
 
     name: str
@@ -325,17 +325,17 @@ class Beside(msgspec.Struct, frozen=True, kw_only=True):
 class Pod(msgspec.Struct, frozen=True, kw_only=True):
     """A pod, ours or foreign, reduced to what the rules read. Requests are effective (init containers counted).
 
-    What is said of a container (when it started and ended, what it waits for) is said of the trainer's.
+    Values of a container (when it started and ended, what it waits for) are those of the trainer.
     """
 
     namespace: str
     name: str
     uid: Uid
-    kind: Kind | None = None  # label rfuav.io/kind: what a pod counts as when no job of ours owns it (any more)
+    kind: Kind | None = None  # label rfuav.io/kind: how a pod counts when no job owns it (any more)
     pool: str = ""  # label rfuav.io/pool: the pool of its job, which stays when its node goes to another
     job_name: str = ""  # of the job that it was made for, by its owner or its label
     output: str = ""  # annotation rfuav.io/output: where it writes to
-    job_uid: Uid | None = None  # whose pod it says it is (controller reference, labels and name); None: a foreign pod
+    job_uid: Uid | None = None  # its job by controller reference, labels and name; None: a foreign pod
     attempt: int = 0
     index: int = 0  # rank or shard
     node: NodeName | None = None  # spec.nodeName: bound
@@ -404,7 +404,7 @@ class Landing(msgspec.Struct, frozen=True, kw_only=True):
         return all(node.labels.get(k) == v for k, v in self.selector)
 
     def keeps_off(self, node: Node) -> bool:
-        """Whether it goes to the node only when no pod of ours is there."""
+        """Whether it goes to the node only if none of our pods is there."""
         return node_label(node.name) in self.barred
 
 
@@ -442,7 +442,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     gpu_unknown: str = ""  # what is wrong with the labels of feature discovery: `gpus` and memory are not known
     gpu_problem: str = ""  # renamed or MIG resources: why its GPUs cannot be used
     allocatable: Amounts = Amounts()  # to pods; the slots of healthy GPUs alone
-    unreadable: str = ""  # why it could not be read: it offers nothing, and what is on it stays
+    unreadable: str = ""  # why it could not be read: it offers no room, and its pods stay
     created: datetime | None = None
 
     @property
@@ -472,9 +472,9 @@ OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 def may_live(pod: Pod, nodes: Mapping[NodeName, Node]) -> bool:
     """Whether containers of the pod may still run.
 
-    A pod that is being deleted is believed dead only when its node was deleted or tainted out-of-service: both are a
-    person's word that nothing runs there. One that was made for a new node may be ahead of what was read of its node:
-    Kubernetes itself takes it away when that node is gone.
+    A pod that is being deleted counts as dead only when its node was deleted or tainted out-of-service: with both, a
+    person states that nothing runs there. A pod for a new node may be seen before its node; Kubernetes itself removes
+    it when that node is gone.
     """
     if not pod.live:
         return False
@@ -571,7 +571,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_of_one_node(self) -> bool:
-        """Whether only one node may mount it at a time: also one of which no mode is known."""
+        """Whether only one node may mount it at a time; also true if no mode is known."""
         return not self.modes & {"ReadWriteMany", "ReadOnlyMany"}
 
     @property
@@ -734,7 +734,7 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
 class ResourceQuota(msgspec.Struct, frozen=True, kw_only=True):
     """A plain ResourceQuota without scopes: what the API server will refuse beyond. GPUs, millicores, bytes, pods.
 
-    It refuses all of what is not in `used`: that is not counted yet.
+    What is missing in `used` has not been counted yet, and is refused.
     """
 
     namespace: str
@@ -749,15 +749,15 @@ class PriorityClass(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     value: int
-    unreadable: str = ""  # why it could not be read: it is as if it were not there
+    unreadable: str = ""  # why it could not be read: it counts as absent
 
 
 class Namespace(msgspec.Struct, frozen=True, kw_only=True):
-    """A Namespace, by whose labels a pool may select it."""
+    """A Namespace; pools may select it by its labels."""
 
     name: str
     labels: Mapping[str, str]
-    unreadable: str = ""  # why it could not be read: it is as if it were not there
+    unreadable: str = ""  # why it could not be read: it counts as absent
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -768,7 +768,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     inference_priority_class: str = "rfuav-inference"
     training_priority: int = 1000  # when the class does not exist
     inference_priority: int = 2000
-    cluster_assigns_users: bool = False  # pods whose job names no user or group carry none
+    cluster_assigns_users: bool = False  # pods get no user or group unless their job names one
     allow_cpu: bool = False  # sets RFUAV_ALLOW_CPU=1 in every pod; only for demos and tests
     progress_url: str = ""  # KUBEFLOW_TRAINER_SERVER_URL base; empty: no progress server
     progress_ca: str = ""  # PEM bundle for the pod annotation
@@ -776,14 +776,14 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     backoff_cap_seconds: int = 600
     uncounted_limit: int = 20
     node_avoid_seconds: int = 600
-    rival: str = ""  # another release of the operator that stands by, for the pools' status
+    rival: str = ""  # another release of the operator on standby, for the pools' status
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the core may know, at one instant. The maps are not changed while the core reads them.
 
-    The first part is what the API server holds, all of it: a pool, a quota or a pod that is left out is one that does
-    not exist. The second is what only the process that writes knows; who just asks leaves it empty.
+    The first part is everything that the API server holds: a pool, a quota or a pod that is left out does not
+    exist. Only the writing process knows the second part; other callers leave it empty.
     """
 
     jobs: Mapping[Uid, Job] = {}
@@ -809,10 +809,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     landings: Mapping[tuple[Uid, str], Landing] = {}  # of those that wait for a node to come, by job and pod
     # The API server's own words on a create it answered with 403 or 422; cleared when the job's status changes.
     rejected: Mapping[Uid, str] = {}
-    # Pods of ours that were seen and are there no more, by job, while its status names them. Others that are absent
+    # Our pods that were seen and have disappeared, by job, while its status names them. Other absent pods
     # were never made, as far as this process knows.
     gone: Mapping[Uid, frozenset[str]] = {}
-    unwritten: Collection[Uid] = ()  # jobs whose status was decided and is not known to be stored
+    unwritten: Collection[Uid] = ()  # jobs whose decided status is not known to be stored
 
 
 # --- actions: what the core answers

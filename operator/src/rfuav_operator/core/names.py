@@ -26,7 +26,7 @@ def stem(job: str, uid: str) -> str:
 
 
 def may_be_pod_of(pod: str, labels: Mapping[str, str], *, kind: str, job: str, uid: str) -> bool:
-    """Whether a pod's name and labels are those that a job of this kind, name and UID gives to its pods."""
+    """Whether a pod's name and labels are those of a job of this kind, name and UID."""
     index = labels.get(contract.LABEL_RANK) or labels.get(contract.LABEL_SHARD) or ""
     one = f"{stem(job, uid)}-{labels.get(contract.LABEL_ATTEMPT, '')}"
     return labels.get(contract.LABEL_KIND) == kind and pod in (one, f"{one}-{index}")

@@ -111,7 +111,7 @@ def _of_pool(
 
 
 def _rivalled(pool: Pool, settled: list[Any], rival: str, now: datetime) -> list[Any]:
-    """The conditions with what is to be said of a second release of the operator."""
+    """The conditions, with `SecondRelease` for a second release of the operator."""
     old = msgspec.convert(settled, tuple[Condition, ...])
     found = conditions.Builder(old, now=now, generation=pool.generation)
     if not rival:

@@ -22,7 +22,7 @@ def milli(value: str | float | None) -> int:
     """Thousandths of a unit (CPU): `"1.5"` is 1500. None is 0.
 
     Raises:
-        ValueError: for what is not a quantity, and for one below 0.
+        ValueError: not a quantity, or below 0.
     """
     return 0 if value is None else ceil(_amount(value) * 1000)
 
@@ -32,7 +32,7 @@ def whole(value: str | float | None) -> int:
     """Whole units (bytes, counts): `"1Ki"` is 1024. None is 0.
 
     Raises:
-        ValueError: for what is not a quantity, and for one below 0.
+        ValueError: not a quantity, or below 0.
     """
     return 0 if value is None else ceil(_amount(value))
 

@@ -1,11 +1,11 @@
-"""The one way into the core: what is known goes in, actions come out.
+"""The only way into the core: a snapshot goes in, actions come out.
 
 A turn steps the jobs that changed or are due through their lifecycle and, when room or the queue may have changed,
-plans admission. Every job gets at most one status write a turn, and it stands before the effects that depend on it.
+plans admission. Every job gets at most one status write per turn, before the effects that depend on it.
 
 `turn` is for everybody: one question, one snapshot. `Scheduler` is for the operator's loop: it keeps an index of the
-snapshot between turns, so that a turn costs what changed and not what there is. It knows nothing that the snapshot does
-not say: `turn` decides the same.
+snapshot between turns, so that the cost of a turn depends on what changed and not on what exists. The index adds no
+knowledge: `turn` makes the same decisions.
 """
 
 from collections import defaultdict
@@ -53,7 +53,7 @@ from rfuav_operator.core.queue.eligibility import wants_room
 from rfuav_operator.core.queue.quotas import Quotas
 from rfuav_operator.core.stored import bounds
 
-_OVERDUE = timedelta(seconds=30)  # when to look again at what was due and whose effect was not seen yet
+_OVERDUE = timedelta(seconds=30)  # when to check again what was due and had no visible effect yet
 _LIMITS_EVERY = timedelta(seconds=1)  # how often the status of pools and quotas is made
 _PLAN_AGAIN = timedelta(seconds=10)  # after a plan that failed, and no job was to blame
 _ATTEMPTS = 4  # in one turn: those that fail before the plan hide those that fail in it
@@ -105,7 +105,7 @@ class Jobs(MutableMapping[Uid, Job]):
     def __init__(self, read: Mapping[Uid, Job]) -> None:
         self._read = read
         self.changed: dict[Uid, Job] = {}
-        self.last: Uid | None = None  # who was looked at last, should something fail
+        self.last: Uid | None = None  # the jobs handled last, in case something fails
 
     def __getitem__(self, uid: Uid) -> Job:
         self.last = uid
@@ -136,7 +136,7 @@ def turn(
     reports: Sequence[Report] = (),
     plan: bool = True,
 ) -> Turn:
-    """What follows from a snapshot at one instant, for one who knows nothing else.
+    """The decisions on one snapshot at one instant, without further knowledge.
 
     When would a job start? Put it into the snapshot's `jobs`, with an empty status if it does not exist yet, and read
     `Turn.status_of`: it is `Admitted` with the nodes that it would get, or `Queued` with its place, the reason, and
@@ -167,7 +167,7 @@ class Scheduler:
     def __init__(self) -> None:
         self._aside = Aside()
         self._no_plan_before: datetime | None = None  # it failed, and no job is to blame
-        self._last: Uid | None = None  # who was looked at last in a turn that failed
+        self._last: Uid | None = None  # the jobs handled last in a turn that failed
         self._admission: Admission | None = None
         self._alarms: Alarms[Uid] = Alarms()
         self._plan_at: datetime | None = None
@@ -181,7 +181,7 @@ class Scheduler:
 
         Jobs whose time has come (backoff, TTL, deadline, timeouts) need not be named; admission is planned without
         `dirt.plan` too when a step gave room back or changed the queue. Reports of jobs and pods that are not current
-        are ignored. Whatever fails for a job is left alone for that job, and the others are decided as ever.
+        are ignored. A job that fails is set aside, and the others are decided as usual.
         """
         back = self._aside.let_back(snapshot.jobs, now)
         if back:
@@ -259,7 +259,7 @@ class Scheduler:
         return dict.fromkeys(found, error)
 
     def _tell_those_aside(self, snapshot: Snapshot, now: datetime) -> Iterator[Action]:
-        """Say on each job that its handling failed."""
+        """Write into each job's status that its handling failed."""
         for uid, why in self._aside.whys():
             job = snapshot.jobs[uid]
             try:
@@ -437,7 +437,7 @@ class _Steps:
         now: datetime,
     ) -> None:
         self._snapshot = snapshot
-        self.failed: dict[Uid, Exception] = {}  # jobs of which a step failed
+        self.failed: dict[Uid, Exception] = {}  # jobs whose step failed
         self._jobs = jobs
         self._reports = reports
         self._admission = admission

@@ -1,5 +1,5 @@
 """Who starts now.
 
-In: the queues, the room and the quotas, and the jobs that changed. Out: a `Plan`: new statuses, pods to create, pods to
-delete. It must not know how a pod is made, why one failed, or what is written when.
+In: the queues, the room, the quotas, and the jobs that changed. Out: a `Plan` with new statuses, pods to create and
+pods to delete. It must not know how a pod is built, why one failed, or when something is written.
 """

@@ -56,8 +56,8 @@ def admit_in_order(plan: PoolPlan) -> None:
             plan.result.statuses[job.uid] = job.status
             plan.result.create.setdefault(job.uid, []).extend(chosen)
             plan.result.moved[job.uid] = None
-            plan.result.unsettled |= bool(plan.kept)  # other nodes may be the nearest to what is kept for
-            if plan.preemption is not None:  # who asked in vain may stop those of a namespace that borrows now
+            plan.result.unsettled |= bool(plan.kept)  # other nodes may now be nearest to the reserved room
+            if plan.preemption is not None:  # a job that found no victims may now stop pods of a namespace that borrows
                 plan.result.unsettled |= plan.preemption.asked and plan.quotas.borrowed(job.namespace) > 0
                 plan.preemption.forget()
             if not key.started:
@@ -134,9 +134,9 @@ def _take(
 
 
 def _without_node(plan: PoolPlan, job: Job, shape: Shape) -> list[Assignment]:
-    """Assignments whose nodes are still to come: their pending pods make an autoscaler add them."""
+    """Assignments without a node: their pending pods make an autoscaler add one each."""
     if job.status.assignments:
-        return []  # further shards wait for what is there
+        return []  # further shards wait for existing nodes
     shard = next(ready_units(job, plan.snapshot, plan.now))
     attempt = units.attempt_of(job.status, shard) + 1
     chosen = []
@@ -153,7 +153,7 @@ def _without_node(plan: PoolPlan, job: Job, shape: Shape) -> list[Assignment]:
 
 
 def _admit(job: Job, admitted: list[Assignment], priority: int, now: datetime) -> JobStatus:
-    """The record of one more unit that stands before any pod of it does: attempt, assignment, priority, Admitted."""
+    """The record of one more unit, written before its pod exists: attempt, assignment, priority, Admitted."""
     at = now.replace(microsecond=0)
     status, shard = job.status, admitted[0].shard
     status = progress.begin_attempt(status, shard, job.kind)

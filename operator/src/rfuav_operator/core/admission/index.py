@@ -1,8 +1,8 @@
 """Who may run next, and why the others wait: one plan over the queues of all pools.
 
-The jobs and nodes that changed come in (`update`), then the question (`plan`). The statuses of jobs that were admitted,
-stopped for others, or whose reason or place changed go out, with the pods to create and to delete. What is kept between
-plans is an index of the snapshot: a new `Admission` gives the same answers.
+In: the jobs and nodes that changed (`update`), then the question (`plan`). Out: the statuses of jobs that were
+admitted, stopped for others, or changed their reason or place, with the pods to create and to delete. An index of
+the snapshot is kept between plans; a new `Admission` gives the same answers.
 """
 
 from collections.abc import Collection, Iterable, Mapping, MutableMapping
@@ -118,7 +118,7 @@ class Admission:
         self.queues.put(job, self._where(job, snapshot, now))
 
     def _where(self, job: Job, snapshot: Snapshot, now: datetime) -> Key | Reason:
-        """The group in which the job stands, or why it may not run whatever the room."""
+        """The group of the job in its queue, or why it may not run even with room."""
         gate = self.gates.closed(job, snapshot)
         capacity = self.capacity.get(job.spec.pool)
         if gate is not None or capacity is None:
@@ -146,14 +146,14 @@ class Admission:
         stepped: Collection[Uid] = (),
         everyone: bool = False,
     ) -> Plan:
-        """Admit as many as limits, quotas and room allow; `jobs` is brought up to date with what was decided.
+        """Admit as many jobs as limits, quotas and room allow; `jobs` is updated with the decisions.
 
         Args:
             snapshot: the state of now.
             jobs: the jobs as the steps of this turn left them.
             now: the instant.
-            stepped: jobs that changed in this turn: those of them that wait are told why at once.
-            everyone: tell all that wait, not just the first and those that changed.
+            stepped: jobs that changed in this turn; waiting ones get their reason immediately.
+            everyone: give all waiting jobs their reason, not only the first and the changed ones.
         """
         result = Plan()
         for name, pool in snapshot.pools.items():

@@ -1,4 +1,4 @@
-"""What a plan has decided, and what of one pool it knows while it is made."""
+"""The decisions of a plan, and the state of one pool while the plan is made."""
 
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -23,15 +23,15 @@ from rfuav_operator.core.queue.quotas import Quotas
 class Plan:
     """What was decided: new statuses, pods to create and to delete, and when time alone changes the answer."""
 
-    moved: dict[Uid, None] = field(default_factory=dict)  # jobs whose place or room is another now, in order
+    moved: dict[Uid, None] = field(default_factory=dict)  # jobs whose place or room changed, in order
     statuses: dict[Uid, JobStatus] = field(default_factory=dict)
     create: dict[Uid, list[Assignment]] = field(default_factory=dict)
     delete: dict[Uid, list[str]] = field(default_factory=dict)
     look_again: datetime | None = None
-    unsettled: bool = False  # the next plan would say more, although nothing else changes
+    unsettled: bool = False  # the next plan would add messages, although nothing else changes
 
     def wait(self, jobs: MutableMapping[Uid, Job], uid: Uid, status: JobStatus) -> None:
-        """Tell a job that waits."""
+        """Set the status of a waiting job."""
         if status != jobs[uid].status:
             if claims(jobs[uid].status) != claims(status):
                 self.moved[uid] = None
@@ -65,12 +65,12 @@ class PoolPlan:
     reasons: dict[Uid, Reason] = field(default_factory=dict)  # reasons of single jobs
     lures: dict[Shape, str] = field(default_factory=dict)  # by shape: a node to which the scheduler would bring it
     admitted: set[Uid] = field(default_factory=set)
-    # StrictFIFO: who stops its namespace, by quota; "": all, by room.
+    # StrictFIFO: the job that blocks its namespace (by quota) or, under "", all jobs (by room).
     heads: dict[str, Job] = field(default_factory=dict)
     starving: Uid | None = None  # blocked by room before all others: having waited too long, it keeps the next room
-    made_room: bool = False  # others stop for one; who else needs that asks in the next plan
+    made_room: bool = False  # pods stop for one job; other jobs that need this ask in the next plan
     open_shapes: set[Shape] | None = None  # shapes that may still find room; None: all are asked
-    # Whom a GPUQuota has no place for: namespace, kind, GPUs of all pods, whether it has an admitted pod already.
+    # What a GPUQuota has refused: namespace, kind, GPUs of all pods, whether the job has an admitted pod already.
     refused: set[tuple[str, Kind, int, bool]] = field(default_factory=set)
 
     def is_closed(self, key: Key) -> bool:
@@ -110,7 +110,7 @@ class PoolPlan:
 
     @property
     def queue(self) -> PoolQueue:
-        """Who waits for this pool."""
+        """The jobs that wait for this pool."""
         return self.queues.pools[self.pool.name]
 
     def may_scale_up(self, shape: Shape) -> bool:
@@ -156,5 +156,5 @@ class PoolPlan:
 
 
 def claims(status: JobStatus) -> bool:
-    """Whether others were stopped for the job: told so, and not admitted since, it goes first."""
+    """Whether pods were stopped for the job and it was not admitted since: then it goes first."""
     return status.phase is Phase.QUEUED and status.reason == reasons.WAITING_FOR_PREEMPTED_JOBS

@@ -1,7 +1,7 @@
-"""What those in line are told: their place and when they may start. The first at once, the rest every few seconds.
+"""Places in the queue and estimated starts: of the first jobs immediately, of the others every few seconds.
 
-The queue as a plan left it comes in; (job, place, group) of those to be told go out. A long queue moves with every job
-that ends: telling everybody each time would cost more than the plan.
+In: the queue as a plan left it. Out: (job, place, group) of the jobs whose status is due. Every end of a job moves a
+long queue: updating all jobs each time would cost more than the plan.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,11 +15,11 @@ from rfuav_operator.core.queue.queues import Group, PoolQueue
 from rfuav_operator.core.queue.quotas import Quotas
 
 FIRST = 10  # places that are always right
-NEAR = 1000  # places in which a job that has just come is looked for; farther back it is told with the rest
+NEAR = 1000  # places in which a new job is looked for; farther back it waits for its turn
 REFRESH = timedelta(seconds=10)  # how often the rest is looked at again
-AT_A_TIME = 200  # of the rest that are told then: what the budget of writes can carry
+AT_A_TIME = 200  # of the others that are updated at a time: what the budget of writes allows
 WORDS_AT_A_TIME = 2  # explanations that a plan rewords
-COARSE = timedelta(seconds=30)  # estimated starts are rounded up to this, so that they stand still
+COARSE = timedelta(seconds=30)  # estimated starts are rounded up to this, so that they change rarely
 
 Told = tuple[Uid, int, Group]
 
@@ -34,9 +34,9 @@ class Line:
         self.length = queue.length - len(admitted)
 
     def first(self, count: int, *, find: Collection[Uid] = ()) -> list[Told]:
-        """The first `count`, from place 1; what each would use is counted for its namespace before the next.
+        """The first `count` jobs, from place 1; each job's use is counted for its namespace before the next.
 
-        Beyond, as far as the jobs to `find` stand, if they stand near.
+        Further jobs follow until those to `find` are found, if they are near.
         """
         wanted = set(find)
         more: dict[tuple[str, bool], int] = {}
@@ -67,14 +67,14 @@ class Ends:
     by_kind: dict[Kind, list[datetime]]
 
     def estimate(self, kind: Kind, position: int) -> datetime | None:
-        """When the job in this place may start: when as many have ended as stand before it, and one more."""
+        """When the job in this place may start: when all jobs before it and one more could have started."""
         ends = self.by_kind.get(kind, [])
         return ends[position - 1] if position <= len(ends) else None
 
 
 @dataclass(slots=True)
 class Places:
-    """Who was told when, in one pool."""
+    """When the status of each waiting job of one pool was last updated."""
 
     refresh_at: datetime | None = None
     words_refreshed: int = 0
@@ -83,7 +83,7 @@ class Places:
     _ends_at: datetime | None = None
 
     def choose(self, line: Line, *, stepped: Collection[Uid], everyone: bool, now: datetime) -> list[Told]:
-        """Who is told now: the first, those that changed, and, when it is time, a share of the rest."""
+        """The jobs to update now: the first, the changed ones and, when it is time, a share of the others."""
         self.words_refreshed = 0
         due = self.refresh_at is not None and now >= self.refresh_at
         first = line.first(line.length if everyone or due else FIRST, find=stepped)

@@ -150,7 +150,7 @@ def _waits_for(shape: Shape, making: Mapping[Holder, NodeName]) -> Reason:
 
 
 def _missing(room: Room, shape: Shape) -> tuple[bool, int, tuple[int, int]]:
-    """How much of what the shape needs the node is short of: the nearest first."""
+    """How much the node lacks of what the shape needs, for sorting: the nearest first."""
     places = max(0, max(1, shape.gpus) - room.free(shape.kind, gpu=shape.gpus > 0))
     return _is_closed(room, shape), places, shape.requests.shortfall(room.left).size
 

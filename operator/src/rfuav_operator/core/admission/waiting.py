@@ -1,4 +1,4 @@
-"""What those that wait are told: the first reason that applies, with the numbers of now, and their place."""
+"""The status of waiting jobs: the first reason that applies, with the current numbers, and their place."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -17,13 +17,13 @@ from rfuav_operator.core.queue.queues import Key
 
 
 def tell(plan: PoolPlan, told: positions.Places, *, stepped: Collection[Uid], everyone: bool) -> None:
-    """Tell those that are due, and those that changed.
+    """Set the status of the jobs that are due and of those that changed.
 
     Args:
-        plan: the plan, when nobody more is admitted.
-        told: who was told when.
+        plan: the plan, once no further job is admitted.
+        told: when each job's status was last updated.
         stepped: jobs that changed in this turn.
-        everyone: tell all that wait.
+        everyone: update all waiting jobs.
     """
     line = positions.Line(plan.queue, plan.quotas, plan.admitted)
     changed = sorted(uid for uid in {*stepped, *plan.reasons} if plan.stands_in_line(uid))
@@ -37,7 +37,7 @@ def tell(plan: PoolPlan, told: positions.Places, *, stepped: Collection[Uid], ev
         start = ends.estimate(job.kind, position) if ends is not None else None
         why = _why(plan, uid, group.key, told, everyone=everyone)
         plan.result.wait(plan.jobs, uid, status(job, why, positions.queue(job, position, line.length, start), plan.now))
-    for uid, group in far.items():  # their place follows when it is their turn to be told
+    for uid, group in far.items():  # their place follows when it is their turn
         if uid not in plan.admitted:
             why, job = _why(plan, uid, group.key, told, everyone=False), plan.jobs[uid]
             plan.result.wait(plan.jobs, uid, status(job, why, job.status.queue, plan.now))
@@ -65,7 +65,7 @@ def _why(plan: PoolPlan, uid: Uid, key: Key, told: positions.Places, *, everyone
     if head is not None and head.uid != uid:
         return _behind(head, by_quota=by_quota)
     refusal = None
-    if uid != plan.starving:  # what is promised to the first is not to be held against it
+    if uid != plan.starving:  # room promised to the first job does not count against it
         refusal = plan.quotas.refuses(key.namespace, shape, started=key.started)
     why = refusal or nowhere or _kept_for_others(plan, uid, shape)
     if why is None:
@@ -84,7 +84,7 @@ def _lured(plan: PoolPlan, shape: Shape) -> str:
 
 
 def _nowhere(plan: PoolPlan, shape: Shape, nowhere: Reason, never: Reason | None) -> Reason:
-    """What a shape is told that no present node takes: a pool that grows may bring one, when it is its turn."""
+    """The reason of a shape that no existing node takes: a pool that grows may add one."""
     most = plan.pool.spec.scale_up.max_jobs
     if most == 0:
         return nowhere
@@ -96,7 +96,7 @@ def _nowhere(plan: PoolPlan, shape: Shape, nowhere: Reason, never: Reason | None
 
 
 def _kept_for_others(plan: PoolPlan, uid: Uid, shape: Shape) -> Reason | None:
-    """Why room that is there is not given to this job; None: there is none but what is kept for itself."""
+    """Why free room is not given to this job; None: there is none, except room reserved for it."""
     its_own = {name for name, (holder, _) in plan.kept.items() if holder == uid}  # enough for some of its nodes
     room = plan.capacity.choose(shape, exclude=its_own) if plan.kept else None
     if room is None or room.node.name not in plan.kept:

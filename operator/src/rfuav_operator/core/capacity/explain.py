@@ -60,7 +60,7 @@ def no_room(shape: Shape, pool: Pool, matching: Sequence[Room], unknown: Iterabl
         shape: the shape.
         pool: the pool.
         matching: rooms of the nodes that suit the shape.
-        unknown: rooms of the pool whose GPUs nobody gets because too little is known of them.
+        unknown: rooms of the pool whose GPUs are not used because too little is known of them.
     """
     nodes, kind = _nodes(len(matching)), shape.kind
     closed = [room for room in matching if room.unread]  # by a pod that cannot be read
@@ -102,7 +102,7 @@ def _sums(slots: Iterable[Slots]) -> Slots:
 
 
 def all_refused(shape: Shape, job: Job) -> Reason:
-    """The scheduler has refused the nodes that suit: its last words, and when the first of them is tried again."""
+    """The scheduler refused every suitable node: its last message, and the time of the next try."""
     status = job.status
     nodes = sorted(shape.avoided & shape.vetoed)
     shown = ", ".join(nodes[:_SHOWN]) + (f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else "")
@@ -115,7 +115,7 @@ def all_refused(shape: Shape, job: Job) -> Reason:
 
 
 def unknown_gpus(pool: Pool, rooms: Iterable[Room]) -> str:
-    """The first node whose GPUs nobody gets because too little is known of them, and what to do; empty: none."""
+    """The first node whose GPUs are not used because too little is known of them, and the remedy; empty: none."""
     found = sorted((room.node for room in rooms if room.node.gpu_unknown), key=lambda node: node.name)
     if not found:
         return ""
@@ -135,7 +135,7 @@ def _unknown_gpus(shape: Shape, pool: Pool, rooms: Iterable[Room]) -> str:
 
 
 def _short_of(shape: Shape, rooms: Sequence[Room]) -> str:
-    """What is missing on the nodes whose slots would do."""
+    """What the nodes with enough free slots lack."""
     lacking: dict[str, list[Room]] = defaultdict(list)
     for room in rooms:
         lacking[room.lacks(shape)].append(room)

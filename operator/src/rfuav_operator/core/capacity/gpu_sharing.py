@@ -22,7 +22,7 @@ _SHOWN = 3
 def flags(
     jobs: Mapping[Uid, Job], room_of: Callable[[NodeName], Room | None], now: datetime
 ) -> Iterator[tuple[Uid, JobStatus]]:
-    """The statuses that change because trainings share a GPU, or do so no more."""
+    """The statuses that change because trainings share a GPU, or no longer do."""
     on_gpu: dict[tuple[str, str], list[Job]] = defaultdict(list)
     for job in jobs.values():
         if job.kind is Kind.TRAINING and is_active(job):

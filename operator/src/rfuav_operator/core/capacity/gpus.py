@@ -1,8 +1,8 @@
 """The physical GPUs of a node: how many are healthy and how large each is, or why that is not known.
 
-The labels of GPU feature discovery and the slots of the device plugin come in, and what the node's pool declares of
-nodes that lack labels. A label that is there is the truth. With data that is missing or contradicts itself the node has
-no GPUs for new jobs: a guess would put several trainings on one.
+In: the labels of GPU feature discovery, the slots of the device plugin, and the pool's `gpuSharing`, which replaces
+missing labels. An existing label is never overridden. If data is missing or contradictory, the node has no GPUs for new
+jobs: a guess would put several trainings on one.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ def known(labels: Mapping[str, str], *, slots: int, capacity: int, declared: Gpu
         labels: those of the node.
         slots: allocatable nvidia.com/gpu: only healthy GPUs count there.
         capacity: nvidia.com/gpu in all.
-        declared: what its pool says of nodes that lack labels; it stands in for those that are missing.
+        declared: the `gpuSharing` of its pool, which replaces missing labels.
     """
     if capacity == 0:
         return Gpus()
@@ -67,7 +67,7 @@ def known(labels: Mapping[str, str], *, slots: int, capacity: int, declared: Gpu
 
 
 def in_pool(node: Node, pool: PoolSpec) -> Node:
-    """The node as its pool's jobs see it: what the pool declares stands in for labels that the node lacks."""
+    """The node as its pool's jobs see it: the pool's `gpuSharing` replaces missing labels."""
     if pool.gpu_sharing is None or not node.gpu_unknown:
         return node
     found = known(node.labels, slots=node.gpu_slots, capacity=node.gpu_capacity, declared=pool.gpu_sharing)

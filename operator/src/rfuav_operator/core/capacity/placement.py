@@ -1,7 +1,7 @@
-"""The rooms of one pool in the order in which jobs take them, and what is known of each shape that asks.
+"""The rooms of one pool in the order in which jobs take them, and the known answers for each shape.
 
-A `Shape` comes in; the room for it goes out, or why there is none, computed once and kept until a room changes that
-could change the answer.
+In: a `Shape`. Out: the room for it, or why there is none. Answers are kept until a room changes that could change
+them.
 """
 
 from bisect import bisect_left, insort
@@ -17,14 +17,14 @@ from rfuav_operator.core.capacity.explain import Reason
 from rfuav_operator.core.capacity.room import Room, Shape
 from rfuav_operator.core.model import Kind, NodeName, Pool, Uid
 
-Kept = Mapping[NodeName, tuple[Uid, Shape]]  # nodes whose next room is kept for a job
+Kept = Mapping[NodeName, tuple[Uid, Shape]]  # nodes whose next room is reserved for a job
 _UNKNOWN = Reason(reason="", message="")
-_SPARE = 256  # shapes of nobody that waits any more which may be kept
+_SPARE = 256  # shapes of no waiting job that may be kept
 
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of one shape."""
+    """The known answers for one shape."""
 
     suits: set[NodeName]  # nodes that could ever take it
     full: bool = False  # it fits nowhere now
@@ -73,7 +73,7 @@ class _Shelf:
 
 
 class PoolCapacity:
-    """The rooms of one pool and what is known of the shapes that ask for them."""
+    """The rooms of one pool and the known answers for the shapes that ask for them."""
 
     def __init__(self, pool: Pool, rooms: Mapping[NodeName, Room]) -> None:
         self.pool = pool
@@ -82,7 +82,7 @@ class PoolCapacity:
         spread = pool.spec.placement == Placement.SPREAD
         self._shelves = {(kind, gpu): _Shelf(kind, gpu, spread) for kind in Kind for gpu in (False, True)}
         self._seen: dict[NodeName, Room] = {}
-        self._unknown: dict[NodeName, Room] = {}  # those whose GPUs nobody gets because too little is known of them
+        self._unknown: dict[NodeName, Room] = {}  # rooms whose GPUs are not used because too little is known of them
         self._shapes: dict[Shape, _Known] = {}
         self._effective: dict[Shape, Shape] = {}
         self._loosened: set[NodeName] = set()
@@ -122,7 +122,7 @@ class PoolCapacity:
     def settle(self, waiting: Collection[Shape]) -> None:
         """Look again at the shapes that fitted nowhere, on the nodes where room was given back.
 
-        Shapes of which nobody is `waiting` any more are forgotten, now and then: what is known of the others stays.
+        Shapes without a `waiting` job are forgotten now and then; the answers for the others stay.
         """
         if self._loosened:
             changed = [self.rooms[name] for name in self._loosened if name in self.rooms]
@@ -151,7 +151,7 @@ class PoolCapacity:
         return self._effective[shape]
 
     def is_refused(self, shape: Shape) -> bool:
-        """Whether the scheduler has refused so many of the nodes that suit this shape that too few are left."""
+        """Whether the scheduler refused so many suitable nodes that too few are left for this shape."""
         return bool(shape.avoided & shape.vetoed) and self._others(shape) < shape.nodes
 
     def _others(self, shape: Shape) -> int:
@@ -187,7 +187,7 @@ class PoolCapacity:
         Args:
             shape: the shape.
             exclude: nodes that may not be chosen.
-            kept: nodes kept for others, on which only room that does not delay them may be taken.
+            kept: nodes reserved for other jobs; only room that does not delay those may be taken there.
         """
         known = self._known(shape)
         if known.full:

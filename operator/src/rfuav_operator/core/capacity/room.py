@@ -1,4 +1,4 @@
-"""Room on one node: what a unit needs, what a node gives by the pool's limits, what is in use there, and what fits."""
+"""Room on one node: what a unit needs, what the node offers by the pool's limits, what is in use, and what fits."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     vetoed: frozenset[str] = frozenset()  # nodes that the scheduler refused: others come first
     volumes: tuple[Volume, ...] = ()  # that not every node can mount
     single: tuple[str, ...] = ()  # claims that one node mounts at a time, as namespace/name
-    only: frozenset[str] = frozenset()  # nodes on which those are in use: no other will do; empty: they are free
+    only: frozenset[str] = frozenset()  # nodes where these are in use: only those are possible; empty: they are free
 
     @property
     def gpus(self) -> int:
@@ -121,7 +121,7 @@ class Slots(NamedTuple):
 
 @dataclass(slots=True)
 class Room:
-    """One node of a pool: its limits, who holds room on it, and the sums of that."""
+    """One node of a pool: its limits, the holders of its room, and their sums."""
 
     node: Node
     tier: GpuTier
@@ -147,7 +147,7 @@ class Room:
 
     @property
     def takes_gpu_jobs(self) -> bool:
-        """Whether its GPUs are there for new jobs."""
+        """Whether new jobs may use its GPUs."""
         node = self.node
         return node.is_open and node.gpus > 0 and not node.gpu_problem and not node.gpu_unknown
 
@@ -211,7 +211,7 @@ class Room:
         return "avoided" if self.node.name in shape.avoided else ""
 
     def crowded(self) -> str:
-        """What of the node is in use beyond its limits, by those that are or will surely be there; empty: nothing."""
+        """What is in use beyond the node's limits, by pods that are or will certainly be there; empty: nothing."""
         there = {key: held for key, held in self.holders.items() if held.node}
         sure = Room(node=self.node, tier=self.tier, cpu_jobs=self.cpu_jobs, holders=there, foreign=self.foreign)
         for kind, slots in sure.slots.items():
@@ -325,7 +325,7 @@ def _tolerated(key: str, value: str, effect: str, shape: Shape) -> bool:
 
 
 def closed(node: Node, shape: Shape) -> str:
-    """Why the scheduler binds no pod of this shape to the node, its resources apart; empty: it does."""
+    """Why the scheduler binds no pod of this shape to the node, resources not considered; empty: it does."""
     if node.unreadable:
         return f"that cannot be read ({node.unreadable})"
     if node.deleting:
@@ -348,9 +348,9 @@ def closed(node: Node, shape: Shape) -> str:
 
 
 def unsuited(node: Node, pool: PoolSpec, shape: Shape) -> str:
-    """Why a node is not for this shape by the pool's limits, which the scheduler does not know; empty: it is.
+    """Why a node does not suit this shape by the pool's limits, which the scheduler does not know; empty: it does.
 
-    Nothing is held against a node whose GPUs' labels are not there (yet).
+    A node whose GPUs' labels are missing (so far) counts as suitable.
     """
     room = room_of(node, pool)
     if shape.gpus > 0 and room.node.gpu_unknown:
@@ -381,7 +381,7 @@ def cpu_jobs(pool: PoolSpec) -> dict[Kind, int]:
 
 
 def pool_of(node: Node, pools: Iterable[Pool]) -> str | None:
-    """The pool a node belongs to: of those whose selector matches, most terms first, then by name."""
+    """The pool of a node: among those whose selector matches, the one with most terms, then by name."""
     matching = (p for p in pools if all(node.labels.get(k) == v for k, v in p.spec.node_selector.items()))
     best = min(matching, key=lambda p: (-len(p.spec.node_selector), p.name), default=None)
     return None if best is None else best.name

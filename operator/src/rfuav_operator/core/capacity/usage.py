@@ -1,8 +1,8 @@
 """What is in use in the whole cluster: rooms by pool and node, GPU slots by namespace. Each pod name counts once.
 
-The snapshot comes in, first whole, then for the jobs and nodes that changed; `Room`s and `Share`s go out. A holder is
-an assignment of an active job, a live pod, or a create on its way. What is held is looked up, job by job, in the
-snapshot and kept by pod name: a sum changes only together with the entry that it counts.
+In: the snapshot, first whole, then the jobs and nodes that changed. Out: `Room`s and `Share`s. A holder is
+an assignment of an active job, a live pod, or a create that is under way. Holders are looked up in the snapshot, job by
+job, and kept by pod name: a sum changes only together with the entry that it counts.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,7 +32,7 @@ _BINDS_WITHIN = timedelta(seconds=60)  # of its creation, an orphan is bound, or
 
 
 class Usage:
-    """Who holds which room.
+    """The holders of all room.
 
     Args:
         snapshot: the state of now.
@@ -57,9 +57,9 @@ class Usage:
         self._on_node: dict[NodeName, dict[Holder, Allocation]] = {}
         self._absent: dict[str, dict[Holder, Allocation]] = {}  # namespace -> recorded, not seen
         self._claims: dict[str, dict[Holder, NodeName]] = {}  # namespace/claim -> who mounts it, and where
-        self._foreign: dict[NodeName, list[tuple[str, Holder]]] = {}  # of pods of others: claims, and who mounts them
+        self._foreign: dict[NodeName, list[tuple[str, Holder]]] = {}  # of foreign pods: claims, and who mounts them
         self.expires: Alarms[NodeName] = Alarms()  # when a pod of others that is not bound stops to count on a node
-        self.failed: dict[Uid, Exception] = {}  # jobs whose room could not be told
+        self.failed: dict[Uid, Exception] = {}  # jobs whose room could not be computed
         for uid in jobs.keys() | snapshot.pods_of.keys():
             try:
                 for name, held in dict(held_by(uid, jobs.get(uid), snapshot)).items():  # each pod counts once
@@ -100,11 +100,11 @@ class Usage:
         return {uid for uid, _ in self._on_node.get(node, ())}
 
     def nodes_held(self) -> set[NodeName]:
-        """The nodes on which room is held, those among them that are gone and may come back."""
+        """The nodes where room is held, including nodes that are gone and may return."""
         return {node for node in self._on_node if node != _NO_NODE and self._sure(node)}
 
     def absent(self, namespace: str) -> Iterable[Allocation]:
-        """What is recorded in a namespace and whose pod was not seen: a ResourceQuota does not count it yet."""
+        """Allocations of a namespace whose pod was not seen: a ResourceQuota does not count them yet."""
         return self._absent.get(namespace, {}).values()
 
     def nodes_of_claims(self, claims: Iterable[str]) -> frozenset[str] | None:
@@ -194,7 +194,7 @@ class Usage:
             self._claims.pop(claim, None)
 
     def hold(self, uid: Uid, name: str, held: Allocation) -> None:
-        """Let a pod hold room, in the place of what it held before."""
+        """Let a pod hold room, replacing what it held before."""
         self.release(uid, name)
         self._put(uid, name, held)
         for node in self.nodes_of(uid, name):
@@ -253,7 +253,7 @@ class Usage:
             self._claims.setdefault(f"{held.namespace}/{claim}", {})[uid, name] = NodeName(held.node)
 
     def nodes_of(self, uid: Uid, name: str) -> list[NodeName]:
-        """The nodes on which a pod holds room: its own, or all on which the scheduler may put it."""
+        """The nodes where a pod holds room: its own, or all where the scheduler may put it."""
         held = self._held.get(uid, {}).get(name)
         if held is None:
             return []

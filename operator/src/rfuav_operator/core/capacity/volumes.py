@@ -46,7 +46,7 @@ def claims_in_uris(spec: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def _in(value: Any, *path: str) -> Any:
-    """What stands there, if everything on the way is an object: a spec that cannot be read has claims too."""
+    """The value at the path, if every step is an object: a spec that cannot be read has claims too."""
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value

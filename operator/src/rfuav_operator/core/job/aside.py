@@ -1,8 +1,8 @@
-"""Jobs that are set aside: what fails for one job is left alone for that job, while all others go on.
+"""Jobs that are set aside: a job that cannot be handled is left alone, and all others continue.
 
 A job that could not be read comes in with `set_aside` filled in; one whose handling raised gets it here. Neither is
-stepped nor planned, and it holds the room that its status records and its pods take. One that raised is tried again,
-ever less often, and at once when its spec was changed.
+stepped or planned, and both hold the room of their recorded assignments and their pods. A job that raised is tried
+again at growing intervals, and immediately when its spec changes.
 """
 
 from collections import ChainMap
@@ -55,7 +55,7 @@ class Aside(Collection[Uid]):
         self._cases[job.uid] = _Case(job, words(error), tries, now + wait)
 
     def let_back(self, jobs: Mapping[Uid, Job], now: datetime) -> list[Uid]:
-        """Those that are tried again now; who is gone is forgotten."""
+        """The jobs to try again now; deleted ones are forgotten."""
         back = []
         for uid, case in list(self._cases.items()):
             job = jobs.get(uid)
@@ -77,7 +77,7 @@ class Aside(Collection[Uid]):
         return ChainMap(found, jobs) if found else jobs  # type: ignore[arg-type]  # the jobs are only read
 
     def whys(self) -> Iterator[tuple[Uid, str]]:
-        """Those that are set aside, and what failed."""
+        """The jobs that are set aside, and their errors."""
         return ((uid, self._cases[uid].words) for uid in self)
 
     def next(self) -> datetime | None:
@@ -119,12 +119,12 @@ def told(job: Job, now: datetime, why: str = "") -> JobStatus:
 
 
 def search(jobs: Sequence[Uid], suspects: Iterable[Uid], fails: Callable[[Collection[Uid]], bool]) -> list[Uid]:
-    """As few jobs as possible without which it does not fail; none: it fails without any, or the search takes too long.
+    """The fewest jobs whose removal stops the failure; none: it fails anyway, or the search takes too long.
 
     Args:
-        jobs: all that may be at fault.
-        suspects: who was looked at last when it failed; asked first.
-        fails: whether it fails without these jobs.
+        jobs: all that may cause the failure.
+        suspects: the jobs handled last before the failure; tried first.
+        fails: whether it still fails without these jobs.
     """
     trials = max(2, _EFFORT // (len(jobs) + 1))
 

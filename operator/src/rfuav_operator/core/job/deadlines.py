@@ -12,7 +12,7 @@ from rfuav_operator.core.model import Assignment, Job, JobStatus, Kind, Pod, Poo
 
 VETO_GRACE = timedelta(seconds=20)  # the scheduler tries again meanwhile: what it sees may be a moment old
 AHEAD_GRACE = timedelta(seconds=60)  # the status that records a pod is read later than the pod, but not so much
-CAUSE_GRACE = timedelta(seconds=10)  # kubelets of several nodes tell of their pods at their own time
+CAUSE_GRACE = timedelta(seconds=10)  # kubelets of several nodes report their pods at different times
 CAUSE_LATEST = timedelta(seconds=20)  # where the clock of a node is ahead by more, its pod is judged at once
 
 
@@ -80,7 +80,7 @@ def wait_of(pod: Pod, a: Assignment, status: JobStatus, pool: PoolSpec, now: dat
 
 
 def cause_due(a: Assignment, job: Job, pods: Mapping[str, Pod]) -> datetime | None:
-    """Until when a pod that stopped because another did is not judged, as that other may say why; None: judge it."""
+    """Until when to wait for the end of the pod that caused this pod to stop; None: judge it now."""
     pod = pods.get(a.pod)
     if job.kind is Kind.INFERENCE or job.spec.nodes == 1 or a.stopping or pod is None or not is_consequence(pod):
         return None

@@ -1,6 +1,6 @@
-"""What the outside is told about a change of status: Events on transitions, and whether the write is urgent.
+"""What follows from a change of status: Events on transitions, and whether the write is urgent.
 
-Getting in line and beginning to run cause no Event: conditions and status tell both with their times, and each Event
+Queuing and starting cause no Event: conditions and status have both with their times, and each Event
 is one more write for every job.
 """
 

@@ -56,9 +56,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def succeeded(pod: Pod) -> bool:
-    """Whether a pod whose trainer has ended did its work: the trainer's exit code says, whatever ended beside it.
+    """Whether a pod whose trainer has ended succeeded: only the trainer's exit code counts.
 
-    A pod that was taken off its node did not: a trainer that is told to stop may end with 0.
+    A pod that was removed from its node did not succeed: a trainer that is asked to stop may end with 0.
     """
     if pod.phase is PodPhase.FAILED and _is_taken_away(pod):
         return False
@@ -132,7 +132,7 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
 
 
 def _never_ran(pod: Pod) -> Verdict:
-    """None of its containers did anything: whoever ended the pod (its node's kubelet), it was not the job."""
+    """None of its containers ran: the kubelet ended the pod, not the job."""
     message = pod.message or "the pod failed before any of its containers ran"
     return Verdict(
         reason=pod.reason or reasons.UNEXPECTED_ADMISSION_ERROR, message=message, counted=False, avoid_node=True
@@ -144,7 +144,7 @@ def _is_taken_away(pod: Pod) -> bool:
 
 
 def _other_failed(other: Beside) -> Verdict:
-    """A container that a webhook added ended the pod before the trainer could say anything: not the job's fault."""
+    """A container that a webhook added ended the pod before the trainer could start: not the job's fault."""
     if other.reason == "OOMKilled":
         what = "killed for memory (OOMKilled): it needs a larger limit"
     else:
@@ -167,20 +167,20 @@ def _word(pod: Pod) -> str:
 
 
 def _told(pod: Pod, reason: str) -> str:
-    """The trainer's own word for its end, unless the operator or the kubelet means something else by it."""
+    """The trainer's own reason for its end, unless it is a reason of the operator or the kubelet."""
     word = reason_word(pod.termination_message, pod.exit_code)
     return word if word and word not in _NOT_THE_TRAINERS else reason
 
 
 def vanished() -> Verdict:
-    """A pod that ran and is there no more, without an end that was seen."""
+    """A pod that ran and disappeared without an observed end."""
     return Verdict(
         reason=reasons.POD_VANISHED, message="the pod disappeared, and its end was not observed", counted=False
     )
 
 
 def deleted() -> Verdict:
-    """A pod that was seen, and is there no more before it ran."""
+    """A pod that disappeared before it ran."""
     message = "the pod or its node was deleted before the pod ran"
     return Verdict(reason=reasons.POD_DELETED, message=message, counted=False)
 
@@ -201,7 +201,7 @@ def rejected(words: str) -> Verdict:
 
 
 def refused(pod: Pod, node: str) -> Verdict:
-    """Admitted, and the scheduler says that this node is not for the pod, or that no node is."""
+    """Admitted, but the scheduler rejects this node, or every node, for the pod."""
     of_node = vetoes.of(pod.unschedulable) is vetoes.Veto.NODE
     what = f"the scheduler refused node {node}" if of_node else "the scheduler refused the pod"
     message = f"{what}: {pod.unschedulable}"
@@ -209,7 +209,7 @@ def refused(pod: Pod, node: str) -> Verdict:
 
 
 def node_unavailable(node: str, why: str) -> Verdict:
-    """Admitted, and the node is not there any more, or does not take it any more, before the pod was bound."""
+    """Admitted, but the node disappeared or became unavailable before the pod was bound."""
     message = f"node {node} {why} before the pod was bound to it"
     return Verdict(reason=reasons.NODE_UNAVAILABLE, message=message, counted=False, outage=True)
 
@@ -229,9 +229,9 @@ def not_scaled_up(pod: Pod, seconds: int) -> Verdict:
 
 
 def unsuited(node: str, why: str, *, counted: bool) -> Verdict:
-    """The scheduler, which knows nothing of a pool's limits, chose a node that they forbid to the job.
+    """The scheduler, which does not know the pool's limits, chose a node that they forbid to the job.
 
-    `counted`: an autoscaler added it, and would add the like again.
+    `counted`: an autoscaler added the node and would add a similar one again.
     """
     message = (
         f"the scheduler chose node {node}, which does not suit the job ({why}); "

@@ -1,7 +1,7 @@
-"""One step of one job: what its pods, its spec and the time make of its status.
+"""One step of one job: its next status, from its pods, its spec and the time.
 
-A job as it stands and what is known of its pods come in (`Facts`); the new status, and the pods to delete and to create
-go out (`Outcome`). Who is admitted next is not decided here but in `admission`.
+In: a job and what is known of its pods (`Facts`). Out: the new status, and the pods to delete and to create
+(`Outcome`). `admission` decides which job is admitted next.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -52,9 +52,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     defaults: Defaults
     reports: Sequence[Report] = ()
     rejected: str = ""
-    gone: Collection[str] = ()  # pods that were seen, and are there no more
-    withdrawn: Collection[str] = ()  # recorded pods that were never made, and whose room is not there any more
-    crowded: Mapping[str, str] = {}  # pods that came to a node without room for them by the limits, and what is wrong
+    gone: Collection[str] = ()  # pods that were seen and have disappeared
+    withdrawn: Collection[str] = ()  # recorded pods that were never created, and whose room is no longer free
+    crowded: Mapping[str, str] = {}  # pods on a node without room for them by the limits, and what is exceeded
     source: Job | None = None  # the TrainingJob that `fromTrainingJob` names, if there is one
     awaited: bool = False  # an InferenceJob waits for its weights: what it takes over is not in its stored status yet
 
@@ -216,7 +216,7 @@ class _Step:
             self._watch(a, pod)
 
     def _observe_failure(self, a: Assignment, pod: Pod) -> None:
-        """A pod whose trainer failed. Its room is held while other containers of it may run on."""
+        """A pod whose trainer failed. It holds its room while its other containers may still run."""
         due = deadlines.cause_due(a, self.job, self.facts.pods)
         if due is not None and self.now < due <= self.now + deadlines.CAUSE_LATEST and not self.together:
             self.kept.append(a)
@@ -244,7 +244,7 @@ class _Step:
             self._fail(a, failures.deleted(), None)
         elif self.facts.rejected:
             self._fail(a, failures.rejected(self.facts.rejected), None)
-        elif self.job.problems:  # no pod is made of what cannot run
+        elif self.job.problems:  # an invalid job gets no pod
             if self._is_gang:
                 self.together = self.together or "it is misconfigured"
         elif not self.job.spec.suspend:  # recorded, not made: the create was lost, or the operator was
@@ -264,7 +264,7 @@ class _Step:
             first = not a.node or a.provisional
             if (first or not pod.started) and not self.facts.pool_missing:
                 unsuited = room.unsuited(landed, pool, room.shape_of(self.job))
-            # Labels may come later than the node, or its pool be away: it is judged once, when they are there.
+            # Labels may appear after the node, or its pool may be missing: it is judged once, when both are known.
             unknown = bool(self.facts.pool_missing or (pod.gpus and gpus.in_pool(landed, pool).gpu_unknown))
             a = replace(a, node=landed.name, provisional=first and unknown)
         crowded = self.facts.crowded.get(a.pod, "")
@@ -299,7 +299,7 @@ class _Step:
         self.kept.append(a)
 
     def _unavailable(self, a: Assignment) -> str:
-        """What became of the node of a pod that is not bound yet; empty: it still takes it."""
+        """What happened to the node of a pod that is not bound yet; empty: it still accepts the pod."""
         node = self.facts.nodes.get(NodeName(a.node))
         if node is None:
             return "was deleted"
@@ -396,7 +396,7 @@ class _Step:
             self.status = units.wait_until(self.status, a.shard, self.now + wait)
 
     def _stop_together(self) -> None:
-        """A job of several nodes runs whole or not at all: what is left of the attempt stops, and all start again."""
+        """A job of several nodes runs with all pods or none: the rest of the attempt stops, and all start again."""
         left = []
         for a in self.kept:
             pod = self.facts.pods.get(a.pod)
@@ -488,7 +488,7 @@ class _Step:
     # --- conclusions
 
     def _settle(self) -> None:
-        """Phase, reason and conditions of a job that goes on."""
+        """Phase, reason and conditions of a job that has not ended."""
         before = self.job.status.phase
         held = [a for a in self.kept if a.stopping != reasons.SUSPENDED]
         if self.job.spec.suspend:

@@ -19,7 +19,7 @@ FOLLOWING: Mapping[Phase | None, frozenset[Phase]] = {
     Phase.QUEUED: _ENDS | {Phase.ADMITTED, Phase.SUSPENDED},
     # A pod runs; or all of them went.
     Phase.ADMITTED: _ENDS | {Phase.RUNNING, Phase.QUEUED, Phase.SUSPENDED},
-    # All pods that run were told to stop; or all of them went.
+    # All running pods were asked to stop, or all pods are gone.
     Phase.RUNNING: _ENDS | {Phase.ADMITTED, Phase.QUEUED, Phase.SUSPENDED},
     # Let go; with pods that still stop for another reason it holds room.
     Phase.SUSPENDED: _ENDS | {Phase.QUEUED, Phase.ADMITTED},
@@ -45,7 +45,7 @@ def move(status: JobStatus, to: Phase, **changes: Any) -> JobStatus:
 
 
 class Invariant(NamedTuple):
-    """What is always true of a field of a status that was decided."""
+    """What always holds for a field of a decided status."""
 
     field: str
     words: str

@@ -67,7 +67,7 @@ def manifest(
 
 
 def landing(job: Job, taken: Iterable[str], selector: Mapping[str, str]) -> Landing:
-    """Where a pod without a node of its own may land: on none of the nodes in `taken` while pods of ours are there.
+    """Where a pod without a node may land: on none of the nodes in `taken` while our pods are there.
 
     The labels of the pool's `selector` and of the job's own tell an autoscaler what kind of node to add.
     """
@@ -175,11 +175,11 @@ def _users(security: Mapping[str, Any], otherwise: int | None) -> dict[str, int]
 
 
 def _on_a_new_node(landing: Landing) -> dict[str, Any]:
-    """What of its pod's spec sends it to a node that is still to come.
+    """The part of the pod's spec that makes it wait for a new node.
 
-    One node for each pod: the scheduler knows nothing of a pool's limits, and nobody knows yet what the node will bear.
-    Node affinity would keep it off the present nodes, but some autoscalers add no node for such a pod: it keeps off the
-    pods of ours that are there (ADR 10).
+    One node for each pod: the scheduler does not know the pool's limits, and the capacity of the new node is unknown.
+    Node affinity would keep the pod off existing nodes, but some autoscalers add no node for such a pod; anti-affinity
+    against our pods on these nodes does the same (ADR 10).
     """
     away: list[dict[str, Any]] = [{"key": contract.LABEL_SCALE_UP, "operator": "Exists"}]
     if landing.barred:
@@ -213,9 +213,9 @@ def output_of(job: Job) -> str:
 
 
 def told(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec as its container is told it: without what is for the operator alone.
+    """The spec as its container receives it: without the fields that only the operator reads.
 
-    Of podTemplate the mount stays that holds a file:/// output: by it the trainer sees that the output lasts.
+    The mount of podTemplate that holds a file:/// output stays: it tells the trainer that the output is kept.
     """
     seen = {key: value for key, value in spec.items() if key not in _UNTOLD}
     uri = str((spec.get("output") or {}).get("uri") or "")
@@ -232,7 +232,7 @@ def told(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def too_long(spec: Mapping[str, Any]) -> list[str]:
-    """What of a spec no process can be started with, and what to write instead."""
+    """The parts of a spec that are too long for a process, and what to write instead."""
     document = told(spec)
     parts = {key: len(msgspec.json.encode(value)) for key, value in document.items()}
     job = sum(parts.values()) + _SPARE

@@ -1,6 +1,6 @@
-"""By what jobs are ordered: the value of their PriorityClass, which a pool may refuse to a namespace, and their age.
+"""What orders jobs: the value of their PriorityClass, which a pool may refuse to a namespace, and their age.
 
-The job, its pool and the cluster's PriorityClasses and namespaces come in; a value goes out, or what is wrong.
+In: the job, its pool and the cluster's PriorityClasses and namespaces. Out: a value, or what is wrong.
 """
 
 from datetime import datetime
@@ -27,7 +27,7 @@ def priority(job: Job, snapshot: Snapshot) -> int | None:
 
 
 def age_of(job: Job) -> Age:
-    """By what jobs of one priority and namespace are ordered: when they queued, then UID, so that no two are equal."""
+    """Orders jobs of one priority and namespace: the time when they queued, then UID, so that no two are equal."""
     return job.status.queued_at or job.created, job.created, job.uid
 
 
@@ -70,7 +70,7 @@ def problem(job: Job, pool: Pool, snapshot: Snapshot) -> str:
 
 
 def _access(job: Job, pool: Pool, snapshot: Snapshot) -> list[PriorityAccess]:
-    """What of the pool's list is about the job's namespace."""
+    """The entries of the pool's list that apply to the job's namespace."""
     listed = pool.spec.priority_classes
     if listed is None:
         return [PriorityAccess(ceiling=max(of_kind(kind, snapshot) for kind in Kind))]

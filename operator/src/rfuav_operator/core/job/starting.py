@@ -1,7 +1,7 @@
-"""A bound pod that does not start: what it waits for, how long it may, and whose fault it is.
+"""A bound pod that does not start: what it waits for, for how long, and whose fault it is.
 
-The kubelet's words come in; a `Wait` goes out. Its end is a failure of the pod, which gives the room back. An image
-that is not there or may not be pulled is the job's fault; everything else is the cluster's, and tried again.
+In: the kubelet's reason and message. Out: a `Wait`. When it expires, the pod has failed and gives its room back. An
+image that does not exist or may not be pulled is the job's fault; everything else is the cluster's, and is tried again.
 """
 
 import re
@@ -83,7 +83,7 @@ def wait_of(pod: Pod, a: Assignment, *, now: datetime, limit: int, tries: int) -
 
 
 def _trouble(pod: Pod) -> tuple[str, str, str]:
-    """Who keeps the pod from starting ("": the trainer itself), with the kubelet's reason and message."""
+    """The container that keeps the pod from starting ("": the trainer), with the kubelet's reason and message."""
     if pod.waiting_reason not in _USUAL:
         return "", pod.waiting_reason, pod.waiting_message
     for one in pod.beside:
@@ -98,7 +98,7 @@ def _trouble(pod: Pod) -> tuple[str, str, str]:
 
 
 def _error(container: str, reason: str, message: str, longest: timedelta) -> tuple[timedelta, Verdict]:
-    """How long an error is borne, and what it means."""
+    """How long an error is tolerated, and what it means."""
     grace = min(ERROR_GRACE, longest)
     if reason not in _IMAGE:
         return grace, _not_started(": ".join(filter(None, (container, reason, message))), grace)

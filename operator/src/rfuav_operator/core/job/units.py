@@ -1,7 +1,7 @@
-"""The units of a job: what is admitted, run and retried on its own. A TrainingJob is one unit, each shard another.
+"""The units of a job, which are admitted, run and retried on their own: a TrainingJob, or one shard.
 
-A unit is named by its shard, None for a TrainingJob. Its numbers stand in two places of the status; the functions here
-are the one place that knows which.
+A unit is named by its shard, None for a TrainingJob. Its numbers are in two places of the status; only the functions
+here know which.
 """
 
 from collections.abc import Iterator

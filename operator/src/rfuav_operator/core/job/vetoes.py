@@ -1,8 +1,8 @@
-"""What the kube-scheduler's refusal of a pod that is pinned to one node means, and which nodes refused a job.
+"""What it means when the kube-scheduler refuses a pod that is pinned to one node, and which nodes refused a job.
 
-The words of `PodScheduled=False` come in, as the scheduler writes them: `0/3 nodes are available: 1 node(s) had volume
+In: the message of `PodScheduled=False`, as the scheduler writes it: `0/3 nodes are available: 1 node(s) had volume
 node affinity conflict, 2 node(s) didn't satisfy plugin(s) [NodeAffinity]. preemption: ...`. The pod wants one node, so
-what is said of node affinity is about all others.
+node affinity is the reason of all other nodes.
 """
 
 import re

@@ -1,5 +1,5 @@
 """Who stops so that another can run.
 
-In: one blocked job, who runs, and what their namespaces borrow. Out: victims, or nobody. It must not know what stopping
-one does to its status, nor who is admitted next.
+In: one blocked job, the running jobs, and what their namespaces borrow. Out: victims, or none. It must not know what
+stopping does to a status, or which job is admitted next.
 """

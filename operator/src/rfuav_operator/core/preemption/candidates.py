@@ -1,9 +1,9 @@
 """Who in a pool may be stopped for a waiting job, and what stops with each: candidates, not yet a choice.
 
 Two things make a pod a candidate: its job's priority is lower (withinPool), or its namespace borrows what the waiting
-one may take back (reclaimBorrowed). A namespace that does not borrow is stopped for nobody else's sake, and nothing
-younger than minRuntimeSeconds is stopped. Who runs comes in; `Victim`s go out, the cheapest first and only as many as
-are asked for.
+one may take back (reclaimBorrowed). Pods of a namespace that does not borrow are never stopped for another namespace,
+and pods younger than minRuntimeSeconds are never stopped. In: the running pods. Out: `Victim`s, the cheapest
+first, only as many as the caller asks for.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ Like = tuple[Kind, bool]  # kind, with GPU or without
 
 
 class Preemptor(NamedTuple):
-    """What of a waiting job decides which others it may stop."""
+    """The properties of a waiting job that decide which others it may stop."""
 
     priority: int
     namespace: str
@@ -133,7 +133,7 @@ class Candidates:
         return self._reaches(self._lowest(like, young=False), preemptor)
 
     def later(self, preemptor: Preemptor) -> datetime | None:
-        """When to look again: somebody who would be a candidate is too young."""
+        """When to look again: a pod that would be a candidate is too young."""
         return self._runners.next_birthday() if self._reaches(self._lowest(None, young=True), preemptor) else None
 
     def _lowest(self, like: Like | None, *, young: bool) -> "_Reach":
@@ -155,7 +155,7 @@ class Candidates:
     # --- candidates
 
     def cheapest(self, preemptor: Preemptor, only: Like | None = None, *, own: bool = False) -> Iterator[Candidate]:
-        """Whom the asker may stop, the cheapest first; `only` pods like these, and of its `own` namespace only."""
+        """The pods that the asker may stop, the cheapest first; `only` pods like these, of its `own` namespace only."""
         found = []
         for runner_class in self._runners.old:
             if (own and runner_class.namespace != preemptor.namespace) or (
@@ -167,7 +167,7 @@ class Candidates:
         return merge(*found)
 
     def on_node(self, preemptor: Preemptor, name: NodeName) -> list[Victim]:
-        """Whom the asker may stop on one node, the cheapest first."""
+        """The pods that the asker may stop on one node, the cheapest first."""
         found = [
             Victim(runner, self.borrows(runner.runner_class.namespace), self._lost(runner))
             for runner in self._runners.on_node(name)
@@ -200,7 +200,7 @@ class Candidates:
         return nominal and not own and borrows and (lower or self._reclaims == ReclaimBorrowed.ANY)
 
     def may_take(self, preemptor: Preemptor, victim: Victim, taken: Counter[str]) -> bool:
-        """Whether it is a candidate after others too: a namespace that would not borrow any more is left alone."""
+        """Whether it stays a candidate after others: a namespace that would no longer borrow is left alone."""
         namespace = victim.job.namespace
         if namespace == preemptor.namespace or victim.assignment.gpus == 0:
             return True
@@ -216,7 +216,7 @@ class Candidates:
 
 @dataclass(slots=True)
 class _Reach:
-    """The lowest priorities among those who run: who has nobody below him finds no candidate."""
+    """The lowest priorities of running jobs: a job without a lower one finds no candidate."""
 
     own: dict[str, int]  # by namespace
     anyone: int  # of those that any namespace may stop by rank

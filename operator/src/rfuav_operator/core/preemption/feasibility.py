@@ -1,7 +1,7 @@
-"""Where looking for victims is worth while: the nodes that would have room if all of lower priority were gone.
+"""Where a search for victims can succeed: the nodes that would have room if all lower priorities were gone.
 
-Neither age nor quotas count, so that an answer stands until the node changes: a shape with too few such nodes asks in
-vain, whoever runs there. Plain sums of what a node has left come from here too.
+Age and quotas do not count, so an answer holds until the node changes: a shape with too few such nodes need not
+search. The sums of a node's headroom come from here too.
 """
 
 from collections.abc import Iterable
@@ -73,7 +73,7 @@ class Clearable:
             self._changed.add(name)
 
     def nodes(self, shape: Shape, *, below: int) -> set[NodeName]:
-        """The nodes that could take this shape if nobody ran there whose priority is lower than `below`."""
+        """The nodes that could take this shape if no pod with a priority lower than `below` ran there."""
         self._settle()
         headroom = self._headroom.get(below)
         if headroom is None:

@@ -1,7 +1,8 @@
-"""Who must stop so that a waiting job can run: the fewest, cheapest pods whose room is enough, or nobody.
+"""Which pods must stop so that a waiting job can run: the fewest, cheapest ones with enough room, or none.
 
-A blocked job comes in; victims go out. Nobody is stopped where it would not let the job in, where room is about to
-come back anyway, or beyond what is needed: the dearest of those chosen are tried again last.
+In: a blocked job. Out: victims. No pod stops if the job would still not fit, if room is about to
+become free anyway, or beyond what is needed: at the end the search tries to spare each
+chosen pod, the most expensive first.
 
 A pool has thousands of blocked jobs and of pods that run, so most questions must end early: with the lowest priority
 that anyone has (`Candidates.has_any`), then with the nodes where victims could help at all (`Clearable`). Only then
@@ -32,7 +33,7 @@ Cost = tuple[int, int, int, float, str]
 
 @dataclass(slots=True)
 class Answer:
-    """Whom to stop; empty: stopping would not help, or nobody may be stopped (before `look_again`)."""
+    """The pods to stop; empty: stopping would not help, or none may be stopped (before `look_again`)."""
 
     victims: list[Victim] = field(default_factory=list)
     look_again: datetime | None = None
@@ -40,7 +41,7 @@ class Answer:
 
 @dataclass(slots=True)
 class _Taken:
-    """Who is stopped already for the other pods of the same job."""
+    """The pods already chosen for the other pods of the same job."""
 
     holders: set[Holder] = field(default_factory=set)
     gpus: Counter[str] = field(default_factory=Counter)  # by namespace
@@ -59,7 +60,7 @@ class _Question:
     shape: Shape
     preemptor: Preemptor
     nodes: set[NodeName]  # where victims could help
-    without: Collection[NodeName]  # of these, those whose room is promised to others
+    without: Collection[NodeName]  # among these, nodes whose room is promised to others
 
     @property
     def like(self) -> Like:
@@ -72,7 +73,7 @@ class _Question:
 
 
 class PreemptionIndex:
-    """What is kept between plans about one pool that lets jobs be stopped: who runs, and where that matters."""
+    """The index of one pool with preemption, kept between plans: the running pods, and where they matter."""
 
     def __init__(self, pool: Pool, capacity: PoolCapacity) -> None:
         self.runners = Runners(pool)
@@ -114,13 +115,13 @@ class Preemption:
         self._candidates.forget()
 
     def find(self, job: Job, shape: Shape, *, kept: Kept, by_quota: bool) -> Answer:
-        """Whom to stop so that `job` can be admitted.
+        """The pods to stop so that `job` can be admitted.
 
         Args:
-            job: who waits.
+            job: the waiting job.
             shape: its shape.
             kept: nodes whose room is promised to others.
-            by_quota: its namespace's quota refuses it, whatever the room.
+            by_quota: its namespace's quota refuses it, even with room.
         """
         self.asked = True
         preemptor = self._candidates.preemptor(job, shape, mine=priority(job, self._snapshot) or 0)
@@ -143,7 +144,7 @@ class Preemption:
         for room in self._options(question):
             chosen = self._on_node(question, room, taken)
             if chosen is None:
-                continue  # a namespace would not borrow any more by now
+                continue  # by now a namespace would no longer borrow
             found += 1
             taken.add(chosen)
             victims += chosen
@@ -210,12 +211,12 @@ class Preemption:
 
     @cached_property
     def _nodes_cleared(self) -> set[NodeName]:
-        """Nodes on which somebody goes already."""
+        """Nodes where a pod is already stopping."""
         several = [holder for holder, held in self._runners.going.items() if held.landing is not None]
         return {node for holder in several for node in self._usage.nodes_of(*holder)}.union(self._runners.clearing)
 
     def _on_node(self, question: _Question, room: Room, taken: _Taken) -> list[Victim] | None:
-        """Whom to stop on one node; [] when the pod will fit anyway, None when it cannot be made to fit."""
+        """The pods to stop on one node; [] if the pod fits anyway, None if it cannot fit."""
         headroom = self._headroom(room, taken.holders)
         chosen: list[Victim] = []
         gpus = Counter(taken.gpus)

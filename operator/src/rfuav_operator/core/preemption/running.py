@@ -1,7 +1,7 @@
-"""Who runs in a pool, and who of them goes already: an index that is kept between plans for preemption.
+"""The running pods of a pool, and which of them are stopping: an index kept between plans for preemption.
 
-The jobs that changed come in (`put`), and the time (`grow`); runners go out by what decides whether they may be stopped
-(`RunnerClass`), in the order of the work that is lost with them, or by node.
+In: the jobs that changed (`put`), and the time (`grow`). Out: runners by class (`RunnerClass`, which decides whether
+they may be stopped), in the order of lost work, or by node.
 """
 
 from bisect import bisect_left, insort
@@ -73,7 +73,7 @@ class Runners:
     # --- changes
 
     def put(self, uid: Uid, job: Job | None, held: Mapping[str, Allocation], snapshot: Snapshot) -> list[NodeName]:
-        """Bring one job up to date: what it holds, and what is known of its pods. The nodes where this matters."""
+        """Update one job: what it holds, and its pods. Returns the nodes that are affected."""
         nodes = self._drop(uid)
         mine = {name: one for name, one in held.items() if one.pool == self._pool}
         if not mine:
@@ -136,7 +136,7 @@ class Runners:
             del self.young[runner.runner_class]
 
     def grow(self, now: datetime) -> None:
-        """Let those be old enough whose time has come."""
+        """Mark the runners that are old enough by now."""
         for holder in self._birthdays.due(now):
             runner = self._runners[holder]
             self._no_longer_young(runner)

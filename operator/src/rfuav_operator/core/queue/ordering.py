@@ -22,9 +22,9 @@ class _Walk:
     """How far the jobs of one bucket have had their turn."""
 
     bucket: Bucket
-    next_group: int = 0  # the next group whose first job had none yet
-    later: list[tuple[Age, int, Group]] = field(default_factory=list)  # a heap: jobs whose group goes on with them
-    rank: Rank | None = None  # where it stands in the outer order
+    next_group: int = 0  # the next group whose first job was not returned yet
+    later: list[tuple[Age, int, Group]] = field(default_factory=list)  # a heap: the next jobs of groups that have begun
+    rank: Rank | None = None  # its place in the outer order
 
     @property
     def _is_later(self) -> bool:
@@ -92,7 +92,7 @@ class InOrder:
         while self._outer:
             rank, number = heappop(self._outer)
             walk = self._walks[number]
-            if rank != walk.rank:  # it stands elsewhere by now
+            if rank != walk.rank:  # its place has changed
                 continue
             walk.rank = None
             if self._rank(walk) != rank:

@@ -1,7 +1,7 @@
-"""Who waits, and in which order: the queue of each pool, kept between turns.
+"""The queue of each pool, in order, kept between turns.
 
-Jobs that could run if there were room stand in groups of one shape, namespace and priority, each by age; what is true
-of the first of a group is true of all. Jobs that may not run whatever the room are kept beside them with the reason.
+Jobs that could run with room are in groups of one shape, namespace and priority, each by age; an answer for the first
+job of a group holds for all. Jobs that may not run even with room are kept separately, with the reason.
 """
 
 from bisect import bisect_left, insort
@@ -39,7 +39,7 @@ class BucketKey(NamedTuple):
     claims: bool
     priority: int
     namespace: str
-    gpu: bool  # a namespace's share of GPUs and of what runs without are two
+    gpu: bool  # a namespace has two shares: of GPUs, and of jobs without GPU
     started: bool
 
 
@@ -62,7 +62,7 @@ class PoolQueue:
     gated: dict[Uid, Reason] = field(default_factory=dict)  # may not run whatever the room
 
     def put(self, key: Key, age: Age) -> None:
-        """Let a job stand in its group."""
+        """Put a job into its group."""
         group = self.groups.get(key)
         if group is None:
             group = self.groups[key] = Group(key)
@@ -100,7 +100,7 @@ class PoolQueue:
 
 
 def bucket_of(key: Key) -> BucketKey:
-    """Where a group stands among those of its pool."""
+    """The place of a group among those of its pool."""
     return BucketKey(key.claims, key.priority, key.namespace, key.shape.gpus > 0, key.started)
 
 
@@ -112,7 +112,7 @@ class Queues:
         self._places: dict[Uid, tuple[str, Key | None, Age]] = {}
 
     def put(self, job: Job, where: Key | Reason) -> None:
-        """Let a job stand in its group, or beside the queue with the reason."""
+        """Put a job into its group, or beside the queue with the reason."""
         age = age_of(job)
         key = where if isinstance(where, Key) else None
         if self._places.get(job.uid) != (job.spec.pool, key, age):
@@ -125,7 +125,7 @@ class Queues:
             self.pools[job.spec.pool].gated[job.uid] = where
 
     def group_of(self, uid: Uid) -> Group | None:
-        """The group in which a job stands."""
+        """The group of a job."""
         pool, key, _ = self._places.get(uid, ("", None, None))
         return None if key is None else self.pools[pool].groups.get(key)
 

@@ -1,9 +1,9 @@
 """What a namespace may use of a pool: GPUQuota with borrowing and lending, and the plain ResourceQuotas.
 
-The usage of now comes in; whether one more pod may be admitted goes out, with the numbers when it may not.
+In: the current usage. Out: whether one more pod may be admitted, with the numbers if not.
 
-A namespace may always use its nominal share. Beyond it, it borrows what is idle: capacity less what others hold or keep
-back (the part of their nominal share above their lendingLimit), up to its borrowingLimit.
+A namespace may always use its nominal share. Beyond it, it borrows what is idle: the capacity minus what others hold or
+reserve (the part of their nominal share above their lendingLimit), up to its borrowingLimit.
 """
 
 from collections import Counter, defaultdict
@@ -108,10 +108,10 @@ class Quotas:
         return self._gpus(namespace) + shape.total_gpus <= self.entry(namespace).gpus.nominal
 
     def share(self, namespace: str, gpu: bool, *, more: int = 0) -> float:
-        """The namespace's weighted share of what it may use, by which the queue is ordered: smallest first.
+        """The namespace's weighted share, which orders the queue: smallest first.
 
-        Within its nominal share: the part of it that is in use, below 1. Beyond it: 1 and what it borrows, by weight.
-        Jobs without GPU: their number, by weight. `more`: slots or pods to be counted beside those held.
+        Within its nominal share: the used fraction, below 1. Beyond it: 1 plus what it borrows, divided by its weight.
+        Jobs without GPU: their number, divided by the weight. `more`: slots or pods to add to those held.
         """
         held, quota = self._usage.share(self._pool, namespace), self._snapshot.quotas.get(namespace)
         weight = quota.spec.weight if quota is not None else 1
