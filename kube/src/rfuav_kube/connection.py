@@ -26,6 +26,7 @@ EARLIEST, LATEST = (
     datetime(1970, 1, 1, tzinfo=UTC),
     datetime(2200, 1, 1, tzinfo=UTC),
 )  # an answer's date is between them
+LONGEST_WAIT = 30.0  # seconds for which a Retry-After is obeyed
 _OBJECTS = ("/api/", "/apis/")  # what is below is answered with JSON objects
 
 
@@ -168,7 +169,7 @@ class Connection:
             timeout = aiohttp.ClientTimeout(total=60, sock_connect=5, sock_read=20)
             async with self._open().get(self.host + path, params=params, headers=headers, timeout=timeout) as response:
                 _hear(response, sent)
-                return response.status, await response.read(), _retry_after(response)
+                return response.status, await response.read(), retry_after(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise NotSent(f"GET {path}: {_words(error)}") from error
 
@@ -209,7 +210,7 @@ class Connection:
                 timeout=aiohttp.ClientTimeout(total=timeout),
             ) as response:
                 _hear(response, sent)
-                answer = Answer(response.status, _parse(await response.read()), _retry_after(response))
+                answer = Answer(response.status, _parse(await response.read()), retry_after(response))
         except aiohttp.ClientConnectorError as error:
             raise NotSent(f"{method} {path}: {_words(error)}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -268,9 +269,10 @@ def _hear(response: aiohttp.ClientResponse, sent: float) -> None:
         clock.heard(at, sent)
 
 
-def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+def retry_after(response: aiohttp.ClientResponse) -> float | None:
+    """Seconds that an answer asks to wait, as far as that is obeyed; None: it does not."""
     text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdecimal() else None
+    return min(float(text), LONGEST_WAIT) if text.isdecimal() else None
 
 
 def _words(error: BaseException) -> str:

@@ -1,8 +1,9 @@
 """List-and-watch of one resource into a Cache: pods, nodes and priority classes, whose events are too many for kopf.
 
 A list is read in pages and diffed against what is held; the watch goes on from its resourceVersion, with bookmarks. Too
-old a version (410), errors inside the stream, refusals and silence all end in a new try, spaced by a back-off. Objects
-are decoded one by one: of one that cannot be read, its value says so, and the others come in as ever.
+old a version (410), errors inside the stream, refusals and silence all end in a new try, and so does a watch that ends;
+those that come to nothing are spaced by a back-off. Objects are decoded one by one, as their page comes: of one that
+cannot be read, its value says so, and the others come in as ever.
 """
 
 import asyncio
@@ -15,15 +16,17 @@ import aiohttp
 import msgspec
 import structlog
 
+from rfuav_kube import clock
 from rfuav_kube.cache import Cache
-from rfuav_kube.connection import Connection, NotSent
+from rfuav_kube.connection import Connection, NotSent, retry_after
 from rfuav_kube.objects import Meta, leniently, version, words
 
 log = structlog.get_logger()
 
-PAGE = 500
+PAGE = 200  # objects; of each most is thrown away, as annotations of up to 256 KiB
 WATCH_SECONDS = 300
 FIRST_BACKOFF, LAST_BACKOFF = 0.2, 30.0  # seconds
+LASTING = 1.0  # seconds of a watch that did not end as soon as it had begun
 REFRESH_RETRY = 1.0  # seconds
 _SHOWN = 200  # bytes of an object that cannot be read
 
@@ -87,6 +90,9 @@ class Refused(Exception):  # noqa: N818  an answer, not a fault
         self.retry_after = retry_after
 
 
+_EXPECTED = (Refused, NotSent, aiohttp.ClientError, TimeoutError, OSError)  # of a server, and of the way to it
+
+
 class Reflector(Generic[K, V, R]):
     """Keeps `cache` equal to what the API server holds under `path`.
 
@@ -117,33 +123,42 @@ class Reflector(Generic[K, V, R]):
         self._list_decoder = msgspec.json.Decoder(_List)
         self._event_decoder = msgspec.json.Decoder(_Event)
         self._version = ""
+        self._tries = 0  # in a row that came to nothing
         self.synced = asyncio.Event()
 
     async def run(self) -> None:
         """List and watch until cancelled."""
-        backoff = FIRST_BACKOFF
         while True:
-            wait = 0.0
+            watching = float("inf")
+            problem: Exception | None = None
             try:
                 if not self._version:
                     await self.relist()
+                watching = clock.monotonic()
                 await self._watch()
-                backoff = FIRST_BACKOFF
             except TooOld:
                 self._version = ""
-            except (Refused, NotSent, aiohttp.ClientError, TimeoutError, OSError) as error:
-                away = await self._connection.reachable()
-                backoff = FIRST_BACKOFF if away else backoff
-                wait = getattr(error, "retry_after", None) or backoff * random.uniform(0.5, 1.5)  # noqa: S311  jitter
-                backoff = min(backoff * 2, LAST_BACKOFF)
-                if not away:
-                    log.warning("watch interrupted", path=self.path, error=words(error), wait=round(wait, 2))
-            except Exception:
-                # Whatever is in an answer, it ends neither this watch nor the others.
-                self._version = ""
-                wait, backoff = backoff, min(backoff * 2, LAST_BACKOFF)
-                log.exception("watch failed", path=self.path, wait=round(wait, 2))
-            await asyncio.sleep(wait)
+            except _EXPECTED as error:
+                problem = error
+            except Exception as error:  # noqa: BLE001  whatever is in an answer ends neither this watch nor the others
+                self._version, problem = "", error
+            self._tries = 1 if clock.monotonic() - watching > LASTING else self._tries + 1
+            await asyncio.sleep(await self._pause(problem))
+
+    async def _pause(self, problem: Exception | None) -> float:
+        """Seconds before the next try; none after the first that ended well as soon as it had begun."""
+        if isinstance(problem, _EXPECTED):
+            away = await self._connection.reachable()
+            self._tries = 1 if away else self._tries
+        wait = min(FIRST_BACKOFF * 2.0 ** min(self._tries - 1, 16), LAST_BACKOFF) * random.uniform(0.5, 1.5)  # noqa: S311  jitter
+        if problem is None:
+            return wait if self._tries > 1 else 0.0
+        wait = getattr(problem, "retry_after", None) or wait
+        if not isinstance(problem, _EXPECTED):
+            log.error("watch failed", path=self.path, wait=round(wait, 2), exc_info=problem)
+        elif not away:
+            log.warning("watch interrupted", path=self.path, error=words(problem), wait=round(wait, 2))
+        return wait
 
     async def refresh(self) -> None:
         """Read everything once more, trying until it succeeds: the watch may be behind."""
@@ -162,27 +177,25 @@ class Reflector(Generic[K, V, R]):
 
     async def relist(self) -> None:
         """Read everything in pages and drop what is not there any more."""
-        items: list[msgspec.Raw] = []
-        after = ""
+        listed: list[K] = []
+        named, after = True, ""  # one without a name may be any of those that are held
         while True:
             params = {"limit": str(PAGE)} | ({"continue": after} if after else {})
-            status, body, retry_after = await self._connection.get_bytes(self.path, params)
-            if status == HTTPStatus.GONE:
-                if not after:
-                    raise Refused("410 for a list")
-                items, after = [], ""  # the pages' snapshot has expired
-                continue
-            if status != HTTPStatus.OK:
-                raise Refused(f"list answered {status}: {body[:300].decode(errors='replace')}", retry_after)
+            status, body, asked = await self._connection.get_bytes(self.path, params)
+            if status != HTTPStatus.OK:  # 410 too: the pages' snapshot has expired
+                raise Refused(f"list answered {status}: {body[:300].decode(errors='replace')}", asked)
             page = self._list_decoder.decode(body)
-            items += page.items or ()
+            for item in page.items or ():
+                read = self._take_in(item)
+                if read is None:
+                    named = False
+                else:
+                    listed.append(read[0])
             after = page.metadata.continue_
             if not after:
                 break
         self._version = page.metadata.resource_version
-        read = [self._take_in(item) for item in items]
-        listed = [one[0] for one in read if one is not None]
-        if len(listed) == len(read):  # one without a name may be any of those that are held
+        if named:
             self._cache.retain(listed, int(self._version))
         self.synced.set()
 
@@ -197,8 +210,7 @@ class Reflector(Generic[K, V, R]):
             if response.status == HTTPStatus.GONE:
                 raise TooOld
             if response.status != HTTPStatus.OK:
-                after = response.headers.get("Retry-After", "")
-                raise Refused(f"watch answered {response.status}", float(after) if after.isdecimal() else None)
+                raise Refused(f"watch answered {response.status}", retry_after(response))
             async for line in _lines(response.content):
                 self._take(line)
 

@@ -20,7 +20,6 @@ log = structlog.get_logger()
 
 FIRST_BACKOFF, LAST_BACKOFF = 0.1, 5.0  # seconds
 UNREACHED_BACKOFF = 1.0  # seconds at most while there is no connection: trying costs nobody anything
-LONGEST_WAIT = 30.0  # seconds for which a Retry-After is obeyed
 # In the place of an answer: the API server was away; it was there, and none came; the request did not get to it.
 CUT_OFF, UNKNOWN, NOT_SENT = 597, 598, 599
 _OUTCOMES = {UNKNOWN: "unknown", NOT_SENT: "not sent"}
@@ -82,7 +81,7 @@ class Requester:
                 return None
             tries += 1
             wait = pause(tries, UNREACHED_BACKOFF if answer.status == NOT_SENT else LAST_BACKOFF)
-            await asyncio.sleep(wait if answer.retry_after is None else asked_to_wait(answer))
+            await asyncio.sleep(wait if answer.retry_after is None else answer.retry_after)
 
     async def attempt(
         self, method: str, path: str, body: Any = None, *, content_type: str = "application/json"
@@ -152,11 +151,6 @@ def decides(answer: Answer) -> bool:
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.TOO_MANY_REQUESTS,
     )
-
-
-def asked_to_wait(answer: Answer) -> float:
-    """Seconds that the API server has asked to wait, as far as that is obeyed; 0: it has not."""
-    return min(answer.retry_after or 0.0, LONGEST_WAIT)
 
 
 def pause(tries: int, most: float = LAST_BACKOFF) -> float:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 from unit.kube.fake_api import FakeApi, answer, serving, until
 from unit.shell.bodies import pod_body
@@ -30,16 +31,19 @@ class Bench:
         self.pods: list[Any] = []
         self.version = 10
         self.lists = 0
+        self.held_at_page: list[int] = []
+        self.let_go = asyncio.Event()
         self.watched_from: list[str] = []
         self.watch: Watch = self.quiet
         api.handle = self.serve
 
     async def quiet(self, _response: web.StreamResponse, _version: str) -> None:
-        await asyncio.sleep(30)
+        await self.let_go.wait()
 
     async def serve(self, request: web.Request, body: Any) -> web.StreamResponse:
         if "watch" not in request.query:
             self.lists += 1
+            self.held_at_page.append(len(self.cache))
             size = 2
             start = int(request.query.get("continue", 0))
             after = str(start + size) if start + size < len(self.pods) else ""
@@ -158,6 +162,51 @@ async def test_a_refusal_is_waited_out_as_asked(tmp_path):
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert asked[1] - asked[0] >= 1
+
+
+@pytest.mark.parametrize("what", ["list", "watch"])
+async def test_a_retry_after_of_days_is_not_obeyed(tmp_path, monkeypatch, what):
+    monkeypatch.setattr("rfuav_kube.connection.LONGEST_WAIT", 0.2)
+    async with bench(tmp_path, []) as b:
+        serve, refused = b.serve, 0
+
+        async def busy(request: web.Request, body: Any) -> web.StreamResponse:
+            nonlocal refused
+            if ("watch" in request.query) == (what == "watch") and refused < 2:
+                refused += 1
+                return answer(503, {}, **{"Retry-After": "9" * 400})
+            return await serve(request, body)
+
+        b.api.handle = busy
+        seen = len(b.watched_from)
+        b.reflector._version = ""
+        await b.reflector.refresh()
+        b.let_go.set()
+        await until(lambda: len(b.watched_from) > seen)
+
+
+async def test_a_watch_that_is_too_old_again_and_again_does_not_list_without_end(tmp_path):
+    async def watch(response: web.StreamResponse, _version: str) -> None:
+        await send(response, "ERROR", {"kind": "Status", "code": 410, "message": "too old"})
+
+    async with bench(tmp_path, [], watch) as b:
+        await asyncio.sleep(1.5)
+        assert 3 <= b.lists <= 6  # after 0, 0.4, 0.8 seconds
+
+
+async def test_a_watch_that_ends_at_once_again_and_again_is_not_tried_without_end(tmp_path):
+    async def watch(response: web.StreamResponse, version: str) -> None:
+        await send(response, "BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": str(int(version) + 1)}})
+
+    async with bench(tmp_path, [], watch) as b:
+        await asyncio.sleep(1.5)
+        assert 3 <= len(b.watched_from) <= 6
+        assert b.lists == 1
+
+
+async def test_of_a_list_one_page_at_a_time_is_held(tmp_path):
+    async with bench(tmp_path, [pod_body(n, version=i) for i, n in enumerate("abcde", 1)]) as b:
+        assert b.held_at_page == [0, 2, 4]
 
 
 ODD = {"nodeName": "n1", "containers": [{"resources": {"requests": {"cpu": "1e999999"}}}]}

@@ -18,7 +18,7 @@ from simulation.api import merged
 from unit.kube.fake_api import FakeApi, answer, serving, until
 from unit.shell.bodies import A1, A2, A3, job_body, pod_body
 
-from rfuav_kube import keyed_writer, requester
+from rfuav_kube import keyed_writer
 from rfuav_kube import lane as kube_lane
 from rfuav_kube.requester import LeaseOver
 from rfuav_operator.core.model import (
@@ -671,7 +671,7 @@ async def test_deletes_of_one_namespace_leave_room_for_others(tmp_path):
 
 
 async def test_a_retry_after_of_days_is_not_obeyed(tmp_path, monkeypatch):
-    monkeypatch.setattr(requester, "LONGEST_WAIT", 0.2)
+    monkeypatch.setattr("rfuav_kube.connection.LONGEST_WAIT", 0.2)
     async with bench(tmp_path) as b:
         serve = b.serve
 

@@ -19,7 +19,7 @@ from rfuav_operator.shell.reading.state import ClusterState
 
 log = structlog.get_logger()
 
-PAGE = 500
+PAGE = 200
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 RETRY = 1.0  # seconds
 SOON = 0.1  # the same after an outage

@@ -7,7 +7,7 @@ import structlog
 from rfuav_kube.connection import Answer
 from rfuav_kube.keyed_writer import Outcome
 from rfuav_kube.lane import Effect, Lane, Record
-from rfuav_kube.requester import CUT_OFF, LAST_BACKOFF, NOT_SENT, UNREACHED_BACKOFF, asked_to_wait, decides, pause
+from rfuav_kube.requester import CUT_OFF, LAST_BACKOFF, NOT_SENT, UNREACHED_BACKOFF, decides, pause
 from rfuav_operator.core.model import Action, CreatePod, DeleteJob, DeletePod, PatchLimitsStatus, PatchStatus
 
 log = structlog.get_logger()
@@ -88,4 +88,4 @@ class JobLane(Lane[Action]):
                 status=answer.status,
                 message=answer.message,
             )
-        return Outcome(again=max(wait, asked_to_wait(answer)))
+        return Outcome(again=max(wait, answer.retry_after or 0.0))
