@@ -93,7 +93,7 @@ class Amounts(msgspec.Struct, frozen=True, gc=False):
         )
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> tuple[int, ...]:
         """What one pod takes of a node beside its slots and its place: CPU and memory."""
         return self.cpu_milli, self.memory
 

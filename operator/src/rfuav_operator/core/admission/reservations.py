@@ -90,7 +90,7 @@ def _nearest(plan: PoolPlan, shape: Shape, making: Mapping[Holder, NodeName]) ->
     """The rooms that lack least, one for each pod of the shape; those where `making` changes that come first."""
     nodes = set(making.values())
 
-    def distance(room: Room) -> tuple[tuple[bool, int, tuple[int, int]], bool, str]:
+    def distance(room: Room) -> tuple[tuple[bool, int, tuple[int, ...]], bool, str]:
         if room.node.name not in nodes or not room.lacks(shape):
             return _missing(room, shape), True, room.node.name
         return _missing(room.without(making), shape), False, room.node.name
@@ -149,7 +149,7 @@ def _waits_for(shape: Shape, making: Mapping[Holder, NodeName]) -> Reason:
     return Reason(reason=reasons.WAITING_FOR_PREEMPTED_JOBS, message=text)
 
 
-def _missing(room: Room, shape: Shape) -> tuple[bool, int, tuple[int, int]]:
+def _missing(room: Room, shape: Shape) -> tuple[bool, int, tuple[int, ...]]:
     """How much the node lacks of what the shape needs, for sorting: the nearest first."""
     places = max(0, max(1, shape.gpus) - room.free(shape.kind, gpu=shape.gpus > 0))
     return _is_closed(room, shape), places, shape.requests.shortfall(room.left).size
