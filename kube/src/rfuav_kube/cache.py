@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-REMEMBERED = 20_000  # removed keys whose late echoes are still recognised
+REMEMBERED = 20_000  # removed keys whose late events are still recognised
 
 
 class Cache(Generic[K, V]):
@@ -42,7 +42,7 @@ class Cache(Generic[K, V]):
         return None if held is None else held[1]
 
     def put(self, key: K, version: int, value: V) -> bool:
-        """Take in an object as read at `version`; False when what is known is as new or newer."""
+        """Store an object as read at `version`; False if the cached one is as new or newer."""
         held = self._held.get(key)
         known = held[0] if held is not None else self._removed.get(key, -1)
         if version <= known:
@@ -67,7 +67,7 @@ class Cache(Generic[K, V]):
         return True
 
     def replace(self, items: Iterable[tuple[K, int, V]], version: int) -> None:
-        """Take in a full list read at `version`: what is held, older than that and not listed is gone."""
+        """Store a full list read at `version`: cached objects that are older and not listed are gone."""
         listed = set()
         for key, item_version, value in items:
             listed.add(key)

@@ -1,7 +1,7 @@
-"""What time it is: seconds for intervals, an instant for what is written. The simulation puts its own clocks in here.
+"""The time: seconds for intervals, an instant for what is written. The simulation replaces both clocks.
 
-The instant is the API server's, as the dates of its answers tell it, carried on by the monotonic clock: it is compared
-with what the server stamped. This machine's own clock is asked once, before the first answer; it may be wrong, or step.
+The instant is the API server's, from the dates of its answers and the monotonic clock in between: it is compared
+with timestamps of the server. This machine's own clock is read once, before the first answer; it may be wrong, or step.
 """
 
 import time
@@ -12,7 +12,7 @@ import structlog
 log = structlog.get_logger()
 
 RESOLUTION = 1.0  # seconds, of a date in an answer
-WORTH_TELLING = 2.0  # seconds by which the own clock is off
+WORTH_TELLING = 2.0  # seconds between the own clock and the server's
 
 _ahead: float | None = None  # seconds from the monotonic clock to the API server's, since 1970
 
@@ -33,7 +33,7 @@ def now() -> datetime:
 
 
 def heard(date: float, sent: float) -> None:
-    """Take in the date of an answer that has just come, and correct the clock by no more than it proves.
+    """Use the date of an answer that has just arrived, and correct the clock by no more than it proves.
 
     Args:
         date: whole seconds since 1970.

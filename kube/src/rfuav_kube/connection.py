@@ -27,7 +27,7 @@ EARLIEST, LATEST = (
     datetime(2200, 1, 1, tzinfo=UTC),
 )  # an answer's date is between them
 LONGEST_WAIT = 30.0  # seconds for which a Retry-After is obeyed
-_OBJECTS = ("/api/", "/apis/")  # what is below is answered with JSON objects
+_OBJECTS = ("/api/", "/apis/")  # paths below this are answered with JSON objects
 
 
 class ConnectionProblem(RuntimeError):  # noqa: N818  reads as what it is where it is caught
@@ -135,7 +135,7 @@ class Connection:
         return await self._outage.over()
 
     async def _not_ready(self) -> str:
-        """Why the API server is not ready; an answer that refuses to tell (403) will do."""
+        """Why the API server is not ready; empty: it is. A 403 counts as ready."""
         try:
             answer = await self.request("GET", READYZ, timeout=READYZ_TIMEOUT)
         except ConnectionProblem as error:
@@ -263,7 +263,7 @@ def _hear(response: aiohttp.ClientResponse, sent: float) -> None:
     try:
         date = email.utils.parsedate_tz(response.headers.get("Date", ""))
         at = None if date is None else email.utils.mktime_tz(date)
-    except (ValueError, OverflowError, LookupError, TypeError):  # of whatever stands between us and the API server
+    except (ValueError, OverflowError, LookupError, TypeError):  # of proxies before the API server
         return
     if at is not None and EARLIEST.timestamp() < at < LATEST.timestamp():
         clock.heard(at, sent)

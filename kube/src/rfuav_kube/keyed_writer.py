@@ -1,8 +1,8 @@
 """A writer with one queue for each key: in order for one key, bounded in parallel over all.
 
-Actions come in, of which nothing is known but whether they are records or effects (`lane`); a carrier, which knows what
-they mean, carries each one out. Records that are not urgent share a budget. A record that was not written takes what
-waited for it along. A lane whose work raises waits, ever longer, and the others go on.
+In: actions, known only as records or effects (`lane`). A carrier, which knows what they mean, carries each one out.
+Records that are not urgent share a budget. Effects that waited for a failed record are dropped with it. A lane whose
+work raises waits, longer each time, and the others continue.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ DONE, FAILED = Outcome(), Outcome(ok=False)
 class Budget(NamedTuple):
     """Writes of records that are not urgent."""
 
-    per_second: float  # of all; one second's may be saved up, no more
+    per_second: float  # of all; at most one second's budget may be saved
     interval_seconds: float  # least time between two of one key
     slow_interval_seconds: float  # the same for those that may wait longest
 
@@ -59,7 +59,7 @@ class Carrier(Protocol[A, L_contra]):
 
 
 class KeyedWriter(Generic[A, L]):
-    """Carries out what is submitted.
+    """Carries out submitted actions.
 
     Args:
         lane: makes the queue of a key.
@@ -76,7 +76,7 @@ class KeyedWriter(Generic[A, L]):
         self._running: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Carry out what is submitted, until cancelled; a lost lease ends it with an error. What is left is dropped."""
+        """Carry out submitted actions until cancelled; a lost lease ends it with an error. The rest is dropped."""
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 for key, lane in self._lanes.items():
@@ -143,7 +143,7 @@ class KeyedWriter(Generic[A, L]):
         self._wake(key, lane)
 
     async def _apart(self, key: str, lane: L, action: A) -> Outcome:
-        """What came of an action. Whatever it raises is this lane's alone: it is tried again, ever later."""
+        """The outcome of an action. An error concerns only this lane: the action is retried after a growing pause."""
         try:
             outcome = await self._carrier.carry_out(lane, action)
         except LeaseOver:

@@ -1,7 +1,7 @@
-"""What waits to be written for one key: effects follow their record, of records not sent yet only the newest stays.
+"""The queue of one key: effects follow their record, and of unsent records only the newest stays.
 
-A record goes before the effects that are ready, and takes along those that wait for it. So an effect that is tried
-again and again holds up no record, and no effect is carried out whose record was not written.
+A record goes before effects that are ready; if it fails, the effects that wait for it are dropped. So an effect that is
+retried again and again delays no record, and no effect is carried out whose record was not written.
 """
 
 from collections import deque
@@ -149,7 +149,7 @@ class Lane(Generic[A]):
         return isinstance(self._describe(action), Record)
 
     def waits_for(self, verb: str) -> bool:
-        """Whether an effect whose name begins so waits, is under way or set aside."""
+        """Whether an effect whose name starts with this waits, is under way or set aside."""
         return any(begins == verb for begins, _ in self._tries)
 
     @property

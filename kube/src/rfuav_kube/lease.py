@@ -1,9 +1,9 @@
 """One Lease: taken, renewed, given back, and read within bounds.
 
-In: the connection, and the name under which it is held. Out: whether it is held now, and by whom.
+In: the connection, and the holder's name. Out: whether it is held now, and the holder.
 
-Others count from when they saw the Lease change, so clocks need not agree. What others have written is believed within
-bounds.
+Other processes count from when they saw the Lease change, so clocks need not agree. Values that others have written are
+trusted only within bounds.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from rfuav_kube.objects import printable, section
 log = structlog.get_logger()
 
 SAID_EVERY = timedelta(seconds=30)
-LONGEST_NAME = 320  # characters of who holds a lease or waits for it, as they are told: a namespace and a name
+LONGEST_NAME = 320  # characters shown of a holder or waiter: a namespace and a name
 MOST_TRANSITIONS = 2**31 - 1  # the API server refuses more
 _NOT_NOW = (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)  # seconds can be added between
@@ -41,10 +41,10 @@ class Lease:
 
     Args:
         me: the name of its holder.
-        seconds: after which one that was not renewed is free.
-        most_seconds: more than any holder's lease lasts, whatever it says.
-        note: annotation in which who waits for a shared one says so, and when.
-        shared: several processes hold it as the same; which of them may, something else says.
+        seconds: after which a Lease that was not renewed is free.
+        most_seconds: the longest duration that is trusted, whatever the Lease says.
+        note: annotation where a process that waits for a shared Lease leaves its name and the time.
+        shared: several processes hold it under the same name; another Lease decides which of them.
     """
 
     def __init__(
@@ -113,16 +113,16 @@ class Lease:
             await self._connection.request("PUT", self._path, body, timeout=2)
 
     def held_by_another(self) -> str:
-        """Who holds it as it was last seen, unless that is oneself or nobody."""
+        """The holder when it was last read; empty: this process, or none."""
         return "" if not self._body or self._free() else _shown(_holder(self._body))
 
     def stands_by(self) -> str:
-        """Who said of late that it waits for this lease."""
+        """The process that recently announced that it waits for this Lease."""
         who, age = self._said()
         return _shown(who) if who != self.me and age < 3 * SAID_EVERY else ""
 
     async def _say_that_it_waits(self, timeout: float) -> None:  # noqa: ASYNC109  bounded by the lease
-        """Have the holder know, for the pools' status. Who comes third says nothing."""
+        """Tell the holder, for the pools' status. A third process tells nothing."""
         who, age = self._said()
         if not self._shared or age < (SAID_EVERY if who == self.me else 3 * SAID_EVERY):
             return
@@ -132,7 +132,7 @@ class Lease:
         await self._connection.request("PUT", self._path, body, timeout=timeout)
 
     def _said(self) -> tuple[str, timedelta]:
-        """Who said that it waits, and how long ago."""
+        """The process that announced that it waits, and how long ago."""
         note = str(section(section(self._body, "metadata"), "annotations").get(self._note, ""))
         who, _, at = note.partition(" ")
         said = _instant(at)

@@ -1,7 +1,7 @@
 """Objects of the API server, decoded in part: only the fields that a struct names are read.
 
-Bytes or plain dicts come in. What of an object cannot be read is left out, and why is said beside it, so that one
-object that nobody understands is no reason to lose its metadata, or the objects beside it.
+In: bytes or plain dicts. Fields that cannot be read are left out, and the reason is returned with the object, so that
+an unreadable object keeps its metadata and does not affect other objects.
 """
 
 import re
@@ -20,7 +20,7 @@ _WORDS = 300  # characters
 
 
 class DecodeError(ValueError):
-    """An object of which not even the name can be read."""
+    """An object whose name cannot be read."""
 
 
 class Wire(Struct, rename="camel", frozen=True):
@@ -28,7 +28,7 @@ class Wire(Struct, rename="camel", frozen=True):
 
 
 class Owner(Wire, frozen=True):
-    """Whom an object belongs to."""
+    """An owner of an object."""
 
     api_version: str
     kind: str
@@ -79,7 +79,7 @@ def leniently(data: bytes | msgspec.Raw, kind: type[R]) -> tuple[R, str]:
     """The object without the fields that cannot be read, and why they cannot; empty: all was read.
 
     Raises:
-        DecodeError: what is left says too little: no name, UID or version.
+        DecodeError: name, UID or version are missing in the rest.
     """
     decoder = _decoder(kind)  # type: ignore[arg-type]  # a type is hashable
     try:

@@ -1,6 +1,6 @@
-"""Outages of the API server: whoever cannot reach it waits here, for one probe of all, and the log has two lines of it.
+"""Outages of the API server: all callers that cannot reach it wait here for one shared probe, with two log lines.
 
-A wait ends when the server's /readyz is answered; then everybody who waited tries again at once.
+A wait ends when the server's /readyz is answered; then all waiting callers try again immediately.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class Outage:
         """Wait until the server answers, `LONGEST` at most; at once when it does.
 
         Returns:
-            Whether it had been away: then an earlier failure says nothing of the request that failed.
+            Whether it had been unreachable: then the failure was not the request's fault.
         """
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch(), name="outage")
@@ -40,7 +40,7 @@ class Outage:
         return not done or self._watching.result()
 
     async def close(self) -> None:
-        """Probe no more."""
+        """Stop probing."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)

@@ -148,7 +148,7 @@ class Requests:
 
     The larger of (a) all containers with all sidecars and (b) each init container with the sidecars started before it;
     pod-level resources replace both, overhead comes on top. Kubernetes, "Resource sharing within containers" of
-    the init containers page. Where a container is resized in place, the larger of what it shall have and what it has.
+    the init containers page. For a container that is resized in place, the larger of the desired and the current value.
     """
 
     def __init__(self, spec: PodSpec, status: PodStatus) -> None:

@@ -176,7 +176,7 @@ class Reflector(Generic[K, V, R]):
                 await asyncio.sleep(REFRESH_RETRY)
 
     async def relist(self) -> None:
-        """Read everything in pages and drop what is not there any more."""
+        """Read everything in pages and drop deleted objects."""
         listed: list[K] = []
         named, after = True, ""  # one without a name may be any of those that are held
         while True:

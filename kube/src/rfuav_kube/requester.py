@@ -1,6 +1,6 @@
-"""Requests that change something: so many at a time, none beyond the lease, and what is not known of one is said.
+"""Requests that change something: bounded in number, none beyond the lease, with unknown outcomes marked as such.
 
-What went wrong on a request's way comes back as an answer too, with a status that no server gives.
+A failed transmission is also returned as an answer, with a status that no server uses.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _OUTCOMES = {UNKNOWN: "unknown", NOT_SENT: "not sent"}
 
 
 class LeaseOver(RuntimeError):  # noqa: N818  the term of leader election
-    """The lease has ended: nothing may be written any more."""
+    """The lease has ended; nothing may be written."""
 
 
 class Requester:

@@ -1,14 +1,14 @@
-"""Wires the parts and runs them: reflectors, kopf and servers first, then, for each term as leader, loop and writer.
+"""Connects the parts and runs them: reflectors, kopf and servers first, then loop and writer for each term as leader.
 
-A lost lease ends the term, not the process: the caches stay warm, and the process stands for election again.
+A lost lease ends the term, not the process: the caches stay full, and the process takes part in the election again.
 
-What it asks of the API server (the chart grants exactly this):
+Its requests to the API server (the chart grants exactly these):
 
 | resource | verbs | by |
 |---|---|---|
 | trainingjobs, inferencejobs | list, watch, get, delete | kopf, resync, writer (409, TTL) |
 | gpupools, gpuquotas | list, watch, get | kopf, resync, writer |
-| gpupools, of the name `default` alone | create, patch | default_pool |
+| gpupools, only the one named `default` | create, patch | default_pool |
 | trainingjobs/status, inferencejobs/status, gpupools/status, gpuquotas/status | patch | writer |
 | pods | list, watch, get, create, delete | reflector, writer |
 | services | create | writer |
@@ -107,7 +107,7 @@ class Operator:
         return f"the caches are not filled yet: {missing}" if missing else "the caches are not filled yet"
 
     def _renewed(self) -> None:
-        """Have the pools' status tell of another release that stands by."""
+        """Show another release on standby in the pools' status."""
         if self.leader.rival != self.state.defaults.rival:
             self.state.defaults = msgspec.structs.replace(self.state.defaults, rival=self.leader.rival)
             self.state.touch_all()
@@ -127,7 +127,7 @@ class Operator:
         """Run until `stop` is set, then release the lease.
 
         Raises:
-            ExceptionGroup: of what could not go on; the process is to be started again.
+            ExceptionGroup: errors of the parts that ended; the process must be restarted.
         """
         async with contextlib.AsyncExitStack() as servers:
             await servers.enter_async_context(
@@ -241,7 +241,7 @@ class Operator:
 
 
 def _why(error: BaseException) -> str:
-    """The words of the first of what went wrong, in groups within groups."""
+    """The message of the first error, in nested groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error)
@@ -252,7 +252,7 @@ class _Stop(Exception):  # noqa: N818  no error: the way out of the task group
 
 
 async def run(settings: Settings) -> None:
-    """Run the operator until it is told to stop."""
+    """Run the operator until SIGTERM or SIGINT."""
     gc.set_threshold(*GC_THRESHOLDS)
     async with Connection(settings.kubeconfig, agent="rfuav-operator") as connection:
         operator = Operator(settings, connection)

@@ -1,6 +1,6 @@
-"""Settings of the operator: a YAML file, then the environment, then `--set` flags; the later wins.
+"""Settings of the operator: a YAML file, then the environment, then `--set` flags; the last one wins.
 
-Stands before everything else: read once at start, validated as a whole, never changed. In the environment
+They are read once at start, validated as a whole, and never changed. In the environment
 `RFUAV_OPERATOR__LEADER__LEASE_SECONDS=15`, on the command line `--set leader.leaseSeconds=15`, mean what
 `leader: {leaseSeconds: 15}` means in the file.
 """
@@ -43,7 +43,7 @@ def _https(url: str) -> str:
 
 
 class Jobs(_Section):
-    """What jobs get when they do not say it themselves."""
+    """Defaults of jobs."""
 
     image: str = Field("", description="the trainer image of jobs without spec.image")
     training_priority_class: str = "rfuav-training"
@@ -137,7 +137,7 @@ def _pool_spec(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 class DefaultPool(_Section):
-    """The GPUPool `default`, which the leader makes and keeps as these settings say."""
+    """The GPUPool `default`, which the leader creates and keeps according to these settings."""
 
     enabled: bool = False
     spec: Annotated[dict[str, Any], AfterValidator(_pool_spec)] = Field(
@@ -176,7 +176,7 @@ class Settings(_Section):
 
     @property
     def progress_url(self) -> str:
-        """What pods are told: the override, or the Service in the operator's namespace."""
+        """The URL for pods: the override, or the Service in the operator's namespace."""
         if not self.progress.enabled:
             return ""
         port = "" if self.progress.service_port == 443 else f":{self.progress.service_port}"  # noqa: PLR2004  https
@@ -196,7 +196,7 @@ def load(path: Path | None = None, *, env: Mapping[str, str] | None = None, over
     """Read the file, then `RFUAV_OPERATOR__*` of `env` (default: the process's), then `NAME=VALUE` overrides.
 
     Raises:
-        SettingsError: naming the setting and what is wrong with it.
+        SettingsError: names the setting and what is wrong with it.
     """
     env = os.environ if env is None else env
     tree = _read(path) if path else {}

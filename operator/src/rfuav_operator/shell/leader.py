@@ -1,11 +1,11 @@
-"""One leader at a time, by two Leases. `left()` says for how many seconds nobody else can be it.
+"""One leader at a time, by two Leases. `left()` says for how many seconds no other process can lead.
 
-The Lease in the operator's own namespace is held by one replica of its release, another, in a namespace that all
-releases share, by one release of the cluster: who leads holds both. The second is not given back; it runs out when its
+One replica of a release holds the Lease in the operator's own namespace; one release of the cluster holds a second
+Lease, in a namespace that all releases share. The leader holds both. The second is not given back; it expires when its
 release is gone.
 
 The deadline is on the monotonic clock and counts from before the request that renewed the lease; it ends well before
-the others may take over. They count from when they saw the lease change, so clocks need not agree. What was sent before
+others may take over. They count from when they saw the lease change, so clocks need not agree. Requests sent before
 the deadline may still be carried out until then: this process waits as long before it leads again.
 """
 
@@ -29,13 +29,13 @@ SAFE = 0.8  # share of the lease that its holder uses
 RENEW = 0.25  # share of the lease between two renewals
 RETRY = 1 / 16  # the same after one that failed
 SHARED_LASTS = 3  # leases: time for the same release to come back before another takes over
-ASKING = 3.0  # seconds of a request of who does not lead
+ASKING = 3.0  # seconds for a request of a process that does not lead
 LABEL = f"{GROUP}/leader"
 STANDS_BY = f"{GROUP}/stands-by"  # annotation: the release that waits for another's Lease, and when it said so
 
 
 class LeaseLost(RuntimeError):  # noqa: N818  the term of leader election
-    """The lease was taken, or could not be renewed in time: this process may decide nothing any more."""
+    """The lease was taken, or was not renewed in time: this process must stop making decisions."""
 
 
 class Leader:
@@ -92,7 +92,7 @@ class Leader:
 
     @property
     def rival(self) -> str:
-        """While this process leads: another release that stands by, as its namespace and Lease; empty: none."""
+        """While this process leads: another release on standby, as its namespace and Lease; empty: none."""
         return self._release.stands_by() if self._release is not None and self.leading else ""
 
     def left(self) -> float:
@@ -176,7 +176,7 @@ class Leader:
         if taken is Taken.YES:
             self._deadline = began + self._limits.lease_seconds * SAFE
             self._runs_out = began + self._limits.lease_seconds
-        # Refused, or written by somebody in between: who holds it, the next try tells.
+        # Refused, or written by another process in between: the next try shows the holder.
         return self.leading if taken is Taken.UNKNOWN else taken is Taken.YES
 
     def _tell(self, release: Lease) -> None:

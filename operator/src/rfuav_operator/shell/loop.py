@@ -76,7 +76,7 @@ class Loop:
                 self._freed.popitem(last=False)
 
     async def run(self) -> None:
-        """Decide until cancelled, from what the state holds: what was decided in an earlier term counts no more."""
+        """Decide until cancelled, from what the state holds; decisions of an earlier term do not count."""
         self._scheduler, self._wake_at = Scheduler(), None
         self._state.touch_all()
         while True:
@@ -89,7 +89,7 @@ class Loop:
             now = clock.now()
             if self._wake_at is not None and now >= self._wake_at:
                 self._wake_at = None
-                return  # the core knows itself whose time has come
+                return  # the core itself knows which jobs are due
             self._beat()
             if self._dirty.is_set():
                 return
@@ -101,7 +101,7 @@ class Loop:
                 continue
 
     def turn(self, now: datetime) -> None:
-        """One turn: everything that follows from what is known now."""
+        """One turn: all decisions that follow from the current state."""
         self._dirty.clear()
         dirt = self._state.take_dirt()
         reports = self._take_reports(dirt.jobs)

@@ -86,7 +86,7 @@ def quota_gone(state: ClusterState, body: Mapping[str, Any]) -> None:
 
 
 def _with_room(read: JobStatus, known: JobStatus) -> JobStatus:
-    """A status of which little can be read, holding the room that was recorded before."""
+    """A status that can hardly be read, with the room that was recorded before."""
     if not known.assignments:
         return read
     return replace(read, phase=read.phase or known.phase, assignments=known.assignments)

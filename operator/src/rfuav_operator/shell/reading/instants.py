@@ -12,7 +12,7 @@ def at(instant: datetime | None) -> datetime | None:
 
 
 def since(made: datetime, instant: datetime | None) -> datetime | None:
-    """The same of something that happened to an object made then: the clock of who says it may be behind."""
+    """The same for an event of an object created then: the reporter's clock may be behind."""
     return None if instant is None else max(made, bounded(instant))
 
 

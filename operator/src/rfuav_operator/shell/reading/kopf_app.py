@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 FIRST_BACKOFF, LAST_BACKOFF = 0.2, 30.0  # seconds before kopf is started again
 LONG_ENOUGH = 60.0  # seconds of a kopf that ended for a new reason
-# What these say of every request of an outage, and of kopf's end, our own log says once.
+# They log every request of an outage, and kopf's end; our own log has each once.
 TOLD_BY_US = ("kopf._cogs.clients", "kopf._core.reactor.running", "kopf._core.reactor.orchestration")
 
 
@@ -90,7 +90,7 @@ def settings() -> kopf.OperatorSettings:
     made = kopf.OperatorSettings()
     made.persistence.diffbase_storage = NoDiffBase()
     made.posting.enabled = False
-    made.scanning.disabled = True  # the CRDs are there before kopf starts; it needs no rights on them
+    made.scanning.disabled = True  # the CRDs exist before kopf starts; it needs no rights on them
     made.process.ultimate_exiting_timeout = None
     made.queueing.exit_timeout = 0.5
     made.networking.error_backoffs = Backoffs()
@@ -159,7 +159,7 @@ async def watch(
     tasks = await kopf.spawn_tasks(
         registry=handlers(state, connection),
         settings=settings(),
-        # Peering is off; left to itself kopf would look up the user, who has no name in the image.
+        # Peering is off; otherwise kopf would look up the user, who has no name in the image.
         identity="rfuav-operator",  # type: ignore[arg-type]  # a NewType that kopf does not export
         standalone=True,
         clusterwide=True,

@@ -30,9 +30,9 @@ class NodeObject(Wire, frozen=True):
 
 
 def node(read: NodeObject, unreadable: str = "") -> Node:
-    """A node with its GPUs; resources that this operator does not hand out are told in `gpu_problem`.
+    """A node with its GPUs; `gpu_problem` names GPU resources that this operator does not assign.
 
-    One of which something cannot be read stays known, and offers nothing.
+    A node that cannot be read completely stays known and offers nothing.
     """
     try:
         if not unreadable:

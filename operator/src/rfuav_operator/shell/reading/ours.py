@@ -39,16 +39,16 @@ def job(
     *,
     before: Callable[[Uid], Job | None] = lambda _: None,
 ) -> Job:
-    """A TrainingJob or InferenceJob. What cannot be read of its spec is a problem of the job; else it is set aside.
+    """A TrainingJob or InferenceJob. An unreadable spec is a problem of the job; an unreadable status sets it aside.
 
     Args:
         kind: which of the two.
         body: as the API server shows it.
-        known: the status that was just written; it is kept where it is what is stored now, which may be less.
-        before: gives a job as it was read last. Its spec is not read again while it is the same.
+        known: the status that was just written; kept if the stored one, which may have less, corresponds to it.
+        before: gives the job as it was last read; an unchanged spec is not decoded again.
 
     Raises:
-        DecodeError: not even its name, UID and version can be read.
+        DecodeError: its name, UID or version cannot be read.
     """
     meta, unreadable = _meta(body)
     spec, problem = _spec(body)
@@ -119,9 +119,9 @@ def _spec(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
 
 
 def _status(written: Any, known: JobStatus | None) -> tuple[JobStatus, Mapping[str, Any] | None, str]:
-    """A job's status, what is stored where that is written otherwise, and why not all of it can be read.
+    """A job's status, its stored form if that differs, and why not all of it can be read.
 
-    Of one that cannot be read, what can be is kept: the room that is recorded in it is held.
+    The readable part of an unreadable status is kept: the room that it records is held.
     """
     written = written or {}
     plain = fits = bounds.stored(written)
@@ -159,10 +159,10 @@ def _converted(value: Any, kind: Any) -> list[Any]:
 
 
 def pool(body: Mapping[str, Any]) -> Pool:
-    """A GPUPool. One whose spec cannot be read admits nothing: a limit that is not understood is not ignored.
+    """A GPUPool. If its spec cannot be read, it admits nothing: an unreadable limit is not ignored.
 
     Raises:
-        DecodeError: not even its name, UID and version can be read.
+        DecodeError: its name, UID or version cannot be read.
     """
     meta, _ = _meta(body)
     spec, problem = _spec(body)
@@ -188,7 +188,7 @@ def pool(body: Mapping[str, Any]) -> Pool:
 
 
 def _nodes_of(spec: Mapping[str, Any]) -> PoolSpec:
-    """What a pool whose spec cannot be read still is: its nodes are no other pool's, and take nothing new."""
+    """What remains of a pool whose spec cannot be read: its nodes belong to no other pool, and take nothing new."""
     try:
         selector = msgspec.convert(spec.get("nodeSelector") or {}, dict[str, str])
     except msgspec.ValidationError:
@@ -200,7 +200,7 @@ def quota(body: Mapping[str, Any]) -> Quota:
     """A GPUQuota. One that cannot be read holds its namespace: a limit that is not understood is not ignored.
 
     Raises:
-        DecodeError: not even its name, UID and version can be read.
+        DecodeError: its name, UID or version cannot be read.
     """
     meta, _ = _meta(body)
     spec, problem = _spec(body)

@@ -19,7 +19,7 @@ class Pending:
         self.leaving: dict[tuple[str, str], frozenset[Uid]] = {}  # jobs that are gone, with a create under way
 
     def clear(self) -> None:
-        """Nothing of it will be written any more."""
+        """Nothing of this job will be written any more."""
         self.statuses.clear()
         self.limits.clear()
         self.creating.clear()
@@ -50,7 +50,7 @@ class Pending:
             self.leaving[key] = self.leaving.get(key, frozenset()) | {job.uid}
 
     def job_left(self, job: Job) -> None:
-        """No create of a deleted job is under way any more."""
+        """No create of a deleted job is under way any longer."""
         key = job.namespace, job.name
         if left := self.leaving.pop(key, frozenset()) - {job.uid}:
             self.leaving[key] = left

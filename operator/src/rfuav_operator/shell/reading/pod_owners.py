@@ -1,6 +1,7 @@
-"""Whose the pods are: each pod comes in as it was and as it is, and is found by its job, its job's name, or its node.
+"""The owners of pods: each pod comes in as it was and as it is, and is found by its job, its job's name, or its node.
 
-A pod names its job in its labels and owner, rightly or not. What the job does not own takes room as a foreign pod does.
+A pod names its job in its labels and owner, correctly or not. A pod that the job does not own takes room like a foreign
+pod.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,10 +16,10 @@ K = TypeVar("K")
 
 
 class PodOwners:
-    """The pods by whom they belong to.
+    """The pods by owner.
 
     Args:
-        job: the job of a UID, None where it is not known (any more).
+        job: the job of a UID; None if it is not known (any more).
     """
 
     def __init__(self, job: Callable[[Uid], Job | None]) -> None:
@@ -60,7 +61,7 @@ class PodOwners:
         return False
 
     def sort(self, uid: Uid) -> list[Pod]:
-        """Look again at what names this job: who it is has become known. The pods that changed sides."""
+        """Look again at pods that name this job, which is known now. Returns the pods whose owner changed."""
         wrong = [p for p in self._naming.get(uid, {}).values() if self._is_own(uid, p) != self._holds(uid, p)]
         for pod in wrong:
             self.take_out(pod)
@@ -74,9 +75,9 @@ class PodOwners:
         return owners, [key for key, pods in self.made_for.items() if any(p.node == node for p in pods.values())]
 
     def _is_own(self, uid: Uid, pod: Pod) -> bool:
-        """Whether it belongs to this job: the namespace must be the job's, and the name is made of the job's.
+        """Whether the pod belongs to this job: it has the job's namespace, and its name follows from the job's.
 
-        Of a job that is not known (any more), the pods that were seen first are believed.
+        For a job that is not known (any more), the pods that were seen first count as its own.
         """
         job = self._job(uid)
         if job is not None:

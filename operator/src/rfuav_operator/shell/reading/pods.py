@@ -1,4 +1,4 @@
-"""Pods, ours or foreign, as the core's values: whose a pod is, where it is or may land, and how its containers are."""
+"""Pods, ours or foreign, as the core's values: the owner, the node or possible nodes, and the containers."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from rfuav_operator.shell.reading import instants
 _KINDS = frozenset(kind.value for kind in Kind)
 _USUAL_WAITS = frozenset({None, "", "ContainerCreating", "PodInitializing"})  # said of every container before it starts
 _LONGEST_URI = 1024  # characters, more than the CRD allows: an annotation may have 256 KiB
-_MAX_BESIDE = 8  # other containers that are told about
+_MAX_BESIDE = 8  # other containers that are reported
 _DIGITS = 9  # of a number in a label; no count of GPUs or of their MiB has more
 _POD_PHASES = frozenset(phase.value for phase in PodPhase)
 
@@ -107,7 +107,7 @@ def job_of(body: Mapping[str, Any]) -> Uid | None:
 
 
 def _beside(spec: PodSpec, status: PodStatus) -> Iterator[Beside]:
-    """The other containers that are in trouble, or that keep the trainer waiting: what is well is left out.
+    """The other containers that fail or keep the trainer waiting; healthy ones are left out.
 
     An init container with `restartPolicy: Always` is a sidecar: it has started up when its startup probe has passed.
     """
@@ -142,7 +142,7 @@ def _accompanied(spec: PodSpec, status: PodStatus) -> bool:
 
 
 def _kind_of(meta: Meta, labels: Mapping[str, str]) -> Kind | None:
-    """The kind that a pod counts as: that of the job that owns it, whatever its label says; else that of its label."""
+    """The kind as which a pod counts: that of the job that owns it, or else that of its label."""
     owners = (o for o in meta.owner_references or () if o.controller and o.api_version == contract.API_VERSION)
     named = (*(o.kind for o in owners), labels.get(contract.LABEL_KIND))
     return next((Kind(kind) for kind in named if kind in _KINDS), None)
@@ -186,7 +186,7 @@ def _landing(labels: Mapping[str, str], spec: PodSpec) -> Landing | None:
 
 
 def _kept_off(labels: Mapping[str, str], spec: PodSpec) -> frozenset[str]:
-    """Labels of the nodes that a pod which waits for a new one keeps off while pods of ours are there."""
+    """Labels of the nodes that a pod for a new node avoids while our pods are there."""
     if contract.LABEL_SCALE_UP not in labels or spec.affinity is None or spec.affinity.pod_anti_affinity is None:
         return frozenset()
     return frozenset(

@@ -38,7 +38,7 @@ class _ResourceQuotaStatus(Wire, frozen=True):
 
 
 class ResourceQuotaObject(Wire, frozen=True):
-    """What is read of a ResourceQuota."""
+    """The fields of a ResourceQuota that are read."""
 
     metadata: Meta
     spec: _ResourceQuotaSpec = _ResourceQuotaSpec()

@@ -1,6 +1,6 @@
-"""Lists of our kinds: whole ones before anything is decided, and of metadata alone every minute.
+"""Lists of our kinds: complete ones before the first decision, and only metadata every minute.
 
-kopf's watch tells of no deletion that happened while it was interrupted; what a list does not name is dropped.
+kopf's watch misses deletions while it is interrupted; objects that a list does not name are dropped.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ SOON = 0.1  # the same after an outage
 
 
 async def read_all(state: ClusterState, connection: Connection) -> None:
-    """Read all jobs, pools and quotas whole, trying until it succeeds; a CRD that is not there yet is waited for."""
+    """Read all jobs, pools and quotas completely, retrying until it succeeds; waits for missing CRDs."""
     for plural in (*kinds.KIND_OF, kinds.POOLS, kinds.QUOTAS):
         while True:
             try:
@@ -43,7 +43,7 @@ async def read_all(state: ClusterState, connection: Connection) -> None:
 
 
 async def keep_dropping(state: ClusterState, connection: Connection, every: float) -> None:
-    """Drop what is gone, every so many seconds, until cancelled."""
+    """Drop deleted objects at intervals, until cancelled."""
     while True:
         await asyncio.sleep(every)
         for plural in (*kinds.KIND_OF, kinds.POOLS, kinds.QUOTAS):

@@ -1,8 +1,8 @@
-"""ClusterState: the one mutable thing of the process. Reads and answers to writes come in, snapshots go out.
+"""ClusterState: the only mutable state of the process. In: reads and answers to writes. Out: snapshots.
 
-It holds what the API server last said (`Cache`, newer resourceVersion wins), what was decided and not yet seen back
-(`pending`), whose the pods are (`pod_owners`) and which jobs a volume matters to (`mounts`), and it remembers what is
-dirty: which jobs must be stepped, and whether admission must be planned again. It decides nothing.
+It holds the last known objects (`Cache`, newer resourceVersion wins), decisions that were not seen back yet
+(`pending`), the owners of pods (`pod_owners`) and the jobs that a volume matters to (`mounts`). It also remembers what
+is dirty: which jobs must be stepped, and whether admission must be planned again. It makes no decisions.
 """
 
 from collections import defaultdict
@@ -38,7 +38,7 @@ from rfuav_operator.shell.reading.mounts import Mounts
 from rfuav_operator.shell.reading.pending import Pending
 from rfuav_operator.shell.reading.pod_owners import PodOwners, room_of
 
-WORDS = 800  # characters kept of what the API server, or a webhook behind it, says about a refused pod
+WORDS = 800  # characters kept of the API server's (or a webhook's) message about a refused pod
 
 JobKey = tuple[Kind, str, str]  # kind, namespace, name
 
@@ -202,7 +202,7 @@ class ClusterState:
         self.touch([uid])
 
     def plan_limits(self, target: Pool | Quota, status: Mapping[str, Any]) -> None:
-        """A pool's or quota's status was handed to the writer: what is decided next is compared with it."""
+        """A pool's or quota's status was handed to the writer: the next decision is compared with it."""
         self._pending.limits[target.uid] = status
         self._refresh_limits(target)
 
@@ -212,12 +212,12 @@ class ClusterState:
             self.drop_limits(target)
 
     def drop_limits(self, target: Pool | Quota) -> None:
-        """What was planned will not be written any more."""
+        """The planned status will not be written any more."""
         self._pending.limits.pop(target.uid, None)
         self._refresh_limits(target)
 
     def forget_plans(self) -> None:
-        """Nothing that was decided will be written any more: go by what the API server holds."""
+        """No earlier decision will be written any more: only the API server's state counts."""
         self._pending.clear()
         self._rejected.clear()
         for uid in list(self._effective):
@@ -332,7 +332,7 @@ class ClusterState:
             self._gone.pop(uid, None)
 
     def _sort_pods(self, uid: Uid) -> None:
-        """Who a job is has become known: look again at what names it."""
+        """A job has become known: look again at the pods that name it."""
         if moved := self._owners.sort(uid):
             self.touch([uid], nodes={room[0] for p in moved if (room := room_of(p)) is not None}, plan=False)
 
@@ -345,7 +345,7 @@ class ClusterState:
         else:
             self._nodes[node.name] = new
         there, made_for = self._owners.on_node(node.name)
-        for key in made_for:  # who waits until they are gone
+        for key in made_for:  # jobs that wait until they are gone
             there.update(self._named(*key))
         self.touch(there, nodes=[node.name])
 
@@ -428,5 +428,5 @@ def _is_over(job: Job) -> bool:
 
 
 def _substance(job: Job) -> tuple[object, ...]:
-    """What of a job a decision can depend on: our own write seen back changes none of it."""
+    """The parts of a job that decisions depend on; seeing our own write back changes none of them."""
     return job.generation, job.deleting, job.problems, job.set_aside, job.status

@@ -15,7 +15,7 @@ class _ClaimStatus(Wire, frozen=True):
 
 
 class ClaimObject(Wire, frozen=True):
-    """What is read of a PersistentVolumeClaim."""
+    """The fields of a PersistentVolumeClaim that are read."""
 
     metadata: Meta
     spec: _ClaimSpec = _ClaimSpec()
@@ -23,7 +23,7 @@ class ClaimObject(Wire, frozen=True):
 
 
 def claim(read: ClaimObject, unreadable: str = "") -> Claim:
-    """A PersistentVolumeClaim. Its modes are those of the volume that it is bound to, else those that it asks for."""
+    """A PersistentVolumeClaim. Its modes are those of its bound volume, or else the requested ones."""
     asked = read.spec.access_modes or ()
     modes = asked if "ReadWriteOncePod" in asked else read.status.access_modes or asked
     return Claim(
@@ -50,7 +50,7 @@ class _VolumeSpec(Wire, frozen=True):
 
 
 class VolumeObject(Wire, frozen=True):
-    """What is read of a PersistentVolume."""
+    """The fields of a PersistentVolume that are read."""
 
     metadata: Meta
     spec: _VolumeSpec = _VolumeSpec()

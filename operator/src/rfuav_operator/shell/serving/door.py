@@ -1,6 +1,6 @@
-"""HTTP servers that strangers cannot fill: each connection has its time, and there are so many of them.
+"""HTTP servers that others cannot exhaust: the time and the number of connections are bounded.
 
-Sockets come in, requests go to an aiohttp application. A connection that does not finish its TLS handshake, send its
+In: sockets. Out: requests to an aiohttp application. A connection that does not finish its TLS handshake, send its
 request or get its answer in time is closed, and so is one that stays idle, sends requests faster than they are
 answered, or too many of them. One that is too many, of its peer or of all, takes the place of the one that has been
 idle longest; where none is idle, it is closed itself. Who has sent the end of what it sends still gets its answers.
@@ -29,7 +29,7 @@ LONGEST_LINE, MOST_HEADERS = 8190, 64  # of a request; a token has some 1,000 by
 PIECE = 2048  # bytes of a connection that are parsed in one turn of the loop: hundreds of requests fit into one read
 MOST_WAITING = 256 * 1024  # bytes of a connection that wait for that: more than the largest request
 REQUESTS_A_SECOND, BURST = 20.0, 40.0  # of one connection
-AFTER_THE_END = 1.0  # seconds in which an answer begins to what was sent before the end; then the connection is closed
+AFTER_THE_END = 1.0  # seconds for answers to requests sent before the end of the stream; then the connection is closed
 
 
 class _Guest:

@@ -88,10 +88,10 @@ class Intake:
         self._pace: OrderedDict[Uid, _Pace] = OrderedDict()
 
     def take(self, jobs: Iterable[Uid] = ()) -> list[Report]:
-        """The newest report of each pod of the jobs that something new came for, and of `jobs`.
+        """The newest report of each pod, for jobs with new reports and for `jobs`.
 
-        A report is kept until a status that holds it was read back: the write that carried it may have failed, and its
-        sender was told that it was taken.
+        A report is kept until a status with its values was read back: the write may have failed, although its sender
+        got a positive answer.
         """
         taken: list[Report] = []
         for uid in self._fresh.union(jobs):

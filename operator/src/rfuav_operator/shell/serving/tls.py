@@ -67,10 +67,10 @@ def new_authority() -> Authority:
 
 
 async def shared_authority(connection: Connection, namespace: str, name: str) -> Authority:
-    """The CA of the Secret `name`; made when it is not there yet. An outage is waited for.
+    """The CA of the Secret `name`, created if missing. Waits during an outage.
 
     Raises:
-        ConnectionProblem: the Secret may neither be read nor made, or holds no CA.
+        ConnectionProblem: the Secret can neither be read nor created, or holds no CA.
     """
     path = f"{paths.secrets(namespace)}/{name}"
     while True:
@@ -129,7 +129,7 @@ def names(namespace: str, service: str, url: str) -> list[str]:
 
 
 class Leaf:
-    """The server's TLS context, whose certificate is renewed every ten days."""
+    """The server's TLS context; its certificate is renewed every ten days."""
 
     def __init__(self, authority: Authority, hosts: list[str]) -> None:
         self._authority = authority

@@ -1,4 +1,4 @@
-"""Who sends a progress report: a pod-bound service-account token, checked offline against the cluster's own keys."""
+"""The sender of a progress report: a pod-bound service-account token, verified offline with the cluster's own keys."""
 
 import asyncio
 import hashlib

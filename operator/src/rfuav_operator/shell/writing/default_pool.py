@@ -27,15 +27,15 @@ APPLIED = f"{GROUP}/applied-settings"  # annotation: hash of the settings that w
 APPLY_PATCH = "application/apply-patch+yaml"
 RETRY = 5.0  # seconds
 _PATH = f"{kinds.OURS}/{kinds.POOLS}/{NAME}"
-# Forced: who names a field in the settings means it, whoever wrote it before.
+# Forced: a field in the settings wins over its earlier owner.
 _FORCED = f"{_PATH}?fieldManager={MANAGER}&force=true"
 
 
 async def apply(requests: Requester, spec: Mapping[str, Any]) -> None:
-    """Have the pool as `spec` says; tried until the API server has taken it or said that it is wrong.
+    """Apply `spec` to the pool; retried until the API server accepts it or rejects it as invalid.
 
     Raises:
-        LeaseOver: this process may write no more.
+        LeaseOver: this process must not write any more.
     """
     wanted = sha256(orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
     while True:

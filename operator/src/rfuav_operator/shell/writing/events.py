@@ -89,7 +89,7 @@ class Events:
         metrics.events_dropped.inc()
 
     async def run(self) -> None:
-        """Write what is queued, until cancelled."""
+        """Write queued Events until cancelled."""
         writing: set[str] = set()  # namespaces
         async with asyncio.TaskGroup() as tasks:
             while True:
@@ -100,7 +100,7 @@ class Events:
                 await self._waiting.wait()
 
     async def _write_all(self, namespace: str, writing: set[str]) -> None:
-        """Write what is queued of one namespace, and forget the queue."""
+        """Write the queued Events of one namespace, and remove the queue."""
         queue = self._queues[namespace]
         while queue:
             try:

@@ -50,7 +50,7 @@ class Trouble:
 
     @property
     def is_enough(self) -> bool:
-        """Whether the job should be told, and others have its room."""
+        """Whether the job should say so and give its room back."""
         return self.tries >= ENOUGH_TRIES and self.seconds >= ENOUGH_SECONDS
 
 
@@ -74,7 +74,7 @@ class JobLane(Lane[Action]):
             self.trouble.add(f"{type(error).__name__}: {error}", wait)
 
     def later(self, action: Action, answer: Answer) -> Outcome:
-        """Set an effect aside for a while; what else waits for the job goes on."""
+        """Set an effect aside for a while; other actions of the job continue."""
         tries = self.tried(action)
         wait = REFUSED_BACKOFF
         if not decides(answer) or answer.status == HTTPStatus.CONFLICT:

@@ -1,4 +1,4 @@
-"""What is written of our own kinds: statuses, under an optimistic lock, and jobs that are deleted."""
+"""Writes of our own kinds: statuses, with an optimistic lock, and deletions of jobs."""
 
 import asyncio
 from http import HTTPStatus
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 class Ours:
-    """Carries out what is decided on jobs, pools and quotas."""
+    """Carries out decisions on jobs, pools and quotas."""
 
     def __init__(self, requests: Requester, state: ClusterState) -> None:
         self._requests = requests
@@ -101,7 +101,7 @@ class Ours:
         return DONE
 
     async def delete_job(self, lane: JobLane, action: DeleteJob) -> Outcome:
-        """Delete a job whose time is over."""
+        """Delete a job whose TTL is over."""
         job = self._state.read_job(action.job.uid)
         if job is None or job.resource_version != action.job.resource_version:
             self._state.touch([action.job.uid])

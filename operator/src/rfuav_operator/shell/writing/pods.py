@@ -1,4 +1,4 @@
-"""Pods are created and deleted: a pod's room is kept until it is known whether the pod is there."""
+"""Creates and deletes pods: a pod keeps its room until it is known whether it exists."""
 
 from http import HTTPStatus
 
@@ -19,7 +19,7 @@ OTHERS_TROUBLES = (HTTPStatus.CONFLICT, HTTPStatus.UNAUTHORIZED, CUT_OFF, NOT_SE
 
 
 class Pods:
-    """Carries out what is decided on pods."""
+    """Carries out decisions on pods."""
 
     def __init__(self, requests: Requester, state: ClusterState, events: Events) -> None:
         self._requests = requests
@@ -27,10 +27,10 @@ class Pods:
         self._events = events
 
     async def create(self, lane: JobLane, action: CreatePod) -> Outcome:
-        """One try of a create. The pod's room is kept until it is known whether the pod is there.
+        """One attempt to create a pod. The pod keeps its room until it is known whether it exists.
 
-        Our own pod under its name is as good as created, since the name follows from the job's UID and the attempt. So
-        before anything is sent again, or given up, it is looked whether an earlier try has made it.
+        An existing pod of ours with the name counts as created, because the name follows from the job's UID and the
+        attempt. So before a retry, or before giving up, the pod of an earlier try is looked up.
         """
         if lane.tries(action):
             if self._state.was_there(action.job_uid, action.name):  # it ended and is gone, or a watch has brought it
@@ -89,14 +89,14 @@ class Pods:
         return self._created(action, refused=message)
 
     def _created(self, action: CreatePod, *, refused: str = "") -> Outcome:
-        """It is known now whether the pod is there."""
+        """It is known now whether the pod exists."""
         if refused:
             self._state.reject(action.job_uid, refused)
         self._state.end_create(action.job_uid, action.name)
         return DONE
 
     async def _make_service(self, lane: JobLane, action: CreatePod) -> Answer:
-        """Have the Service there by which the pods of a job of several nodes find each other, before any of them."""
+        """Create the Service that lets the pods of a job of several nodes find each other, before the pods."""
         if action.service is None or clock.monotonic() - lane.service_at < SERVICE_LASTS:
             return Answer(HTTPStatus.OK, None)
         answer = await self._requests.attempt("POST", paths.services(action.namespace), action.service)

@@ -1,9 +1,9 @@
 """The Writer carries decisions to the API server: in order for one job, bounded in parallel over all.
 
-Actions of the core come in. A failed status write drops what waited behind it, and the job is decided again on what was
-read; a pod's create keeps its room until its outcome is known. What the cluster does not let through is set aside and
-tried again, past a while of creates the job is told so; what the job does not want any more is not sent. Every answer
-enters ClusterState at once. No request reaches beyond the leader's lease.
+In: actions of the core. A failed status write drops the effects behind it, and the job is read and decided again;
+a pod's create keeps its room until its outcome is known. Requests that the cluster refuses are set aside and retried;
+after a while, a refused create shows in the job's status. Requests that the job no longer needs are not sent. Every
+answer enters ClusterState immediately. No request lasts longer than the leader's lease.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,10 +33,10 @@ class Writer:
     """One queue for each job, pool and quota.
 
     Args:
-        lease_left: seconds for which this process is surely the leader.
+        lease_left: seconds for which this process is certainly the leader.
 
     Attributes:
-        requests: whatever is written as the leader goes through these, also what is nobody's action.
+        requests: all writes of the leader go through these, also those that are not actions.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Writer:
         return self.requests.abandoned
 
     async def run(self) -> None:
-        """Carry out what is submitted, until cancelled; a lost lease ends it with an error. What is left is dropped."""
+        """Carry out submitted actions until cancelled; a lost lease ends it with an error. The rest is dropped."""
         self.requests.abandoned = False
         await self._queues.run()
 
