@@ -133,7 +133,7 @@ def test_a_few_unreadable_inputs_are_listed_and_the_rest_is_done(running: Runnin
 
 
 @pytest.mark.submits(NO_CLAIM)
-def test_a_job_without_its_claim_says_so_and_goes_on_once_the_claim_is_there(running: Running) -> None:
+def test_a_job_without_its_claim_says_so_and_continues_once_the_claim_exists(running: Running) -> None:
     kube = running.kube
     waiting = kube.wait(
         "TrainingJob",

@@ -92,7 +92,7 @@ def test_a_job_whose_operator_dies_twice_notices_nothing(ends: dict[str, Object]
 
 
 @pytest.mark.parametrize("job", SAME_END)
-def test_a_disturbed_training_goes_on_from_its_checkpoint(ends: dict[str, Object], running: Running, job: str) -> None:
+def test_a_disturbed_training_resumes_from_its_checkpoint(ends: dict[str, Object], running: Running, job: str) -> None:
     assert ends[job]["attempt"] == 2
     last = running.kube.pods_of(job)[-1]["metadata"]["name"]
     assert '"event": "resumed' in running.kube.kubectl("logs", last), "the second attempt began anew"

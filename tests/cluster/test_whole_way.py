@@ -45,7 +45,7 @@ EVERY_EPOCH = {
 }
 
 
-def test_a_training_over_recordings_tells_how_far_it_is_and_how_well(running: Running) -> None:
+def test_a_training_over_recordings_reports_progress_and_metrics(running: Running) -> None:
     kube = running.kube
     end = kube.wait_finished("TrainingJob", "learn")
     assert (end["phase"], end["attempt"]) == ("Succeeded", 1), kube.story("TrainingJob", "learn")

@@ -161,7 +161,7 @@ def test_what_may_change_and_what_may_not(jobs: client.CustomObjectsApi, namespa
             assert CHANGE in message, (kind, spec)
 
 
-def test_an_optional_field_cannot_be_removed_and_added_anew(jobs: client.CustomObjectsApi, namespace: str) -> None:
+def test_an_optional_field_cannot_be_removed_and_added_again(jobs: client.CustomObjectsApi, namespace: str) -> None:
     assert patch(jobs, namespace, "TrainingJob", {"weightsCache": None}) != ""
     assert patch(jobs, namespace, "InferenceJob", {"evaluation": {}}) != ""
 

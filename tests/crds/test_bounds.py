@@ -78,7 +78,7 @@ def test_a_quantity_out_of_range_is_refused_at_once(text):
 
 
 @pytest.mark.parametrize("text", ["9" * 33, "1e" + "9" * 40, "Infinity", "NaN", "9" * 10_000])
-def test_what_is_too_long_or_no_number_is_no_quantity(text):
+def test_text_that_is_too_long_or_not_a_number_is_not_a_quantity(text):
     with pytest.raises(ValueError, match=r"is not a quantity|digits"):
         parse_quantity(text)
 

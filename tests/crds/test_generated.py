@@ -172,5 +172,5 @@ def test_the_pod_template_alone_of_the_objects_of_every_job_is_owned_whole():
             assert whole - {"iq", "evaluation"} == {"podTemplate"}
 
 
-def test_the_reference_tells_the_defaults_that_readers_fill_in():
+def test_the_reference_has_the_defaults_that_readers_fill_in():
     assert "| `perGPU[].training` | integer | `1` |" in reference()

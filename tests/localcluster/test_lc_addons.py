@@ -159,7 +159,7 @@ def test_only_a_new_cluster_asks_for_room(own_state: Path, monkeypatch) -> None:
         api.up("old", "api", use_kubeconfig=False)
 
 
-def test_addresses_are_chosen_once_the_command_that_tells_used_ones_is_there(own_state: Path, monkeypatch) -> None:
+def test_addresses_are_chosen_once_the_command_that_lists_used_ones_exists(own_state: Path, monkeypatch) -> None:
     for check in ("require_root", "require_cgroups", "require_space"):
         monkeypatch.setattr(hostcheck, check, lambda *_: None)
     monkeypatch.setattr(selection, "choose", lambda *_, **__: selection.Choice("embedded", "for the test"))

@@ -187,7 +187,7 @@ def test_a_port_taken_meanwhile_is_an_error_that_names_it_and_the_way_out(cluste
     assert state.load(layout) == settings
 
 
-def test_two_clusters_stand_side_by_side_and_one_goes_alone(cluster: api.Cluster) -> None:
+def test_two_clusters_run_side_by_side_and_one_stops_alone(cluster: api.Cluster) -> None:
     other = api.up("two", "api", use_kubeconfig=False)
     try:
         assert core_of(other).list_namespace().items

@@ -49,7 +49,7 @@ def test_every_port_of_a_cluster_belongs_to_a_component(settings: Settings) -> N
     assert {name for names in controlplane._PORTS_OF.values() for name in names} == settings.ports.keys()
 
 
-def test_the_death_of_what_a_component_needs_is_told_in_its_own_words(settings: Settings) -> None:
+def test_the_failure_of_a_needed_component_is_reported_with_its_own_log(settings: Settings) -> None:
     """The API server alone would say after a minute that it reaches no etcd."""
     layout = Layout.of("plane")
     processes.start(layout, "etcd", ["sh", "-c", "echo no space left on device; exit 1"])
@@ -58,7 +58,7 @@ def test_the_death_of_what_a_component_needs_is_told_in_its_own_words(settings: 
         controlplane.wait_until(layout, "kube-apiserver", lambda: False, timeout=20, needs=("etcd",))
 
 
-def test_who_is_not_ready_in_time_is_told_with_the_end_of_its_log(settings: Settings) -> None:
+def test_a_component_that_is_not_ready_in_time_is_reported_with_the_end_of_its_log(settings: Settings) -> None:
     layout = Layout.of("plane")
     processes.start(layout, "etcd", ["sleep", "1000"])
     processes.start(layout, "kube-apiserver", ["sh", "-c", "echo waiting for x; sleep 1000"])

@@ -204,7 +204,7 @@ def test_down_in_the_middle_of_everything_leaves_nothing(cluster: api.Cluster, b
     assert traces() == before
 
 
-def test_up_after_an_up_that_was_killed_before_the_node_was_plugged_in_goes_on_with_it(before, monkeypatch) -> None:
+def test_up_continues_after_an_up_that_was_killed_before_the_node_was_connected(before, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(links, "plug", lambda *_: pytest.fail("killed here"))
         with pytest.raises(pytest.fail.Exception, match="killed here"):

@@ -42,7 +42,7 @@ def in_a_network_of_its_own(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_bridge_whose_up_was_killed_before_it_was_marked_is_taken_up_again(own_state: Path) -> None:
+def test_a_bridge_is_reused_after_an_up_that_was_killed_before_marking_it(own_state: Path) -> None:
     in_a_network_of_its_own("""
 ip("link", "add", bridge, "type", "bridge")
 for _ in range(2):
@@ -79,7 +79,7 @@ assert links.remove_all(layout, settings) == []
 """)
 
 
-def test_a_cable_is_laid_once_and_what_is_missing_of_it_is_added(own_state: Path) -> None:
+def test_a_cable_is_created_once_and_its_missing_parts_are_added(own_state: Path) -> None:
     in_a_network_of_its_own("""
 links.ensure_bridge(layout, settings)
 process = node()

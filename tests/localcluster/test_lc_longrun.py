@@ -9,7 +9,7 @@ from localcluster import longrun
 from localcluster.errors import LocalClusterError
 
 
-def test_a_log_says_what_begins_that_it_goes_on_and_how_long_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_names_the_start_the_progress_and_the_duration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(longrun, "_REMIND", 0.3)
     output = io.StringIO()
     longrun.watched(["sleep", "0.8"], "building x", Console(file=output))

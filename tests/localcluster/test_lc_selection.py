@@ -49,7 +49,7 @@ def test_a_given_cluster_is_used_only_when_asked(tmp_path: Path, monkeypatch) ->
 
 
 @pytest.mark.parametrize("value", ["", "/nowhere/config"])
-def test_a_given_cluster_that_is_not_there_is_an_error(value: str, tmp_path: Path, monkeypatch) -> None:
+def test_a_missing_given_cluster_is_an_error(value: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", value)
     with pytest.raises(LocalClusterError, match="KUBECONFIG"):

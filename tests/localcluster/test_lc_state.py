@@ -75,7 +75,7 @@ def test_any_good_name_may_be_given_also_those_used_inside(own_state: Path) -> N
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
-def test_who_waited_for_a_down_keeps_others_out_though_the_lock_file_was_removed(own_state: Path, capfd) -> None:
+def test_a_process_that_waited_for_a_down_holds_the_lock_although_its_file_was_removed(own_state: Path, capfd) -> None:
     path = own_state / "rfuav-localcluster" / ".a.lock"
     entered, leave = threading.Event(), threading.Event()
 

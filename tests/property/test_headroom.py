@@ -45,7 +45,7 @@ shapes = st.builds(Shape, gpu_memory=st.just(0), **amounts)
     foreign=st.integers(0, 2),
     shape=shapes,
 )
-def test_the_headroom_fits_whom_the_room_lacks_nothing(of, per_node, there, foreign, shape):
+def test_the_headroom_fits_exactly_when_the_room_lacks_nothing(of, per_node, there, foreign, shape):
     spec = pool(per_node_cpu=per_node).spec
     holders = {(Uid(f"uid-{i}"), f"pod-{i}"): one for i, (one, _) in enumerate(there)}
     others = [foreign_pod(f"x{i}", "n1", gpus=1, cpu=1) for i in range(foreign)]

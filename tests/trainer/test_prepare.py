@@ -239,7 +239,7 @@ def test_nothing_is_overwritten_that_prepare_did_not_make(tmp_path):
     assert (tmp_path / "mine/notes.txt").read_text() == "dear"
 
 
-def test_what_fails_or_is_stopped_leaves_nothing_and_the_older_output_stands(tmp_path):
+def test_a_failed_or_stopped_run_leaves_nothing_and_keeps_the_older_output(tmp_path):
     source = image_set(tmp_path / "all", count=4)
     prepare.cropped(task(source, tmp_path / "out"), box=(0, 0, 8, 8))
     before = content(tmp_path / "out")

@@ -137,7 +137,7 @@ def test_a_gang_whose_pod_fails_starts_again_as_a_whole(world, kubeconfig, litte
     world.wait(lambda: not {pod.metadata.name for pod in world.pods("gang") if pod.status.phase == "Running"} & first)
 
 
-def test_a_job_of_higher_priority_takes_room_and_the_other_goes_on_later(world):
+def test_a_job_of_higher_priority_takes_room_and_the_other_continues_later(world):
     names = {"low": f"{world.namespace}-low", "high": f"{world.namespace}-high"}
     scheduling = client.SchedulingV1Api(world.core.api_client)
     for value, name in ((10, names["low"]), (1000, names["high"])):
@@ -175,7 +175,7 @@ def test_a_team_takes_back_what_it_lent(world, other):
     assert held["spec"]["pools"][0]["gpus"]["nominal"] == 2
 
 
-def test_a_quota_bounds_a_team_and_tells_what_it_uses(world, kubectl):
+def test_a_quota_limits_a_team_and_shows_its_use(world, kubectl):
     quota(world, world.namespace, gpus={"nominal": 1, "borrowingLimit": 0})
     world.submit("one", run=None)
     world.phase("one", "Running")

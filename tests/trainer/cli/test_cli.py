@@ -46,7 +46,7 @@ def test_on_a_laptop(image_desk):
     assert "job is a TrainingJob: use rfuav-trainer train" in ended.output
 
 
-def test_sigterm_saves_and_exits_75_and_the_next_attempt_goes_on(image_desk):
+def test_sigterm_saves_and_exits_75_and_the_next_attempt_resumes(image_desk):
     spec = training_spec(training__epochs=200)
     process = image_desk.start("run", env=image_desk.environment("TrainingJob", spec))
     checkpoints = image_desk / "models/out/checkpoints/u1"

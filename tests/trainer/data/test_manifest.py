@@ -182,7 +182,7 @@ def test_one_recording_at_two_levels_stays_on_one_side(desk):
         assert len(sides[0] | sides[1]) == 12
 
 
-def test_a_path_that_no_file_can_have_is_a_file_that_is_not_there(desk):
+def test_an_impossible_path_is_a_missing_file(desk):
     root = image_set(desk / "captures", count=4)
     name = f"alpha/{'x' * 300}.png"
     write(root / "train.jsonl", [*rows_of(root), {"path": name, "label": "alpha"}])

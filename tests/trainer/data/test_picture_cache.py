@@ -150,7 +150,7 @@ def test_the_file_has_no_name_that_a_killed_process_could_leave(image_desk, scra
         assert not list(scratch.iterdir())
 
 
-def test_a_reader_that_goes_on_after_the_end_writes_to_no_other_file(image_desk, scratch, tmp_path):
+def test_a_reader_that_continues_after_the_end_writes_to_no_other_file(image_desk, scratch, tmp_path):
     with homes_of(image_desk) as homes:
         home, file = homes[1], homes[1]._file
     with (tmp_path / "another").open("w+b") as another:  # given the number of a file that was closed
@@ -231,7 +231,7 @@ def test_frames_of_recordings_are_transformed_once(desk, scratch, monkeypatch, c
     assert len(found) == 24
 
 
-def test_a_training_goes_on_when_the_scratch_disk_is_full(image_desk, small_volume, monkeypatch):
+def test_a_training_continues_when_the_scratch_disk_is_full(image_desk, small_volume, monkeypatch):
     monkeypatch.setenv("TRAINER_CACHE", str(small_volume))
     monkeypatch.setenv("TRAINER_PICTURES_BYTES", "64Mi")
     monkeypatch.setattr(kept_pictures, "MEMORY_SHARE", 0)

@@ -88,7 +88,7 @@ def test_what_one_has_decoded_the_others_need_not_decode_again(tmp_path):
     assert not list((tmp_path / "scratch").iterdir())
 
 
-def test_told_to_stop_all_stop_with_a_checkpoint_and_go_on(tmp_path):
+def test_all_stop_with_a_checkpoint_and_resume(tmp_path):
     desk, process = under_way(tmp_path)
     members = others(process)
     assert len(members) == 1
@@ -157,9 +157,7 @@ def refuses(_job, _progress, _stop):
     raise InputError("the folder is empty")
 
 
-def test_another_process_takes_its_cache_with_it_and_tells_what_was_foreseen_without_a_traceback(
-    tmp_path, monkeypatch, capfd
-):
+def test_another_process_uses_the_cache_and_expected_errors_have_no_traceback(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("KEPT", str(tmp_path))
     job = SimpleNamespace(name="job", spec=SimpleNamespace(resources=SimpleNamespace(gpus=2)))
     with gpu_workers.crew(job, refuses, {}) as everyone:

@@ -143,7 +143,7 @@ def test_processes_that_see_different_checkpoints_do_not_go_on(tmp_path, port):
     assert "None)" in told(desk, 0)["message"]
 
 
-def test_one_that_is_told_to_stop_stops_all_and_they_go_on_together(tmp_path, port):
+def test_stopping_one_pod_stops_all_and_they_resume_together(tmp_path, port):
     desk = Desk(tmp_path)
     image_set(desk / "captures/train", count=7)
     processes = together(desk, SPEC, port)

@@ -184,7 +184,7 @@ def test_a_stop_does_not_wait_for_a_reader_that_hangs(pictures, monkeypatch, cpu
 
 
 @pytest.mark.parametrize("other", ["weights", "precision"])
-def test_stopped_and_started_again_with_another_network_it_begins_anew(pictures, capsys, other):
+def test_it_starts_over_when_restarted_with_another_network(pictures, capsys, other):
     """A file of the same name and size, or another precision: no line of the first network stays."""
     stop = StopSignal()
     with pytest.raises(StoppedError, match="after 8 of 15 inputs"):

@@ -71,7 +71,7 @@ def test_rows_without_snr_take_the_conditions_from_the_path(desk):
     assert [line.get("snr") for line in lines(desk)] == [20, None, None, None, None, None]
 
 
-def test_predictions_made_before_are_evaluated_by_the_labels_that_stand_in_them(listed):
+def test_earlier_predictions_are_evaluated_by_the_labels_in_them(listed):
     desk, _, _ = listed
     spec = of("all.jsonl")
     run(desk, spec)
@@ -122,7 +122,7 @@ def test_recordings_beside_pictures_are_chosen_by_format(listed):
     assert [(row["snrDb"], row["samples"]) for row in found["bySnr"]] == [(7, 9)]
 
 
-def test_relabelled_between_two_starts_it_begins_anew(listed, monkeypatch):
+def test_it_starts_over_when_the_labels_changed_between_two_starts(listed, monkeypatch):
     desk, root, rows = listed
     stop = StopSignal()
     monkeypatch.setattr(Progress, "update", lambda _, status: status["rfuav"]["processed"] >= 4 and stop.request())

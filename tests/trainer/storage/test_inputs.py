@@ -287,7 +287,7 @@ def end_while_fetching(folder):
     inputs.leave(75)
 
 
-def test_the_end_of_a_process_does_not_wait_for_what_is_on_its_way(tmp_path):
+def test_the_end_of_a_process_does_not_wait_for_open_requests(tmp_path):
     """A pod that has saved would be killed while it waits, and that counts as a failure."""
     assert in_child(end_while_fetching, str(tmp_path / "cache")) == 75
     assert time.monotonic() - float((tmp_path / "leaves").read_text()) < 5

@@ -33,7 +33,7 @@ def held(folder, job, stop=None):
     return output_lock.held(folder, job, stop or StopSignal())
 
 
-def test_another_job_is_held_off_and_told_who_writes(tmp_path, job, monkeypatch):
+def test_another_job_waits_and_names_the_writer(tmp_path, job, monkeypatch):
     monkeypatch.setattr(output_lock.socket, "gethostname", lambda: "drones-1a2b3-1")
     with held(tmp_path, job("old")):
         words = r"is in use by TrainingJob team/drones \(UID old, pod drones-1a2b3-1, since 20\d\d-.*\)"

@@ -169,7 +169,7 @@ def test_after_one_that_did_not_go_up_nothing_follows(monkeypatch):
     assert stub.done == ["b/good"]
 
 
-def test_a_store_that_does_not_answer_is_asked_again_while_the_work_goes_on(monkeypatch):
+def test_a_store_that_does_not_answer_is_retried_while_the_work_continues(monkeypatch):
     tries, went_on = [], threading.Event()
 
     def fail(name):
@@ -195,7 +195,7 @@ def test_a_store_that_does_not_answer_is_asked_again_while_the_work_goes_on(monk
         assert not outputs.settled()  # what is not there is no checkpoint
 
 
-def test_a_checkpoint_goes_up_while_the_training_goes_on_and_the_next_one_waits_for_it(monkeypatch):
+def test_a_checkpoint_is_uploaded_during_training_and_the_next_one_waits_for_it(monkeypatch):
     go_on = threading.Event()
     stub = Stub(monkeypatch, lambda name: go_on.wait(60) if name.endswith("1-epoch-00000.pt") else None)
     stub.ls = lambda _prefix, detail: []
@@ -305,7 +305,7 @@ def _die(environment, at, after):
     ("at", "after"),
     [(4, False), (7, False), (7, True), (8, True), (13, False), (16, True), (19, False), (23, True)],
 )
-def test_a_training_killed_at_any_moment_goes_on_with_the_same_bits(bucket, image_desk, undisturbed, at, after):
+def test_a_training_killed_at_any_moment_resumes_with_the_same_bits(bucket, image_desk, undisturbed, at, after):
     spec = training_spec(output__uri=f"s3://{bucket.name}/out")
     environment = image_desk.environment("TrainingJob", spec)
     assert in_child(_die, environment, at, after) == -signal.SIGKILL
@@ -371,7 +371,7 @@ def test_an_inference_leaves_in_the_store_what_it_leaves_on_a_disk(bucket, pictu
     assert "out/predictions-1.jsonl" not in bucket.names()
 
 
-def test_stopped_and_started_again_an_inference_goes_on_where_it_was(bucket, pictures):
+def test_a_restarted_inference_continues_where_it_was(bucket, pictures):
     stop = StopSignal()
 
     class Stopper(Watcher):

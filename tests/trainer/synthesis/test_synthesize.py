@@ -158,7 +158,7 @@ def test_any_rate_and_length_gives_finite_samples_in_full_scale(tmp_path_factory
     json.dumps(parameters, allow_nan=False)
 
 
-def test_what_is_there_is_kept_unless_told_otherwise(tmp_path):
+def test_existing_output_is_kept_unless_overwrite_is_set(tmp_path):
     output = tmp_path / "set"
     synthesize(small(output))
     before = contents(output)

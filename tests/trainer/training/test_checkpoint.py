@@ -74,7 +74,7 @@ def test_a_damaged_one_is_passed_over(tmp_path, spoil, what):
 
 
 @pytest.mark.parametrize("keep", [1, 2])
-def test_what_was_passed_over_does_not_stand_before_what_is_saved_next(tmp_path, keep):
+def test_a_skipped_checkpoint_does_not_come_before_later_ones(tmp_path, keep):
     """Damaged, or of a time when the data was larger and an epoch had more steps."""
     for step in (90, 100):
         store(tmp_path, keep).save(state(step), epoch=step // 10, step=step)

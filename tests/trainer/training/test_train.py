@@ -198,7 +198,7 @@ def test_started_again_after_success_it_does_nothing(image_desk):
     assert watcher.last["rfuav"]["outputs"] == first["outputs"]
 
 
-def test_a_job_created_anew_takes_nothing_from_the_old_one(image_desk):
+def test_a_new_job_takes_nothing_from_the_old_one(image_desk):
     spec = training_spec(training__epochs=1)
     run(image_desk, spec)
     watcher = Watcher()

@@ -198,7 +198,7 @@ def test_nothing_is_kept_of_jobs_nodes_namespaces_and_shapes_that_are_gone(spec)
 
 
 @pytest.mark.parametrize("preempting", [False, True])
-def test_what_is_known_of_a_shape_that_waits_is_not_found_out_again(preempting, monkeypatch):
+def test_answers_for_a_waiting_shape_are_not_computed_again(preempting, monkeypatch):
     """However many shapes there are: what an event costs has no cliff."""
     asked: list[object] = []
     policy = Preemption(within_pool="LowerPriority", min_runtime_seconds=0) if preempting else Preemption()

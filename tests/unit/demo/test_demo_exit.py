@@ -43,7 +43,7 @@ def test_all_succeeded_is_no_error():
     run._check(StandIn(), ROWS)
 
 
-def test_one_failure_is_told_with_reason_message_and_the_logs_ends():
+def test_a_failure_is_reported_with_reason_message_and_the_ends_of_the_logs():
     with pytest.raises(DemoError) as raised:
         run._check(StandIn(), failed())
     story = str(raised.value)

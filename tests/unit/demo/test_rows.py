@@ -67,7 +67,7 @@ def test_an_inference_counts_inputs_over_all_its_nodes_and_its_accuracy_is_top1(
         ("Succeeded", "Completed", "done", ""),
     ],
 )
-def test_why_says_what_stands_in_the_way_and_nothing_else(phase, reason, message, why):
+def test_the_reason_names_the_obstacle_and_nothing_else(phase, reason, message, why):
     assert row(job(phase=phase, reason=reason, message=message), NOW).why == why
 
 

@@ -61,7 +61,7 @@ def test_a_line_leaves_out_what_is_not_known():
     assert tables.line(WAITING, 7).endswith("Queued     WaitingForCapacity: 0 of 4 slots free")
 
 
-def test_the_summary_tells_what_each_job_waited_for():
+def test_the_summary_shows_what_each_job_waited_for():
     history = History()
     history.note([WAITING])
     assert "WaitingForCapacity" in printed(tables.summary([WAITING], history))

@@ -151,7 +151,7 @@ GRANTED = {
 }
 
 
-def test_the_operator_may_do_what_it_does_and_no_more(default):
+def test_the_operator_has_exactly_the_rights_that_it_uses(default):
     """The table in the operator's app.py, by hand: who widens one says so here."""
     found, named = {}, {}
     for rule in default["ClusterRole", "rfuav-operator"]["rules"]:

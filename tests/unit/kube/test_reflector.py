@@ -101,7 +101,7 @@ async def test_a_list_in_pages_then_a_watch(tmp_path):
         assert (b.lists, b.watched_from) == (2, ["10"])
 
 
-async def test_a_watch_that_ends_goes_on_from_the_last_bookmark(tmp_path):
+async def test_a_watch_that_ends_continues_from_the_last_bookmark(tmp_path):
     async def watch(response: web.StreamResponse, version: str) -> None:
         if version == "10":
             await send(response, "BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": "50"}})

@@ -135,7 +135,7 @@ def test_a_pod_of_unknown_phase_may_run(phase, lives):
         ),
     ],
 )
-def test_a_resource_quota_counts_as_the_smaller_of_what_it_shall_be_and_is(hard, status, expected, used):
+def test_a_resource_quota_counts_as_the_smaller_of_spec_and_status(hard, status, expected, used):
     body = {
         "metadata": {"name": "rq", "namespace": "team", "uid": "u", "resourceVersion": "1"},
         "spec": {"hard": hard},

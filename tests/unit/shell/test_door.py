@@ -141,7 +141,7 @@ async def test_who_ends_what_it_sends_gets_its_answers_and_is_closed(monkeypatch
     assert metrics.connections_closed.labels("idle")._value.get() == before
 
 
-async def test_who_ends_before_a_request_is_whole_is_closed():
+async def test_a_peer_that_ends_before_its_request_is_complete_is_closed():
     async with house(secure=False) as h:
         for sent in (b"", b"GET / HT", GET):
             reader, writer = await h.connect()
@@ -287,7 +287,7 @@ async def test_all_peers_together_hold_no_more_than_the_total():
     "garbage", [b"\x16\x03\x01" + b"\xff" * 300, b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 5000 + b"\r\n", b"\0" * 100_000]
 )
 @pytest.mark.parametrize("secure", [True, False])
-async def test_garbage_is_answered_or_closed_and_the_server_goes_on(garbage: Any, secure):
+async def test_garbage_is_answered_or_closed_and_the_server_continues(garbage: Any, secure):
     async with house(secure=secure) as h:
         for shake_hands in (True, False):
             reader, writer = await h.connect(shake_hands=shake_hands)
@@ -298,7 +298,7 @@ async def test_garbage_is_answered_or_closed_and_the_server_goes_on(garbage: Any
 
 
 @pytest.mark.parametrize("secure", [True, False])
-async def test_who_sends_requests_without_end_is_closed_and_the_others_are_answered(secure):
+async def test_a_connection_with_endless_requests_is_closed_and_others_are_answered(secure):
     async with house(secure=secure) as open_house:
         turns = 0
 

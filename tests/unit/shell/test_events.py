@@ -66,7 +66,7 @@ async def test_an_event_says_about_whom_and_why(tmp_path):
         assert len(body["note"]) == 1024
 
 
-async def test_the_same_again_is_counted_not_written_anew(tmp_path, monkeypatch):
+async def test_a_repeated_event_is_counted_and_not_written_again(tmp_path, monkeypatch):
     async with recorder(tmp_path) as (api, made):
         made.record(event())
         await until(lambda: api.seen)
@@ -157,7 +157,7 @@ async def test_what_waits_is_written_in_the_next_term(tmp_path):
         assert len({body["regarding"]["uid"] for _, _, body in api.seen}) == 5
 
 
-async def test_a_refused_event_is_written_anew_the_next_time(tmp_path):
+async def test_a_refused_event_is_written_again_the_next_time(tmp_path):
     async with recorder(tmp_path) as (api, made):
         accepts = api.handle
 

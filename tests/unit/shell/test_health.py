@@ -56,7 +56,7 @@ async def test_a_wait_that_failed_beats_no_more(passed):
     assert not pulse.alive
 
 
-async def test_the_loop_beats_while_nothing_happens_and_no_more_when_it_is_stuck(passed, monkeypatch):
+async def test_the_loop_beats_while_nothing_happens_and_stops_when_it_is_stuck(passed, monkeypatch):
     monkeypatch.setattr("rfuav_operator.shell.loop.HEARTBEAT", 0.001)
 
     class Nobody:

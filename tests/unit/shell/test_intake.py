@@ -189,7 +189,7 @@ async def test_an_estimate_without_end_is_taken_and_counts_as_ten_years():
         assert [r.progress.remaining_seconds for r in d.intake.take([U1])] == [315_360_000]
 
 
-async def test_what_fails_on_one_report_is_answered_and_no_more(monkeypatch):
+async def test_an_error_of_one_report_is_answered_and_affects_nothing_else(monkeypatch):
     def broken(_body: Any) -> Any:
         raise RuntimeError("something nobody thought of")
 

@@ -116,7 +116,7 @@ async def test_the_label_that_brings_reports_is_put_back_with_the_next_renewal(t
         await asyncio.gather(holding, return_exceptions=True)
 
 
-async def test_who_was_cut_off_takes_its_label_away_when_the_api_server_answers_again(tmp_path: Path):
+async def test_a_former_leader_removes_its_label_when_the_api_server_answers_again(tmp_path: Path):
     async with serving(tmp_path) as (api, connection):
         server = Server(api)
         await Leader(connection, "ns", limits("b"), pod="b").acquire()
@@ -230,7 +230,7 @@ async def test_an_outage_of_a_third_of_the_lease_is_outlasted(tmp_path: Path, ho
         holding.cancel()
 
 
-async def test_who_writes_to_the_lease_beside_its_holder_does_not_end_it(tmp_path: Path):
+async def test_another_writer_of_the_lease_does_not_end_it(tmp_path: Path):
     async with serving(tmp_path) as (api, connection):
         server = Server(api)
         leader = Leader(connection, "ns", limits("a"))
@@ -244,7 +244,7 @@ async def test_who_writes_to_the_lease_beside_its_holder_does_not_end_it(tmp_pat
         holding.cancel()
 
 
-async def test_who_lost_the_lease_stands_again_when_its_requests_have_ended(tmp_path: Path):
+async def test_a_former_leader_takes_part_again_when_its_requests_have_ended(tmp_path: Path):
     """What was sent with the lease may be carried out until others may take it: others wait as long, too."""
     async with serving(tmp_path) as (api, connection):
         server = Server(api)

@@ -95,7 +95,7 @@ async def test_replicas_of_one_release_succeed_each_other_at_once(tmp_path: Path
         assert STANDS_BY not in (shared["metadata"].get("annotations") or {})
 
 
-async def test_without_the_right_to_the_shared_lease_nothing_is_decided_and_the_reason_told(tmp_path: Path):
+async def test_without_the_right_to_the_shared_lease_nothing_is_decided_and_the_reason_is_logged(tmp_path: Path):
     async with serving(tmp_path) as (api, connection):
         server = Server(api)
         server.forbidden = "kube-system"

@@ -141,7 +141,7 @@ def test_a_job_that_is_deleted_during_a_create_keeps_its_room():
     assert U1 in held.take_dirt().jobs
 
 
-def test_a_job_created_anew_under_the_same_name_is_another_job():
+def test_a_new_job_under_the_same_name_is_another_job():
     held = state()
     put_job(held)
     planned(held, U1, Phase.ADMITTED)
@@ -153,7 +153,7 @@ def test_a_job_created_anew_under_the_same_name_is_another_job():
     assert named.uid == U2
 
 
-def test_a_refusal_stands_until_the_status_is_decided_anew():
+def test_a_refusal_is_kept_until_the_status_is_decided_again():
     held = state()
     put_job(held)
     held.reject(U1, "exceeded quota")
@@ -187,7 +187,7 @@ def foreign(held: ClusterState) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("order", ["job", "own", "forged"])
-def test_a_pod_of_another_namespace_is_none_of_the_jobs(order):
+def test_a_pod_of_another_namespace_does_not_belong_to_the_job(order):
     """Whatever was seen first: owner, labels and name are all copied from the job's own pod."""
     held = state()
     steps = {
@@ -439,7 +439,7 @@ def test_what_cannot_be_read_of_a_pod_of_others_is_dirt():
     assert list(held.unreadable()) == ["Pod"]
 
 
-def test_limits_that_cannot_be_read_any_more_stay_what_they_were_and_admit_nothing():
+def test_limits_that_become_unreadable_stay_in_force_and_admit_nothing():
     held = state()
     meta = {**job_body()["metadata"], "name": "default"}
     spec = {"nodeSelector": {"tier": "gold"}, "perGPU": [{"minMemory": "22Gi", "training": 1}]}
@@ -464,7 +464,7 @@ def test_a_pool_that_was_never_readable_keeps_its_nodes_from_the_others():
     assert held.snapshot().pools["gold"].spec.node_selector == {"tier": "gold"}
 
 
-def test_the_room_of_a_job_that_cannot_be_read_any_more_stays_held():
+def test_the_room_of_a_job_that_becomes_unreadable_stays_held():
     held = state()
     put_job(held, status={"phase": "Running", "assignments": [{"pod": "a-1", "node": "n1", "gpus": 2}]})
     put_job(held, version=2, status={"phase": 5, "assignments": 5})

@@ -509,7 +509,7 @@ async def test_a_create_under_way_holds_up_a_status_and_the_other_creates_do_not
 @pytest.mark.parametrize(
     "how", ["cancelled", "suspended", "ended", "deleted", "stopping", "the next attempt", "a job is gone"]
 )
-async def test_a_create_that_the_job_does_not_want_any_more_is_not_sent(tmp_path, how):
+async def test_a_create_that_the_job_no_longer_needs_is_not_sent(tmp_path, how):
     async with bench(tmp_path) as b:
         b.refuse("POST", 500)
         b.writer.submit([b.create()])
@@ -541,7 +541,7 @@ async def test_a_create_that_the_job_does_not_want_any_more_is_not_sent(tmp_path
         assert not b.state.snapshot().rejected
 
 
-async def test_a_create_whose_pod_was_seen_and_is_gone_is_not_sent_again(tmp_path):
+async def test_a_create_is_not_retried_when_its_pod_was_seen_and_is_gone(tmp_path):
     async with bench(tmp_path) as b:
         b.refuse("POST", 500)
         b.writer.submit([b.create()])
@@ -782,7 +782,7 @@ async def test_nothing_is_written_for_what_is_not_stored(tmp_path):
         assert not b.api.seen
 
 
-async def test_a_lane_whose_work_raises_waits_and_the_others_go_on(tmp_path, monkeypatch):
+async def test_a_lane_whose_work_raises_waits_and_the_others_continue(tmp_path, monkeypatch):
     monkeypatch.setattr(keyed_writer, "FAULT_BACKOFF", 0.1)
     async with bench(tmp_path) as b:
         other = job_body("b", version=1, uid="u2", status={"phase": "Queued"})

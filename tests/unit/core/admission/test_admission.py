@@ -399,7 +399,7 @@ def test_a_place_in_the_queue_is_not_urgent():
     assert (patch.urgent, patch.status.queue.position) == (False, 1)
 
 
-def test_pool_status_says_what_is_there_and_is_written_once():
+def test_pool_status_has_the_current_numbers_and_is_written_once():
     done = run(snapshot(crowd(3, 1), foreign=[foreign_pod("x", "n1", gpus=1)]))
     (patch,) = of_type(done, PatchLimitsStatus)
     status = dict(patch.status)

@@ -168,7 +168,7 @@ def test_a_gang_keeps_as_many_nodes_as_it_needs():
     assert end(made, "c0").running() == {"head", "small"}
 
 
-def test_a_gang_that_keeps_room_on_some_of_its_nodes_is_told_what_it_lacks_on_the_others():
+def test_a_gang_with_reserved_room_on_some_nodes_says_what_it_lacks_on_the_others():
     nodes = [whole(name, gpus=2) for name in "ab"]
     made = add(cluster(job("a0", resources=gpus(2)), nodes=nodes), job("head", resources=gpus(2), nodes=2))
     assert made.status("head").message.endswith("; 1 node of the 2 needed has room now")

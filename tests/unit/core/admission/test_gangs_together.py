@@ -179,7 +179,7 @@ def test_a_create_on_its_way_is_waited_for():
     assert made.leave().status("gang").attempt == 2
 
 
-def test_a_gang_whose_room_is_not_there_any_more_gives_up_all_of_it():
+def test_a_gang_that_lost_part_of_its_room_gives_up_all_of_it():
     """A crash lost the create of one pod, and the room for it went to another record."""
     made = cluster(gang())
     made.vanish(pods(made)[1])

@@ -55,7 +55,7 @@ def test_a_pod_that_is_starting_is_not_deleted_while_its_pool_is_missing(changes
     assert not of_type(patient, DeletePod)
 
 
-def test_a_pod_that_waits_for_a_new_node_goes_on_waiting():
+def test_a_pod_that_waits_for_a_new_node_keeps_waiting():
     (owner,) = admitted(job(), nodes=[node(gpus=0, slots=0)], pools=[pool(scale_up=ScaleUp(max_jobs=1))])
     assert not owner.status.assignments[0].node
     its_pod = pod_of(owner, wanted_node=None, for_new_node=True)
@@ -110,7 +110,7 @@ def test_a_queued_job_says_that_the_pool_does_not_exist():
     assert status.message == "pool default does not exist; existing pools: lab"
 
 
-def test_a_pool_deleted_and_made_again_changes_nothing_for_what_is_admitted():
+def test_a_pool_that_is_deleted_and_created_again_does_not_affect_admitted_jobs():
     cluster = Cluster([whole(gpus=4)], [pool(start_timeout_seconds=A_DAY, schedule_timeout_seconds=A_DAY)])
     for i in range(6):
         cluster.add(job(f"j{i}", created=after(i)))

@@ -124,7 +124,7 @@ def test_an_admitted_job_has_no_place():
     assert (made.status("q01").queue.position, made.status("q01").queue.of) == (1, 1)
 
 
-def test_further_shards_of_a_running_job_stand_in_no_line():
+def test_further_shards_of_a_running_job_have_no_place_in_the_queue():
     made = Cluster([whole(gpus=1)])
     made.add(job("wide", kind=Kind.INFERENCE, shards=4, parallelism=4))
     made.add(job("next", created=after(1)))
@@ -146,7 +146,7 @@ def test_the_first_ten_are_always_right_and_the_rest_in_a_while():
     assert sorted(places(made).values()) == list(range(1, 15))
 
 
-def test_a_new_job_is_told_its_place_at_once_however_long_the_line():
+def test_a_new_job_shows_its_place_immediately_in_a_queue_of_any_length():
     made = queue(full(), 15)
     made.add(job("new", created=after(99)))
     made.turn()
@@ -194,7 +194,7 @@ def report(made, name, seconds):
     )
 
 
-def test_estimated_start_is_when_as_many_have_ended_as_stand_before():
+def test_the_estimated_start_is_when_all_jobs_before_it_could_have_started():
     made = full(gpus=3)
     made.turn([report(made, "r0", 600), report(made, "r1", 300)])
     queue(made, 3)
@@ -230,7 +230,7 @@ def test_only_pods_of_its_kind_make_room_for_it():
     assert queue(made, 1, kind=Kind.INFERENCE).status("q00").queue.estimated_start is None
 
 
-def test_far_behind_a_job_is_told_why_at_once_and_its_place_later(monkeypatch):
+def test_a_job_far_back_shows_its_reason_immediately_and_its_place_later(monkeypatch):
     monkeypatch.setattr("rfuav_operator.core.admission.positions.NEAR", 12)
     made = queue(full(), 15)
     made.add(job("late", created=after(100)))

@@ -233,7 +233,7 @@ def test_no_room_is_kept_where_it_cannot_land(labels):
     assert "new" in nodes_of(made, "b") + nodes_of(made, "c")
 
 
-def test_it_lands_on_no_node_whose_room_is_held_while_its_node_object_is_gone():
+def test_it_avoids_a_missing_node_whose_room_is_held():
     """The Node may come back with all that runs there."""
     made = cluster(running=[job("a")], up=ScaleUp(max_jobs=1))
     (held,) = made.nodes.values()
@@ -256,7 +256,7 @@ def test_a_create_on_its_way_may_land_too():
     assert nodes_of(made.go(), "b") == []
 
 
-def test_one_whose_job_is_gone_counts_against_quota_until_it_is_gone_too():
+def test_a_pod_of_a_deleted_job_counts_against_quota_until_it_is_gone():
     made = cluster(*jobs(1), running=[job("a")], quotas=[quota(nominal=2, borrow=0)])
     made.delete_job("uid-j0")
     made.add(job("late", created=after(50)))
@@ -284,7 +284,7 @@ def test_a_node_that_is_not_for_it_is_left_at_once(new, asked, words):
 
 
 @pytest.mark.parametrize("new", [node("new", memory_mib=None), node("new", slots=0)])
-def test_nothing_is_held_against_a_node_whose_labels_or_slots_are_not_there_yet(new):
+def test_a_node_with_missing_labels_or_slots_is_not_judged_yet(new):
     made = cluster(job("j0", created=after(1), resources=Resources(gpus=1, gpu_memory="8Gi")), running=[job("a")])
     (pod,) = made.pods_of("j0")
     made.set_node(new, "new")
@@ -407,7 +407,7 @@ def test_a_pod_that_stops_on_a_node_not_heard_of_yet_is_waited_for():
     assert [p.name for p in made.pods_of("j0")] != [pod.name]
 
 
-def test_a_job_whose_pod_still_stops_counts_among_those_that_wait_for_nodes():
+def test_a_job_with_a_stopping_pod_counts_among_those_that_wait_for_nodes():
     made = cluster(*jobs(2), running=[job("a")], up=ScaleUp(max_jobs=1))
     assert nodeless(made) == {"j0"}
     made.edit("uid-j0", suspend=True)
@@ -538,7 +538,7 @@ def test_where_one_landed_that_keeps_others_off_no_other_is_sent():
     assert nodes_of(made, "late") == [""]
 
 
-def test_a_job_with_room_lost_in_one_place_and_none_in_another_is_told_of_both(monkeypatch):
+def test_a_job_that_lost_room_on_one_node_and_has_none_on_another_says_both(monkeypatch):
     held, seen = admitted(job("a"))[0], []
     step = lifecycle.step
     monkeypatch.setattr(lifecycle, "step", lambda one, facts: (seen.append(facts), step(one, facts))[1])
@@ -706,7 +706,7 @@ def test_one_that_runs_on_a_node_not_heard_of_yet_says_so():
         "0/1 nodes are available: 1 node(s) had untolerated taint {node.cilium.io/agent-not-ready: true}.",
     ],
 )
-def test_what_the_scheduler_says_before_the_node_is_there_is_no_refusal(words):
+def test_the_schedulers_message_before_the_node_exists_is_no_refusal(words):
     made = cluster(*jobs(1), running=[job("a")])
     made.change_pod(made.pods_of("j0")[0].name, unschedulable=words, unschedulable_since=made.now)
     made.go(300)

@@ -41,7 +41,7 @@ def flagged(held: list[Job]) -> dict[str, str]:
     return {name: c.message for name, c in found.items() if c is not None and c.status == "True"}
 
 
-def test_both_are_flagged_and_told_of_each_other_once():
+def test_both_are_flagged_once_and_name_each_other():
     held, pods = running(job("a"), job("b"))
     held, events = told(held, pods, report(pods[0], "GPU-1"), report(pods[1], "GPU-1"))
     assert [one.status.assignments[0].gpu_uuid for one in held] == ["GPU-1", "GPU-1"]

@@ -163,7 +163,7 @@ def labelled(**changed: str | None) -> Node:
         ({"count": None, "memory": "8192"}, 8192),
     ],
 )
-def test_a_declaration_stands_in_for_the_labels_that_are_missing(changed, memory_mib):
+def test_a_declaration_replaces_missing_labels(changed, memory_mib):
     seen = gpus.in_pool(labelled(**changed), PoolSpec(gpu_sharing=SHARING))
     assert (seen.gpus, seen.gpu_replicas, seen.gpu_memory_mib, seen.gpu_unknown) == (2, 4, memory_mib, "")
 
@@ -205,7 +205,7 @@ def test_gpus_declared_as_not_shared_take_jobs_of_several():
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_a_node_with_gpus_and_without_labels_takes_nothing_new_and_the_jobs_are_told_why(kind):
+def test_a_node_with_gpus_and_without_labels_takes_nothing_new_and_jobs_say_why(kind):
     (told,) = statuses(run(snapshot([job(kind=kind)], nodes=[UNLABELLED]))).values()
     assert (told.phase, told.reason) == (Phase.QUEUED, "NoMatchingNode")
     assert told.message.endswith(
@@ -218,7 +218,7 @@ def test_it_takes_jobs_without_gpu():
     assert admitted_of([job(resources=Resources(gpus=0))], nodes=[UNLABELLED]) == ["a"]
 
 
-def test_who_waits_for_the_other_nodes_is_told_of_it_too():
+def test_a_process_that_waits_for_other_nodes_stops_too():
     bare = [node(f"n{i}", memory_mib=None) for i in (2, 3)]
     told = statuses(run(snapshot(trainings(3), nodes=[node(), *bare])))
     assert told["t2"].reason == "WaitingForCapacity"
@@ -227,7 +227,7 @@ def test_who_waits_for_the_other_nodes_is_told_of_it_too():
 
 
 @pytest.mark.parametrize("after_that", [UNLABELLED, node(memory_mib=None, slots=0, capacity=8)])
-def test_what_runs_goes_on_when_the_labels_vanish_and_keeps_its_room(after_that):
+def test_running_jobs_continue_and_keep_their_room_when_the_labels_vanish(after_that):
     held = admitted(*trainings(1))
     pods = [pod_of(one, phase=PodPhase.RUNNING) for one in held]
     running = [replace(one, status=statuses(run(snapshot(held, pods=pods)))["t0"]) for one in held]

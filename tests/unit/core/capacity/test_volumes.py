@@ -161,7 +161,7 @@ def test_a_job_whose_claim_is_not_there_says_so(claims, words):
     assert words in status.message
 
 
-def test_it_goes_on_when_the_claim_is_made_and_holds_up_nobody_meanwhile():
+def test_it_continues_when_the_claim_is_created_and_blocks_no_job_meanwhile():
     made = cluster(
         of("a"), job("b", created=after(1)), nodes=[whole("n0", gpus=2)], pools=[pool(queueing="StrictFIFO")]
     )
@@ -313,7 +313,7 @@ def test_a_claim_of_which_no_mode_is_known_is_one_of_one_node():
     assert where(made, "a") == where(made, "b") or made.status("b").phase is Phase.QUEUED
 
 
-def test_a_claim_whose_user_is_on_a_node_that_nobody_knows_is_in_use_there():
+def test_a_claim_used_on_an_unknown_node_is_in_use_there():
     """The Node object is gone, and what runs there may still have the volume."""
     made = Cluster(NODES, claims=[claim(mode="ReadWriteOnce")])
     made.set_foreign(foreign_pod("editor", "gone", namespace="team", claims=("data",)))

@@ -74,7 +74,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("owner", "name"), FAULTS, ids=lambda part: part if isinstance(part, str) else "")
 @pytest.mark.parametrize("place", ["first", "last"])
-def test_a_job_whose_handling_fails_does_not_change_what_the_others_get(monkeypatch, owner, name, place):
+def test_a_job_that_cannot_be_handled_does_not_affect_the_others(monkeypatch, owner, name, place):
     waits = JobStatus(not_before=after(5)) if name == "status" else JobStatus()
     bad = job("bad", created=after(-10 if place == "first" else 0.5), status=waits)
     if (owner, name) == (gpu_sharing, "is_active"):
@@ -110,7 +110,7 @@ def test_one_whose_events_cannot_be_made_is_set_aside_in_silence(monkeypatch):
     assert created(done)
 
 
-def test_it_is_tried_again_ever_later_and_told_once(monkeypatch):
+def test_it_is_retried_at_growing_intervals_and_logged_once(monkeypatch):
     fails_for(monkeypatch, lifecycle, "step", is_bad)
     scheduler, bad = Scheduler(), job("bad")
     done = turn(scheduler, snapshot([bad]))
@@ -125,7 +125,7 @@ def test_it_is_tried_again_ever_later_and_told_once(monkeypatch):
     assert done.wake_at == after(150)
 
 
-def test_what_was_changed_is_tried_at_once_and_what_went_well_is_told(monkeypatch):
+def test_a_changed_job_is_tried_immediately_and_its_recovery_is_reported(monkeypatch):
     with monkeypatch.context() as patched:
         fails_for(patched, lifecycle, "step", is_bad)
         scheduler, bad = Scheduler(), job("bad")
@@ -168,7 +168,7 @@ def test_what_it_holds_stays_held(monkeypatch, recorded):
     assert "0 of 1" in statuses(done)["next"].message
 
 
-def test_a_plan_that_fails_on_somebody_who_runs_sets_that_one_aside(monkeypatch):
+def test_a_running_job_that_makes_a_plan_fail_is_set_aside(monkeypatch):
     """The case of 2026: an estimate that cannot be added to an instant, met when others are told when they may start."""
     real = Places.ends
 
@@ -188,7 +188,7 @@ def test_a_plan_that_fails_on_somebody_who_runs_sets_that_one_aside(monkeypatch)
     assert {f"w{i}" for i in range(20)} <= set(statuses(done))
 
 
-def test_a_plan_that_fails_far_from_any_job_finds_whose_presence_it_is(monkeypatch):
+def test_the_job_that_makes_a_plan_fail_is_found_without_a_hint(monkeypatch):
     """Nobody is looked at when it fails: it is searched for."""
     real = explain.no_room
 
@@ -206,7 +206,7 @@ def test_a_plan_that_fails_far_from_any_job_finds_whose_presence_it_is(monkeypat
     assert len(created(done)) == 2
 
 
-def test_a_plan_that_fails_whoever_is_there_leaves_those_that_run_alone(monkeypatch):
+def test_a_plan_that_always_fails_leaves_running_jobs_alone(monkeypatch):
     def broken(*_args: Any, **_named: Any) -> Any:
         raise RuntimeError("the plan")
 
@@ -243,7 +243,7 @@ def test_many_that_fail_in_the_plan_are_found_turn_by_turn(monkeypatch):
     assert "good" not in names
 
 
-def test_a_pool_whose_status_cannot_be_made_leaves_the_others_theirs(monkeypatch):
+def test_a_pool_whose_status_fails_does_not_affect_the_others(monkeypatch):
     from rfuav_operator.core import pool_status
     from rfuav_operator.core.model import PatchLimitsStatus, Pool
 
@@ -257,7 +257,7 @@ def test_a_pool_whose_status_cannot_be_made_leaves_the_others_theirs(monkeypatch
 # --- what could not be read
 
 
-def test_a_job_that_cannot_be_read_is_left_alone_and_told_so():
+def test_an_unreadable_job_is_set_aside_and_says_so():
     odd = replace(job("odd"), set_aside="status cannot be read: Expected `int`, got `str`")
     done = turn(Scheduler(), snapshot([odd, job("good")]))
     assert len(created(done)) == 1
@@ -374,7 +374,7 @@ def searching(*at_fault, jobs, suspects=()):
     return aside.search([f"u{i}" for i in range(jobs)], suspects, fails), trials
 
 
-def test_the_search_finds_who_is_at_fault_in_few_trials():
+def test_the_search_finds_the_faulty_jobs_in_few_trials():
     found, trials = searching(["u13"], ["u77"], jobs=200)
     assert found == ["u13", "u77"]
     assert trials < 50

@@ -120,13 +120,13 @@ def test_running_time_ends_with_the_trainer():
 # --- a sidecar fails
 
 
-def test_success_stands_although_a_sidecar_failed_the_pod():
+def test_success_counts_although_a_sidecar_failed_the_pod():
     held = admitted(job())[0]
     pod = pod_of(held, phase=PodPhase.FAILED, exit_code=0, beside=(PROXY,))
     assert statuses(run(snapshot([held], pods=[pod])))["a"].phase is Phase.SUCCEEDED
 
 
-def test_a_trainer_that_was_told_to_stop_has_not_succeeded():
+def test_a_trainer_that_was_asked_to_stop_has_not_succeeded():
     """It may end with 0 when its pod is taken off the node."""
     held = admitted(job())[0]
     pod = pod_of(held, phase=PodPhase.FAILED, exit_code=0, reason="Evicted", disrupted=True)
@@ -163,7 +163,7 @@ def test_a_trainer_that_runs_is_not_disturbed_by_a_sidecar_that_does_not():
         ),
     ],
 )
-def test_what_ended_the_pod_before_the_trainer_is_told_by_its_name_and_not_counted(beside, reason, words):
+def test_a_container_that_ends_the_pod_before_the_trainer_is_named_and_not_counted(beside, reason, words):
     verdict = classify(pod_of(admitted(job())[0], phase=PodPhase.FAILED, beside=(beside,)), gpu_shared=False)
     assert (verdict.reason, verdict.message, verdict.counted, verdict.final) == (reason, words, False, False)
 

@@ -138,7 +138,7 @@ def test_the_trainers_own_word_is_the_reason_and_the_exit_code_says_what_follows
     ],
     ids=repr,
 )
-def test_a_word_that_is_none_or_somebody_elses_is_not_the_reason(said):
+def test_an_invalid_or_reserved_word_is_not_the_reason(said):
     assert classify(ended(1, **said), gpu_shared=False).reason == "ContainerFailed"
 
 
@@ -376,7 +376,7 @@ def test_a_lost_node_holds_the_job_until_a_person_says_so():
         assert statuses(again)["a"].assignments[0].node == "n2"
 
 
-def test_an_end_that_was_told_counts_although_the_node_was_lost_a_moment_later():
+def test_a_reported_end_counts_although_the_node_is_lost_a_moment_later():
     held = admitted(job())[0]
     ended = pod_of(held, phase=PodPhase.RUNNING, exit_code=0, deleting=True)
     assert statuses(run(snapshot([held], pods=[ended], nodes=[node("n2")])))["a"].phase is Phase.SUCCEEDED

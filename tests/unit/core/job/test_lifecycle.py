@@ -286,7 +286,7 @@ def test_weights_in_a_store_that_were_not_reported_are_looked_for_below_the_outp
     assert statuses(run(snapshot([train, inference()])))["inf"].source.weights == "s3://models/train/best.safetensors"
 
 
-def test_it_waits_for_a_training_that_goes_on_and_is_told_when_it_ends():
+def test_it_waits_for_a_running_training_and_notices_its_end():
     train = replace(
         job("train"), status=JobStatus(phase=Phase.RUNNING, progress=Progress(percent=41), observed_generation=1)
     )

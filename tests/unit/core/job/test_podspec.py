@@ -111,7 +111,7 @@ def test_a_shard_and_its_source():
     assert "other" in json.loads(env(manifest)["RFUAV_MOUNTS"])
 
 
-def test_what_is_for_the_operator_alone_is_not_told_to_the_container():
+def test_fields_that_only_the_operator_reads_are_not_passed_to_the_container():
     """podTemplate alone may be larger than Linux lets one variable be."""
     kept = {"output": {"uri": "pvc://m/x"}, "image": "own:1", "resources": {"gpus": 1}, "parallelism": 2}
     spec = kept | {"podTemplate": {"env": [{"name": "A", "value": "b"}]}, "pool": "p", "suspend": False, "cancel": True}
@@ -271,7 +271,7 @@ def test_where_the_cluster_assigns_users_pods_name_only_what_their_job_names():
     assert volume["projected"]["defaultMode"] == 0o444
 
 
-def test_the_pod_is_told_how_much_scratch_it_may_use():
+def test_the_pod_receives_the_size_of_its_scratch_space():
     manifest, _ = built()
     told = next(e for e in container(manifest)["env"] if e["name"] == "RFUAV_EPHEMERAL_STORAGE")
     field = {"containerName": "trainer", "resource": "limits.ephemeral-storage"}

@@ -201,7 +201,7 @@ def test_further_shards_of_a_job_go_on_under_the_terms_of_its_admission():
 
 
 @pytest.mark.parametrize("namespaces", [(), (Namespace(name="team", labels={}),)])
-def test_a_running_job_goes_on_when_nothing_selects_its_namespace_any_more(namespaces):
+def test_a_running_job_continues_when_no_selector_matches_its_namespace_any_more(namespaces):
     access = (PriorityAccess(ceiling=2**31 - 1, namespace_selector=labels(tier="gold")),)
     limits = {"nodes": [whole(gpus=1)], "pools": [pool(priority_classes=access, preemption=PREEMPTION)]}
     (made,) = admitted(job(priority_class_name="high"), namespaces=[TEAM], **limits)

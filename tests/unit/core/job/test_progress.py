@@ -223,7 +223,7 @@ def test_the_metrics_of_the_shard_that_evaluates_stay():
     assert held.status.metrics == {"top1": 0.9}
 
 
-def test_the_termination_message_stands_in_for_the_last_report():
+def test_the_termination_message_replaces_a_missing_last_report():
     held, pods = running()
     held, _ = told(held, pods, report(pods[0], 5, percent=90))
     last = body(99, [("bestValAccuracy", 0.95)], sequence=8, outputs={"bestWeights": "pvc://m/b"})

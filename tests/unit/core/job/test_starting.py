@@ -82,7 +82,7 @@ def test_an_outage_of_the_registry_is_counted_nowhere(message):
 
 
 @pytest.mark.parametrize("message", MISSING)
-def test_an_image_that_is_not_there_or_not_for_the_job_is_counted(message):
+def test_a_missing_or_denied_image_is_counted(message):
     wait = verdict_on(message)
     assert (wait.until, wait.verdict.counted, wait.verdict.outage) == (after(30), True, False)
 
@@ -94,7 +94,7 @@ def test_an_unknown_error_is_neither_charged_nor_tried_for_ever(message):
     assert (wait.until, wait.verdict.counted, wait.verdict.outage) == (after(120), False, False)
 
 
-def test_an_image_name_that_is_none_is_not_waited_for():
+def test_an_invalid_image_name_fails_immediately():
     assert verdict_on("couldn't parse image name", reason="InvalidImageName").until == T0
 
 

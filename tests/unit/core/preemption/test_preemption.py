@@ -34,7 +34,7 @@ def test_a_job_of_higher_priority_stops_one_of_lower_and_takes_its_place():
     assert conditions.is_true(made.status(victim).conditions, "Evicted")
 
 
-def test_a_victim_queues_again_in_its_old_place_and_says_so_no_more_once_admitted():
+def test_a_victim_returns_to_its_old_place_and_the_condition_ends_with_its_admission():
     made = add(cluster(low("a"), nodes=[whole(gpus=1)]), low("younger"), high())
     queued_at = made.status("a").queued_at
     made.leave()
@@ -47,7 +47,7 @@ def test_a_victim_queues_again_in_its_old_place_and_says_so_no_more_once_admitte
     assert made.status("a").attempt == 2
 
 
-def test_the_record_of_the_victim_stands_before_its_pod_is_deleted():
+def test_the_victims_status_is_written_before_its_pod_is_deleted():
     made = cluster(low("a"), nodes=[whole(gpus=1)])
     made.add(replace(high(), created=made.now))
     actions = [a for a in made.turn() if isinstance(a, PatchStatus | DeletePod)]
@@ -155,7 +155,7 @@ def test_what_its_namespace_may_use_is_kept_too():
     assert made.leave().running() == {"m1"}
 
 
-def test_what_waits_for_victims_is_told_at_once_wherever_it_stands():
+def test_a_job_that_waits_for_victims_says_so_immediately_at_any_place():
     """Its victims become old enough while nothing of its own changes, and many stand before it."""
     quotas = (quota("team", nominal=1), quota("other", nominal=0))
     made = cluster(job("b", namespace="other"), nodes=[whole(gpus=1)], policy=RECLAIM, quotas=quotas, age=20)

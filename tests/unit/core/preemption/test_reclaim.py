@@ -37,7 +37,7 @@ def test_when_borrowed_room_is_taken_back(policy, theirs, quotas, stops):
         assert made.running() & {"b0", "b1"}
 
 
-def test_what_is_taken_back_says_so_and_goes_to_the_one_it_was_taken_for():
+def test_reclaimed_room_goes_to_the_job_it_was_taken_for_and_the_victim_says_so():
     """The victim has the higher priority, and would take its room again: once told, the waiting one goes first."""
     borrower = high("b", namespace="other")
     made = add(cluster(borrower, nodes=[whole(gpus=1)], policy=RECLAIM, quotas=OWN), job("mine"))

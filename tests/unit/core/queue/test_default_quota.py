@@ -57,7 +57,7 @@ def test_a_namespace_without_a_quota_is_under_the_pools_default(share, expected)
     assert taken(jobs(12), share) == {"team": expected}
 
 
-def test_a_quota_that_names_the_pool_stands_and_one_that_omits_it_does_not():
+def test_a_quota_that_names_the_pool_applies_and_one_that_omits_it_does_not():
     limit = default(1, borrow=0)
     assert taken(jobs(12), limit, quotas=[quota(nominal=3, borrow=0)]) == {"team": 3}
     assert taken(jobs(12), limit, quotas=[quota(nominal=8, pool="other")]) == {"team": 1}
@@ -181,7 +181,7 @@ def test_what_a_namespace_runs_is_not_taken_from_it_because_its_quota_cannot_be_
     assert "spec cannot be read" in cluster.status("next").message
 
 
-def test_what_a_namespace_keeps_stays_kept_when_its_quota_cannot_be_read_any_more():
+def test_reserved_gpus_of_a_namespace_stay_reserved_when_its_quota_becomes_unreadable():
     """`ingest` keeps the spec that was read last."""
     lent = quota("other", nominal=2, lend=0)
     broken = replace(lent, spec=replace(lent.spec, stop_policy="Hold"), unreadable="spec cannot be read")

@@ -76,7 +76,7 @@ def test_drain_stops_all_and_they_run_again_in_their_old_order():
     assert not conditions.is_true(made.status("a").conditions, "Evicted")
 
 
-def test_room_of_what_is_drained_is_held_until_its_pods_are_gone():
+def test_drained_jobs_hold_their_room_until_their_pods_are_gone():
     made = cluster(job("a"), job("b", created=after(1)), gpus=1)
     made.set_pool(stop_policy="HoldAndDrain")
     made.go()

@@ -151,7 +151,7 @@ def test_a_head_that_waits_for_quota_stops_its_own_namespace_alone_when_strict()
     assert {n for n, s in best.items() if s.phase is Phase.ADMITTED} == {"runs", "small", "other"}
 
 
-def test_one_behind_a_head_of_its_namespace_is_not_told_of_one_that_lacks_room_behind_it():
+def test_a_job_behind_the_head_of_its_namespace_names_that_head_only():
     more = [job("wide", namespace="other", created=after(3), resources=Resources(gpus=8))]
     snap = {"nodes": [whole(gpus=8)], "quotas": [quota(nominal=2, borrow=0), quota("other", weight=3)]}
     told = statuses(run(snapshot(queue(more=more), pools=[pool(queueing="StrictFIFO")], **snap)))

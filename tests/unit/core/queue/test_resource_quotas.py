@@ -80,7 +80,7 @@ def test_another_namespaces_resource_quota_does_not_matter():
     assert len(created(done)) == 3
 
 
-def test_a_resource_quota_whose_use_is_not_counted_yet_admits_nothing_that_it_counts():
+def test_a_resource_quota_without_counted_use_admits_nothing_that_it_limits():
     """The API server refuses pods until its controller has counted."""
     fresh = replace(resource_quota(gpus=3), used={})
     done = run(snapshot([job(), job("cpu", resources=Resources(gpus=0))], nodes=ROOMY, resource_quotas=[fresh]))
