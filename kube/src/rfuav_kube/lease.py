@@ -77,6 +77,8 @@ class Lease:
         """Take or renew it."""
         answer = await self.look(timeout=timeout)
         if answer.status == HTTPStatus.NOT_FOUND:
+            if not self._free():  # somebody deleted it; its holder does not know yet
+                return Taken.BY_ANOTHER
             answer = await self._connection.request("POST", paths.leases(self._namespace), self._new(), timeout=timeout)
         elif answer.status == HTTPStatus.OK:
             if not self._free():
@@ -100,8 +102,9 @@ class Lease:
         answer = await self._connection.request("GET", self._path, timeout=timeout)
         if answer.ok:
             self._body = answer.body
-            if self._spec != self._seen[0]:
-                self._seen = (self._spec, clock.monotonic())
+        spec = self._spec if answer.ok else None
+        if (answer.ok or answer.status == HTTPStatus.NOT_FOUND) and spec != self._seen[0]:
+            self._seen = (spec, clock.monotonic())
         return answer
 
     async def give_back(self) -> None:

@@ -169,6 +169,20 @@ async def test_a_dead_leader_is_succeeded_only_after_its_lease(tmp_path: Path):
         assert server.holder == "b"
 
 
+async def test_a_lease_that_somebody_deletes_is_not_taken_before_its_holder_leads_no_more(tmp_path: Path):
+    async with serving(tmp_path) as (api, connection):
+        server = Server(api)
+        first, second = (Leader(connection, "ns", limits(i)) for i in ("a", "b"))
+        await first.acquire()
+        waiting = asyncio.create_task(second.acquire())
+        await until(lambda: leases(api).count("GET") >= 2)
+        began = first.left()
+        server.lease = None
+        await asyncio.wait_for(waiting, SOON)
+        assert server.holder == "b"
+        assert began > 0 > first.left()
+
+
 async def test_a_process_that_gave_the_lease_back_may_have_it_at_once(tmp_path: Path):
     async with serving(tmp_path) as (api, connection):
         Server(api)
