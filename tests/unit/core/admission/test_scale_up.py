@@ -538,7 +538,7 @@ def test_where_one_landed_that_keeps_others_off_no_other_is_sent():
     assert nodes_of(made, "late") == [""]
 
 
-def test_a_job_that_lost_room_on_one_node_and_has_none_on_another_says_both(monkeypatch):
+def test_a_job_with_a_withdrawn_and_a_crowded_pod_is_stepped_with_both(monkeypatch):
     held, seen = admitted(job("a"))[0], []
     step = lifecycle.step
     monkeypatch.setattr(lifecycle, "step", lambda one, facts: (seen.append(facts), step(one, facts))[1])

@@ -218,7 +218,7 @@ def test_it_takes_jobs_without_gpu():
     assert admitted_of([job(resources=Resources(gpus=0))], nodes=[UNLABELLED]) == ["a"]
 
 
-def test_a_process_that_waits_for_other_nodes_stops_too():
+def test_a_job_that_waits_for_other_nodes_names_the_unknown_gpus_too():
     bare = [node(f"n{i}", memory_mib=None) for i in (2, 3)]
     told = statuses(run(snapshot(trainings(3), nodes=[node(), *bare])))
     assert told["t2"].reason == "WaitingForCapacity"
