@@ -2,8 +2,8 @@
 
 Recordings of three classes are synthesized (docs/synthesized-data.md), and `rfuav-trainer train` trains on them with a
 job file, one process after the other, as a user does it. What counts is the accuracy of the last epoch over recordings
-that were held out: the best epoch's would be chosen by the same recordings. One that misses what is stated for it, or
-does not end, makes the exit code 1.
+that were held out: the best epoch's would be chosen by the same recordings. An architecture that misses its stated
+accuracy or does not end makes the exit code 1.
 
     python -m bench.accuracy [--models resnet18 vit_h_14] [--threads 2] [--seed 0]
 """
@@ -102,7 +102,7 @@ def parameters(architecture: str) -> int:
 
 
 def judge(recipe: Recipe, history: list[dict[str, float]]) -> dict[str, Any]:
-    """What the last epoch reached, against what is stated; a training that did not end has missed it."""
+    """The accuracy of the last epoch, against the stated one; a training that did not end has missed it."""
     reached = history[-1]["valAccuracy"] if len(history) == recipe.epochs else None
     return {
         "accuracy": reached if reached is None else round(reached, 4),
@@ -112,7 +112,7 @@ def judge(recipe: Recipe, history: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def trained(architecture: str, data: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """One training in a process of its own; seconds and peak memory are those of the whole process."""
+    """One training in its own process; seconds and peak memory are those of the whole process."""
     recipe = RECIPES[architecture]
     with tempfile.TemporaryDirectory() as name:
         output = Path(name)

@@ -1,7 +1,7 @@
-"""How long a GPU stands idle between two jobs: `make bench-handoff`.
+"""How long a GPU is idle between two jobs: `make bench-handoff`.
 
 30 jobs of one second on two GPUs that take one training each. A hand-off: from the event that a pod has succeeded to
-the event that the next was created, both as one watch of the API server tells them. The limit of the drain is 15 s.
+the event that the next was created, both as seen by one watch of the API server. The limit of the drain is 15 s.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from bench.machine import report
 
 COUNT, AT_A_TIME = 30, 2
 NAMES = [f"job-{index:02}" for index in range(COUNT)]
-# What is written for a job; queues and pools are written now and then, however many jobs there are.
+# Writes for a job; queues and pools are written now and then, regardless of the number of jobs.
 OF_JOBS = {"trainingjobs", "jobs", "workloads", "pods", "events"}
 
 

@@ -1,8 +1,8 @@
 """Kueue on the cluster of a benchmark: its manager as a process, installed from its own files.
 
 In: a bare `Live`. Out: the same, with Kueue running and a queue for batch/v1 Jobs in it. The manifests are those that
-its module renders (config/default), with the manager's settings as shipped; only what needs a pod is done otherwise:
-its webhooks are reached on the loopback, and its certificate is laid where it looks for it, as a kubelet would.
+its module renders (config/default), with the manager's settings as shipped; only what needs a pod differs:
+its webhooks are reached on the loopback, and its certificate is put where a kubelet would mount it.
 """
 
 import asyncio

@@ -108,9 +108,9 @@ class Live:
                             self.seen.append((time.monotonic(), event["type"], event["object"]))
 
     def writes(self, by: Callable[[Object], bool] = by_the_operator) -> list[Object]:
-        """What it wrote since the last call, from the API server's audit log; leases are not counted.
+        """Writes since the last call, from the API server's audit log; leases are not counted.
 
-        `by`: whose writes, by the event of the audit log.
+        `by`: selects the writer, by the event of the audit log.
         """
         time.sleep(0.5)  # the log is flushed behind
         if self.cluster.audit_log is None:

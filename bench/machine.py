@@ -52,7 +52,7 @@ def apart(names: Iterable[str], prepare: Callable[[], object]) -> Iterator[dict[
 
 
 def _begin(prepare: Callable[[], object]) -> None:
-    # Of a DataLoader's workers: in a process that was spawned they would be so too, and import torch anew.
+    # Start method of a DataLoader's workers: in a spawned process they would be spawned too, and import torch again.
     multiprocessing.set_start_method("fork", force=True)
     prepare()
 

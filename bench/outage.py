@@ -1,9 +1,9 @@
 """What outages of the control plane cost: `make bench-outage`.
 
 150 jobs of 12 s on ten GPUs, some 180 s undisturbed. Every 8 to 15 s the API server is killed and stays away for 5 s,
-or it or etcd stands still for 5 s; the operator's lease is 5 s. After each outage a job is submitted when the API
+or it or etcd is frozen for 5 s; the operator's lease is 5 s. After each outage a job is submitted when the API
 server's /readyz is answered: its first status is the first decision. Printed: how long that took, how many jobs were
-done when, how often the operator's process ended (it would be started again), and what its log said of each outage.
+done when, how often the operator's process ended (it would be restarted), and its log lines for each outage.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Kueue and the operator under the same loads, one after the other: `make bench-peers`.
 
-Both run as a process beside the same control plane, scheduler and simulated nodes, brought up anew for each load. The
+Both run as a process beside the same control plane, scheduler and simulated nodes, started again for each load. The
 loads are those of `bench.handoff` (30 jobs of a second under a limit of 2) and `bench.burst` (500 held jobs let go,
 room for all). Kueue gets batch/v1 Jobs, whose pods the Job controller makes: `writes_per_job` counts what both write,
 `writes_per_job_manager` what Kueue alone does. `ratios`: how many times less the operator takes.

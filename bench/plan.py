@@ -219,7 +219,7 @@ def _ends(running: list[tuple[Uid, str]], world: dict[str, Any], chance: random.
 
 
 def _arrives(number: int, jobs: dict[Uid, Job], now: datetime) -> Uid:
-    """An urgent job more, like one of those that are there."""
+    """One more urgent job, like an existing one."""
     uid = Uid(f"uid-urgent-{number:05}")
     like = jobs[Uid(f"uid-{number:05}")]
     jobs[uid] = replace(

@@ -39,7 +39,7 @@ MODELS = ("resnet18", "swin_v2_t", "vit_b_16")
 
 
 def write_pictures(root: Path, count: int) -> None:
-    """JPEG pictures of 640 by 640 pixels: noise with a band that tells the class, as spectrograms have."""
+    """JPEG pictures of 640 by 640 pixels: noise with a band that shows the class, like spectrograms."""
     random = np.random.default_rng(0)
     for number in range(count):
         label = number % CLASSES

@@ -1,7 +1,7 @@
 """The steps of the demo, one after the other: cluster, images, operator, recordings, jobs, results.
 
-In: this checkout and examples/demo/. Out: results in .demo/ and a cluster to go on with. A second run takes the cluster
-and the recordings as it finds them and runs the jobs anew.
+In: this checkout and examples/demo/. Out: results in .demo/ and a running cluster. A second run reuses the cluster
+and the recordings and runs the jobs again.
 """
 
 import json
@@ -109,7 +109,7 @@ def _prepare(kube: Kube, operator: str, trainer: str) -> None:
     kube.kubectl("delete", "pod", "results", "--ignore-not-found")
     kube.kubectl("apply", "-f", "-", stdin=_with_image("results.yaml", trainer))
     releases = json.loads(kube.helm("list", "--namespace", SYSTEM, "--pending", "--output", "json"))
-    if releases:  # an installation that was interrupted would stand in the way; CRDs and jobs stay
+    if releases:  # an interrupted installation would block the next one; CRDs and jobs stay
         kube.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait")
     repository, _, tag = operator.rpartition(":")
     values = {"image.repository": repository, "image.tag": tag, "trainer.image": trainer}

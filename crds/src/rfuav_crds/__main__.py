@@ -36,7 +36,7 @@ def generated() -> dict[Path, str]:
 
 
 def drift(root: Path) -> list[str]:
-    """The differences between the files below `root` and what the models say, as unified diffs."""
+    """The differences between the files below `root` and the models, as unified diffs."""
     differences = []
     for path, text in generated().items():
         target = root / path

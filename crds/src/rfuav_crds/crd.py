@@ -124,9 +124,9 @@ CRDS = (
 def manifest(crd: Crd, *, stored: bool = True) -> dict[str, Any]:
     """The CustomResourceDefinition of one kind, ready to apply.
 
-    What is owned whole is stored as it was applied: with defaults in it, it would differ, and server-side apply after
-    a client-side one would conflict. Readers fill them in. With `stored=False`: with those defaults too, for the
-    reference.
+    Fields that are owned whole are stored as applied: stored defaults would differ from the manifest, and server-side
+    apply after a client-side one would conflict. Readers fill the defaults in. `stored=False` includes these defaults,
+    for the reference.
     """
     model = KINDS[crd.kind]
     spec_type = model.model_fields["spec"].annotation
@@ -139,10 +139,10 @@ def manifest(crd: Crd, *, stored: bool = True) -> dict[str, Any]:
         "properties": {
             "apiVersion": {"type": "string", "description": f"Always {GROUP}/{VERSION}."},
             "kind": {"type": "string", "description": f"Always {crd.kind}."},
-            # All that Kubernetes lets a CRD say about metadata; it gives the rules on the name a field to point at.
+            # All that a CRD may define about metadata; it gives the rules on the name a field to point at.
             "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
             "spec": stored_as_applied(spec) if stored else spec,
-            # The operator alone writes it: a record of who owns which field costs in every write, and tells nothing.
+            # Only the operator writes it: recording the owner of each field would only cost time.
             "status": structural(status_type.__args__[0], defaults=False) | ATOMIC,  # type: ignore[union-attr]
         },
     }

@@ -44,7 +44,7 @@ class QuotaMetadata(Metadata):
 
 
 class Resource(Model):
-    """An object as it stands in a YAML file."""
+    """An object as in a YAML file."""
 
     model_config = ConfigDict(extra="forbid")
     root_rules: ClassVar[tuple[Rule, ...]] = ()

@@ -28,7 +28,7 @@ def parse_quantity(value: str | float) -> Decimal:
     """The number that a Kubernetes quantity stands for, in its base unit (cores, bytes, samples per second).
 
     Raises:
-        ValueError: when `value` is no quantity, for example `16GB`, or beyond what Kubernetes takes (8Ei).
+        ValueError: `value` is not a quantity, for example `16GB`, or beyond Kubernetes' limit (8Ei).
     """
     text = str(value)
     found = _FORM.fullmatch(text) if len(text) <= _LONGEST else None

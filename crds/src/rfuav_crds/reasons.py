@@ -19,12 +19,12 @@ WAITING_FOR_QUOTA = "WaitingForQuota"
 WAITING_FOR_CAPACITY = "WaitingForCapacity"
 WAITING_FOR_PREEMPTED_JOBS = "WaitingForPreemptedJobs"
 
-# An object cannot be read; the operator itself failed on it; neither any more.
+# An object cannot be read; the operator failed to handle it; neither is the case any more.
 UNDECODABLE = "Undecodable"
 INTERNAL_ERROR = "InternalError"
 RECOVERED = "Recovered"
 
-# A job goes on its way.
+# The life of a job.
 QUEUED = "Queued"
 ADMITTED = "Admitted"
 STARTING = "Starting"
@@ -34,7 +34,7 @@ SUCCEEDED = "Succeeded"
 FAILED = "Failed"
 CANCELLED = "Cancelled"
 
-# Pods of a job that goes on are being removed, or none is made.
+# Pods of a job that continues are being removed, or none is created.
 NO_PODS = "NoPods"
 EVICTED = "Evicted"
 PREEMPTED = "Preempted"
@@ -66,7 +66,7 @@ TOO_MANY_DISRUPTIONS = "TooManyDisruptions"
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 SOURCE_FAILED = "SourceFailed"
 
-# Pools, and who shares a GPU.
+# Pools, and sharing of a GPU.
 READY = "Ready"
 NO_NODES = "NoNodes"
 GPUS_UNKNOWN = "GPUsUnknown"
@@ -76,7 +76,7 @@ ONE_RELEASE = "OneRelease"
 TRAININGS_SHARE_GPU = "TrainingsShareGPU"
 ALONE = "Alone"
 
-# A pod failed, and its trainer may say so in the same words.
+# A pod failed; its trainer may use the same reasons.
 OF_TRAINERS = frozenset({GPU_OUT_OF_MEMORY, INPUT_MISSING, INVALID_CONFIGURATION, STOPPED})
 
 OWN = OF_TRAINERS | {word for name, word in tuple(globals().items()) if name.isupper() and isinstance(word, str)}

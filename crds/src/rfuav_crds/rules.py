@@ -28,7 +28,7 @@ class Rule:
         check: the same in Python over the validated value; None for rules that compare with the stored object.
         field: path below the value that the message is about, as in `.weights`.
         reason: the machine-readable reason of the rejection.
-        words: a CEL expression of what the API server says in the place of `message`.
+        words: a CEL expression for the API server's message instead of `message`.
     """
 
     cel: str
@@ -151,7 +151,7 @@ class ListType:
         return core_schema.no_info_after_validator_function(self._validate, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Say it in the generated schema."""
+        """Add it to the generated schema."""
         out = {**handler(schema), "x-kubernetes-list-type": self.kind}
         if self.kind == "map":
             out["x-kubernetes-list-map-keys"] = [self.key]
@@ -166,5 +166,5 @@ SET = ListType("set")
 
 
 def listed_by(key: str) -> ListType:
-    """A list whose items are told apart by the field `key`."""
+    """A list whose items are identified by the field `key`."""
     return ListType("map", key)

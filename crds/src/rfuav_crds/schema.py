@@ -63,7 +63,7 @@ def structural(model: type[BaseModel], *, defaults: bool = True) -> dict[str, An
 
 
 def stored_as_applied(node: dict[str, Any]) -> dict[str, Any]:
-    """The schema without defaults inside what is owned whole: atomic objects, and lists that are not merged by a key.
+    """The schema without defaults inside fields that are owned whole: atomic objects, and lists not merged by a key.
 
     An atomic object that has a default is stored as `{}` where it is left out.
     """

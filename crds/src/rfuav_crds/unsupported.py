@@ -14,7 +14,7 @@ Predicate = Callable[[Any, Spec], bool]
 
 @dataclass(frozen=True)
 class Missing:
-    """One thing that is not built yet.
+    """One thing that is not supported yet.
 
     Attributes:
         path: dotted path of the field below spec; the row is skipped when the field is absent.

@@ -1,6 +1,6 @@
 """A real Kubernetes on this machine with nothing preinstalled.
 
-What `make demo`, the cluster tests and the benchmarks stand on.
+`make demo`, the cluster tests and the benchmarks use it.
 
 In: a name and a profile. Out: a running cluster's kubeconfig and, on the full profile, a registry its nodes pull from.
 """

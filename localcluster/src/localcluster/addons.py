@@ -121,7 +121,7 @@ def kubectl(layout: Layout, programs: dict[str, Path], *arguments: str, stdin: s
 
 
 def apply(layout: Layout, programs: dict[str, Path], objects: list[dict[str, Any]]) -> None:
-    """Apply objects; changes nothing when they are there already."""
+    """Apply objects; changes nothing if they exist already."""
     kubectl(layout, programs, "apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
 

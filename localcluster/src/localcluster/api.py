@@ -51,7 +51,7 @@ def up(
     use_kubeconfig: bool | None = None,
     console: Console | None = None,
 ) -> Cluster:
-    """Bring a cluster up, or what is missing of it; returns at once when all of it runs.
+    """Bring a cluster up, or its missing parts; returns immediately if all of it runs.
 
     `nodes`: real nodes of the full profile. `use_kubeconfig`: take the cluster of $KUBECONFIG instead (None: as
     $RFUAV_USE_KUBECONFIG says).
@@ -68,9 +68,9 @@ def up(
         if profile == "full":
             hostcheck.require_root()
             hostcheck.require_cgroups()
-            if choice.kind == "embedded":  # before the addresses are chosen: `ip` tells which are in use
+            if choice.kind == "embedded":  # before the addresses are chosen: `ip` shows which are in use
                 hostcheck.require_packages(hostcheck.NODE_COMMANDS, console, plugins=True)
-        if not layout.settings_file.exists():  # one that is there has its images, and `up` must go on bringing it back
+        if not layout.settings_file.exists():  # an existing cluster has its images, and `up` must be able to restore it
             hostcheck.require_space(layout.root, profile)
         settings = _settings(layout, profile, nodes, choice.kind)
         programs = binaries.ensure(_program_names(settings), console)

@@ -84,7 +84,7 @@ def cached_path(name: str) -> Path:
 
 
 def locate(name: str) -> Path | None:
-    """The program if it is there: in KUBEBUILDER_ASSETS (only what envtest ships), else in the cache."""
+    """The program if it exists: in KUBEBUILDER_ASSETS (only what envtest ships), or in the cache."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and name in FROM_ASSETS:
         given = Path(assets) / name
@@ -95,9 +95,9 @@ def locate(name: str) -> Path | None:
 
 
 def ensure(names: tuple[str, ...], console: Console) -> dict[str, Path]:
-    """Paths of all the named programs, building what is missing.
+    """Paths of all the named programs; missing ones are built.
 
-    Raises LocalClusterError when Go is not there, the disk is too full, or a build fails.
+    Raises LocalClusterError if Go is missing, the disk is too full, or a build fails.
     """
     missing = [name for name in names if locate(name) is None]
     if missing:

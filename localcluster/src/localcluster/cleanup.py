@@ -57,7 +57,7 @@ def _remove_cgroups(layout: Layout, timeout: float = 10.0) -> None:
 
 
 def _remove_folder(layout: Layout) -> None:
-    """Delete the folder, but never through a mount: that would delete what is mounted."""
+    """Delete the folder, but never through a mount: that would delete the mounted files."""
     inside = [m for m in _mount_points() if m.is_relative_to(layout.root)]
     if inside:
         message = (

@@ -33,7 +33,7 @@ def up(
         bool | None, typer.Option(help="Use the cluster of $KUBECONFIG instead of making one.")
     ] = None,
 ) -> None:
-    """Bring a cluster up, or what is missing of it; prints the path of its kubeconfig."""
+    """Bring a cluster up, or its missing parts; prints the path of its kubeconfig."""
     typer.echo(api.up(name, profile, nodes=nodes, use_kubeconfig=use_kubeconfig, console=_errors).kubeconfig)
 
 

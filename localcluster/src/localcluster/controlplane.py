@@ -79,7 +79,7 @@ def wait_until(
 ) -> None:
     """Poll until `ready`; on a timeout, or when the component or one that it needs dies, raise with the end of its log.
 
-    `needs`: without it the component would only say that it cannot reach something, and not why.
+    `needs`: components whose log has the cause if this one cannot reach them.
     """
     unseen = dict.fromkeys((*needs, component), 0)
 

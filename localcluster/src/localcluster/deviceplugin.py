@@ -20,7 +20,7 @@ from localcluster.gpus import RESOURCE, Gpus
 
 _SOCKET = "localcluster-gpu.sock"
 _KUBELET = "kubelet.sock"
-_LOOK_EVERY = 0.5  # seconds between two looks whether the kubelet was started anew
+_LOOK_EVERY = 0.5  # seconds between two checks for a restarted kubelet
 
 # The messages of k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1 that are used here. A trailing * marks a repeated
 # field; other types are strings.
@@ -80,7 +80,7 @@ class _Plugin:
         device = _MESSAGES["Device"]
         devices = [device(ID=one, health="Healthy") for one in self._device_ids]
         yield _MESSAGES["ListAndWatchResponse"](devices=devices)
-        while context.is_active():  # the stream stays open: its end would tell the kubelet that the devices are gone
+        while context.is_active():  # the stream stays open: its end would mean to the kubelet that the devices are gone
             time.sleep(_LOOK_EVERY)
 
     def serve(self) -> grpc.Server:
@@ -123,7 +123,7 @@ def _inode(path: str) -> int | None:
 
 
 def run(node: str, folder: Path) -> None:
-    """Serve for ever; register again whenever the kubelet was started anew, which empties the folder."""
+    """Serve for ever; register again whenever the kubelet restarts, which empties the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)  # a socket's path may be 107 characters long, and a cluster's folder may lie deep
     plugin = _Plugin(Gpus().device_ids(node))

@@ -24,7 +24,7 @@ _OVERLAY_MAGIC = "overlay"
 
 
 def name(layout: Layout, index: int) -> str:
-    """A node's name, which tells its cluster too."""
+    """A node's name, which includes its cluster."""
     return f"{layout.name}-{index}"
 
 
@@ -68,7 +68,7 @@ def _launch(layout: Layout, settings: Settings, programs: dict[str, Path], index
 
 
 def init_pid(layout: Layout, index: int) -> int | None:
-    """The node's first process, as the host counts; None when it is not there (yet)."""
+    """The node's first process, by its pid on the host; None if it does not exist (yet)."""
     for process in processes.running(layout):
         if process.component != f"node-{index}":
             continue
@@ -162,7 +162,7 @@ def _kubelet(settings: Settings, inside: Path, cgroup: str) -> dict[str, Any]:
         "nodeStatusUpdateFrequency": "5s",
         "nodeLeaseDurationSeconds": 20,
         "syncFrequency": "10s",
-        # the disk belongs to the whole machine: how full it is says nothing about this node
+        # the disk belongs to the whole machine: its fill level says nothing about this node
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
     }

@@ -72,7 +72,7 @@ def require_cgroups() -> None:
 
 
 def require_packages(commands: dict[str, str], console: Console, *, plugins: bool = False) -> None:
-    """Install what is missing with apt-get; where that cannot be done, name the packages.
+    """Install missing packages with apt-get; if that is impossible, name them.
 
     `commands`: each with the Debian package that brings it; `plugins`: the CNI plugins too.
     """

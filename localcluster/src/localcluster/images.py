@@ -25,7 +25,7 @@ _SUITE = "bookworm"
 _OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private")
 _BASE_PACKAGES = "python3,python3-pip,python3-venv,ca-certificates"
 _BUNDLE_IN_IMAGE = "/etc/ssl/certs/ca-certificates.crt"
-# Settings of pip that say where packages come from and how; what they say holds in a build too.
+# Settings of pip for the source of packages; they apply in a build too.
 _PIP_SETTINGS = ("INDEX_URL", "EXTRA_INDEX_URL", "TRUSTED_HOST", "DEFAULT_TIMEOUT", "RETRIES", "PROXY")
 
 
@@ -42,7 +42,7 @@ def build(
 
     The tag follows from the content: the same content gives the same reference, other content another, so nodes never
     run a stale image. `context`: the Dockerfile's folder unless given. Needs root, and buildah and debootstrap, which
-    are installed where apt is there. Raises LocalClusterError with the end of the build's output.
+    apt installs if available. Raises LocalClusterError with the end of the build's output.
     """
     console = console or Console(stderr=True)
     dockerfile = dockerfile.resolve()
@@ -61,7 +61,7 @@ def build(
 
 
 def ensure_base(console: Console) -> None:
-    """Make the base image, a minimal Debian with Python, unless it is there."""
+    """Make the base image, a minimal Debian with Python, unless it exists."""
     if _buildah("inspect", "--type", "image", BASE_IMAGE, check=False).returncode == 0:
         return
     with tempfile.TemporaryDirectory(prefix="rfuav-base-", dir=_storage()) as folder:

@@ -25,7 +25,7 @@ _READ_REGISTRIES = f"""[plugins."io.containerd.grpc.v1.cri".registry]
 
 
 def up(layout: Layout, settings: Settings, programs: dict[str, Path]) -> Settings:
-    """Make the cluster unless it is there, start what stands beside it, and return settings that know the registry."""
+    """Make the cluster unless it exists, start the processes beside it, and return settings with the registry."""
     if settings.nodes != 1:
         raise LocalClusterError(
             "On kind the cluster has one node: leave --nodes out, or stop Docker to get the embedded one."
@@ -59,7 +59,7 @@ def up(layout: Layout, settings: Settings, programs: dict[str, Path]) -> Setting
 
 
 def down(layout: Layout) -> None:
-    """Remove the node's container and what stands beside it; this also goes where Docker does not answer any more."""
+    """Remove the node's container and the processes beside it; works without Docker's answer too."""
     processes.kill_all(layout)
     program = binaries.locate("kind")
     if program is None:

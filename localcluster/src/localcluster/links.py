@@ -72,7 +72,7 @@ def ensure_bridge(layout: Layout, settings: Settings) -> None:
 
 
 def plug(layout: Layout, settings: Settings, index: int, pid: int) -> None:
-    """Lay the cable of node `index`, whose network namespace belongs to process `pid`, or what is missing of it.
+    """Create the cable of node `index`, whose network namespace belongs to process `pid`, or its missing parts.
 
     Routes to its pods go through it.
     """
@@ -88,7 +88,7 @@ def plug(layout: Layout, settings: Settings, index: int, pid: int) -> None:
 def _has_cable(pid: int) -> bool:
     try:
         return f"{_INSIDE}:" in Path(f"/proc/{pid}/net/dev").read_text()
-    except OSError:  # gone: laying the cable will say so
+    except OSError:  # gone: creating the cable will report it
         return False
 
 

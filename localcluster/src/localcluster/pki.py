@@ -30,7 +30,7 @@ class Authority:
         return self.folder / "ca.crt"
 
     def ensure(self) -> None:
-        """Make the authority, and the key that signs service-account tokens, unless they are there."""
+        """Create the authority and the key that signs service-account tokens, unless they exist."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         service_accounts = self.folder / "service-accounts.key"
         if not service_accounts.exists():

@@ -62,7 +62,7 @@ def is_released(volume: dict[str, Any]) -> bool:
 
 
 def provision_all(core: client.CoreV1Api, folder: Path) -> None:
-    """Make what is missing and remove what was released."""
+    """Create missing volumes and remove released ones."""
     plain = core.api_client.sanitize_for_serialization
     for claim in filter(is_waiting, plain(core.list_persistent_volume_claim_for_all_namespaces())["items"]):
         volume: Any = volume_for(claim)

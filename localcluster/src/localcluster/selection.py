@@ -1,4 +1,4 @@
-"""Which cluster to use, and why: a given one when asked for, kind where Docker can run it, else the embedded one.
+"""Which cluster to use, and why: a given one on request, kind if Docker can run it, else the embedded one.
 
 In: the environment. Out: a `Choice` whose reason is shown to people.
 """

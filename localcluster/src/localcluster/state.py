@@ -222,7 +222,7 @@ def all_names() -> list[str]:
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Only one `up` or `down` of a cluster at a time; others say that they wait, and do."""
+    """Only one `up` or `down` of a cluster at a time; others print that they wait."""
     path = state_root() / f".{name}.lock"
     while True:
         with _open_lock(path) as lock:
