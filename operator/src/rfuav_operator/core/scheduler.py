@@ -478,7 +478,7 @@ class _Steps:
             was = before.get(a.pod)
             if was is None or not a.node or a.stopping or pool is None:
                 continue
-            if was.node and was.provisional == a.provisional:
+            if was.node == a.node and was.provisional == a.provisional:
                 continue
             self._admission.usage.update_job(uid, job, self._snapshot)
             owner, room = self._admission.usage.pool_of(NodeName(a.node)), self._admission.usage.room(NodeName(a.node))

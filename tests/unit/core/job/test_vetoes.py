@@ -6,7 +6,7 @@ from unit.core.builders import after, job, node, whole
 from unit.core.cluster import Cluster
 
 from rfuav_operator.core.job import vetoes
-from rfuav_operator.core.model import Phase, Taint
+from rfuav_operator.core.model import NodeName, Phase, Taint
 
 OTHERS = "9 node(s) didn't satisfy plugin(s) [NodeAffinity]"
 CONFLICT = f"0/10 nodes are available: 1 node(s) had volume node affinity conflict, {OTHERS}. preemption: 0/10 nodes \
@@ -261,3 +261,44 @@ def test_a_node_that_an_autoscaler_would_merely_like_to_remove_is_used():
     made = Cluster([whole("n0", taints=(wish,))])
     made.add(job("a"))
     assert [a.node for a in made.go().status("a").assignments] == ["n0"]
+
+
+# --- bound elsewhere
+
+
+def elsewhere(*running: str) -> Cluster:
+    """A job whose pod is bound to n2, though n1 is recorded; these others run on n2 by then."""
+    made = Cluster([node("n1", gpus=1, slots=4), node("n2", gpus=1, slots=4)])
+    made.add(job())
+    made.go()
+    for name in running:
+        made.add(job(name, created=after(1)))
+    made.go()
+    if running:
+        made.start_all()
+    (pod,) = made.pods_of("a")
+    assert pod.wanted_node == "n1"
+    made.change_pod(pod.name, wanted_node=None, node=NodeName("n2"), bound_at=made.now)
+    return made
+
+
+def test_a_pod_counts_where_it_is_bound():
+    """A webhook may change its affinity, or somebody bind it by hand."""
+    made = elsewhere()
+    made.go()
+    assert [a.node for a in made.status("a").assignments] == ["n2"]
+    made.add(job("b"))
+    made.add(job("c"))
+    made.go()
+    assert made.running() == {"a", "b"}
+    assert [a.node for a in made.status("b").assignments] == ["n1"]
+
+
+def test_it_is_stopped_where_there_is_no_room_for_it_and_not_charged():
+    made = elsewhere("b")
+    (pod,) = made.pods_of("a")
+    made.turn()
+    made.deliver_all()
+    assert made.pods[pod.name].deleting
+    (failure,) = made.status("a").failures
+    assert (failure.reason, failure.node, failure.counted) == ("NodeUnsuited", "n2", False)

@@ -314,7 +314,7 @@ def _by_assignments(job: Job, pods: Mapping[str, Pod], snapshot: Snapshot) -> It
     for a in job.status.assignments:
         pod = pods.get(a.pod)
         if pod is not None and (active or may_live(pod, snapshot.nodes)):
-            held = _by_pod(pod, job.kind, job.spec.pool, a.node or pod.node or "")
+            held = _by_pod(pod, job.kind, job.spec.pool, pod.node or a.node)
             if job.status.phase is not Phase.QUEUED:  # the job's pool is fixed then, and anybody may change a label
                 held = replace(held, pool=job.spec.pool)
             yield a.pod, replace(held, requests=replace(held.requests, slots=a.gpus)) if pod.unreadable else held

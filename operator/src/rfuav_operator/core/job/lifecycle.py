@@ -257,11 +257,12 @@ class _Step:
         verdict = None
         now, pool = self.facts.now, self.facts.pool
         unsuited = ""
-        landed = self.facts.nodes.get(pod.node) if pod.node is not None and pod.for_new_node else None
+        elsewhere = pod.node is not None and bool(a.node) and pod.node != a.node  # a webhook changed its affinity, say
+        landed = self.facts.nodes.get(pod.node) if pod.node is not None and (pod.for_new_node or elsewhere) else None
         if landed is not None and (landed.unreadable or landed.gpu_slots < pod.gpus):
             landed = None  # not yet as the scheduler saw it: the autoscaler's node
         if landed is not None:
-            first = not a.node or a.provisional
+            first = not a.node or a.provisional or elsewhere
             if (first or not pod.started) and not self.facts.pool_missing:
                 unsuited = room.unsuited(landed, pool, room.shape_of(self.job))
             # Labels may appear after the node, or its pool may be missing: it is judged once, when both are known.
@@ -271,7 +272,7 @@ class _Step:
         if a.stopping or pod.deleting or pod.unreadable:
             pass
         elif unsuited or crowded:
-            is_new = landed is None or landed.created is None or landed.created >= pod.created
+            is_new = pod.for_new_node and (landed is None or landed.created is None or landed.created >= pod.created)
             verdict = failures.unsuited(a.node, unsuited or crowded, counted=bool(unsuited) and is_new)
         elif pod.started:
             if a.started_at is None:
