@@ -98,6 +98,14 @@ def test_the_job_as_the_trainer_reads_it():
     assert container(manifest)["image"] == "trainer:1"
 
 
+def test_what_kubernetes_would_replace_in_the_spec_reaches_the_trainer_as_it_was_written():
+    uri = "s3://captures/a$$b/$(HOME)/$c"
+    manifest, _ = built(job(raw=RAW | {"data": {"uri": uri}}))
+    told = env(manifest)["RFUAV_JOB"]
+    assert "$(" not in told.replace("$$", "")
+    assert json.loads(told.replace("$$", "$"))["spec"]["data"]["uri"] == uri
+
+
 def test_a_shard_and_its_source():
     held = admitted(
         job("w", kind=Kind.INFERENCE, shards=3, parallelism=3, raw=RAW | {"model": {"fromTrainingJob": "t"}})

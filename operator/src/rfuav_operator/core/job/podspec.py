@@ -322,9 +322,14 @@ def _environment(
     # A LimitRange may set the limit when the pod is created; where nobody does, this is what the node has.
     limit = {"resourceFieldRef": {"containerName": contract.CONTAINER, "resource": "limits.ephemeral-storage"}}
     return [
-        *({"name": name, "value": value} for name, value in env.items()),
+        *({"name": name, "value": _literal(value)} for name, value in env.items()),
         {"name": contract.EPHEMERAL_STORAGE, "valueFrom": limit},
     ]
+
+
+def _literal(value: str) -> str:
+    """The value as Kubernetes must get it: it turns $$ into $, and $(NAME) into the variable of that name."""
+    return value.replace("$", "$$")
 
 
 def _rendezvous(job: Job, assignment: Assignment, attempt: int) -> dict[str, str]:
