@@ -8,7 +8,8 @@ from demo.errors import DemoError
 from localcluster.errors import LocalClusterError
 
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=run.__doc__)
+HELP = "Runs the demo on a Kubernetes cluster that it brings itself (docs/demo.md)."
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 
 
 @app.command()

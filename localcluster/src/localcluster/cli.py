@@ -16,7 +16,8 @@ from localcluster import api, binaries, images, processes, state
 from localcluster.errors import LocalClusterError
 from localcluster.state import Layout, Profile
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=api.__doc__)
+HELP = "A real Kubernetes on this machine, for the demo, the tests and the benchmarks (docs/local-cluster.md)."
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 _errors = Console(stderr=True)
 
 Name = Annotated[str, typer.Option(help="The cluster's name; several run side by side.")]

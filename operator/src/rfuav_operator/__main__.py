@@ -2,12 +2,15 @@
 
 import argparse
 import asyncio
+import json
 import logging
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import structlog
+from pydantic import BaseModel
 
 from rfuav_kube.connection import ConnectionProblem
 from rfuav_operator import settings as settings_module
@@ -16,14 +19,15 @@ from rfuav_operator.settings import Settings, SettingsError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; 0 after a clean stop, 1 when it could not go on, 2 for bad settings."""
+    """Run the command; 0 after a clean stop, 1 if it could not continue, 2 for invalid settings."""
     parser = argparse.ArgumentParser(prog="rfuav-operator", description="Queues, admits and runs drone-signal jobs.")
     parser.add_argument("--version", action="version", version=f"rfuav-operator {version('rfuav-operator')}")
     commands = parser.add_subparsers(dest="command", required=True)
     runs = commands.add_parser(
         "run",
         help="run the operator",
-        description="Settings: the file, then RFUAV_OPERATOR__SECTION__NAME of the environment, then --set.",
+        description="Runs the operator. Settings come from the file, then from RFUAV_OPERATOR__SECTION__NAME in the "
+        "environment, then from --set.",
         epilog=_all_settings(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -57,17 +61,17 @@ def _words(problems: BaseExceptionGroup[BaseException]) -> list[str]:
 
 
 def _all_settings() -> str:
-    lines = ["settings and their defaults:"]
-    for name, field in Settings.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and hasattr(section, "model_fields"):
-            lines += [
-                f"  {field.alias or name}.{inner.alias}: {inner.default!r}  {inner.description or ''}".rstrip()
-                for inner in section.model_fields.values()
-            ]
+    return "\n".join(["settings and their defaults:", *_described(Settings())])
+
+
+def _described(section: BaseModel, path: str = "") -> Iterator[str]:
+    """A line for each setting: its name and default as in YAML, and its meaning."""
+    for name, field in type(section).model_fields.items():
+        setting, value = f"{path}{field.alias}", getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _described(value, f"{setting}.")
         else:
-            lines.append(f"  {field.alias or name}: {field.default!r}  {field.description or ''}".rstrip())
-    return "\n".join(lines)
+            yield f"  {setting}: {json.dumps(value)}  {field.description}"
 
 
 def _log_json(level: str) -> None:

@@ -46,12 +46,12 @@ class Jobs(_Section):
     """Defaults of jobs."""
 
     image: str = Field("", description="the trainer image of jobs without spec.image")
-    training_priority_class: str = "rfuav-training"
-    inference_priority_class: str = "rfuav-inference"
-    training_priority: int = Field(1000, description="value of the training class when it does not exist")
-    inference_priority: int = Field(2000, description="value of the inference class when it does not exist")
+    training_priority_class: str = Field("rfuav-training", description="PriorityClass of trainings that name none")
+    inference_priority_class: str = Field("rfuav-inference", description="PriorityClass of inferences that name none")
+    training_priority: int = Field(1000, description="priority of trainings if that class does not exist")
+    inference_priority: int = Field(2000, description="priority of inferences if that class does not exist")
     cluster_assigns_users: bool = Field(
-        default=False, description="pods carry no user and no group unless their job names one (OpenShift)"
+        default=False, description="pods get no user and no group unless their job names one (OpenShift)"
     )
     allow_cpu: bool = Field(default=False, description="sets RFUAV_ALLOW_CPU=1 in every pod; only for demos and tests")
 
@@ -59,12 +59,12 @@ class Jobs(_Section):
 class Retries(_Section):
     """How failed and evicted pods are run again."""
 
-    backoff_base_seconds: int = Field(10, ge=1)
-    backoff_cap_seconds: int = Field(600, ge=1)
+    backoff_base_seconds: int = Field(10, ge=1, description="pause after the first failure; doubles with each")
+    backoff_cap_seconds: int = Field(600, ge=1, description="longest pause between two attempts")
     uncounted_limit: int = Field(
         20, ge=0, description="evictions, lost nodes and the like that a job survives without progress"
     )
-    node_avoid_seconds: int = Field(600, ge=0)
+    node_avoid_seconds: int = Field(600, ge=0, description="how long a node where a pod could not start is avoided")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -76,33 +76,33 @@ class Retries(_Section):
 class Writes(_Section):
     """The writer's limits."""
 
-    progress_per_second: float = Field(20, gt=0, description="status writes a second that are not transitions")
-    progress_interval_seconds: float = Field(2, ge=0, description="least time between two of them for one job")
-    queue_interval_seconds: float = Field(10, ge=0, description="the same when only the place in the queue changed")
-    parallel: int = Field(50, ge=1, le=200, description="requests at a time")
-    timeout_seconds: float = Field(10, gt=0)
+    progress_per_second: float = Field(20, gt=0, description="status writes a second, transitions not counted")
+    progress_interval_seconds: float = Field(2, ge=0, description="shortest time between two of them for one job")
+    queue_interval_seconds: float = Field(10, ge=0, description="the same if only the place in the queue changed")
+    parallel: int = Field(50, ge=1, le=200, description="concurrent requests")
+    timeout_seconds: float = Field(10, gt=0, description="how long one request may take")
 
 
 class Connections(_Section):
     """How long the connections of a server may take, and how many there may be."""
 
-    handshake_seconds: float = Field(5, gt=0, description="for the TLS handshake")
-    request_seconds: float = Field(15, gt=0, description="for a request to come, and again for its answer")
-    idle_seconds: float = Field(30, gt=0, description="between two requests")
-    per_peer: int = Field(64, ge=1, description="of one address; pods behind one node may share it")
-    total: int = Field(512, ge=1, description="of all; a TLS connection takes some 270 KiB")
+    handshake_seconds: float = Field(5, gt=0, description="time for the TLS handshake")
+    request_seconds: float = Field(15, gt=0, description="time for a request, and again for its answer")
+    idle_seconds: float = Field(30, gt=0, description="time between two requests")
+    per_peer: int = Field(64, ge=1, description="connections of one address; pods behind one node may share it")
+    total: int = Field(512, ge=1, description="connections of all addresses; a TLS connection takes some 270 KiB")
 
 
 class ProgressServer(_Section):
     """The HTTPS server that pods report to."""
 
-    enabled: bool = True
-    host: str = "0.0.0.0"  # noqa: S104  a server in a pod, reached through its Service
-    port: int = Field(8443, ge=0, le=65535)
+    enabled: bool = Field(default=True, description="whether pods report progress; jobs run without it too")
+    host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104  reached through its Service
+    port: int = Field(8443, ge=0, le=65535, description="port to listen on")
     url: Annotated[str, AfterValidator(_https)] = Field("", description="URL to which pods report; empty: the Service")
     service: str = Field("rfuav-operator-progress", description="Service that selects the leader")
-    service_port: int = Field(443, ge=1, le=65535)
-    ca_secret: str = Field("rfuav-operator-progress-ca", description="Secret in the operator's namespace")
+    service_port: int = Field(443, ge=1, le=65535, description="port of that Service")
+    ca_secret: str = Field("rfuav-operator-progress-ca", description="Secret with the CA, in the operator's namespace")
     reports_per_second: float = Field(2, gt=0, description="reports a second of one pod; more are answered 429")
     connections: Connections = Connections()
 
@@ -110,20 +110,24 @@ class ProgressServer(_Section):
 class Leader(_Section):
     """Leader election by a Lease in the operator's namespace."""
 
-    lease: str = "rfuav-operator"
-    lease_seconds: int = Field(15, ge=3, le=LONGEST_LEASE)
+    lease: str = Field("rfuav-operator", description="Lease of the replicas, in the operator's namespace")
+    lease_seconds: int = Field(
+        15, ge=3, le=LONGEST_LEASE, description="time after which another replica takes over from a missing leader"
+    )
     cluster_namespace: str = Field(
         "kube-system",
         description="namespace of the Lease that lets one release serve the cluster; empty: no such Lease",
     )
-    identity: str = Field("", description="empty: the pod's name, outside a pod host name and a random part")
+    identity: str = Field(
+        "", description="name in the Leases; empty: the pod's name, or outside a pod the host name and a random part"
+    )
 
 
 class Health(_Section):
     """Plain HTTP: /healthz, /readyz, /metrics."""
 
-    host: str = "0.0.0.0"  # noqa: S104  probes come from the kubelet
-    port: int = Field(8080, ge=0, le=65535)
+    host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104  probes come from the kubelet
+    port: int = Field(8080, ge=0, le=65535, description="port of probes and metrics")
     connections: Connections = Connections(per_peer=32, total=128)
 
 
@@ -139,9 +143,9 @@ def _pool_spec(spec: dict[str, Any]) -> dict[str, Any]:
 class DefaultPool(_Section):
     """The GPUPool `default`, which the leader creates and keeps according to these settings."""
 
-    enabled: bool = False
+    enabled: bool = Field(default=False, description="whether the operator creates the GPUPool `default`")
     spec: Annotated[dict[str, Any], AfterValidator(_pool_spec)] = Field(
-        default_factory=dict, description="as `kubectl explain gpupool.spec` describes it"
+        default_factory=dict, description="its spec; `kubectl explain gpupool.spec` describes it"
     )
 
 
@@ -149,8 +153,8 @@ class Settings(_Section):
     """All settings of the operator."""
 
     namespace: str = Field("", description="the operator's own namespace; empty: POD_NAMESPACE, else rfuav-system")
-    kubeconfig: str = Field("", description="empty: in-cluster credentials, else KUBECONFIG")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    kubeconfig: str = Field("", description="file with credentials; empty: those of the pod, else KUBECONFIG")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     jobs: Jobs = Jobs()
     retries: Retries = Retries()
     writes: Writes = Writes()

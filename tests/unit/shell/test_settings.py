@@ -80,3 +80,18 @@ def test_a_file_that_is_no_mapping(tmp_path, text):
         load(file, env={})
     with pytest.raises(SettingsError, match="cannot be read"):
         load(tmp_path / "missing.yaml", env={})
+
+
+def test_the_help_names_each_setting_with_its_default_and_meaning(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    _, _, listed = capsys.readouterr().out.partition("settings and their defaults:\n")
+    lines = [line for line in listed.splitlines() if line.strip()]
+    assert (
+        "  progress.connections.total: 512  connections of all addresses; a TLS connection takes some 270 KiB" in lines
+    )
+    for line in lines:
+        name, _, rest = line.strip().partition(": ")
+        value, _, meaning = rest.partition("  ")
+        assert load(None, overrides=[f"{name}={value}"], env={}), line
+        assert meaning not in ("", "None"), line
