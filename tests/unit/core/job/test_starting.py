@@ -38,6 +38,10 @@ OUTAGES = [
     f"{PULL}failed to copy: http2: server sent GOAWAY and closed the connection; ErrCode=NO_ERROR",
     f"{PULL}failed to copy: stream error: stream ID 5; INTERNAL_ERROR; received from peer",
     "pull QPS exceeded",
+    (
+        "initializing source docker://registry.example.com/notfound/x:1: pinging container registry registry.example.com: "
+        'Get "https://registry.example.com/v2/": dial tcp 10.1.2.3:443: connect: connection refused'
+    ),
     f"Back-off pulling image {NAME}: ErrImagePull: {HEAD}dial tcp 10.1.2.3:443: connect: connection refused",
     'failed to resolve image "docker.io/library/manifest-unknown:denied": context deadline exceeded',
 ]
@@ -54,6 +58,9 @@ MISSING = [
     "reading manifest 1.2 in registry.example.com/team/trainer: unauthorized: authentication required",
     "denied: requested access to the resource is denied",
     f"no match for platform in manifest: {NAME}",
+    f"{PULL}registry.example.com/team/trainer:1.2-SNAPSHOT: not found",
+    f"{PULL}unexpected status from HEAD request to https://registry.example.com/v2/team/trainer/manifests/1.2: 404 Not Found",
+    "initializing source docker://registry.example.com/team/x:1: reading manifest 1 in registry.example.com/team/x: name unknown",
 ]
 UNKNOWN = [
     f"Back-off pulling image {NAME}",
@@ -61,6 +68,12 @@ UNKNOWN = [
     f"{HEAD}dial tcp: lookup registry.exmaple.com on 10.96.0.10:53: no such host",
     f"{HEAD}http: server gave HTTP response to HTTPS client",
     "failed to extract layer sha256:566e: write /var/lib/containerd/x: no space left on device",
+    (
+        f'failed to pull and unpack image {NAME}: failed to prepare extraction snapshot "extract-530690-kZ sha256:566e": '
+        "parent snapshot sha256:566e does not exist: not found"
+    ),
+    f"failed to pull and unpack image {NAME}: failed to unpack image on snapshotter overlayfs: content digest sha256:5: not found",
+    "failed to open: /var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/566e: blob not found: not found",
 ]
 
 

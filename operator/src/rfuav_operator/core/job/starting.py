@@ -28,7 +28,12 @@ _IMAGE = _HOPELESS | {
 }
 
 # Names of images and addresses, which may hold any word.
-_NAMES = re.compile(r'\\*"[^"]*"|https?://[^\s"]+')
+_NAMES = re.compile(r'\\*"[^"]*"|\b[a-z]+://[^\s"]+')
+# The node has lost a part of the image, or has no space for it.
+_OF_THE_NODE = re.compile(
+    r"snapshotter|(extraction|parent) snapshot|content digest|blobs/sha256/|blob not found|no space left",
+    re.IGNORECASE,
+)
 # The registry answered, and it has no such image, or not for these credentials.
 _NO_IMAGE = re.compile(
     r"not ?found|manifest unknown|name unknown|does not exist|no such image|no match for platform|invalid reference"
@@ -105,7 +110,7 @@ def _error(container: str, reason: str, message: str, longest: timedelta) -> tup
     whose = f"the image of {container}" if container else "the image"
     said = f"{whose} cannot be pulled: {message or reason}"
     text = _NAMES.sub("", message[:_LONGEST_TEXT])
-    missing = reason in _HOPELESS or _NO_IMAGE.search(text) is not None
+    missing = reason in _HOPELESS or (_NO_IMAGE.search(text) is not None and not _OF_THE_NODE.search(text))
     outage = not missing and (reason == "RegistryUnavailable" or _OUTAGE.search(text) is not None)
     if missing:
         grace = timedelta() if reason in _HOPELESS else min(grace, IMAGE_GRACE)
