@@ -76,7 +76,7 @@ class Toleration(Spec):
         ),
         Rule(
             cel="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
-            message="tolerationSeconds needs effect: NoExecute: write that effect, or remove tolerationSeconds",
+            message="tolerationSeconds needs effect: NoExecute: write that effect, or remove it",
             field=".tolerationSeconds",
             check=lambda t: t.toleration_seconds is None or t.effect == "NoExecute",
         ),
