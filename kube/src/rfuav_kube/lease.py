@@ -125,7 +125,7 @@ class Lease:
         return _shown(who) if who != self.me and age < 3 * SAID_EVERY else ""
 
     async def _say_that_it_waits(self, timeout: float) -> None:  # noqa: ASYNC109  bounded by the lease
-        """Tell the holder, for the pools' status. A third process tells nothing."""
+        """Announce to the holder that this process waits, for the pools' status; a third process does not."""
         who, age = self._said()
         if not self._shared or age < (SAID_EVERY if who == self.me else 3 * SAID_EVERY):
             return

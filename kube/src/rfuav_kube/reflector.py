@@ -1,9 +1,9 @@
 """List-and-watch of one resource into a Cache: pods, nodes and priority classes, whose events are too many for kopf.
 
-A list is read in pages and diffed against what is held; the watch goes on from its resourceVersion, with bookmarks. Too
-old a version (410), errors inside the stream, refusals and silence all end in a new try, and so does a watch that ends;
-those that come to nothing are spaced by a back-off. Objects are decoded one by one, as their page comes: of one that
-cannot be read, its value says so, and the others come in as ever.
+A list is read in pages and compared with the cache; the watch continues from its resourceVersion, with bookmarks. An
+expired version (410), errors inside the stream, refusals, silence and the end of a watch all lead to a retry; retries
+without success are spaced by a back-off. Objects are decoded one by one, as their page arrives: an unreadable one is
+marked as such, and the others are stored as usual.
 """
 
 import asyncio
@@ -249,7 +249,7 @@ class Reflector(Generic[K, V, R]):
 
 
 def _start_of(data: msgspec.Raw) -> str:
-    """The beginning of what was sent."""
+    """The beginning of the body."""
     return bytes(data)[:_SHOWN].decode(errors="replace")
 
 

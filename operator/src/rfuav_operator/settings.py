@@ -200,7 +200,7 @@ def load(path: Path | None = None, *, env: Mapping[str, str] | None = None, over
     """Read the file, then `RFUAV_OPERATOR__*` of `env` (default: the process's), then `NAME=VALUE` overrides.
 
     Raises:
-        SettingsError: names the setting and what is wrong with it.
+        SettingsError: names the setting and the problem.
     """
     env = os.environ if env is None else env
     tree = _read(path) if path else {}

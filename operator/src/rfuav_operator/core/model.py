@@ -494,7 +494,7 @@ class Requirement(Wire, frozen=True, kw_only=True):
     values: tuple[str, ...] = ()
 
     def holds(self, value: str | None) -> bool:
-        """Whether this value is what is required; None: the node has no such label."""
+        """Whether this value meets the requirement; None: the node has no such label."""
         match self.operator:
             case "In":
                 return value in self.values

@@ -11,7 +11,7 @@ _LONGEST_NAME = 40  # of a job, as the CRD has it
 
 
 def service_name(job: Job) -> str:
-    """Name of the job's headless Service, by which its pods find each other: a DNS-1035 label, whatever the job's name.
+    """Name of the job's headless Service, which lets its pods find each other: a DNS-1035 label for any job name.
 
     Such a label begins with a letter; a job's name may begin with a digit.
     """
@@ -40,7 +40,7 @@ def pod_name(job: Job, attempt: int, *, shard: int | None = None, rank: int | No
 
 
 def pod_labels(job: Job, attempt: int, *, shard: int | None = None, rank: int | None = None) -> dict[str, str]:
-    """The labels by which the operator and people find the pods of a job."""
+    """The labels that select the pods of a job."""
     index = {contract.LABEL_RANK: str(rank or 0)} if shard is None else {contract.LABEL_SHARD: str(shard)}
     return {
         contract.LABEL_JOB: job.name,

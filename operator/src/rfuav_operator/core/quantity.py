@@ -66,9 +66,9 @@ def mib(count: int) -> int:
 
 
 class Amounts(msgspec.Struct, frozen=True, gc=False):
-    """So much of each resource: what a pod asks for, what a node gives, what is left of that.
+    """An amount of each resource: what a pod requests, what a node offers, what is left.
 
-    What is left may be below 0 where limits shrank. A pod without GPU does not care how many slots are missing.
+    The rest may be below 0 after limits shrank. Missing slots do not matter to a pod without GPU.
     """
 
     slots: int = 0  # of GPUs
@@ -98,7 +98,7 @@ class Amounts(msgspec.Struct, frozen=True, gc=False):
         return self.cpu_milli, self.memory
 
     def too_large_for(self, room: "Amounts") -> str:
-        """The first resource of which `room` has too little, however few pods are there; empty: it has enough."""
+        """The first resource that `room` lacks, its places for pods not counted; empty: it has enough."""
         if self.slots > room.slots and self.slots > 0:
             return "slots"
         if self.cpu_milli > room.cpu_milli:
@@ -106,7 +106,7 @@ class Amounts(msgspec.Struct, frozen=True, gc=False):
         return "memory" if self.memory > room.memory else ""
 
     def short_of(self, room: "Amounts") -> str:
-        """The first resource of which `room` has too little, its places for pods included; empty: this fits."""
+        """The first resource that `room` lacks, its places for pods included; empty: this fits."""
         if self.slots > room.slots and self.slots > 0:
             return "slots"
         if self.cpu_milli > room.cpu_milli:

@@ -58,7 +58,7 @@ _LIMITS_EVERY = timedelta(seconds=1)  # how often the status of pools and quotas
 _PLAN_AGAIN = timedelta(seconds=10)  # after a plan that failed, and no job was to blame
 _ATTEMPTS = 4  # in one turn: those that fail before the plan hide those that fail in it
 _FOR_EVER = 10**9  # seconds
-# The terms of what was admitted to a pool that is missing, or not to be read: nothing runs out until it is back.
+# The terms of jobs in a pool that is missing or unreadable: no timeout expires until it is back.
 _NO_POOL = PoolSpec(
     per_gpu=(GpuTier(training=1000, inference=1000),),
     per_node_cpu=PerNodeCpu(training=1000, inference=1000),
@@ -177,7 +177,7 @@ class Scheduler:
         self._faults: list[Fault] = []  # of this turn: pools and quotas
 
     def turn(self, snapshot: Snapshot, changes: Changes, *, reports: Sequence[Report], now: datetime) -> Turn:
-        """Decide everything that follows from what changed.
+        """Make all decisions that follow from the changes.
 
         Jobs whose time has come (backoff, TTL, deadline, timeouts) need not be named; admission is planned without
         `dirt.plan` too when a step gave room back or changed the queue. Reports of jobs and pods that are not current
@@ -279,7 +279,7 @@ class Scheduler:
             return self._decide(snapshot, jobs, changes, aside, reports=reports, now=now)
         except Exception:
             self._last = jobs.last
-            self._admission, self._limits_due = None, True  # half of what it says may have happened
+            self._admission, self._limits_due = None, True  # a part of it may have happened
             raise
 
     def _decide(

@@ -366,7 +366,7 @@ def test_misconfigured_is_stalled_and_the_queue_decision_ends_reconciling():
     assert {c.type: c.status for c in fixed.conditions}["Stalled"] == "False"
 
 
-# --- what is written
+# --- the writes
 
 
 def test_the_record_stands_before_the_pod():

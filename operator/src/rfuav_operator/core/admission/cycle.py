@@ -149,7 +149,7 @@ def _without_node(plan: PoolPlan, job: Job, shape: Shape) -> list[Assignment]:
     return chosen
 
 
-# --- what is written
+# --- the writes
 
 
 def _admit(job: Job, admitted: list[Assignment], priority: int, now: datetime) -> JobStatus:

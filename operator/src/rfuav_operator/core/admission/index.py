@@ -1,4 +1,4 @@
-"""Who may run next, and why the others wait: one plan over the queues of all pools.
+"""Which jobs may run next, and why the others wait: one plan over the queues of all pools.
 
 In: the jobs and nodes that changed (`update`), then the question (`plan`). Out: the statuses of jobs that were
 admitted, stopped for others, or changed their reason or place, with the pods to create and to delete. An index of

@@ -62,10 +62,10 @@ def _wait_for(plan: PoolPlan, job: Job, shape: Shape, making: Mapping[Holder, No
 
 
 def _keep(plan: PoolPlan, job: Job, shape: Shape, making: Mapping[Holder, NodeName]) -> None:
-    """Let nobody behind it take the next room on the nearest nodes, nor what its namespace may use.
+    """Reserve the next room on the nearest nodes, and what its namespace may use, against jobs behind it.
 
-    The nearest are those that lack least when the pods that make room for it are gone, and of them those for which
-    that makes the difference.
+    The nearest nodes lack least once the pods that make room for it are gone; among them, those where these pods
+    make the difference.
     """
     nodes = set(making.values())
     enough = [

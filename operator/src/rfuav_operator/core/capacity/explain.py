@@ -13,7 +13,7 @@ from rfuav_operator.core.capacity.room import Room, Shape, Slots
 from rfuav_operator.core.model import Job, Kind, Pool
 
 _SHOWN = 4
-_OTHERWISE = {  # what a node may lack whose slots would do, and of which it helps nobody to know how much
+_OTHERWISE = {  # what a node with free slots may lack, and whose amount helps nobody
     "pods": "with a free slot: at its limit of pods",
     "alone": "with room: reserved by a pod of scaleUp that runs there",
     "avoided": "with room: avoided for a while after a failure there",
@@ -54,7 +54,7 @@ def never_fits(shape: Shape, pool: Pool, rooms: Sequence[Room]) -> Reason | None
 
 
 def no_room(shape: Shape, pool: Pool, matching: Sequence[Room], unknown: Iterable[Room]) -> Reason:
-    """What the pool is short of now for a shape that it could take.
+    """What the pool lacks now for a shape that it could take.
 
     Args:
         shape: the shape.

@@ -36,7 +36,7 @@ class Usage:
 
     Args:
         snapshot: the state of now.
-        jobs: the snapshot's jobs, those of this turn over them.
+        jobs: the snapshot's jobs, with this turn's changes.
         now: the instant.
         on_change: called with the pool and the node whose room was changed, and whether room may have been given back.
     """
@@ -56,8 +56,8 @@ class Usage:
         self._held: dict[Uid, dict[str, Allocation]] = {}
         self._on_node: dict[NodeName, dict[Holder, Allocation]] = {}
         self._absent: dict[str, dict[Holder, Allocation]] = {}  # namespace -> recorded, not seen
-        self._claims: dict[str, dict[Holder, NodeName]] = {}  # namespace/claim -> who mounts it, and where
-        self._foreign: dict[NodeName, list[tuple[str, Holder]]] = {}  # of foreign pods: claims, and who mounts them
+        self._claims: dict[str, dict[Holder, NodeName]] = {}  # namespace/claim -> the pods that mount it, and where
+        self._foreign: dict[NodeName, list[tuple[str, Holder]]] = {}  # of foreign pods: claim and pod
         self.expires: Alarms[NodeName] = Alarms()  # when a pod of others that is not bound stops to count on a node
         self.failed: dict[Uid, Exception] = {}  # jobs whose room could not be computed
         for uid in jobs.keys() | snapshot.pods_of.keys():

@@ -108,7 +108,7 @@ def stand_in(job: Job, why: str) -> Job:
 
 
 def told(job: Job, now: datetime, why: str = "") -> JobStatus:
-    """The status of a job that is set aside: `why` its handling failed, or what of it could not be read."""
+    """The status of a job that is set aside: `why` its handling failed, or what could not be read."""
     if job.status.phase is not None and job.status.phase.terminal:
         return job.status
     reason, what = (reasons.INTERNAL_ERROR, f"the operator could not handle this job and will try again: {why}")

@@ -180,7 +180,7 @@ class _Step:
             self.status.assignments, key=lambda a: (deadlines.is_consequence(self.facts.pods.get(a.pod)), ended_at(a))
         )
 
-    # --- what the pods say
+    # --- the pods
 
     def _begin(self) -> None:
         self._set(observed_generation=self.job.generation)
@@ -257,7 +257,7 @@ class _Step:
         verdict = None
         now, pool = self.facts.now, self.facts.pool
         unsuited = ""
-        elsewhere = pod.node is not None and bool(a.node) and pod.node != a.node  # a webhook changed its affinity, say
+        elsewhere = pod.node is not None and bool(a.node) and pod.node != a.node  # by a webhook, for example
         landed = self.facts.nodes.get(pod.node) if pod.node is not None and (pod.for_new_node or elsewhere) else None
         if landed is not None and (landed.unreadable or landed.gpu_slots < pod.gpus):
             landed = None  # not yet as the scheduler saw it: the autoscaler's node

@@ -94,5 +94,5 @@ INVARIANTS = (
 
 
 def broken(status: JobStatus) -> Iterator[str]:
-    """What of a decided status is not as it must be."""
+    """The broken invariants of a decided status."""
     return (f"{rule.field}: {rule.words}" for rule in INVARIANTS if not rule.holds(status))

@@ -311,7 +311,7 @@ def _environment(
     }
     if job.spec.nodes > 1 and assignment.rank is not None:
         env |= _rendezvous(job, assignment, attempt)
-    if assignment.gpus == 0:  # images often say "all", which a runtime that asks nobody else obeys
+    if assignment.gpus == 0:  # images often set "all", which some runtimes obey without asking the device plugin
         env[contract.VISIBLE_DEVICES] = contract.NO_DEVICES
     if defaults.allow_cpu:
         env[contract.ALLOW_CPU] = "1"

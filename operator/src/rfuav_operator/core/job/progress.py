@@ -126,7 +126,7 @@ def significant(value: float) -> float:
 
 
 def _json(text: str) -> Any:
-    """A termination message as JSON. Raises ValueError, also for what is nested too deeply to be read."""
+    """A termination message as JSON. Raises ValueError, also if it is nested too deeply."""
     if len(text) > _TERMINATION_MESSAGE:
         raise ValueError(f"a termination message has at most {_TERMINATION_MESSAGE} characters")
     try:
@@ -148,7 +148,7 @@ def _text(value: Any, where: str) -> str:
 
 
 def _number(value: Any, where: str) -> float | None:
-    """A finite number, given as one or as text; what is not finite is left out, it cannot be stored."""
+    """A finite number, given as a number or as text; others are left out, because they cannot be stored."""
     if value is None:
         return None
     try:

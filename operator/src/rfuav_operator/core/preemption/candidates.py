@@ -1,4 +1,4 @@
-"""Who in a pool may be stopped for a waiting job, and what stops with each: candidates, not yet a choice.
+"""Which pods of a pool may be stopped for a waiting job, and what stops with each: candidates, not yet a choice.
 
 Two things make a pod a candidate: its job's priority is lower (withinPool), or its namespace borrows what the waiting
 one may take back (reclaimBorrowed). Pods of a namespace that does not borrow are never stopped for another namespace,
@@ -99,7 +99,7 @@ def stopped(job: Job, victims: Iterable[Victim], waiting: Job) -> tuple[Assignme
 
 
 class Candidates:
-    """Who may be stopped in one pool, during one plan."""
+    """The candidates of one pool, during one plan."""
 
     def __init__(self, pool: Pool, runners: Runners, quotas: Quotas, now: datetime) -> None:
         self._within = pool.spec.preemption.within_pool != PreemptWithin.NEVER

@@ -1,8 +1,7 @@
 """Which pods must stop so that a waiting job can run: the fewest, cheapest ones with enough room, or none.
 
-In: a blocked job. Out: victims. No pod stops if the job would still not fit, if room is about to
-become free anyway, or beyond what is needed: at the end the search tries to spare each
-chosen pod, the most expensive first.
+In: a blocked job. Out: victims. No pod stops if the job would still not fit, if room is about to become free anyway,
+or beyond what is needed: at the end the search tries to spare each chosen pod, the most expensive first.
 
 A pool has thousands of blocked jobs and of pods that run, so most questions must end early: with the lowest priority
 that anyone has (`Candidates.has_any`), then with the nodes where victims could help at all (`Clearable`). Only then

@@ -20,7 +20,7 @@ Place = tuple[float, NodeName, str, Uid]
 
 
 class RunnerClass(NamedTuple):
-    """Runners of which all or none may be stopped for a job, once they are old enough."""
+    """Runners that, once old enough, may all be stopped for a job, or none."""
 
     priority: int
     namespace: str

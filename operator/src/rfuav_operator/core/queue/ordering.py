@@ -28,7 +28,7 @@ class _Walk:
 
     @property
     def _is_later(self) -> bool:
-        """Whether the oldest job left is one with which its group goes on."""
+        """Whether the oldest remaining job continues a group that has begun."""
         oldest = self.bucket.oldest
         return bool(self.later) and (self.next_group == len(oldest) or self.later[0][0] < oldest[self.next_group][0])
 
@@ -53,9 +53,9 @@ class InOrder:
     """Jobs in the order in which they are to be admitted.
 
     Args:
-        buckets: who waits; they stay as they are meanwhile.
+        buckets: the waiting jobs; they must not change meanwhile.
         share: a namespace's share at this moment; it may grow, never shrink.
-        is_closed: whether a group need not be asked any more; once closed, it stays closed.
+        is_closed: whether a group may be skipped; once closed, it stays closed.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class InOrder:
             heappush(self._outer, (rank, number))
 
     def _rank(self, walk: _Walk) -> Rank | None:
-        """Where the oldest job stands that need be asked; None: there is none left."""
+        """The place of the oldest job that is still to be asked; None: none is left."""
         while (first := walk.first()) is not None and self._is_closed is not None and self._is_closed(first[1]):
             walk.take()
         key = walk.bucket.key

@@ -40,7 +40,7 @@ def entry_of(namespace: str, pool: str, snapshot: Snapshot) -> PoolQuota:
 
 
 def _unreadable(before: PoolQuota) -> PoolQuota:
-    """Of a quota that cannot be read: what is held is not borrowed, and what it kept when it was read last is kept."""
+    """An unreadable quota: what the namespace holds is not borrowed, and its last known reserve stays reserved."""
     share = before.gpus
     kept = 0 if share.lending_limit is None else max(0, share.nominal - share.lending_limit)
     return PoolQuota(name=before.name, gpus=GpuShare(nominal=_MOST, lending_limit=_MOST - kept))

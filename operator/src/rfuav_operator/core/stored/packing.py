@@ -1,8 +1,8 @@
-"""A status as it is stored. That of a job of many shards is turned around, or a thousand pods would fill 400 kB.
+"""A status as it is stored. With many shards it is stored by value; otherwise a thousand pods would fill 400 kB.
 
-A status comes in, plain values go out, and back: pods of one node share an entry of `assignments`, and what
-`status.shards` has by shard becomes `packed`, the shards by what they have. Lost on the way is what the next report
-brings again: rates, times of reports, and which GPU a shard uses.
+In: a status. Out: plain values, and back. Pods of one node share an entry of `assignments`, and the values that
+`status.shards` has by shard become `packed`, the shards by value. Only values that the next report repeats are
+lost: rates, times of reports, and the GPU of a shard.
 """
 
 from collections import defaultdict
@@ -113,7 +113,7 @@ def _parsed(text: str) -> set[int]:
 def _words(report: Mapping[str, Any]) -> str:
     """A report as `[percent ]processed/failed/total sequence`.
 
-    `-` is what it does not say; the percent is left out where it follows from the counts.
+    `-` stands for a missing number; the percent is left out if it follows from the counts.
     """
     values = {name: report.get(name) for name in ("percent", "processed", "failed", "total", "sequence")}
     percent, *counts, sequence = ("-" if value is None else str(value) for value in values.values())

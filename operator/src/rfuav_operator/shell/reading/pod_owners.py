@@ -90,10 +90,10 @@ class PodOwners:
 
 
 def room_of(pod: Pod) -> tuple[NodeName, Uid, bool, Kind | None, Amounts, tuple[str, ...], bool, str] | None:
-    """What of a foreign pod matters to admission: its node first, which pod it is, whether it is bound, what it takes.
+    """The parts of a foreign pod that matter to admission: its node first, then pod, binding and amounts.
 
-    A pod that our labels call a job's, left behind before it was bound, may be bound to the node that it is made for
-    as long as the scheduler does not say that it does not fit.
+    An orphaned pod with our labels that is not bound yet may still be bound to the node that it was made for, until
+    the scheduler says that it does not fit.
     """
     node = pod.node or (pod.wanted_node if pod.kind is not None and not pod.unschedulable else None)
     if node is None or not pod.live:

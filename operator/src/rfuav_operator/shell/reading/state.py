@@ -91,7 +91,7 @@ class ClusterState:
         self._plan = False
         self._everything = False
 
-    # --- what is known
+    # --- the current state
 
     def snapshot(self) -> Snapshot:
         """The present state. Its maps are live: read it before anything else runs."""
@@ -154,7 +154,7 @@ class ClusterState:
             yield from (kind for value in cache.values() if value.unreadable)
         yield from (job.kind.value for job in self._read.values() if job.set_aside)
 
-    # --- what is dirty
+    # --- dirty marks
 
     def take_dirt(self) -> Changes:
         """What became dirty since the last call."""
@@ -246,7 +246,7 @@ class ClusterState:
             self._rejected[uid] = message[:WORDS]
             self.touch([uid])
 
-    # --- changes of what was read
+    # --- changes of objects
 
     def _refresh(self, uid: Uid) -> None:
         read, planned = self._read.get(uid), self._pending.statuses.get(uid)

@@ -2,8 +2,8 @@
 
 In: sockets. Out: requests to an aiohttp application. A connection that does not finish its TLS handshake, send its
 request or get its answer in time is closed, and so is one that stays idle, sends requests faster than they are
-answered, or too many of them. One that is too many, of its peer or of all, takes the place of the one that has been
-idle longest; where none is idle, it is closed itself. Who has sent the end of what it sends still gets its answers.
+answered, or too many of them. A connection beyond the limits, of its peer or of all, replaces the one that has been
+idle longest; if none is idle, it is closed itself. A peer that has closed its sending side still gets its answers.
 """
 
 import asyncio

@@ -38,7 +38,7 @@ class Pods:
             found = await self._requests.attempt("GET", f"{paths.pods(action.namespace)}/{action.name}")
             if found.ok:
                 return self._found(lane, action, found)
-            if found.status != HTTPStatus.NOT_FOUND:  # not told
+            if found.status != HTTPStatus.NOT_FOUND:  # unknown
                 return lane.later(action, found)
         if not self._is_wanted(action):
             return self._created(action)
