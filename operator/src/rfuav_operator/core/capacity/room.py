@@ -46,7 +46,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     @property
     def total_gpus(self) -> int:
         """GPU slots of all pods together."""
-        return self.gpus * self.nodes
+        return self.requests.slots * self.nodes
 
 
 def shape_of(job: Job) -> Shape:
@@ -128,6 +128,7 @@ class Room:
     cpu_jobs: Mapping[Kind, int]
     holders: dict[Holder, Allocation] = field(default_factory=dict)
     foreign: Sequence[Pod] = ()
+    slot_limits: dict[Kind, int] = field(default_factory=dict)
     slots: dict[Kind, Slots] = field(default_factory=dict)
     jobs_used: dict[Kind, int] = field(default_factory=dict)  # with gpus: 0
     stray_gpus: dict[Kind, int] = field(default_factory=dict)  # of others, by a label that names the kind
@@ -138,6 +139,9 @@ class Room:
     claimed: bool = False  # a pod of others has devices by resource claims: they may be any of its GPUs
 
     def __post_init__(self) -> None:
+        for kind, share in ((Kind.TRAINING, self.tier.training), (Kind.INFERENCE, self.tier.inference)):
+            usable = 0 if self.node.gpu_problem or self.node.gpu_unknown else self.node.gpus * share
+            self.slot_limits[kind] = min(usable, self.node.gpu_slots)
         self.count()
 
     @property
@@ -159,7 +163,7 @@ class Room:
 
     def mismatch(self, shape: Shape) -> str:
         """Why the node is not for this shape at all, in words that can be counted over nodes; empty: it is."""
-        return closed(self.node, shape) or (self.gpu_mismatch(shape) if shape.gpus > 0 else "")
+        return closed(self.node, shape) or (self.gpu_mismatch(shape) if shape.requests.slots > 0 else "")
 
     def gpu_mismatch(self, shape: Shape) -> str:
         """The same of its GPUs alone, for a shape that uses some."""
@@ -184,13 +188,14 @@ class Room:
 
     def too_small(self, shape: Shape) -> str:
         """What the node could not give this shape even if it were empty; empty: nothing."""
-        if shape.gpus > 0:
-            limit = self.slots[shape.kind].limit
-            if shape.gpus > limit:
+        asked = shape.requests
+        if asked.slots > 0:
+            limit = self.slot_limits[shape.kind]
+            if asked.slots > limit:
                 return f"with at most {limit} {shape.kind.word} GPU slots"
         elif self.cpu_jobs[shape.kind] == 0:
             return f"with no place for {shape.kind.word} jobs without GPU"
-        short = shape.requests.too_large_for(self.node.allocatable)
+        short = asked.too_large_for(self.node.allocatable)
         if not short:
             return ""
         resource = quantity.RESOURCES[short]
@@ -302,16 +307,15 @@ class Room:
         self.unread, self.alone, self.claimed = unread, alone, claimed
         given = self.node.allocatable
         ours = quantity.total([held.requests for held in self.holders.values()])
-        others = quantity.total([pod.requests for pod in self.foreign])
+        others = quantity.total([pod.requests for pod in self.foreign]) if self.foreign else NOTHING
         if claimed:
             others = replace(others, slots=given.slots)
         if unread:  # it may take all that is left, and stays so while those go that can be read
             others = replace(others, slots=max(0, given.slots - ours.slots), pods=others.pods + given.pods)
-        self.of_others, self.left = others, given - ours - others
+        left = given - ours
+        self.of_others, self.left = others, left - others if others is not NOTHING else left
         slots_left = max(0, self.left.slots)
-        for kind, share in ((Kind.TRAINING, self.tier.training), (Kind.INFERENCE, self.tier.inference)):
-            usable = 0 if self.node.gpu_problem or self.node.gpu_unknown else self.node.gpus * share
-            limit = min(usable, given.slots)
+        for kind, limit in self.slot_limits.items():
             own = max(0, limit - slots[kind] - stray[kind])
             self.slots[kind] = Slots(limit, slots[kind], own, min(own, slots_left))
 
