@@ -1,5 +1,8 @@
 """The command line: `python -m demo up`, as `make demo` calls it, and `python -m demo clean` (`make demo-clean`)."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 from rich.console import Console
 
@@ -28,6 +31,12 @@ def up() -> None:
 def clean() -> None:
     """Remove what the demo made: the cluster and .demo/. Built programs and images stay cached."""
     run.clean()
+
+
+@app.command()
+def picture(file: Annotated[Path, typer.Argument(help="Where the SVG goes.")]) -> None:
+    """Draw the table of a demo that runs now, as a picture of a terminal."""
+    file.write_text(run.picture(), encoding="utf-8")
 
 
 def main() -> None:

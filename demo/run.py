@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import yaml
 from rich.console import Console
 
 import localcluster.api as clusters
+from demo import picture as drawing
 from demo import results, tables, watch
 from demo.errors import DemoError
 from demo.kube import Kube, Object
-from demo.rows import History, Row
+from demo.rows import History, Row, row
 from localcluster import images
 from rfuav_crds import contract
 
@@ -101,6 +103,23 @@ def clean() -> None:
     clusters.down(NAME)
     shutil.rmtree(OUTPUT, ignore_errors=True)
     print(f"The demo's cluster and {OUTPUT.name}/ are gone. Built programs and images stay in the cache for next time.")
+
+
+def picture() -> str:
+    """The live table of the running demo at this moment, as SVG.
+
+    Raises:
+        DemoError: no demo runs.
+    """
+    cluster = clusters.get(NAME)
+    if cluster is None:
+        raise DemoError("the demo does not run: `make demo` starts it")
+    kube = Kube(cluster.kubeconfig, NAMESPACE, kubectl=cluster.programs["kubectl"], helm=cluster.programs["helm"])
+    now, jobs = datetime.now(UTC), kube.jobs()
+    if not jobs:
+        raise DemoError("the demo has not applied its jobs yet")
+    applied = min(datetime.fromisoformat(job["metadata"]["creationTimestamp"]) for job in jobs)
+    return drawing.svg([row(job, now) for job in jobs], (now - applied).total_seconds())
 
 
 def _prepare(kube: Kube, operator: str, trainer: str) -> None:

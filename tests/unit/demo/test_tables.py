@@ -1,11 +1,12 @@
 """What the demo prints."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
-from demo import tables
+from demo import picture, tables
 from demo.rows import History, Row
 
 
@@ -107,3 +108,12 @@ def test_predictions_of_one_class_have_no_second():
 )
 def test_seconds(value, text):
     assert tables.seconds(value) == text
+
+
+def test_the_picture_has_the_table_and_loads_nothing():
+    drawn = picture.svg([RUNNING, WAITING], 61.4)
+    text = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", drawn)).replace("&#160;", " ")
+    for part in ("$ make demo", "train resnet", "41% 3/8", "0.941", "WaitingForCapacity"):
+        assert part in text
+    assert "url(http" not in drawn
+    assert "@font-face" not in drawn
