@@ -35,6 +35,7 @@ class House:
     def __init__(self, port: int, door: Door, context: ssl.SSLContext | None, go_on: asyncio.Event) -> None:
         self.port, self.door, self.context = port, door, context
         self.go_on = go_on  # for the answers of /slow
+        self.answering = 0  # of them
         self.ahead = 0.0  # seconds by which the door's clock goes before
 
     async def pass_time(self, seconds: float) -> None:
@@ -73,7 +74,11 @@ async def house(limits: Connections = LIMITS, *, secure: bool = True) -> AsyncIt
         return web.Response(text="hello")
 
     async def slow(_request: web.Request) -> web.Response:
-        await go_on.wait()
+        made.answering += 1
+        try:
+            await go_on.wait()
+        finally:
+            made.answering -= 1
         return web.Response(text="at last")
 
     async def large(_request: web.Request) -> web.Response:
@@ -194,6 +199,17 @@ async def test_a_request_that_trickles_does_not_live_longer():
                 if reader.at_eof():
                     break
         assert sent <= 25
+
+
+@pytest.mark.parametrize("secure", [True, False])
+async def test_what_is_closed_is_not_answered_any_more(secure):
+    async with house(secure=secure) as h:
+        _, writer = await h.connect()
+        writer.write(SLOW)
+        await until(lambda: h.answering == 1)
+        await h.pass_time(LIMITS.request_seconds + 1)
+        await until(lambda: h.answering == 0)
+        writer.close()
 
 
 @pytest.mark.parametrize("secure", [True, False])

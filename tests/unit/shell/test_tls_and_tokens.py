@@ -216,6 +216,24 @@ async def test_a_changed_issuer_is_read_again_but_not_at_every_forged_one(
             await tokens.sender(token(iss="https://elsewhere"))
 
 
+async def test_keys_that_cannot_be_read_are_not_asked_for_at_every_token(tmp_path: Path, monkeypatch):
+    async with serving(tmp_path) as (api, connection):
+
+        async def slow(_request: web.Request, _body: Any) -> web.StreamResponse:
+            await asyncio.sleep(0.2)
+            return answer(503, {"message": "not now"})
+
+        api.handle = slow
+        tokens = Tokens(connection, AUDIENCE)
+        came = await asyncio.gather(*(tokens.sender(token(kid=f"k{i}")) for i in range(20)), return_exceptions=True)
+        assert {type(error) for error in came} == {ConnectionProblem}
+        assert [path for _, path, _ in api.seen].count("/.well-known/openid-configuration") == 1
+        keys = Keys(api)
+        monkeypatch.setattr("rfuav_operator.shell.serving.tokens.RETRY_AT_MOST_EVERY", 0)
+        assert await tokens.sender(token()) == Sender("ns", "p", "u")
+        assert keys.reads == 1
+
+
 async def test_a_key_that_was_replaced_under_its_name_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     async with serving(tmp_path) as (api, connection):
         keys = Keys(api)

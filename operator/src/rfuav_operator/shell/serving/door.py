@@ -153,6 +153,7 @@ class Door:
             app,
             access_log=None,
             keepalive_timeout=limits.idle_seconds,
+            handler_cancellation=True,  # what is closed is not answered any more
             lingering_time=1.0,
             max_line_size=LONGEST_LINE,
             max_field_size=LONGEST_LINE,

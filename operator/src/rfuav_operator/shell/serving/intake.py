@@ -183,7 +183,6 @@ class Intake:
         except Unauthorized as error:
             raise Refused(HTTPStatus.UNAUTHORIZED, str(error)) from error
         except ConnectionProblem as error:
-            log.warning("token not checked", error=str(error))
             raise Refused(
                 HTTPStatus.SERVICE_UNAVAILABLE, "the cluster's token keys cannot be read at the moment"
             ) from error

@@ -17,6 +17,7 @@ log = structlog.get_logger()
 KEY_SET = "application/jwk-set+json"  # served as nothing else
 ALGORITHMS = ["RS256", "ES256"]
 REFRESH_AT_MOST_EVERY = 10.0  # seconds
+RETRY_AT_MOST_EVERY = 1.0  # seconds, after a refresh that failed
 REMEMBERED = 10_000
 ISSUERS = 4
 LEEWAY = 10.0  # seconds that clocks may differ
@@ -47,6 +48,7 @@ class Tokens:
         self._issuers: list[str] = []  # the newest first; tokens of those before it are good until they expire
         self._keys: dict[str, jwt.PyJWK] = {}
         self._asked_at = float("-inf")
+        self._failed = (float("-inf"), "")  # when a refresh failed last, and why
         self._asking = asyncio.Lock()
         self._checked: OrderedDict[bytes, tuple[Sender, float]] = OrderedDict()
 
@@ -111,11 +113,19 @@ class Tokens:
             raise Unauthorized("the token is not signed with a key of this cluster") from error
 
     async def _read_again(self) -> bool:
-        """Read issuer and keys again, unless that was done a moment ago; whether they were read since the call."""
+        """Read issuer and keys again, unless that was tried a moment ago; whether they were read since the call."""
         called = time.monotonic()
         async with self._asking:
             if called - self._asked_at > REFRESH_AT_MOST_EVERY:
-                await self._refresh()
+                at, why = self._failed
+                if called - at < RETRY_AT_MOST_EVERY:  # of all that wait for the answer, one asks
+                    raise ConnectionProblem(why)
+                try:
+                    await self._refresh()
+                except ConnectionProblem as error:
+                    self._failed = time.monotonic(), str(error)
+                    log.warning("tokens not checked", error=str(error))
+                    raise
         return self._asked_at >= called
 
     async def _refresh(self) -> None:
