@@ -1,4 +1,4 @@
-"""The live table of a running demo as a picture of a terminal: docs/img/demo.svg was drawn so.
+"""The live table of a running demo as a picture of a terminal.
 
 In: rows. Out: SVG that loads nothing from elsewhere.
 """
