@@ -108,6 +108,44 @@ def test_the_order_of_reasons(changes, reason, counted, final):
     assert verdict.message
 
 
+@pytest.mark.parametrize(
+    ("where", "otherwise"),
+    [
+        ({"exit_code": 1, "terminated_reason": ...}, "ContainerFailed"),
+        ({"disrupted": True, "reason": ...}, "Evicted"),
+        ({"started_at": None, "reason": ...}, "UnexpectedAdmissionError"),
+        ({"reason": ...}, "PodVanished"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("word", "taken"),
+    [
+        ("Suspended", False),
+        ("RestartedTogether", False),
+        (" ", False),
+        ("x" * 3000, False),
+        ("two\nlines", False),
+        ("NodeShutdown", True),
+        ("OutOfnvidia.com/gpu", True),
+        ("SysctlForbidden", True),
+    ],
+)
+def test_a_reason_of_others_is_one_word_and_none_of_our_own(where, otherwise, word, taken):
+    verdict = classify(failed(**{k: word if v is ... else v for k, v in where.items()}), gpu_shared=False)
+    assert verdict.reason == (word if taken else otherwise)
+
+
+def test_out_of_memory_is_said_of_a_trainer_alone():
+    assert classify(failed(reason="OutOfMemory"), gpu_shared=False).reason == "Evicted"
+
+
+def test_a_pod_that_ran_and_does_not_say_how_it_ended_is_not_charged():
+    """Its node was restarted, say, and the kubelet has forgotten the container."""
+    verdict = classify(failed(started_at=None), gpu_shared=False, ran=True)
+    assert (verdict.reason, verdict.counted, verdict.avoid_node) == ("PodVanished", False, False)
+    assert "was not observed" in verdict.message
+
+
 def ended(code, **said):
     message = json.dumps(
         {"reason": "OutputBusy", "message": "output.uri: another job writes there", "exitCode": code} | said

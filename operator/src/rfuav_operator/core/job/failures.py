@@ -39,6 +39,7 @@ _OF_THE_NODE = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_TEXT = 4096
+_REASON = re.compile(r"[A-Za-z][A-Za-z0-9_.:/-]{0,99}", re.ASCII)  # OutOfnvidia.com/gpu, say
 _ADMISSION = ("UnexpectedAdmissionError", "OutOf", "NodeAffinity", "TopologyAffinityError")
 
 
@@ -65,13 +66,19 @@ def succeeded(pod: Pod) -> bool:
     return pod.exit_code == 0 or (pod.exit_code is None and pod.phase is PodPhase.SUCCEEDED)
 
 
-def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
-    """Why this failed pod failed. `gpu_shared`: its node gives several slots for one GPU."""
+def classify(pod: Pod, *, gpu_shared: bool, ran: bool = False) -> Verdict:
+    """Why this failed pod failed.
+
+    Args:
+        pod: as it is now.
+        gpu_shared: its node gives several slots for one GPU.
+        ran: its trainer was seen running, though the pod may not say so any more.
+    """
     code = pod.exit_code
     said = human_message(pod.termination_message)
     if _is_taken_away(pod):
         return Verdict(
-            reason=pod.reason or reasons.EVICTED,
+            reason=_of_others(pod.reason, reasons.EVICTED),
             message=pod.message or "the pod was removed from its node",
             counted=False,
             avoid_node=pod.reason.startswith(_ADMISSION),
@@ -79,8 +86,8 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
         )
     if code is None and (other := next((c for c in pod.beside if c.exit_code is not None), None)) is not None:
         return _other_failed(other)
-    if code is None and not pod.started:
-        return _never_ran(pod)
+    if code is None:
+        return _end_not_observed(pod) if ran or pod.started else _never_ran(pod)
     if pod.terminated_reason in _LOST_SIGHT:
         lost = "the node lost track of the container (for example because it restarted)"
         return Verdict(reason=pod.terminated_reason, message=lost, counted=False, exit_code=code)
@@ -122,7 +129,7 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
             counted=False,
             exit_code=code,
         )
-    what = f"exit code {code}" if code is not None else pod.message or "the pod failed"
+    what = f"exit code {code}"
     return Verdict(
         reason=_word(pod),
         message=f"{what}: {said}" if said else what,
@@ -134,9 +141,14 @@ def classify(pod: Pod, *, gpu_shared: bool) -> Verdict:
 def _never_ran(pod: Pod) -> Verdict:
     """None of its containers ran: the kubelet ended the pod, not the job."""
     message = pod.message or "the pod failed before any of its containers ran"
-    return Verdict(
-        reason=pod.reason or reasons.UNEXPECTED_ADMISSION_ERROR, message=message, counted=False, avoid_node=True
-    )
+    reason = _of_others(pod.reason, reasons.UNEXPECTED_ADMISSION_ERROR)
+    return Verdict(reason=reason, message=message, counted=False, avoid_node=True)
+
+
+def _end_not_observed(pod: Pod) -> Verdict:
+    """Its trainer ran, and nobody says how it ended: not the job's fault, as far as is known."""
+    message = pod.message or "the pod failed, and how its container ended was not observed"
+    return Verdict(reason=_of_others(pod.reason, reasons.POD_VANISHED), message=message, counted=False)
 
 
 def _is_taken_away(pod: Pod) -> bool:
@@ -162,8 +174,14 @@ def _final(reason: str, message: str, code: int) -> Verdict:
 
 
 def _word(pod: Pod) -> str:
-    reason = pod.terminated_reason or pod.reason
-    return reason if reason and reason != "Error" else _told(pod, reasons.CONTAINER_FAILED)
+    said = pod.terminated_reason or pod.reason
+    return _of_others("" if said == "Error" else said, _told(pod, reasons.CONTAINER_FAILED))
+
+
+def _of_others(word: str, reason: str) -> str:
+    """A reason that the kubelet or the runtime gave; `reason`, if it is none, or one that is the operator's own."""
+    own = word in reasons.OWN and word not in _TAKEN_AWAY
+    return word if _REASON.fullmatch(word) and not own else reason
 
 
 def _told(pod: Pod, reason: str) -> str:

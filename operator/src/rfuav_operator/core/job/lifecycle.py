@@ -222,7 +222,7 @@ class _Step:
             self.kept.append(a)
             return
         if not a.stopping:
-            verdict = failures.classify(pod, gpu_shared=self._gpu_shared(pod))
+            verdict = failures.classify(pod, gpu_shared=self._gpu_shared(pod), ran=a.started_at is not None)
             self._fail(a, verdict, pod)
             a = replace(a, stopping=verdict.reason)
         if may_live(pod, self.facts.nodes):
