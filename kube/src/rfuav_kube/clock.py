@@ -13,8 +13,10 @@ log = structlog.get_logger()
 
 RESOLUTION = 1.0  # seconds, of a date in an answer
 WORTH_TELLING = 2.0  # seconds between the own clock and the server's
+TELL_EVERY = 60.0  # seconds: the clocks of several API servers may differ, and take turns
 
 _ahead: float | None = None  # seconds from the monotonic clock to the API server's, since 1970
+_told = float("-inf")  # monotonic seconds of the last correction that the log tells of
 
 
 def monotonic() -> float:
@@ -39,10 +41,11 @@ def heard(date: float, sent: float) -> None:
         date: whole seconds since 1970.
         sent: monotonic seconds at which its request was sent.
     """
-    global _ahead  # noqa: PLW0603  a process has one clock
+    global _ahead, _told  # noqa: PLW0603  a process has one clock
     before = _offset()
     _ahead = min(max(before, date - monotonic()), date + RESOLUTION - sent)
-    if abs(_ahead - before) > WORTH_TELLING:
+    if abs(_ahead - before) > WORTH_TELLING and monotonic() - _told > TELL_EVERY:
+        _told = monotonic()
         log.warning("clock corrected by that of the API server", seconds=round(_ahead - before, 1))
 
 

@@ -39,6 +39,7 @@ class Clocks:
 def clocks(monkeypatch) -> Clocks:
     made = Clocks()
     monkeypatch.setattr(clock, "_ahead", None)
+    monkeypatch.setattr(clock, "_told", float("-inf"))
     monkeypatch.setattr(clock, "monotonic", lambda: made.passed)
     monkeypatch.setattr(clock, "wall", made.own)
     return made
@@ -53,6 +54,14 @@ def test_one_answer_corrects_a_wrong_clock_to_the_second(clocks, off):
     assert [line["event"] for line in lines] == (
         ["clock corrected by that of the API server"] if abs(off) > 2.1 else []
     )
+
+
+def test_api_servers_whose_clocks_differ_do_not_fill_the_log(clocks):
+    with structlog.testing.capture_logs() as lines:
+        for turn in range(1000):
+            clocks.passed += 0.1
+            clock.heard(T0 + clocks.passed + 60 * (turn % 2), clocks.passed)
+    assert len(lines) == 2  # in a hundred seconds
 
 
 def test_many_answers_correct_it_further(clocks):
