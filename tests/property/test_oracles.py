@@ -11,7 +11,7 @@ from unit.core.cluster import Cluster
 
 from rfuav_operator.core.model import Kind, Phase, Resources
 
-few = settings(max_examples=250, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=80, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 
 TEAMS = ("a", "b", "c")
 maybe = st.sampled_from([None, None, 0, 1, 2, 3])

@@ -1,14 +1,9 @@
 """Whatever happens in whatever order, crashes at any write included: limits hold, nothing doubles, everything ends."""
 
-import os
 import random
 from functools import partial
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import Phase as Step
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import replace
 from unit.core.builders import after, foreign_pod, job, node, pool, quota, resource_quota
 from unit.core.cluster import Cluster
@@ -31,33 +26,15 @@ from rfuav_operator.core.model import (
 
 TEAMS = ("team", "other", "third")
 RANKS = ("", "", "low", "high")
-STOPPED = ("None", "None", "Hold", "HoldAndDrain")
-CODES = st.sampled_from([0, 0, 0, 1, 1, 2, 4, 75, 137])
-PICK = st.integers(0, 10**6)
+PEOPLE = ("suspend", "resume", "resume", "cancel", "delete", "ttl", "touch", "deadline")
+CODES = (0, 0, 0, 0, 1, 1, 2, 4, 75, 75, 137)
+ENDS = ("", "", "", "OOMKilled", "evicted")
 
 
-class Turns(RuleBasedStateMachine):
-    """Rules are what users, pods, nodes and the network may do; `turn` is the operator."""
+class Turns:
+    """What users, pods, nodes and the network may do; `turn` is the operator."""
 
-    @initialize(
-        shapes=st.lists(
-            st.sampled_from([(2, 8, 24000), (1, 4, 12000), (1, 2, 8000), (2, 2, 80000), (0, 0, None)]),
-            min_size=1,
-            max_size=2,
-        ),
-        seed=PICK,
-        placement=st.sampled_from(["Pack", "Spread"]),
-        queueing=st.sampled_from(["BestEffortFIFO", "BestEffortFIFO", "StrictFIFO"]),
-        preemption=st.builds(
-            Preemption,
-            within_pool=st.sampled_from(["Never", "LowerPriority"]),
-            reclaim_borrowed=st.sampled_from(["Never", "LowerPriority", "Any"]),
-            min_runtime_seconds=st.sampled_from([0, 60]),
-        ),
-        starvation=st.sampled_from([0, 60, 1800]),
-        growing=st.sampled_from([0, 0, 2]),
-    )
-    def begin(self, *, shapes, placement, queueing, seed, preemption, starvation, growing):
+    def __init__(self, *, shapes, placement, queueing, seed, preemption, starvation, growing):
         nodes = [
             node(f"n{i}", gpus=g, slots=s, memory_mib=m, cpu=6, memory_gi=12) for i, (g, s, m) in enumerate(shapes)
         ]
@@ -90,28 +67,15 @@ class Turns(RuleBasedStateMachine):
 
     # --- people
 
-    @rule(
-        kind=st.sampled_from(Kind),
-        gpus=st.sampled_from([0, 1, 1, 1, 2]),
-        cpu=st.sampled_from(["500m", "2"]),
-        shards=st.sampled_from([1, 1, 2, 5]),
-        parallelism=st.integers(1, 3),
-        backoff_limit=st.integers(0, 2),
-        together=st.sampled_from([1, 1, 1, 2, 3]),
-        team=st.sampled_from(TEAMS),
-        rank=st.sampled_from(RANKS),
-    )
-    def submit(self, *, kind, gpus, cpu, shards, parallelism, backoff_limit, together, team, rank):
-        split = {"shards": shards, "parallelism": parallelism}
-        who = {"together": together, "team": team, "rank": rank}
-        self._submit(kind, gpus, cpu=cpu, backoff_limit=backoff_limit, **split, **who)
-
     def _submit_any(self, chance):
         self._submit(
             chance.choice(list(Kind)),
             chance.choice([0, 1, 1, 1, 2]),
-            shards=chance.choice([1, 1, 3]),
-            together=chance.choice([1, 1, 1, 2]),
+            cpu=chance.choice(["500m", "500m", "2"]),
+            backoff_limit=chance.randrange(3),
+            shards=chance.choice([1, 1, 3, 5]),
+            parallelism=chance.randint(1, 3),
+            together=chance.choice([1, 1, 1, 2, 3]),
             team=chance.choice(TEAMS),
             rank=chance.choice(RANKS),
         )
@@ -134,8 +98,6 @@ class Turns(RuleBasedStateMachine):
             )
         )
 
-    @precondition(lambda self: self.cluster.jobs)
-    @rule(n=PICK, what=st.sampled_from(["suspend", "resume", "resume", "cancel", "delete", "touch", "deadline", "ttl"]))
     def people(self, n, what):
         found = self._job(n)
         if found is None:
@@ -153,8 +115,6 @@ class Turns(RuleBasedStateMachine):
             }
             self.cluster.edit(found.uid, **changes[what])
 
-    @precondition(lambda self: any(j.status.phase is Phase.QUEUED for j in self.cluster.jobs.values()))
-    @rule(n=PICK, rank=st.sampled_from(RANKS))
     def reprioritize(self, n, rank):
         queued = [j for j in self.cluster.jobs.values() if j.status.phase is Phase.QUEUED]
         if queued:
@@ -162,35 +122,19 @@ class Turns(RuleBasedStateMachine):
 
     # --- quotas and the pool
 
-    @rule(
-        team=st.sampled_from(TEAMS),
-        nominal=st.integers(0, 3),
-        borrow=st.sampled_from([None, None, 0, 1]),
-        lend=st.sampled_from([None, None, 0, 1]),
-        jobs=st.sampled_from([None, None, 1, 2]),
-        policy=st.sampled_from(["None", "None", "None", "Hold"]),
-    )
     def set_quota(self, *, team, nominal, borrow, lend, jobs, policy):
         lend = None if lend is None else min(lend, nominal)
         limits = {"borrow": borrow, "lend": lend, "training": jobs, "inference": jobs, "stop_policy": policy}
         self.cluster.set_quota(quota(team, nominal, **limits))
 
-    @rule(team=st.sampled_from(TEAMS))
     def remove_quota(self, team):
         self.cluster.set_quota(None, team)
 
-    @rule(
-        nominal=st.integers(0, 2),
-        borrow=st.sampled_from([None, 0, 1]),
-        lend=st.sampled_from([None, 0, 1]),
-        given=st.booleans(),
-    )
     def set_default_quota(self, *, nominal, borrow, lend, given):
         lend = None if lend is None else min(lend, nominal)
         share = GpuShare(nominal=nominal, borrowing_limit=borrow, lending_limit=lend)
         self.cluster.set_pool(default_quota=PoolQuota(gpus=share) if given else None)
 
-    @rule(seconds=st.sampled_from([0, 1, 400]))
     def make_the_pool_again(self, seconds):
         held = self.cluster.pools.pop("default")
         self.cluster.touch_all()
@@ -209,7 +153,6 @@ class Turns(RuleBasedStateMachine):
         ]  # decided, written or not
         return {a.pod for a in held if a.stopping in limits}
 
-    @rule(team=st.sampled_from(TEAMS), gpus=st.sampled_from([None, 1, 3]))
     def set_resource_quota(self, team, gpus):
         if gpus is None:
             self.cluster.resource_quotas.pop(team, None)
@@ -217,16 +160,9 @@ class Turns(RuleBasedStateMachine):
             self.cluster.resource_quotas[team] = resource_quota(team, gpus=gpus, pods=gpus + 2)
         self.cluster.plan = True
 
-    @rule(policy=st.sampled_from(STOPPED))
     def stop_policy(self, policy):
         self.cluster.set_pool(stop_policy=policy)
 
-    @rule(
-        within=st.sampled_from(["Never", "LowerPriority"]),
-        reclaim=st.sampled_from(["Never", "LowerPriority", "Any"]),
-        growing=st.sampled_from([0, 1, 3]),
-        queueing=st.sampled_from(["BestEffortFIFO", "StrictFIFO"]),
-    )
     def change_pool(self, within, reclaim, growing, queueing):
         self.cluster.set_pool(
             preemption=Preemption(within_pool=within, reclaim_borrowed=reclaim, min_runtime_seconds=60),
@@ -236,14 +172,8 @@ class Turns(RuleBasedStateMachine):
 
     # --- the operator and its writes
 
-    @rule()
     def turn(self):
         self.cluster.turn()
-
-    @precondition(lambda self: any(self.cluster.lanes.values()))
-    @rule(n=PICK, outcome=st.sampled_from(["ok", "ok", "ok", "lost", "refused"]))
-    def deliver(self, n, outcome):
-        self._deliver(n, outcome)
 
     def _deliver(self, n, outcome):
         if not any(self.cluster.lanes.values()):
@@ -252,41 +182,25 @@ class Turns(RuleBasedStateMachine):
             self._pick(sorted(u for u, lane in self.cluster.lanes.items() if lane), n), outcome=outcome
         )
 
-    @rule()
-    def settle(self):
-        self.cluster.turn()
-        self.cluster.deliver_all()
-
-    @rule()
-    def run_all(self):
-        self._run()
-
     def _run(self):
         self.cluster.turn()
         self.cluster.deliver_all()
         for name in list(self.cluster.pods):
             self.cluster.start(name)
 
-    @rule()
     def crash(self):
         self.cluster.crash()
 
     # --- pods
 
-    @precondition(lambda self: self.cluster.pods)
-    @rule(n=PICK)
     def bind(self, n):
         if found := self._pod(n, PodPhase.PENDING):
             self.cluster.bind(found.name)
 
-    @precondition(lambda self: self.cluster.pods)
-    @rule(n=PICK)
     def start(self, n):
         if found := self._pod(n, PodPhase.PENDING):
             self.cluster.start(found.name)
 
-    @precondition(lambda self: self.cluster.pods)
-    @rule(n=PICK, code=CODES, how=st.sampled_from(["", "", "", "OOMKilled", "evicted"]))
     def finish(self, n, code, how):
         found = self._pod(n, PodPhase.RUNNING)
         if found is None:
@@ -296,15 +210,11 @@ class Turns(RuleBasedStateMachine):
         else:
             self.cluster.finish(found.name, code, terminated_reason=how)
 
-    @precondition(lambda self: self.cluster.pods)
-    @rule(n=PICK)
     def image_missing(self, n):
         found = self._pod(n, PodPhase.PENDING)
         if found is not None and found.node is not None:
             self.cluster.change_pod(found.name, waiting_reason="ImagePullBackOff", waiting_message="not found")
 
-    @precondition(lambda self: self.cluster.pods)
-    @rule(n=PICK, how=st.sampled_from(["deleting", "vanish", "reap"]))
     def take_away(self, n, how):
         found = self._pod(n, *PodPhase)
         if found is None:
@@ -316,8 +226,6 @@ class Turns(RuleBasedStateMachine):
         else:
             self.cluster.change_pod(found.name, deleting=True)
 
-    @precondition(lambda self: self.cluster.pods)
-    @rule(n=PICK, step=st.integers(0, 3), percent=st.integers(0, 99))
     def report(self, n, step, percent):
         found = self._pod(n, PodPhase.RUNNING)
         if found is None:
@@ -336,7 +244,6 @@ class Turns(RuleBasedStateMachine):
 
     # --- nodes and others
 
-    @rule(n=PICK, how=st.sampled_from(["lost", "deleted", "back", "back", "cordoned"]))
     def nodes(self, n, how):
         name = self._pick(sorted(self.whole), n)
         whole = self.whole[name]
@@ -348,34 +255,22 @@ class Turns(RuleBasedStateMachine):
         }[how]
         self.cluster.set_node(change, name)
 
-    @precondition(lambda self: len(self.whole) < 4)
-    @rule()
     def grow(self):
         """The autoscaler brings a node."""
         made = node(f"new{len(self.whole)}", gpus=2, slots=2, cpu=6, memory_gi=12)
         self.whole[made.name] = made
         self.cluster.set_node(made, made.name)
 
-    @rule(n=PICK, gpus=st.integers(0, 2))
     def others(self, n, gpus):
         name = self._pick(sorted(self.whole), n)
         self.cluster.set_foreign(*([foreign_pod("x", name, gpus=gpus, cpu=1)] if gpus else []))
 
-    @rule(seconds=st.sampled_from([1, 12, 70, 400, 2000]))
     def time(self, seconds):
         self.cluster.pass_time(seconds)
 
     # --- what must hold
 
-    @invariant()
-    def limits_hold_and_nothing_is_doubled(self):
-        if hasattr(self, "cluster"):
-            self.cluster.check()
-
-    @invariant()
     def progress_never_moves_back_within_an_attempt(self):
-        if not hasattr(self, "cluster"):
-            return
         for found in self.cluster.jobs.values():
             progress = found.status.progress
             if found.kind is not Kind.TRAINING or progress is None or progress.sequence is None:
@@ -386,8 +281,6 @@ class Turns(RuleBasedStateMachine):
 
     def teardown(self):
         """With room, and pods that succeed, every job comes to its end."""
-        if not hasattr(self, "cluster"):
-            return
         cluster = self.cluster
         cluster.set_foreign()
         cluster.resource_quotas.clear()
@@ -423,22 +316,10 @@ class Turns(RuleBasedStateMachine):
         return never or (phase is not None and phase.terminal)
 
 
-# A failing case is told as it was found: to make it short takes minutes. SHRINK=1 does so.
-Turns.TestCase.settings = settings(
-    max_examples=250,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=[Step.explicit, Step.reuse, Step.generate, *([Step.shrink] if os.environ.get("SHRINK") else [])],
-)
-TestTurns = Turns.TestCase
-
-
-@pytest.mark.parametrize("seed", range(48))
+@pytest.mark.parametrize("seed", range(16))
 def test_long_walks(seed):
-    """The same rules drawn by weight, over far longer ways than hypothesis takes, in a cluster that stays crowded."""
+    """Whatever may happen, drawn by weight, in a cluster that stays crowded."""
     chance = random.Random(seed)
-    machine = Turns()
     shapes = [(2, 8, 24000), (1, 2, 8000)] if seed % 2 else [(1, 4, 12000)]
     policy = Preemption(
         within_pool=chance.choice(["Never", "LowerPriority"]),
@@ -447,25 +328,31 @@ def test_long_walks(seed):
     )
     queueing = chance.choice(["BestEffortFIFO", "BestEffortFIFO", "StrictFIFO"])
     more = {"preemption": policy, "starvation": chance.choice([0, 600]), "growing": chance.choice([0, 0, 1])}
-    machine.begin(shapes=shapes, placement=chance.choice(["Pack", "Spread"]), queueing=queueing, seed=seed, **more)
+    machine = Turns(shapes=shapes, placement=chance.choice(["Pack", "Spread"]), queueing=queueing, seed=seed, **more)
     n = partial(chance.randrange, 10**6)
     steps = [
         (6, machine.turn),
         (8, lambda: machine._deliver(n(), chance.choice(["ok", "ok", "ok", "ok", "lost", "refused"]))),
         (3, machine._run),
         (1, machine.crash),
-        (2, lambda: machine.people(n(), chance.choice(["suspend", "resume", "resume", "cancel", "delete", "ttl"]))),
+        (2, lambda: machine.people(n(), chance.choice(PEOPLE))),
         (3, lambda: machine.bind(n())),
         (3, lambda: machine.start(n())),
-        (2, lambda: machine.finish(n(), chance.choice([0, 0, 1, 75]), chance.choice(["", "", "evicted"]))),
+        (2, lambda: machine.finish(n(), chance.choice(CODES), chance.choice(ENDS))),
         (1, lambda: machine.image_missing(n())),
         (2, lambda: machine.take_away(n(), chance.choice(["deleting", "vanish", "reap", "reap"]))),
         (2, lambda: machine.report(n(), chance.randrange(3), chance.randrange(100))),
-        (1, lambda: machine.nodes(n(), chance.choice(["lost", "deleted", *["back"] * 8]))),
+        (1, lambda: machine.nodes(n(), chance.choice(["lost", "deleted", "cordoned", *["back"] * 10]))),
         (2, lambda: machine.time(chance.choice([1, 12, 70, 400]))),
         (1, lambda: _any_quota(machine, chance)),
         (0.3, lambda: machine.stop_policy(chance.choice(["None", "None", "None", "Hold", "HoldAndDrain"]))),
         (1, lambda: machine.reprioritize(n(), chance.choice(RANKS))),
+        (0.5, lambda: machine.others(n(), chance.randrange(3))),
+        (0.3, lambda: machine.set_resource_quota(chance.choice(TEAMS), chance.choice([None, None, 1, 3]))),
+        (0.2, lambda: _default_quota(machine, chance)),
+        (0.2, lambda: machine.make_the_pool_again(chance.choice([0, 1, 400]))),
+        (0.1, lambda: len(machine.whole) < 4 and machine.grow()),
+        (0.2, lambda: _any_pool(machine, chance)),
     ]
     for _ in range(400):
         waiting = sum(j.status.phase in (None, Phase.QUEUED) for j in machine.cluster.jobs.values())
@@ -490,6 +377,25 @@ def _any_quota(machine, chance):
         lend=chance.choice([None, 0, 1]),
         jobs=chance.choice([None, None, 2]),
         policy="None",
+    )
+
+
+def _default_quota(machine, chance):
+    nominal = chance.randrange(3)
+    machine.set_default_quota(
+        nominal=nominal,
+        borrow=chance.choice([None, 0, 1]),
+        lend=chance.choice([None, 0, 1]),
+        given=chance.choice([True, False]),
+    )
+
+
+def _any_pool(machine, chance):
+    machine.change_pool(
+        within=chance.choice(["Never", "LowerPriority"]),
+        reclaim=chance.choice(["Never", "LowerPriority", "Any"]),
+        growing=chance.choice([0, 1]),
+        queueing=chance.choice(["BestEffortFIFO", "StrictFIFO"]),
     )
 
 
