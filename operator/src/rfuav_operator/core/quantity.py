@@ -117,7 +117,12 @@ class Amounts(msgspec.Struct, frozen=True, gc=False):
 
     def fits(self, room: "Amounts") -> bool:
         """Whether `room` has enough of everything."""
-        return not self.short_of(room)
+        return (
+            (self.slots <= room.slots or self.slots <= 0)
+            and self.cpu_milli <= room.cpu_milli
+            and self.memory <= room.memory
+            and self.pods <= room.pods
+        )
 
     def shortfall(self, room: "Amounts") -> "Amounts":
         """How much is missing in `room`."""

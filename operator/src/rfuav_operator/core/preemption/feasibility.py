@@ -53,7 +53,7 @@ class Headroom:
                 return False
         elif self.jobs[shape.kind] <= 0:
             return False
-        return self.alone == 0 and not asked.short_of(self.left)
+        return self.alone == 0 and asked.fits(self.left)
 
 
 class Clearable:
