@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from unit.core.builders import CLASSES, DEFAULTS, T0, after, job, node, pool, quota, whole
+from unit.core.builders import CLASSES, DEFAULTS, T0, after, job, node, pool, quota, snapshot, whole
 from unit.sizes import grown, sizes
 
+from rfuav_operator.core import pool_status
 from rfuav_operator.core.capacity import placement
 from rfuav_operator.core.model import (
     CreatePod,
@@ -225,3 +226,22 @@ def test_answers_for_a_waiting_shape_are_not_computed_again(preempting, monkeypa
         del world.pods[uid], world.jobs[uid]
         world.turn(uid)
     assert len(asked) <= 3 * len(waiting) * preempting  # on the one node that changed, each time, nothing without it
+
+
+def test_what_is_in_use_is_gone_through_once_for_all_pools():
+    class Counted(dict[Any, Any]):
+        times = 0
+
+        def items(self) -> Any:
+            self.times += 1
+            return super().items()
+
+    pools = [pool(f"p{number}") for number in range(20)]
+    jobs = [job(f"j{number}", pool=f"p{number}") for number in range(20)]
+    seen, told = snapshot(jobs, pools=pools), Scheduler()
+    told.turn(seen, Changes(everything=True), reports=[], now=T0)
+    admission = told._admission
+    assert admission is not None
+    admission.usage.shares = shares = Counted(admission.usage.shares)
+    assert len(list(pool_status.statuses(seen, seen.jobs, admission, T0))) == 20
+    assert shares.times == 1

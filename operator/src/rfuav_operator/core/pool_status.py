@@ -36,18 +36,15 @@ def statuses(
             if job.status.phase is Phase.QUEUED:
                 waiting[pool_name, job.namespace, job.kind] += 1
     borrowed: dict[str, int] = defaultdict(int)
+    running: dict[str, Counter[Kind]] = defaultdict(Counter)
+    pending: dict[str, Counter[Kind]] = defaultdict(Counter)
     for (pool_name, namespace), share in admission.usage.shares.items():
         nominal = entry_of(namespace, pool_name, snapshot).gpus.nominal
         borrowed[pool_name] += max(0, share.gpus - nominal)
+        running[pool_name].update(share.jobs)
+    for (pool_name, _, kind), count in waiting.items():
+        pending[pool_name][kind] += count
     for name, pool in snapshot.pools.items():
-        running: Counter[Kind] = Counter()
-        for (pool_name, _), share in admission.usage.shares.items():
-            if pool_name == name:
-                running.update(share.jobs)
-        pending: Counter[Kind] = Counter()
-        for (pool_name, _, kind), count in waiting.items():
-            if pool_name == name:
-                pending[kind] += count
         rooms = list(admission.usage.rooms.get(name, {}).values())
         yield (
             pool,
@@ -55,8 +52,8 @@ def statuses(
                 _of_pool,
                 pool,
                 rooms,
-                pending,
-                running,
+                pending[name],
+                running[name],
                 borrowed=borrowed[name],
                 now=now,
                 rival=snapshot.defaults.rival,
