@@ -2,7 +2,7 @@
 
 import pytest
 from unit.core.builders import RECLAIM, job, quota, whole
-from unit.core.crowded import add, cluster, high, low, stopping
+from unit.core.crowded import add, cluster, gpus, high, low, stopping
 
 from rfuav_operator.core import conditions
 from rfuav_operator.core.model import Phase, Preemption, Resources
@@ -88,3 +88,28 @@ def test_a_namespace_that_does_not_borrow_is_stopped_for_nobody_elses_sake():
     assert stopping(add(made, high("own", namespace="other"))) == {"a"}  # its own jobs may
     made.leave()
     assert made.running() == {"own"}  # not `high`, which is older and of the same priority
+
+
+@pytest.mark.parametrize("sizes", [(1, 2), (2, 1), (1, 1, 2)])
+def test_a_small_victim_does_not_protect_a_large_one_of_its_namespace(sizes):
+    """Whoever was stopped first, the namespace would borrow no more; stopping the large one alone is enough."""
+    nodes = [whole(gpus=sum(sizes))]
+    quotas = (quota("team", nominal=2), quota("other", nominal=sum(sizes) - 1))
+    for order in (sizes, sizes[::-1]):
+        borrowers = [job(f"b{i}", namespace="other", resources=gpus(size)) for i, size in enumerate(order)]
+        made = add(cluster(*borrowers, nodes=nodes, policy=RECLAIM, quotas=quotas), job("mine", resources=gpus(2)))
+        assert stopping(made) == {f"b{order.index(2)}"}
+        assert made.leave().status("mine").phase is Phase.ADMITTED
+
+
+def test_a_small_victim_on_one_node_does_not_protect_a_gang_on_both():
+    nodes = [whole(name, gpus=2) for name in "ab"]
+    quotas = (quota("team", nominal=2), quota("other", nominal=3))
+    borrowers = [
+        job("b0", namespace="other", resources=gpus(1)),
+        job("both", namespace="other", resources=gpus(1), nodes=2),
+        job("b2", namespace="other", resources=gpus(1)),
+    ]
+    made = cluster(*borrowers, nodes=nodes, policy=RECLAIM, quotas=quotas)
+    assert stopping(add(made, job("mine", resources=gpus(1), nodes=2))) == {"both"}
+    assert made.leave().status("mine").phase is Phase.ADMITTED

@@ -20,7 +20,7 @@ from rfuav_operator.core.capacity.placement import Kept, PoolCapacity
 from rfuav_operator.core.capacity.room import Allocation, Holder, Room, Shape
 from rfuav_operator.core.capacity.usage import Usage
 from rfuav_operator.core.job.priority import priority
-from rfuav_operator.core.model import Job, Kind, NodeName, Pool, Snapshot
+from rfuav_operator.core.model import Job, Kind, NodeName, Pool, Snapshot, Uid
 from rfuav_operator.core.preemption.candidates import Candidates, Like, Preemptor, Victim, held_of
 from rfuav_operator.core.preemption.feasibility import Clearable, Headroom
 from rfuav_operator.core.preemption.running import Runners
@@ -138,18 +138,42 @@ class Preemption:
 
     def _for_room(self, question: _Question) -> list[Victim]:
         """Victims on the cheapest nodes that could be made free enough, one node for each pod of the job."""
-        taken, found = _Taken(), 0
+        taken, found, refused = _Taken(), 0, False
         victims: list[Victim] = []
         for room in self._options(question):
             chosen = self._on_node(question, room, taken)
             if chosen is None:
-                continue  # by now a namespace would no longer borrow
+                refused = True  # by now a namespace would no longer borrow
+                continue
             found += 1
             taken.add(chosen)
             victims += chosen
             if found == question.shape.nodes:
                 return _needed(victims, lambda rest: self._will_fit(question, rest)) if found > 1 else victims
+        return self._one_job(question) if refused else []
+
+    def _one_job(self, question: _Question) -> list[Victim]:
+        """The cheapest job of several nodes that makes enough room alone.
+
+        Node by node, a smaller victim may come first, and then the namespace borrows too little for the larger one.
+        """
+        free = {name for name in question.nodes if self._fits(question, name, ())}
+        tried: set[Uid] = set()
+        for candidate in self._candidates.cheapest(question.preemptor):
+            if candidate.uid in tried:
+                continue
+            tried.add(candidate.uid)
+            victim = self._candidates.victim(candidate)
+            gone = victim.stops
+            nodes = {node for holder in gone for node in self._usage.nodes_of(*holder)} & question.nodes
+            cleared = [name for name in nodes - free if self._fits(question, name, gone)]
+            if len(free) + len(cleared) >= question.shape.nodes:
+                return [victim]
         return []
+
+    def _fits(self, question: _Question, name: NodeName, gone: Collection[Holder]) -> bool:
+        """Whether one pod of the job finds room on a node without these, and without those that go anyway."""
+        return question.may_use(name) and self._headroom(self._capacity.rooms[name], gone).fits(question.shape)
 
     def _options(self, question: _Question) -> Iterator[Room]:
         """Rooms that can be made free enough, the cheapest first.
@@ -223,12 +247,16 @@ class Preemption:
             return chosen
         for victim in self._candidates.on_node(question.preemptor, room.node.name):
             held = room.holders.get(victim.holder)
-            if (
-                held is None
-                or victim.holder in taken.holders
-                or not self._candidates.may_take(question.preemptor, victim, gpus)
-            ):
+            if held is None or victim.holder in taken.holders:
                 continue
+            if not self._candidates.may_take(question.preemptor, victim, gpus):
+                # The last one of a namespace may reach below its share, so the largest has to be the last.
+                last = next((v for v in reversed(chosen) if v.job.namespace == victim.job.namespace), None)
+                if last is None or last.assignment.gpus >= victim.assignment.gpus:
+                    continue
+                chosen.remove(last)
+                gpus[victim.job.namespace] -= last.gpus
+                headroom.give_back(room.holders[last.holder], -1)
             gpus[victim.job.namespace] += victim.gpus
             headroom.give_back(held)
             chosen.append(victim)
@@ -245,7 +273,7 @@ class Preemption:
         """Whether all pods of the job find room when these are gone, and those that go anyway."""
         gone, lacking = held_of(victims), question.shape.nodes
         for name in question.nodes:
-            lacking -= question.may_use(name) and self._headroom(self._capacity.rooms[name], gone).fits(question.shape)
+            lacking -= self._fits(question, name, gone)
             if lacking == 0:
                 return True
         return False
