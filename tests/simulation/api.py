@@ -52,6 +52,7 @@ class Api:
         self.server = server
         self.pod_quota: int | None = None  # a ResourceQuota: pods that have not ended
         self.injects: Callable[[Object], Object] = lambda _pod: {}  # what webhooks put first: containers, by field
+        self.admits: Callable[[Object], str] = lambda _pod: ""  # why the quotas of its namespace refuse a pod
         self.terminating: set[str] = set()  # namespaces in deletion
         self._pages: dict[str, list[Object]] = {}
 
@@ -79,6 +80,8 @@ class Api:
             return refusal(403, "Forbidden", f'{target.resource} "{name}" is forbidden: {words}')
         if target.resource == "pods" and self._quota_is_full():  # admission comes before the store
             return refusal(403, "Forbidden", f'pods "{name}" is forbidden: exceeded quota: team')
+        if target.resource == "pods" and (words := self.admits(body)):
+            return refusal(403, "Forbidden", f'pods "{name}" is forbidden: {words}')
         if self.server.get(target.resource, (target.namespace, name)) is not None:
             return refusal(409, "AlreadyExists", f'{target.resource} "{name}" already exists')
         if target.resource == "pods":

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 DELAYS = (3.0, 8.0, 20.0, 45.0, 90.0, None)  # seconds until a machine is there; None: no machine for this pod
 MOST = 3  # machines at a time
+MISFIT = 0.3  # share of machines whose slots are enough and whose GPUs are not what the job needs, where there are such
 SHARED = 0.5  # share of pods that are expected to find room on a machine that comes for another
 PLUGIN = 3.0  # seconds until a new machine's device plugin offers its slots
-LABELS = (0.0, 0.0, 2.0, 4.0, 15.0)  # seconds until feature discovery has labelled it; 0: it comes with its labels
+LABELS = (0.0, 0.0, 4.0, 15.0, 30.0)  # seconds until feature discovery has labelled it; 0: it comes with its labels
 IDLE = 30.0  # seconds between two looks at whether a machine is idle; twice: it goes
 
 
@@ -58,6 +59,9 @@ class Autoscaler:
         gpus, zone = asked(pod).gpus, (pod["spec"].get("nodeSelector") or {}).get("zone") or chance.choice("ab")
         zone = zone_of(pod) or zone
         shapes = [shape for shape in SHAPES if _suits(shape, gpus)]
+        misfits = [shape for shape in SHAPES if not _suits(shape, gpus) and gpus <= shape[1]]
+        if misfits and not self.world.healed and chance.random() < MISFIT:
+            shapes = misfits
         return node_of(f"s{len(self._for)}", *chance.choice(shapes), zone)
 
     def _arrive(self, name: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import replace
-from simulation import volumes
+from simulation import resource_quotas, volumes
 from simulation.admins import edit_pool, make_pool, quota_removed
 from simulation.invariants import still_misplaced
 from simulation.people import edit, end_others
@@ -54,6 +54,7 @@ async def come_to_rest(world: "World") -> None:
     await _settle(world, "at rest")
     _nobody_waits_for_ever(world)
     _nobody_begins_for_ever(world)
+    _nobody_is_unbound_for_ever(world)
     for wrong in still_misplaced(world.truth):
         world.fail(f"nobody_stays_where_there_is_no_room: {wrong}")
     world.frozen = False
@@ -67,6 +68,7 @@ async def heal(world: "World") -> None:
         world.machines.back(name)
     end_others(world)
     volumes.register(world)
+    resource_quotas.remove_all(world)
     make_pool(world)
     edit_pool(world, **{**world.script.setup["pool"], "stopPolicy": "None"})
     for namespace in ("team", "lab"):
@@ -119,6 +121,21 @@ def _nobody_begins_for_ever(world: "World") -> None:
             world.fail(f"nobody_begins_for_ever: {pod['metadata']['name']} has begun for {waited:.0f} s, of {limit}")
 
 
+def _nobody_is_unbound_for_ever(world: "World") -> None:
+    """A pod that was not bound in time to the node that was chosen for it has been told to stop."""
+    limit = world.script.setup["pool"]["scheduleTimeoutSeconds"]
+    for pod in world.server.all("pods"):
+        job = world.truth.job(owner_of(pod))
+        if job is None or pod["spec"].get("nodeName") or not wanted_node(pod) or not world.truth.live(pod):
+            continue
+        if job["metadata"].get("deletionTimestamp") or not world.server.get("gpupools", ("", job["spec"]["pool"])):
+            continue
+        waited = world.loop.time() - world.seconds(pod["metadata"]["creationTimestamp"])
+        if waited > limit + LATE:
+            name = pod["metadata"]["name"]
+            world.fail(f"nobody_is_unbound_for_ever: {name} has waited {waited:.0f} s to be bound, of {limit}")
+
+
 def _is_over(world: "World", job: Object) -> bool:
     status = job.get("status") or {}
     never = (*NEVER, *(("WaitingForVolume",) if job["spec"].get("nodes", 1) > 1 else ()))  # of one node, for several
@@ -155,7 +172,7 @@ def fresh_decisions(world: "World") -> list[str]:
         ingest.quota(state, body)
     for row in watched(state):
         for body in world.server.all(row.path.rpartition("/")[2]):
-            read = msgspec.convert(body, row.read)
+            read = msgspec.json.decode(world.server.bytes_of(body), type=row.read)
             row.cache.put(row.key(read), objects.version(read.metadata), row.value(read, ""))
     recorder = _Recorder()
     loop = Loop(state, recorder, lambda _jobs: [])  # type: ignore[arg-type]

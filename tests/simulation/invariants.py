@@ -11,15 +11,20 @@ from typing import Any
 from simulation import volumes
 from simulation.api import INIT, Target
 from simulation.autoscaler import kept_off
+from simulation.resource_quotas import GPUS, PODS, over
 from simulation.server import JOBS, Change, Key, Object
 from simulation.truth import (
     GPU,
+    NOW,
     TERMINAL,
     Asked,
+    Knowledge,
     Limits,
     Truth,
     asked,
     attempt_of,
+    claims_devices,
+    exit_code,
     label,
     made_for,
     owner_of,
@@ -28,11 +33,14 @@ from simulation.truth import (
     wanted_node,
 )
 
+from rfuav_operator.core.model import Assignment
+
 Verdict = str | None
 
 _PREEMPTED = re.compile(r"preempted by .* of priority -?\d+ over (-?\d+)")
 # Not NodeUnsuited: a node may be none for a pod by what it is, as one with shared GPUs for a job of several.
 _BY_THE_POOL = ("ScheduleTimeout", "StartTimeout", "ScaleUpTimeout", "PoolDrained", "Preempted")
+_ALL = 10**6  # slots: more than any node has
 _BEGINNING = ("InitContainerFailed", "ImagePullFailed", "StartTimeout", "ContainerFailed", "OutOfMemory")
 
 
@@ -86,8 +94,8 @@ def within_the_limits_where_it_lands(truth: Truth, change: Change) -> Verdict:
     """A pod that was admitted without a node finds room by our limits on the one that the scheduler gives it to.
 
     Unless the node is not for it even when empty, which the scheduler cannot know, or a pod of ours has just left it, whose
-    place others had been given, or a pod that counts by its kind and is nobody's runs there: then it is stopped as soon as
-    it is seen.
+    place others had been given, or a pod of nobody's that counts by its kind, or closes the GPUs, runs there: then it is
+    stopped as soon as it is seen.
     """
     if change.resource != "pods" or change.type != "MODIFIED" or not owner_of(change.new):
         return None
@@ -96,9 +104,11 @@ def within_the_limits_where_it_lands(truth: Truth, change: Change) -> Verdict:
     node, mine = wanted_node(change.new), _use(change.new)
     widest = truth.widest(node, truth.decided[change.key[1]])
     if any(own > limit for own, limit in zip(mine, widest, strict=True)):
+        truth.misplaced[change.key] = change.new["metadata"]["uid"]
         return None
     wrong = _too_much(truth, node, [change.key[1]], [mine])
-    strays = [p for p in truth.others_on(node, truth.decided[change.key[1]].pods) if label(p, "kind")]
+    others = truth.others_on(node, truth.decided[change.key[1]].pods)
+    strays = [p for p in others if label(p, "kind") or claims_devices(p)]
     if wrong and (strays or node in kept_off(change.new)):
         truth.misplaced[change.key] = change.new["metadata"]["uid"]
         return None
@@ -112,10 +122,48 @@ def still_misplaced(truth: Truth) -> list[str]:
         pod = truth.server.get("pods", key)
         if pod is None or pod["metadata"]["uid"] != uid or not truth.live(pod):
             continue
+        if not truth.may_judge(pod, NOW):
+            continue
         over = _too_much(truth, wanted_node(pod), [key[1]], [_use(pod)])
         if over and not pod["metadata"].get("deletionTimestamp"):
             found.append(over)
     return found
+
+
+def nobody_stays_where_it_is_not_for(truth: Truth, known: Knowledge, namespace: str, held: Assignment) -> Verdict:
+    """A pod on a new node that is not for it, even when empty, is told to stop by the first decision that could know."""
+    key = namespace, held.pod
+    pod = truth.server.get("pods", key)
+    if held.stopping or not held.node or pod is None or truth.misplaced.get(key) != pod["metadata"]["uid"]:
+        return None
+    told = pod["metadata"].get("deletionTimestamp") or exit_code(pod) is not None or not truth.live(pod)
+    if told or truth.bound_at[pod["metadata"]["uid"]] > known.pods or not truth.may_judge(pod, known):
+        return None
+    widest = truth.widest(held.node, truth.decided[held.pod])
+    over = [
+        f"{w}: {own} of {most}" for w, own, most in zip(Limits._fields, _use(pod), widest, strict=True) if own > most
+    ]
+    return f"{held.pod} stays on {held.node}: {', '.join(over)}" if over else None
+
+
+def nothing_goes_to_a_node_in_deletion(truth: Truth, change: Change) -> Verdict:
+    """A Node that was in deletion for as long as the operator could know gets no new pod."""
+    if not _is_new_pod_of_ours(truth, change) or not wanted_node(change.new):
+        return None
+    node = wanted_node(change.new)
+    return f"{change.key[1]} goes to {node}, which goes" if truth.goes(node, truth.decided[change.key[1]]) else None
+
+
+def within_the_resource_quota(truth: Truth, change: Change) -> Verdict:
+    """Room is not taken for pods that the ResourceQuota of their namespace has no place for, as was known."""
+    found = _decided(truth, change)
+    added = _added(*found) if found is not None else []
+    if not added:
+        return None
+    wanted = {PODS: len(added), GPUS: len(added) * int(change.new["spec"]["resources"]["gpus"])}
+    since = truth.quotas_since(change.key[0], truth.decided[added[0]["pod"]])
+    wrong = [over(held, wanted) for held in since]
+    return f"{change.key[1]} takes room: {wrong[-1]}" if all(wrong) else None
 
 
 def one_node_mounts_a_claim(truth: Truth, change: Change) -> Verdict:
@@ -316,7 +364,8 @@ def _use_of_job(change: Change) -> Limits:
 
 
 def _use(pod: Object) -> Limits:
-    return _use_as(label(pod, "kind"), asked(pod))
+    used = _use_as(label(pod, "kind"), asked(pod))
+    return used._replace(slots=_ALL) if claims_devices(pod) else used
 
 
 def _use_as(kind: str, needs: Asked) -> Limits:
@@ -508,6 +557,19 @@ def success_was_earned(truth: Truth, change: Change) -> Verdict:
     return None
 
 
+def what_ended_beside_it_is_not_charged(truth: Truth, change: Change) -> Verdict:
+    """The trainer decides: a pod whose trainer has succeeded is no failure, whatever else in it has failed."""
+    found = _status_of_job(change)
+    if found is None:
+        return None
+    before = {failure["pod"] for failure in found[0].get("failures") or ()}
+    for failure in found[1].get("failures") or ():
+        beside = failure["reason"] in ("ContainerFailed", "SidecarFailed", "Completed")
+        if failure["pod"] not in before and beside and failure["pod"] in truth.succeeded:
+            return f"{failure['pod']} is taken for failed, and its trainer succeeded: {failure['message']}"
+    return None
+
+
 def outages_are_not_charged(truth: Truth, change: Change) -> Verdict:
     """An image that is not there counts against its job; a registry that is away does not."""
     found = _status_of_job(change)
@@ -588,6 +650,8 @@ CHANGES: list[Callable[[Truth, Change], Verdict]] = [
     nothing_is_made_for_what_has_ended,
     within_the_limits,
     within_the_limits_where_it_lands,
+    nothing_goes_to_a_node_in_deletion,
+    within_the_resource_quota,
     one_node_mounts_a_claim,
     few_wait_for_a_node,
     nobody_gives_up_early,
@@ -608,6 +672,7 @@ CHANGES: list[Callable[[Truth, Change], Verdict]] = [
     attempts_only_grow,
     progress_moves_forward,
     success_was_earned,
+    what_ended_beside_it_is_not_charged,
     outages_are_not_charged,
     what_comes_before_the_trainer_is_named_and_not_charged,
     taken_reports_arrive,

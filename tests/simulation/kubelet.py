@@ -22,10 +22,12 @@ WAITING, BEGINNING, RUNNING, ENDED, LOST = "waiting", "beginning", "running", "e
 # How a container may end, or fail to begin; every row of API.md's failure rules. "ok" is what the rest does.
 FATES = (
     *("ok", "exit:1", "exit:2", "exit:3", "exit:4", "exit:75", "exit:137", "oom", "evicted", "disrupted"),
-    *("admission", "image", "hiccup", "unbound", "vetoed", "unclaimed", "unstarted", "vanish"),
+    *("admission", "image", "hiccup", "unbound", "vetoed", "unclaimed", "unseen", "unstarted", "vanish"),
     *("init:image", "init:1", "init:137", "init:oom", "init:hangs", "init:slow"),  # a container before the trainer
+    *("sidecar:0", "sidecar:1"),  # a container beside it fails, and the trainer ends later, with this code
 )
 _INITIALIZING = {"waiting": {"reason": "PodInitializing"}}
+_FAILED = {"terminated": {"exitCode": 1, "reason": "Error"}}
 
 
 @dataclass
@@ -51,6 +53,7 @@ class Container:
     told: bool = False  # the API server knows its end
     stopping: bool = False
     sidecar: bool = False  # another container runs beside it, and goes on when it has ended
+    alone: bool = False  # that one has failed
 
     @property
     def key(self) -> Key:
@@ -167,6 +170,8 @@ class Kubelet:
             running = {"name": "trainer", "state": {"running": {"startedAt": container.started}}}
             self._status(container, phase="Running", ready=True, containers=[running])
             self.world.after(container.seconds, self._finish, uid)
+            if fate.startswith("sidecar:"):
+                self.world.after(container.seconds * container.chance.uniform(0.1, 0.9), self._sidecar_fails, uid)
             if label(container.pod, "rank") in ("", "0"):  # of several nodes, the first one tells
                 self.world.after(container.chance.uniform(1, 6), self._report, uid)
 
@@ -205,6 +210,15 @@ class Kubelet:
             self._beginning(container, state)
         else:
             self._status(container, phase="Pending", containers=[{"name": "trainer", "state": state}])
+
+    def _sidecar_fails(self, uid: str) -> None:
+        found = self._here(uid)
+        if found is None or found[0].state != RUNNING or found[0].stopping:
+            return
+        container, pod = found
+        container.alone = True
+        trainer = [c for c in pod["status"]["containerStatuses"] if c["name"] == "trainer"]
+        self._status(container, phase="Running", containers=trainer)
 
     def _finish(self, uid: str) -> None:
         """Its work is done, or its fate comes."""
@@ -310,9 +324,12 @@ class Kubelet:
             status["initContainerStatuses"] = begin
         if containers is not None:
             runs = {"running": {"startedAt": self.world.stamp()}}
-            beside = {"name": SIDECAR["name"], "state": _INITIALIZING if begin else runs}
+            state = _INITIALIZING if begin else _FAILED if container.alone else runs
+            beside = {"name": SIDECAR["name"], "state": state}
             status["containerStatuses"] = [beside, *containers] if container.sidecar else containers
-        if (
+        if container.alone and container.state == ENDED:
+            status["phase"] = "Failed"  # whatever the trainer has ended with
+        elif (
             container.sidecar
             and not begin
             and container.state == ENDED

@@ -16,6 +16,11 @@ NOTICED_AFTER = 5.0  # seconds of silence after which a node is not ready
 EVICTED_AFTER = 25.0  # seconds after which its pods are deleted
 
 
+def is_going(node: Object | None) -> bool:
+    """Whether a Node is being deleted."""
+    return node is not None and bool(node["metadata"].get("deletionTimestamp"))
+
+
 @dataclass
 class Machine:
     """What stands behind a node."""
@@ -91,6 +96,8 @@ class Machines:
         machine = self.all.get(name)
         if machine is None:
             return
+        if is_going(self._node(name)):
+            self.remove(name)
         machine.up = machine.connected = True
         if self._node(name) is None:
             self.world.server.create("nodes", machine.node, AUTHOR)
@@ -106,6 +113,12 @@ class Machines:
             self.world.server.write(
                 "nodes", ("", name), {"spec": {**node["spec"], "unschedulable": cordoned}}, "someone"
             )
+
+    def delete(self, name: str) -> None:
+        """The Node is deleted, and held by a finalizer: what runs there goes on."""
+        if (node := self._node(name)) is not None and not is_going(node):
+            marks = {"deletionTimestamp": self.world.stamp(), "finalizers": ["example.com/machine"]}
+            self.world.server.meta("nodes", ("", name), marks, "someone")
 
     def resize(self, name: str, slots: int) -> None:
         """The device plugin offers another number of slots: GPUs are unhealthy, or shared otherwise."""

@@ -24,11 +24,12 @@ from rfuav_kube.pods import PodObject
 from rfuav_kube.requester import Requester
 from rfuav_operator.core import scheduler
 from rfuav_operator.core.admission import index, reservations
+from rfuav_operator.core.capacity import usage
 from rfuav_operator.core.capacity.placement import PoolCapacity
 from rfuav_operator.core.capacity.room import Allocation
 from rfuav_operator.core.capacity.usage import Share, Usage
 from rfuav_operator.core.job import failures, lifecycle, podspec, priority, progress, starting
-from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Phase, Pod, Snapshot, Uid
+from rfuav_operator.core.model import Action, CreatePod, PatchStatus, Phase, Pod, PodPhase, Snapshot, Uid
 from rfuav_operator.core.preemption import preemption, running
 from rfuav_operator.core.queue import eligibility
 from rfuav_operator.core.queue.quotas import Quotas
@@ -98,15 +99,58 @@ def pods_of_others_do_not_count() -> Iterator[None]:
         yield
 
 
+def _strangers_are_told(change: Callable[[Pod], Pod]) -> AbstractContextManager[Any]:
+    """The core is told something else of pods of others."""
+    return _told(
+        lambda seen: replace(seen, foreign={n: tuple(change(p) for p in pods) for n, pods in seen.foreign.items()})
+    )
+
+
+@mutation
+def claims_close_no_node() -> Iterator[None]:
+    """Resource claims of other pods are not read."""
+    with _strangers_are_told(lambda pod: replace(pod, claims_devices=False)):
+        yield
+
+
+@mutation
+def strangers_are_waited_for_for_ever() -> Iterator[None]:
+    """A pod of others that is not bound keeps room on the node that it names until it is."""
+    with patch.object(usage, "_BINDS_WITHIN", timedelta(days=1)):
+        yield
+
+
+@mutation
+def nodes_in_deletion_take_jobs() -> Iterator[None]:
+    """A Node's deletionTimestamp is not read."""
+    with _told(lambda seen: replace(seen, nodes={n: replace(node, deleting=False) for n, node in seen.nodes.items()})):
+        yield
+
+
+@mutation
+def resource_quotas_do_not_count() -> Iterator[None]:
+    """What the API server would refuse is asked for."""
+    with _told(lambda seen: replace(seen, resource_quotas={})):
+        yield
+
+
+@mutation
+def the_scheduler_has_all_the_time() -> Iterator[None]:
+    """A pod that nobody binds is waited for without end."""
+
+    def change(seen: Snapshot) -> Snapshot:
+        pools = {n: replace(p, spec=replace(p.spec, schedule_timeout_seconds=10**6)) for n, p in seen.pools.items()}
+        return replace(seen, pools=pools)
+
+    with _told(change):
+        yield
+
+
 @mutation
 def orphans_are_any_other_pods() -> Iterator[None]:
     """What a pod's label says of its kind does not count once no job owns it."""
 
-    def change(seen: Snapshot) -> Snapshot:
-        foreign = {node: tuple(replace(pod, kind=None) for pod in pods) for node, pods in seen.foreign.items()}
-        return replace(seen, foreign=foreign)
-
-    with _told(change):
+    with _strangers_are_told(lambda pod: replace(pod, kind=None)):
         yield
 
 
@@ -541,6 +585,14 @@ def what_webhooks_add_is_the_jobs_fault() -> Iterator[None]:
         return replace(real(*args), counted=True)
 
     with patch.object(failures, "_other_failed", failed):
+        yield
+
+
+@mutation
+def whatever_ends_badly_is_the_pods_end() -> Iterator[None]:
+    """A pod has failed when any of its containers has."""
+    real = failures.succeeded
+    with patch.object(failures, "succeeded", lambda pod: real(pod) and pod.phase is not PodPhase.FAILED):
         yield
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 import msgspec
+from msgspec.structs import replace
 from simulation.connection import SimConnection
 
 from rfuav_kube import clock
@@ -24,10 +25,10 @@ from rfuav_operator.core.admission.index import Admission
 from rfuav_operator.core.capacity import gpus, usage
 from rfuav_operator.core.capacity.usage import Usage
 from rfuav_operator.core.job import lifecycle
-from rfuav_operator.core.model import DeletePod, NodeName, Pod, Pool
+from rfuav_operator.core.model import DeletePod, NodeName, Pod, Pool, Snapshot
 from rfuav_operator.core.scheduler import _Steps
 from rfuav_operator.shell.leader import SAFE, Leader, LeaseLost
-from rfuav_operator.shell.reading import kopf_app, nodes, pods, resync
+from rfuav_operator.shell.reading import kopf_app, nodes, pods, resync, state
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.serving.health import Pulse
 from rfuav_operator.shell.writing.ours import Ours
@@ -40,6 +41,37 @@ ALL: dict[str, Callable[[], AbstractContextManager[None]]] = {}
 def old(function: Callable[[], Iterator[None]]) -> None:
     """Put it into the list."""
     ALL[function.__name__] = contextmanager(function)
+
+
+@old
+def strangers_that_are_bound_late_hold_no_room() -> Iterator[None]:
+    """A pod of others that was not bound for so long that it counted no more was not looked at when it was."""
+    real = state.room_of
+
+    def room(pod: Pod) -> tuple[Any, ...] | None:
+        found = real(pod)
+        return None if found is None else (found[0], *found[3:])
+
+    with patch.object(state, "room_of", room):
+        yield
+
+
+@old
+def pods_that_run_when_labels_come_are_not_judged() -> Iterator[None]:
+    """A node came without the labels of its GPUs: a pod that ran there by the time that they came stayed whatever they said."""
+    real = ClusterState.snapshot
+
+    def snapshot(self: ClusterState) -> Snapshot:
+        seen = real(self)
+        jobs = dict(seen.jobs)
+        for uid, job in seen.jobs.items():
+            if any(a.provisional and a.started_at for a in job.status.assignments):
+                held = tuple(replace(a, provisional=False) for a in job.status.assignments)
+                jobs[uid] = replace(job, status=replace(job.status, assignments=held))
+        return replace(seen, jobs=jobs)
+
+    with patch.object(ClusterState, "snapshot", snapshot):
+        yield
 
 
 @old

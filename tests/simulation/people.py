@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulation.deeds import a_job, a_node, deed, one_of, seconds, some, space, whole
 from simulation.kubelet import FATES
+from simulation.scheduler import is_left_alone
 from simulation.server import JOBS, Key, Object
 from simulation.truth import attempt_of, is_live_phase, owner_of, phase_of, wanted_node
 from simulation.volumes import EXTRA, template
@@ -331,22 +332,63 @@ def hostile_report(world: "World", *, job: str, body: int) -> None:
             world.post(container.pod, HOSTILE[body].encode(errors="surrogatepass"))
 
 
-@deed(4, node=a_node, gpus=one_of(0, 1, 1, 2), cpu=one_of("500m", "3"), seconds=seconds(10, 150))
-def other_pod(world: "World", *, node: str, gpus: int, cpu: str, seconds: float) -> None:
-    """A pod of another workload."""
-    _run_other(world, (OTHERS, f"other-{world.server.version}"), node, gpus=gpus, seconds=seconds, cpu=cpu)
+@deed(
+    4,
+    node=a_node,
+    gpus=one_of(0, 1, 1, 2),
+    cpu=one_of("500m", "3"),
+    claims=one_of(False, False, False, True),
+    seconds=seconds(10, 150),
+)
+def other_pod(world: "World", *, node: str, gpus: int, cpu: str, seconds: float, claims: bool = False) -> None:
+    """A pod of another workload, perhaps with devices by resource claims."""
+    name = f"other-{world.server.version}"
+    _run_other(world, (OTHERS, name), node, gpus=gpus, seconds=seconds, cpu=cpu, claims=claims)
 
 
-def _run_other(
-    world: "World", key: Key, node: str, *, gpus: int, seconds: float, cpu: str = "100m", labels: Any = None
-) -> None:
+@deed(
+    3,
+    node=a_node,
+    gpus=one_of(1, 1, 2),
+    labels=one_of(0, 0, 1, 3),
+    why=one_of({"schedulingGates": [{"name": "example.com/x"}]}, {"schedulerName": "other"}),
+    seconds=seconds(5, 200),
+    bound=one_of(True, False, False),
+)
+def unbound_pod(world: "World", *, node: str, gpus: int, labels: int, why: Object, seconds: float, bound: bool) -> None:
+    """A pod of others that means to go to a node and looks like ours, and that nobody binds: for a while, or ever."""
+    key = OTHERS, f"unbound-{world.server.version}"
+    named = {"key": "metadata.name", "operator": "In", "values": [node]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": [named]}]}}
+    pod = _other(key, gpus=gpus, labels={f"rfuav.io/{k}": v for k, v in ODD[labels].items()})
+    pod["spec"] |= {"affinity": {"nodeAffinity": required}, **why}
+    made = world.server.create("pods", pod | {"status": {"phase": "Pending"}}, USER)
+    if bound:
+        world.after(seconds, _bind_other, world, made, node, seconds)
+
+
+def _bind_other(world: "World", seen: Object, node: str, seconds: float) -> None:
+    key = seen["metadata"]["namespace"], seen["metadata"]["name"]
+    pod, held = world.server.get("pods", key), world.server.get("nodes", ("", node))
+    if pod is not None and held is not None and world.scheduler.fits(pod, held):
+        spec = {**pod["spec"], "nodeName": node, "schedulingGates": []}
+        world.server.write("pods", key, {"spec": spec, "status": {"phase": "Running"}}, "another-scheduler")
+        world.after(seconds, _end_other, world, key, pod["metadata"]["uid"])
+
+
+def _other(key: Key, *, gpus: int, cpu: str = "100m", labels: Any = None) -> Object:
     namespace, name = key
     requests = {"cpu": cpu, "memory": "256Mi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
-    pod = {
+    return {
         "metadata": {"name": name, "namespace": namespace, "labels": labels or {}},
-        "spec": {"nodeName": node, "containers": [{"resources": {"requests": requests}}]},
+        "spec": {"containers": [{"resources": {"requests": requests}}]},
         "status": {"phase": "Running"},
     }
+
+
+def _run_other(world: "World", key: Key, node: str, *, seconds: float, claims: bool = False, **asked: Any) -> None:
+    pod = _other(key, **asked)
+    pod["spec"] |= {"nodeName": node} | ({"resourceClaims": [{"name": "device"}]} if claims else {})
     held = world.server.get("nodes", ("", node))
     if held is None or world.server.get("pods", key) is not None or not world.scheduler.fits(pod, held):
         return
@@ -361,7 +403,7 @@ def _end_other(world: "World", key: Key, uid: str) -> None:
 
 
 def end_others(world: "World") -> None:
-    """Pods of others are gone."""
+    """Pods of others are gone, but for those that nobody binds: they stay for ever."""
     for pod in world.server.all("pods"):
-        if not owner_of(pod) and is_live_phase(pod):
+        if not owner_of(pod) and is_live_phase(pod) and (pod["spec"].get("nodeName") or not is_left_alone(pod)):
             world.server.remove("pods", (pod["metadata"]["namespace"], pod["metadata"]["name"]), USER)

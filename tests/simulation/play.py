@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from dataclasses import dataclass, field
 
-from simulation import admins, deeds, ending, people, volumes, weather  # noqa: F401  they fill the table of deeds
+from simulation import admins, deeds, ending, people, resource_quotas, volumes, weather  # noqa: F401  they fill the table of deeds
 from simulation.process import edges
 from simulation.script import HORIZON, Script, draw, pool
 from simulation.virtual import VirtualLoop, run

@@ -20,6 +20,11 @@ REFUSALS = {  # by fate of the pod
 REPELLING = ("NoSchedule", "NoExecute")
 
 
+def is_left_alone(pod: Object) -> bool:
+    """Whether the scheduler does not look at a pod: it has gates, or is another scheduler's."""
+    return bool(pod["spec"].get("schedulingGates") or pod["spec"].get("schedulerName"))
+
+
 class Scheduler:
     """Binds pods of ours; those of others are made bound."""
 
@@ -28,7 +33,7 @@ class Scheduler:
 
     def pod_changed(self, change: Change) -> None:
         """A new pod wants a node."""
-        if change.type == "ADDED" and not change.new["spec"].get("nodeName"):
+        if change.type == "ADDED" and not change.new["spec"].get("nodeName") and not is_left_alone(change.new):
             chance = random.Random(f"{self.world.seed}/bind/{change.key}")
             self.world.after(chance.uniform(0.02, 1), self._bind, change.new["metadata"]["uid"], change.key)
         if change.type == "ADDED":
@@ -41,6 +46,8 @@ class Scheduler:
         node = wanted_node(pod)
         names = sorted(n["metadata"]["name"] for n in self.world.server.all("nodes"))
         fate = self.world.fate(pod)[0]
+        if fate == "unseen":
+            return
         if fate in REFUSALS:
             why = REFUSALS[fate]
         elif refused := refusal(self.world, pod):

@@ -54,6 +54,33 @@ def do(at: float, name: str, **args: Any) -> Action:
 
 
 FOUND = [
+    Found(
+        "pods_that_run_when_labels_come_are_not_judged",
+        "nobody_stays_where_it_is_not_for",
+        script(
+            training("first", 3, gpus=2, backoff=9),
+            nodes=[[0, 0, 0, "a"]],
+            pool=SETUP["pool"] | {"scaleUp": {"maxJobs": 2, "timeoutSeconds": 60}},
+        ),
+    ),
+    Found(
+        "strangers_that_are_bound_late_hold_no_room",
+        "room_is_free_when_it_is_taken",
+        script(
+            training("before", 1, work=20.0),
+            do(
+                2,
+                "unbound_pod",
+                node="n0",
+                gpus=1,
+                labels=0,
+                why={"schedulerName": "other"},
+                seconds=75.0,
+                bound=True,
+            ),
+            training("after", 100),
+        ),
+    ),
     Found("pool_status_never_equals_what_is_stored", "statuses_follow_from_the_state", script()),
     Found(
         "held_back_pool_status_has_the_last_word",

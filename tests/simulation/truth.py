@@ -53,6 +53,11 @@ def claims_of(pod: Object) -> list[str]:
     return sorted({source["claimName"] for source in sources if source})
 
 
+def claims_devices(pod: Object) -> bool:
+    """Whether a pod of others has devices by resource claims: which, it does not say."""
+    return bool(pod["spec"].get("resourceClaims")) and not owner_of(pod)
+
+
 def wanted_node(pod: Object) -> str:
     """The node that the pod is bound to, or that its affinity names; empty: it waits for any that comes."""
     bound = pod["spec"].get("nodeName")
@@ -175,6 +180,15 @@ class Knowledge(NamedTuple):
     nodes: int
     gpupools: int
     gpuquotas: int
+    resourcequotas: int
+
+
+NOW = Knowledge(*(10**9 for _ in Knowledge._fields))  # of somebody who knows everything
+
+
+def knowledge(known: dict[str, int]) -> Knowledge:
+    """Of the versions up to which everything is known."""
+    return Knowledge(*(known[resource] for resource in Knowledge._fields))
 
 
 class Share(NamedTuple):
@@ -205,6 +219,7 @@ class Truth:
         self.quotas: dict[str, list[tuple[int, dict[str, Share]]]] = defaultdict(list)  # by namespace: since when
         self.nodes: dict[str, list[tuple[int, Object | None]]] = defaultdict(list)  # by name: since when
         self.pools: list[tuple[int, list[Object]]] = [(0, [])]
+        self.resource_quotas: dict[str, list[tuple[int, Object | None]]] = defaultdict(list)  # by namespace: since when
         self.decided: dict[str, Knowledge] = {}  # by pod name: what was known when its room was taken
         self.stopped: dict[str, Knowledge] = {}  # by pod name: what was known when it was told to stop
         self.last: dict[str, Object] = {}  # by UID: jobs that are gone, as they were
@@ -226,6 +241,9 @@ class Truth:
         elif change.resource == "gpuquotas":
             shares = {} if change.type == "DELETED" else shares_of(change.new)
             self.quotas[change.key[0]].append((change.version, shares))
+        elif change.resource == "resourcequotas":
+            there = None if change.type == "DELETED" else change.new
+            self.resource_quotas[change.key[0]].append((change.version, there))
         elif change.resource in JOBS and change.type == "DELETED":
             self.last[change.new["metadata"]["uid"]] = change.new
         elif change.resource == "pods":
@@ -238,11 +256,11 @@ class Truth:
 
     def decides(self, known: dict[str, int], pod: str) -> None:
         """A process takes room for a pod, on what it knows now."""
-        self.decided[pod] = Knowledge(*(known[resource] for resource in Knowledge._fields))
+        self.decided[pod] = knowledge(known)
 
     def stops(self, known: dict[str, int], pod: str) -> None:
         """A process tells a pod to stop, on what it knows now."""
-        self.stopped[pod] = Knowledge(*(known[resource] for resource in Knowledge._fields))
+        self.stopped[pod] = knowledge(known)
 
     def request(self, process: str, method: str, target: "Target", body: Any) -> None:
         """A request arrives at the server."""
@@ -293,11 +311,33 @@ class Truth:
         current = [limits_of(held, there) for held in nodes for there in pools]
         return Limits(*map(max, zip(*current, strict=True)))
 
+    def may_judge(self, pod: Object, knowledge: Knowledge) -> bool:
+        """Whether somebody who knew this much could tell if a pod's node is for it: its slots and labels, and the pool."""
+        gpus, job = asked(pod).gpus, self.job(owner_of(pod))
+        nodes, pools = _since(self.nodes[wanted_node(pod)], knowledge.nodes), _since(self.pools, knowledge.gpupools)
+        return (
+            job is not None
+            and all(any(pool["metadata"]["name"] == job["spec"]["pool"] for pool in there) for there in pools)
+            and all(held is not None and int(held["status"]["allocatable"].get(GPU, "0")) >= gpus for held in nodes)
+            and all(not gpus or f"{GPU}.replicas" in (held or {})["metadata"]["labels"] for held in nodes)
+        )
+
     def share(self, namespace: str, pool: str, knowledge: Knowledge) -> Share:
         """The widest share of a pool that a namespace had since somebody knew this much."""
         history = [(0, {}), *self.quotas[namespace]]
         current = [shares.get(pool, Share()) for shares in _since(history, knowledge.gpuquotas)]
         return Share(*map(max, zip(*current, strict=True)))
+
+    def quotas_since(self, namespace: str, knowledge: Knowledge) -> list[Object | None]:
+        """The ResourceQuota of a namespace, as it stood and came to stand since somebody knew this much."""
+        return _since([(0, None), *self.resource_quotas[namespace]], knowledge.resourcequotas)
+
+    def goes(self, node: str, knowledge: Knowledge) -> bool:
+        """Whether a Node was in deletion, in every version, since somebody knew this much."""
+        return all(
+            held is not None and held["metadata"].get("deletionTimestamp")
+            for held in _since(self.nodes[node], knowledge.nodes)
+        )
 
     def scale_up(self, pool: str, known: int) -> list[Object]:
         """All that a pool said of scaling up since somebody knew this version of it."""

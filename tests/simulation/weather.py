@@ -36,6 +36,14 @@ def node_out_of_service(world: "World", *, node: str, tainted: float, seconds: f
     world.after(tainted + seconds, world.machines.back, node)
 
 
+@deed(2, node=a_node, seconds=seconds(2, 60), away=seconds(1, 60))
+def node_deleted(world: "World", *, node: str, seconds: float, away: float) -> None:
+    """Its machine is to go: the Node is in deletion for a while, then gone; another comes in its place."""
+    world.machines.delete(node)
+    world.after(seconds, world.machines.remove, node)
+    world.after(seconds + away, world.machines.back, node)
+
+
 @deed(2, node=a_node, seconds=seconds(5, 90))
 def node_cordoned(world: "World", *, node: str, seconds: float) -> None:
     world.machines.cordon(node, cordoned=True)

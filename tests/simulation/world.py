@@ -6,11 +6,12 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
-from simulation import invariants
+from simulation import invariants, resource_quotas
 from simulation.api import INIT, SIDECAR, Api, Target
 from simulation.autoscaler import Autoscaler
 from simulation.deeds import space
@@ -21,9 +22,10 @@ from simulation.process import Replica
 from simulation.scheduler import Scheduler
 from simulation.script import Script, nodes_of
 from simulation.server import JOBS, Change, Object, Server
-from simulation.truth import Truth, label, owner_of
+from simulation.truth import Truth, knowledge, label, owner_of
 from simulation.virtual import VirtualLoop
 
+from rfuav_operator.core.model import Assignment
 from rfuav_operator.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class World:
         self.server = Server(loop.time, self.stamp)
         self.api = Api(self.server)
         self.api.injects = self._injects
+        self.api.admits = partial(resource_quotas.admit, self)
         self.faults = Faults()
         self.feeds: list[Feed] = []
         self.slow: dict[str, tuple[float, float]] = {}  # by resource: until when, and how much later
@@ -104,8 +107,9 @@ class World:
     def _injects(self, pod: Object) -> Object:
         share = self.script.setup.get("sidecars", 0)
         mesh = random.Random(f"{self.seed}/sidecar/{label(pod, 'job')}").random() < share
-        begins = self.fate(pod)[0].startswith("init:")
-        return {"containers": [SIDECAR] * mesh, "initContainers": [INIT] * begins}
+        fate = self.fate(pod)[0]
+        beside = mesh or fate.startswith("sidecar:")
+        return {"containers": [SIDECAR] * beside, "initContainers": [INIT] * fate.startswith("init:")}
 
     # --- time
 
@@ -164,6 +168,7 @@ class World:
         if change.resource == "pods":
             self.kubelet.pod_changed(change)
             self.scheduler.pod_changed(change)
+            resource_quotas.pod_changed(self, change)
         elif change.resource == "nodes":
             self.machines.node_changed(change)
         elif change.resource in JOBS:
@@ -176,6 +181,11 @@ class World:
         for check in invariants.REQUESTS:
             if wrong := check(self.truth, process, method, target, body):
                 self.fail(f"{check.__name__}: {wrong}")
+
+    def judge_stay(self, known: dict[str, int], namespace: str, held: Assignment) -> None:
+        """A process decides that a pod stays where it is, on what it knows now."""
+        if wrong := invariants.nobody_stays_where_it_is_not_for(self.truth, knowledge(known), namespace, held):
+            self.fail(f"nobody_stays_where_it_is_not_for: {wrong}")
 
     def count_request(self, process: str, method: str, target: Target) -> None:
         """Every request of the operator; a storm of them is a failure."""
