@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from simulation import mutations
 from simulation.play import Result, play_seed
@@ -79,10 +80,18 @@ def _chunks(seeds: Sequence[int]) -> Iterator[Sequence[int]]:
         yield seeds[start : start + CHUNK]
 
 
-def first_failure(name: str, seeds: Sequence[int]) -> tuple[int, str] | None:
-    """The first of the seeds whose history notices a mutation: how many were played, and what it said."""
+class Noticed(NamedTuple):
+    """The history that noticed a mutation."""
+
+    seed: int
+    played: int  # histories until then
+    violation: str
+
+
+def first_failure(name: str, seeds: Iterable[int]) -> Noticed | None:
+    """The first of the seeds whose history notices a mutation."""
     with mutations.ALL[name]():
         for played, seed in enumerate(seeds, start=1):
             if violation := play_seed(seed).violation:
-                return played, violation
+                return Noticed(seed, played, violation)
     return None

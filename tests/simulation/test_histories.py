@@ -11,7 +11,6 @@ from simulation.many import executor, play_many
 
 FIRST = 1_000
 HISTORIES = int(os.environ.get("RFUAV_HISTORIES", "1000"))
-SECONDS = 180  # for a thousand, on two cores
 
 
 @pytest.mark.timeout(600)
