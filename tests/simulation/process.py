@@ -105,7 +105,8 @@ class SimOperator(app.Operator):
                 if isinstance(action, PatchStatus):
                     before = {a.pod: a.stopping for a in action.job.status.assignments}
                     for assignment in action.status.assignments:
-                        world.judge_stay(connection.knowledge(), action.job.namespace, assignment)
+                        if not action.status.phase.terminal:  # otherwise its pods go without `stopping`
+                            world.judge_stay(connection.knowledge(), action.job.namespace, assignment)
                         if assignment.pod not in before:
                             world.truth.decides(connection.knowledge(), assignment.pod)
                         elif assignment.stopping and not before[assignment.pod]:
