@@ -65,7 +65,7 @@ MEASURED = mkdir -p $(dir $(COVERAGE)) && $(PY) -m slipcover --source crds/src,k
 # Programs are built before pytest starts: from nothing that takes minutes, which no test's timeout allows.
 test-unit: venv
 	@$(PY) -m localcluster build helm >/dev/null
-	$(if $(COVERAGE),$(MEASURED),.venv/bin/pytest) -q tests --ignore tests/trainer --ignore tests/simulation -m "not contract and not cluster"
+	$(if $(COVERAGE),$(MEASURED),.venv/bin/pytest) -q -n auto --dist worksteal tests --ignore tests/trainer --ignore tests/simulation -m "not contract and not cluster"
 	.venv/bin/pytest -q tests/simulation
 
 test-contract: venv  ## The API and the operator against a real API server (no root)
