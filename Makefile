@@ -62,11 +62,14 @@ drift: venv
 MEASURED = mkdir -p $(dir $(COVERAGE)) && $(PY) -m slipcover --source crds/src,kube/src,operator/src --json --out $(COVERAGE) \
 	-m pytest -W "ignore:Module already imported"
 
+# These have processes of their own.
+HISTORIES := tests/simulation/test_histories.py tests/simulation/test_mutations.py
+
 # Programs are built before pytest starts: from nothing that takes minutes, which no test's timeout allows.
 test-unit: venv
 	@$(PY) -m localcluster build helm >/dev/null
-	$(if $(COVERAGE),$(MEASURED),.venv/bin/pytest) -q -n auto --dist worksteal tests --ignore tests/trainer --ignore tests/simulation -m "not contract and not cluster"
-	.venv/bin/pytest -q tests/simulation
+	$(if $(COVERAGE),$(MEASURED),.venv/bin/pytest) -q -n auto --dist worksteal tests --ignore tests/trainer $(addprefix --ignore ,$(HISTORIES)) -m "not contract and not cluster"
+	.venv/bin/pytest -q $(HISTORIES)
 
 test-contract: venv  ## The API and the operator against a real API server (no root)
 	@$(PY) -m localcluster build --profile api >/dev/null

@@ -1,12 +1,21 @@
 """Manifests for the tests of the API: good ones, and the table of bad ones that the API server and the models refuse."""
 
 import copy
+from enum import Enum
 from typing import Any, NamedTuple
 
 from rfuav_crds import contract
 
 API_VERSION = contract.API_VERSION
-REMOVED = object()
+
+
+class Removed(Enum):
+    """A field that a manifest lacks. Its name is the same in every process, as names of tests have to be."""
+
+    FIELD = "removed"
+
+
+REMOVED = Removed.FIELD
 
 GOOD: dict[str, dict[str, Any]] = {
     "TrainingJob": {
