@@ -26,17 +26,20 @@ POOL_PATH = f"{OURS}/gpupools/{POOL}"
 NOWHERE = "nowhere"  # a pool that does not exist: the operator lets its jobs wait
 
 
-async def burst(run: Live) -> tuple[float, dict[str, int]]:
-    """Seconds from the end of the hold to the last pod created, and the writes by resource."""
+async def burst(run: Live) -> tuple[float, dict[str, int], dict[str, float]]:
+    """Seconds from the end of the hold to the last pod created, the writes by resource, the processor by program."""
     await hold(run)
     await asyncio.sleep(2)
     run.writes()
+    before = run.processor()
     seconds = await released(run, POOL_PATH)
+    await asyncio.sleep(5)  # the pods are bound and start
+    processor = {name: round(taken - before.get(name, 0.0), 2) for name, taken in run.processor().items()}
     counts: dict[str, int] = {}
     for write in run.writes():
         name = f"{write['verb']} {write['objectRef']['resource']}"
         counts[name] = counts.get(name, 0) + 1
-    return seconds, counts
+    return seconds, counts, processor
 
 
 async def hold(run: Live) -> None:
@@ -106,8 +109,7 @@ async def ceiling(run: Live) -> float:
 async def main() -> None:
     """One run of both."""
     async with live(NODES, pool(training=4, stopPolicy="Hold")) as run:
-        seconds, writes = await burst(run)
-        await asyncio.sleep(5)  # scheduler and nodes come to rest
+        seconds, writes, processor = await burst(run)
         bare = await ceiling(run)
     report(
         "burst",
@@ -118,6 +120,7 @@ async def main() -> None:
             "ceiling_pods_per_s": round(COUNT / bare, 1),
             "of_ceiling": round(bare / seconds, 3),
             "writes": writes,
+            "processor_seconds": processor,
         },
     )
 

@@ -23,9 +23,10 @@ import aiohttp
 import yaml
 from kubernetes import client, config
 
-from localcluster import api
+from localcluster import api, processes
 from localcluster.gpus import Gpus
 from localcluster.simulation import ANNOTATION_PREFIX, create_nodes
+from localcluster.state import Layout
 from rfuav_crds import contract
 from rfuav_crds.crd import CRDS, manifest
 from rfuav_kube.connection import Connection
@@ -106,6 +107,17 @@ class Live:
                             event = json.loads(line)
                             version = event["object"]["metadata"]["resourceVersion"]
                             self.seen.append((time.monotonic(), event["type"], event["object"]))
+
+    def processor(self) -> dict[str, float]:
+        """Seconds of processor that each program of the cluster, and the operator, has taken since it started."""
+        pids = [(found.component, found.pid) for found in processes.running(Layout.of(self.cluster.name))]
+        taken: dict[str, float] = {}
+        for component, pid in [*pids, ("operator", self.operator.pid)]:
+            # After the name in brackets: user and system time are the 12th and 13th field (proc_pid_stat(5)).
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            ticks = int(fields[11]) + int(fields[12])
+            taken[component] = taken.get(component, 0.0) + ticks / os.sysconf("SC_CLK_TCK")
+        return taken
 
     def writes(self, by: Callable[[Object], bool] = by_the_operator) -> list[Object]:
         """Writes since the last call, from the API server's audit log; leases are not counted.
