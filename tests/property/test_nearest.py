@@ -1,4 +1,4 @@
-"""For whom room is kept, and where: the shortcut that compares few rooms finds the same nodes as comparing all."""
+"""Reserved rooms: the shortcut, which compares few rooms, finds the same nodes as a comparison of all."""
 
 from types import SimpleNamespace
 

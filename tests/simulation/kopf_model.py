@@ -1,4 +1,4 @@
-"""In the place of `kopf_app.watch`: kopf's watches as they behave, calling the operator's own kopf handlers.
+"""A model of kopf's watches, which replaces `kopf_app.watch` and calls the operator's own kopf handlers.
 
 Events of one kind come in order. After a cut everything is listed again and handed over as it is: a deletion that
 happened meanwhile is never told. An error inside the stream, other than 410, ends kopf.
