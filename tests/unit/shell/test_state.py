@@ -179,6 +179,10 @@ def test_pods_of_jobs_and_of_others():
 
 
 BOUND = {"spec": {"nodeName": "n1"}}
+_NAMED_N1 = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}
+MADE_FOR_N1 = {
+    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [_NAMED_N1]}}}
+}
 ELSEWHERE = {**json.loads(json.dumps(pod_body()["metadata"])), "namespace": "other", "uid": "forged"}
 
 
@@ -234,36 +238,29 @@ def test_a_pod_that_is_orphaned_takes_room_by_its_kind_and_its_node_is_looked_at
 )
 def test_an_orphan_that_is_not_bound_yet_counts_where_it_will_be(said, counts):
     held = state()
-    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}
-    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
-    spec = {"affinity": {"nodeAffinity": required}}
-    put_pod(held, metadata={"ownerReferences": []}, spec=spec, status={"conditions": [said]} if said else {})
+    put_pod(held, metadata={"ownerReferences": []}, spec=MADE_FOR_N1, status={"conditions": [said]} if said else {})
     assert bool(held.snapshot().foreign) is counts
 
 
 def test_an_orphan_that_is_bound_after_all_is_looked_at():
     """It may have been unbound for so long that it counted there no more."""
     held = state()
-    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}
-    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
-    spec = {"affinity": {"nodeAffinity": required}}
-    put_pod(held, metadata={"ownerReferences": []}, spec=spec)
+    put_pod(held, metadata={"ownerReferences": []}, spec=MADE_FOR_N1)
     held.take_dirt()
-    put_pod(held, metadata={"ownerReferences": []}, spec={**spec, "nodeName": "n1"}, version=2)
+    put_pod(held, metadata={"ownerReferences": []}, spec={**MADE_FOR_N1, "nodeName": "n1"}, version=2)
     assert "n1" in held.take_dirt().nodes
-    put_pod(held, metadata={"ownerReferences": []}, spec={**spec, "nodeName": "n1"}, version=3, phase="Running")
+    put_pod(held, metadata={"ownerReferences": []}, spec={**MADE_FOR_N1, "nodeName": "n1"}, version=3, phase="Running")
     assert not held.take_dirt().nodes
 
 
 def test_an_orphan_in_the_place_of_another_of_its_name_is_looked_at():
     """It is not bound yet, and its minute begins."""
     held = state()
-    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}
-    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
-    spec = {"affinity": {"nodeAffinity": required}}
-    put_pod(held, metadata={"ownerReferences": []}, spec=spec)
+    put_pod(held, metadata={"ownerReferences": []}, spec=MADE_FOR_N1)
     held.take_dirt()
-    put_pod(held, uid="another", metadata={"ownerReferences": []}, spec=spec, version=2)  # lists tell of no deletion
+    put_pod(
+        held, uid="another", metadata={"ownerReferences": []}, spec=MADE_FOR_N1, version=2
+    )  # lists tell of no deletion
     assert "n1" in held.take_dirt().nodes
 
 
