@@ -34,6 +34,11 @@ def now() -> datetime:
     return datetime.fromtimestamp(_offset() + monotonic(), UTC)
 
 
+def micro_time(instant: datetime) -> str:
+    """An instant as a Kubernetes MicroTime."""
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def heard(date: float, sent: float) -> None:
     """Use the date of an answer that has just arrived, and correct the clock by no more than it proves.
 

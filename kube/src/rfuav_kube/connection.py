@@ -25,7 +25,7 @@ READYZ, READYZ_TIMEOUT = "/readyz", 2.0
 EARLIEST, LATEST = (
     datetime(1970, 1, 1, tzinfo=UTC),
     datetime(2200, 1, 1, tzinfo=UTC),
-)  # an answer's date is between them
+)  # the dates of others are believed between them
 LONGEST_WAIT = 30.0  # seconds for which a Retry-After is obeyed
 _OBJECTS = ("/api/", "/apis/")  # paths below this are answered with JSON objects
 

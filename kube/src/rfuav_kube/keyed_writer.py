@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import structlog
 
-from rfuav_kube import clock
+from rfuav_kube import backoff, clock
 from rfuav_kube.lane import Lane
 from rfuav_kube.requester import LeaseOver
 
@@ -151,7 +151,7 @@ class KeyedWriter(Generic[A, L]):
         except Exception as error:
             lane.faults += 1
             log.exception("lane set aside", key=key, action=type(action).__name__, faults=lane.faults)
-            wait = min(FAULT_BACKOFF * 2.0 ** min(lane.faults - 1, 16), LONGEST_ASIDE)
+            wait = backoff.grown(lane.faults, first=FAULT_BACKOFF, most=LONGEST_ASIDE)
             if lane.is_record(action):
                 await asyncio.sleep(wait)
                 return FAILED

@@ -7,7 +7,7 @@ trusted only within bounds.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import IntEnum
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from rfuav_kube import clock, paths
-from rfuav_kube.connection import Answer, Connection
+from rfuav_kube.connection import EARLIEST, LATEST, Answer, Connection
 from rfuav_kube.objects import printable, section
 
 log = structlog.get_logger()
@@ -25,7 +25,6 @@ SAID_EVERY = timedelta(seconds=30)
 LONGEST_NAME = 320  # characters shown of a holder or waiter: a namespace and a name
 MOST_TRANSITIONS = 2**31 - 1  # the API server refuses more
 _NOT_NOW = (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
-_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)  # seconds can be added between
 
 
 class Taken(IntEnum):
@@ -112,7 +111,7 @@ class Lease:
         answer = await self._connection.request("GET", self._path, timeout=2)
         if answer.ok and _holder(answer.body) == self.me:
             body = answer.body
-            body["spec"].update(holderIdentity="", renewTime=_micro())
+            body["spec"].update(holderIdentity="", renewTime=clock.micro_time(clock.now()))
             await self._connection.request("PUT", self._path, body, timeout=2)
 
     def held_by_another(self) -> str:
@@ -130,7 +129,7 @@ class Lease:
         if not self._shared or age < (SAID_EVERY if who == self.me else 3 * SAID_EVERY):
             return
         meta = section(self._body, "metadata")
-        notes = {**section(meta, "annotations"), self._note: f"{self.me} {_micro()}"}
+        notes = {**section(meta, "annotations"), self._note: f"{self.me} {clock.micro_time(clock.now())}"}
         body = {**self._body, "metadata": {**meta, "annotations": notes}}
         await self._connection.request("PUT", self._path, body, timeout=timeout)
 
@@ -171,12 +170,12 @@ class Lease:
     def _mine(self) -> dict[str, Any]:
         spec = self._spec
         if spec.get("holderIdentity") == self.me and self._held:
-            return {**self._body, "spec": {**spec, "renewTime": _micro()}}
+            return {**self._body, "spec": {**spec, "renewTime": clock.micro_time(clock.now())}}
         transitions = _whole(spec.get("leaseTransitions"), 0, MOST_TRANSITIONS - 1)
         return {**self._body, "spec": {**spec, **self._fresh(transitions + 1)}}
 
     def _fresh(self, transitions: int) -> dict[str, Any]:
-        now = _micro()
+        now = clock.micro_time(clock.now())
         return {
             "holderIdentity": self.me,
             "leaseDurationSeconds": self._seconds,
@@ -204,8 +203,4 @@ def _instant(written: Any) -> datetime | None:
         found: datetime = msgspec.convert(written, Annotated[datetime, msgspec.Meta(tz=True)])
     except msgspec.ValidationError:
         return None
-    return min(max(found, _EARLIEST), _LATEST)
-
-
-def _micro() -> str:
-    return clock.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return min(max(found, EARLIEST), LATEST)  # seconds can be added between

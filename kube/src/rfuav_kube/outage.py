@@ -4,12 +4,11 @@ A wait ends when the server's /readyz is answered; then all waiting callers try 
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 
 import structlog
 
-from rfuav_kube import clock
+from rfuav_kube import backoff, clock
 
 log = structlog.get_logger()
 
@@ -52,7 +51,7 @@ class Outage:
             return False
         log.warning("API server unreachable", error=problem)
         while problem:
-            await asyncio.sleep(PROBE_EVERY * random.uniform(0.5, 1.5))  # noqa: S311  jitter
+            await asyncio.sleep(backoff.jittered(PROBE_EVERY))
             problem = await self._probe()
         log.warning("API server reachable again", seconds=round(clock.monotonic() - began, 1))
         return True

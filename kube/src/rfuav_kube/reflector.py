@@ -7,7 +7,6 @@ marked as such, and the others are stored as usual.
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable, Hashable
 from http import HTTPStatus
 from typing import Generic, Protocol, TypeVar
@@ -16,7 +15,7 @@ import aiohttp
 import msgspec
 import structlog
 
-from rfuav_kube import clock
+from rfuav_kube import backoff, clock
 from rfuav_kube.cache import Cache
 from rfuav_kube.connection import Connection, NotSent, retry_after
 from rfuav_kube.objects import Meta, leniently, version, words
@@ -150,7 +149,7 @@ class Reflector(Generic[K, V, R]):
         if isinstance(problem, _EXPECTED):
             away = await self._connection.reachable()
             self._tries = 1 if away else self._tries
-        wait = min(FIRST_BACKOFF * 2.0 ** min(self._tries - 1, 16), LAST_BACKOFF) * random.uniform(0.5, 1.5)  # noqa: S311  jitter
+        wait = backoff.jittered(backoff.grown(self._tries, first=FIRST_BACKOFF, most=LAST_BACKOFF))
         if problem is None:
             return wait if self._tries > 1 else 0.0
         wait = getattr(problem, "retry_after", None) or wait

@@ -5,7 +5,6 @@ A failed transmission is also returned as an answer, with a status that no serve
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +12,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from rfuav_kube import clock
+from rfuav_kube import backoff, clock
 from rfuav_kube.connection import Answer, Connection, NotSent, Unknown, Unsendable
 
 log = structlog.get_logger()
@@ -155,4 +154,4 @@ def decides(answer: Answer) -> bool:
 
 def pause(tries: int, most: float = LAST_BACKOFF) -> float:
     """Seconds before the next try, after so many."""
-    return min(FIRST_BACKOFF * 2.0 ** min(tries - 1, 16), most) * random.uniform(0.5, 1.5)  # noqa: S311  jitter
+    return backoff.jittered(backoff.grown(tries, first=FIRST_BACKOFF, most=most))

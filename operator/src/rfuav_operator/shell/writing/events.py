@@ -7,7 +7,7 @@ webhook takes its time over the events of one, those of the others go on.
 
 import asyncio
 from collections import OrderedDict, deque
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -145,7 +145,7 @@ class Events:
     async def _send(self, known: _Known, action: RecordEvent, at: datetime) -> Answer:
         path = paths.events(action.job.namespace)
         if known.name:
-            series = {"count": known.count, "lastObservedTime": _micro(at)}
+            series = {"count": known.count, "lastObservedTime": clock.micro_time(at)}
             return await self._connection.request(
                 "PATCH", f"{path}/{known.name}", {"series": series}, content_type=MERGE_PATCH
             )
@@ -158,7 +158,7 @@ class Events:
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             "metadata": {"name": f"{job.name}.{self._serial:x}", "namespace": job.namespace},
-            "eventTime": _micro(at),
+            "eventTime": clock.micro_time(at),
             "reportingController": CONTROLLER,
             "reportingInstance": self._instance,
             "action": action.action,
@@ -174,7 +174,3 @@ class Events:
                 "resourceVersion": job.resource_version,
             },
         }
-
-
-def _micro(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
