@@ -107,13 +107,7 @@ class Amounts(msgspec.Struct, frozen=True, gc=False):
 
     def short_of(self, room: "Amounts") -> str:
         """The first resource that `room` lacks, its places for pods included; empty: this fits."""
-        if self.slots > room.slots and self.slots > 0:
-            return "slots"
-        if self.cpu_milli > room.cpu_milli:
-            return "cpu_milli"
-        if self.memory > room.memory:
-            return "memory"
-        return "pods" if self.pods > room.pods else ""
+        return self.too_large_for(room) or ("pods" if self.pods > room.pods else "")
 
     def fits(self, room: "Amounts") -> bool:
         """Whether `room` has enough of everything."""

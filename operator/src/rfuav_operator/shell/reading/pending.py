@@ -19,7 +19,7 @@ class Pending:
         self.leaving: dict[tuple[str, str], frozenset[Uid]] = {}  # jobs that are gone, with a create under way
 
     def clear(self) -> None:
-        """Nothing of this job will be written any more."""
+        """Nothing of it will be written any more."""
         self.statuses.clear()
         self.limits.clear()
         self.creating.clear()
