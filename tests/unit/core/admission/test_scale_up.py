@@ -459,15 +459,32 @@ def test_one_that_lands_where_the_limits_have_no_room_is_stopped_at_once_and_not
     assert status.not_before is not None
 
 
+def room(on, *others, training=1):
+    """A node with one pod of ours and those of others."""
+    asked = Amounts(slots=1, cpu_milli=1000, memory=2**30, pods=1)
+    mine = Allocation(kind=Kind.TRAINING, namespace="team", pool="default", node=on.name, requests=asked)
+    tier, cpu_jobs = GpuTier(training=training), dict.fromkeys(Kind, 1)
+    return Room(node=on, tier=tier, cpu_jobs=cpu_jobs, holders={(Uid("u"), "p"): mine}, foreign=others)
+
+
 def test_a_pod_of_nobody_counts_by_its_kind_where_one_lands():
     left = replace(foreign_pod("x", "old", gpus=1), kind=Kind.TRAINING)
-    mine = Allocation(
-        kind=Kind.TRAINING, namespace="team", pool="default", node="old", requests=Amounts(slots=1, pods=1)
-    )
-    limits = {"tier": GpuTier(), "cpu_jobs": dict.fromkeys(Kind, 1)}
-    assert Room(node=node("old", **SHARED), holders={(Uid("u"), "p"): mine}, **limits).crowded() == ""
-    room = Room(node=node("old", **SHARED), holders={(Uid("u"), "p"): mine}, foreign=(left,), **limits)
-    assert room.crowded() == "2 training GPU slots of 1"
+    assert room(node("old", **SHARED)).crowded() == ""
+    assert room(node("old", **SHARED), left).crowded() == "2 training GPU slots of 1"
+
+
+@pytest.mark.parametrize(
+    ("taken", "offered", "words"),
+    [
+        ({"gpus": 8}, {"slots": 8}, "9 GPU slots of 8"),
+        ({"cpu": 8}, {"cpu": 8}, "9 CPU of 8"),
+        ({"memory_gi": 8}, {"memory_gi": 8}, "9Gi memory of 8Gi"),
+        ({}, {"pods": 1}, "2 pods of 1"),
+        ({}, {}, ""),
+    ],
+)
+def test_the_resource_that_runs_short_where_one_lands_is_named(taken, offered, words):
+    assert room(node("old", **offered), foreign_pod("x", "old", **taken), training=2).crowded() == words
 
 
 def test_one_that_lands_on_a_node_of_another_pool_is_stopped():

@@ -225,10 +225,10 @@ class Room:
                 return f"{used} {kind.word} GPU slots of {slots.limit}"
             if sure.jobs_used[kind] > sure.cpu_jobs[kind]:
                 return f"{sure.jobs_used[kind]} {kind.word} jobs without GPU of {sure.cpu_jobs[kind]}"
-        if sure.left.slots < 0:
-            return "more GPU slots than it has"
-        if min(sure.left.size) < 0:
-            return "more CPU or memory than it has"
+        for what, resource in quantity.RESOURCES.items():
+            if (left := getattr(sure.left, what)) < 0:
+                limit = getattr(self.node.allocatable, what)
+                return f"{resource.show(limit - left)} {resource.title} of {resource.show(limit)}"
         if len(there) > 1 and any(held.alone for held in there.values()):
             return "room reserved for another job"
         return ""
