@@ -25,7 +25,7 @@ CONTRACT = {
 } | {*contract.PLURALS.values()}
 OF_KUBERNETES = {"InternalError", "NodeLost", "Ready", "UnexpectedAdmissionError"}
 """Words of the API server, the kubelet and conditions that the operator uses as reasons too."""
-REASONS = reasons.OWN - OF_KUBERNETES - set(Phase)
+REASONS = (reasons.OWN | reasons.OF_TRAINER) - OF_KUBERNETES - set(Phase)
 CONDITIONS = {"Evicted"}
 """Also the type of a condition."""
 CODES = {int(status) for status in HTTPStatus} - {
@@ -71,6 +71,7 @@ def spelled(source: str) -> list[str]:
         "path = '/apis/x/trainingjobs'.split('/') + ['trainingjobs']",
         "Verdict(reason='GPUOutOfMemory')",
         "reason = 'WaitingForCapacity'",
+        "raise InputError(message, reason='WeightsUnreadable')",
         "if answer.status == 404: pass",
         "if code == 75: pass",
     ],
@@ -103,4 +104,4 @@ def test_exit_codes_differ():
 
 def test_no_reason_is_defined_twice():
     words = [word for name, word in vars(reasons).items() if name.isupper() and isinstance(word, str)]
-    assert len(set(words)) == len(words) == len(reasons.OWN)
+    assert len(set(words)) == len(words) == len(reasons.OWN | reasons.OF_TRAINER)

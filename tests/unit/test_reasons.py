@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from rfuav_crds.reasons import OF_TRAINERS, OWN
+from rfuav_crds.reasons import BOTH, OF_TRAINER, OWN
 
 ROOT = Path(__file__).parents[2]
 OPERATOR, TRAINER, SHARED = ROOT / "operator/src", ROOT / "trainer_image/src", ROOT / "crds/src"
@@ -129,8 +129,9 @@ def test_the_finder_sees_what_is_passed_assigned_and_returned():
     assert {"OutputBusy", "Crashed", "ProcessLost", "GPUOutOfMemory"} <= TRAINERS
 
 
-def test_what_the_operator_writes_of_its_own_accord_is_what_nobody_else_may_say():
+def test_operator_and_trainer_write_the_reasons_that_are_defined_for_them():
     assert OPERATORS == OWN
+    assert TRAINERS == OF_TRAINER
 
 
 def test_every_reason_is_documented():
@@ -143,4 +144,4 @@ def test_every_documented_word_is_known_to_the_code():
 
 
 def test_the_trainer_says_none_of_the_operators_words_but_for_ends_that_both_name():
-    assert OF_TRAINERS == TRAINERS & OWN
+    assert OF_TRAINER & OWN == BOTH

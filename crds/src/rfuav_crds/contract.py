@@ -1,7 +1,7 @@
 """The pod contract: what the operator and a trainer image agree on; these names are defined only here.
 
-In: nothing. Out: names of the API, exit codes, variables, paths, labels and reasons. docs/trainer.md describes them for
-other images.
+In: nothing. Out: names of the API, exit codes, variables, paths and labels; the reasons are in `reasons`.
+docs/trainer.md describes them for other images.
 """
 
 # The API.
@@ -20,12 +20,6 @@ EXIT_INPUT = 3
 EXIT_GPU_OUT_OF_MEMORY = 4
 EXIT_STOPPED = 75
 """Stopped after saving: the next attempt resumes."""
-
-# Reasons that mean the same in a termination message and in status.
-INVALID_CONFIGURATION = "InvalidConfiguration"
-INPUT_MISSING = "InputMissing"
-GPU_OUT_OF_MEMORY = "GPUOutOfMemory"
-STOPPED = "StoppedAfterCheckpoint"
 
 # Variables that the operator sets.
 JOB = "RFUAV_JOB"

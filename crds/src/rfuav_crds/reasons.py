@@ -1,9 +1,7 @@
-"""Every reason that the operator itself writes into a status, a condition or an Event.
+"""Every reason that the operator and its trainer write into a status, a condition, an Event or a termination message.
 
 In: nothing. Out: the words, each once. docs/reasons.md says what they mean.
 """
-
-from rfuav_crds.contract import GPU_OUT_OF_MEMORY, INPUT_MISSING, INVALID_CONFIGURATION, STOPPED
 
 # A job waits, or something is on hold.
 ON_HOLD = "OnHold"
@@ -76,8 +74,53 @@ ONE_RELEASE = "OneRelease"
 TRAININGS_SHARE_GPU = "TrainingsShareGPU"
 ALONE = "Alone"
 
-# A pod failed; its trainer may use the same reasons.
-OF_TRAINERS = frozenset({GPU_OUT_OF_MEMORY, INPUT_MISSING, INVALID_CONFIGURATION, STOPPED})
+# A pod failed, by its exit code; the trainer uses the same words.
+INVALID_CONFIGURATION = "InvalidConfiguration"
+INPUT_MISSING = "InputMissing"
+GPU_OUT_OF_MEMORY = "GPUOutOfMemory"
+STOPPED = "StoppedAfterCheckpoint"
+BOTH = frozenset({GPU_OUT_OF_MEMORY, INPUT_MISSING, INVALID_CONFIGURATION, STOPPED})
 
-OWN = OF_TRAINERS | {word for name, word in tuple(globals().items()) if name.isupper() and isinstance(word, str)}
-"""All of them. Decisions depend on some, so no other source may use these words."""
+
+def _defined() -> frozenset[str]:
+    return frozenset(word for name, word in globals().items() if name.isupper() and isinstance(word, str))
+
+
+OWN = _defined()
+"""All that the operator writes. Decisions depend on some, so no other source may use these words."""
+
+# The trainer ended: the words of its termination message that the operator passes on.
+UNSUPPORTED = "Unsupported"
+NO_ACCELERATOR = "NoAccelerator"
+CUSTOM_MODEL = "CustomModel"
+CLASS_MISMATCH = "ClassMismatch"
+WEIGHTS_MISMATCH = "WeightsMismatch"
+PREPROCESSING_MISMATCH = "PreprocessingMismatch"
+CHECKPOINT_MISMATCH = "CheckpointMismatch"
+OUTPUT_IN_USE = "OutputInUse"
+OUTPUT_NOT_WRITABLE = "OutputNotWritable"
+DIVERGED = "Diverged"
+UNREADABLE = "Unreadable"
+TOO_MANY_UNREADABLE = "TooManyUnreadable"
+DATA_DIFFERS = "DataDiffers"
+CLAIM_NOT_MOUNTED = "ClaimNotMounted"
+WEIGHTS_UNREADABLE = "WeightsUnreadable"
+LABELS_MISSING = "LabelsMissing"
+PERMISSION_DENIED = "PermissionDenied"
+ACCESS_DENIED = "AccessDenied"
+CACHE_TOO_SMALL = "CacheTooSmall"
+PEER_LOST = "PeerLost"
+OUTPUT_BUSY = "OutputBusy"
+DISK_FULL = "DiskFull"
+OUT_OF_HOST_MEMORY = "OutOfHostMemory"
+SHARED_MEMORY_TOO_SMALL = "SharedMemoryTooSmall"
+STORAGE_UNAVAILABLE = "StorageUnavailable"
+CHECKPOINT_DIFFERS = "CheckpointDiffers"
+NO_MEETING = "NoMeeting"
+PROCESS_LOST = "ProcessLost"
+CRASHED = "Crashed"
+INTERRUPTED = "Interrupted"
+COMPLETED = "Completed"
+
+OF_TRAINER = BOTH | (_defined() - OWN)
+"""All that the trainer writes."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
-from rfuav_crds import contract
+from rfuav_crds import contract, reasons
 
 
 class JobError(Exception):
     """An expected failure: `reason` is for machines, the message says what to write or do instead."""
 
-    reason = "Crashed"
+    reason = reasons.CRASHED
     exit_code = contract.EXIT_FAILED
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
@@ -27,46 +27,46 @@ class JobError(Exception):
 class InvalidConfigurationError(JobError):
     """The job asks for something that cannot be done as written."""
 
-    reason = contract.INVALID_CONFIGURATION
+    reason = reasons.INVALID_CONFIGURATION
     exit_code = contract.EXIT_INVALID_CONFIGURATION
 
 
 class InputError(JobError):
     """An input of the job is missing, empty or unreadable."""
 
-    reason = contract.INPUT_MISSING
+    reason = reasons.INPUT_MISSING
     exit_code = contract.EXIT_INPUT
 
 
 class UnreadableFileError(InputError):
     """One input file cannot be read. Callers count it and continue; only too many of them end the job."""
 
-    reason = "Unreadable"
+    reason = reasons.UNREADABLE
 
 
 class StorageError(JobError):
     """An object store does not answer, or answers with an error. A later attempt may succeed."""
 
-    reason = "StorageUnavailable"
+    reason = reasons.STORAGE_UNAVAILABLE
 
 
 class DiskFullError(JobError):
     """The volume is full. Everything saved earlier is intact."""
 
-    reason = "DiskFull"
+    reason = reasons.DISK_FULL
 
 
 class StoppedError(JobError):
     """SIGTERM arrived and everything worth keeping has been saved."""
 
-    reason = contract.STOPPED
+    reason = reasons.STOPPED
     exit_code = contract.EXIT_STOPPED
 
 
 class GpuOutOfMemoryError(JobError):
     """A step does not fit into the memory of the GPU."""
 
-    reason = contract.GPU_OUT_OF_MEMORY
+    reason = reasons.GPU_OUT_OF_MEMORY
     exit_code = contract.EXIT_GPU_OUT_OF_MEMORY
 
     @classmethod
@@ -102,7 +102,7 @@ class GpuOutOfMemoryError(JobError):
 class PeerLostError(JobError):
     """Another process of the training has gone. That process reports the cause; earlier checkpoints are intact."""
 
-    reason = "PeerLost"
+    reason = reasons.PEER_LOST
     exit_code = contract.EXIT_STOPPED
 
 
@@ -139,23 +139,23 @@ def describe(error: BaseException) -> Failure:
         )
     if _is_gpu_out_of_memory(error):
         return Failure(
-            contract.GPU_OUT_OF_MEMORY,
+            reasons.GPU_OUT_OF_MEMORY,
             "the GPU ran out of memory: lower batchSize or imageSize, or ask for a GPU with more memory "
             f"(resources.gpuMemory) ({_first_line(error)})",
             contract.EXIT_GPU_OUT_OF_MEMORY,
         )
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         advice = "out of memory: raise resources.memory, lower batchSize, or write batchSize: auto"
-        return Failure("OutOfHostMemory", advice, contract.EXIT_FAILED)
+        return Failure(reasons.OUT_OF_HOST_MEMORY, advice, contract.EXIT_FAILED)
     if isinstance(error, KeyboardInterrupt):
-        return Failure("Interrupted", "interrupted from the keyboard", 130)
+        return Failure(reasons.INTERRUPTED, "interrupted from the keyboard", 130)
     if isinstance(error, PermissionError):
         return Failure(
-            "PermissionDenied",
+            reasons.PERMISSION_DENIED,
             f"{error}: the user of the pod must be able to read the volume and to write the output",
             contract.EXIT_INPUT,
         )
-    return Failure("Crashed", f"{type(error).__name__}: {_first_line(error)}", contract.EXIT_FAILED)
+    return Failure(reasons.CRASHED, f"{type(error).__name__}: {_first_line(error)}", contract.EXIT_FAILED)
 
 
 def _is_gpu_out_of_memory(error: BaseException) -> bool:

@@ -13,7 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfuav_crds import API_VERSION, InferenceJobSpec, JobError, TrainingJobSpec, contract, load_job, unsupported
+from rfuav_crds import (
+    API_VERSION,
+    InferenceJobSpec,
+    JobError,
+    TrainingJobSpec,
+    contract,
+    load_job,
+    reasons,
+    unsupported,
+)
 from rfuav_trainer.errors import InvalidConfigurationError
 
 if TYPE_CHECKING:
@@ -134,7 +143,7 @@ def _checked(job: Job) -> Job:
         del spec["output"]  # a pod would lose it, a laptop keeps it
     problems = unsupported(spec, job.kind)
     if problems:
-        raise InvalidConfigurationError("\n".join(problems), reason="Unsupported")
+        raise InvalidConfigurationError("\n".join(problems), reason=reasons.UNSUPPORTED)
     if isinstance(job.spec, InferenceJobSpec) and not 0 <= job.shard < job.spec.shards:
         raise InvalidConfigurationError(
             f"shard {job.shard} does not exist: spec.shards is {job.spec.shards}, counted from 0"

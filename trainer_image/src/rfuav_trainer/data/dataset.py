@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from rfuav_crds import Iq, TrainingJobSpec, parse_quantity
+from rfuav_crds import Iq, TrainingJobSpec, parse_quantity, reasons
 from rfuav_trainer.data import manifest
 from rfuav_trainer.data.samples import (
     IMAGENET,
@@ -74,7 +74,7 @@ class Unreadable:
                 raise InputError(
                     f"{len(found)} of {total} {what} cannot be read, more than {threshold:.0%}: {shown}"
                     + ("; ..." if len(found) > SHOWN else ""),
-                    reason="TooManyUnreadable",
+                    reason=reasons.TOO_MANY_UNREADABLE,
                 )
 
 
@@ -185,7 +185,7 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
             f"model.numClasses is {spec.model.num_classes}, but {source.path} has {len(classes)} classes "
             f"({', '.join(classes[:10])}{', ...' if classes[10:] else ''}): "
             "correct the number, leave it out, or correct the data",
-            reason="ClassMismatch",
+            reason=reasons.CLASS_MISMATCH,
         )
     kind = source.kind(spec.dataset.format)
     spectrogram = spectrogram_parameters(spec.dataset.iq) if kind == "iq" else None
@@ -215,5 +215,5 @@ def _same_classes(source: _Source, classes: list[str], other: _Source, theirs: l
     raise InvalidConfigurationError(
         f"the classes of {other.path} differ from those of {source.path}: missing {', '.join(missing) or 'none'}, "
         f"unknown {', '.join(extra) or 'none'}",
-        reason="ClassMismatch",
+        reason=reasons.CLASS_MISMATCH,
     )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from rfuav_crds import contract
+from rfuav_crds import contract, reasons
 from rfuav_trainer import errors
 from rfuav_trainer.process import logs, termination
 from rfuav_trainer.process.stop import StopSignal
@@ -68,7 +68,7 @@ class _Member:
         how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         what = f"the process of GPU {self.rank} was {how}" if code < 0 else f"the process of GPU {self.rank} {how}"
         advice = "; signal 9 usually means too little memory: raise resources.memory" if code == -9 else ""  # noqa: PLR2004
-        return errors.Failure("ProcessLost", what + advice, contract.EXIT_FAILED)
+        return errors.Failure(reasons.PROCESS_LOST, what + advice, contract.EXIT_FAILED)
 
 
 @dataclass

@@ -20,7 +20,7 @@ import structlog
 import torch
 from torch import distributed
 
-from rfuav_crds import contract
+from rfuav_crds import contract, reasons
 from rfuav_trainer.errors import JobError, PeerLostError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _SHARED_MEMORY = re.compile(r"/dev/shm|shared memory", re.IGNORECASE)  # noqa: S
 class NoMeetingError(JobError):
     """The processes cannot connect or exchange data, and a retry would not help: it counts as a failure."""
 
-    reason = "NoMeeting"
+    reason = reasons.NO_MEETING
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def _with_the_others() -> Iterator[None]:
         words = (text.splitlines() or [""])[0]
         if _SHARED_MEMORY.search(text):
             advice = "too little shared memory for the processes of the pod: raise resources.sharedMemory"
-            raise NoMeetingError(f"{advice} ({words})", reason="SharedMemoryTooSmall") from error
+            raise NoMeetingError(f"{advice} ({words})", reason=reasons.SHARED_MEMORY_TOO_SMALL) from error
         counted = "ncclSystemError" in text  # its text contains "connection" too, without one having existed
         if not counted and (isinstance(error, distributed.DistNetworkError) or _LOST.search(text)):
             raise PeerLostError(

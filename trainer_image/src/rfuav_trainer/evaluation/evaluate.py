@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import torch
 
+from rfuav_crds import reasons
 from rfuav_trainer.data.labels import conditions, first_folder, in_class
 from rfuav_trainer.data.samples import read_label_file
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
@@ -75,7 +76,7 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path
     if left_out:
         log.warning("too many different conditions; some have no row", most=MOST_GROUPS, leftOut=len(left_out))
     if not total.samples:
-        raise InputError("nothing to evaluate: no input could be read", reason="TooManyUnreadable")
+        raise InputError("nothing to evaluate: no input could be read", reason=reasons.TOO_MANY_UNREADABLE)
     content = {
         "samples": total.samples,
         "accuracy": total.metrics()["top1"],
@@ -148,7 +149,7 @@ def check_labels(labels: Mapping[str, str], classes: Sequence[str], root: Path) 
     if loose is not None:
         raise InputError(
             f"evaluation needs a label for every input, by its folder or in the manifest: {root}/{loose} has none",
-            reason="LabelsMissing",
+            reason=reasons.LABELS_MISSING,
         )
     unknown = sorted({*labels.values()} - set(classes))
     if unknown:
@@ -156,7 +157,7 @@ def check_labels(labels: Mapping[str, str], classes: Sequence[str], root: Path) 
             f"the labels {', '.join(unknown[:5])} of inputs in {root} are not classes of the weights "
             f"({', '.join(classes[:10])}{', ...' if classes[10:] else ''}): rename the folders, correct the "
             "manifest, or leave evaluation out",
-            reason="ClassMismatch",
+            reason=reasons.CLASS_MISMATCH,
         )
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from rfuav_crds import InferenceJobSpec, Iq
+from rfuav_crds import InferenceJobSpec, Iq, reasons
 from rfuav_trainer.data.dataset import as_written, differences, spectrogram_parameters
 from rfuav_trainer.data.samples import IMAGENET, SPECTROGRAM, Preprocessing
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
@@ -69,7 +69,7 @@ class Classifier:
             raise InputError(
                 f"the network of {self.weights} gives non-finite scores:{half} use the weights of a training that did "
                 "not diverge",
-                reason="WeightsUnreadable",
+                reason=reasons.WEIGHTS_UNREADABLE,
             )
         return scores
 
@@ -123,7 +123,7 @@ def _card_from_spec(spec: InferenceJobSpec, path: Path, kind: str) -> weights.Ca
     if spec.model.architecture is None or not spec.model.classes:
         raise InvalidConfigurationError(
             f"{path} has no metadata: write model.architecture and model.classes (in output order)",
-            reason="WeightsMismatch",
+            reason=reasons.WEIGHTS_MISMATCH,
         )
     mean, std = SPECTROGRAM if kind == "iq" else IMAGENET
     spectrogram = spectrogram_parameters(spec.iq or Iq()) if kind == "iq" else None
@@ -135,7 +135,7 @@ def _agree(spec: InferenceJobSpec, card: weights.Card, path: Path) -> None:
     if spec.model.architecture not in (None, card.architecture):
         raise InvalidConfigurationError(
             f"{path} contains a {card.architecture}, model.architecture says {spec.model.architecture}: leave it out",
-            reason="WeightsMismatch",
+            reason=reasons.WEIGHTS_MISMATCH,
         )
     if spec.model.classes:
         weights.check_classes(card, list(spec.model.classes), path)
@@ -173,6 +173,6 @@ def _same_transform(trained: SpectrogramParameters, asked: SpectrogramParameters
             f"spec.iq differs from the parameters of the weights ({'; '.join(differing)}; omitted fields have their "
             "defaults): leave spec.iq out, or, if the recordings have another sampleFormat, write all of it: "
             f"iq: {json.dumps(whole)}",
-            reason="PreprocessingMismatch",
+            reason=reasons.PREPROCESSING_MISMATCH,
         )
     return replace(trained, sample_format=asked.sample_format)

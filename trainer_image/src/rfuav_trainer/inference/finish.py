@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from rfuav_crds import reasons
 from rfuav_trainer.data import inputs
 from rfuav_trainer.data.dataset import Unreadable
 from rfuav_trainer.errors import InvalidConfigurationError
@@ -81,7 +82,7 @@ def _check_network(found: Sequence[Mapping[str, Any]], output: Path) -> None:
         f"the shards in {outputs.shown(output)} used different weights ({'; '.join(parts)}): the file of "
         "model.weights was replaced while the job ran. Create the job again with another output.uri, or remove "
         f"{marks.SUCCESS}-<shard> of the shards with the old weights and run them again",
-        reason="WeightsMismatch",
+        reason=reasons.WEIGHTS_MISMATCH,
     )
 
 

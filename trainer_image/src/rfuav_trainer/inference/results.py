@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import structlog
 
-from rfuav_crds import InferenceJobSpec
+from rfuav_crds import InferenceJobSpec, reasons
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.evaluation import report
 from rfuav_trainer.inference.pieces import Pieces
@@ -65,14 +65,14 @@ def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
             raise InvalidConfigurationError(
                 f"output.uri: {outputs.shown(folder)} contains {strangers[0].name}: write another output.uri, or "
                 "output.overwrite: true",
-                reason="OutputInUse",
+                reason=reasons.OUTPUT_IN_USE,
             )
     elif found.get("uid") != job.uid or found.get("fingerprint") != job.fingerprint():
         if not overwrite:
             raise InvalidConfigurationError(
                 f"output.uri: {outputs.shown(folder)} contains results of {found.get('name', 'another job')}: write "
                 "another output.uri, or output.overwrite: true",
-                reason="OutputInUse",
+                reason=reasons.OUTPUT_IN_USE,
             )
         write_json(owner, content)
     # In any case: this shard has no mark, so its existing files are from another job or incomplete.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rfuav_crds import reasons
 from rfuav_trainer.data.samples import IMAGENET, Preprocessing, find_classes
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.networks import architectures, weights
@@ -26,7 +27,6 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 NORMALISATION = {"imagenet": IMAGENET, "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))}
 POSITIONS = "encoder.pos_embedding"
-REASON = "WeightsMismatch"
 
 
 def run(
@@ -62,7 +62,7 @@ def run(
     if len(classes) != outputs:
         raise InvalidConfigurationError(
             f"{source} has {outputs} classes, but {len(classes)} are named: name all, in the order of the outputs",
-            reason="ClassMismatch",
+            reason=reasons.CLASS_MISMATCH,
         )
     size = _image_size(state, found) or image_size or 224
     if image_size not in (None, size):
@@ -100,13 +100,13 @@ def read(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path} is not a PyTorch file, or cannot be read without running code from it ({type(error).__name__}): "
             "save it with torch.save(model.state_dict(), path) where it was trained, and convert that file",
-            reason="WeightsUnreadable",
+            reason=reasons.WEIGHTS_UNREADABLE,
         ) from error
     for name in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
     if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
-        raise InputError(f"{path} does not contain a state dict (names to tensors)", reason="WeightsUnreadable")
+        raise InputError(f"{path} does not contain a state dict (names to tensors)", reason=reasons.WEIGHTS_UNREADABLE)
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in content)), None):
         content = {name.removeprefix(prefix): value for name, value in content.items()}
     return dict(content)
@@ -140,7 +140,9 @@ def _fitting(state: dict[str, Tensor], path: Path, candidates: Sequence[str]) ->
         if nearest
         else ""
     )
-    raise InvalidConfigurationError(f"{path} fits none of {', '.join(candidates)}{near}", reason=REASON)
+    raise InvalidConfigurationError(
+        f"{path} fits none of {', '.join(candidates)}{near}", reason=reasons.WEIGHTS_MISMATCH
+    )
 
 
 def _renamed_head(state: dict[str, Tensor], own: Shapes) -> dict[str, Tensor]:
@@ -158,7 +160,7 @@ def _outputs(state: Mapping[str, Tensor]) -> int:
     matrices = [value for value in state.values() if value.ndim == 2]  # noqa: PLR2004  (a matrix)
     if not matrices:
         raise InvalidConfigurationError(
-            "the weights contain no linear layer, so they are not a classifier", reason=REASON
+            "the weights contain no linear layer, so they are not a classifier", reason=reasons.WEIGHTS_MISMATCH
         )
     return int(matrices[-1].shape[0])
 

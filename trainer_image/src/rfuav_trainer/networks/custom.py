@@ -11,10 +11,9 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from rfuav_crds import reasons
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.networks import memory_fit
-
-REASON = "CustomModel"
 
 
 def build(name: str, classes: int, image_size: int) -> nn.Module:
@@ -31,17 +30,19 @@ def build(name: str, classes: int, image_size: int) -> nn.Module:
         raise InvalidConfigurationError(
             f"model.custom: {name} cannot be imported ({type(error).__name__}: {error}): "
             "use an image that contains the module, or mount it and add its folder to PYTHONPATH in podTemplate.env",
-            reason=REASON,
+            reason=reasons.CUSTOM_MODEL,
         ) from error
     try:
         network = make(classes, image_size)
     except Exception as error:  # the user's code may raise anything
         raise InvalidConfigurationError(
-            f"model.custom: {name}({classes}, {image_size}) fails: {type(error).__name__}: {error}", reason=REASON
+            f"model.custom: {name}({classes}, {image_size}) fails: {type(error).__name__}: {error}",
+            reason=reasons.CUSTOM_MODEL,
         ) from error
     if not isinstance(network, nn.Module):
         raise InvalidConfigurationError(
-            f"model.custom: {name} returns a {type(network).__name__}: return a torch.nn.Module", reason=REASON
+            f"model.custom: {name} returns a {type(network).__name__}: return a torch.nn.Module",
+            reason=reasons.CUSTOM_MODEL,
         )
     _check(name, network, classes, image_size)
     return network
@@ -69,7 +70,7 @@ def check_training(name: str, network: nn.Module, classes: int, image_size: int)
         except Exception as error:  # the user's code may raise anything
             raise InvalidConfigurationError(
                 f"model.custom: backward() of the network of {name} fails: {type(error).__name__}: {error}",
-                reason=REASON,
+                reason=reasons.CUSTOM_MODEL,
             ) from error
 
 
@@ -86,14 +87,14 @@ def _blank_scores(name: str, network: nn.Module, classes: int, image_size: int) 
             f"model.custom: in {where} the network of {name} fails for pictures (2, 3, {image_size}, {image_size}): "
             f"{type(error).__name__}: {error}; if the error is about view: pictures and weights are in channels-last "
             "memory format, so write reshape or flatten",
-            reason=REASON,
+            reason=reasons.CUSTOM_MODEL,
         ) from error
     if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (2, classes):
         given = tuple(scores.shape) if isinstance(scores, torch.Tensor) else f"a {type(scores).__name__}"
         raise InvalidConfigurationError(
             f"model.custom: in {where} the network of {name} maps two pictures to {given}: return one tensor "
             f"(2, {classes}), without auxiliary outputs",
-            reason=REASON,
+            reason=reasons.CUSTOM_MODEL,
         )
     return scores
 
@@ -118,5 +119,5 @@ def _check_save(name: str, network: nn.Module) -> None:
         raise InvalidConfigurationError(
             f"model.custom: the weights of {name} cannot be saved ({type(error).__name__}: {error}): its state_dict "
             "may contain only tensors of plain numbers",
-            reason=REASON,
+            reason=reasons.CUSTOM_MODEL,
         ) from error

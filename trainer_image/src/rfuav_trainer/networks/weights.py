@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rfuav_crds import reasons
 from rfuav_trainer.data.samples import Preprocessing
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.networks import architectures
@@ -88,7 +89,9 @@ def read_card(path: Path) -> Card | None:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a complete safetensors file: {error}", reason="WeightsUnreadable") from error
+        raise InputError(
+            f"{path} is not a complete safetensors file: {error}", reason=reasons.WEIGHTS_UNREADABLE
+        ) from error
     if KEY not in metadata:
         return None
     try:
@@ -98,7 +101,7 @@ def read_card(path: Path) -> Card | None:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"the metadata of {path} cannot be read ({error!r}): another version of the trainer wrote it",
-            reason="WeightsUnreadable",
+            reason=reasons.WEIGHTS_UNREADABLE,
         ) from error
 
 
@@ -114,7 +117,7 @@ def describe(path: Path) -> dict[str, Any]:
     if card is None:
         raise InputError(
             f"{path} has no metadata: another program wrote it (rfuav-trainer convert adds it)",
-            reason="WeightsUnreadable",
+            reason=reasons.WEIGHTS_UNREADABLE,
         )
     with safe_open(path, framework="pt") as opened:
         count = sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118  (no mapping)
@@ -140,7 +143,7 @@ def load(path: Path, network: nn.Module, *, architecture: str, fresh_head: bool 
             state: dict[str, Tensor] = load_file(path)
         except (SafetensorError, OSError) as error:
             raise InputError(
-                f"{path} is not a complete safetensors file: {error}", reason="WeightsUnreadable"
+                f"{path} is not a complete safetensors file: {error}", reason=reasons.WEIGHTS_UNREADABLE
             ) from error
     elif path.is_file():
         state = architectures.read_state_dict(path)
@@ -158,7 +161,7 @@ def load(path: Path, network: nn.Module, *, architecture: str, fresh_head: bool 
         raise InvalidConfigurationError(
             f"{path} does not fit {architecture}: {len(wrong)} tensors are missing or differ (the first: {wrong[0]}); "
             "write the architecture, image size and classes that it was trained with",
-            reason="WeightsMismatch",
+            reason=reasons.WEIGHTS_MISMATCH,
         )
     empty = any(tensor.is_meta for tensor in own.values())
     if empty:  # copied, because another program may overwrite the file
@@ -175,5 +178,5 @@ def check_classes(card: Card, classes: list[str], path: Path) -> None:
     raise InvalidConfigurationError(
         f"{path} was trained on other classes ({len(card.classes)}, here {len(classes)}): "
         f"not in the weights: {', '.join(missing) or 'none'}; not in the data: {', '.join(extra) or 'none'}",
-        reason="ClassMismatch",
+        reason=reasons.CLASS_MISMATCH,
     )

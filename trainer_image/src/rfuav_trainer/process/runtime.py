@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rfuav_crds import contract
+from rfuav_crds import contract, reasons
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.process import resources
 
@@ -52,7 +52,7 @@ def choose_device(job: Job) -> torch.device:
         f"resources.gpus is {job.spec.resources.gpus}, but there {'are' if found else 'is'} {found or 'no'} CUDA "
         f"device{'s' * (found > 1)}: write gpus: {found} to use {'those' if found else 'the CPU'}, or check "
         "the GPU driver of the node",
-        reason="NoAccelerator",
+        reason=reasons.NO_ACCELERATOR,
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from rfuav_crds import contract
+from rfuav_crds import contract, reasons
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -40,7 +40,7 @@ def write(failure: errors.Failure | None, status: dict[str, Any]) -> None:
     if path == TERMINATION_LOG and not path.exists():
         return  # not in a pod
     content: dict[str, Any] = {
-        "reason": failure.reason if failure else "Completed",
+        "reason": failure.reason if failure else reasons.COMPLETED,
         "message": failure.message if failure else "",
         "exitCode": failure.exit_code if failure else 0,
         "trainerStatus": status,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from rfuav_crds import reasons
 from rfuav_trainer.errors import InputError, JobError, UnreadableFileError, disk_full
 from rfuav_trainer.storage import clients, scratch
 
@@ -226,7 +227,7 @@ class Cache:
             raise InputError(
                 f"{path.name} has {size} bytes, the cache in {self.folder} may hold {self.limit - self._kept}: raise "
                 f"{BYTES}, or name a larger volume in {scratch.VOLUME} (podTemplate.env)",
-                reason="CacheTooSmall",
+                reason=reasons.CACHE_TOO_SMALL,
             )
         while self.used + size > self.limit:
             idle = next((p for p, o in self._here.items() if not o.users), None)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from rfuav_crds import reasons
 from rfuav_trainer.errors import DiskFullError, InputError, StorageError, disk_full
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _denied(what: str, scheme: str, error: Exception, to: str) -> InputError:
     return InputError(
         f"access denied: {what} may not be {to} ({without_secrets(error)}): put {CREDENTIALS[scheme]} into a Secret "
         "that podTemplate.envFrom names, or into the environment on a laptop",
-        reason="AccessDenied",
+        reason=reasons.ACCESS_DENIED,
     )
 
 

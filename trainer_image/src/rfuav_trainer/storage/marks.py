@@ -9,7 +9,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from rfuav_crds import InferenceJobSpec
+from rfuav_crds import InferenceJobSpec, reasons
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.process.clock import now
 from rfuav_trainer.storage import outputs
@@ -46,7 +46,7 @@ def finished_before(path: Path, job: Job) -> dict[str, Any] | None:
         raise InvalidConfigurationError(
             f"{outputs.shown(path)} shows that job {job.name!r} finished there with different settings: choose another "
             "name or output, remove that file, or, for an InferenceJob, write output.overwrite: true",
-            reason="OutputInUse",
+            reason=reasons.OUTPUT_IN_USE,
         )
     return mark
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from rfuav_crds import reasons
 from rfuav_trainer.errors import JobError
 from rfuav_trainer.process.clock import now
 
@@ -52,7 +53,7 @@ def held(folder: Path, job: Job, stop: StopSignal) -> Iterator[None]:
             raise JobError(
                 f"output.uri: {folder} is in use by {_name(found)}: delete that job, wait until it has ended, or write "
                 "another output.uri",
-                reason="OutputBusy",
+                reason=reasons.OUTPUT_BUSY,
             )
         time.sleep(PAUSE_SECONDS)
     try:

@@ -15,6 +15,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rfuav_crds import reasons
 from rfuav_trainer.errors import InvalidConfigurationError, StoppedError
 from rfuav_trainer.storage.clients import REMOTE
 from rfuav_trainer.storage.paths import local_path
@@ -66,13 +67,13 @@ def prepare(folder: Path, where: str) -> None:
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise InvalidConfigurationError(
             f"{where}: {folder} cannot be written ({error.strerror}): write a folder that the job may write to",
-            reason="OutputNotWritable",
+            reason=reasons.OUTPUT_NOT_WRITABLE,
         ) from error
     except OSError as error:
         if error.errno == 30:  # noqa: PLR2004  (EROFS, read-only file system)
             raise InvalidConfigurationError(
                 f"{where}: {folder} is on a read-only volume: write a claim that is mounted read-write",
-                reason="OutputNotWritable",
+                reason=reasons.OUTPUT_NOT_WRITABLE,
             ) from error
         raise
 

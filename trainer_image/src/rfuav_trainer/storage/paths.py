@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from rfuav_crds import contract
+from rfuav_crds import contract, reasons
 from rfuav_trainer.errors import InputError
 from rfuav_trainer.storage import clients, inputs
 
@@ -36,5 +36,5 @@ def local_path(job: Job, uri: str, where: str) -> Path:
             if job.in_pod
             else f"add --mount {claim}=FOLDER, the local folder to use for the claim"
         )
-        raise InputError(f"{where}: claim {claim!r} of {uri} is not mounted: {hint}", reason="ClaimNotMounted")
+        raise InputError(f"{where}: claim {claim!r} of {uri} is not mounted: {hint}", reason=reasons.CLAIM_NOT_MOUNTED)
     return root / inside.strip("/")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from rfuav_crds import reasons
 from rfuav_trainer.errors import InvalidConfigurationError, StorageError
 from rfuav_trainer.storage import clients, scratch
 
@@ -189,7 +190,7 @@ class Remote:
                 bucket = self._root.partition("/")[0]
                 raise InvalidConfigurationError(
                     f"output.uri: bucket {bucket} does not exist: create it, or write another one",
-                    reason="OutputNotWritable",
+                    reason=reasons.OUTPUT_NOT_WRITABLE,
                 ) from error
             except StorageError as error:
                 if time.monotonic() + pause > end or self._closing.is_set():

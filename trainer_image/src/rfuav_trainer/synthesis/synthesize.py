@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from rich.progress import Progress
 
+from rfuav_crds import reasons
 from rfuav_trainer.errors import DiskFullError, InvalidConfigurationError, JobError
 from rfuav_trainer.signals.spectrogram import picture
 from rfuav_trainer.storage.files import replace_folder
@@ -114,7 +115,8 @@ def _check_output(spec: SynthesizeSpec) -> None:
         spec.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise JobError(
-            f"{spec.output} cannot be created: {error.strerror}; write another output", reason="OutputNotWritable"
+            f"{spec.output} cannot be created: {error.strerror}; write another output",
+            reason=reasons.OUTPUT_NOT_WRITABLE,
         ) from error
     for split in spec.splits:
         folder = spec.output / split

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import structlog
 import torch
 
+from rfuav_crds import reasons
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.process.clock import now
 from rfuav_trainer.storage import outputs
@@ -174,7 +175,7 @@ class CheckpointStore:
             raise InvalidConfigurationError(
                 f"the checkpoint {outputs.shown(path)} belongs to a different configuration ({shown}): give the job "
                 "another output or name, remove that folder, or write checkpoint.resume: false",
-                reason="CheckpointMismatch",
+                reason=reasons.CHECKPOINT_MISMATCH,
             )
 
     def prune(self) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import torch
 
+from rfuav_crds import reasons
 from rfuav_trainer.data.dataset import differences
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.networks import architectures, custom, weights
@@ -101,7 +102,7 @@ def _start_weights(job: Job, spec: TrainingJobSpec, dataset: Dataset, network: n
         if card.architecture != spec.model.architecture:
             raise InvalidConfigurationError(
                 f"model.weights {path} contains a {card.architecture}, the job says {spec.model.architecture}",
-                reason="WeightsMismatch",
+                reason=reasons.WEIGHTS_MISMATCH,
             )
         fresh_head = len(card.classes) != len(dataset.classes) and spec.model.custom is None
         if fresh_head:

@@ -17,7 +17,7 @@ import structlog
 import torch
 from torch.nn import functional
 
-from rfuav_crds import TrainingJobSpec
+from rfuav_crds import TrainingJobSpec, reasons
 from rfuav_trainer.data import augment_signals
 from rfuav_trainer.data.batches import Batch, batches, cut
 from rfuav_trainer.data.dataset import Dataset, Unreadable, open_dataset
@@ -107,7 +107,7 @@ def _check_same(dataset: Dataset, world: World) -> None:
         raise InputError(
             "dataset: the processes of the training found different files: do not change them while a job starts, and "
             "use a volume or store with the same contents on all nodes",
-            reason="DataDiffers",
+            reason=reasons.DATA_DIFFERS,
         )
 
 
@@ -201,7 +201,7 @@ class Training:
             self._stop_here()
         summed, correct, count = position.totals.tolist()
         if count == 0:
-            raise InputError("none of the training files can be read", reason="TooManyUnreadable")
+            raise InputError("none of the training files can be read", reason=reasons.TOO_MANY_UNREADABLE)
         self._check_finite(summed / count)
         return {"trainLoss": summed / count, "trainAccuracy": correct / count}
 
@@ -211,7 +211,7 @@ class Training:
             raise InvalidConfigurationError(
                 f"the loss became {loss} in epoch {self.position.epoch + 1}: lower optimizer.learningRate "
                 f"(now {self.spec.training.optimizer.learning_rate:g})",
-                reason="Diverged",
+                reason=reasons.DIVERGED,
             )
 
     def _step(self, group: list[Batch]) -> Tensor:
@@ -277,7 +277,7 @@ class Training:
         self._stop_here()
         self._check_finite(loss.item())
         if not tally.samples:
-            raise InputError("none of the validation files can be read", reason="TooManyUnreadable")
+            raise InputError("none of the validation files can be read", reason=reasons.TOO_MANY_UNREADABLE)
         return {**tally.metrics(), "valLoss": loss.item() / tally.samples, "valAccuracy": tally.accuracy}
 
     def _of_all(self, *counts: Tensor) -> None:
@@ -344,7 +344,7 @@ class Training:
             raise JobError(
                 f"the processes of the training see different checkpoints ({', '.join(str(name) for name in found)}): "
                 "use an output volume with the same contents on all nodes",
-                reason="CheckpointDiffers",
+                reason=reasons.CHECKPOINT_DIFFERS,
             )
 
     def _resume(self, state: dict[str, Any]) -> None:

@@ -107,16 +107,16 @@ def classify(pod: Pod, *, gpu_shared: bool, ran: bool = False) -> Verdict:
         return Verdict(reason=reasons.POD_DELETED, message=message, counted=False, exit_code=code)
     if code == contract.EXIT_INVALID_CONFIGURATION:
         message = said or "the trainer rejected its configuration; its log says why"
-        return _final(_told(pod, contract.INVALID_CONFIGURATION), message, code)
+        return _final(_told(pod, reasons.INVALID_CONFIGURATION), message, code)
     if code == contract.EXIT_INPUT:
         message = said or "an input is missing or unreadable; the trainer's log says which"
-        return _final(_told(pod, contract.INPUT_MISSING), message, code)
+        return _final(_told(pod, reasons.INPUT_MISSING), message, code)
     if code == contract.EXIT_GPU_OUT_OF_MEMORY:
         advice = "the GPU ran out of memory; lower batchSize or imageSize, or ask for more spec.resources.gpuMemory"
         if gpu_shared:
             advice += " (the GPU is shared with other jobs, so it is tried again)"
         return Verdict(
-            reason=_told(pod, contract.GPU_OUT_OF_MEMORY),
+            reason=_told(pod, reasons.GPU_OUT_OF_MEMORY),
             message=said or advice,
             counted=True,
             final=not gpu_shared,
@@ -124,7 +124,7 @@ def classify(pod: Pod, *, gpu_shared: bool, ran: bool = False) -> Verdict:
         )
     if code == contract.EXIT_STOPPED:
         return Verdict(
-            reason=_told(pod, contract.STOPPED),
+            reason=_told(pod, reasons.STOPPED),
             message=said or "the pod was told to stop and saved a checkpoint",
             counted=False,
             exit_code=code,
