@@ -43,6 +43,9 @@ class PoolUsage(Model):
     name: Label = Field(description="Name of the GPUPool.")
     used: Count = Field(0, description="GPU slots held.")
     borrowed: Count = Field(0, description="Of these, beyond nominal.")
+    reserved: Count = Field(
+        0, description="GPU slots of nominal that it does not lend. They stay reserved while the spec cannot be read."
+    )
     admitted: ByKind = Field(default_factory=ByKind, description="Jobs with an admitted pod.")
     pending: ByKind = Field(default_factory=ByKind, description="Queued jobs.")
 

@@ -1,17 +1,33 @@
 """What the snapshot shows and what becomes dirty, after reads, plans and creates in any order."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 from unit.shell.bodies import A1, A2, job_body, pod_body
 
-from rfuav_operator.core.model import Claim, Defaults, Kind, Namespace, Node, NodeName, Phase, Uid, Volume
+from rfuav_operator.core.model import (
+    Claim,
+    Defaults,
+    Kind,
+    Namespace,
+    Node,
+    NodeName,
+    PatchLimitsStatus,
+    Phase,
+    Quota,
+    Uid,
+    Volume,
+)
+from rfuav_operator.core.queue import quotas
+from rfuav_operator.core.scheduler import turn
 from rfuav_operator.shell.reading import ingest
 from rfuav_operator.shell.reading.state import ClusterState
 
 U1, U2 = Uid("u1"), Uid("u2")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def state() -> ClusterState:
@@ -452,6 +468,37 @@ def test_limits_that_become_unreadable_stay_in_force_and_admit_nothing():
     assert quota.unreadable
     assert (quota.spec.stop_policy, quota.spec.pools[0].gpus.nominal) == ("Hold", 4)
     assert sorted(held.unreadable()) == ["GPUPool", "GPUQuota"]
+
+
+def test_what_an_unreadable_quota_reserves_is_known_after_a_restart_too():
+    """Its own status says it; the status stays as it is until the spec can be read."""
+    meta = {**job_body()["metadata"], "name": "default"}
+    shares = {"pools": [{"name": "gold", "gpus": {"nominal": 4, "lendingLimit": 1}}, {"name": "silver"}]}
+    before = state()
+    ingest.quota(before, {"metadata": meta, "spec": shares})
+    written = status_of(before)
+    for _ in range(2):  # an operator of another version, started twice
+        after = state()
+        ingest.quota(after, {"metadata": meta, "spec": {"pools": 5}, "status": written})
+        read = after.snapshot().quotas["ns"]
+        assert read.unreadable
+        assert [quotas.entry_of("ns", name, after.snapshot()).gpus.reserved for name in ("gold", "silver")] == [3, 0]
+        written = status_of(after)
+
+
+def status_of(held):
+    """The status of the only quota after a turn."""
+    made = turn(held.snapshot(), now=NOW).actions
+    written = (a.status for a in made if isinstance(a, PatchLimitsStatus) and isinstance(a.target, Quota))
+    return next(written, held.snapshot().quotas["ns"].status)
+
+
+@pytest.mark.parametrize("pools", [5, [5], [{"name": 5}], [{"name": "gold", "reserved": -1}], [{"reserved": 3}]])
+def test_a_status_that_cannot_be_read_reserves_nothing(pools):
+    held = state()
+    meta = {**job_body()["metadata"], "name": "default"}
+    ingest.quota(held, {"metadata": meta, "spec": 5, "status": {"pools": pools}})
+    assert quotas.entry_of("ns", "gold", held.snapshot()).gpus.reserved == 0
 
 
 def test_a_pool_that_was_never_readable_keeps_its_nodes_from_the_others():

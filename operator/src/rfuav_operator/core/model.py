@@ -624,6 +624,11 @@ class GpuShare(Wire, frozen=True, kw_only=True):
     borrowing_limit: int | None = None
     lending_limit: int | None = None
 
+    @property
+    def reserved(self) -> int:
+        """GPU slots of the nominal share that others may not borrow."""
+        return 0 if self.lending_limit is None else max(0, self.nominal - self.lending_limit)
+
 
 class PoolQuota(Wire, frozen=True, kw_only=True):
     """What a namespace may use of one pool."""

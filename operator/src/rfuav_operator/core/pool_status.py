@@ -146,6 +146,7 @@ def _of_quota(
                 "name": entry.name,
                 "used": share.gpus,
                 "borrowed": max(0, share.gpus - entry.gpus.nominal),
+                "reserved": entry.gpus.reserved,
                 "admitted": _by_kind(share.jobs),
                 "pending": _by_kind({kind: waiting[entry.name, namespace, kind] for kind in Kind}),
             }

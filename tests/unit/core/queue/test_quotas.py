@@ -268,6 +268,7 @@ def test_status_of_a_quota():
         "name": "default",
         "used": 3,
         "borrowed": 1,
+        "reserved": 0,
         "admitted": {"training": 3, "inference": 0},
         "pending": {"training": 1, "inference": 0},
     }

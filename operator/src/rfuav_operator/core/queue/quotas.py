@@ -41,9 +41,7 @@ def entry_of(namespace: str, pool: str, snapshot: Snapshot) -> PoolQuota:
 
 def _unreadable(before: PoolQuota) -> PoolQuota:
     """An unreadable quota: what the namespace holds is not borrowed, and its last known reserve stays reserved."""
-    share = before.gpus
-    kept = 0 if share.lending_limit is None else max(0, share.nominal - share.lending_limit)
-    return PoolQuota(name=before.name, gpus=GpuShare(nominal=_MOST, lending_limit=_MOST - kept))
+    return PoolQuota(name=before.name, gpus=GpuShare(nominal=_MOST, lending_limit=_MOST - before.gpus.reserved))
 
 
 class Quotas:
@@ -66,10 +64,9 @@ class Quotas:
         at_work = self._at_work(waiting)
         self._entries = {ns: entry_of(ns, pool, snapshot) for ns in {*snapshot.quotas, *at_work}}
         self._keeping = {
-            ns: entry.gpus.nominal - entry.gpus.lending_limit
+            ns: entry.gpus.reserved
             for ns, entry in self._entries.items()
-            if entry.gpus.lending_limit is not None and entry.gpus.nominal > entry.gpus.lending_limit
-            if entry.name or ns in at_work
+            if entry.gpus.reserved > 0 and (entry.name or ns in at_work)
         }
         self._capacity = (
             sum(r.node.gpu_slots - r.foreign_gpus for r in rooms if r.takes_gpu_jobs) if self._keeping else 0

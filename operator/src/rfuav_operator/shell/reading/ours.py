@@ -4,7 +4,7 @@ What cannot be read of one is said in its value: a spec is a problem of its job,
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import orjson
@@ -17,12 +17,14 @@ from rfuav_operator.core.capacity import volumes
 from rfuav_operator.core.job import podspec
 from rfuav_operator.core.model import (
     Assignment,
+    GpuShare,
     Job,
     JobSpec,
     JobStatus,
     Kind,
     Phase,
     Pool,
+    PoolQuota,
     PoolSpec,
     Quota,
     QuotaSpec,
@@ -204,22 +206,38 @@ def quota(body: Mapping[str, Any]) -> Quota:
     """
     meta, _ = _meta(body)
     spec, problem = _spec(body)
-    decoded = QuotaSpec(stop_policy=StopPolicy.HOLD)
+    decoded, status = QuotaSpec(stop_policy=StopPolicy.HOLD), _object(body.get("status"))
     if not problem:
         try:
             decoded = msgspec.convert(spec, QuotaSpec)
             bounds.check_quota(spec)
         except ValueError as error:
-            problem, decoded = f"spec cannot be read: {words(error)}", QuotaSpec(stop_policy=StopPolicy.HOLD)
+            problem = f"spec cannot be read: {words(error)}"
+    if problem:
+        decoded = QuotaSpec(stop_policy=StopPolicy.HOLD, pools=_reserved(status))
     return Quota(
         namespace=meta.namespace,
         uid=Uid(meta.uid),
         resource_version=meta.resource_version,
         generation=meta.generation,
         spec=decoded,
-        status=_object(body.get("status")),
+        status=status,
         unreadable=problem,
     )
+
+
+def _reserved(status: Mapping[str, Any]) -> tuple[PoolQuota, ...]:
+    """What remains of a quota whose spec cannot be read: the GPUs that the last readable one reserved, by pool."""
+    pools = status.get("pools")
+    found = [one for each in (pools if isinstance(pools, list) else ()) for one in _converted(each, _Reserve)]
+    return tuple(PoolQuota(name=r.name, gpus=GpuShare(nominal=r.reserved, lending_limit=0)) for r in found)
+
+
+class _Reserve(msgspec.Struct):
+    """An entry of a quota's status."""
+
+    name: str
+    reserved: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
 
 
 def _object(value: Any) -> Mapping[str, Any]:
