@@ -14,7 +14,16 @@ import structlog
 
 log = structlog.get_logger()
 
-SNR = re.compile(r"(?<![a-z])snr[_=]*([+-]?\d+(?:\.\d+)?)|([+-]?\d+(?:\.\d+)?)_?db(?![a-z])", re.IGNORECASE)
+LEVELS = ("agc", "amp", "att", "atten", "attenuation", "gain", "level", "lna", "loss", "noise", "power", "pwr", "vga")
+"""What else is given in dB: `gain_40dB` is no SNR."""
+_NO_LEVEL = "".join(rf"(?<!{word}[\s_=])" for word in LEVELS)
+SNR = re.compile(
+    r"(?<![a-z])snr[_=]*(?P<named>[+-]?\d+(?:\.\d+)?)"
+    # Before the number stands nothing, or what cannot be its sign: `flight2-10dB` may be the tenth part of a flight.
+    rf"|(?<![^\s_/=,()\[\]]){_NO_LEVEL}"
+    r"(?P<unit>[+-]?\d+(?:\.\d+)?)[\s_]?db(?![a-z0-9])",
+    re.IGNORECASE,
+)
 COLOUR_MAPS = {"autumn", "bone", "cividis", "cool", "copper", "gray", "grey", "hot", "hsv", "inferno", "jet", "magma"}
 COLOUR_MAPS |= {"parula", "pink", "plasma", "rainbow", "spring", "summer", "turbo", "viridis", "winter"}
 COLOUR_WORDS = re.compile(rf"(?<![a-z])(?:{'|'.join(sorted(COLOUR_MAPS))})(?![a-z])", re.IGNORECASE)
@@ -28,16 +37,17 @@ def conditions(name: str, beside: dict[str, Any]) -> tuple[float | None, str | N
         beside: the content of its label file; `snrDb` and `colorMap` in it take precedence over the name.
 
     Returns:
-        The SNR in whole dB, from `snr_-10`, `SNR10` or `-10dB` in the name, and the colour map, from a word such as
-        jet. None if unknown.
+        The SNR in whole dB, from `snr_-10`, `SNR10`, or `-10dB` at the beginning of a part of the name, and the colour
+        map, from a word such as jet. None if unknown.
     """
     below = PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix()  # a class may be called hot or 10dB
     snr = beside.get("snrDb")
     if isinstance(snr, bool) or not isinstance(snr, int | float) or not math.isfinite(snr):
         if snr is not None:
             log.warning("ignoring snrDb: not a finite number", file=name, snrDb=repr(snr))
-        match = SNR.search(below)
-        snr = (match[1] or match[2]) if match else None
+        found = [match.groupdict() for match in SNR.finditer(below)]
+        # A named one first: in `rec_3dB_snr10` the other may be anything.
+        snr = next((each[kind] for kind in ("named", "unit") for each in found if each[kind] is not None), None)
     colours = beside.get("colorMap")
     if not isinstance(colours, str):
         colours = next((word for word in re.split(r"[^a-z]+", below.lower()) if word in COLOUR_MAPS), None)
