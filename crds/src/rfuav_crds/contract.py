@@ -48,6 +48,9 @@ RESERVED_PREFIXES = ("RFUAV_", "KUBEFLOW_TRAINER_", VISIBLE_DEVICES)
 # Paths in the container.
 MOUNT_ROOT = "/mnt/rfuav"
 """The claim NAME is mounted at MOUNT_ROOT/NAME."""
+HOME = "/home/rfuav"
+FOLDERS = {"rfuav-tmp": "/tmp", "rfuav-shm": "/dev/shm", "rfuav-home": HOME}  # noqa: S108 - paths in the container
+"""The volumes that every pod has, and where: users may mount below them, not on them."""
 SECRETS = "/var/run/secrets/rfuav.io"
 """Folder of the token and the CA certificate for progress reports."""
 TERMINATION_LOG = "/dev/termination-log"

@@ -41,7 +41,7 @@ _OWN_KEYS = Rule(
 
 LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32), KEYS, VALUES]
 PATH = "/[^\\x00-\\x1f:]+"
-_OWN_PATHS = ("/tmp", "/dev/shm", "/home/rfuav")  # noqa: S108 - paths in the container
+_OWN_PATHS = tuple(contract.FOLDERS.values())
 _OWN_FOLDERS = (contract.MOUNT_ROOT, contract.SECRETS)
 
 

@@ -1,6 +1,6 @@
 """TrainingJob: what to train, on what, how, and where the weights go."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import ConfigDict, Field
 
@@ -35,6 +35,7 @@ Augmentation = Literal[
     "FrequencyMask",
     "TimeMask",
 ]
+_AUGMENTATIONS = len(get_args(Augmentation))
 PATCH = {"vit_b_16": 16, "vit_l_16": 16, "vit_b_32": 32, "vit_l_32": 32, "vit_h_14": 14}  # pixels
 
 
@@ -227,7 +228,7 @@ class TrainingLoop(Spec):
     )
     augment: Annotated[
         list[Augmentation],
-        Field(max_length=12),
+        Field(max_length=_AUGMENTATIONS),
         SET,
     ] = Field(
         default_factory=list,

@@ -47,7 +47,8 @@ NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
 """Different volumes, no hard links on the file system, or too many of them."""
 COPY = ".copy-"
 """Separates the name of a picture from the number of its copy."""
-CHANGES = ("AdvancedBlur", "CLAHE", "ColorJitter", "GaussNoise", "ISONoise", "Sharpen")
+CHANGES = sorted(augment_pictures.PICTURES.keys() - augment_pictures.MASKS)
+"""Masks are left out: they help only when every epoch draws others."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def prepare_augment(
     *,
     change: Annotated[
         list[str],
-        typer.Option(help="AdvancedBlur, CLAHE, ColorJitter, GaussNoise, ISONoise or Sharpen. May be repeated."),
+        typer.Option(help="An augmentation of pictures, as in training.augment, other than masks. May be repeated."),
     ],
     copies: Annotated[int, typer.Option(help="Number of augmented copies of each picture.")] = 1,
     seed: Seed = 0,

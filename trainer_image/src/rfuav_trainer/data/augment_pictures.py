@@ -212,6 +212,7 @@ def _mask(axis: int) -> Callable[[Tensor, np.random.Generator], Tensor]:
     return masked
 
 
+MASKS = frozenset({"FrequencyMask", "TimeMask"})
 COLOURED = frozenset({"ColorJitter", "ISONoise"})
 PICTURES: dict[str, Callable[[Tensor, np.random.Generator], Tensor]] = {
     "AdvancedBlur": blur,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 REMOTE = ("s3", "hf")
+WRITABLE = ("s3",)
+"""Those that take outputs."""
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
 S3_PROVIDERS = {"env", "assume-role-with-web-identity", "container-role"}
 """Where botocore may look for credentials: variables, and the tokens that variables of the cluster name. Not in files
@@ -45,6 +47,8 @@ def client(scheme: str) -> Any:
         for method in [provider.METHOD for provider in resolver.providers if provider.METHOD not in S3_PROVIDERS]:
             resolver.remove(method)
         return S3FileSystem(session=session, skip_instance_cache=True, use_listings_cache=False)
+    if scheme != "hf":
+        raise ValueError(f"no client for {scheme}://")
     from huggingface_hub import HfFileSystem  # noqa: PLC0415  (seconds to import)
     from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from rfuav_crds import reasons
 from rfuav_trainer.errors import InvalidConfigurationError, StoppedError
-from rfuav_trainer.storage.clients import REMOTE
+from rfuav_trainer.storage.clients import REMOTE, WRITABLE
 from rfuav_trainer.storage.paths import local_path
-from rfuav_trainer.storage.uploads import SCHEME, Remote
+from rfuav_trainer.storage.uploads import Remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def opened(job: Job) -> Iterator[Path]:
         StorageError: an upload failed.
     """
     uri = job.spec.output.uri
-    if not uri.startswith(f"{SCHEME}://"):
+    if uri.partition("://")[0] not in WRITABLE:
         yield local_path(job, uri, "output.uri")
         return
     output = Remote(uri.rstrip("/"))
@@ -86,7 +86,7 @@ def check_apart(job: Job, uri: str, where: str) -> None:
         InvalidConfigurationError: the output is in the input.
     """
     output = job.spec.output.uri
-    if output.startswith(f"{SCHEME}://") or uri.partition("://")[0] in REMOTE:
+    if any(one.partition("://")[0] in REMOTE for one in (output, uri)):
         inside = f"{output.rstrip('/')}/".startswith(f"{uri.rstrip('/')}/")  # a location in a store has one name
     else:
         folder = local_path(job, uri, where).resolve()

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-SCHEME = "s3"
 WRITERS = 8
 """Parallel uploads."""
 MOST_WAITING = 256
@@ -45,17 +44,17 @@ class Remote:
     """One output in a store. The functions of `outputs`, which call its methods, document them.
 
     Args:
-        uri: s3://bucket or s3://bucket/prefix.
+        uri: SCHEME://bucket or SCHEME://bucket/prefix, of a scheme in `clients.WRITABLE`.
     """
 
     def __init__(self, uri: str) -> None:
-        self._root = uri.removeprefix(f"{SCHEME}://")
+        self._scheme, _, self._root = uri.partition("://")
         self._scratch = scratch.make("output")
-        self.folder = self._scratch / SCHEME / self._root
+        self.folder = self._scratch / self._scheme / self._root
         self._waiting = self._scratch / "waiting"
         for folder in (self.folder, self._waiting):
             folder.mkdir(parents=True, exist_ok=True)
-        self._store = clients.client(SCHEME)
+        self._store = clients.client(self._scheme)
         self._pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="upload")
         self._lock = threading.Lock()
         self._room = threading.BoundedSemaphore(MOST_WAITING)
@@ -71,7 +70,7 @@ class Remote:
 
     def shown(self, path: Path) -> str:
         """The URI of a path below the folder."""
-        return f"{SCHEME}://{self.key(path)}"
+        return f"{self._scheme}://{self.key(path)}"
 
     def put(self, path: Path, *, last: bool, keep: bool) -> None:
         """Upload the file at `path`, and remove it there unless `keep`."""
@@ -144,7 +143,7 @@ class Remote:
         """Wait a short time for pending uploads, then remove the local files."""
         _, coming = wait(self._under_way, timeout=FAREWELL_SECONDS)
         if coming:
-            log.warning("not all files were uploaded", files=len(coming), output=f"{SCHEME}://{self._root}")
+            log.warning("not all files were uploaded", files=len(coming), output=self.shown(self.folder))
         self._closing.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
         scratch.remove(self._scratch)
@@ -183,7 +182,7 @@ class Remote:
         end, pause = time.monotonic() + PATIENCE_SECONDS, 1.0
         while True:
             try:
-                return clients.ask(question, self.shown(path), SCHEME, to=to)
+                return clients.ask(question, self.shown(path), self._scheme, to=to)
             except FileNotFoundError as error:
                 if to == "read":
                     raise

@@ -16,7 +16,6 @@ from rfuav_operator.core.capacity.volumes import claims_in_uris
 from rfuav_operator.core.job import units
 from rfuav_operator.core.model import Assignment, Defaults, Job, Landing, Source, node_label
 
-HOME = "/home/rfuav"
 USER = 65532
 _FILE = "file://"
 LONGEST_STRING = 131_072  # bytes: what Linux takes as one string of a new process, NAME=VALUE and a NUL
@@ -305,8 +304,8 @@ def _environment(
     env = {
         contract.JOB: msgspec.json.encode(document, order="sorted").decode(),
         contract.MOUNTS: msgspec.json.encode({claim: f"{contract.MOUNT_ROOT}/{claim}" for claim in claims}).decode(),
-        "HOME": HOME,
-        "XDG_CACHE_HOME": f"{HOME}/.cache",
+        "HOME": contract.HOME,
+        "XDG_CACHE_HOME": f"{contract.HOME}/.cache",
         "TMPDIR": "/tmp",  # noqa: S108  an emptyDir of the pod's own
     }
     if job.spec.nodes > 1 and assignment.rank is not None:
@@ -361,11 +360,7 @@ def _resources(job: Job, gpus: int) -> dict[str, dict[str, str]]:
 
 
 def _mounts(claims: Mapping[str, bool], defaults: Defaults) -> list[dict[str, Any]]:
-    mounts: list[dict[str, Any]] = [
-        {"name": "rfuav-tmp", "mountPath": "/tmp"},  # noqa: S108  an emptyDir of the pod's own
-        {"name": "rfuav-home", "mountPath": HOME},
-        {"name": "rfuav-shm", "mountPath": "/dev/shm"},  # noqa: S108  the same, in memory
-    ]
+    mounts: list[dict[str, Any]] = [{"name": name, "mountPath": path} for name, path in contract.FOLDERS.items()]
     if defaults.progress_url:
         mounts.append({"name": "rfuav-progress", "mountPath": contract.SECRETS, "readOnly": True})
     mounts += [

@@ -118,9 +118,9 @@ _RESOURCES = _read_by(Resources, structural(ResourcesSchema))
 _POOL_SPEC = _read_by(PoolSpec, structural(GPUPoolSpec))
 _QUOTA_SPEC = _read_by(QuotaSpec, structural(GPUQuotaSpec))
 _QUANTITIES: Mapping[str, Callable[[Any], int]] = {
-    "cpu": quantity.milli,
-    "cpuLimit": quantity.milli,
-    **dict.fromkeys(("memory", "gpuMemory", "sharedMemory"), quantity.whole),
+    name: quantity.milli if name.startswith("cpu") else quantity.whole
+    for name, schema in structural(ResourcesSchema)["properties"].items()
+    if "x-kubernetes-int-or-string" in schema
 }
 """Of `spec.resources`, and how each is read."""
 
