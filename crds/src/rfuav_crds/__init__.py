@@ -2,6 +2,9 @@
 
 The models are the single source: `python -m rfuav_crds` writes the CRDs, the chart's copies and docs/api.md from them,
 and `load_job` checks a job file with the same rules away from any cluster.
+
+In: manifests, as text or as values. Out: checked models, schemas, and the contract between operator and trainer.
+It must not know who uses it: no operator, no trainer, no cluster.
 """
 
 from rfuav_crds.common import Architecture

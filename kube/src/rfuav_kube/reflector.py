@@ -1,4 +1,4 @@
-"""List-and-watch of one resource into a Cache: pods, nodes and priority classes, whose events are too many for kopf.
+"""List-and-watch of one resource into a Cache, for resources whose events are too many for kopf.
 
 A list is read in pages and compared with the cache; the watch continues from its resourceVersion, with bookmarks. An
 expired version (410), errors inside the stream, refusals, silence and the end of a watch all lead to a retry; retries

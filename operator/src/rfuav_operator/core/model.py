@@ -1,6 +1,6 @@
 """The values the core works on: jobs, pods, nodes and pools, frozen.
 
-Whoever asks decodes API objects into them; the packages of the core read them and answer with a new `JobStatus` and
+The caller decodes API objects into them; the packages of the core read them and answer with a new `JobStatus` and
 actions. Field names are snake_case here and camelCase on the wire; instants are aware UTC `datetime`, whole seconds in
 status.
 """
@@ -222,7 +222,7 @@ class Resources(Wire, frozen=True, kw_only=True):
     shared_memory: str | int | None = None
 
     def requests(self) -> Amounts:
-        """So much of each resource. Raises ValueError when a quantity cannot be read."""
+        """How much of each resource the pod requests. Raises ValueError when a quantity cannot be read."""
         return Amounts(slots=self.gpus, cpu_milli=milli(self.cpu), memory=whole(self.memory), pods=1)
 
 

@@ -180,7 +180,7 @@ class Scheduler:
         """Make all decisions that follow from the changes.
 
         Jobs whose time has come (backoff, TTL, deadline, timeouts) need not be named; admission is planned without
-        `dirt.plan` too when a step gave room back or changed the queue. Reports of jobs and pods that are not current
+        `changes.plan` too when a step gave room back or changed the queue. Reports of jobs and pods that are not current
         are ignored. A job that fails is set aside, and the others are decided as usual.
         """
         back = self._aside.let_back(snapshot.jobs, now)

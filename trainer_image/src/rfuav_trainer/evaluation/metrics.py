@@ -1,6 +1,6 @@
 """Streaming metrics: memory does not grow with the number of samples.
 
-In: scores and true classes, batch by batch. Out: plain floats with the names of `status.metrics` in the API. Undefined
+In: scores and true classes, batch by batch. Out: plain floats, by the names of `status.metrics` where the API has them. Undefined
 values (a class without samples) are omitted, never NaN.
 """
 

@@ -68,7 +68,7 @@ class Clearable:
         self._forgot = 0
 
     def changed(self, name: NodeName) -> None:
-        """Somebody came or went there, or the node is another."""
+        """A pod arrived or left there, or the node is another."""
         if self._headroom:
             self._changed.add(name)
 
