@@ -180,8 +180,8 @@ class Scheduler:
         """Make all decisions that follow from the changes.
 
         Jobs whose time has come (backoff, TTL, deadline, timeouts) need not be named; admission is planned without
-        `changes.plan` too when a step gave room back or changed the queue. Reports of jobs and pods that are not current
-        are ignored. A job that fails is set aside, and the others are decided as usual.
+        `changes.plan` too when a step gave room back or changed the queue. Reports of jobs and pods that are not
+        current are ignored. A job that fails is set aside, and the others are decided as usual.
         """
         back = self._aside.let_back(snapshot.jobs, now)
         if back:

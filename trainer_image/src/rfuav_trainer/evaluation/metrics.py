@@ -1,7 +1,7 @@
 """Streaming metrics: memory does not grow with the number of samples.
 
-In: scores and true classes, batch by batch. Out: plain floats, by the names of `status.metrics` where the API has them. Undefined
-values (a class without samples) are omitted, never NaN.
+In: scores and true classes, batch by batch. Out: plain floats, by the names of `status.metrics` where the API has them.
+Undefined values (a class without samples) are omitted, never NaN.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The order of a queue: claims, then priority, then the namespace's share, then age; and nothing else decides it.
 
 Buckets of groups of jobs alike come in; their jobs go out one by one, each when it is its turn. Shares may grow
-meanwhile: what was admitted counts for the next choice. The cost depends on the number of buckets and on the jobs that are
-taken, not on how many wait.
+meanwhile: what was admitted counts for the next choice. The cost depends on the number of buckets and on the jobs that
+are taken, not on how many wait.
 """
 
 from collections.abc import Callable, Iterable
