@@ -193,7 +193,8 @@ def decoded(monkeypatch):
     """The pictures that are decoded from now on."""
     found, whole = [], read_picture
     monkeypatch.setattr(
-        "rfuav_trainer.data.samples.read_picture", lambda path, size: found.append(path) or whole(path, size)
+        "rfuav_trainer.data.samples.read_picture",
+        lambda path, *more, **others: found.append(path) or whole(path, *more, **others),
     )
     return found
 

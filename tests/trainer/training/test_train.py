@@ -63,11 +63,11 @@ def hanging(monkeypatch, number, stop):
     """The reader of the picture `number` hangs, and SIGTERM arrives while it does."""
     asked, go_on, whole = itertools.count(), threading.Event(), samples.read_picture
 
-    def read(path, size):
+    def read(path, *more, **others):
         if next(asked) == number:
             threading.Timer(0.3, stop.request).start()
             go_on.wait(60)
-        return whole(path, size)
+        return whole(path, *more, **others)
 
     with monkeypatch.context() as patch:
         patch.setattr(samples, "read_picture", read)

@@ -7,9 +7,14 @@ contract.
 from __future__ import annotations
 
 import errno
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rfuav_crds import contract, reasons
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class JobError(Exception):
@@ -42,6 +47,37 @@ class UnreadableFileError(InputError):
     """One input file cannot be read. Callers count it and continue; only too many of them end the job."""
 
     reason = reasons.UNREADABLE
+
+
+@contextmanager
+def as_unreadable(problem: str) -> Iterator[None]:
+    """Whatever a decoder raises in the body makes its file unreadable. Decoders raise anything when a file is damaged.
+
+    Raises:
+        UnreadableFileError: it begins with `problem`.
+        JobError: of the body, as it is: a store that does not answer says nothing about the file.
+    """
+    try:
+        yield
+    except JobError:
+        raise
+    except Exception as error:
+        full = disk_full(error)
+        if full is not None:
+            raise
+        known = error.strerror if isinstance(error, OSError) else None
+        detail = known or (str(error) if error.args else "") or type(error).__name__
+        raise UnreadableFileError(f"{problem}: {detail}") from error
+
+
+@contextmanager
+def naming(file: str) -> Iterator[None]:
+    """Whatever else ends the process in the body, its message names the file that was being read."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"while reading {file}")
+        raise
 
 
 class StorageError(JobError):
@@ -145,7 +181,7 @@ def describe(error: BaseException) -> Failure:
             contract.EXIT_GPU_OUT_OF_MEMORY,
         )
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
-        advice = "out of memory: raise resources.memory, lower batchSize, or write batchSize: auto"
+        advice = f"out of memory{_file(error)}: raise resources.memory, lower batchSize, or write batchSize: auto"
         return Failure(reasons.OUT_OF_HOST_MEMORY, advice, contract.EXIT_FAILED)
     if isinstance(error, KeyboardInterrupt):
         return Failure(reasons.INTERRUPTED, "interrupted from the keyboard", 130)
@@ -155,7 +191,7 @@ def describe(error: BaseException) -> Failure:
             f"{error}: the user of the pod must be able to read the volume and to write the output",
             contract.EXIT_INPUT,
         )
-    return Failure(reasons.CRASHED, f"{type(error).__name__}: {_first_line(error)}", contract.EXIT_FAILED)
+    return Failure(reasons.CRASHED, f"{type(error).__name__}{_file(error)}: {_first_line(error)}", contract.EXIT_FAILED)
 
 
 def _is_gpu_out_of_memory(error: BaseException) -> bool:
@@ -164,6 +200,11 @@ def _is_gpu_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and ("CUDA out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text)
+
+
+def _file(error: BaseException) -> str:
+    """The note of `naming`, if there is one."""
+    return "".join(f" {note}" for note in getattr(error, "__notes__", [])[:1])
 
 
 def _first_line(error: BaseException) -> str:

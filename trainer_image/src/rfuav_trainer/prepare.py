@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import structlog
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.progress import track
 
 from rfuav_trainer.data import augment_pictures
 from rfuav_trainer.data.dataset import Unreadable
+from rfuav_trainer.data.images import Room, decoded, in_colours, whole_machine
 from rfuav_trainer.data.labels import recording_of
-from rfuav_trainer.data.samples import find_classes, find_files, in_colours, list_labelled
+from rfuav_trainer.data.samples import find_classes, find_files, list_labelled
 from rfuav_trainer.data.splitting import split as split_samples
-from rfuav_trainer.errors import InputError, InvalidConfigurationError, UnreadableFileError
+from rfuav_trainer.errors import InputError, InvalidConfigurationError, UnreadableFileError, as_unreadable, naming
 from rfuav_trainer.signals.recording import METADATA
 from rfuav_trainer.storage.files import replace_folder, write_json
 
@@ -119,9 +120,10 @@ def augmented(task: Task, *, changes: Sequence[str], copies: int, seed: int) -> 
     if copies < 1:
         raise InvalidConfigurationError(f"--copies {copies}: write 1 or more")
     wanted = [name for name in CHANGES if name in changes]
+    room = whole_machine()
 
     def change(path: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
-        original = _opened(path, colours=True)
+        original = _opened(path, room, colours=True)
         pixels = torch.from_numpy(np.asarray(original).copy()).permute(2, 0, 1)[None].float() / 255
         parent, _, file = name.rpartition("/")
         alone = recording_of(name) != recording_of(f"{parent}/another")  # else the recording already has a folder
@@ -150,9 +152,10 @@ def read_box(text: str) -> tuple[int, int, int, int]:
 def cropped(task: Task, *, box: tuple[int, int, int, int]) -> Made:
     """Crop every picture to the box (left, top, width, height), in pixels; smaller pictures count as unreadable."""
     left, top, width, height = box
+    room = whole_machine()
 
     def cut(path: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
-        image = _opened(path)
+        image = _opened(path, room)
         if left + width > image.width or top + height > image.height:
             raise UnreadableFileError(f"has {image.width} x {image.height} pixels: the box does not fit")
         yield name, image.crop((left, top, left + width, top + height))
@@ -179,11 +182,12 @@ def _pictures(
         for path in _shown(task, found):
             name = path.relative_to(task.source).as_posix()
             try:
-                for target, image in work(path, name):
-                    _save(image, folder / target)
-                    for other in _beside(path):
-                        _bring(other, (folder / target).with_suffix(other.suffix), link=False)
-                    made.files += 1
+                with naming(name):
+                    for target, image in work(path, name):
+                        _save(image, folder / target)
+                        for other in _beside(path):
+                            _bring(other, (folder / target).with_suffix(other.suffix), link=False)
+                        made.files += 1
             except UnreadableFileError as error:
                 made.unreadable[name] = str(error)
                 log.warning("skipping unreadable file", file=name, problem=str(error))
@@ -191,14 +195,10 @@ def _pictures(
     return made
 
 
-def _opened(path: Path, *, colours: bool = False) -> Image.Image:
-    """The image as stored, or as 8-bit RGB."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return in_colours(image) if colours else image.copy()
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableFileError(f"not a readable image: {error}") from error
+def _opened(path: Path, room: Room, *, colours: bool = False) -> Image.Image:
+    """The image as stored, or as 8-bit RGB; upright."""
+    with decoded(path, room) as image:
+        return in_colours(image) if colours else image.copy()
 
 
 def _save(image: Image.Image, path: Path) -> None:
@@ -217,10 +217,8 @@ def _save(image: Image.Image, path: Path) -> None:
 
 
 def _in_colours(image: Image.Image) -> Image.Image:
-    try:
+    with as_unreadable("not a readable image"):
         return in_colours(image)
-    except ValueError as error:
-        raise UnreadableFileError(f"not a readable image: {error}") from error
 
 
 def _bring(path: Path, target: Path, *, link: bool) -> None:

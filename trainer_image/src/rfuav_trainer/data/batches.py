@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 
-from rfuav_trainer.errors import UnreadableFileError
+from rfuav_trainer.errors import UnreadableFileError, naming
 from rfuav_trainer.storage import inputs
 
 if TYPE_CHECKING:
@@ -134,7 +134,8 @@ def _fetch_ahead(part: Sequence[Sample], reader: Reads) -> None:
 
 def _read(reader: Reads, sample: Sample) -> Tensor | str:
     try:
-        return reader.read(sample)
+        with naming(sample.name):
+            return reader.read(sample)
     except UnreadableFileError as error:
         return str(error)
 

@@ -13,12 +13,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import structlog
 import torch
-from PIL import Image, UnidentifiedImageError
-from torch.nn import functional
 
+from rfuav_trainer.data.images import TRANSFORM, Room, read_picture, whole_machine
 from rfuav_trainer.data.labels import conditions, recording_of
 from rfuav_trainer.errors import InputError, UnreadableFileError
 from rfuav_trainer.signals import recording
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 IQ_SUFFIXES = frozenset({".iq", ".dat", ".sigmf-data"})
 EVERYTHING = "**/*"
 SUFFIXES = {"image": IMAGE_SUFFIXES, "iq": IQ_SUFFIXES}
@@ -54,6 +52,7 @@ class Preprocessing:
         image_size: height and width in pixels.
         mean, std: of each channel, on a scale of 0 to 1.
         spectrogram: how recordings become pictures; None for images.
+        transform: version of the way from a file to a picture, see `images.TRANSFORM`.
     """
 
     format: str
@@ -61,6 +60,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = IMAGENET[0]
     std: tuple[float, float, float] = IMAGENET[1]
     spectrogram: SpectrogramParameters | None = None
+    transform: int = TRANSFORM
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -76,6 +76,7 @@ class Preprocessing:
             mean=tuple(value["mean"]),
             std=tuple(value["std"]),
             spectrogram=SpectrogramParameters(**spectrogram) if spectrogram else None,
+            transform=value.get("transform", 1),
         )
 
     def normalise(self, pictures: Tensor) -> Tensor:
@@ -233,40 +234,6 @@ def list_samples(files: Iterable[Path], root: Path, spectrogram: SpectrogramPara
     return listing
 
 
-def read_picture(path: Path, size: int) -> Tensor:
-    """An image resized to size x size: uint8, shape (3, size, size).
-
-    Raises:
-        UnreadableFileError: it is corrupt, truncated, implausibly large, or missing.
-    """
-    try:
-        with inputs.opened(path) as here, Image.open(here) as image:
-            image.draft("RGB", (size, size))  # decodes a JPEG at 1/2, 1/4 or 1/8 if that is large enough
-            coloured = image if image.mode == "RGB" else in_colours(image)  # conversion copies
-            pixels = torch.from_numpy(np.array(coloured)).permute(2, 0, 1)
-            # Equals Pillow's resizing to within 1 of 255, in a third of the time.
-            return functional.interpolate(pixels[None], (size, size), mode="bilinear", antialias=True)[0].contiguous()
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableFileError(f"not a readable image: {error}") from error
-
-
-def in_colours(image: Image.Image) -> Image.Image:
-    """The image as 8-bit RGB. Scales grey levels of more bits, which Pillow would clip.
-
-    Divides 16-bit levels (modes I;16) by their range, 65535, and 32-bit levels (I, F) by the maximum if above 255.
-
-    Raises:
-        ValueError: 32-bit levels are negative or not finite, so black and white are undefined.
-    """
-    if not image.mode.startswith(("I", "F")):
-        return image.convert("RGB")
-    levels = np.asarray(image).astype(np.float64)
-    if not (np.isfinite(levels).all() and (levels >= 0).all()):
-        raise ValueError(f"negative or non-finite levels in mode {image.mode}: store 8 or 16 bits per level")
-    top = 65535.0 if image.mode.startswith("I;16") else max(255.0, float(levels.max(initial=0)))
-    return Image.fromarray(np.round(levels * (255.0 / top)).astype(np.uint8)).convert("RGB")
-
-
 class Home(Protocol):
     """A store of decoded pictures; used by several threads."""
 
@@ -287,12 +254,19 @@ class Reader:
         preprocessing: how files become pictures.
         homes: stores of pictures, in order of preference.
         device: where recordings are transformed.
+        room: memory for decoding; by default of the whole machine.
     """
 
     def __init__(
-        self, preprocessing: Preprocessing, *, homes: Sequence[Home] = (), device: torch.device | str = "cpu"
+        self,
+        preprocessing: Preprocessing,
+        *,
+        homes: Sequence[Home] = (),
+        device: torch.device | str = "cpu",
+        room: Room | None = None,
     ) -> None:
         self.preprocessing = preprocessing
+        self._room = room or whole_machine()
         self.device = torch.device(device)
         self._homes = homes
 
@@ -314,7 +288,7 @@ class Reader:
         size = self.preprocessing.image_size
         spectrogram = self.preprocessing.spectrogram
         if sample.frame is None or spectrogram is None:
-            result = read_picture(sample.path, size)
+            result = read_picture(sample.path, size, room=self._room, transform=self.preprocessing.transform)
         else:
             raw = recording.read_raw(sample.path, sample.frame, spectrogram)[None]
             found, good = pictures(raw.to(self.device), spectrogram, size)

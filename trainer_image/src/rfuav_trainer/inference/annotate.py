@@ -11,11 +11,12 @@ from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+import structlog
 from PIL import Image, ImageDraw, ImageFont
 
-from rfuav_trainer.data.samples import in_colours
+from rfuav_trainer.data.images import Room, decoded, in_colours, whole_machine
+from rfuav_trainer.errors import UnreadableFileError
 from rfuav_trainer.inference.results import VIDEO
-from rfuav_trainer.storage import inputs
 from rfuav_trainer.storage.files import atomic_writer
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from rfuav_trainer.data.samples import Sample
     from rfuav_trainer.inference.results import ShardResults
+
+log = structlog.get_logger()
 
 COLOUR_MAP = "viridis"
 SMALLEST = 384  # pixels; smaller pictures are enlarged so that the text is readable
@@ -42,10 +45,13 @@ class Annotations:
         shard: the results of the shard, whose video part contains the current video.
         frame_seconds: length of a frame of a recording; None if the input is images.
         last: the last input that an earlier run completed, or None.
+        room: memory for decoding.
     """
 
-    def __init__(self, folder: Path, shard: ShardResults, frame_seconds: float | None, last: Sample | None) -> None:
-        self._folder, self._shard = folder, shard
+    def __init__(
+        self, folder: Path, shard: ShardResults, frame_seconds: float | None, last: Sample | None, room: Room
+    ) -> None:
+        self._folder, self._shard, self._room = folder, shard, room
         self._video = Video(shard.stream(VIDEO), frame_seconds) if frame_seconds is not None else None
         self._recording = last.name if last is not None and shard.sizes[VIDEO] else None
 
@@ -63,7 +69,10 @@ class Annotations:
             text: one line, the prediction.
         """
         if self._video is None:
-            draw_image(self._folder / f"{sample.name}.png", sample.path, text)
+            try:
+                draw_image(self._folder / f"{sample.name}.png", sample.path, text, self._room)
+            except UnreadableFileError as error:  # removed since it was classified, or too large in full
+                log.warning("not drawing a picture", file=sample.name, problem=str(error))
             return
         self._recording = sample.name
         self._video.add(picture, text)
@@ -81,9 +90,9 @@ class Annotations:
             self._recording = None
 
 
-def draw_image(path: Path, source: Path, text: str) -> None:
+def draw_image(path: Path, source: Path, text: str, room: Room | None = None) -> None:
     """Write the image `source` to the PNG file `path`, with `text` (one line) in a bar above it."""
-    with inputs.opened(source) as here, Image.open(here) as opened:
+    with decoded(source, room or whole_machine(), size=LONGEST) as opened:
         image = in_colours(opened)
     longest = max(image.size)
     if longest > LONGEST:

@@ -20,8 +20,9 @@ from rfuav_crds.inference import Evaluation
 from rfuav_trainer.data import inputs
 from rfuav_trainer.data.batches import batches, cut, side_by_side
 from rfuav_trainer.data.dataset import Unreadable
+from rfuav_trainer.data.images import Room
 from rfuav_trainer.data.samples import Reader
-from rfuav_trainer.errors import InputError, StoppedError
+from rfuav_trainer.errors import InputError, StoppedError, naming
 from rfuav_trainer.evaluation import report
 from rfuav_trainer.evaluation.evaluate import check_labels
 from rfuav_trainer.inference import results
@@ -175,15 +176,16 @@ class Inference:
     def _classify(self, shard: results.ShardResults) -> None:
         samples, done = self.listing.samples, shard.done
         spectrogram = self.classifier.preprocessing.spectrogram
+        room = Room.share_of(resources.memory(self.job))
         annotations = None
         if self.spec.output.annotate:
             frame_seconds = None if spectrogram is None else spectrogram.frame_seconds
             last = samples[done - 1] if done else None
-            annotations = Annotations(self.output / "annotated", shard, frame_seconds, last)
+            annotations = Annotations(self.output / "annotated", shard, frame_seconds, last, room)
         cpus = resources.cpus(self.job)
         together = 1 if self.device.type == "cuda" else min(MOST_BATCHES, cpus)
         parts = cut(samples[done:], self.batch_size)
-        reader = Reader(self.classifier.preprocessing, device=self.device)
+        reader = Reader(self.classifier.preprocessing, device=self.device, room=room)
         read = batches(parts, reader, min(MOST_READERS, cpus) if cpus > 1 else 0, stop=self.stop)
         scored = side_by_side(self._scores, read, together, cpus // together)
         for part, (batch, scores) in zip(parts, scored, strict=False):  # fewer after a stop request
@@ -197,7 +199,8 @@ class Inference:
                         annotations.turn_to(sample, done)  # may commit, so it comes before the line of this sample
                     text = self._write(shard, sample, scores[row])
                     if annotations is not None:
-                        annotations.add(sample, batch.pictures[row], text)
+                        with naming(sample.name):
+                            annotations.add(sample, batch.pictures[row], text)
                     row += 1
                 done += 1
             self._speed.add(row)

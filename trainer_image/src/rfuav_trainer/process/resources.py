@@ -28,12 +28,15 @@ def cpus(job: Job) -> int:
     return max(1, int(min(limits)) // processes())
 
 
-def memory(job: Job) -> int:
-    """Bytes of memory that this process may use: its share of the pod's memory."""
+def memory(job: Job | None = None) -> int:
+    """Bytes of memory that this process may use: its share of what the job, the cgroup and the machine allow."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    if job is not None:
+        limits.append(int(parse_quantity(job.spec.resources.memory)))
     limit = _read(CGROUP / "memory.max").strip()
-    wanted = int(parse_quantity(job.spec.resources.memory))
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(wanted, machine, *([int(limit)] if limit.isdigit() else [])) // processes()
+    if limit.isdigit():
+        limits.append(int(limit))
+    return min(limits) // processes()
 
 
 def _read(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Resolves the settings `auto` of a job once: precision and batch size.
+"""Resolves once what a job leaves open: precision, batch size, version of the transform.
 
 The checkpoint stores them, so that a training resumed on other hardware takes the same steps.
 In: the job, the network on its device. Out: `Resolved`.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from rfuav_trainer.data.images import TRANSFORM
 from rfuav_trainer.networks import memory_fit, precision
 from rfuav_trainer.process import resources
 
@@ -24,15 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The resolved `auto` settings of a TrainingJob.
+    """What a TrainingJob leaves open, resolved.
 
     Attributes:
         precision: fp32, bf16 or fp16.
         batch_size: samples in a batch, over all processes.
+        transform: version of the way from a file to a picture; 1 in a checkpoint that does not say.
     """
 
     precision: str
     batch_size: int
+    transform: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -58,7 +61,8 @@ def resolve(
         size = max(1, min(fitting_here * world.size, samples))
     found = world.gather((number_format, size))
     formats = {theirs for theirs, _ in found}
-    return Resolved(next(f for f in ("fp32", "fp16", "bf16") if f in formats), min(theirs for _, theirs in found))
+    chosen = next(f for f in ("fp32", "fp16", "bf16") if f in formats)
+    return Resolved(chosen, min(theirs for _, theirs in found), TRANSFORM)
 
 
 def _depthwise(network: nn.Module) -> bool:

@@ -133,12 +133,14 @@ def _say_what_differs(theirs: Preprocessing, ours: Preprocessing) -> None:
 def signature(spec: TrainingJobSpec, dataset: Dataset) -> dict[str, Any]:
     """The settings that must be equal for a checkpoint to be resumed."""
     training = spec.training.model_dump(mode="json", by_alias=True, exclude={"workers"})
+    preprocessing = dataset.preprocessing.to_json()
+    del preprocessing["transform"]  # a resumed training keeps that of its checkpoint
     return {
         "architecture": spec.model.architecture,
         "custom": spec.model.custom,
         "weights": spec.model.weights,
         "classes": dataset.classes,
-        "preprocessing": dataset.preprocessing.to_json(),
+        "preprocessing": preprocessing,
         "training": training,
     }
 

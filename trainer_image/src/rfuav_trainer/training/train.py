@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -21,13 +22,14 @@ from rfuav_crds import TrainingJobSpec, reasons
 from rfuav_trainer.data import augment_signals
 from rfuav_trainer.data.batches import Batch, batches, cut
 from rfuav_trainer.data.dataset import Dataset, Unreadable, open_dataset
+from rfuav_trainer.data.images import Room
 from rfuav_trainer.data.samples import Reader
 from rfuav_trainer.distributed.gpu_workers import crew
 from rfuav_trainer.distributed.process_group import World, join
 from rfuav_trainer.errors import GpuOutOfMemoryError, InputError, InvalidConfigurationError, JobError, StoppedError
 from rfuav_trainer.evaluation import metrics
 from rfuav_trainer.networks import architectures, memory_fit, weights
-from rfuav_trainer.process import runtime
+from rfuav_trainer.process import resources, runtime
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.storage import marks, output_lock, outputs
 from rfuav_trainer.storage.files import write_json
@@ -85,7 +87,8 @@ def _train(job: Job, spec: TrainingJobSpec, output: Path, progress: Progress, st
         if world.size > 1:
             _check_same(dataset, world)
         with output_lock.held(output, job, stop), kept_pictures.homes(job, dataset, world) as homes:
-            reader = Reader(dataset.preprocessing, homes=homes, device=device)
+            room = Room.share_of(resources.memory(job))
+            reader = Reader(dataset.preprocessing, homes=homes, device=device, room=room)
             return Training(
                 job,
                 spec,
@@ -143,6 +146,8 @@ class Training:
         state = self._checkpoint()
         self._check_same_checkpoint()
         self.learner, self.resolved = make_learner(job, spec, dataset, world=world, device=device, state=state)
+        dataset.preprocessing = replace(dataset.preprocessing, transform=self.resolved.transform)
+        reader.preprocessing = dataset.preprocessing
         self.steps = math.ceil(len(dataset.train) / (self.resolved.batch_size * spec.training.gradient_accumulation))
         self.reporter = Reporter(job, spec, self.progress, samples=len(dataset.train), steps=self.steps, device=device)
         if state is not None:
