@@ -12,7 +12,7 @@ from rfuav_crds.contract import API_VERSION, GROUP, VERSION
 from rfuav_crds.inference import InferenceJobSpec
 from rfuav_crds.iq import Iq
 from rfuav_crds.jobs import KINDS, GPUPool, GPUQuota, InferenceJob, TrainingJob
-from rfuav_crds.load import JobError, load_job, load_object
+from rfuav_crds.load import JobError, changed, load_job, load_object, read_job
 from rfuav_crds.pool import GPUPoolSpec
 from rfuav_crds.quantity import parse_quantity
 from rfuav_crds.quota import GPUQuotaSpec
@@ -38,8 +38,10 @@ __all__ = [
     "JobStatus",
     "TrainingJob",
     "TrainingJobSpec",
+    "changed",
     "load_job",
     "load_object",
     "parse_quantity",
+    "read_job",
     "unsupported",
 ]

@@ -1,8 +1,9 @@
 """Reading a job from a YAML file or a dict, with errors that name the field and say what to write instead."""
 
+import copy
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,7 +36,7 @@ def load_job(source: str | Path | Mapping[str, Any]) -> TrainingJob | InferenceJ
     Raises:
         JobError: when the file cannot be read or a field is wrong; the message names each and says what to write.
     """
-    value = source if isinstance(source, Mapping) else _read(Path(source))
+    value = source if isinstance(source, Mapping) else read_job(Path(source))
     if value.get("kind") not in _JOBS:
         raise JobError(f"kind: {value.get('kind')!r} is no job: write TrainingJob or InferenceJob")
     job = load_object(value)
@@ -58,7 +59,45 @@ def load_object(value: Mapping[str, Any]) -> Resource:
         raise JobError("\n".join(line for one in error.errors() for line in _lines(model, one))) from None
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def changed(manifest: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
+    """A copy of `manifest` with other values in its spec; `load_job` checks the result.
+
+    Args:
+        manifest: a job as `read_job` returns it.
+        changes: PATH=VALUE, as in `training.epochs=20`: a dotted path below spec, and a value in YAML. An empty value
+            removes the field, so that it gets its default.
+
+    Raises:
+        JobError: a change has no `=`, its value is not YAML, or its path leads through a value that has no fields.
+    """
+    result = copy.deepcopy(dict(manifest))
+    for change in changes:
+        path, found, text = change.partition("=")
+        steps = path.strip().removeprefix("spec.").split(".")
+        if not found or not all(steps):
+            raise JobError(f"--set {change}: write PATH=VALUE, as in training.epochs=20")
+        try:
+            value = yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
+        except yaml.YAMLError as error:
+            raise JobError(f"--set {change}: the value is not YAML: {error}") from error
+        at: Any = result
+        for step in ("spec", *steps[:-1]):
+            at = at.setdefault(step, {})
+            if not isinstance(at, dict):
+                raise JobError(f"--set {change}: {step} has no fields, its value is {at!r}")
+        if value is None:
+            at.pop(steps[-1], None)
+        else:
+            at[steps[-1]] = value
+    return result
+
+
+def read_job(path: Path) -> Mapping[str, Any]:
+    """The one job in a YAML file, decoded and not yet checked.
+
+    Raises:
+        JobError: the file cannot be read, is not YAML, or has no job or several.
+    """
     try:
         documents = [document for document in yaml.load_all(path.read_text(), _Loader) if document is not None]
     except OSError as error:

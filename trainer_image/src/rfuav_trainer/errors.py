@@ -16,6 +16,9 @@ from rfuav_crds import contract, reasons
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+EXIT_INTERRUPTED = 130
+"""Ctrl-C, as shells number it."""
+
 
 class JobError(Exception):
     """An expected failure: `reason` is for machines, the message says what to write or do instead."""
@@ -184,7 +187,7 @@ def describe(error: BaseException) -> Failure:
         advice = f"out of memory{_file(error)}: raise resources.memory, lower batchSize, or write batchSize: auto"
         return Failure(reasons.OUT_OF_HOST_MEMORY, advice, contract.EXIT_FAILED)
     if isinstance(error, KeyboardInterrupt):
-        return Failure(reasons.INTERRUPTED, "interrupted from the keyboard", 130)
+        return Failure(reasons.INTERRUPTED, "interrupted from the keyboard", EXIT_INTERRUPTED)
     if isinstance(error, PermissionError):
         return Failure(
             reasons.PERMISSION_DENIED,

@@ -15,18 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 from rfuav_crds import (
     API_VERSION,
+    GROUP,
     InferenceJobSpec,
     JobError,
     TrainingJobSpec,
+    changed,
     contract,
     load_job,
+    read_job,
     reasons,
     unsupported,
 )
 from rfuav_trainer.errors import InvalidConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+MOUNTS = f"{GROUP}/local-mounts"
+"""Annotation of a job file: lines CLAIM=FOLDER, the local folders to use for claims. A cluster ignores it."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +71,63 @@ class Job:
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def from_file(path: Path, *, mounts: Mapping[str, Path] | None = None, shard: int = 0) -> Job:
+def from_file(
+    path: Path, *, mounts: Mapping[str, Path] | None = None, changes: Iterable[str] = (), shard: int = 0
+) -> Job:
     """The job in a YAML file, for use outside a cluster.
+
+    Args:
+        path: the file. Its annotation `rfuav.io/local-mounts` may name the local folders of claims.
+        mounts: claim name to local folder; these take precedence over the annotation.
+        changes: PATH=VALUE, other values for fields of its spec.
+        shard: the part of the input to classify.
 
     Raises:
         InvalidConfigurationError: the file or a field in it is wrong.
     """
     try:
-        job = load_job(path)
+        manifest = changed(read_job(path), changes)
+    except JobError as error:
+        raise InvalidConfigurationError(str(error)) from error
+    return from_manifest(
+        manifest, mounts={**local_mounts(manifest, path.absolute().parent), **(mounts or {})}, shard=shard
+    )
+
+
+def local_mounts(manifest: Mapping[str, Any], base: Path) -> dict[str, Path]:
+    """The local folders that the annotation `rfuav.io/local-mounts` of a job names, relative to `base`.
+
+    Raises:
+        InvalidConfigurationError: a line of it is not CLAIM=FOLDER.
+    """
+    try:
+        text = manifest["metadata"]["annotations"][MOUNTS]
+    except (KeyError, TypeError):
+        return {}
+    lines = [line for line in str(text).splitlines() if line.strip()]
+    return {claim: base / folder for claim, folder in map(read_mount, lines)}
+
+
+def read_mount(text: str) -> tuple[str, Path]:
+    """The claim and the folder in CLAIM=FOLDER.
+
+    Raises:
+        InvalidConfigurationError: it is something else.
+    """
+    claim, found, folder = text.strip().partition("=")
+    if not (found and claim and folder):
+        raise InvalidConfigurationError(f"--mount {text}: write CLAIM=FOLDER, as in captures=./data")
+    return claim, Path(folder)
+
+
+def from_manifest(manifest: Mapping[str, Any], *, mounts: Mapping[str, Path], shard: int = 0) -> Job:
+    """The job that the content of a YAML file describes, for use outside a cluster.
+
+    Raises:
+        InvalidConfigurationError: a field is wrong.
+    """
+    try:
+        job = load_job(manifest)
     except JobError as error:
         raise InvalidConfigurationError(str(error)) from error
     name, namespace = job.metadata.name, job.metadata.namespace
@@ -85,7 +140,7 @@ def from_file(path: Path, *, mounts: Mapping[str, Path] | None = None, shard: in
             1,
             shard,
             job.spec,
-            dict(mounts or {}),
+            dict(mounts),
         ),
     )
 

@@ -8,22 +8,30 @@ Heavy modules are imported only by the command that needs them.
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from importlib import metadata
+from pathlib import Path  # noqa: TC003  (typer reads the annotations)
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
 
-from rfuav_trainer import errors
-from rfuav_trainer.cli import prepare
+from rfuav_trainer.cli import prepare, quick
+from rfuav_trainer.cli.options import Change, JobFile, Mount, Shard, read, same_command, to_go_on
 from rfuav_trainer.cli.runner import finish
-from rfuav_trainer.job import Job, from_environment, from_file
 
 if TYPE_CHECKING:
+    from rfuav_trainer.job import Job
     from rfuav_trainer.process.stop import StopSignal
     from rfuav_trainer.reporting.progress import Progress
 
 log = structlog.get_logger()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rfuav-trainer {metadata.version('rfuav-trainer')}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,47 +40,38 @@ app = typer.Typer(
     help="Trains and runs drone-signal classifiers.",
 )
 
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Trains and runs drone-signal classifiers."""
+    del version
+
+
 app.add_typer(prepare.commands, name="prepare")
 
-JobFile = Annotated[
-    Path | None,
-    typer.Option("-f", "--file", help="Job file (YAML with one TrainingJob or InferenceJob). Without it: RFUAV_JOB."),
-]
-Mount = Annotated[
-    list[str] | None,
-    typer.Option(help="CLAIM=FOLDER: local folder to use for pvc://CLAIM. May be repeated."),
-]
-Shard = Annotated[int, typer.Option(help="Shard of the input to classify, from 0.")]
+for command in (quick.train, quick.predict, quick.evaluate, quick.init):
+    app.command()(command)
+also = typer.Typer(hidden=True, help="The same commands, under the name of a group.")
+for command in (quick.train, quick.predict, quick.evaluate, quick.init):
+    also.command()(command)
+app.add_typer(also, name="quick")
 
 
 @app.command()
-def train(file: JobFile = None, mount: Mount = None) -> None:
-    """Train the classifier of a TrainingJob."""
-    finish(lambda progress, stop: _dispatch(_job(file, mount, 0, "TrainingJob"), progress, stop))
-
-
-@app.command()
-def infer(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
+def infer(file: JobFile = None, mount: Mount = None, change: Change = None, shard: Shard = 0) -> None:
     """Classify the input of an InferenceJob."""
-    finish(lambda progress, stop: _dispatch(_job(file, mount, shard, "InferenceJob"), progress, stop))
+    finish(lambda progress, stop: _dispatch(read(file, mount, shard, "InferenceJob", change), progress, stop))
 
 
 @app.command()
-def evaluate(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
-    """Evaluate an InferenceJob on labelled input. Classifies what is missing first."""
-
-    def work(progress: Progress, stop: StopSignal) -> None:
-        from rfuav_trainer.inference import infer as inference  # noqa: PLC0415  (seconds to import)
-
-        typer.echo(inference.evaluate(_job(file, mount, shard, "InferenceJob"), progress, stop), nl=False)
-
-    finish(work)
-
-
-@app.command()
-def run(file: JobFile = None, mount: Mount = None, shard: Shard = 0) -> None:
+def run(file: JobFile = None, mount: Mount = None, change: Change = None, shard: Shard = 0) -> None:
     """Train or infer, depending on the kind of the job. This is what pods run."""
-    finish(lambda progress, stop: _dispatch(_job(file, mount, shard, None), progress, stop))
+    finish(lambda progress, stop: _dispatch(read(file, mount, shard, None, change), progress, stop))
 
 
 @app.command()
@@ -162,29 +161,16 @@ def describe(
     finish(work)
 
 
-def _job(file: Path | None, mount: list[str] | None, shard: int, kind: str | None) -> Job:
-    mounts: dict[str, Path] = {}
-    for text in mount or []:
-        claim, found, folder = text.partition("=")
-        if not found or not claim or not folder:
-            raise errors.InvalidConfigurationError(f"--mount {text}: write CLAIM=FOLDER, as in captures=./data")
-        mounts[claim] = Path(folder).resolve()
-    job = from_environment() if file is None else from_file(file, mounts=mounts, shard=shard)
-    if kind is not None and job.kind != kind:
-        other = "train" if job.kind == "TrainingJob" else "infer"
-        raise errors.InvalidConfigurationError(f"{job.name} is a {job.kind}: use rfuav-trainer {other}")
-    structlog.contextvars.bind_contextvars(job=job.name, **({"attempt": job.attempt} if job.in_pod else {}))
-    return job
+def _dispatch(job: Job, progress: Progress, stop: StopSignal) -> None:
+    with to_go_on(same_command(), job):
+        if job.kind == "TrainingJob":
+            from rfuav_trainer.training import train as work  # noqa: PLC0415  (seconds to import)
 
+            work.run(job, progress, stop)
+        else:
+            from rfuav_trainer.inference import infer as inference  # noqa: PLC0415  (seconds to import)
 
-def _dispatch(job: Job, progress: Progress, stop: StopSignal) -> Any:
-    if job.kind == "TrainingJob":
-        from rfuav_trainer.training import train as work  # noqa: PLC0415  (seconds to import)
-
-        return work.run(job, progress, stop)
-    from rfuav_trainer.inference import infer as inference  # noqa: PLC0415  (seconds to import)
-
-    return inference.run(job, progress, stop)
+            inference.run(job, progress, stop)
 
 
 def main() -> None:

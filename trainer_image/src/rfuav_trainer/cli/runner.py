@@ -6,14 +6,14 @@ In: the work. Out: progress, termination message, exit code.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
-from rfuav_crds import contract
+from rfuav_crds import contract, reasons
 from rfuav_trainer import errors
 from rfuav_trainer.process import logs, termination
-from rfuav_trainer.process.stop import StopSignal
+from rfuav_trainer.process.stop import CTRL_C, StopSignal
 from rfuav_trainer.reporting.progress import Progress, Server
 from rfuav_trainer.storage import inputs
 
@@ -26,32 +26,41 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-def finish(work: Callable[[Progress, StopSignal], Any]) -> NoReturn:
-    """Run `work`, report how it ended, and exit with its exit code."""
-    human = logs.configure()
+def finish(work: Callable[[Progress, StopSignal], str | None], *, quiet: bool = False) -> NoReturn:
+    """Run `work`, report how it ended, and exit with its exit code.
+
+    Args:
+        work: the work. The text that it returns is printed for a person at a terminal.
+        quiet: stdout is for the results, which another program may read: warnings, errors and the bar go to stderr.
+    """
+    human = logs.configure(quiet=quiet)
     stop = StopSignal()
     stop.install()
-    display = _display() if human else None
+    display = _display(quiet=quiet) if human else None
     progress = Progress(Server.from_environment(), listener=display)
     failure: errors.Failure | None = None
     try:
         with display or contextlib.nullcontext():
-            work(progress, stop)
+            summary = work(progress, stop)
+        if human and summary:
+            print(summary)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (the one place where exceptions become exit codes)
         failure = errors.describe(error)
+        if failure.exit_code == contract.EXIT_STOPPED and stop.cause == CTRL_C:
+            failure = errors.Failure(reasons.INTERRUPTED, failure.message, errors.EXIT_INTERRUPTED)
         unforeseen = not isinstance(error, errors.JobError) and failure.exit_code == contract.EXIT_FAILED
-        level = log.info if failure.exit_code == contract.EXIT_STOPPED else log.error
+        level = log.info if failure.exit_code in {contract.EXIT_STOPPED, errors.EXIT_INTERRUPTED} else log.error
         level(
             failure.message, reason=failure.reason, exitCode=failure.exit_code, exc_info=error if unforeseen else None
         )
-    if display is not None and failure is None:
-        display.summary(progress.last)
     progress.close()
     termination.write(failure, progress.last)
     inputs.leave(failure.exit_code if failure else 0)
 
 
-def _display() -> Display:
-    from rfuav_trainer.reporting.display import Display  # noqa: PLC0415  (pods have no terminal)
+def _display(*, quiet: bool) -> Display:
+    from rich.console import Console  # noqa: PLC0415  (pods have no terminal)
 
-    return Display()
+    from rfuav_trainer.reporting.display import Display  # noqa: PLC0415
+
+    return Display(Console(stderr=quiet))

@@ -212,7 +212,9 @@ class Inference:
         if self.stop.requested:
             _commit(shard, annotations, done)
             self._report(now=True)
-            raise StoppedError(f"stopped by SIGTERM after {done} of {len(samples)} inputs; their results are saved")
+            raise StoppedError(
+                f"stopped by {self.stop.cause} after {done} of {len(samples)} inputs; their results are saved"
+            )
         if annotations is not None:
             annotations.finish(done)
 

@@ -16,9 +16,15 @@ if TYPE_CHECKING:
     from structlog.typing import Processor
 
 
-def configure(*, human: bool | None = None, verbose: bool = False) -> bool:
-    """Set up logging for the process; returns whether a person reads it (`human`; default: stdout is a terminal)."""
-    human = sys.stdout.isatty() if human is None else human
+def configure(*, human: bool | None = None, quiet: bool = False) -> bool:
+    """Set up logging for the process; returns whether a person reads it.
+
+    Args:
+        human: whether a person reads it. Default: whether the stream is a terminal.
+        quiet: only warnings and errors, on stderr: stdout is for results.
+    """
+    stream = sys.stderr if quiet else sys.stdout
+    human = stream.isatty() if human is None else human
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -37,8 +43,9 @@ def configure(*, human: bool | None = None, verbose: bool = False) -> bool:
         shared.append(structlog.processors.format_exc_info)
     structlog.configure(
         processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(),  # writes whole lines: the processes of a pod share stdout
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
+        # Writes whole lines: the processes of a pod share stdout.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr if quiet else None),
         cache_logger_on_first_use=False,
     )
     return human

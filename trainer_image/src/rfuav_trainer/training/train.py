@@ -398,7 +398,8 @@ class Training:
         outputs.settle()
         self._report(now=True)
         raise StoppedError(
-            f"stopped by SIGTERM; checkpoint at epoch {self.position.epoch}, step {self.position.step} of {self.steps}",
+            f"stopped by {self.stop.cause}; checkpoint at epoch {self.position.epoch}, step {self.position.step} of "
+            f"{self.steps}",
         )
 
     def _save_checkpoint(self) -> None:

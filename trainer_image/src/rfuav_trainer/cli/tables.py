@@ -1,0 +1,116 @@
+"""Results as text for a person: predictions as a table, and what a training has made.
+
+In: the values of a command. Out: text, also without a terminal.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rfuav_trainer.storage.paths import local_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rfuav_trainer.job import Job
+
+LEAST = 1e-9
+"""Stands for the score of a class that is not among the best of a frame."""
+
+
+def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Rows of cells as aligned columns; those in `right` are aligned on their right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def predictions(lines: Sequence[Mapping[str, Any]], *, frames: bool) -> str:
+    """A table of predictions: a row for each file, or for each frame if `frames`."""
+    of_files: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for line in lines:
+        of_files[line["path"]].append(line)
+    rows = [("file", "class", "score", "then", "")]
+    for path, own in of_files.items():
+        good = [line for line in own if "error" not in line]
+        for line in good if frames else []:
+            start = f"{line['startSeconds']:.3f} s" if "startSeconds" in line else ""
+            rows.append((path, *_cells([(top["class"], top["score"]) for top in line["top"]]), start))
+        if good and not frames:
+            agreed, count = _together(good)
+            note = f"{count} of {len(good)} frames" if "frame" in good[0] else ""
+            rows.append((path, *_cells(agreed), note))
+        for line in own:
+            if "error" in line:
+                where = "" if "frame" not in line else f"frame {line['frame']}: "
+                rows.append((path, "-", "", "", f"{where}{line['error']}"))
+    return columns(rows, right=(2,))
+
+
+def _cells(scores: Sequence[tuple[str, float]]) -> tuple[str, str, str]:
+    (name, score), *others = scores
+    then = ", ".join(f"{other} {value:.0%}" for other, value in others[:2] if value >= 0.01)  # noqa: PLR2004
+    return name, f"{score:.1%}", then
+
+
+def _together(lines: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, float]], int]:
+    """The classes of a file with their scores, the best first, and how many frames agree on the best.
+
+    Frames count alike: the score of a class is its geometric mean over them, relative to all classes.
+    """
+    names = {top["class"] for line in lines for top in line["top"]}
+    logs = dict.fromkeys(names, 0.0)
+    for line in lines:
+        given = {top["class"]: top["score"] for top in line["top"]}
+        for name in names:
+            logs[name] += math.log(max(LEAST, given.get(name, LEAST))) / len(lines)
+    whole = sum(map(math.exp, logs.values()))
+    best = sorted(((name, math.exp(value) / whole) for name, value in logs.items()), key=lambda pair: -pair[1])
+    return best, sum(line["class"] == best[0][0] for line in lines)
+
+
+def trained(job: Job, mark: Mapping[str, Any], data: Path | None) -> str:
+    """What a training has made, where it lies, and what to run next.
+
+    Args:
+        job: the TrainingJob.
+        mark: its mark of success.
+        data: the folder that was named instead of a job file, or None.
+    """
+    best = mark["metrics"].get("best") or {}
+    lines = []
+    if best:
+        lines += [
+            (
+                f"best epoch {best['epoch']}: accuracy {best['valAccuracy']:.4f}, macro F1 {best['macroF1']:.4f}, "
+                f"loss {best['valLoss']:.4f} (validation)"
+            ),
+            "",
+        ]
+    places = {name: _place(job, uri) for name, uri in mark["outputs"].items()}
+    lines.append(columns(list(places.items())))
+    test = next((data / name for name in ("test", "testing") if (data / name).is_dir()), None) if data else None
+    weights = shlex.quote(str(places["bestWeights"]))
+    lines += ["", "next:", f"  rfuav-trainer predict FILE_OR_FOLDER --weights {weights}"]
+    if test is not None:
+        lines.append(f"  rfuav-trainer evaluate {shlex.quote(str(test))} --weights {weights}")
+    return "\n".join(lines)
+
+
+def _place(job: Job, uri: str) -> str:
+    """The path of `uri` on this machine, relative to the current folder if it is below it."""
+    if uri.startswith("s3://"):
+        return uri
+    path = local_path(job, uri, "output.uri")
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
