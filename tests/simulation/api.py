@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -32,6 +33,7 @@ class Target(NamedTuple):
         return self.namespace, self.name
 
 
+@lru_cache(maxsize=1024)
 def parse(path: str) -> Target:
     """The target of a request."""
     found = _PATH.match(path)

@@ -1,4 +1,5 @@
-"""What must hold after every event, judged on the server's truth: one function each, listed in CHANGES and REQUESTS.
+"""What must hold after every event, judged on the server's truth: one function each, listed in OF_PODS, OF_STATUSES and
+REQUESTS.
 
 A function looks at one change (or one request as it arrives) and returns what is wrong with it, or None. A rule that
 comes with a new feature is one more function in the list.
@@ -645,28 +646,32 @@ def _numbers(ranges: str) -> set[int]:
     return found
 
 
-CHANGES: list[Callable[[Truth, Change], Verdict]] = [
+Check = Callable[[Truth, Change], Verdict]
+
+OF_PODS: list[Check] = [
     recorded_before_created,
     nothing_is_made_for_what_has_ended,
     within_the_limits,
     within_the_limits_where_it_lands,
     nothing_goes_to_a_node_in_deletion,
-    within_the_resource_quota,
     one_node_mounts_a_claim,
     few_wait_for_a_node,
+    within_the_quota_when_made,
+    one_live_pod_a_unit,
+    one_writes_to_an_output,
+    stopped_for_a_reason,
+]
+OF_STATUSES: list[Check] = [
+    within_the_resource_quota,
     nobody_gives_up_early,
     room_is_free_when_it_is_taken,
     within_the_quota,
-    within_the_quota_when_made,
     nothing_is_admitted_on_hold,
     nothing_is_admitted_without_a_pool,
     absence_stops_nobody,
     gangs_are_whole,
     nothing_young_is_stopped_for_another,
     no_attempt_beside_another,
-    one_live_pod_a_unit,
-    one_writes_to_an_output,
-    stopped_for_a_reason,
     terminal_stays,
     priorities_stay,
     attempts_only_grow,
@@ -677,6 +682,10 @@ CHANGES: list[Callable[[Truth, Change], Verdict]] = [
     what_comes_before_the_trainer_is_named_and_not_charged,
     taken_reports_arrive,
 ]
+CHANGES: dict[str, list[Check]] = {
+    "pods": OF_PODS,
+    **dict.fromkeys(JOBS, OF_STATUSES),
+}  # by the resource that was written
 
 
 # --- requests

@@ -31,6 +31,18 @@ def test_time_jumps():
     assert run(VirtualLoop(), main()) == 3606
 
 
+def test_what_is_due_at_one_instant_runs_in_the_order_in_which_it_was_set():
+    async def main():
+        loop, ran = asyncio.get_running_loop(), []
+        timers = [loop.call_at(5.0, ran.append, number) for number in range(50)]
+        for timer in timers[::3]:
+            timer.cancel()
+        await asyncio.sleep(5)
+        return ran
+
+    assert run(VirtualLoop(), main()) == [number for number in range(50) if number % 3]
+
+
 def test_waiting_for_nothing_is_an_error():
     with pytest.raises(NothingLeft):
         run(VirtualLoop(), asyncio.Event().wait())
