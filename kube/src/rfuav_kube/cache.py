@@ -41,12 +41,16 @@ class Cache(Generic[K, V]):
         held = self._held.get(key)
         return None if held is None else held[1]
 
+    def knows(self, key: K, version: int) -> bool:
+        """Whether the object is known as it was at `version` or later: then `put` stores nothing."""
+        held = self._held.get(key)
+        return version <= (held[0] if held is not None else self._removed.get(key, -1))
+
     def put(self, key: K, version: int, value: V) -> bool:
         """Store an object as read at `version`; False if the cached one is as new or newer."""
-        held = self._held.get(key)
-        known = held[0] if held is not None else self._removed.get(key, -1)
-        if version <= known:
+        if self.knows(key, version):
             return False
+        held = self._held.get(key)
         self._removed.pop(key, None)
         self._held[key] = (version, value)
         self._changed(None if held is None else held[1], value)

@@ -36,7 +36,7 @@ def now() -> datetime:
 
 def micro_time(instant: datetime) -> str:
     """An instant as a Kubernetes MicroTime."""
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def heard(date: float, sent: float) -> None:

@@ -233,16 +233,19 @@ class Reflector(Generic[K, V, R]):
         """Take in one object: its key and version; None if not even these can be read."""
         try:
             item, why = leniently(data, self._kind)
-            key, at, value = self._key(item), version(item.metadata), self._value(item, why)
+            key, at = self._key(item), version(item.metadata)
+            if not deleted and self._cache.knows(key, at):  # by the answer to a write, or an earlier list
+                return key, item.metadata.resource_version
+            value = None if deleted else self._value(item, why)
         except Exception as error:  # noqa: BLE001  of this object; the others come in as ever
             log.warning("object cannot be read", path=self.path, data=_start_of(data), error=words(error))
             return None
         try:
-            news = self._cache.remove(key, at) if deleted else self._cache.put(key, at, value)
+            news = self._cache.remove(key, at) if value is None else self._cache.put(key, at, value)
         except Exception:  # what follows from it is at fault, not the object
             log.exception("object could not be processed", path=self.path, key=key)
             news = False
-        if news and not deleted and value.unreadable:
+        if news and value is not None and value.unreadable:
             log.warning("object set aside", path=self.path, key=key, version=at, error=value.unreadable)
         return key, item.metadata.resource_version
 

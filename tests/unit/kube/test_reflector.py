@@ -291,6 +291,21 @@ async def test_an_object_that_nobody_can_turn_into_a_value_is_alone_with_it(tmp_
         assert b.names() == ["a", "b"]
 
 
+async def test_what_is_known_is_not_turned_into_a_value_again(tmp_path):
+    """As by the answer to a write: a list of a thousand nodes, of which one has changed, is one value."""
+    made: list[str] = []
+
+    def value(read: Any, why: str) -> Pod:
+        made.append(read.metadata.name)
+        return pod_value(read, why)
+
+    async with bench(tmp_path, [pod_body("a"), pod_body("b", version=2)]) as b:
+        b.reflector._value = value
+        b.pods, b.version = [pod_body("a"), pod_body("b", version=3)], 20
+        await b.reflector.relist()
+        assert (made, b.names()) == (["b"], ["a", "b"])
+
+
 async def test_an_object_larger_than_a_read_buffer(tmp_path):
     async def watch(response: web.StreamResponse, _version: str) -> None:
         large = pod_body("large", version=11)

@@ -60,6 +60,14 @@ def phase(held: ClusterState, uid: Uid) -> Phase | None:
     return held.snapshot().jobs[uid].status.phase
 
 
+def test_a_version_that_is_known_is_not_read_again():
+    """The watch event of a write whose answer has come."""
+    held = state()
+    read = ingest.job(held, Kind.TRAINING, job_body(version=5))
+    assert ingest.job(held, Kind.TRAINING, job_body(version=5)) is read
+    assert ingest.job(held, Kind.TRAINING, job_body(version=6)) is not read
+
+
 def test_the_plan_covers_what_was_read_until_it_is_settled():
     held = state()
     put_job(held, status={"phase": "Queued"})

@@ -103,21 +103,17 @@ def _of_pool(
         "pending": {**_by_kind(pending), "total": sum(pending.values())},
         "running": _by_kind(running),
         "borrowed": borrowed,
-        "conditions": _rivalled(pool, _ready(pool, ready, reason, message, now), rival, now),
+        "conditions": _settled(_rivalled(_ready(pool, ready, reason, message, now), rival)),
     }
 
 
-def _rivalled(pool: Pool, settled: list[Any], rival: str, now: datetime) -> list[Any]:
+def _rivalled(found: conditions.Builder, rival: str) -> conditions.Builder:
     """The conditions, with `SecondRelease` for a second release of the operator."""
-    old = msgspec.convert(settled, tuple[Condition, ...])
-    found = conditions.Builder(old, now=now, generation=pool.generation)
     if not rival:
         words = "one release of the operator serves the cluster"
-        found.clear(RIVAL, reason=reasons.ONE_RELEASE, message=words)
-    else:
-        words = f"a second release of the operator ({rival}) is on standby: uninstall one of the two"
-        found.put(RIVAL, value=True, reason=reasons.STANDS_BY, message=words)
-    return [msgspec.to_builtins(condition) for condition in found.settled]
+        return found.clear(RIVAL, reason=reasons.ONE_RELEASE, message=words)
+    words = f"a second release of the operator ({rival}) is on standby: uninstall one of the two"
+    return found.put(RIVAL, value=True, reason=reasons.STANDS_BY, message=words)
 
 
 def _unhealthy(rooms: Iterable[Room]) -> str:
@@ -163,7 +159,7 @@ def _of_quota(
     return {
         "observedGeneration": quota.generation,
         "pools": used,
-        "conditions": _ready(quota, ready, reason, message, now),
+        "conditions": _settled(_ready(quota, ready, reason, message, now)),
     }
 
 
@@ -171,11 +167,14 @@ def _by_kind(counts: Mapping[Kind, int]) -> dict[str, int]:
     return {"training": counts.get(Kind.TRAINING, 0), "inference": counts.get(Kind.INFERENCE, 0)}
 
 
-def _ready(target: Pool | Quota, value: bool, reason: str, message: str, now: datetime) -> list[Any]:
+def _ready(target: Pool | Quota, value: bool, reason: str, message: str, now: datetime) -> conditions.Builder:
     try:
         old = msgspec.convert(target.status.get("conditions") or [], tuple[Condition, ...])
     except ValueError:  # another version's words: replaced
         old = ()
     changed = conditions.Builder(old, now=now, generation=target.generation)
-    changed.put("Ready", value=value, reason=reason, message=message)
-    return [msgspec.to_builtins(condition) for condition in changed.settled]
+    return changed.put("Ready", value=value, reason=reason, message=message)
+
+
+def _settled(found: conditions.Builder) -> list[Any]:
+    return [msgspec.to_builtins(condition) for condition in found.settled]

@@ -47,14 +47,16 @@ def job(
         kind: which of the two.
         body: as the API server shows it.
         known: the status that was just written; kept if the stored one, which may have less, corresponds to it.
-        before: gives the job as it was last read; an unchanged spec is not decoded again.
+        before: gives the job as it was last read; an unchanged spec is not decoded again, nor a version that it has.
 
     Raises:
         DecodeError: its name, UID or version cannot be read.
     """
     meta, unreadable = _meta(body)
-    spec, problem = _spec(body)
     last = before(Uid(meta.uid))
+    if last is not None and last.resource_version == meta.resource_version:
+        return last  # by the answer to a write, before its watch event
+    spec, problem = _spec(body)
     if last is not None and _has_spec(last, kind, meta, spec):
         decoded, problems, claims, spec = last.spec, last.problems, last.claims, last.raw_spec
     else:
