@@ -122,8 +122,18 @@ def convert(
         int | None, typer.Option(help="Side of the training pictures in pixels. Default: 224.")
     ] = None,
     normalisation: Annotated[
-        str, typer.Option(help="Normalisation of the training pictures: imagenet or none.")
-    ] = "imagenet",
+        str | None,
+        typer.Option(
+            help="Normalisation of the training pictures: imagenet or none. Default: as --check shows, else none."
+        ),
+    ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PICTURE=SCORES.json",
+            help="Compare with the stored scores of a picture: a JSON list in output order, or an object by class.",
+        ),
+    ] = None,
 ) -> None:
     """Convert a PyTorch weights file to safetensors, without running code from it."""
 
@@ -137,6 +147,7 @@ def convert(
             architecture=architecture,
             image_size=image_size,
             normalisation=normalisation,
+            check=conversion.pair(check) if check else None,
         )
         log.info("converted", file=str(target), architecture=card.architecture, classes=len(card.classes))
 

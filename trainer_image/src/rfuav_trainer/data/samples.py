@@ -37,6 +37,8 @@ EVERYTHING = "**/*"
 SUFFIXES = {"image": IMAGE_SUFFIXES, "iq": IQ_SUFFIXES}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SPECTROGRAM = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+UNCHANGED = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+"""Mean and deviation of pictures that are only scaled to 0 to 1, as in the reference service."""
 
 
 Key = tuple[Path, int | None]

@@ -18,7 +18,7 @@ from torch.fx.experimental.optimization import fuse
 
 from rfuav_crds import InferenceJobSpec, Iq, reasons
 from rfuav_trainer.data.dataset import as_written, differences, spectrogram_parameters
-from rfuav_trainer.data.samples import IMAGENET, SPECTROGRAM, Preprocessing
+from rfuav_trainer.data.samples import UNCHANGED, Preprocessing
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.networks import architectures, custom, precision, weights
 from rfuav_trainer.storage.paths import local_path
@@ -97,7 +97,11 @@ def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.d
     # On the meta device: initialising weights that are replaced anyway takes seconds for the large networks.
     with nullcontext() if own else torch.device("meta"):
         network = architectures.build(
-            card.architecture, len(card.classes), preprocessing.image_size, function=spec.model.custom
+            card.architecture,
+            len(card.classes),
+            preprocessing.image_size,
+            function=spec.model.custom,
+            head=card.head,
         )
     weights.load(path, network, architecture=card.architecture)
     digest = hashlib.sha256(repr((preprocessing, card.classes)).encode())
@@ -119,13 +123,19 @@ def folded(network: nn.Module) -> nn.Module:
 
 
 def _card_from_spec(spec: InferenceJobSpec, path: Path, kind: str) -> weights.Card:
-    """The metadata from the job, for weights without any."""
+    """The metadata from the job, for weights without any: assumed to be of the reference service, as `convert` does."""
     if spec.model.architecture is None or not spec.model.classes:
         raise InvalidConfigurationError(
             f"{path} has no metadata: write model.architecture and model.classes (in output order)",
             reason=reasons.WEIGHTS_MISMATCH,
         )
-    mean, std = SPECTROGRAM if kind == "iq" else IMAGENET
+    mean, std = UNCHANGED
+    log.warning(
+        "the weights do not say how their pictures were prepared: assuming levels from 0 to 1 without normalisation, "
+        "as in the reference service; rfuav-trainer convert stores and checks this",
+        weights=path.name,
+        imageSize=DEFAULT_IMAGE_SIZE,
+    )
     spectrogram = spectrogram_parameters(spec.iq or Iq()) if kind == "iq" else None
     preprocessing = Preprocessing(kind, DEFAULT_IMAGE_SIZE, mean, std, spectrogram)
     return weights.Card(spec.model.architecture, list(spec.model.classes), preprocessing)

@@ -54,6 +54,9 @@ BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own default
 CUSTOM = "custom"
 HEADS = ("fc.", "heads.", "head.", "classifier.")
 """Prefixes of the parameters of the classification head, over all architectures."""
+REFERENCE_HEAD = "reference"
+"""The head that the reference service gives a MobileNet instead of torchvision's."""
+REFERENCE_HIDDEN = 512
 
 
 def check(architecture: str, image_size: int) -> None:
@@ -73,7 +76,9 @@ def check(architecture: str, image_size: int) -> None:
         )
 
 
-def build(architecture: str, classes: int, image_size: int, *, function: str | None = None) -> nn.Module:
+def build(
+    architecture: str, classes: int, image_size: int, *, function: str | None = None, head: str = ""
+) -> nn.Module:
     """The network with fresh weights, drawn from torch's current random state.
 
     Args:
@@ -81,6 +86,7 @@ def build(architecture: str, classes: int, image_size: int, *, function: str | N
         classes: outputs of the head.
         image_size: side of the pictures in pixels.
         function: module:function, only for custom.
+        head: one of `heads(architecture)`.
 
     Raises:
         InvalidConfigurationError: unknown architecture, unsupported image size, or a function that does not build a
@@ -111,7 +117,16 @@ def build(architecture: str, classes: int, image_size: int, *, function: str | N
             # the identity. With torchvision's ones, the noise of a dozen blocks delays learning considerably.
             nn.init.zeros_(module.norm1.weight)
             nn.init.zeros_(module.norm2.weight)
+    if head == REFERENCE_HEAD:
+        replaced: Any = network.classifier
+        hidden = nn.Linear(replaced[0].in_features, REFERENCE_HIDDEN)
+        network.classifier = nn.Sequential(hidden, nn.ReLU(), nn.Dropout(0.2), nn.Linear(REFERENCE_HIDDEN, classes))
     return network
+
+
+def heads(architecture: str) -> list[str]:
+    """The heads that weights of the architecture may have; torchvision's, the empty name, first."""
+    return ["", REFERENCE_HEAD] if architecture.startswith("mobilenet") else [""]
 
 
 def pretrained_file(architecture: str) -> str:

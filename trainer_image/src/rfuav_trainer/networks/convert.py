@@ -1,31 +1,59 @@
 """Converts weights of the reference service and of other PyTorch trainings to our weights files.
 
 In: a .pth or .pt file with the state dict of a torchvision network, read without running code from it. Out: a
-safetensors file with metadata; the network computes the same.
+safetensors file with metadata; the network computes the same. What a state dict does not say is assumed, and said, and
+can be checked with the scores of one picture.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import math
+from pathlib import Path, PosixPath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import structlog
 import torch
+from numpy._core.multiarray import _reconstruct, scalar  # what NumPy pickles by
 
 from rfuav_crds import reasons
-from rfuav_trainer.data.samples import IMAGENET, Preprocessing, find_classes
+from rfuav_trainer.data.samples import IMAGENET, UNCHANGED, Preprocessing, Reader, Sample, find_classes
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.networks import architectures, weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from torch import Tensor
 
     Shapes = Mapping[str, tuple[int, ...]]
 
+log = structlog.get_logger()
+
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-NORMALISATION = {"imagenet": IMAGENET, "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))}
+COUNTERS = ("total_ops", "total_params")
+"""What a profiler (thop) leaves in every module of a state dict."""
+NORMALISATION = {"none": UNCHANGED, "imagenet": IMAGENET}
+"""The reference service's first: it scales pictures to 0 to 1 and does nothing else."""
+TOLERANCE = 0.02
+"""How far scores may differ: as probabilities, or as a fraction of the range of logits. Decoders and resizing differ by
+a level of 255 or two."""
+HARMLESS: list[Any] = [
+    *(
+        (call, f"numpy.{core}.multiarray.{call.__name__}")
+        for call in (scalar, _reconstruct)
+        for core in ("core", "_core")
+    ),
+    np.ndarray,
+    np.dtype,
+    *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type)),
+    argparse.Namespace,
+    PosixPath,
+]
+"""What trainers keep beside the weights (accuracies as NumPy's numbers, options), and cannot run code."""
 POSITIONS = "encoder.pos_embedding"
 
 
@@ -36,9 +64,10 @@ def run(
     classes: Sequence[str],
     architecture: str | None = None,
     image_size: int | None = None,
-    normalisation: str = "imagenet",
+    normalisation: str | None = None,
+    check: tuple[Path, Path] | None = None,
 ) -> weights.Card:
-    """Convert `source` into `target`.
+    """Convert `source` into `target`. What is assumed is logged.
 
     Args:
         source: a state dict, plain or under a common key of a dictionary.
@@ -46,33 +75,97 @@ def run(
         classes: names in the order of the outputs; torchvision's ImageFolder sorts the folders.
         architecture: one of `architectures.ARCHITECTURES`; None finds the one that fits.
         image_size: side of the training pictures; known from the weights of a vision transformer. Default: 224.
-        normalisation: of the training pictures (0 to 1): imagenet, or none.
+        normalisation: of the training pictures (0 to 1): imagenet, or none. Default: the one that `check` shows, else
+            none, as in the reference service.
+        check: a picture, and a JSON file of its scores (or logits) in the order of the outputs or by class. Nothing is
+            written if the converted network gives others.
 
     Raises:
-        InputError: the file is missing, or not a plain state dict.
-        InvalidConfigurationError: no architecture fits, or the number of classes differs.
+        InputError: a file is missing, or not a plain state dict.
+        InvalidConfigurationError: no architecture fits, the number of classes differs, or the scores do.
     """
-    if normalisation not in NORMALISATION:
+    if normalisation not in (None, *NORMALISATION):
         raise InvalidConfigurationError(f"--normalisation {normalisation}: write one of {', '.join(NORMALISATION)}")
     state = read(source)
     if target.suffix != ".safetensors":
         raise InvalidConfigurationError(f"{target}: write a name that ends in .safetensors")
-    found, state = _fitting(state, source, [architecture] if architecture else list(architectures.ARCHITECTURES))
+    found, head, state = _fitting(state, source, [architecture] if architecture else list(architectures.ARCHITECTURES))
     outputs = _outputs(state)
     if len(classes) != outputs:
         raise InvalidConfigurationError(
             f"{source} has {outputs} classes, but {len(classes)} are named: name all, in the order of the outputs",
-            reason=reasons.CLASS_MISMATCH,
+            reason="ClassMismatch",
         )
-    size = _image_size(state, found) or image_size or 224
+    stated = _image_size(state, found)
+    size = stated or image_size or 224
     if image_size not in (None, size):
         raise InvalidConfigurationError(f"{source} was trained with pictures of {size} pixels, not {image_size}")
-    mean, std = NORMALISATION[normalisation]
-    card = weights.Card(found, list(classes), Preprocessing("image", size, mean, std))
-    network = architectures.build(found, outputs, size)
+    network = architectures.build(found, outputs, size, head=head).eval()
     network.load_state_dict(state)
+    candidates = [normalisation] if normalisation else list(NORMALISATION)
+    ways = {name: Preprocessing("image", size, *NORMALISATION[name]) for name in candidates}
+    chosen = candidates[0] if check is None else _as_checked(network, ways, list(classes), *check)
+    _say_assumed(size=stated or image_size, head=head, normalisation=normalisation or (chosen if check else None))
+    card = weights.Card(found, list(classes), ways[chosen], head=head)
     weights.save(target, network.state_dict(), card)
     return card
+
+
+def _say_assumed(*, size: int | None, head: str, normalisation: str | None) -> None:
+    """Log what neither the weights nor the user said; `size` and `normalisation` are None if they were assumed."""
+    assumed = []
+    if normalisation is None:
+        assumed.append("pictures are scaled to 0 to 1 and not normalised (--normalisation)")
+    if size is None:
+        assumed.append("pictures have 224 pixels (--image-size)")
+    if head:
+        assumed.append("the hidden layer of the head has a ReLU, as in the reference service")
+    if assumed:
+        log.warning("the weights do not say all: compare the scores of a picture with --check", assumed=assumed)
+
+
+def _as_checked(
+    network: torch.nn.Module, ways: Mapping[str, Preprocessing], classes: Sequence[str], picture: Path, scores: Path
+) -> str:
+    """The way to prepare pictures with which the network gives the stored scores of a picture.
+
+    Raises:
+        InputError: the picture or the scores cannot be read.
+        InvalidConfigurationError: no way gives those scores.
+    """
+    wanted = _stored_scores(scores, classes)
+    chances = bool((wanted >= 0).all()) and math.isclose(float(wanted.sum()), 1.0, abs_tol=1e-2)
+    allowed = TOLERANCE if chances else TOLERANCE * float(wanted.max() - wanted.min())
+    differences: dict[str, float] = {}
+    for name, preprocessing in ways.items():
+        pixels = Reader(preprocessing).read(Sample(picture, picture.name))
+        with torch.inference_mode():
+            given = network(preprocessing.normalise(pixels[None]))[0].double()
+        differences[name] = float(((given.softmax(dim=0) if chances else given) - wanted).abs().max())
+    best = min(differences, key=differences.__getitem__)
+    shown = ", ".join(f"{value:.2g} with normalisation {name}" for name, value in differences.items())
+    if not differences[best] <= allowed:
+        raise InvalidConfigurationError(
+            f"the scores of {picture} differ from those in {scores} by {shown}; {allowed:.2g} may be rounding: check "
+            "--image-size, the order of the classes, and that both are of these weights",
+            reason=reasons.WEIGHTS_MISMATCH,
+        )
+    log.info("checked", picture=str(picture), normalisation=best, differences=differences, allowed=allowed)
+    return best
+
+
+def _stored_scores(path: Path, classes: Sequence[str]) -> Tensor:
+    """Scores from a JSON file, in the order of `classes`: float64."""
+    try:
+        content: Any = json.loads(path.read_bytes())
+        if isinstance(content, dict):
+            content = [content[name] for name in classes] if {*content} == {*classes} else None
+        values = np.asarray(content, dtype=np.float64).reshape(-1)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"--check: {path} cannot be read as JSON with one number for each class: {error}") from error
+    if values.shape != (len(classes),) or not np.isfinite(values).all():
+        raise InputError(f"--check: {path} does not have one finite number for each of the {len(classes)} classes")
+    return torch.from_numpy(values)
 
 
 def classes(named: Sequence[str], folder: Path | None) -> list[str]:
@@ -86,6 +179,14 @@ def classes(named: Sequence[str], folder: Path | None) -> list[str]:
     return list(named) if folder is None else find_classes(folder, where="--classes-from")
 
 
+def pair(text: str) -> tuple[Path, Path]:
+    """The picture and the scores of --check PICTURE=SCORES.json."""
+    picture, equals, scores = text.rpartition("=")
+    if not equals:
+        raise InvalidConfigurationError(f"--check {text}: write PICTURE=SCORES.json")
+    return Path(picture), Path(scores)
+
+
 def read(path: Path) -> dict[str, Tensor]:
     """The state dict in `path`, without wrappers.
 
@@ -95,7 +196,8 @@ def read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"no weights file at {path}")
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(HARMLESS):
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types here; all mean the same to the user
         raise InputError(
             f"{path} is not a PyTorch file, or cannot be read without running code from it ({type(error).__name__}): "
@@ -105,6 +207,8 @@ def read(path: Path) -> dict[str, Tensor]:
     for name in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
+    if isinstance(content, dict):
+        content = {name: value for name, value in content.items() if str(name).rpartition(".")[2] not in COUNTERS}
     if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise InputError(f"{path} does not contain a state dict (names to tensors)", reason=reasons.WEIGHTS_UNREADABLE)
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in content)), None):
@@ -112,8 +216,8 @@ def read(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _fitting(state: dict[str, Tensor], path: Path, candidates: Sequence[str]) -> tuple[str, dict[str, Tensor]]:
-    """The candidate that has the tensors of `state`, and the state with its names."""
+def _fitting(state: dict[str, Tensor], path: Path, candidates: Sequence[str]) -> tuple[str, str, dict[str, Tensor]]:
+    """The candidate that has the tensors of `state`, its head, and the state with its names."""
     nearest: tuple[int, str, str] | None = None
     for name in candidates:
         if name not in architectures.ARCHITECTURES:
@@ -123,18 +227,20 @@ def _fitting(state: dict[str, Tensor], path: Path, candidates: Sequence[str]) ->
         size = _image_size(state, name) or 224
         if size < architectures.ARCHITECTURES[name].smallest:
             continue
-        with torch.device("meta"):
-            own = {k: tuple(v.shape) for k, v in architectures.build(name, _outputs(state), size).state_dict().items()}
-        renamed = _renamed_head(state, own)
-        wrong = [
-            key
-            for key in {*own} | {*renamed}
-            if key not in own or key not in renamed or own[key] != tuple(renamed[key].shape)
-        ]
-        if not wrong:
-            return name, renamed
-        if nearest is None or len(wrong) < nearest[0]:
-            nearest = (len(wrong), name, min(wrong))
+        for head in architectures.heads(name):
+            with torch.device("meta"):
+                network = architectures.build(name, _outputs(state), size, head=head)
+            own = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+            renamed = _renamed_head(state, own)
+            wrong = [
+                key
+                for key in {*own} | {*renamed}
+                if key not in own or key not in renamed or own[key] != tuple(renamed[key].shape)
+            ]
+            if not wrong:
+                return name, head, renamed
+            if nearest is None or len(wrong) < nearest[0]:
+                nearest = (len(wrong), name, min(wrong))
     near = (
         f"; nearest is {nearest[1]}: {nearest[0]} tensors are missing or differ, such as {nearest[2]}"
         if nearest

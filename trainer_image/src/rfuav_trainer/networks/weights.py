@@ -41,6 +41,7 @@ class Card:
         job: UID of the job that trained it.
         epoch: epochs completed.
         version: of the trainer that wrote it.
+        head: one of `architectures.heads`.
     """
 
     architecture: str
@@ -50,10 +51,12 @@ class Card:
     job: str = ""
     epoch: int = 0
     version: str = version("rfuav-trainer")
+    head: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**self.__dict__, "preprocessing": self.preprocessing.to_json()}
+        """Plain values. Without a head of its own, older trainers can read it."""
+        content = {**self.__dict__, "preprocessing": self.preprocessing.to_json()}
+        return content if self.head else {key: value for key, value in content.items() if key != "head"}
 
 
 def save(path: Path, state: Mapping[str, Tensor], card: Card) -> None:

@@ -104,10 +104,10 @@ def _start_weights(job: Job, spec: TrainingJobSpec, dataset: Dataset, network: n
                 f"model.weights {path} contains a {card.architecture}, the job says {spec.model.architecture}",
                 reason=reasons.WEIGHTS_MISMATCH,
             )
-        fresh_head = len(card.classes) != len(dataset.classes) and spec.model.custom is None
+        fresh_head = (len(card.classes) != len(dataset.classes) or card.head != "") and spec.model.custom is None
         if fresh_head:
             log.warning(
-                "the weights have a different number of classes; reinitialising the head",
+                "the weights have another head or number of classes; reinitialising the head",
                 weights=len(card.classes),
                 data=len(dataset.classes),
             )
