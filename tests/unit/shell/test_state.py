@@ -34,6 +34,11 @@ def state() -> ClusterState:
     return ClusterState(Defaults())
 
 
+@pytest.fixture
+def held() -> ClusterState:
+    return state()
+
+
 def dirt(held: ClusterState) -> tuple[set[Any], set[Any], bool]:
     taken = held.take_dirt()
     return set(taken.jobs), set(taken.nodes), taken.plan
@@ -60,16 +65,14 @@ def phase(held: ClusterState, uid: Uid) -> Phase | None:
     return held.snapshot().jobs[uid].status.phase
 
 
-def test_a_version_that_is_known_is_not_read_again():
+def test_a_version_that_is_known_is_not_read_again(held):
     """The watch event of a write whose answer has come."""
-    held = state()
     read = ingest.job(held, Kind.TRAINING, job_body(version=5))
     assert ingest.job(held, Kind.TRAINING, job_body(version=5)) is read
     assert ingest.job(held, Kind.TRAINING, job_body(version=6)) is not read
 
 
-def test_the_plan_covers_what_was_read_until_it_is_settled():
-    held = state()
+def test_the_plan_covers_what_was_read_until_it_is_settled(held):
     put_job(held, status={"phase": "Queued"})
     status = planned(held, U1, Phase.ADMITTED)
     assert phase(held, U1) is Phase.ADMITTED
@@ -84,8 +87,7 @@ def test_the_plan_covers_what_was_read_until_it_is_settled():
     assert phase(held, U1) is Phase.RUNNING
 
 
-def test_settling_an_older_plan_keeps_the_newer():
-    held = state()
+def test_settling_an_older_plan_keeps_the_newer(held):
     put_job(held)
     first = planned(held, U1, Phase.ADMITTED)
     planned(held, U1, Phase.CANCELLED)
@@ -93,8 +95,7 @@ def test_settling_an_older_plan_keeps_the_newer():
     assert phase(held, U1) is Phase.CANCELLED
 
 
-def test_a_dropped_plan_is_decided_again():
-    held = state()
+def test_a_dropped_plan_is_decided_again(held):
     put_job(held, status={"phase": "Queued"})
     held.take_dirt()
     planned(held, U1, Phase.ADMITTED)
@@ -103,8 +104,7 @@ def test_a_dropped_plan_is_decided_again():
     assert dirt(held) == ({U1}, set(), True)
 
 
-def test_our_own_write_seen_back_is_not_dirt():
-    held = state()
+def test_our_own_write_seen_back_is_not_dirt(held):
     put_job(held, status={"phase": "Queued"})
     planned(held, U1, Phase.ADMITTED)
     held.take_dirt()
@@ -116,8 +116,7 @@ def gone(held: ClusterState) -> Any:
     return held.snapshot().gone.get(U1)
 
 
-def test_a_pod_that_is_gone_is_remembered_while_the_status_names_it():
-    held = state()
+def test_a_pod_that_is_gone_is_remembered_while_the_status_names_it(held):
     named = {"phase": "Admitted", "assignments": [{"pod": A1}]}
     put_job(held, status=named)
     put_pod(held, version=2)
@@ -134,8 +133,7 @@ def test_a_pod_that_is_gone_is_remembered_while_the_status_names_it():
     assert gone(held) is None
 
 
-def test_nothing_is_remembered_of_a_job_that_is_gone():
-    held = state()
+def test_nothing_is_remembered_of_a_job_that_is_gone(held):
     put_job(held, status={"phase": "Admitted", "assignments": [{"pod": A1}]})
     put_pod(held, version=2)
     ingest.job_gone(held, Kind.TRAINING, job_body(version=3))
@@ -143,8 +141,7 @@ def test_nothing_is_remembered_of_a_job_that_is_gone():
     assert held.snapshot().gone == {}
 
 
-def test_what_is_not_known_to_be_stored():
-    held = state()
+def test_what_is_not_known_to_be_stored(held):
     put_job(held, status={"phase": "Queued"})
     status = planned(held, U1, Phase.ADMITTED)
     assert U1 in held.snapshot().unwritten
@@ -152,8 +149,7 @@ def test_what_is_not_known_to_be_stored():
     assert U1 not in held.snapshot().unwritten
 
 
-def test_a_job_that_is_deleted_during_a_create_keeps_its_room():
-    held = state()
+def test_a_job_that_is_deleted_during_a_create_keeps_its_room(held):
     put_job(held)
     held.begin_create(U1, A1)
     ingest.job_gone(held, Kind.TRAINING, job_body(version=2))
@@ -165,8 +161,7 @@ def test_a_job_that_is_deleted_during_a_create_keeps_its_room():
     assert U1 in held.take_dirt().jobs
 
 
-def test_a_new_job_under_the_same_name_is_another_job():
-    held = state()
+def test_a_new_job_under_the_same_name_is_another_job(held):
     put_job(held)
     planned(held, U1, Phase.ADMITTED)
     put_job(held, version=9, uid="u2")
@@ -177,8 +172,7 @@ def test_a_new_job_under_the_same_name_is_another_job():
     assert named.uid == U2
 
 
-def test_a_refusal_is_kept_until_the_status_is_decided_again():
-    held = state()
+def test_a_refusal_is_kept_until_the_status_is_decided_again(held):
     put_job(held)
     held.reject(U1, "exceeded quota")
     assert held.snapshot().rejected == {U1: "exceeded quota"}
@@ -188,8 +182,7 @@ def test_a_refusal_is_kept_until_the_status_is_decided_again():
     assert not held.snapshot().rejected
 
 
-def test_pods_of_jobs_and_of_others():
-    held = state()
+def test_pods_of_jobs_and_of_others(held):
     put_pod(held)
     put_pod(held, name="foreign", uid="p2", owner=None, spec={"nodeName": "n1"})
     put_pod(held, name="unbound", uid="p3", owner=None)
@@ -215,9 +208,8 @@ def foreign(held: ClusterState) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("order", ["job", "own", "forged"])
-def test_a_pod_of_another_namespace_does_not_belong_to_the_job(order):
+def test_a_pod_of_another_namespace_does_not_belong_to_the_job(order, held):
     """Whatever was seen first: owner, labels and name are all copied from the job's own pod."""
-    held = state()
     steps = {
         "job": lambda: put_job(held),
         "own": lambda: put_pod(held, **BOUND),
@@ -233,8 +225,7 @@ def test_a_pod_of_another_namespace_does_not_belong_to_the_job(order):
     assert [p.namespace for p in held.snapshot().pods_of[U1].values()] == ["ns"]
 
 
-def test_forged_pods_are_sorted_out_when_their_job_becomes_known():
-    held = state()
+def test_forged_pods_are_sorted_out_when_their_job_becomes_known(held):
     put_pod(held, metadata=ELSEWHERE, **BOUND)
     assert list(held.snapshot().pods_of[U1]) == [A1]  # of a job that is gone, for all that is known
     put_job(held)
@@ -243,8 +234,7 @@ def test_forged_pods_are_sorted_out_when_their_job_becomes_known():
     assert "n1" in held.take_dirt().nodes
 
 
-def test_a_pod_that_is_orphaned_takes_room_by_its_kind_and_its_node_is_looked_at():
-    held = state()
+def test_a_pod_that_is_orphaned_takes_room_by_its_kind_and_its_node_is_looked_at(held):
     put_job(held)
     put_pod(held, **BOUND)
     held.take_dirt()
@@ -260,15 +250,13 @@ def test_a_pod_that_is_orphaned_takes_room_by_its_kind_and_its_node_is_looked_at
 @pytest.mark.parametrize(
     ("said", "counts"), [({}, True), ({"type": "PodScheduled", "status": "False", "message": "no"}, False)]
 )
-def test_an_orphan_that_is_not_bound_yet_counts_where_it_will_be(said, counts):
-    held = state()
+def test_an_orphan_that_is_not_bound_yet_counts_where_it_will_be(said, counts, held):
     put_pod(held, metadata={"ownerReferences": []}, spec=MADE_FOR_N1, status={"conditions": [said]} if said else {})
     assert bool(held.snapshot().foreign) is counts
 
 
-def test_an_orphan_that_is_bound_after_all_is_looked_at():
+def test_an_orphan_that_is_bound_after_all_is_looked_at(held):
     """It may have been unbound for so long that it counted there no more."""
-    held = state()
     put_pod(held, metadata={"ownerReferences": []}, spec=MADE_FOR_N1)
     held.take_dirt()
     put_pod(held, metadata={"ownerReferences": []}, spec={**MADE_FOR_N1, "nodeName": "n1"}, version=2)
@@ -277,9 +265,8 @@ def test_an_orphan_that_is_bound_after_all_is_looked_at():
     assert not held.take_dirt().nodes
 
 
-def test_an_orphan_in_the_place_of_another_of_its_name_is_looked_at():
+def test_an_orphan_in_the_place_of_another_of_its_name_is_looked_at(held):
     """It is not bound yet, and its minute begins."""
-    held = state()
     put_pod(held, metadata={"ownerReferences": []}, spec=MADE_FOR_N1)
     held.take_dirt()
     put_pod(
@@ -288,8 +275,7 @@ def test_an_orphan_in_the_place_of_another_of_its_name_is_looked_at():
     assert "n1" in held.take_dirt().nodes
 
 
-def test_a_job_that_is_applied_again_is_looked_at_when_the_pods_of_the_one_before_are_gone():
-    held = state()
+def test_a_job_that_is_applied_again_is_looked_at_when_the_pods_of_the_one_before_are_gone(held):
     put_job(held)
     put_pod(held)
     held.begin_create(U1, A2)
@@ -306,8 +292,7 @@ def test_a_job_that_is_applied_again_is_looked_at_when_the_pods_of_the_one_befor
     assert not held.snapshot().made_for
 
 
-def test_nobody_waits_for_a_create_of_a_term_that_has_ended():
-    held = state()
+def test_nobody_waits_for_a_create_of_a_term_that_has_ended(held):
     put_job(held)
     held.begin_create(U1, A1)
     put_job(held, version=5, uid="u2")
@@ -317,15 +302,13 @@ def test_nobody_waits_for_a_create_of_a_term_that_has_ended():
     assert held.job(U1) is None
 
 
-def test_a_pod_of_the_same_name_with_another_uid_replaces_the_first():
-    held = state()
+def test_a_pod_of_the_same_name_with_another_uid_replaces_the_first(held):
     put_pod(held)
     put_pod(held, uid="p9", version=7)
     assert held.snapshot().pods_of[U1][A1].uid == "p9"
 
 
-def test_foreign_noise_is_not_dirt():
-    held = state()
+def test_foreign_noise_is_not_dirt(held):
     put_pod(held, name="f", owner=None, spec={"nodeName": "n1"})
     held.take_dirt()
     put_pod(
@@ -339,8 +322,7 @@ def test_foreign_noise_is_not_dirt():
     assert dirt(held) == (set(), set(), False)
 
 
-def test_a_source_that_ends_wakes_who_waits_for_it():
-    held = state()
+def test_a_source_that_ends_wakes_who_waits_for_it(held):
     put_job(held, name="source", uid="u1", status={"phase": "Running"})
     put_job(held, kind=Kind.INFERENCE, name="i", uid="u2", spec={"model": {"fromTrainingJob": "source"}})
     put_job(held, kind=Kind.INFERENCE, name="other", uid="u3", spec={"model": {"fromTrainingJob": "elsewhere"}})
@@ -349,8 +331,7 @@ def test_a_source_that_ends_wakes_who_waits_for_it():
     assert held.take_dirt().jobs == {U1, U2}
 
 
-def test_a_node_that_changes_wakes_the_jobs_on_it():
-    held = state()
+def test_a_node_that_changes_wakes_the_jobs_on_it(held):
     node = Node(name=NodeName("n1"), labels={})
     held.nodes.put("n1", 1, node)
     put_job(held)
@@ -362,8 +343,7 @@ def test_a_node_that_changes_wakes_the_jobs_on_it():
     assert dirt(held) == ({U1}, {"n1"}, True)
 
 
-def test_a_namespace_that_comes_or_changes_has_its_own_jobs_decided_again():
-    held = state()
+def test_a_namespace_that_comes_or_changes_has_its_own_jobs_decided_again(held):
     put_job(held)
     namespace = held.job(U1).namespace  # type: ignore[union-attr]
     known = Namespace(name=namespace, labels={"tier": "gold"})
@@ -383,8 +363,7 @@ def test_a_namespace_that_comes_or_changes_has_its_own_jobs_decided_again():
 # --- claims and volumes
 
 
-def test_a_claim_or_its_volume_wakes_the_jobs_that_name_it():
-    held = state()
+def test_a_claim_or_its_volume_wakes_the_jobs_that_name_it(held):
     put_job(held, spec={"output": {"uri": "pvc://models/a"}})
     put_job(held, name="b", uid="u2", spec={"output": {"uri": "pvc://other/a"}})
     dirt(held)
@@ -404,15 +383,13 @@ def test_a_claim_or_its_volume_wakes_the_jobs_that_name_it():
     assert ("ns", "models") not in held.snapshot().claims
 
 
-def test_nothing_is_remembered_of_the_claims_of_a_job_that_is_gone():
-    held = state()
+def test_nothing_is_remembered_of_the_claims_of_a_job_that_is_gone(held):
     put_job(held, spec={"output": {"uri": "pvc://models/a"}})
     held.jobs.remove((Kind.TRAINING, "ns", "a"), 9)
     assert (held._mounts._users, held._mounts._uses) == ({}, {})
 
 
-def test_a_job_that_cannot_be_read_takes_the_place_of_the_one_that_could():
-    held = state()
+def test_a_job_that_cannot_be_read_takes_the_place_of_the_one_that_could(held):
     put_job(held, status={"phase": "Running", "assignments": [{"pod": "a-1", "node": "n1"}]})
     dirt(held)
     put_job(held, version=2, status={"phase": "Exploded", "assignments": [{"pod": "a-1", "node": "n1"}]})
@@ -426,8 +403,7 @@ def test_a_job_that_cannot_be_read_takes_the_place_of_the_one_that_could():
     assert list(held.unreadable()) == []
 
 
-def test_objects_without_a_name_are_left_alone():
-    held = state()
+def test_objects_without_a_name_are_left_alone(held):
     for body in (
         {},
         {"metadata": 5},
@@ -444,8 +420,7 @@ def test_objects_without_a_name_are_left_alone():
     assert not held.snapshot().jobs
 
 
-def test_what_cannot_be_read_of_a_pod_of_others_is_dirt():
-    held = state()
+def test_what_cannot_be_read_of_a_pod_of_others_is_dirt(held):
     put_pod(held, name="f", owner=None, spec={"nodeName": "n1"})
     dirt(held)
     put_pod(
@@ -460,8 +435,7 @@ def test_what_cannot_be_read_of_a_pod_of_others_is_dirt():
     assert list(held.unreadable()) == ["Pod"]
 
 
-def test_limits_that_become_unreadable_stay_in_force_and_admit_nothing():
-    held = state()
+def test_limits_that_become_unreadable_stay_in_force_and_admit_nothing(held):
     meta = {**job_body()["metadata"], "name": "default"}
     spec = {"nodeSelector": {"tier": "gold"}, "perGPU": [{"minMemory": "22Gi", "training": 1}]}
     ingest.pool(held, {"metadata": meta, "spec": spec})
@@ -502,22 +476,13 @@ def status_of(held):
 
 
 @pytest.mark.parametrize("pools", [5, [5], [{"name": 5}], [{"name": "gold", "reserved": -1}], [{"reserved": 3}]])
-def test_a_status_that_cannot_be_read_reserves_nothing(pools):
-    held = state()
+def test_a_status_that_cannot_be_read_reserves_nothing(pools, held):
     meta = {**job_body()["metadata"], "name": "default"}
     ingest.quota(held, {"metadata": meta, "spec": 5, "status": {"pools": pools}})
     assert quotas.entry_of("ns", "gold", held.snapshot()).gpus.reserved == 0
 
 
-def test_a_pool_that_was_never_readable_keeps_its_nodes_from_the_others():
-    held = state()
-    meta = {**job_body()["metadata"], "name": "gold"}
-    ingest.pool(held, {"metadata": meta, "spec": {"nodeSelector": {"tier": "gold"}, "stopPolicy": "Paused"}})
-    assert held.snapshot().pools["gold"].spec.node_selector == {"tier": "gold"}
-
-
-def test_the_room_of_a_job_that_becomes_unreadable_stays_held():
-    held = state()
+def test_the_room_of_a_job_that_becomes_unreadable_stays_held(held):
     put_job(held, status={"phase": "Running", "assignments": [{"pod": "a-1", "node": "n1", "gpus": 2}]})
     put_job(held, version=2, status={"phase": 5, "assignments": 5})
     job = held.job(U1)

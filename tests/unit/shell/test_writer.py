@@ -1,7 +1,9 @@
 """The writer against a real HTTP server that conflicts, refuses, stays silent or loses answers."""
 
 import asyncio
+import itertools
 import json
+import math
 import re
 import time
 from collections.abc import AsyncIterator
@@ -27,6 +29,7 @@ from rfuav_operator.core.model import (
     Defaults,
     DeleteJob,
     DeletePod,
+    Job,
     JobStatus,
     Kind,
     PatchStatus,
@@ -92,9 +95,15 @@ class Bench:
         """Somebody else writes the job, and the watch has not told yet."""
         self.job["metadata"]["resourceVersion"] = self.next()
 
-    def status(self, phase: Phase = Phase.ADMITTED, *, urgent: bool = True, percent: int | None = None) -> PatchStatus:
+    @property
+    def known(self) -> Job:
+        """The job as the operator has it."""
         job = self.state.job(U1)
         assert job is not None
+        return job
+
+    def status(self, phase: Phase = Phase.ADMITTED, *, urgent: bool = True, percent: int | None = None) -> PatchStatus:
+        job = self.known
         progress = None if percent is None else Progress(percent=percent)
         action = PatchStatus(job=job, status=replace(job.status, phase=phase, progress=progress), urgent=urgent)
         self.state.plan_status(U1, action.status)
@@ -111,16 +120,45 @@ class Bench:
         self.job["metadata"] |= {"resourceVersion": self.next(), "generation": 2}
         ingest.job(self.state, Kind.TRAINING, self.job)
 
-    def refuse(self, method: str, code: int, *, what: str = "/pods", words: str = "failed calling webhook x") -> None:
-        """From now on requests of a sort are answered so."""
-        serve = self.serve
+    def refuse(
+        self,
+        method: str,
+        code: int,
+        *,
+        what: str = "/pods",
+        words: str = "failed calling webhook x",
+        reason: str = "InternalError",
+        times: float = math.inf,
+        **headers: str,
+    ) -> None:
+        """From now on, requests of a sort are answered so, `times` of them."""
+        refused = itertools.count()
 
         async def refuses(request: web.Request, body: Any) -> web.StreamResponse:
-            if request.method == method and what in request.path:
-                return answer(code, {"reason": "InternalError", "message": words})
-            return await serve(request, body)
+            if request.method == method and what in request.path and next(refused) < times:
+                return answer(code, {"reason": reason, "message": words}, **headers)
+            return await self.serve(request, body)
 
         self.api.handle = refuses
+
+    def run_others(self, count: int) -> list[Job]:
+        """Other jobs run: j0, j1, ..."""
+        for index in range(count):
+            body = job_body(f"j{index}", uid=f"x{index}", version=100 + index, status={"phase": "Running"})
+            ingest.job(self.state, Kind.TRAINING, body)
+        return [job for index in range(count) if (job := self.state.job(Uid(f"x{index}"))) is not None]
+
+    def hold_up(self, method: str, what: str = "") -> asyncio.Event:
+        """From now on, requests of a sort are served only when the event is set."""
+        go_on = asyncio.Event()
+
+        async def slow(request: web.Request, body: Any) -> web.StreamResponse:
+            if request.method == method and what in request.path:
+                await go_on.wait()
+            return await self.serve(request, body)
+
+        self.api.handle = slow
+        return go_on
 
     def sent(self, method: str) -> list[Any]:
         return [body for m, _, body in self.api.seen if m == method]
@@ -161,8 +199,7 @@ async def test_a_conflict_drops_what_waited_behind_it_and_is_decided_again(tmp_p
         b.writer.submit([b.status(), b.create()])
         await until(lambda: not b.state.snapshot().creating)
         assert not b.sent("POST")
-        job = b.state.job(U1)
-        assert job is not None
+        job = b.known
         assert (job.resource_version, job.status.phase) == ("2", Phase.QUEUED)
         assert b.state.take_dirt().jobs == {U1}
 
@@ -230,10 +267,9 @@ async def test_a_lost_answer_keeps_the_room_until_the_pod_is_found(tmp_path):
 
 async def test_a_status_whose_answer_was_lost_is_read_again(tmp_path):
     async with bench(tmp_path, timeout_seconds=0.2) as b:
-        serve = b.serve
 
         async def loses_patches(request: web.Request, body: Any) -> web.StreamResponse:
-            made = await serve(request, body)
+            made = await b.serve(request, body)
             if request.method == "PATCH":
                 await asyncio.sleep(0.4)
             return made
@@ -261,11 +297,7 @@ async def test_a_pod_that_exists_is_ours_or_is_not_touched(tmp_path, owner):
 @pytest.mark.parametrize("code", [400, 403, 422])
 async def test_a_refused_pod_is_quoted(tmp_path, code):
     async with bench(tmp_path) as b:
-
-        async def refuses(request: web.Request, body: Any) -> web.StreamResponse:
-            return answer(code, {"reason": "Forbidden", "message": "exceeded quota: q"})
-
-        b.api.handle = refuses
+        b.refuse("POST", code, words="exceeded quota: q", reason="Forbidden")
         b.writer.submit([b.create()])
         await until(lambda: b.state.snapshot().rejected)
         assert b.state.snapshot().rejected == {U1: "exceeded quota: q"}
@@ -285,14 +317,7 @@ async def test_a_refused_pod_is_quoted(tmp_path, code):
 )
 async def test_a_namespace_that_is_being_deleted_is_quoted_and_asked_once(tmp_path, code, reason, words):
     async with bench(tmp_path) as b:
-        serve = b.serve
-
-        async def refuses(request: web.Request, body: Any) -> web.StreamResponse:
-            if request.method == "POST":
-                return answer(code, {"reason": reason, "message": words})
-            return await serve(request, body)
-
-        b.api.handle = refuses
+        b.refuse("POST", code, words=words, reason=reason)
         b.writer.submit([b.create()])
         await until(lambda: b.state.snapshot().rejected)
         assert b.state.snapshot().rejected == {U1: words}
@@ -302,15 +327,7 @@ async def test_a_namespace_that_is_being_deleted_is_quoted_and_asked_once(tmp_pa
 
 async def test_too_many_requests_are_sent_again(tmp_path):
     async with bench(tmp_path) as b:
-        serve, refused = b.serve, []
-
-        async def busy(request: web.Request, body: Any) -> web.StreamResponse:
-            if not refused:
-                refused.append(1)
-                return answer(429, {"message": "too many"}, **{"Retry-After": "0"})
-            return await serve(request, body)
-
-        b.api.handle = busy
+        b.refuse("PATCH", 429, what="/status", times=1, **{"Retry-After": "0"})
         b.writer.submit([b.status()])
         await until(lambda: b.job["status"]["phase"] == "Admitted")
 
@@ -357,18 +374,14 @@ async def test_a_job_that_may_not_be_read_after_a_conflict_is_decided_again_afte
 
 async def test_the_budget_bounds_progress_of_all_jobs_but_no_transition(tmp_path):
     async with bench(tmp_path, progress_per_second=2, progress_interval_seconds=0) as b:
-        for index in range(12):
-            body = job_body(f"j{index}", uid=f"x{index}", version=100 + index, status={"phase": "Running"})
-            ingest.job(b.state, Kind.TRAINING, body)
+        others = b.run_others(12)
         b.api.seen.clear()
 
         async def accepts(request: web.Request, body: Any) -> web.StreamResponse:
             return answer(409, {"reason": "Conflict"}) if request.method == "PATCH" else answer(404, {})
 
         b.api.handle = accepts
-        for index in range(12):
-            job = b.state.job(Uid(f"x{index}"))
-            assert job is not None
+        for job in others:
             b.writer.submit([PatchStatus(job=job, status=replace(job.status, attempt=1), urgent=False)])
         b.writer.submit([b.status()])
         await asyncio.sleep(0.6)
@@ -379,12 +392,7 @@ async def test_the_budget_bounds_progress_of_all_jobs_but_no_transition(tmp_path
 
 async def test_the_last_values_go_first_when_the_budget_is_short(tmp_path):
     async with bench(tmp_path, progress_per_second=4, progress_interval_seconds=0) as b:
-        for index in range(8):
-            body = job_body(f"j{index}", uid=f"x{index}", version=100 + index, status={"phase": "Running"})
-            ingest.job(b.state, Kind.TRAINING, body)
-        for index in range(8):
-            job = b.state.job(Uid(f"x{index}"))
-            assert job is not None
+        for index, job in enumerate(b.run_others(8)):
             status = replace(job.status, progress=Progress(percent=index))
             b.writer.submit([PatchStatus(job=job, status=status, urgent=False, final=index == 7)])
         await until(lambda: b.sent("PATCH"))
@@ -487,14 +495,7 @@ async def test_a_status_passes_a_create_that_is_tried_again(tmp_path):
 
 async def test_a_create_under_way_holds_up_a_status_and_the_other_creates_do_not(tmp_path):
     async with bench(tmp_path) as b:
-        serve, go_on = b.serve, asyncio.Event()
-
-        async def slow(request: web.Request, body: Any) -> web.StreamResponse:
-            if request.method == "POST":
-                await go_on.wait()
-            return await serve(request, body)
-
-        b.api.handle = slow
+        go_on = b.hold_up("POST")
         b.writer.submit([b.create(A1), b.create(A2)])
         await until(lambda: b.sent("POST"))
         b.writer.submit([b.status(Phase.CANCELLED)])
@@ -514,8 +515,7 @@ async def test_a_create_that_the_job_no_longer_needs_is_not_sent(tmp_path, how):
         b.refuse("POST", 500)
         b.writer.submit([b.create()])
         await until(lambda: b.sent("POST"))
-        job = b.state.job(U1)
-        assert job is not None
+        job = b.known
         match how:
             case "cancelled":
                 b.edit(cancel=True)
@@ -588,8 +588,7 @@ async def test_a_delete_that_is_refused_is_tried_again_and_holds_up_nothing(tmp_
 async def test_a_job_whose_delete_is_refused_is_not_deleted_in_a_storm(tmp_path):
     async with bench(tmp_path) as b:
         b.refuse("DELETE", 403, what="/trainingjobs/")
-        job = b.state.job(U1)
-        assert job is not None
+        job = b.known
         for _ in range(5):
             b.writer.submit([DeleteJob(job=job)])
             await asyncio.sleep(0.05)
@@ -630,57 +629,38 @@ async def test_creates_of_one_namespace_leave_room_for_others(tmp_path):
         for index in range(8):
             body = job_body(f"j{index}", uid=f"x{index}", status={"phase": "Admitted", "assignments": [{"pod": "p"}]})
             ingest.job(b.state, Kind.TRAINING, body)
-        serve, go_on = b.serve, asyncio.Event()
-
-        async def slow(request: web.Request, body: Any) -> web.StreamResponse:
-            if request.method == "POST" and "/ns/" in request.path:
-                await go_on.wait()
-            if request.method == "POST":
-                return answer(201, pod_body(body["metadata"]["name"], owner=None))
-            return await serve(request, body)
-
-        b.api.handle = slow
-        for index in range(7):
-            manifest = {"metadata": {"name": "p"}}
-            b.writer.submit([CreatePod(job_uid=Uid(f"x{index}"), namespace="ns", name="p", manifest=manifest)])
-        await until(lambda: b.sent("POST"))
-        b.writer.submit([CreatePod(job_uid=Uid("x7"), namespace="other", name="p", manifest=manifest), b.status()])
-        await until(lambda: any("/other/" in path for _, path, _ in b.api.seen))
-        await until(lambda: b.job["status"]["phase"] == "Admitted")
-        go_on.set()
+        makes = [
+            CreatePod(job_uid=Uid(f"x{index}"), namespace=namespace, name="p", manifest={"metadata": {"name": "p"}})
+            for index, namespace in enumerate(["ns"] * 7 + ["other"])
+        ]
+        await others_get_through(b, makes, "POST")
 
 
 async def test_deletes_of_one_namespace_leave_room_for_others(tmp_path):
     """What looks at every deletion in one namespace takes its time; nobody else waits for that."""
     async with bench(tmp_path, parallel=4) as b:
-        serve, go_on = b.serve, asyncio.Event()
+        deletes = [
+            DeletePod(job_uid=Uid(f"x{index}"), namespace=namespace, name=f"p{index}", uid=Uid("p"))
+            for index, namespace in enumerate(["ns"] * 8 + ["other"])
+        ]
+        await others_get_through(b, deletes, "DELETE")
 
-        async def slow(request: web.Request, body: Any) -> web.StreamResponse:
-            if request.method == "DELETE" and "/ns/" in request.path:
-                await go_on.wait()
-            return answer(404, {}) if request.method == "DELETE" else await serve(request, body)
 
-        b.api.handle = slow
-        for index in range(8):
-            b.writer.submit([DeletePod(job_uid=Uid(f"x{index}"), namespace="ns", name=f"p{index}", uid=Uid("p"))])
-        await until(lambda: b.sent("DELETE"))
-        b.writer.submit([DeletePod(job_uid=Uid("y"), namespace="other", name="p", uid=Uid("p")), b.status()])
-        await until(lambda: any("/other/" in path for _, path, _ in b.api.seen))
-        await until(lambda: b.job["status"]["phase"] == "Admitted")
-        go_on.set()
+async def others_get_through(b, actions, method):
+    """All but the last action are held up, and neither the last nor a status waits for them."""
+    go_on = b.hold_up(method, "/ns/")
+    b.writer.submit(actions[:-1])
+    await until(lambda: b.sent(method))
+    b.writer.submit([actions[-1], b.status()])
+    await until(lambda: any("/other/" in path for _, path, _ in b.api.seen))
+    await until(lambda: b.job["status"]["phase"] == "Admitted")
+    go_on.set()
 
 
 async def test_a_retry_after_of_days_is_not_obeyed(tmp_path, monkeypatch):
     monkeypatch.setattr("rfuav_kube.connection.LONGEST_WAIT", 0.2)
     async with bench(tmp_path) as b:
-        serve = b.serve
-
-        async def busy(request: web.Request, body: Any) -> web.StreamResponse:
-            if len(b.api.seen) <= 2:
-                return answer(429, {"message": "too many"}, **{"Retry-After": "1000000"})
-            return await serve(request, body)
-
-        b.api.handle = busy
+        b.refuse("PATCH", 429, what="/status", times=2, **{"Retry-After": "1000000"})
         b.writer.submit([b.status(), b.create()])
         await until(lambda: b.pods)
 
@@ -690,8 +670,7 @@ async def test_the_status_of_a_job_of_very_many_pods_is_not_written_for_each(tmp
     async with bench(tmp_path) as b:
         began = time.monotonic()
         for index in range(40):
-            job = b.state.job(U1)
-            assert job is not None
+            job = b.known
             held = (*job.status.assignments, Assignment(pod=f"a-{10 + index}"))
             status = replace(job.status, assignments=held)
             b.state.plan_status(U1, status)
@@ -711,8 +690,7 @@ async def test_the_status_of_a_job_of_very_many_pods_is_not_written_for_each(tmp
 async def test_the_end_of_a_job_of_very_many_pods_is_written_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(kube_lane, "WIDE_SECONDS", 3600.0)
     async with bench(tmp_path) as b:
-        job = b.state.job(U1)
-        assert job is not None
+        job = b.known
         b.writer.submit([PatchStatus(job=job, status=replace(job.status, attempt=1), wide=True)])
         await until(lambda: b.sent("PATCH"))
         await until(lambda: (read := b.state.read_job(U1)) and read.status.attempt == 1)
