@@ -1,7 +1,5 @@
 """What users do to jobs while they wait and while they run."""
 
-import time
-
 import pytest
 from kubernetes import client
 
@@ -19,43 +17,6 @@ def test_suspend_and_resume_a_running_job(world):
     assert status["attempt"] == 2
     assert status["queuedAt"] == queued
     assert status.get("countedFailures", 0) == 0
-
-
-def test_a_suspended_job_is_not_admitted(world):
-    world.submit("a", suspend=True)
-    world.phase("a", "Suspended")
-    assert world.pods("a") == []
-    world.patch("a", {"suspend": False})
-    world.phase("a", "Succeeded")
-
-
-def test_a_waiting_job_can_be_suspended_and_comes_back_to_its_place(world):
-    for index in range(2):
-        world.submit(f"long{index}", run=None)
-        world.phase(f"long{index}", "Running")
-    world.submit("first")
-    queued = world.reason("first", "WaitingForCapacity")["queuedAt"]
-    time.sleep(1.1)  # ages are whole seconds
-    world.submit("second")
-    world.until("second", lambda s: (s.get("queue") or {}).get("position") == 2)
-    world.patch("first", {"suspend": True})
-    assert "queue" not in world.phase("first", "Suspended")
-    world.until("second", lambda s: (s.get("queue") or {}).get("position") == 1)
-    world.patch("first", {"suspend": False})
-    status = world.until("first", lambda s: (s.get("queue") or {}).get("position") == 1)
-    assert (status["phase"], status["queuedAt"]) == ("Queued", queued)
-    world.until("second", lambda s: (s.get("queue") or {}).get("position") == 2)
-
-
-def test_a_waiting_job_can_be_cancelled(world):
-    for index in range(2):
-        world.submit(f"long{index}", run=None)
-        world.phase(f"long{index}", "Running")
-    world.submit("waiting")
-    world.reason("waiting", "WaitingForCapacity")
-    world.patch("waiting", {"cancel": True})
-    world.phase("waiting", "Cancelled")
-    assert not world.pods("waiting")
 
 
 def test_the_pool_s_printed_columns(world, kubectl):
@@ -97,15 +58,6 @@ def test_a_deleted_job_gives_its_room_to_the_next(world):
     world.delete("long0")
     world.phase("next", "Succeeded")
     assert not world.pods("gone")
-
-
-def test_the_printed_columns(world, kubectl):
-    world.submit("a")
-    world.phase("a", "Succeeded")
-    lines = kubectl("get", "trainingjobs", "-n", world.namespace).stdout.splitlines()
-    assert lines[0].split() == ["NAME", "PHASE", "PROGRESS", "EPOCH", "LOSS", "ACC", "GPUS", "NODE", "REASON", "AGE"]
-    assert lines[1].split()[:2] == ["a", "Succeeded"]
-    assert world.nodes[0] in lines[1]
 
 
 def test_a_job_of_one_pod_costs_few_writes(world):

@@ -39,17 +39,6 @@ def more_nodes(world, kubeconfig, litter, count: int) -> list[str]:
     return names
 
 
-@pytest.fixture
-def other(world):
-    """A second team: a world of its own namespace over the same pool."""
-    name = f"{world.namespace}-b"
-    world.core.create_namespace({"metadata": {"name": name}})
-    world.wait(lambda: world.core.list_namespaced_service_account(name).items)
-    made = type(world)(world.core.api_client, name, world.nodes, world.operator)
-    yield made
-    world.core.delete_namespace(name)
-
-
 def test_inference_goes_first_and_all_of_a_crowd_finish(world):
     """The reference service's own scenario: 10 trainings and 30 inferences on two GPUs, at most 2 + 6 at a time."""
     world.submit("warm-up", run=None)
@@ -98,17 +87,6 @@ def phase(job: dict[str, Any]) -> str | None:
 
 def version(job: dict[str, Any]) -> int:
     return int(job["metadata"]["resourceVersion"])
-
-
-def test_three_nodes_run_24_at_once(world, kubeconfig, litter):
-    more_nodes(world, kubeconfig, litter, 2)
-    for index in range(7):
-        world.submit(f"train{index}", run=None)
-    for index in range(19):
-        world.submit(f"infer{index}", "InferenceJob", run=None)
-    world.wait(lambda: sum(p.status.phase == "Running" for p in world.pods()) == 24, 60)
-    waiting = [n for n in range(7) if world.status(f"train{n}").get("reason") == "WaitingForCapacity"]
-    assert len(waiting) == 1
 
 
 def test_a_gang_is_admitted_whole_or_not_at_all(world, kubeconfig, litter):
@@ -161,20 +139,6 @@ def test_a_job_of_higher_priority_takes_room_and_the_other_continues_later(world
             scheduling.delete_priority_class(name)
 
 
-def test_a_team_takes_back_what_it_lent(world, other):
-    quota(world, world.namespace, gpus={"nominal": 2})
-    pool(world, preemption={"reclaimBorrowed": "Any", "minRuntimeSeconds": 0})
-    for index in range(2):
-        other.submit(f"borrows{index}", run=None, pool=world.namespace)
-        other.phase(f"borrows{index}", "Running")
-    world.submit("mine", run=None)
-    world.phase("mine", "Running", seconds=30)
-    back = [other.status(f"borrows{index}") for index in range(2)]
-    assert sum(s["phase"] == "Queued" for s in back) == 1
-    held = world.custom.get_namespaced_custom_object("rfuav.io", "v1alpha1", world.namespace, "gpuquotas", "default")
-    assert held["spec"]["pools"][0]["gpus"]["nominal"] == 2
-
-
 def test_a_quota_limits_a_team_and_shows_its_use(world, kubectl):
     quota(world, world.namespace, gpus={"nominal": 1, "borrowingLimit": 0})
     world.submit("one", run=None)
@@ -203,17 +167,6 @@ def test_a_resource_quota_is_honoured_before_a_pod_is_created(world):
     assert "failures" not in status
     world.delete("one")
     world.phase("two", "Succeeded", seconds=30)
-
-
-def test_a_pool_on_hold_and_drained(world):
-    world.submit("a", run=None)
-    world.phase("a", "Running")
-    pool(world, stopPolicy="HoldAndDrain")
-    status = world.reason("a", "OnHold", seconds=30)
-    assert status["phase"] == "Queued"
-    world.wait(lambda: not [pod for pod in world.pods("a") if pod.status.phase == "Running"])
-    pool(world, stopPolicy="None")
-    world.until("a", lambda s: s.get("attempt") == 2 and s["phase"] == "Running")
 
 
 def test_gpus_that_are_not_known_to_be_healthy_take_nothing_new(world):
