@@ -77,7 +77,7 @@ def test_suspend_stops_the_pod_keeps_the_age_and_gives_room_back_when_it_is_gone
     assert "earlier attempt" in early.status.message
     held, _ = step(held, replace(pod, phase=PodPhase.FAILED, exit_code=75, deleting=True))
     assert (held.status.assignments, held.status.failures) == ((), ())
-    held, done = step(suspended(held, False))
+    held, done = step(suspended(held, False), now=after(60))
     assert (held.status.phase, held.status.attempt, held.status.queued_at) == (Phase.ADMITTED, 2, queued_at)
     assert not conditions.is_true(held.status.conditions, "Suspended")
 

@@ -82,7 +82,7 @@ def test_a_resumed_job_keeps_its_old_place():
         cluster.add(made)
     cluster.go().start_all()
     cluster.edit(cluster.named("a0").uid, suspend=True)
-    cluster.go()
+    cluster.go(60)
     cluster.edit(cluster.named("a0").uid, suspend=False)
     assert cluster.go().status("a0").phase is Phase.QUEUED
     cluster.leave()
