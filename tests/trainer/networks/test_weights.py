@@ -1,8 +1,12 @@
 """Weights files carry what is needed to use them, and refuse what does not fit."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from rfuav_trainer.data.images import TRANSFORM
 from rfuav_trainer.data.samples import SPECTROGRAM, Preprocessing
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.networks import architectures, weights
@@ -75,9 +79,21 @@ def test_a_file_says_what_it_holds(tmp_path):
     assert found["bytes"] == (tmp_path / "best.safetensors").stat().st_size
 
 
-def test_a_file_of_someone_else_is_not_described(tmp_path):
-    from safetensors.torch import save_file
+@pytest.mark.parametrize(("written", "read"), [(None, 1), (1, 1), (TRANSFORM, TRANSFORM), (TRANSFORM + 1, None)])
+def test_weights_keep_the_transform_that_they_were_trained_with(tmp_path, written, read):
+    card = weights.Card("resnet18", ["a", "b"], PREPROCESSING).to_json()
+    card["preprocessing"]["transform"] = written
+    if written is None:
+        del card["preprocessing"]["transform"]  # as before there was a second one
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {weights.KEY: json.dumps(card)})
+    if read is None:
+        with pytest.raises(InputError, match=f"version {written} of the transform.* up to {TRANSFORM}"):
+            weights.read_card(tmp_path / "a.safetensors")
+    else:
+        assert weights.read_card(tmp_path / "a.safetensors").preprocessing.transform == read
 
+
+def test_a_file_of_someone_else_is_not_described(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(InputError, match="has no metadata.*convert"):
         weights.describe(tmp_path / "a.safetensors")

@@ -137,7 +137,7 @@ def _card_from_spec(spec: InferenceJobSpec, path: Path, kind: str) -> weights.Ca
         imageSize=DEFAULT_IMAGE_SIZE,
     )
     spectrogram = spectrogram_parameters(spec.iq or Iq()) if kind == "iq" else None
-    preprocessing = Preprocessing(kind, DEFAULT_IMAGE_SIZE, mean, std, spectrogram)
+    preprocessing = Preprocessing(kind, DEFAULT_IMAGE_SIZE, mean, std, spectrogram, transform=1)
     return weights.Card(spec.model.architecture, list(spec.model.classes), preprocessing)
 
 

@@ -103,7 +103,8 @@ def run(
     network = architectures.build(found, outputs, size, head=head).eval()
     network.load_state_dict(state)
     candidates = [normalisation] if normalisation else list(NORMALISATION)
-    ways = {name: Preprocessing("image", size, *NORMALISATION[name]) for name in candidates}
+    # The first transform, which takes files as Pillow reads them, as the reference service does.
+    ways = {name: Preprocessing("image", size, *NORMALISATION[name], transform=1) for name in candidates}
     chosen = candidates[0] if check is None else _as_checked(network, ways, list(classes), *check)
     _say_assumed(size=stated or image_size, head=head, normalisation=normalisation or (chosen if check else None))
     card = weights.Card(found, list(classes), ways[chosen], head=head)

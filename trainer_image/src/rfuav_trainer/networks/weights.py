@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rfuav_crds import reasons
+from rfuav_trainer.data.images import TRANSFORM
 from rfuav_trainer.data.samples import Preprocessing
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.networks import architectures
@@ -82,7 +83,7 @@ def read_card(path: Path) -> Card | None:
     """The metadata of the file; None for a safetensors file of another program.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing or damaged, or a newer trainer prepared its pictures in another way.
     """
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
@@ -99,7 +100,13 @@ def read_card(path: Path) -> Card | None:
         return None
     try:
         content = json.loads(metadata[KEY])
-        content["preprocessing"] = Preprocessing.from_json(content["preprocessing"])
+        content["preprocessing"] = preprocessing = Preprocessing.from_json(content["preprocessing"])
+        if not 1 <= preprocessing.transform <= TRANSFORM:
+            raise InputError(
+                f"{path} was trained on pictures of version {preprocessing.transform} of the transform; this trainer "
+                f"knows those up to {TRANSFORM}: use the image of trainer {content.get('version', 'that wrote it')}",
+                reason=reasons.WEIGHTS_UNREADABLE,
+            )
         return Card(**content)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
