@@ -250,7 +250,7 @@ def test_a_training_continues_when_the_scratch_disk_is_full(image_desk, small_vo
 def test_what_is_kept_is_not_fetched_ahead(tmp_path, monkeypatch):
     samples = []
     for number in range(3):
-        Image.new("RGB", (16, 16)).save(tmp_path / f"{number}.png")
+        Image.linear_gradient("L").resize((16, 16)).save(tmp_path / f"{number}.png")
         samples.append(Sample(tmp_path / f"{number}.png", f"{number}.png"))
     reader = Reader(Preprocessing("image", 16), homes=[picture_cache.Memory(2 * BYTES)])
     fetched = []

@@ -479,6 +479,24 @@ def test_a_frame_that_cannot_be_read_is_one_of_many(recordings, shards):
             run(recordings, spec, shard=shard)
 
 
+def test_what_holds_nothing_is_counted_and_not_classified(recordings):
+    folder = recordings / "captures/test"
+    path = next(iter(sorted(folder.rglob("*.iq"))))
+    values = np.fromfile(path, "<f4")
+    values[: len(values) // 2] = 0  # the first of two frames
+    values.tofile(path)
+    run(recordings, inference_spec(errorThreshold=0, evaluation={}))
+    dead, *alive = lines(recordings)
+    assert (dead["path"], dead["frame"]) == (path.relative_to(folder).as_posix(), 0)
+    assert (dead["dead"], dead["class"], dead["score"], dead["top"]) == ("dead: all zero", None, None, [])
+    assert not any("dead" in line for line in alive)
+    assert lines(recordings, "errors-0.jsonl") == []
+    mark = json.loads((recordings / "results/out/_SUCCESS").read_text())
+    assert (mark["dead"], mark["processed"], mark["failed"]) == (1, len(alive) + 1, 0)
+    evaluation = json.loads((recordings / "results/out/evaluation.json").read_text())
+    assert (evaluation["dead"], evaluation["samples"]) == (1, len(alive))
+
+
 def test_with_shards_the_threshold_is_the_whole_jobs(pictures):
     torn, names = "beta/001.png", [f"{name}/{number:03d}.png" for name in CLASSES for number in range(5)]
     (pictures / f"captures/test/{torn}").write_bytes(b"torn")

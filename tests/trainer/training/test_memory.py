@@ -62,7 +62,7 @@ def pictures(folder, count):
     """`count` pictures, names for one and the same file."""
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
-    Image.fromarray(np.zeros((32, 32, 3), dtype=np.uint8)).save(folder / "one.png")
+    Image.linear_gradient("L").resize((32, 32)).convert("RGB").save(folder / "one.png")
     for number in range(count):
         (folder / CLASSES[number % len(CLASSES)] / f"{number:05}.png").hardlink_to(folder / "one.png")
     (folder / "one.png").unlink()

@@ -254,6 +254,39 @@ def test_a_training_that_diverges_says_what_to_lower(image_desk):
     assert not (image_desk / "models/out/_SUCCESS").exists()
 
 
+def test_numbers_that_are_lost_are_noticed_within_ten_steps(image_desk, monkeypatch):
+    """In the weights too, where no loss shows it."""
+    whole, taken = Learner.step, []
+
+    def step(self, group, moment):
+        seen = whole(self, group, moment)
+        taken.append(moment)
+        if len(taken) == 3:
+            with torch.no_grad():
+                next(iter(self.network.parameters()))[0] = torch.nan
+            seen = torch.nan_to_num(seen)
+        return torch.where(seen.isfinite(), seen, torch.ones_like(seen))
+
+    monkeypatch.setattr(Learner, "step", step)
+    with pytest.raises(
+        InvalidConfigurationError, match=r"weights features.* became infinite or NaN in epoch 1, step 10"
+    ):
+        run(image_desk, training_spec(training__batchSize=1))
+    assert len(taken) == 10
+
+
+def test_what_holds_nothing_is_left_out_of_a_training(image_desk):
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    paths = sorted((image_desk / "captures/train").rglob("*.png"))[:2]
+    for path, level in zip(paths, (0, 200), strict=True):
+        Image.fromarray(pixels + np.uint8(level)).save(path)
+    run(image_desk, training_spec(training__epochs=2, dataset__errorThreshold=0))
+    report = json.loads((image_desk / "models/out/report.json").read_text())
+    names = [path.relative_to(image_desk / "captures/train").as_posix() for path in paths]
+    assert report["dead"] == dict(zip(names, ["dead: all zero", "dead: constant"], strict=True))
+    assert report["unreadable"] == {}
+
+
 def test_scores_that_are_no_numbers_are_a_training_that_diverged(image_desk, monkeypatch):
     """Even where the training's loss was still a number."""
 

@@ -52,6 +52,10 @@ class UnreadableFileError(InputError):
     reason = reasons.UNREADABLE
 
 
+class DeadInputError(UnreadableFileError):
+    """A frame or picture can be read, and holds nothing. Callers count it, and it never ends a job by itself."""
+
+
 @contextmanager
 def as_unreadable(problem: str) -> Iterator[None]:
     """Whatever a decoder raises in the body makes its file unreadable. Decoders raise anything when a file is damaged.

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from rfuav_trainer.data.augment_pictures import PROBABILITY
-from rfuav_trainer.errors import InvalidConfigurationError
+from rfuav_trainer.errors import DeadInputError, InvalidConfigurationError
+from rfuav_trainer.signals import dead
 from rfuav_trainer.signals.recording import read_frame
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters, picture
 
@@ -100,13 +101,18 @@ class ChangingReader:
 
         Raises:
             UnreadableFileError: the file cannot be read.
+            DeadInputError: it holds nothing (`dead`).
         """
         preprocessing = self._reader.preprocessing
         parameters = preprocessing.spectrogram
         if not self._changes or sample.frame is None or parameters is None:
             return self._reader.read(sample)
         random = np.random.default_rng([self._seed, self._epoch, zlib.crc32(os.fsencode(sample.name)), sample.frame])
-        samples = change(read_frame(sample.path, sample.frame, parameters), self._changes, random, parameters)
+        recorded = read_frame(sample.path, sample.frame, parameters)
+        problem = dead.samples(torch.view_as_real(recorded))
+        if problem is not None:
+            raise DeadInputError(problem)
+        samples = change(recorded, self._changes, random, parameters)
         return picture(samples.to(self._reader.device), parameters, preprocessing.image_size).cpu()
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 
-from rfuav_trainer.errors import UnreadableFileError, naming
+from rfuav_trainer.errors import DeadInputError, UnreadableFileError, naming
 from rfuav_trainer.storage import inputs
 
 if TYPE_CHECKING:
@@ -49,13 +49,14 @@ class Batch:
         samples: the readable ones, in order.
         pictures: uint8, shape (n, 1 or 3, size, size); n may be 0.
         labels: int64, shape (n,).
-        unreadable: the others, with the reason.
+        unreadable, dead: the others, with the reason: those that cannot be read, and those that hold nothing.
     """
 
     samples: list[Sample]
     pictures: Tensor
     labels: Tensor
     unreadable: list[tuple[Sample, str]] = field(default_factory=list)
+    dead: list[tuple[Sample, str]] = field(default_factory=list)
 
 
 def cut(samples: Sequence[Sample], batch_size: int) -> list[Sequence[Sample]]:
@@ -76,7 +77,7 @@ def batches(
             one may wait for a store much longer than the grace period of the pod.
     """
     pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="reader")
-    ahead: deque[tuple[Sequence[Sample], list[Future[Tensor | str]]]] = deque()
+    ahead: deque[tuple[Sequence[Sample], list[Future[Tensor | UnreadableFileError]]]] = deque()
     remaining = iter(parts)
     nothing: Sequence[Sample] = []
     following = next(remaining, nothing)
@@ -132,16 +133,18 @@ def _fetch_ahead(part: Sequence[Sample], reader: Reads) -> None:
     inputs.fetch_ahead(sample.path for sample in part if not reader.holds(sample))
 
 
-def _read(reader: Reads, sample: Sample) -> Tensor | str:
+def _read(reader: Reads, sample: Sample) -> Tensor | UnreadableFileError:
     try:
         with naming(sample.name):
             return reader.read(sample)
     except UnreadableFileError as error:
-        return str(error)
+        return error
 
 
-def _assemble(samples: Sequence[Sample], read: Sequence[Tensor | str]) -> Batch:
-    good = [(s, r) for s, r in zip(samples, read, strict=True) if not isinstance(r, str)]
-    bad = [(s, r) for s, r in zip(samples, read, strict=True) if isinstance(r, str)]
+def _assemble(samples: Sequence[Sample], read: Sequence[Tensor | UnreadableFileError]) -> Batch:
+    pairs = list(zip(samples, read, strict=True))
+    good = [(s, r) for s, r in pairs if not isinstance(r, UnreadableFileError)]
+    dead = [(s, str(r)) for s, r in pairs if isinstance(r, DeadInputError)]
+    bad = [(s, str(r)) for s, r in pairs if isinstance(r, UnreadableFileError) and not isinstance(r, DeadInputError)]
     pictures = torch.stack([r for _, r in good]) if good else torch.empty(0, dtype=torch.uint8)
-    return Batch([s for s, _ in good], pictures, torch.tensor([s.label for s, _ in good], dtype=torch.int64), bad)
+    return Batch([s for s, _ in good], pictures, torch.tensor([s.label for s, _ in good], dtype=torch.int64), bad, dead)

@@ -30,26 +30,30 @@ from rfuav_trainer.storage import outputs
 from rfuav_trainer.storage.paths import local_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+    from rfuav_trainer.data.batches import Batch
     from rfuav_trainer.job import Job
 
 log = structlog.get_logger()
 
 SHOWN = 3
-"""How many unreadable files an error names."""
+"""How many unreadable files an error names, and how many dead ones the log."""
 
 
 @dataclass
 class Unreadable:
-    """Unreadable files (or pictures) and frames of recordings, with the reasons."""
+    """Unreadable files (or pictures) and frames of recordings, with the reasons.
+
+    `dead` has those that hold nothing; no threshold counts them.
+    """
 
     files: dict[str, str] = field(default_factory=dict)
     frames: dict[str, str] = field(default_factory=dict)
+    dead: dict[str, str] = field(default_factory=dict)
 
-    def add(self, name: str, frame: int | None, reason: str) -> bool:
+    def add(self, name: str, frame: int | None, reason: str, *, dead: bool = False) -> bool:
         """Add one; whether it is new."""
         noted, key = (self.files, name) if frame is None else (self.frames, f"{name}, frame {frame}")
+        noted = self.dead if dead else noted
         new = key not in noted
         noted.setdefault(key, reason)
         return new
@@ -58,6 +62,7 @@ class Unreadable:
         """Add those of another process."""
         self.files.update(other.files)
         self.frames.update(other.frames)
+        self.dead.update(other.dead)
 
     def __len__(self) -> int:
         return len(self.files) + len(self.frames)
@@ -90,14 +95,18 @@ class Dataset:
     files: int
     error_threshold: float
 
-    def pass_over(self, found: Iterable[tuple[Sample, str]], folder: str = "") -> None:
-        """Record unreadable samples; `folder` is prepended to their names.
+    def pass_over(self, batch: Batch, folder: str = "") -> None:
+        """Record the unreadable and the dead samples of a batch; `folder` is prepended to their names.
 
         Raises:
             InputError: they exceed the error threshold.
         """
         before = len(self.unreadable)
-        for sample, reason in found:
+        for sample, reason in batch.dead:
+            new = self.unreadable.add(folder + sample.name, sample.frame, reason, dead=True)
+            if new and len(self.unreadable.dead) <= SHOWN:
+                log.warning("leaving out what holds nothing", file=folder + sample.name, frame=sample.frame, why=reason)
+        for sample, reason in batch.unreadable:
             if self.unreadable.add(folder + sample.name, sample.frame, reason):
                 log.warning("skipping unreadable file", file=folder + sample.name, problem=reason)
         if len(self.unreadable) > before:

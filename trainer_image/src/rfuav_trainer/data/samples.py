@@ -18,8 +18,8 @@ import torch
 
 from rfuav_trainer.data.images import TRANSFORM, Room, read_picture, whole_machine
 from rfuav_trainer.data.labels import conditions, recording_of
-from rfuav_trainer.errors import InputError, UnreadableFileError
-from rfuav_trainer.signals import recording
+from rfuav_trainer.errors import DeadInputError, InputError, UnreadableFileError
+from rfuav_trainer.signals import dead, recording
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters, pictures
 from rfuav_trainer.storage import inputs
 
@@ -271,18 +271,23 @@ class Reader:
         self._room = room or whole_machine()
         self.device = torch.device(device)
         self._homes = homes
+        self._dead: dict[Key, str] = {}
 
     def holds(self, sample: Sample) -> bool:
         """Whether the picture is stored, so that the file is not needed."""
-        return any(home.holds((sample.path, sample.frame)) for home in self._homes)
+        key = (sample.path, sample.frame)
+        return key in self._dead or any(home.holds(key) for home in self._homes)
 
     def read(self, sample: Sample) -> Tensor:
         """The picture of one sample: uint8, (3, size, size) for images, (1 or 3, size, size) for recordings.
 
         Raises:
             UnreadableFileError: the file cannot be read.
+            DeadInputError: it holds nothing (`dead`).
         """
         key = (sample.path, sample.frame)
+        if key in self._dead:
+            raise DeadInputError(self._dead[key])
         for home in self._homes:
             kept = home.get(key)
             if kept is not None:
@@ -291,14 +296,21 @@ class Reader:
         spectrogram = self.preprocessing.spectrogram
         if sample.frame is None or spectrogram is None:
             result = read_picture(sample.path, size, room=self._room, transform=self.preprocessing.transform)
+            self._check_alive(key, dead.picture(result))
         else:
-            raw = recording.read_raw(sample.path, sample.frame, spectrogram)[None]
-            found, good = pictures(raw.to(self.device), spectrogram, size)
+            raw = recording.read_raw(sample.path, sample.frame, spectrogram)
+            self._check_alive(key, dead.samples(raw))
+            found, good = pictures(raw[None].to(self.device), spectrogram, size)
             if not good.item():
                 raise UnreadableFileError(recording.NO_NUMBERS.format(frame=sample.frame))
             result = found[0].cpu()
         any(home.put(key, result) for home in self._homes)  # the first with space
         return result
+
+    def _check_alive(self, key: Key, problem: str | None) -> None:
+        if problem is not None:
+            self._dead[key] = problem  # in the next epoch it need not be read
+            raise DeadInputError(problem)
 
 
 def read_label_file(path: Path) -> dict[str, Any]:

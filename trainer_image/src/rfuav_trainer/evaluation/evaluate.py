@@ -41,10 +41,10 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path
         root: the input folder, which may contain label files with SNR and colour map.
 
     Returns:
-        samples, accuracy, metrics, perClass (samples, precision, recall, f1, averagePrecision), classes,
-        confusionMatrix (rows true, columns predicted), calibration (samples, confidence, accuracy by confidence), bySnr
-        (snrDb, samples, accuracy, ...; in rising order) and byColorMap (colorMap, ...), empty if unknown, MOST_GROUPS
-        rows at most.
+        samples, dead (inputs that hold nothing, which do not count), accuracy, metrics, perClass (samples, precision,
+        recall, f1, averagePrecision), classes, confusionMatrix (rows true, columns predicted), calibration (samples,
+        confidence, accuracy by confidence), bySnr (snrDb, samples, accuracy, ...; in rising order) and byColorMap
+        (colorMap, ...), empty if unknown, MOST_GROUPS rows at most.
         Without all scores there are no average precisions.
 
     Raises:
@@ -55,8 +55,12 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path
     whole = True
     total, by_snr, by_map = Tally(len(classes)), dict[float, Tally](), dict[str, Tally]()
     left_out = set[float | str]()
-    remaining = iter(lines)
-    while part := list(islice(remaining, TOGETHER)):
+    remaining, dead = iter(lines), 0
+    while read := list(islice(remaining, TOGETHER)):
+        part = [line for line in read if "dead" not in line]
+        dead += len(read) - len(part)
+        if not part:
+            continue
         true = [_label(line) for line in part]
         check_labels(dict(zip((line["path"] for line in part), true, strict=True)), classes, root)
         scores = torch.tensor([_scores(line, index) for line in part], dtype=torch.float32)
@@ -76,9 +80,12 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path
     if left_out:
         log.warning("too many different conditions; some have no row", most=MOST_GROUPS, leftOut=len(left_out))
     if not total.samples:
-        raise InputError("nothing to evaluate: no input could be read", reason=reasons.TOO_MANY_UNREADABLE)
+        raise InputError(
+            "nothing to evaluate: every input is unreadable or holds nothing", reason=reasons.TOO_MANY_UNREADABLE
+        )
     content = {
         "samples": total.samples,
+        "dead": dead,
         "accuracy": total.metrics()["top1"],
         "metrics": total.metrics(),
         "perClass": dict(zip(classes, total.per_class(), strict=True)),

@@ -52,7 +52,7 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
             log.warning("some shards finished with different settings: run them again", others=earlier[:MOST_SHOWN])
         return {}
     _check_network(own, output)
-    totals = {key: sum(mark[key] for mark in own) for key in ("files", "processed", "failed")}
+    totals = {key: sum(mark.get(key, 0) for mark in own) for key in ("files", "processed", "failed", "dead")}
     errors = evaluation.read_lines([output / f"errors-{shard}.jsonl" for shard in range(spec.shards)])
     unreadable = Unreadable()
     for line in errors:

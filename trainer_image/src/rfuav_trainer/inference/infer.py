@@ -118,6 +118,7 @@ class Inference:
         self.unreadable = Unreadable()
         self.processed = 0
         self.failed = 0
+        self.dead = 0
         self.total = len(self.listing.samples) + len(self.listing.unreadable)
         auto = AUTO_BATCH.get(self.device.type, AUTO_BATCH["cpu"])
         self.batch_size = spec.batch_size if isinstance(spec.batch_size, int) else auto
@@ -154,11 +155,14 @@ class Inference:
             files=self.listing.files,
             processed=self.processed,
             failed=self.failed,
+            dead=self.dead,
             precision=self.classifier.precision,
             seconds=round(time.monotonic() - started, 1),
             trainerStatus=self._status(finished=True),
         )
         write_json(self.output / f"{marks.SUCCESS}-{self.job.shard}", mark)
+        if self.dead:
+            log.warning("inputs that hold nothing were not classified", dead=self.dead)
         log.info("shard done", **{key: mark[key] for key in ("shard", "processed", "failed", "seconds")})
         return mark
 
@@ -168,7 +172,9 @@ class Inference:
             for line in shard.earlier("errors"):
                 self.unreadable.add(line["path"], line.get("frame"), line["reason"])
                 self.failed += 1
-            self.processed = sum(1 for _ in shard.earlier("predictions"))
+            for line in shard.earlier("predictions"):
+                self.processed += 1
+                self.dead += "dead" in line
             return
         for name, reason in self.listing.unreadable.items():
             self._refuse(shard, name, reason, None)
@@ -189,11 +195,13 @@ class Inference:
         read = batches(parts, reader, min(MOST_READERS, cpus) if cpus > 1 else 0, stop=self.stop)
         scored = side_by_side(self._scores, read, together, cpus // together)
         for part, (batch, scores) in zip(parts, scored, strict=False):  # fewer after a stop request
-            reasons = dict(batch.unreadable)
+            reasons, dead = dict(batch.unreadable), dict(batch.dead)
             row = 0
             for sample in part:  # in order, so that exactly the first `done` inputs are complete
                 if sample in reasons:
                     self._refuse(shard, sample.name, reasons[sample], sample.frame)
+                elif sample in dead:
+                    self._pass_over(shard, sample, dead[sample])
                 else:
                     if annotations is not None:
                         annotations.turn_to(sample, done)  # may commit, so it comes before the line of this sample
@@ -233,6 +241,24 @@ class Inference:
         torch.cuda.empty_cache()
         return self._scores(batch)
 
+    def _place(self, sample: Sample) -> dict[str, Any]:
+        """What the line of an input says besides its prediction: file, label, and of a frame its time and band."""
+        line: dict[str, Any] = {"path": sample.name, **self._stated(sample)}
+        spectrogram = self.classifier.preprocessing.spectrogram
+        if sample.frame is not None and spectrogram is not None:
+            begin = recording.first_sample(sample.path, sample.frame, spectrogram)
+            line["frame"] = sample.frame
+            line["startSeconds"] = round(begin / spectrogram.sample_rate, 9)
+            line["endSeconds"] = round((begin + spectrogram.frame_samples) / spectrogram.sample_rate, 9)
+            line["lowHz"], line["highHz"] = -spectrogram.sample_rate / 2, spectrogram.sample_rate / 2
+        return line
+
+    def _pass_over(self, shard: results.ShardResults, sample: Sample, reason: str) -> None:
+        """Write the line of an input that holds nothing: no class."""
+        shard.write("predictions", {**self._place(sample), "dead": reason, "class": None, "score": None, "top": []})
+        self.processed += 1
+        self.dead += 1
+
     def _write(self, shard: results.ShardResults, sample: Sample, scores: torch.Tensor) -> str:
         """Write the prediction of one input; returns it as text."""
         classes = self.classifier.classes
@@ -241,15 +267,9 @@ class Inference:
             {"class": classes[index], "score": _number(score)}
             for index, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-        line: dict[str, Any] = {"path": sample.name, **self._stated(sample)}
+        line = self._place(sample)
         text = f"{top[0]['class']}  {top[0]['score']:.1%}"
-        spectrogram = self.classifier.preprocessing.spectrogram
-        if sample.frame is not None and spectrogram is not None:
-            begin = recording.first_sample(sample.path, sample.frame, spectrogram)
-            line["frame"] = sample.frame
-            line["startSeconds"] = round(begin / spectrogram.sample_rate, 9)
-            line["endSeconds"] = round((begin + spectrogram.frame_samples) / spectrogram.sample_rate, 9)
-            line["lowHz"], line["highHz"] = -spectrogram.sample_rate / 2, spectrogram.sample_rate / 2
+        if "startSeconds" in line:
             text = f"{line['startSeconds']:.3f} s  {text}"
         line |= {"class": top[0]["class"], "score": top[0]["score"], "top": top}
         if self.spec.evaluation is not None:

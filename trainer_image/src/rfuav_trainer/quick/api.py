@@ -151,10 +151,15 @@ def predictions(source: Path, weights: Path, progress: Progress, stop: StopSigna
     with tempfile.TemporaryDirectory(prefix="rfuav-predict-") as folder:
         job = _inference(source, weights, Path(folder), {"errorThreshold": 1.0})
         _infer(job, progress, stop)
-        found = [json.loads(line) for line in _lines(Path(folder), "predictions")]
+        found = [_said(json.loads(line)) for line in _lines(Path(folder), "predictions")]
         errors = [json.loads(line) for line in _lines(Path(folder), "errors")]
     unreadable = [{**{k: v for k, v in line.items() if k != "reason"}, "error": line["reason"]} for line in errors]
     return sorted([*found, *unreadable], key=lambda line: (line["path"], line.get("frame") or 0))
+
+
+def _said(line: dict[str, Any]) -> dict[str, Any]:
+    """The line of an input that holds nothing, as that of one that cannot be read."""
+    return {**line, "error": line["dead"]} if "dead" in line else line
 
 
 def evaluation(

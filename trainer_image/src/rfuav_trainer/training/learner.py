@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 MOMENTUM = 0.9
 """Default of sgd."""
+SMALLEST_SCALE = 128
+"""Of the losses in fp16. It begins at 65536, and is halved at every step whose gradients are not finite: ten times, if
+a training has diverged."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,20 @@ class Learner:
             self.world.average_gradients(self.network, seen[2])
             self._update(moment)
         return seen
+
+    def spoilt(self) -> str | None:
+        """What has become infinite or NaN, in words; None if nothing has. Waits for the device.
+
+        With fp16, the scaler skips a step whose gradients are not finite: they are seen in its scale, not in a weight.
+        """
+        weights = dict(self.network.named_parameters())
+        norm = torch.nn.utils.get_total_norm([weight.detach() for weight in weights.values()])
+        if not norm.isfinite():
+            name = next((name for name, weight in weights.items() if not weight.isfinite().all()), "")
+            return f"the weights {name} became infinite or NaN"
+        if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
+            return "the gradients became infinite or NaN in every step"
+        return None
 
     def _seed(self, moment: Moment) -> int:
         """The seed of this step in this process."""

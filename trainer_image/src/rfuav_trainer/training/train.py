@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+LOOK_EVERY = 10
+"""Steps between two looks for NaN: each waits for the device, and reads all weights once."""
+
 
 def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
     """Train, or return at once if this job has already finished.
@@ -196,18 +199,23 @@ class Training:
             if len(group) < len(parts):  # a stop was requested before they were read
                 self._stop_here()
             for batch in group:
-                self.dataset.pass_over(batch.unreadable)
+                self.dataset.pass_over(batch)
             seen = self._step(group)
             position.totals += seen
             position.step += 1
             mine = sum(len(batch.samples) for batch in group)
             self.reporter.speed.add(self.world.all_together(mine, seen[2]))
+            if position.step % LOOK_EVERY == 0:
+                self._check_numbers()
             self._report()
             self._stop_here()
         summed, correct, count = position.totals.tolist()
         if count == 0:
-            raise InputError("none of the training files can be read", reason=reasons.TOO_MANY_UNREADABLE)
-        self._check_finite(summed / count)
+            raise InputError(
+                "none of the training files can be read and hold anything",
+                reason=reasons.TOO_MANY_UNREADABLE,
+            )
+        self._check_numbers()
         return {"trainLoss": summed / count, "trainAccuracy": correct / count}
 
     def _check_finite(self, loss: float) -> None:
@@ -216,6 +224,17 @@ class Training:
             raise InvalidConfigurationError(
                 f"the loss became {loss} in epoch {self.position.epoch + 1}: lower optimizer.learningRate "
                 f"(now {self.spec.training.optimizer.learning_rate:g})",
+                reason=reasons.DIVERGED,
+            )
+
+    def _check_numbers(self) -> None:
+        """Raise InvalidConfigurationError if a loss of this epoch, or a weight, is not finite. Waits for the device."""
+        self._check_finite(float(self.position.totals[0]))
+        spoilt = self.learner.spoilt()
+        if spoilt is not None:
+            raise InvalidConfigurationError(
+                f"{spoilt} in epoch {self.position.epoch + 1}, step {self.position.step}: lower optimizer.learningRate "
+                f"(now {self.spec.training.optimizer.learning_rate:g}), or set training.clipNorm",
                 reason=reasons.DIVERGED,
             )
 
@@ -265,7 +284,7 @@ class Training:
         parts = cut(mine, max(1, self.resolved.batch_size // self.world.size))
         for batch in batches(parts, self.reader, self.workers, stop=self._alone()):
             # Named as in `open_dataset`: both folders may contain a file of the same name.
-            self.dataset.pass_over(batch.unreadable, "validation/" if self.spec.dataset.validation.uri else "")
+            self.dataset.pass_over(batch, "validation/" if self.spec.dataset.validation.uri else "")
             if batch.samples:
                 scores = self.learner.scores(batch.pictures).cpu().double()
                 if scores.isfinite().all():
@@ -282,7 +301,10 @@ class Training:
         self._stop_here()
         self._check_finite(loss.item())
         if not tally.samples:
-            raise InputError("none of the validation files can be read", reason=reasons.TOO_MANY_UNREADABLE)
+            raise InputError(
+                "none of the validation files can be read and hold anything",
+                reason=reasons.TOO_MANY_UNREADABLE,
+            )
         return {**tally.metrics(), "valLoss": loss.item() / tally.samples, "valAccuracy": tally.accuracy}
 
     def _of_all(self, *counts: Tensor) -> None:
@@ -361,7 +383,9 @@ class Training:
         if state["samples"] != names_hash(self.dataset.train):
             log.warning("the training data changed since the checkpoint; continuing with the current data")
             self.position.step = min(self.position.step, self.steps)
-        self.dataset.unreadable.merge(Unreadable(state["unreadable"], state.get("unreadableFrames", {})))
+        self.dataset.unreadable.merge(
+            Unreadable(state["unreadable"], state.get("unreadableFrames", {}), state.get("dead", {}))
+        )
         self.dataset.check()
         self._forget_missing_best()
         log.info("resumed", checkpoint=self.saved.path.name, epoch=self.position.epoch, step=self.position.step)
@@ -394,6 +418,7 @@ class Training:
         wanted = torch.tensor(float(self.stop.requested), device=self.device)
         if not (self.stop.requested if self.world.size == 1 else self.world.sum(wanted).item()):
             return
+        self._check_numbers()
         self._save_checkpoint()
         outputs.settle()
         self._report(now=True)
@@ -416,6 +441,7 @@ class Training:
             "samples": names_hash(self.dataset.train),
             "unreadable": self.dataset.unreadable.files,
             "unreadableFrames": self.dataset.unreadable.frames,
+            "dead": self.dataset.unreadable.dead,
             "resolved": self.resolved.to_json(),
         }
         self.going = self.store.save(state, epoch=position.epoch, step=position.epoch * self.steps + position.step)
@@ -463,6 +489,7 @@ class Training:
             samples={"train": len(self.dataset.train), "validation": len(self.dataset.validation)},
             files=self.dataset.files,
             unreadable=self.dataset.unreadable.all(),
+            dead=self.dataset.unreadable.dead,
             epochs=position.epoch,
             stoppedEarly=position.epoch < self.spec.training.epochs,
             seconds=seconds,
