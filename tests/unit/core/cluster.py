@@ -96,6 +96,7 @@ class Cluster:
         self.dirty_nodes: set[Any] = set()
         self.plan = True
         self.everything = True
+        self.seen_quotas: dict[str, dict[str, ResourceQuota]] = {}
         self.scheduler = Scheduler()
         self.spins = 0  # turns in a row that did nothing and wanted the next at once
 
@@ -133,7 +134,15 @@ class Cluster:
 
     def turn(self, reports: Iterable[Report] = ()) -> list[Action]:
         seen, before = self.snapshot(), self.held()
-        dirt = Changes(jobs=set(self.dirty), nodes=set(self.dirty_nodes), plan=self.plan, everything=self.everything)
+        quotas = seen.resource_quotas
+        dirt = Changes(
+            jobs=set(self.dirty),
+            nodes=set(self.dirty_nodes),
+            namespaces={ns for ns in {*quotas, *self.seen_quotas} if quotas.get(ns) != self.seen_quotas.get(ns)},
+            plan=self.plan or quotas != self.seen_quotas,
+            everything=self.everything,
+        )
+        self.seen_quotas = quotas
         done = self.scheduler.turn(seen, dirt, reports=list(reports), now=self.now)
         if self.compare:
             self._compare_with_one_that_knows_nothing(seen, done.actions, list(reports))

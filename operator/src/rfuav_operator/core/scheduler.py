@@ -75,6 +75,7 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: Collection[Uid] = ()
     nodes: Collection[NodeName] = ()
+    namespaces: Collection[str] = ()  # their ResourceQuotas
     plan: bool = False
     everything: bool = False  # pools, quotas, priority classes or settings: the index is rebuilt
 
@@ -332,6 +333,7 @@ class Scheduler:
         # 3. Admission, on the jobs as the steps left them; the index follows that too.
         planned_now = Plan()
         if plan:
+            admission.quotas_changed(changes.namespaces)
             planned_now = admission.plan(snapshot, jobs, now, stepped=todo, everyone=everyone)
             self._plan_at = planned_now.look_again
             admission.update(planned_now.moved, (), snapshot, jobs, now)

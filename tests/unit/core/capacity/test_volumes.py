@@ -2,10 +2,24 @@
 
 import pytest
 from msgspec.structs import replace
-from unit.core.builders import PREEMPTION, after, claim, foreign_pod, job, node, pool, volume, whole
+from unit.core.builders import (
+    PREEMPTION,
+    T0,
+    after,
+    claim,
+    foreign_pod,
+    job,
+    node,
+    orphan,
+    pool,
+    snapshot,
+    volume,
+    whole,
+)
 from unit.core.cluster import Cluster
 
 from rfuav_operator.core.capacity import volumes
+from rfuav_operator.core.capacity.usage import Usage
 from rfuav_operator.core.model import (
     Kind,
     NodeTerm,
@@ -321,3 +335,16 @@ def test_a_claim_used_on_an_unknown_node_is_in_use_there():
     status = made.go().status("a")
     assert status.phase is Phase.QUEUED
     assert "on gone, where team/data is in use" in status.message
+
+
+@pytest.mark.parametrize("order", [("n1", "n2"), ("n2", "n1")])
+def test_a_claim_follows_a_pod_that_is_bound_elsewhere_than_it_was_made_for(order):
+    """In whichever order the two nodes are looked at."""
+    user = orphan("o", "n2", gpus=0, namespace="team", claims=("data",))
+    seen = snapshot(nodes=NODES, foreign=[user])
+    usage = Usage(seen, seen.jobs, T0)
+    assert usage.nodes_of_claims(["team/data"]) == {"n2"}
+    seen = snapshot(nodes=NODES, foreign=[replace(user, node="n1", phase=PodPhase.RUNNING)])
+    for name in order:
+        usage.update_node(name, seen, T0)
+    assert usage.nodes_of_claims(["team/data"]) == {"n1"}

@@ -37,6 +37,9 @@ class Admission:
         self.queues = Queues()
         self.capacity: dict[str, PoolCapacity] = {}
         self._preemption: dict[str, PreemptionIndex] = {}  # of the pools that let jobs be stopped
+        self._growing = {name: pool for name, pool in snapshot.pools.items() if pool.spec.scale_up.max_jobs > 0}
+        self._changed: set[str] = set(snapshot.pools)  # those of which something changed since their last plan
+        self._again: dict[str, datetime] = {}  # pool -> when time alone changes its plan
         self.usage = Usage(snapshot, jobs, now, on_change=self._room_changed)
         self.capacity = {name: PoolCapacity(pool, self.usage.rooms[name]) for name, pool in snapshot.pools.items()}
         self._preemption = {
@@ -57,11 +60,25 @@ class Admission:
 
     def _room_changed(self, pool: str, node: NodeName, released: bool) -> None:
         if pool in self.capacity:
+            self._changed.add(pool)
+            self._may_lure(node)
             self.capacity[pool].changed(node, released=released)
         if pool in self._preemption:
             self._preemption[pool].clearable.changed(node)
 
+    def _may_lure(self, node: NodeName) -> None:
+        """Whether a pool grows for a job depends on the nodes to which the scheduler could bring it instead."""
+        room = self.usage.room(node)
+        for name, pool in self._growing.items():
+            selector = pool.spec.node_selector
+            if room is None or all(room.node.labels.get(key) == value for key, value in selector.items()):
+                self._changed.add(name)
+
     # --- what changed
+
+    def quotas_changed(self, namespaces: Collection[str]) -> None:
+        """The ResourceQuotas of these namespaces changed."""
+        self._changed |= self.queues.waiting(namespaces)
 
     def update(
         self, uids: Iterable[Uid], nodes: Iterable[NodeName], snapshot: Snapshot, jobs: Mapping[Uid, Job], now: datetime
@@ -70,6 +87,7 @@ class Admission:
         self.usage.update_landings(snapshot, jobs)
         for node in nodes:
             self.usage.update_node(node, snapshot, now)
+            self._changed |= self._growing.keys()  # it may have had other labels
         for uid in uids:
             job = jobs.get(uid)
             self.usage.update_job(uid, job, snapshot)
@@ -88,6 +106,9 @@ class Admission:
                 preemptible.clearable.changed(node)
 
     def _index(self, uid: Uid, job: Job | None, snapshot: Snapshot, now: datetime) -> None:
+        self._changed.add(self.queues.pool_of(uid))
+        if job is not None:
+            self._changed.add(job.spec.pool)
         self.gates.index(uid, job)
         self._index_runners(uid, job, snapshot)
         for beneficiary, pod in self._stopping.pop(uid, ()):
@@ -96,6 +117,7 @@ class Admission:
             if not making:
                 self._clearing_for.pop(beneficiary, None)
         for name in [name for name, unplaced in self._unplaced.items() if uid in unplaced]:
+            self._changed.add(name)
             self._unplaced[name].discard(uid)
             if not self._unplaced[name]:
                 del self._unplaced[name]
@@ -148,6 +170,8 @@ class Admission:
     ) -> Plan:
         """Admit as many jobs as limits, quotas and room allow; `jobs` is updated with the decisions.
 
+        A pool of which nothing changed since its last plan is left out: its plan would be the same.
+
         Args:
             snapshot: the state of now.
             jobs: the jobs as the steps of this turn left them.
@@ -157,6 +181,12 @@ class Admission:
         """
         result = Plan()
         for name, pool in snapshot.pools.items():
+            self._look_at_use(snapshot)  # also at that of the pools before
+            due = self._again.get(name)
+            if not everyone and name not in self._changed and (due is None or due > now):
+                continue
+            self._changed.discard(name)
+            self._again.pop(name, None)
             queue = self.queues.pools.get(name)
             capacity = self.capacity[name]
             capacity.settle(queue.shapes if queue is not None else ())
@@ -183,8 +213,15 @@ class Admission:
                 clearing_for=self._clearing_for,
                 unplaced=self._unplaced.setdefault(name, set()),
             )
+            result.look_again, result.unsettled = None, False
             admit_in_order(current)
             waiting.tell(current, self._places[name], stepped=stepped, everyone=everyone)
+            if result.unsettled:
+                result.again(now)
+            if result.look_again is not None:
+                self._again[name] = result.look_again
+        self._changed &= snapshot.pools.keys()
+        result.look_again, result.unsettled = min(self._again.values(), default=None), False
         for queue_name, queue in self.queues.pools.items():
             if queue_name not in snapshot.pools:
                 for uid, why in queue.gated.items():
@@ -193,3 +230,12 @@ class Admission:
         if result.unsettled:
             result.again(now)
         return result
+
+    def _look_at_use(self, snapshot: Snapshot) -> None:
+        """Mark the pools for which it matters what came into use, or is no longer in use."""
+        self._changed |= {pool for pool, _ in self.usage.moved}
+        namespaces = {ns for _, ns in self.usage.moved if ns in snapshot.resource_quotas} | self.usage.mounted
+        if namespaces:
+            self._changed |= self.queues.waiting(namespaces)
+        self.usage.moved.clear()
+        self.usage.mounted.clear()

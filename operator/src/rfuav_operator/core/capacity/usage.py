@@ -60,6 +60,9 @@ class Usage:
         self._foreign: dict[NodeName, list[tuple[str, Holder]]] = {}  # of foreign pods: claim and pod
         self.expires: Alarms[NodeName] = Alarms()  # when a pod of others that is not bound stops to count on a node
         self.failed: dict[Uid, Exception] = {}  # jobs whose room could not be computed
+        # What changed beside rooms; the caller clears it.
+        self.moved: set[tuple[str, str]] = set()  # shares: pool, namespace
+        self.mounted: set[str] = set()  # namespaces whose claims came into use, or are no longer in use
         for uid in jobs.keys() | snapshot.pods_of.keys():
             try:
                 for name, held in dict(held_by(uid, jobs.get(uid), snapshot)).items():  # each pod counts once
@@ -176,7 +179,8 @@ class Usage:
 
     def _update_foreign_claims(self, node: NodeName, foreign: Iterable[Pod]) -> None:
         for claim, user in self._foreign.pop(node, ()):
-            self._unmount(claim, user)
+            if self._claims.get(claim, {}).get(user) == node:  # else it is known on another node by now
+                self._unmount(claim, user)
         mounted = [
             (f"{pod.namespace}/{claim}", (pod.uid, f"{pod.namespace}/{pod.name}"))
             for pod in foreign
@@ -185,9 +189,14 @@ class Usage:
         if mounted:
             self._foreign[node] = mounted
         for claim, user in mounted:
-            self._claims.setdefault(claim, {})[user] = node
+            self._mount(claim, user, node)
+
+    def _mount(self, claim: str, user: Holder, node: NodeName) -> None:
+        self.mounted.add(claim.partition("/")[0])
+        self._claims.setdefault(claim, {})[user] = node
 
     def _unmount(self, claim: str, user: Holder) -> None:
+        self.mounted.add(claim.partition("/")[0])
         users = self._claims.get(claim, {})
         users.pop(user, None)
         if not users:
@@ -208,6 +217,7 @@ class Usage:
         if held is None:
             return None
         key = held.pool, held.namespace
+        self.moved.add(key)
         share = self.shares[key]
         share.gpus -= held.gpus
         share.cpu_pods -= held.gpus == 0
@@ -234,6 +244,7 @@ class Usage:
             self._on_node.pop(node, None)
 
     def _put(self, uid: Uid, name: str, held: Allocation) -> None:
+        self.moved.add((held.pool, held.namespace))
         share = self.shares.setdefault((held.pool, held.namespace), Share())
         mine = self._held.setdefault(uid, {})
         share.jobs[held.kind] += _is_first(held, mine)
@@ -250,7 +261,7 @@ class Usage:
         if held.absent:
             self._absent.setdefault(held.namespace, {})[uid, name] = held
         for claim in held.claims:
-            self._claims.setdefault(f"{held.namespace}/{claim}", {})[uid, name] = NodeName(held.node)
+            self._mount(f"{held.namespace}/{claim}", (uid, name), NodeName(held.node))
 
     def nodes_of(self, uid: Uid, name: str) -> list[NodeName]:
         """The nodes where a pod holds room: its own, or all where the scheduler may put it."""

@@ -6,6 +6,7 @@ job of a group holds for all. Jobs that may not run even with room are kept sepa
 
 from bisect import bisect_left, insort
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -123,6 +124,14 @@ class Queues:
                 queue.put(key, age)
         if isinstance(where, Reason):
             self.pools[job.spec.pool].gated[job.uid] = where
+
+    def pool_of(self, uid: Uid) -> str:
+        """The pool in whose queue a job is; empty: in none."""
+        return self._places[uid][0] if uid in self._places else ""
+
+    def waiting(self, namespaces: Collection[str]) -> set[str]:
+        """The pools for which jobs of these namespaces wait."""
+        return {name for name, queue in self.pools.items() if any(key.namespace in namespaces for key in queue.buckets)}
 
     def group_of(self, uid: Uid) -> Group | None:
         """The group of a job."""

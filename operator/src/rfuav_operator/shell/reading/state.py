@@ -88,6 +88,7 @@ class ClusterState:
         self._dependents: dict[tuple[str, str], set[Uid]] = defaultdict(set)  # by the TrainingJob they wait for
         self._dirty: set[Uid] = set()
         self._dirty_nodes: set[NodeName] = set()
+        self._dirty_quotas: set[str] = set()  # namespaces
         self._plan = False
         self._everything = False
 
@@ -161,11 +162,13 @@ class ClusterState:
         dirt = Changes(
             jobs=frozenset(self._dirty),
             nodes=frozenset(self._dirty_nodes),
+            namespaces=frozenset(self._dirty_quotas),
             plan=self._plan,
             everything=self._everything,
         )
         self._dirty.clear()
         self._dirty_nodes.clear()
+        self._dirty_quotas.clear()
         self._plan = self._everything = False
         return dirt
 
@@ -390,7 +393,9 @@ class ClusterState:
             held.pop(old.name, None)
             if not held:
                 del self._resource_quotas[old.namespace]
-        if old != new:
+        quota = new or old
+        if quota is not None and old != new:
+            self._dirty_quotas.add(quota.namespace)
             self.touch()
 
     def _claim_changed(self, old: Claim | None, new: Claim | None) -> None:
