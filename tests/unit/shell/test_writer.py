@@ -294,6 +294,28 @@ async def test_a_pod_that_exists_is_ours_or_is_not_touched(tmp_path, owner):
         assert ("does not belong to this job" in b.state.snapshot().rejected.get(U1, "")) is (owner != "u1")
 
 
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_pod_that_a_webhook_changed_too_much_is_deleted_and_quoted(tmp_path, monkeypatch, refused):
+    """Also where the delete has to be tried again: its room stays held until it is gone."""
+    monkeypatch.setattr(lane, "REFUSED_BACKOFF", 0.2)
+    async with bench(tmp_path) as b:
+        if refused:
+            b.refuse("DELETE", 403)
+        asked = b.create()
+        manifest = {"metadata": {"name": A1, "labels": {"rfuav.io/attempt": "7"}}}  # the server gives it another one
+        b.writer.submit([msgspec.structs.replace(asked, manifest=manifest)])
+        await until(lambda: b.sent("DELETE"))
+        if refused:
+            ingest.pod(b.state, b.pods[A1])  # a watch has brought it
+            assert b.state.snapshot().creating == {U1: {A1}}
+            b.api.handle = b.serve
+        await until(lambda: not b.state.snapshot().creating)
+        assert not b.pods
+        assert b.sent("DELETE")[-1] == {"preconditions": {"uid": "p1"}}
+        said = "a webhook or policy of the cluster changed its label rfuav.io/attempt, so it was deleted"
+        assert b.state.snapshot().rejected == {U1: said}
+
+
 @pytest.mark.parametrize("code", [400, 403, 422])
 async def test_a_refused_pod_is_quoted(tmp_path, code):
     async with bench(tmp_path) as b:

@@ -41,6 +41,8 @@ def test_a_job_without_a_cpu_limit_is_left_to_the_api_server_where_limits_are_co
     words = 'pods "x" is forbidden: failed quota: rq: must specify limits.cpu for: trainer'
     assert failures.rejected(words).message.endswith("for: trainer; write spec.resources.cpuLimit")
     assert "cpuLimit" not in failures.rejected('pods "x" is forbidden: exceeded quota: limits.cpu=2').message
+    words = 'Pod "x" is invalid: requests: Invalid value: "4": must be less than or equal to cpu limit of 100m'
+    assert failures.rejected(words).message.endswith("sets that limit, write spec.resources.cpuLimit")
 
 
 def test_limits_of_memory_and_cpu_count_what_is_on_its_way():

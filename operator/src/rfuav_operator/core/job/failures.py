@@ -214,6 +214,8 @@ def rejected(words: str) -> Verdict:
         "must specify" in words and "limits.cpu" in words
     )  # a ResourceQuota counts it, and no LimitRange sets it
     advice = "; write spec.resources.cpuLimit" if asks_limit else ""
+    if "must be less than or equal to cpu limit of" in words:
+        advice = "; if a LimitRange of the namespace sets that limit, write spec.resources.cpuLimit"
     message = f"the API server refused the pod: {words}{advice}"
     return Verdict(reason=reasons.REJECTED_BY_CLUSTER, message=message, counted=False, outage=True)
 

@@ -240,10 +240,10 @@ class _Step:
                 self.together = self.together or "the room for one of its pods is no longer free"
         elif a.started_at is not None:
             self._fail(a, failures.vanished(), None)
+        elif self.facts.rejected:  # also where it was there for a moment
+            self._fail(a, failures.rejected(self.facts.rejected), None)
         elif a.pod in self.facts.gone:
             self._fail(a, failures.deleted(), None)
-        elif self.facts.rejected:
-            self._fail(a, failures.rejected(self.facts.rejected), None)
         elif self.job.problems:  # an invalid job gets no pod
             if self._is_gang:
                 self.together = self.together or "it is misconfigured"

@@ -60,6 +60,7 @@ class JobLane(Lane[Action]):
     def __init__(self) -> None:
         super().__init__(describe)
         self.trouble = Trouble()
+        self.unfit: dict[str, tuple[str, str]] = {}  # pods to delete again: their UID, and what was changed
         self.service_at = float("-inf")  # monotonic seconds at which the job's Service was there
 
     def done(self, action: Action) -> None:

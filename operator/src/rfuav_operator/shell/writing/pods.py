@@ -7,6 +7,7 @@ from rfuav_kube import clock, paths
 from rfuav_kube.connection import Answer
 from rfuav_kube.keyed_writer import DONE, Outcome
 from rfuav_kube.requester import CUT_OFF, NOT_SENT, Requester, decides
+from rfuav_operator.core.job.altered import altered
 from rfuav_operator.core.model import CreatePod, DeletePod, RecordEvent
 from rfuav_operator.shell.reading import ingest, pods
 from rfuav_operator.shell.reading.state import ClusterState
@@ -30,8 +31,11 @@ class Pods:
         """One attempt to create a pod. The pod keeps its room until it is known whether it exists.
 
         An existing pod of ours with the name counts as created, because the name follows from the job's UID and the
-        attempt. So before a retry, or before giving up, the pod of an earlier try is looked up.
+        attempt. So before a retry, or before giving up, the pod of an earlier try is looked up. One that the cluster
+        made so that it cannot be the job's is deleted again, and the job says why.
         """
+        if action.name in lane.unfit:
+            return await self._take_back(lane, action)
         if lane.tries(action):
             if self._state.was_there(action.job_uid, action.name):  # it ended and is gone, or a watch has brought it
                 return self._created(action)
@@ -50,6 +54,9 @@ class Pods:
         if answer.ok:
             answer = await self._requests.attempt("POST", paths.pods(action.namespace), action.manifest)
         if answer.ok:
+            if what := altered(action.manifest, answer.body):
+                lane.unfit[action.name] = answer.body["metadata"]["uid"], what
+                return await self._take_back(lane, action)
             lane.trouble = Trouble()
             ingest.pod(self._state, answer.body)
             return self._created(action)
@@ -87,6 +94,15 @@ class Pods:
                 RecordEvent(job=job, type="Warning", reason=reasons.POD_NAME_TAKEN, action="CreatePod", note=message)
             )
         return self._created(action, refused=message)
+
+    async def _take_back(self, lane: JobLane, action: CreatePod) -> Outcome:
+        """Delete the pod that was just created: nothing of what it does would count."""
+        path, (uid, what) = f"{paths.pods(action.namespace)}/{action.name}", lane.unfit[action.name]
+        answer = await self._requests.attempt("DELETE", path, {"preconditions": {"uid": uid}})
+        if not answer.ok and answer.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+            return lane.later(action, answer)
+        del lane.unfit[action.name]
+        return self._created(action, refused=f"a webhook or policy of the cluster changed {what}, so it was deleted")
 
     def _created(self, action: CreatePod, *, refused: str = "") -> Outcome:
         """It is known now whether the pod exists."""
