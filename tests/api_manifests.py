@@ -145,6 +145,8 @@ BAD: list[Bad] = [
             "spec.dataset.imageSize",
             "write a multiple of 14",
         ),
+        ("dataset.recordingPattern", "flight[0-9]+", "with a group named recording"),
+        ("dataset.recordingPattern", "(?P<recording>a" * 20, "may not be more than 200"),
         ("dataset.format", "IQ", 'supported values: "image", "iq", "auto"'),
         ("dataset.iq.sampleRate", "100MHz", "write a rate in samples per second, as in 100M"),
         ("dataset.iq.sampleRate", 0, "write a rate in samples per second, as in 100M"),

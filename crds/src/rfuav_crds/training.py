@@ -1,5 +1,6 @@
 """TrainingJob: what to train, on what, how, and where the weights go."""
 
+import re
 from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import ConfigDict, Field
@@ -36,6 +37,8 @@ Augmentation = Literal[
     "TimeMask",
 ]
 _AUGMENTATIONS = len(get_args(Augmentation))
+_NOT_RE2 = re.compile(r"\(\?(?:[=!>(]|<[=!]|P=|#)|\\[1-9]|(?<!\\)[*+?}]\+")
+"""What Python knows and RE2 does not: assertions, references, atomic groups, possessive quantifiers, comments."""
 PATCH = {"vit_b_16": 16, "vit_l_16": 16, "vit_b_32": 32, "vit_l_32": 32, "vit_h_14": 14}  # pixels
 
 
@@ -82,6 +85,30 @@ class TrainingData(Spec):
     )
 
 
+def _finds_recordings(pattern: str) -> bool:
+    """Whether it is a regular expression, of those that RE2 and Python share, with a group named recording."""
+    if _NOT_RE2.search(pattern) is not None:
+        return False
+    try:
+        read = re.compile(pattern)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return "recording" in read.groupindex and read.groups == len(read.groupindex)
+
+
+RecordingPattern = Annotated[
+    str,
+    Field(max_length=200),
+    Rule(
+        # An expression that RE2 cannot read makes the rule fail with RE2's own words.
+        cel="self.contains('(?P<recording>') && (''.matches(self) ? true : true)",
+        message="write a regular expression (RE2) with a group named recording, as in '(?P<recording>flight[0-9]+)', "
+        "and (?:...) for other groups",
+        check=_finds_recordings,
+    ),
+]
+
+
 class Validation(Spec):
     """The validation data: a folder of their own, or a share of the training data."""
 
@@ -115,6 +142,12 @@ class Dataset(Spec):
     )
     format: Format = Field("auto", description="image, iq (raw recordings), or auto: by the file names. Default: auto.")
     iq: Iq = Field(default_factory=Iq, description="How raw recordings are read; images need none of it.")
+    recording_pattern: RecordingPattern | None = Field(
+        None,
+        description="Regular expression (RE2) that finds the recording of a file in its path from the class on, as its "
+        "group recording: '(?P<recording>flight[0-9]+)'. A split keeps recordings whole. Default: by packs, folders "
+        "and numbered names.",
+    )
     error_threshold: Annotated[float, Field(ge=0, le=1)] = Field(
         0.05,
         description="Share of unreadable files, 0 to 1, above which the job fails; they are listed either way. "

@@ -144,8 +144,9 @@ def test_frames_of_one_recording_stay_on_one_side(desk):
         ("2024/{label}/rec{n}/{frame}.png", True),
         ("flights/{label}-{n}/{frame}.png", True),
         ("{label}/snr_{level}/rec{n}.png", True),
-        ("all/{label}-{n}-{frame}.png", False),  # a folder of several classes is no recording
-        ("{label}-{n}-{frame}.png", False),
+        ("all/{label}-{n}-{frame}.png", True),
+        ("all/{label}{n}{frame}.png", False),  # a folder of several classes is no recording
+        ("{label}{n}{frame}.png", False),
     ],
 )
 def test_without_the_column_a_recording_is_what_it_is_in_a_folder(layout, together):
@@ -156,10 +157,10 @@ def test_without_the_column_a_recording_is_what_it_is_in_a_folder(layout, togeth
         for frame in range(3)
     }
     rows = [manifest.Row(name, label, None, None) for name, (label, _) in names.items()]
-    found = manifest._recordings(rows, "image")
+    found = manifest._recordings(rows, "image", None)
     groups = {}
     for name, made in names.items():
-        groups.setdefault(found[name], set()).add(made)
+        groups.setdefault(found[name].name, set()).add(made)
     assert len(groups) == (8 if together else len(names))
     assert all(len(made) == 1 for made in groups.values())
 
@@ -212,10 +213,11 @@ def test_a_class_of_which_nothing_can_be_read(desk):
 
 
 def test_the_validation_may_be_a_manifest_and_has_the_same_classes(desk):
-    root = image_set(desk / "captures/train", count=4)
+    image_set(desk / "captures/train", count=4)
+    root = image_set(desk / "captures/more", count=4, seed=1)
     rows = rows_of(root)
     write(root / "val.jsonl", [row for row in rows if row["path"].endswith("3.png")])
-    spec = training_spec(dataset__validation={"uri": "pvc://captures/train/val.jsonl"})
+    spec = training_spec(dataset__validation={"uri": "pvc://captures/more/val.jsonl"})
     assert len(opened(desk, spec).validation) == 3
     write(root / "val.jsonl", [row for row in rows if row["label"] != "beta"])
     with pytest.raises(Exception, match="missing beta, unknown none"):

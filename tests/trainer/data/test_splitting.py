@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfuav_trainer.data.labels import recording_of
 from rfuav_trainer.data.samples import Sample, list_labelled
 from rfuav_trainer.data.splitting import split
 from rfuav_trainer.errors import InputError
@@ -40,10 +39,40 @@ def test_a_split_parts_no_recording_and_leaves_every_class_on_both_sides(groups,
         assert taken >= wanted - max(sizes) or taken == sum(sizes) - max(sizes)
 
 
-def test_a_class_with_one_recording_cannot_be_split():
-    samples = [Sample(Path("x"), f"a/{n}", 0, n, "a/0") for n in range(3)]
+def test_a_class_with_one_picture_cannot_be_split():
     with pytest.raises(InputError, match="a has 1: add recordings, separate them"):
-        split(samples, ["a"], 0.2, 0)
+        split([Sample(Path("x"), "a/0", 0, None, "a/0")], ["a"], 0.2, 0)
+
+
+@given(
+    frames=st.integers(2, 100),
+    files=st.integers(1, 5),
+    levels=st.lists(st.sampled_from([-10.0, 0.0, 10.0]), min_size=1, max_size=4),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_single_recording_gives_blocks_of_its_time(frames, files, levels, fraction, seed):
+    """Both sides have samples, the moments of validation are whole, and no neighbour of theirs is training data."""
+    samples = [
+        Sample(Path("x"), f"a/r_{n}.iq", 0, frame, "a/r", levels[n % len(levels)])
+        for n in range(files)
+        for frame in range(frames)
+    ]
+    train, validation = split(samples, ["a"], fraction, seed)
+    assert train
+    assert validation
+    assert split(samples, ["a"], fraction, seed) == (train, validation)
+    of_file = files > 1
+    sides = [{int(s.name[4:-3]) if of_file else s.frame for s in part} for part in (train, validation)]
+    assert not sides[0] & sides[1]
+    assert not {s.group for s in train} & {s.group for s in validation}
+    moments = files if of_file else frames
+    if len(set(levels)) == 1:
+        assert sides[1] == set(range(min(sides[1]), max(sides[1]) + 1))
+        assert abs(len(sides[1]) - fraction * moments) <= 1
+        if moments > 20 and fraction < 0.5:
+            assert min(abs(a - b) for a in sides[0] for b in sides[1]) > 1
 
 
 @given(
@@ -131,35 +160,3 @@ def test_conditions_in_a_path_are_no_recordings(*, layout, levels, colours, each
         for snr in levels:
             taken = sum((name, level) == (label, snr) for name, _, level in validation)
             assert abs(taken - 0.2 * each) <= 1
-
-
-@pytest.mark.parametrize(
-    ("name", "found"),
-    [
-        ("A/x.png", "A/x.png"),
-        ("A/r1/x.png", "A/r1"),
-        ("A/site/r1/x.png", "A/site/r1"),
-        ("A/snr_-10/jet/x.png", "A/x.png"),
-        ("A/rec1_-10dB/7.png", "A/rec1"),
-        ("A/rec2_-10dB/7.png", "A/rec2"),
-        ("A/rec1snr10.png", "A/rec1.png"),
-        ("A/hotel/jets.png", "A/hotel"),
-        ("jet/5dB/x.png", "jet/x.png"),
-        ("A/snr_10/jet.png", "A"),
-    ],
-)
-def test_which_recording_a_picture_is_of(name, found):
-    assert recording_of(name) == found
-
-
-@pytest.mark.parametrize(
-    ("name", "found"),
-    [
-        ("A/x.iq", "A/x.iq"),
-        ("A/r1/x.iq", "A/r1/x.iq"),
-        ("A/snr_-10/x.iq", "A/x.iq"),
-        ("A/day1/x_10dB.iq", "A/day1/x.iq"),
-    ],
-)
-def test_a_raw_recording_is_its_own_whatever_its_folder(name, found):
-    assert recording_of(name, folders=False) == found

@@ -62,7 +62,10 @@ def pictures(folder, count):
     """`count` pictures, names for one and the same file."""
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
-    Image.linear_gradient("L").resize((32, 32)).convert("RGB").save(folder / "one.png")
+    drawn = Image.linear_gradient("L").resize((32, 32)).convert("RGB")
+    if "validation" in folder.name:  # validation data must not be training data
+        drawn = drawn.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    drawn.save(folder / "one.png")
     for number in range(count):
         (folder / CLASSES[number % len(CLASSES)] / f"{number:05}.png").hardlink_to(folder / "one.png")
     (folder / "one.png").unlink()

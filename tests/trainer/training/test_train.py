@@ -221,6 +221,24 @@ def test_a_checkpoint_of_another_architecture_is_refused(image_desk):
         run(image_desk, training_spec(model__architecture="resnet18"))
 
 
+def test_a_checkpoint_of_another_split_is_refused(image_desk):
+    interrupted(image_desk, training_spec(), 2)
+    (manifest,) = (image_desk / "models/out/checkpoints/u1").glob("*.json")
+    content = json.loads(manifest.read_text())
+    split = content["signature"].pop("split")
+    assert split == {"rules": 2, "fraction": 0.25, "recordingPattern": None}
+    manifest.write_text(json.dumps(content))  # as a version wrote it that split by other rules
+    with pytest.raises(InvalidConfigurationError, match=r'split null there, \{"rules": 2, "fraction": 0.25'):
+        run(image_desk, training_spec())
+
+
+def test_what_was_trained_on_never_validates_after_a_change_of_the_data(image_desk):
+    interrupted(image_desk, training_spec(), 2)
+    image_set(image_desk / "captures/train", count=11)
+    with pytest.raises(InvalidConfigurationError, match="validation samples .* are now of recordings that it was tr"):
+        run(image_desk, training_spec())
+
+
 def test_resume_false_begins_at_the_beginning(image_desk):
     interrupted(image_desk, training_spec(checkpoint={"resume": False}), 7)
     watcher = Watcher()
@@ -333,14 +351,15 @@ def test_a_corrupt_image_is_passed_over_and_listed(desk):
 
 
 def test_unreadable_files_of_the_same_name_in_both_folders_are_two(image_desk):
-    image_set(image_desk / "captures/val", count=2)
+    image_set(image_desk / "captures/val", count=2, seed=1)
     for folder in ("train", "val"):
-        (image_desk / f"captures/{folder}/alpha/000.png").write_bytes(b"no picture")
+        (image_desk / f"captures/{folder}/alpha/000.png").write_bytes(f"no picture in {folder}".encode())
     spec = training_spec(training__epochs=1, dataset__errorThreshold=0.5)
     spec["dataset"]["validation"] = {"uri": "pvc://captures/val"}
     run(image_desk, spec)
     report = json.loads((image_desk / "models/out/report.json").read_text())
     assert {*report["unreadable"]} == {"alpha/000.png", "validation/alpha/000.png"}
+    assert report["recordings"]["beta"] == {"train": 8, "validation": 2, "recognisedBy": {"number": 10}}
 
 
 def test_too_many_corrupt_images_end_the_job(image_desk):

@@ -66,6 +66,8 @@ class Job:
         fields = ("model", "dataset", "training", "input", "iq", "precision", "errorThreshold", "shards")
         spec = self.spec.model_dump(mode="json", by_alias=True)
         chosen = {key: spec[key] for key in fields if key in spec}
+        if chosen.get("dataset", {}).get("recordingPattern", "") is None:
+            del chosen["dataset"]["recordingPattern"]  # as before there was this field
         chosen["annotate"] = spec["output"].get("annotate")
         chosen.get("training", {}).pop("workers", None)  # the number of readers affects the speed, not the result
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]

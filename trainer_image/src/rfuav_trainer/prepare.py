@@ -24,7 +24,7 @@ from rich.progress import track
 from rfuav_trainer.data import augment_pictures
 from rfuav_trainer.data.dataset import Unreadable
 from rfuav_trainer.data.images import Room, decoded, in_colours, whole_machine
-from rfuav_trainer.data.labels import recording_of
+from rfuav_trainer.data.labels import without_conditions
 from rfuav_trainer.data.samples import find_classes, find_files, list_labelled
 from rfuav_trainer.data.splitting import split as split_samples
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, UnreadableFileError, as_unreadable, naming
@@ -80,7 +80,7 @@ class Made:
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
-def split(task: Task, *, fraction: float, seed: int, link: bool) -> Made:
+def split(task: Task, *, fraction: float, seed: int, link: bool, pattern: str | None = None) -> Made:
     """Copy (or hard-link) the source to `train/` and `val/`: whole recordings, every class and SNR on both sides.
 
     Raises:
@@ -92,7 +92,7 @@ def split(task: Task, *, fraction: float, seed: int, link: bool) -> Made:
     where = str(task.source)
     classes = find_classes(task.source, where=where)
     _, kind = find_files(task.source, where=where)
-    samples = list_labelled(task.source, classes, kind, None, where=where).samples
+    samples = list_labelled(task.source, classes, kind, None, where=where, pattern=pattern).samples
     train, validation = split_samples(samples, classes, fraction, seed, where="--validation")
     made = Made(parts={"train": len(train), "val": len(validation)})
     with _output(task, {"split": fraction, "seed": seed}) as folder:
@@ -126,7 +126,7 @@ def augmented(task: Task, *, changes: Sequence[str], copies: int, seed: int) -> 
         original = _opened(path, room, colours=True)
         pixels = torch.from_numpy(np.asarray(original).copy()).permute(2, 0, 1)[None].float() / 255
         parent, _, file = name.rpartition("/")
-        alone = recording_of(name) != recording_of(f"{parent}/another")  # else the recording already has a folder
+        alone = not any(map(without_conditions, parent.split("/")[1:]))  # else the recording already has a folder
         inside = f"{name if alone else parent}/"
         yield f"{inside}{file}", original
         for number in range(1, copies + 1):

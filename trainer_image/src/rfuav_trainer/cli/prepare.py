@@ -38,6 +38,10 @@ def prepare_split(
     output: Output,
     *,
     validation: Annotated[float, typer.Option(help="Fraction of every class that goes to val/.")] = 0.2,
+    recordings: Annotated[
+        str | None,
+        typer.Option(help="Regular expression that finds the recording of a path, as dataset.recordingPattern does."),
+    ] = None,
     seed: Seed = 0,
     link: Annotated[bool, typer.Option("--link", help="Create hard links instead of copies.")] = False,
     overwrite: Overwrite = False,
@@ -47,7 +51,9 @@ def prepare_split(
         source,
         output,
         overwrite,
-        lambda preparation, task: preparation.split(task, fraction=validation, seed=seed, link=link),
+        lambda preparation, task: preparation.split(
+            task, fraction=validation, seed=seed, link=link, pattern=recordings
+        ),
     )
 
 

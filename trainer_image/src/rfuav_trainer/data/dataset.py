@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rfuav_crds import Iq, TrainingJobSpec, parse_quantity, reasons
-from rfuav_trainer.data import manifest
+from rfuav_trainer.data import manifest, recordings
 from rfuav_trainer.data.samples import (
     IMAGENET,
     SPECTROGRAM,
@@ -23,10 +23,10 @@ from rfuav_trainer.data.samples import (
     find_files,
     list_labelled,
 )
-from rfuav_trainer.data.splitting import split
+from rfuav_trainer.data.splitting import doubtful, split, table
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters
-from rfuav_trainer.storage import outputs
+from rfuav_trainer.storage import contents, outputs
 from rfuav_trainer.storage.paths import local_path
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 SHOWN = 3
-"""How many unreadable files an error names, and how many dead ones the log."""
+"""How many files an error names, and how many dead ones the log."""
 
 
 @dataclass
@@ -117,6 +117,11 @@ class Dataset:
         self.unreadable.check(self.error_threshold, files=self.files, frames=self._frames)
 
     @cached_property
+    def recordings(self) -> dict[str, dict[str, Any]]:
+        """For each class: recordings on each side, and how they were recognised."""
+        return table(self.train, self.validation, self.classes)
+
+    @cached_property
     def _frames(self) -> int:
         """Number of frames of all recordings."""
         return sum(sample.frame is not None for part in (self.train, self.validation) for sample in part)
@@ -171,10 +176,12 @@ class _Source:
             return find_files(self.path, kind=wanted, where=self.where)[1]
         return manifest.kind_of(self.rows, wanted, where=self.where)
 
-    def samples(self, classes: list[str], kind: str, spectrogram: SpectrogramParameters | None) -> Listing:
+    def samples(
+        self, classes: list[str], kind: str, spectrogram: SpectrogramParameters | None, pattern: str | None
+    ) -> Listing:
         if self.rows is None:
-            return list_labelled(self.path, classes, kind, spectrogram, where=self.where)
-        return manifest.list_rows(self.path, self.rows, classes, kind, spectrogram, where=self.where)
+            return list_labelled(self.path, classes, kind, spectrogram, where=self.where, pattern=pattern)
+        return manifest.list_rows(self.path, self.rows, classes, kind, spectrogram, where=self.where, pattern=pattern)
 
 
 def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
@@ -182,7 +189,8 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
 
     Raises:
         InputError: folders, manifests or files are missing, or too many cannot be read.
-        InvalidConfigurationError: the classes do not match the job, or its output is inside its data.
+        InvalidConfigurationError: the classes do not match the job, its output is inside its data, or its validation
+            data contains training data.
     """
     outputs.check_apart(job, spec.dataset.train.uri, "dataset.train.uri")
     if spec.dataset.validation.uri is not None:
@@ -200,21 +208,88 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
     spectrogram = spectrogram_parameters(spec.dataset.iq) if kind == "iq" else None
     mean, std = SPECTROGRAM if kind == "iq" else IMAGENET
     preprocessing = Preprocessing(kind, spec.dataset.image_size, mean, std, spectrogram)
-    train = source.samples(classes, kind, spectrogram)
+    pattern = spec.dataset.recording_pattern
+    train = source.samples(classes, kind, spectrogram, pattern)
     if spec.dataset.validation.uri is not None:
         other = _Source(job, spec.dataset.validation.uri, "dataset.validation.uri")
         _same_classes(source, classes, other, other.classes())
-        theirs = other.samples(classes, kind, spectrogram)
+        theirs = other.samples(classes, kind, spectrogram, pattern)
+        _check_apart(source, train.samples, other, theirs.samples)
         parts, files = (train.samples, theirs.samples), train.files + theirs.files
         unreadable = {**train.unreadable, **{f"validation/{k}": v for k, v in theirs.unreadable.items()}}
     else:
+        alone = doubtful(train.samples, classes)
+        if alone:
+            log.warning(
+                "each picture counts as a recording, because its name does not say what it is cut from; if several are "
+                "of one recording, the validation looks better than it is: write a folder for each recording, or "
+                "dataset.recordingPattern",
+                pictures=alone,
+            )
         parts = split(train.samples, classes, spec.dataset.validation.fraction or 0.0, spec.training.seed)
+        parts = (parts[0], _without_copies(*parts, classes))
         files, unreadable = train.files, train.unreadable
     for name, reason in unreadable.items():
         log.warning("skipping unreadable file", file=name, problem=reason)
     dataset = Dataset(*parts, classes, preprocessing, Unreadable(unreadable), files, spec.dataset.error_threshold)
     dataset.check()
+    log.info("recordings", **dataset.recordings)
     return dataset
+
+
+def _check_apart(source: _Source, train: list[Sample], other: _Source, validation: list[Sample]) -> None:
+    """Check that no file of the validation data is training data too; warn if they have recordings of the same name.
+
+    Raises:
+        InvalidConfigurationError: they share files.
+    """
+    own, theirs = {s.path: s for s in train}, {s.path: s for s in validation}
+    shared = contents.pairs([*theirs], [*own])
+    if shared:
+        shown = ", ".join(
+            f"{other.path.name}/{theirs[there].name} is {source.path.name}/{own[here].name}"
+            for there, here in shared[:SHOWN]
+        )
+        raise InvalidConfigurationError(
+            f"{other.where}: {len(shared)} of its {len(theirs)} files are also in {source.where} ({shown}"
+            f"{', ...' if len(shared) > SHOWN else ''}), so the validation would repeat what was learned: remove them "
+            "from one of the two, or write validation: {fraction: 0.2} instead"
+        )
+    named = [{s.group for s in part if s.recognised_by not in recordings.ALONE} for part in (train, validation)]
+    both = sorted(named[0] & named[1])
+    if both:
+        log.warning(
+            "training and validation data contain recordings of the same names; if they are the same recordings, the "
+            "validation looks better than it is: move each to one side, or write validation: {fraction: 0.2}",
+            recordings=both[:SHOWN],
+            count=len(both),
+        )
+
+
+def _without_copies(train: list[Sample], validation: list[Sample], classes: list[str]) -> list[Sample]:
+    """The validation samples whose files are not copies of training files.
+
+    Raises:
+        InputError: a class has none.
+    """
+    own = dict.fromkeys(sample.path for sample in train)
+    found = dict(contents.pairs([path for path in {s.path: None for s in validation} if path not in own], [*own]))
+    if not found:
+        return validation
+    kept = [sample for sample in validation if sample.path not in found]
+    here, there = next(iter(found.items()))
+    log.warning(
+        "some files are copies of others; those in the validation data are left out",
+        count=len(found),
+        example=f"{here} is {there}",
+    )
+    without = sorted(set(range(len(classes))) - {sample.label for sample in kept})
+    if without:
+        raise InputError(
+            f"dataset.train.uri: all validation data of {classes[without[0]]} are copies of training files (as {here} "
+            f"is of {there}): remove the copies, or write a dataset.validation.uri"
+        )
+    return kept
 
 
 def _same_classes(source: _Source, classes: list[str], other: _Source, theirs: list[str]) -> None:

@@ -1,6 +1,6 @@
 """Conditions of an input, from its path and its label file.
 
-In: a path that begins with its class. Out: SNR and colour map, and the recording, which is the path without them.
+In: a path that begins with its class. Out: SNR and colour map, and what is left of a name without them.
 """
 
 from __future__ import annotations
@@ -64,30 +64,7 @@ def in_class(label: str, path: str) -> str:
     return path if first_folder(path) == label else f"{label}/{path}"
 
 
-def recording_of(name: str, *, folders: bool = True) -> str:
-    """The recording of a file. A split keeps the files of one recording together.
-
-    SNR and colour map in the path do not distinguish recordings: `A/snr_-10/jet/r1.png` and `A/snr_10/hot/r1.png` are
-    two pictures of `A/r1.png`. The folders that are left are the recording of a picture; without any, the file is.
-
-    Args:
-        name: the path, which begins with its class.
-        folders: whether all files of a folder belong to one recording, as pictures do; otherwise each file is one.
-
-    Returns:
-        The class, and the folders (or the file, perhaps in its folder) without the conditions, as a path; the class
-        alone where a name says nothing but conditions.
-    """
-    label, *parents, file = PurePosixPath(name).parts
-    kept = [left for folder in parents if (left := _without_conditions(folder))]
-    if not (kept and folders):
-        stem, dot, suffix = file.rpartition(".")
-        left = _without_conditions(stem)
-        kept += [f"{left}{dot}{suffix}"] if left else []
-    return "/".join([label, *kept])
-
-
-def _without_conditions(part: str) -> str:
+def without_conditions(part: str) -> str:
     """A component of a path without the conditions in it and the separators around them."""
     left = COLOUR_WORDS.sub("", SNR.sub("", part))
     return part if left == part else left.strip(" _-.=")

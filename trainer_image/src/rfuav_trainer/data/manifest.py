@@ -11,7 +11,8 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rfuav_trainer.data.labels import conditions, in_class, recording_of
+from rfuav_trainer.data.labels import conditions, in_class
+from rfuav_trainer.data.recordings import MANIFEST, Recording, recognise
 from rfuav_trainer.data.samples import SUFFIXES as SAMPLE_SUFFIXES
 from rfuav_trainer.data.samples import Listing, check_text, list_samples, read_label_file
 from rfuav_trainer.errors import InputError
@@ -128,11 +129,13 @@ def list_rows(
     spectrogram: SpectrogramParameters | None,
     *,
     where: str,
+    pattern: str | None = None,
 ) -> Listing:
     """The samples of the rows of `kind`: one for a picture, one for each complete frame of a recording.
 
     Raises:
-        InputError: no file of a class can be read.
+        InputError: no file of a class can be read, or `pattern` does not find the recording of a file.
+        InvalidConfigurationError: `pattern` is not a regular expression.
     """
     wanted = {row.path: row for row in rows if suffix(row) in SAMPLE_SUFFIXES[kind]}
     root = path.parent
@@ -142,11 +145,11 @@ def list_rows(
     index = {name: number for number, name in enumerate(labels)}
     inputs.fetch_ahead((root / row.path).with_suffix(".json") for row in found if row.snr is None)
     levels = {row.path: _snr(row, root) for row in found}
-    groups = _recordings([*wanted.values()], kind)
+    groups = _recordings([*wanted.values()], kind, pattern)
     samples = [
-        replace(s, label=index[row.label], group=groups[s.name], snr=levels[s.name])
+        replace(s, label=index[row.label], group=told.name, recognised_by=told.by, snr=levels[s.name])
         for s in listing.samples
-        for row in (wanted[s.name],)
+        for row, told in ((wanted[s.name], groups[s.name]),)
     ]
     unreadable = {**missing, **listing.unreadable}
     empty = sorted(set(range(len(labels))) - {s.label for s in samples})
@@ -156,19 +159,19 @@ def list_rows(
     return Listing(samples, unreadable, len(wanted))
 
 
-def _recordings(rows: Sequence[Row], kind: str) -> dict[str, str]:
+def _recordings(rows: Sequence[Row], kind: str, pattern: str | None) -> dict[str, Recording]:
     """The recording of each row, by its path: as stated, else as in a data set with one folder for each class.
 
-    There, the pictures in one folder are one recording. In a folder with several classes, each picture is its own.
+    A folder with several classes is not a recording.
     """
     labels: dict[str, set[str]] = {}
     for row in rows:
         labels.setdefault(_folder(row.path), set()).add(row.label)
-    return {
-        row.path: row.recording
-        or recording_of(_below_class(row), folders=kind == "image" and len(labels[_folder(row.path)]) == 1)
-        for row in rows
-    }
+    below = {row.path: _below_class(row) for row in rows if row.recording is None}
+    loose = {name for path, name in below.items() if len(labels[_folder(path)]) > 1}
+    found = recognise(dict.fromkeys(below.values()), kind, pattern=pattern, loose=loose)
+    stated = {row.path: Recording(row.recording, MANIFEST) for row in rows if row.recording is not None}
+    return stated | {path: found[name] for path, name in below.items()}
 
 
 def _folder(path: str) -> str:

@@ -17,7 +17,8 @@ import structlog
 import torch
 
 from rfuav_trainer.data.images import TRANSFORM, Room, read_picture, whole_machine
-from rfuav_trainer.data.labels import conditions, recording_of
+from rfuav_trainer.data.labels import conditions
+from rfuav_trainer.data.recordings import recognise
 from rfuav_trainer.errors import DeadInputError, InputError, UnreadableFileError
 from rfuav_trainer.signals import dead, recording
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters, pictures
@@ -102,6 +103,7 @@ class Sample:
         frame: index of the frame in its recording; None for images.
         group: samples of one recording have the same group, and a split keeps them together.
         snr: in dB, if the manifest, the name, or the `.json` file gives it.
+        recognised_by: how `group` was found, one of the words of `recordings`.
     """
 
     path: Path
@@ -110,6 +112,7 @@ class Sample:
     frame: int | None = None
     group: str = ""
     snr: float | None = None
+    recognised_by: str = ""
 
 
 @dataclass
@@ -184,15 +187,19 @@ def check_text(name: str, where: str) -> None:
 
 
 def list_labelled(
-    root: Path, classes: Sequence[str], kind: str, spectrogram: SpectrogramParameters | None, *, where: str
+    root: Path,
+    classes: Sequence[str],
+    kind: str,
+    spectrogram: SpectrogramParameters | None,
+    *,
+    where: str,
+    pattern: str | None = None,
 ) -> Listing:
-    """The samples of a folder with one folder for each class.
-
-    Pictures in a folder below the class folder (`CLASS/RECORDING/a.png`) count as one recording; every raw recording
-    is its own. SNR and colour map in a path (`CLASS/snr_-10/jet/a.png`) are not recordings: `labels.recording_of`.
+    """The samples of a folder with one folder for each class, and their recordings (`recordings.recognise`).
 
     Raises:
-        InputError: a class folder contains no readable file.
+        InputError: a class folder contains no readable file, or `pattern` does not find the recording of a file.
+        InvalidConfigurationError: `pattern` is not a regular expression.
     """
     total = Listing([])
     for label, name in enumerate(classes):
@@ -204,12 +211,14 @@ def list_labelled(
                 f"{where}: none of the {len(files)} files in {root / name} can be read (the first: {reason})"
             )
         inputs.fetch_ahead(path.with_suffix(".json") for path in files)
+        groups = recognise({sample.name: None for sample in listing.samples}, kind, pattern=pattern)
         levels: dict[Path, float | None] = {}  # the frames of a recording share one .json file
         for sample in listing.samples:
             if sample.path not in levels:
                 levels[sample.path] = conditions(sample.name, read_label_file(sample.path))[0]
-            group = recording_of(sample.name, folders=kind == "image")
-            total.samples.append(replace(sample, label=label, group=group, snr=levels[sample.path]))
+            told = groups[sample.name]
+            snr = levels[sample.path]
+            total.samples.append(replace(sample, label=label, group=told.name, recognised_by=told.by, snr=snr))
         total.unreadable.update(listing.unreadable)
         total.files += listing.files
     return total

@@ -40,12 +40,13 @@ ROOM = f"lower {BYTES}, or name a larger volume in {scratch.VOLUME} (podTemplate
 
 @dataclass
 class _Object:
-    """One object: its location, its size, and whether its bytes are cached."""
+    """One object: its location, its size, the store's digest, and whether its bytes are cached."""
 
     store: Any
     scheme: str
     remote: str
     size: int
+    digest: str
     here: bool = False
     users: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -53,7 +54,9 @@ class _Object:
     @classmethod
     def listed(cls, store: Any, scheme: str, name: str, details: Mapping[str, Any]) -> _Object:
         """From an entry of the store's listing."""
-        return cls(store, scheme, name, int(details.get("size") or 0))
+        lfs = details.get("lfs") or {}  # of the Hugging Face hub
+        digest = details.get("ETag") or lfs.get("sha256") or details.get("blob_id") or ""
+        return cls(store, scheme, name, int(details.get("size") or 0), str(digest).strip('"'))
 
 
 class Cache:
@@ -169,6 +172,11 @@ class Cache:
         """Bytes of the object at `path`; None for a file that is not an object."""
         found = self._objects.get(path)
         return None if found is None else found.size
+
+    def version(self, path: Path) -> str | None:
+        """Size and digest of the object at `path` as listed; None for a file that is not an object."""
+        found = self._objects.get(path)
+        return None if found is None else f"{found.size}:{found.digest}"
 
     @contextmanager
     def opened(self, path: Path) -> Iterator[Path]:

@@ -70,6 +70,11 @@ def size(path: Path) -> int:
     return path.stat().st_size if known is None else known
 
 
+def version(path: Path) -> str | None:
+    """Size and digest of a remote file as its store lists them; None for a local file."""
+    return _cache[0].version(path) if _cache else None
+
+
 def fetch_ahead(paths: Iterable[Path]) -> None:
     """Start to download files that will be read soon. Does nothing for local files."""
     if _cache:

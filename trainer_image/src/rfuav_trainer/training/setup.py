@@ -11,6 +11,8 @@ import torch
 
 from rfuav_crds import reasons
 from rfuav_trainer.data.dataset import differences
+from rfuav_trainer.data.recordings import TIME
+from rfuav_trainer.data.splitting import RULES
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.networks import architectures, custom, weights
 from rfuav_trainer.storage.paths import local_path
@@ -19,7 +21,7 @@ from rfuav_trainer.training.learner import Learner
 from rfuav_trainer.training.loss import balanced_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import nn
 
@@ -142,6 +144,13 @@ def signature(spec: TrainingJobSpec, dataset: Dataset) -> dict[str, Any]:
         "classes": dataset.classes,
         "preprocessing": preprocessing,
         "training": training,
+        "split": None
+        if spec.dataset.validation.uri is not None
+        else {
+            "rules": RULES,
+            "fraction": spec.dataset.validation.fraction,
+            "recordingPattern": spec.dataset.recording_pattern,
+        },
     }
 
 
@@ -151,3 +160,26 @@ def names_hash(samples: Sequence[Sample]) -> str:
     for sample in samples:
         digest.update(os.fsencode(f"{sample.name}\0{sample.frame}\0{sample.label}\n"))
     return digest.hexdigest()
+
+
+def recordings_hashes(samples: Iterable[Sample]) -> list[str]:
+    """A short hash of each recording (of a recording split in time: of each picture or frame), to find those again."""
+    parts = {f"{s.name}\0{s.frame}" if s.recognised_by == TIME else s.group for s in samples}
+    return sorted(hashlib.sha256(os.fsencode(part)).hexdigest()[:16] for part in parts)
+
+
+def check_unseen(trained: Iterable[str], validation: Sequence[Sample], checkpoint: str) -> None:
+    """Check that no validation sample of a changed data set is of a recording that was training data before.
+
+    Raises:
+        InvalidConfigurationError: one is.
+    """
+    seen = {*trained}
+    known = [sample.name for sample in validation if not seen.isdisjoint(recordings_hashes([sample]))]
+    if known:
+        raise InvalidConfigurationError(
+            f"the training data changed since the checkpoint {checkpoint}, and {len(known)} validation samples (as "
+            f"{known[0]}) are now of recordings that it was trained on: put the data back, give the job another output "
+            "or name, or write checkpoint.resume: false",
+            reason=reasons.CHECKPOINT_MISMATCH,
+        )

@@ -38,7 +38,7 @@ from rfuav_trainer.training.auto_settings import resolve_workers
 from rfuav_trainer.training.checkpoint import CheckpointStore, Saved
 from rfuav_trainer.training.learner import Moment
 from rfuav_trainer.training.position import Position, epoch_order
-from rfuav_trainer.training.setup import make_learner, names_hash, signature
+from rfuav_trainer.training.setup import check_unseen, make_learner, names_hash, recordings_hashes, signature
 from rfuav_trainer.training.status import Reporter
 from rfuav_trainer.training.tensorboard import Board
 
@@ -145,6 +145,8 @@ class Training:
             keep=spec.checkpoint.keep,
             signature=signature(spec, dataset),
         )
+        split = spec.dataset.validation.uri is None
+        self._recordings = recordings_hashes(dataset.train) if split and world.first else []
         self._started = time.monotonic()
         state = self._checkpoint()
         self._check_same_checkpoint()
@@ -381,6 +383,7 @@ class Training:
         if self.device.type == "cuda" and state["randomCuda"] is not None:
             torch.cuda.set_rng_state(state["randomCuda"], self.device)
         if state["samples"] != names_hash(self.dataset.train):
+            check_unseen(state.get("recordings", ()), self.dataset.validation, outputs.shown(self.saved.path))
             log.warning("the training data changed since the checkpoint; continuing with the current data")
             self.position.step = min(self.position.step, self.steps)
         self.dataset.unreadable.merge(
@@ -439,6 +442,7 @@ class Training:
             "random": torch.get_rng_state(),
             "randomCuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "samples": names_hash(self.dataset.train),
+            "recordings": self._recordings,
             "unreadable": self.dataset.unreadable.files,
             "unreadableFrames": self.dataset.unreadable.frames,
             "dead": self.dataset.unreadable.dead,
@@ -487,6 +491,7 @@ class Training:
             classes=self.dataset.classes,
             preprocessing=self.dataset.preprocessing.to_json(),
             samples={"train": len(self.dataset.train), "validation": len(self.dataset.validation)},
+            recordings=self.dataset.recordings,
             files=self.dataset.files,
             unreadable=self.dataset.unreadable.all(),
             dead=self.dataset.unreadable.dead,
