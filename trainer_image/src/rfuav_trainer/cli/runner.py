@@ -14,6 +14,7 @@ from rfuav_crds import contract, reasons
 from rfuav_trainer import errors
 from rfuav_trainer.process import logs, termination
 from rfuav_trainer.process.stop import CTRL_C, StopSignal
+from rfuav_trainer.reporting.heartbeat import Heartbeat
 from rfuav_trainer.reporting.progress import Progress, Server
 from rfuav_trainer.storage import inputs
 
@@ -33,16 +34,17 @@ def finish(work: Callable[[Progress, StopSignal], str | None], *, quiet: bool = 
         work: the work. The text that it returns is printed for a person at a terminal.
         quiet: stdout is for the results, which another program may read: warnings, errors and the bar go to stderr.
     """
-    human = logs.configure(quiet=quiet)
+    display = _display(quiet=quiet) if logs.read_by_a_person(quiet=quiet) else None
+    logs.configure(human=display is not None, quiet=quiet, lines=display.render if display is not None else None)
     stop = StopSignal()
     stop.install()
-    display = _display(quiet=quiet) if human else None
-    progress = Progress(Server.from_environment(), listener=display)
+    interval = display.interval if display is not None else None
+    progress = Progress(Server.from_environment(), listener=display or Heartbeat(), interval=interval)
     failure: errors.Failure | None = None
     try:
         with display or contextlib.nullcontext():
             summary = work(progress, stop)
-        if human and summary:
+        if display is not None and summary:
             print(summary)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (the one place where exceptions become exit codes)
         failure = errors.describe(error)

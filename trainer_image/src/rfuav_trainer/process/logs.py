@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from structlog.typing import Processor
 
 
-def configure(*, human: bool | None = None, quiet: bool = False) -> bool:
+def configure(*, human: bool | None = None, quiet: bool = False, lines: Processor | None = None) -> bool:
     """Set up logging for the process; returns whether a person reads it.
 
     Args:
         human: whether a person reads it. Default: whether the stream is a terminal.
+        lines: makes the line of an event for a person. Default: structlog's, with times and all details.
         quiet: only warnings and errors, on stderr: stdout is for results.
     """
-    stream = sys.stderr if quiet else sys.stdout
-    human = stream.isatty() if human is None else human
+    human = read_by_a_person(quiet=quiet) if human is None else human
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -35,9 +35,11 @@ def configure(*, human: bool | None = None, quiet: bool = False) -> bool:
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name may not be valid text
     if human:
         shared[-1] = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)  # the key that ConsoleRenderer expects
-        renderer = structlog.dev.ConsoleRenderer(
-            exception_formatter=structlog.dev.plain_traceback
-        )  # no locals: secrets
+        if lines is None:  # without locals in tracebacks: they may be secrets
+            renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        else:
+            shared.append(structlog.processors.format_exc_info)
+            renderer = lines
     else:
         renderer = structlog.processors.JSONRenderer(default=str)
         shared.append(structlog.processors.format_exc_info)
@@ -49,3 +51,8 @@ def configure(*, human: bool | None = None, quiet: bool = False) -> bool:
         cache_logger_on_first_use=False,
     )
     return human
+
+
+def read_by_a_person(*, quiet: bool = False) -> bool:
+    """Whether the stream of the logs is a terminal."""
+    return (sys.stderr if quiet else sys.stdout).isatty()

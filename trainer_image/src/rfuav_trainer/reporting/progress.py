@@ -105,6 +105,8 @@ class Progress:
         self._sequence = time.time_ns() // 1_000_000  # keeps growing when the same attempt starts again
         self._thread: threading.Thread | None = None
         self.last: dict[str, Any] = {}
+        self.live: dict[str, Any] = {}
+        """Values that only the listener sees, such as the loss of the last steps."""
 
     @property
     def interval(self) -> float:
@@ -124,7 +126,7 @@ class Progress:
             value["metrics"] = value.get("metrics", [])[:MOST_METRICS]
             self.last = value
             if self._listener is not None:
-                self._listener(value)
+                self._listener({**value, "live": self.live})
             if self._server is None:
                 return
             self._pending = value
@@ -132,6 +134,12 @@ class Progress:
                 self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
+
+    def show(self, **live: Any) -> None:
+        """Give the listener the last value again, with other values that only it sees."""
+        self.live = {**self.live, **live}
+        if self._listener is not None and self.last:
+            self._listener({**self.last, "live": self.live})
 
     def close(self) -> None:
         """Mark the last value as final, send it, and wait a few seconds at most for its delivery."""

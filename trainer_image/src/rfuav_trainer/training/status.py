@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rfuav_trainer.training.checkpoint import Saved
     from rfuav_trainer.training.position import Position
 
+SMOOTHING = 0.6
+"""Weight of the earlier loss in the moving one that the bar shows."""
+
 
 class Reporter:
     """Passes the state of a training to `progress`, at most once per interval.
@@ -40,6 +43,8 @@ class Reporter:
         self._base, self._uid = spec.output.uri.rstrip("/"), job.uid
         self._gpu = runtime.gpu_uuid(device)
         self._reported = 0.0
+        self._loss: float | None = None
+        self._seen = (0.0, 0.0)  # summed loss and samples of the epoch at the last report
 
     def outputs(self) -> dict[str, str]:
         """URIs of the results by name."""
@@ -65,6 +70,7 @@ class Reporter:
         if not now and moment - self._reported < self._progress.interval:
             return
         self._reported = moment
+        self._live(position)
         share = 1.0 if outputs is not None else (position.epoch + position.step / self._steps) / self._epochs
         speed = self.speed.value()
         row = position.history[-1] if position.history else {}
@@ -90,3 +96,14 @@ class Reporter:
         if speed:
             status["estimatedRemainingSeconds"] = int((1 - share) * self._epochs * self._samples / speed)
         self._progress.update(status)
+
+    def _live(self, position: Position) -> None:
+        """Note the loss of the steps since the last report, for the bar. On a GPU this waits for those steps."""
+        summed, _, count = position.totals.tolist()
+        before, counted = self._seen if count >= self._seen[1] else (0.0, 0.0)  # a new epoch counts from zero
+        if count > counted:
+            recent = (summed - before) / (count - counted)
+            last = recent if self._loss is None else self._loss
+            self._loss = SMOOTHING * last + (1 - SMOOTHING) * recent
+            self._progress.live = {"loss": round(self._loss, 6)}
+        self._seen = (summed, count)

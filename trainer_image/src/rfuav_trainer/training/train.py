@@ -147,7 +147,7 @@ class Training:
         )
         split = spec.dataset.validation.uri is None
         self._recordings = recordings_hashes(dataset.train) if split and world.first else []
-        self._started = time.monotonic()
+        self._started = self._epoch_began = time.monotonic()
         state = self._checkpoint()
         self._check_same_checkpoint()
         self.learner, self.resolved = make_learner(job, spec, dataset, world=world, device=device, state=state)
@@ -177,6 +177,7 @@ class Training:
             epoch=self.position.epoch,
             epochs=epochs,
         )
+        self._epoch_began = time.monotonic()
         while self.position.epoch < epochs and not self._exhausted():
             trained = self._train_epoch()
             self._end_epoch({**trained, **self._validate()})
@@ -283,6 +284,7 @@ class Training:
         self.learner.network.eval()
         tally, loss = metrics.Tally(len(self.dataset.classes)), torch.zeros((), dtype=torch.float64)
         mine = self.world.part(self.dataset.validation)
+        validated = 0
         parts = cut(mine, max(1, self.resolved.batch_size // self.world.size))
         for batch in batches(parts, self.reader, self.workers, stop=self._alone()):
             # Named as in `open_dataset`: both folders may contain a file of the same name.
@@ -294,6 +296,8 @@ class Training:
                     tally.add(scores.softmax(dim=1), batch.labels)
                 else:
                     loss += math.nan
+            validated += len(batch.samples)
+            self.progress.show(validated=f"{validated}/{len(mine)}")
             if self.world.size == 1:
                 self._stop_here()
         self._of_all(loss, *map(torch.from_numpy, tally.counts))
@@ -318,11 +322,12 @@ class Training:
     def _end_epoch(self, row: dict[str, float]) -> None:
         position = self.position
         row["learningRate"] = self.learner.learning_rate
-        best = position.best
+        best, better = position.best, False
         if best is None or (row["valAccuracy"], -row["valLoss"]) > (best["valAccuracy"], -best["valLoss"]):
             position.best = best = {"epoch": position.epoch + 1, **metrics.finite(row)}
             best["valAccuracy"], best["valLoss"] = row["valAccuracy"], row["valLoss"]
             self._save_weights("best", best)
+            better = True
         row["bestValAccuracy"] = best["valAccuracy"]
         self._watch(row)
         position.epoch, position.step, position.totals = position.epoch + 1, 0, torch.zeros_like(position.totals)
@@ -330,7 +335,14 @@ class Training:
         if self.world.first:
             artifacts.write_history(self.output / "history.jsonl", position.history)
             self.board.add(position.history[-1])
-        log.info("epoch", **position.history[-1], epochs=self.spec.training.epochs)
+        began, self._epoch_began = self._epoch_began, time.monotonic()
+        log.info(
+            "epoch",
+            **position.history[-1],
+            epochs=self.spec.training.epochs,
+            seconds=round(self._epoch_began - began, 1),
+            best=better,
+        )
         if position.epoch % self.spec.checkpoint.every_epochs == 0:
             self._save_checkpoint()
         self._report(now=True)
