@@ -483,7 +483,7 @@ def test_what_holds_nothing_is_counted_and_not_classified(recordings):
     folder = recordings / "captures/test"
     path = next(iter(sorted(folder.rglob("*.iq"))))
     values = np.fromfile(path, "<f4")
-    values[: len(values) // 2] = 0  # the first of two frames
+    values[: len(values) // 3] = 0  # the first of three frames
     values.tofile(path)
     run(recordings, inference_spec(errorThreshold=0, evaluation={}))
     dead, *alive = lines(recordings)
@@ -495,6 +495,15 @@ def test_what_holds_nothing_is_counted_and_not_classified(recordings):
     assert (mark["dead"], mark["processed"], mark["failed"]) == (1, len(alive) + 1, 0)
     evaluation = json.loads((recordings / "results/out/evaluation.json").read_text())
     assert (evaluation["dead"], evaluation["samples"]) == (1, len(alive))
+    voted = lines(recordings, "recordings.jsonl")
+    assert [row["recording"] for row in voted] == sorted({line["path"].removesuffix(".iq") for line in alive})
+    assert [row["dead"] for row in voted] == [1, *[0] * (len(voted) - 1)]
+    for row in voted:
+        assert row["frames"] == sum(line["path"] == f"{row['recording']}.iq" for line in alive)
+        assert row["agree"] == sum(
+            line["class"] == row["class"] for line in alive if line["path"] == f"{row['recording']}.iq"
+        )
+    assert sum(map(sum, evaluation["byRecording"]["confusionMatrix"])) == len(voted)
 
 
 def test_with_shards_the_threshold_is_the_whole_jobs(pictures):

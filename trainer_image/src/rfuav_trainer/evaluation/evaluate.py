@@ -7,9 +7,10 @@ pages and pictures.
 from __future__ import annotations
 
 import json
-from itertools import islice
+from itertools import compress, islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import structlog
 import torch
 
@@ -17,12 +18,16 @@ from rfuav_crds import reasons
 from rfuav_trainer.data.labels import conditions, first_folder, in_class
 from rfuav_trainer.data.samples import read_label_file
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
-from rfuav_trainer.evaluation.metrics import CONFIDENCES, Tally
+from rfuav_trainer.evaluation.intervals import Clusters
+from rfuav_trainer.evaluation.metrics import CONFIDENCES, TOP, Tally
+from rfuav_trainer.evaluation.recordings import Ballot
 from rfuav_trainer.storage import marks, outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from torch import Tensor
 
 log = structlog.get_logger()
 
@@ -31,21 +36,27 @@ MOST_GROUPS = 64  # of SNR, and of colour map; each needs some megabytes
 IN_GROUPS = ("top1", "top3", "top5", "macroF1", "meanAveragePrecision", "calibrationError")
 
 
-def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path) -> dict[str, Any]:
-    """Metrics over all predictions, for each SNR, and for each colour map.
+def evaluate(
+    lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path, ballot: Ballot | None = None
+) -> dict[str, Any]:
+    """Metrics over all predictions, over all recordings, for each SNR, and for each colour map.
 
     Args:
         lines: predictions. `label` is the true class; without it, the first folder of `path` is. Without `scores` (one
             for each class), `top` is used. Without `snr` (dB), the path or the label file of the input is used.
         classes: names in the order of the scores.
         root: the input folder, which may contain label files with SNR and colour map.
+        ballot: takes the votes of the lines, and knows their recordings. Default: each file is a recording.
 
     Returns:
         samples, dead (inputs that hold nothing, which do not count), accuracy, metrics, perClass (samples, precision,
         recall, f1, averagePrecision), classes, confusionMatrix (rows true, columns predicted), calibration (samples,
         confidence, accuracy by confidence), bySnr (snrDb, samples, accuracy, ...; in rising order) and byColorMap
-        (colorMap, ...), empty if unknown, MOST_GROUPS rows at most.
-        Without all scores there are no average precisions.
+        (colorMap, ...), empty if unknown, MOST_GROUPS rows at most. macroOver: the classes that macro averages are
+        over, and those that occur neither in labels nor in predictions. byRecording: samples, accuracy, metrics,
+        perClass and confusionMatrix of the recordings, whose frames vote (`recordings.Ballot`).
+        Accuracies have a 95 % interval (accuracyInterval, recallInterval of a class, intervals of top 1, 3 and 5) if
+        there are two recordings. Without all scores there are no average precisions.
 
     Raises:
         InputError: there are no predictions, or inputs without a label.
@@ -53,9 +64,12 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path
     """
     index = {name: position for position, name in enumerate(classes)}
     whole = True
-    total, by_snr, by_map = Tally(len(classes)), dict[float, Tally](), dict[str, Tally]()
+    total, by_snr, by_map = _Group(len(classes)), dict[float, _Group](), dict[str, _Group]()
     left_out = set[float | str]()
-    remaining, dead = iter(lines), 0
+    ballot = Ballot(classes, {}) if ballot is None else ballot
+    true_of: dict[str, str] = {}
+    of_class = [Clusters() for _ in classes]
+    remaining, dead = ballot.watching(lines), 0
     while read := list(islice(remaining, TOGETHER)):
         part = [line for line in read if "dead" not in line]
         dead += len(read) - len(part)
@@ -66,7 +80,11 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path
         scores = torch.tensor([_scores(line, index) for line in part], dtype=torch.float32)
         whole = whole and all("scores" in line or len(line["top"]) == len(classes) for line in part)
         labels = torch.tensor([index[label] for label in true])
-        total.add(scores, labels)
+        names = [ballot.recording(line) for line in part]
+        true_of.update(zip(names, true, strict=True))
+        total.add(scores, labels, names)
+        for name, label, right in zip(names, labels.tolist(), total.right, strict=True):
+            of_class[label].add([name], [right])
         snr, colours = zip(*_conditions(part, root), strict=True)
         for groups, values in ((by_snr, snr), (by_map, colours)):
             for value in {*values} - {None}:
@@ -75,31 +93,103 @@ def evaluate(lines: Iterable[dict[str, Any]], classes: Sequence[str], root: Path
                     if len(groups) == MOST_GROUPS:
                         left_out.add(value)
                         continue
-                    groups[value] = Tally(len(classes))
-                groups[value].add(scores[rows], labels[rows])
+                    groups[value] = _Group(len(classes))
+                groups[value].add(scores[rows], labels[rows], list(compress(names, rows.tolist())))
     if left_out:
         log.warning("too many different conditions; some have no row", most=MOST_GROUPS, leftOut=len(left_out))
-    if not total.samples:
+    if not total.tally.samples:
         raise InputError(
             "nothing to evaluate: every input is unreadable or holds nothing", reason=reasons.TOO_MANY_UNREADABLE
         )
+    tally = total.tally
     content = {
-        "samples": total.samples,
+        "samples": tally.samples,
         "dead": dead,
-        "accuracy": total.metrics()["top1"],
-        "metrics": total.metrics(),
-        "perClass": dict(zip(classes, total.per_class(), strict=True)),
+        "accuracy": tally.metrics()["top1"],
+        **_found(accuracyInterval=total.intervals()["top1"]),
+        "metrics": tally.metrics(),
+        "intervals": _found(**total.intervals()),
+        "macroOver": _macro_over(tally, classes),
+        "perClass": {
+            name: {**row, **_found(recallInterval=of_class[label].interval())}
+            for label, (name, row) in enumerate(zip(classes, tally.per_class(), strict=True))
+        },
         "classes": list(classes),
-        "confusionMatrix": total.confusion.tolist(),
-        "calibration": _calibration(total),
-        "bySnr": [{"snrDb": value, **_row(by_snr[value])} for value in sorted(by_snr)],
-        "byColorMap": [{"colorMap": value, **_row(by_map[value])} for value in sorted(by_map)],
+        "confusionMatrix": tally.confusion.tolist(),
+        "byRecording": _by_recording(ballot, true_of, classes),
+        "calibration": _calibration(tally),
+        "bySnr": [{"snrDb": value, **by_snr[value].row()} for value in sorted(by_snr)],
+        "byColorMap": [{"colorMap": value, **by_map[value].row()} for value in sorted(by_map)],
     }
     if not whole:
-        for row in (content["metrics"], *content["perClass"].values(), *content["bySnr"], *content["byColorMap"]):
+        own = content["byRecording"]
+        each = (*content["perClass"].values(), *own["perClass"].values())
+        for row in (content["metrics"], own["metrics"], *content["bySnr"], *content["byColorMap"], *each):
             row.pop("meanAveragePrecision", None)
             row.pop("averagePrecision", None)
     return content
+
+
+class _Group:
+    """The predictions of a group: their metrics, and which recordings are right."""
+
+    def __init__(self, classes: int) -> None:
+        self.tally = Tally(classes)
+        self.right: list[bool] = []
+        """Of the predictions added last, whether the first guess is right."""
+        self._clusters = {k: Clusters() for k in TOP if k == 1 or k < classes}
+
+    def add(self, scores: Tensor, labels: Tensor, recordings: Sequence[str]) -> None:
+        self.tally.add(scores, labels)
+        found = scores.topk(min(max(self._clusters), scores.shape[1]), dim=1).indices == labels[:, None]
+        for k, clusters in self._clusters.items():
+            right = found[:, :k].any(dim=1).tolist()
+            clusters.add(recordings, right)
+            if k == 1:
+                self.right = right
+
+    def intervals(self) -> dict[str, list[float] | None]:
+        return {f"top{k}": clusters.interval() for k, clusters in self._clusters.items()}
+
+    def row(self) -> dict[str, Any]:
+        found = self.tally.metrics()
+        interval = _found(accuracyInterval=self._clusters[1].interval())
+        rest = {name: found[name] for name in IN_GROUPS[1:]}
+        return {"samples": self.tally.samples, "accuracy": found["top1"], **interval, **rest}
+
+
+def _found(**intervals: list[float] | None) -> dict[str, list[float]]:
+    """The intervals that are known."""
+    return {name: value for name, value in intervals.items() if value is not None}
+
+
+def _macro_over(tally: Tally, classes: Sequence[str]) -> dict[str, list[str]]:
+    occurring = {*tally.occurring()}
+    return {
+        "classes": [name for label, name in enumerate(classes) if label in occurring],
+        "leftOut": [name for label, name in enumerate(classes) if label not in occurring],
+    }
+
+
+def _by_recording(ballot: Ballot, true_of: Mapping[str, str], classes: Sequence[str]) -> dict[str, Any]:
+    """Metrics of the recordings, each of which counts once."""
+    scores = ballot.scores()
+    index = {name: position for position, name in enumerate(classes)}
+    group = _Group(len(classes))
+    names = list(scores)
+    labels = torch.tensor([index[true_of[name]] for name in names], dtype=torch.int64)
+    group.add(torch.from_numpy(np.stack([scores[name] for name in names])).float(), labels, names)
+    tally = group.tally
+    return {
+        "samples": tally.samples,
+        "accuracy": tally.metrics()["top1"],
+        **_found(accuracyInterval=group.intervals()["top1"]),
+        "metrics": tally.metrics(),
+        "intervals": _found(**group.intervals()),
+        "macroOver": _macro_over(tally, classes),
+        "perClass": dict(zip(classes, tally.per_class(), strict=True)),
+        "confusionMatrix": tally.confusion.tolist(),
+    }
 
 
 def _scores(line: dict[str, Any], index: dict[str, int]) -> list[float]:
@@ -109,11 +199,6 @@ def _scores(line: dict[str, Any], index: dict[str, int]) -> list[float]:
         for entry in line["top"]:
             given[index[entry["class"]]] = entry["score"]
     return given
-
-
-def _row(tally: Tally) -> dict[str, float]:
-    found = tally.metrics()
-    return {"samples": tally.samples, "accuracy": found["top1"], **{name: found[name] for name in IN_GROUPS[1:]}}
 
 
 def _calibration(tally: Tally) -> list[dict[str, float]]:

@@ -97,7 +97,7 @@ class Tally:
         if not self.samples:
             return {}
         each = self.per_class()
-        occurring = [c for c in range(self.classes) if self.confusion[c].any() or self.confusion[:, c].any()]
+        occurring = self.occurring()
         found: dict[str, float] = {}
         for name in ("F1", "Precision", "Recall"):
             found[f"macro{name}"] = float(np.mean([each[c][name.lower()] for c in occurring]))
@@ -108,6 +108,10 @@ class Tally:
         found["meanAveragePrecision"] = float(np.mean(precisions))
         found["calibrationError"] = self._calibration_error()
         return finite(found)
+
+    def occurring(self) -> list[int]:
+        """The classes in the labels or the predictions, which macro averages are over."""
+        return [c for c in range(self.classes) if self.confusion[c].any() or self.confusion[:, c].any()]
 
     def per_class(self) -> list[dict[str, float]]:
         """For each class: samples, precision, recall, f1 (0 without predictions), averagePrecision (if defined)."""

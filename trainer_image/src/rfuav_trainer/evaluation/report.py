@@ -29,6 +29,7 @@ MOST_NUMBERS = 20  # classes; with more, the cells of the picture have no counts
 GROUP_COLUMNS = {
     "samples": "samples",
     "accuracy": "accuracy",
+    "accuracyInterval": "95 %",
     "top3": "top3",
     "top5": "top5",
     "macroF1": "macro F1",
@@ -39,6 +40,7 @@ CLASS_COLUMNS = {
     "samples": "samples",
     "precision": "precision",
     "recall": "recall",
+    "recallInterval": "95 %",
     "f1": "F1",
     "averagePrecision": "avg. prec.",
 }
@@ -82,37 +84,81 @@ def _table(first: str, columns: dict[str, str], key: str, rows: list[dict[str, A
 def _words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}" if value == int(value) and abs(value) > 1 else f"{value:.4f}"
+    if isinstance(value, list):
+        return "{:.2f}-{:.2f}".format(*value)
     return "-" if value is None else str(value)
 
 
 def as_text(evaluation: dict[str, Any]) -> str:
     """The evaluation as tables for a terminal."""
-    lines = [f"{evaluation['samples']} samples", ""]
-    lines += [f"{name:<22}{value:8.4f}" for name, value in evaluation["metrics"].items()]
+    own = evaluation["byRecording"]
+    lines = [_counts(evaluation), "", *_metrics_as_text(evaluation)]
+    if _differs(evaluation):
+        lines += ["", "by recording, whose frames vote", "", *_metrics_as_text(own)]
     for headings, rows in tables(evaluation).values():
         widths = [max(len(row[column]) for row in [headings, *rows]) for column in range(len(headings))]
         lines.append("")
         for row in [headings, *rows]:
             cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
             lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
-    width = max(len(name) for name in evaluation["classes"]) + 5
-    lines += ["", "confusion matrix: rows are true classes, columns predicted", ""]
-    lines.append(" " * width + "".join(f"{number:>6}" for number in range(len(evaluation["classes"]))))
-    lines += [
-        f"{number:>3} {name:<{width - 4}}" + "".join(f"{count:>6}" for count in row)
-        for number, (name, row) in enumerate(zip(evaluation["classes"], evaluation["confusionMatrix"], strict=True))
-    ]
+    lines += _matrix_as_text("confusion matrix", evaluation["confusionMatrix"], evaluation["classes"])
+    if _differs(evaluation):
+        lines += _matrix_as_text("confusion matrix of recordings", own["confusionMatrix"], evaluation["classes"])
     return "\n".join(lines) + "\n"
+
+
+def _counts(evaluation: dict[str, Any]) -> str:
+    """What was evaluated, and what macro averages are over."""
+    dead = f", {evaluation['dead']} more hold nothing" if evaluation["dead"] else ""
+    over = evaluation["macroOver"]
+    without = f" (none of {', '.join(over['leftOut'])})" if over["leftOut"] else ""
+    return (
+        f"{evaluation['samples']} samples of {evaluation['byRecording']['samples']} recordings{dead}; macro averages "
+        f"over {len(over['classes'])} of {len(evaluation['classes'])} classes{without}"
+    )
+
+
+def _differs(evaluation: dict[str, Any]) -> bool:
+    """Whether a recording is more than one sample."""
+    return bool(evaluation["byRecording"]["samples"] != evaluation["samples"])
+
+
+def _metrics(part: dict[str, Any]) -> list[list[str]]:
+    """Name, value and 95 % interval of each metric."""
+    intervals = part["intervals"]
+    return [
+        [name, f"{value:.4f}", "{:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else ""]
+        for name, value in part["metrics"].items()
+    ]
+
+
+def _metrics_as_text(part: dict[str, Any]) -> list[str]:
+    return [f"{name:<22}{value:>8}  {interval}".rstrip() for name, value, interval in _metrics(part)]
+
+
+def _matrix_as_text(title: str, matrix: list[list[int]], classes: Sequence[str]) -> list[str]:
+    width = max(len(name) for name in classes) + 5
+    return [
+        "",
+        f"{title}: rows are true classes, columns predicted",
+        "",
+        " " * width + "".join(f"{number:>6}" for number in range(len(classes))),
+        *(
+            f"{number:>3} {name:<{width - 4}}" + "".join(f"{count:>6}" for count in row)
+            for number, (name, row) in enumerate(zip(classes, matrix, strict=True))
+        ),
+    ]
 
 
 def as_html(evaluation: dict[str, Any], title: str, matrix: bytes) -> str:
     """A self-contained page with numbers, plots and tables. `matrix` is the confusion matrix as PNG."""
-    metrics = [[name, f"{value:.4f}"] for name, value in evaluation["metrics"].items()]
+    headings = ["metric", "value", "95 % interval"]
     parts = [
-        f"<h1>{html.escape(title)}</h1><p>{evaluation['samples']} samples, {len(evaluation['classes'])} classes</p>",
-        _html_table((["metric", "value"], metrics)),
+        f"<h1>{html.escape(title)}</h1><p>{html.escape(_counts(evaluation))}</p>",
+        _html_table((headings, _metrics(evaluation))),
         "<h2>Confusion matrix</h2><p>Rows are true classes, columns predicted.</p>",
         _image(matrix, "confusion matrix"),
+        *(_recordings_as_html(evaluation, headings) if _differs(evaluation) else ()),
         "<h2>Calibration</h2><p>Where confidence exceeds accuracy, the network is overconfident.</p>",
         _image(_png(_reliability(evaluation["calibration"])), "accuracy by confidence"),
     ]
@@ -122,6 +168,16 @@ def as_html(evaluation: dict[str, Any], title: str, matrix: bytes) -> str:
         parts += [f"<h2>{html.escape(name)}</h2>", _html_table(table)]
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+
+
+def _recordings_as_html(evaluation: dict[str, Any], headings: list[str]) -> list[str]:
+    own = evaluation["byRecording"]
+    matrix = _png(_matrix(own["confusionMatrix"], evaluation["classes"]))
+    return [
+        "<h2>By recording</h2><p>The frames of a recording vote: their mean log scores decide its class.</p>",
+        _html_table((headings, _metrics(own))),
+        _image(matrix, "confusion matrix of recordings"),
+    ]
 
 
 def _html_table(table: Table) -> str:

@@ -6,6 +6,8 @@ done.
 
 from __future__ import annotations
 
+import json
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,8 +18,10 @@ from rfuav_trainer.data.dataset import Unreadable
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.evaluation import evaluate as evaluation
 from rfuav_trainer.evaluation import report
+from rfuav_trainer.evaluation.recordings import Ballot, recordings_of
+from rfuav_trainer.inference.results import RECORDINGS
 from rfuav_trainer.storage import marks, outputs
-from rfuav_trainer.storage.files import write_json
+from rfuav_trainer.storage.files import atomic_writer, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,11 +63,18 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
         unreadable.add(line["path"], line.get("frame"), line["reason"])
     check_unreadable(spec, unreadable, files=totals["files"], processed=totals["processed"])
     found: dict[str, float] = {}
-    if spec.evaluation is not None:
-        paths = [output / f"predictions-{shard}.jsonl" for shard in range(spec.shards)]
-        content = evaluation.evaluate(evaluation.read_lines(paths), classes, inputs.root_of(job, spec))
+    paths = [output / f"predictions-{shard}.jsonl" for shard in range(spec.shards)]
+    labelled = spec.evaluation is not None
+    recordings = recordings_of(evaluation.read_lines(paths), labelled=labelled)
+    ballot, lines = Ballot(classes, recordings), evaluation.read_lines(paths)
+    if not labelled:
+        deque(ballot.watching(lines), maxlen=0)
+    else:
+        content = evaluation.evaluate(lines, classes, inputs.root_of(job, spec), ballot)
         report.write(output, content, f"{job.name}: evaluation")
         found = content["metrics"]
+    with atomic_writer(output / RECORDINGS) as stream:
+        stream.writelines(json.dumps(line).encode() + b"\n" for line in ballot.lines())
     mark = marks.mark_of(job, shards=spec.shards, outputs=outputs_of(spec), metrics=found, **totals)
     write_json(output / marks.SUCCESS, mark)
     log.info("done", output=outputs.shown(output), **totals, **found)
@@ -96,6 +107,7 @@ def outputs_of(spec: InferenceJobSpec) -> dict[str, str]:
     """The URIs of the job's results by name."""
     base = spec.output.uri.rstrip("/")
     uris = {"predictions": f"{base}/predictions-0.jsonl" if spec.shards == 1 else base}
+    uris["recordings"] = f"{base}/{RECORDINGS}"
     if spec.output.annotate:
         uris["annotated"] = f"{base}/annotated"
     if spec.evaluation is not None:

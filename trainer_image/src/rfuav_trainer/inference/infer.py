@@ -279,11 +279,15 @@ class Inference:
         return text
 
     def _stated(self, sample: Sample) -> dict[str, Any]:
-        """Label and SNR of an input from the manifest, for the evaluation and for readers of the line."""
+        """Label, SNR and recording of an input from the manifest, for the evaluation and for readers of the line."""
         row = self.inputs.rows.get(sample.name)
         if row is None:
             return {}
-        return {**({"label": row.label} if row.label else {}), **({} if row.snr is None else {"snr": row.snr})}
+        return {
+            **({"label": row.label} if row.label else {}),
+            **({} if row.snr is None else {"snr": row.snr}),
+            **({"recording": row.recording} if row.recording else {}),
+        }
 
     def _refuse(self, shard: results.ShardResults, name: str, reason: str, frame: int | None) -> None:
         shard.write("errors", {"path": name, **({} if frame is None else {"frame": frame}), "reason": reason})

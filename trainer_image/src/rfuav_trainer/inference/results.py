@@ -39,7 +39,8 @@ REMOTE_COMMIT_SECONDS = 30.0
 KINDS = ("predictions", "errors")
 VIDEO = "video"
 PARTS = (*KINDS, VIDEO)
-OF_THE_WHOLE = (marks.SUCCESS, *report.FILES)
+RECORDINGS = "recordings.jsonl"
+OF_THE_WHOLE = (marks.SUCCESS, RECORDINGS, *report.FILES)
 """Files of the whole job, written by the shard that finds all others finished."""
 
 
