@@ -2,10 +2,14 @@
 
 import subprocess
 import time
+import uuid
 
 import pytest
 import torch
+from trainer.stores import Bucket, Volumes, s3_client, s3_environment, s3_server
 from trainer.trainer_kit import Desk, image_set, tone_set, weights_file
+
+from rfuav_trainer.storage import scratch
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +46,28 @@ def recordings(desk):
     (desk / "models/out").mkdir()
     weights_file(desk / "models/out/best.safetensors", recordings=True)
     return desk
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """The address of a server that speaks S3."""
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(s3, tmp_path, monkeypatch):
+    """An empty bucket, for which this process has the credentials."""
+    for name, value in s3_environment(s3).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(scratch.VOLUME, str(tmp_path / "scratch"))
+    return Bucket(s3_client(s3), f"bucket-{uuid.uuid4()}")
+
+
+@pytest.fixture(params=["pvc", "s3"])
+def place(request, desk):
+    """Where outputs go: on a volume, or to a bucket."""
+    return Volumes(desk.root) if request.param == "pvc" else request.getfixturevalue("bucket")
 
 
 @pytest.fixture

@@ -43,6 +43,52 @@ def s3_client(endpoint: str):
     )
 
 
+def files_in(folder: Path) -> list[str]:
+    """The files below a folder, by their relative paths."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+class Volumes:
+    """Outputs on the claims of a desk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def uri(self, path: str) -> str:
+        return f"pvc://{path}"
+
+    def names(self, folder: str) -> list[str]:
+        return files_in(self.root / folder)
+
+    def get(self, path: str) -> bytes:
+        return (self.root / path).read_bytes()
+
+    def put(self, path: str, content: bytes) -> None:
+        (self.root / path).write_bytes(content)
+
+
+class Bucket:
+    """The same in a new bucket."""
+
+    def __init__(self, client, name: str) -> None:
+        self.client, self.name = client, name
+        client.create_bucket(Bucket=name)
+
+    def uri(self, path: str) -> str:
+        return f"s3://{self.name}/{path}"
+
+    def names(self, folder: str = "") -> list[str]:
+        prefix = folder and f"{folder}/"
+        found = self.client.list_objects_v2(Bucket=self.name, Prefix=prefix).get("Contents", [])
+        return sorted(entry["Key"].removeprefix(prefix) for entry in found)
+
+    def get(self, path: str) -> bytes:
+        return self.client.get_object(Bucket=self.name, Key=path)["Body"].read()
+
+    def put(self, path: str, content: bytes) -> None:
+        self.client.put_object(Bucket=self.name, Key=path, Body=content)
+
+
 def upload(client, bucket: str, folder: Path, prefix: str = "") -> None:
     """Put the files of a folder into a bucket."""
     client.create_bucket(Bucket=bucket)

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from trainer.stores import s3_client, s3_environment, s3_server, upload
+from trainer.stores import s3_client, s3_environment, upload
 from trainer.trainer_kit import IQ, image_set, tone_set, training_spec
 
 from rfuav_trainer.data import manifest
@@ -231,13 +231,12 @@ def test_the_number_of_classes_is_checked(desk):
         opened(desk, manifest_spec(model__numClasses=5))
 
 
-def test_a_manifest_in_an_object_store(desk):
+def test_a_manifest_in_an_object_store(desk, s3):
     root = image_set(desk / "up", count=4)
     write(root / "train.parquet", rows_of(root))
-    with s3_server() as endpoint:
-        upload(s3_client(endpoint), "listed", root, "set/")
-        spec = training_spec(dataset__train__uri="s3://listed/set/train.parquet", training__epochs=1)
-        ended = desk.pod("TrainingJob", spec, env=s3_environment(endpoint))
+    upload(s3_client(s3), "listed", root, "set/")
+    spec = training_spec(dataset__train__uri="s3://listed/set/train.parquet", training__epochs=1)
+    ended = desk.pod("TrainingJob", spec, env=s3_environment(s3))
     assert ended.code == 0, ended.output
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 from structlog.testing import capture_logs
+from trainer.runs import history, run, same_weights, stopped
 from trainer.trainer_kit import IQ, image_set, tone_set, training_spec
-from trainer.training.test_train import history, interrupted, run, same_weights
 
 from rfuav_crds import contract
 from rfuav_trainer.data import batches, picture_cache
@@ -214,7 +214,7 @@ def test_a_training_decodes_every_picture_once_and_ends_with_the_same_bits(image
 
 
 def test_stopped_and_resumed_with_pictures_on_the_disk_gives_the_same_bits(image_desk, scratch, monkeypatch):
-    interrupted(image_desk, training_spec(), 7)
+    stopped(image_desk, training_spec(), 7)
     files = decoded(monkeypatch)
     run(image_desk, training_spec())
     assert len(files) == len(set(files))

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn import metrics as sk
+from trainer.runs import Watcher, die_in, hanging, run, stopped
 from trainer.trainer_kit import CLASSES, IQ, TONES, image_set, in_child, inference_spec, tone_set, weights_file
 from trainer.training import test_memory
-from trainer.training.test_train import hanging
 
 from rfuav_trainer.data import inputs
 from rfuav_trainer.data.batches import side_by_side
@@ -24,28 +24,9 @@ from rfuav_trainer.job import from_file
 from rfuav_trainer.networks import weights
 from rfuav_trainer.process import resources
 from rfuav_trainer.process.stop import StopSignal
-from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters
 
 PARAMETERS = SpectrogramParameters(*TONES)
-
-
-class Watcher(Progress):
-    """Keeps the reports; acts once so many inputs are done."""
-
-    def __init__(self, at=None, act=None):
-        super().__init__(None, interval=0)
-        self.reports, self.at, self.act = [], at, act
-
-    def update(self, status):
-        super().update(status)
-        self.reports.append(status)
-        if self.at is not None and status["rfuav"]["processed"] >= self.at:
-            self.act()
-
-
-def run(desk, spec, *, watcher=None, stop=None, **fields):
-    return infer.run(desk.job("InferenceJob", spec, **fields), watcher or Watcher(), stop or StopSignal())
 
 
 def lines(desk, name="predictions-0.jsonl", folder="results/out"):
@@ -159,18 +140,16 @@ def test_finishing_twice_changes_nothing_and_a_lost_end_is_made_up(pictures):
     assert {metric["name"] for metric in watcher.last["metrics"]} >= {"top1", "macroF1"}
 
 
-def test_stopped_and_started_again_no_line_is_lost_or_doubled(pictures):
-    spec = inference_spec(batchSize=4)
-    whole = inference_spec(batchSize=4, output__uri="pvc://results/whole")
-    run(pictures, whole, uid="u2")
-    stop = StopSignal()
-    with pytest.raises(StoppedError, match="after 8 of 15 inputs"):
-        run(pictures, spec, watcher=Watcher(8, stop.request), stop=stop)
-    assert not (pictures / "results/out/predictions-0.jsonl").exists()
+def test_stopped_and_started_again_no_line_is_lost_or_doubled(pictures, place):
+    run(pictures, inference_spec(batchSize=4, output__uri="pvc://results/whole"), uid="u2")
+    spec = inference_spec(batchSize=4, output__uri=place.uri("results/out"))
+    stopped(pictures, spec, 8, match="after 8 of 15 inputs")
+    assert "predictions-0.jsonl" not in place.names("results/out")
     watcher = Watcher()
     run(pictures, spec, watcher=watcher)
     assert watcher.reports[0]["rfuav"]["processed"] == 12  # the eight were kept
-    assert lines(pictures) == lines(pictures, folder="results/whole")
+    assert place.get("results/out/predictions-0.jsonl") == (pictures / "results/whole/predictions-0.jsonl").read_bytes()
+    assert not [name for name in place.names("results/out") if name.startswith(".")]
 
 
 @pytest.mark.parametrize("cpus", ["1", "2"])
@@ -186,9 +165,7 @@ def test_a_stop_does_not_wait_for_a_reader_that_hangs(pictures, monkeypatch, cpu
 @pytest.mark.parametrize("other", ["weights", "precision"])
 def test_it_starts_over_when_restarted_with_another_network(pictures, capsys, other):
     """A file of the same name and size, or another precision: no line of the first network stays."""
-    stop = StopSignal()
-    with pytest.raises(StoppedError, match="after 8 of 15 inputs"):
-        run(pictures, inference_spec(batchSize=4, precision="fp32"), watcher=Watcher(8, stop.request), stop=stop)
+    stopped(pictures, inference_spec(batchSize=4, precision="fp32"), 8, match="after 8 of 15 inputs")
     path = pictures / "models/out/best.safetensors"
     state, card = load_file(path), weights.read_card(path)
     changes = {"batchSize": 4, "precision": "bf16" if other == "precision" else "fp32"}
@@ -224,9 +201,7 @@ def test_shards_of_other_weights_are_not_combined(pictures):
 
 
 def test_pictures_that_are_asked_for_between_two_starts_are_all_there(pictures):
-    stop = StopSignal()
-    with pytest.raises(StoppedError):
-        run(pictures, inference_spec(batchSize=4), watcher=Watcher(4, stop.request), stop=stop)
+    stopped(pictures, inference_spec(batchSize=4), 4)
     run(pictures, inference_spec(batchSize=4, output__annotate=True, output__overwrite=True))
     assert len(list((pictures / "results/out/annotated").rglob("*.png"))) == 15
 
@@ -369,43 +344,16 @@ def test_stopped_before_the_first_batch_the_unreadable_are_listed_once(recording
     assert (mark["processed"], mark["failed"]) == (15 if change == "torn" else 18, len(expected))
 
 
-def _die(environment, at, method, rest):
-    """Run a shard that commits after every batch and kills itself at the `at`-th call of `method`, before or after it."""
-    import importlib
-    import os
-
-    from rfuav_trainer.inference import results
-    from rfuav_trainer.job import from_environment
-
-    torch.set_num_threads(1)
-    results.COMMIT_SECONDS = 0.0
-    module, owner, name = method.split(".")
-    owner = getattr(importlib.import_module(f"rfuav_trainer.inference.{module}"), owner)
-    whole, calls = getattr(owner, name), iter(range(at, -1, -1))
-
-    def deadly(*arguments, **named):
-        last = next(calls) == 0
-        if last and not rest:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = whole(*arguments, **named)
-        if last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(owner, name, deadly)
-    infer.run(from_environment(environment), Watcher(), StopSignal())
-
-
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(
     ("method", "at"),
     [
-        ("results.ShardResults.write", 6),
-        ("results.ShardResults.commit", 1),
-        ("results.ShardResults.commit", 3),
-        ("results.ShardResults.restart", 1),
-        ("results.ShardResults.publish", 0),
-        ("annotate.Video.save", 2),
+        ("inference.results:ShardResults.write", 7),
+        ("inference.results:ShardResults.commit", 2),
+        ("inference.results:ShardResults.commit", 4),
+        ("inference.results:ShardResults.restart", 2),
+        ("inference.results:ShardResults.publish", 1),
+        ("inference.annotate:Video.save", 3),
     ],
 )
 def test_killed_at_any_point_and_started_again_nothing_is_lost_or_doubled(recordings, method, at, after):
@@ -413,9 +361,9 @@ def test_killed_at_any_point_and_started_again_nothing_is_lost_or_doubled(record
     changes = {"batchSize": 2, "errorThreshold": 0.5, "output__annotate": True}
     run(recordings, inference_spec(**changes, output__uri="pvc://results/whole"), uid="u2")
     environment = recordings.environment("InferenceJob", inference_spec(**changes))
-    assert in_child(_die, environment, at, method, after) == -signal.SIGKILL
+    assert in_child(die_in, environment, method, at, after) == -signal.SIGKILL
     left = 0 if method.endswith("publish") and not after else -signal.SIGKILL
-    assert in_child(_die, environment, 2, "results.ShardResults.write", after) == left
+    assert in_child(die_in, environment, "inference.results:ShardResults.write", 3, after) == left
     run(recordings, inference_spec(**changes))
     for name in ("predictions-0.jsonl", "errors-0.jsonl"):
         assert lines(recordings, name) == lines(recordings, name, folder="results/whole")
@@ -432,7 +380,7 @@ def test_two_shards_killed_again_and_again_share_the_input_without_loss(pictures
     spec = inference_spec(batchSize=2, shards=2)
     for shard in (1, 0, 1, 1):
         environment = pictures.environment("InferenceJob", spec, shard=shard)
-        assert in_child(_die, environment, 3, "results.ShardResults.write", True) == -signal.SIGKILL
+        assert in_child(die_in, environment, "inference.results:ShardResults.write", 4, True) == -signal.SIGKILL
     for shard in (0, 1):
         run(pictures, spec, shard=shard)
     paths = [line["path"] for shard in (0, 1) for line in lines(pictures, f"predictions-{shard}.jsonl")]
@@ -560,15 +508,18 @@ def test_torn_recordings(recordings):
     }
 
 
-def test_an_output_with_another_jobs_results_is_refused(pictures):
-    run(pictures, inference_spec())
-    with pytest.raises(
-        InvalidConfigurationError, match="contains results of job: write another output.uri, or output.overwrite"
-    ):
-        run(pictures, inference_spec(), uid="u2")
-    run(pictures, inference_spec(output__overwrite=True, input__pattern="beta/*"), uid="u2")
-    assert len(lines(pictures)) == 5
-    assert json.loads((pictures / "results/out/_SUCCESS").read_text())["uid"] == "u2"
+def test_an_output_with_another_jobs_results_is_refused(pictures, place):
+    changes = {"output__uri": place.uri("results/out")}
+    for shard in (0, 1):
+        run(pictures, inference_spec(**changes, shards=2), shard=shard)
+    where = place.uri("results/out").removeprefix("pvc://")
+    words = f"{where} contains results of job: write another output.uri, or output.overwrite"
+    with pytest.raises(InvalidConfigurationError, match=words):
+        run(pictures, inference_spec(**changes), uid="u2")
+    run(pictures, inference_spec(**changes, output__overwrite=True, input__pattern="beta/*"), uid="u2")
+    assert len(place.get("results/out/predictions-0.jsonl").splitlines()) == 5
+    assert "predictions-1.jsonl" not in place.names("results/out")
+    assert json.loads(place.get("results/out/_SUCCESS"))["uid"] == "u2"
 
 
 def test_an_owners_file_that_a_kill_left_empty_is_nobodys(pictures):
@@ -651,14 +602,13 @@ def test_scores_next_to_nothing_and_to_one_are_written_as_the_network_gives_them
     assert metrics["meanAveragePrecision"] == pytest.approx(np.mean(precisions), abs=5e-4)
 
 
-def test_evaluate_measures_predictions_that_are_there_without_making_them_again(pictures):
-    spec = inference_spec()
+def test_evaluate_measures_predictions_that_are_there_without_making_them_again(pictures, place, monkeypatch):
+    spec = inference_spec(output__uri=place.uri("results/out"))
     run(pictures, spec)
-    before = (pictures / "results/out/predictions-0.jsonl").stat().st_mtime_ns
+    monkeypatch.setattr(infer.Classifier, "scores", lambda *_: pytest.fail("classified again"))
     text = infer.evaluate(pictures.job("InferenceJob", spec), Watcher(), StopSignal())
-    assert text == (pictures / "results/out/evaluation.txt").read_text()
+    assert text == place.get("results/out/evaluation.txt").decode()
     assert "15 samples" in text
-    assert (pictures / "results/out/predictions-0.jsonl").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])

@@ -4,8 +4,9 @@ import json
 
 import pytest
 from trainer.data.test_manifest import rows_of, write
-from trainer.inference.test_infer import lines, run
-from trainer.stores import s3_client, s3_environment, s3_server, upload
+from trainer.inference.test_infer import lines
+from trainer.runs import run, stopped
+from trainer.stores import s3_client, s3_environment, upload
 from trainer.trainer_kit import CLASSES, image_set, inference_spec, tone_set, weights_file
 
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
@@ -122,24 +123,19 @@ def test_recordings_beside_pictures_are_chosen_by_format(listed):
     assert [(row["snrDb"], row["samples"]) for row in found["bySnr"]] == [(7, 9)]
 
 
-def test_it_starts_over_when_the_labels_changed_between_two_starts(listed, monkeypatch):
+def test_it_starts_over_when_the_labels_changed_between_two_starts(listed):
     desk, root, rows = listed
-    stop = StopSignal()
-    monkeypatch.setattr(Progress, "update", lambda _, status: status["rfuav"]["processed"] >= 4 and stop.request())
-    with pytest.raises(Exception, match="after 4 of 15 inputs"):
-        run(desk, of("all.jsonl", batchSize=4), watcher=Progress(None, interval=0), stop=stop)
-    monkeypatch.undo()
+    stopped(desk, of("all.jsonl", batchSize=4), 4, match="after 4 of 15 inputs")
     write(root / "all.jsonl", [{**row, "label": "beta"} for row in rows])
     run(desk, of("all.jsonl", batchSize=4))
     assert {line["label"] for line in lines(desk)} == {"beta"}
 
 
-def test_a_manifest_in_an_object_store(listed):
+def test_a_manifest_in_an_object_store(listed, s3):
     desk, root, _ = listed
-    with s3_server() as endpoint:
-        upload(s3_client(endpoint), "listed", root, "set/")
-        spec = inference_spec(input__uri="s3://listed/set/all.jsonl", evaluation={})
-        ended = desk.pod("InferenceJob", spec, env=s3_environment(endpoint))
+    upload(s3_client(s3), "inputs", root, "set/")
+    spec = inference_spec(input__uri="s3://inputs/set/all.jsonl", evaluation={})
+    ended = desk.pod("InferenceJob", spec, env=s3_environment(s3))
     assert ended.code == 0, ended.output
     assert [line["path"] for line in lines(desk)] == [f"{name}/{n:03d}.png" for name in CLASSES for n in range(5)]
     assert json.loads((desk / "results/out/evaluation.json").read_text())["samples"] == 15

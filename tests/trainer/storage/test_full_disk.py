@@ -7,13 +7,11 @@ import subprocess
 import pytest
 import torch
 from safetensors.torch import load_file
+from trainer.runs import run
 from trainer.trainer_kit import CLASSES, inference_spec, training_spec
 
 from rfuav_trainer import errors
-from rfuav_trainer.inference import infer, results
-from rfuav_trainer.process.stop import StopSignal
-from rfuav_trainer.reporting.progress import Progress
-from rfuav_trainer.training import train
+from rfuav_trainer.inference import results
 
 PAGE = 4096  # what a tmpfs gives away at a time
 
@@ -22,14 +20,9 @@ def resize(volume, size):
     subprocess.run(["mount", "-o", f"remount,size={size}", volume], check=True)
 
 
-def run(desk, kind, spec, **fields):
-    work = {"TrainingJob": train, "InferenceJob": infer}[kind]
-    return work.run(desk.job(kind, spec, **fields), Progress(None), StopSignal())
-
-
-def runs_full(desk, kind, spec):
+def runs_full(desk, spec):
     with pytest.raises(OSError) as caught:
-        run(desk, kind, spec)
+        run(desk, spec)
     failure = errors.describe(caught.value)
     assert (failure.reason, failure.exit_code) == ("DiskFull", 1)
 
@@ -49,14 +42,14 @@ def pictures(pictures, small_volume):
     ("pages", "missing"), [(0, "job.json"), (1, "predictions-0.jsonl"), (2, "_SUCCESS-0"), (3, "_SUCCESS")]
 )
 def test_an_inference_whose_lines_find_no_room(pictures, small_volume, pages, missing):
-    run(pictures, "InferenceJob", inference_spec(output__uri="pvc://results/whole"), uid="u2")
+    run(pictures, inference_spec(output__uri="pvc://results/whole"), uid="u2")
     room = os.statvfs(small_volume)
     (small_volume / "filler").write_bytes(bytes(room.f_bavail * room.f_frsize - pages * PAGE))
-    runs_full(pictures, "InferenceJob", inference_spec())
+    runs_full(pictures, inference_spec())
     assert not list(small_volume.glob("_SUCCESS" if missing == "_SUCCESS" else "_SUCCESS*"))
     assert not (small_volume / missing).exists() or not (small_volume / missing).read_bytes()
     (small_volume / "filler").unlink()
-    run(pictures, "InferenceJob", inference_spec())
+    run(pictures, inference_spec())
     assert lines(small_volume) == lines(pictures / "results/whole")
     assert (small_volume / "_SUCCESS").is_file()
 
@@ -65,14 +58,14 @@ def test_an_inference_that_runs_full_half_way_goes_on_there(pictures, small_volu
     monkeypatch.setattr(results, "COMMIT_SECONDS", 0)
     resize(small_volume, "256k")
     spec = inference_spec(batchSize=1, output__annotate=True)
-    runs_full(pictures, "InferenceJob", spec)
+    runs_full(pictures, spec)
     assert not list(small_volume.glob("_SUCCESS*"))
     done = json.loads((small_volume / ".state-0.json").read_text())["done"]
     assert 0 < done < 15
     resize(small_volume, "32m")
     drawn = small_volume / "annotated/alpha/000.png.png"
     before = drawn.stat().st_mtime_ns
-    run(pictures, "InferenceJob", spec)
+    run(pictures, spec)
     assert drawn.stat().st_mtime_ns == before  # the first pictures were not classified again
     assert [line["path"] for line in lines(small_volume)] == [
         f"{name}/{number:03d}.png" for name in CLASSES for number in range(5)
@@ -84,7 +77,7 @@ def test_an_inference_that_runs_full_half_way_goes_on_there(pictures, small_volu
 def test_a_training_whose_weights_find_no_room(image_desk, small_volume, size, missing):
     resize(small_volume, size)
     spec = training_spec(training__epochs=1, checkpoint={"keep": 1})
-    run(image_desk, "TrainingJob", {**spec, "output": {"uri": "pvc://models/whole"}}, uid="u2")
+    run(image_desk, {**spec, "output": {"uri": "pvc://models/whole"}}, uid="u2")
     (image_desk / "models/out").symlink_to(small_volume)
     ended = image_desk.pod("TrainingJob", spec)
     assert (ended.code, ended.termination["reason"]) == (1, "DiskFull")

@@ -10,18 +10,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from trainer.stores import KEY, SECRET, TOKEN, hub_mirror, s3_client, s3_environment, s3_server, upload
+from trainer.stores import KEY, SECRET, TOKEN, files_in, hub_mirror, s3_client, s3_environment, upload
 from trainer.trainer_kit import IQ, RESOURCES, image_set, in_child, inference_spec, tone_set, training_spec
 
 from rfuav_trainer.errors import DiskFullError, InputError, StorageError, UnreadableFileError
 from rfuav_trainer.storage import clients, inputs, scratch
 from rfuav_trainer.storage.cache import BYTES
-
-
-@pytest.fixture(scope="module")
-def s3():
-    with s3_server() as endpoint:
-        yield endpoint
 
 
 @pytest.fixture
@@ -49,13 +43,9 @@ def cache(tmp_path):
     made.close()
 
 
-def names(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
 def test_a_prefix_is_a_folder_and_its_neighbours_are_not_in_it(bucket, cache, tmp_path):
     root = cache.path(f"s3://{bucket[0]}/train", "input.uri")
-    assert names(root) == [f"a/{n}.bin" for n in range(5)]
+    assert files_in(root) == [f"a/{n}.bin" for n in range(5)]
     assert not (tmp_path / "cache/s3" / bucket[0] / "escaped.bin").exists()
     assert cache.size(root / "a/3.bin") == 1000
     assert (root / "a/3.bin").stat().st_size == 0
@@ -182,7 +172,7 @@ def test_what_a_manifest_names_is_known_and_no_other_folder_is_listed(bucket, ca
     manifest = cache.path(f"s3://{name}/train/set.jsonl", "dataset.train.uri")
     assert manifest.read_bytes() == b"x"
     cache.name(manifest.parent, ["a/0.bin", "a/3.bin", "gone/1.bin"])
-    assert names(manifest.parent) == ["a/0.bin", "a/0.json", "a/3.bin", "set.jsonl"]
+    assert files_in(manifest.parent) == ["a/0.bin", "a/0.json", "a/3.bin", "set.jsonl"]
     with cache.opened(manifest.parent / "a/3.bin") as here:
         assert here.read_bytes() == b"\3" * 1000
     asked = {what.removeprefix(f"{name}/") for what in listed if what.startswith(name)}
@@ -190,7 +180,7 @@ def test_what_a_manifest_names_is_known_and_no_other_folder_is_listed(bucket, ca
     assert asked == {"train/set.jsonl", *beside, "train/a", "train/gone", "train/a/3.bin"}
     cache.name(manifest, ["a/1.bin"])  # not a folder with a manifest
     cache.name(cache.folder, ["a/1.bin"])
-    assert "a/1.bin" not in names(manifest.parent)
+    assert "a/1.bin" not in files_in(manifest.parent)
 
 
 @pytest.mark.parametrize("path", ["nothing-here", "train/nothing"])
@@ -238,7 +228,7 @@ def test_names_as_long_as_a_name_may_be(cache, monkeypatch, length):
     with cache.opened(root / ("n" * length)) as here:
         assert here.read_bytes() == b"x"
     cache._make_room(root / "other", 1)
-    assert names(root) == ["n" * length]
+    assert files_in(root) == ["n" * length]
     assert (root / ("n" * length)).stat().st_size == 0
 
 

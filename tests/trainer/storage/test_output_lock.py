@@ -8,14 +8,12 @@ import re
 import signal
 
 import pytest
+from trainer.runs import run
 from trainer.trainer_kit import image_set, in_child, inference_spec, training_spec
 
 from rfuav_trainer.errors import JobError, StoppedError
-from rfuav_trainer.inference import infer
 from rfuav_trainer.process.stop import StopSignal
-from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.storage import output_lock
-from rfuav_trainer.training import train
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +144,6 @@ def test_a_volume_without_locks_holds_nobody_off(tmp_path, job, monkeypatch):
 def test_both_kinds_of_job_are_held_off(kind, pictures):
     image_set(pictures / "captures/train")
     spec = training_spec() if kind == "TrainingJob" else inference_spec(output__uri="pvc://models/out")
-    work = train.run if kind == "TrainingJob" else infer.run
     first = pictures.job("TrainingJob", training_spec(), uid="old", name="first")
     with held(pictures / "models/out", first), pytest.raises(JobError, match=r"TrainingJob team/first \(UID old"):
-        work(pictures.job(kind, spec), Progress(None), StopSignal())
+        run(pictures, spec)

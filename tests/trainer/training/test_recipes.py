@@ -1,144 +1,24 @@
-"""Whole trainings with everything that a recipe can ask for: interrupted they end with the same bits, what was decided once
-stays, and running out of memory says what would have fitted."""
+"""Whole trainings: what was decided once stays, running out of memory says what would have fitted, networks of one's own."""
 
 import json
-import os
 import shutil
-import signal
 import weakref
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainer.trainer_kit import IQ, Desk, image_set, in_child, inference_spec, tone_set, training_spec
-from trainer.training.test_train import Watcher, history, interrupted, run, same_weights
+from trainer.runs import history, run, same_weights, stopped
+from trainer.trainer_kit import inference_spec, training_spec
 
 from rfuav_trainer import errors
 from rfuav_trainer.distributed.process_group import World
 from rfuav_trainer.errors import GpuOutOfMemoryError, InvalidConfigurationError
 from rfuav_trainer.inference import infer
-from rfuav_trainer.job import from_environment
 from rfuav_trainer.networks import architectures, memory_fit, precision, weights
 from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
-from rfuav_trainer.training import learner, train
+from rfuav_trainer.training import learner
 from rfuav_trainer.training.auto_settings import resolve
-
-ALL = {
-    "epochs": 3,
-    "batchSize": 3,
-    "gradientAccumulation": 2,
-    "clipNorm": 1.0,
-    "optimizer": {"name": "sgd", "learningRate": 0.01, "weightDecay": 0.0001},
-    "schedule": {"name": "cosine", "warmupEpochs": 1},
-    "labelSmoothing": 0.1,
-    "classWeights": "balanced",
-    "mixup": 0.4,
-    "emaDecay": 0.9,
-    "augment": [
-        "AdvancedBlur",
-        "CLAHE",
-        "ColorJitter",
-        "GaussNoise",
-        "ISONoise",
-        "Sharpen",
-        "FrequencyMask",
-        "TimeMask",
-    ],
-    "precision": "fp16",
-    "seed": 3,
-}  # 18 pictures: three steps an epoch
-RECORDINGS = {
-    **ALL,
-    "optimizer": {"name": "adamw", "learningRate": 0.001},
-    "precision": "bf16",
-    "augment": ["AddNoise", "Fading", "FrequencyShift", "TimeCrop", "TimeMask"],
-}
-
-
-def spec_of(kind):
-    if kind == "pictures":
-        return training_spec(training=ALL)
-    return training_spec(training=RECORDINGS, dataset__iq=IQ)
-
-
-def fill(desk, kind):
-    if kind == "pictures":
-        image_set(desk / "captures/train")
-    else:
-        tone_set(desk / "captures/train", count=4, frames=2)  # 18 of 24 frames to train on
-    return desk
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The results of trainings that nothing interrupts, by kind."""
-    torch.set_num_threads(1)
-    outputs = {}
-    for kind in ("pictures", "recordings"):
-        desk = fill(Desk(tmp_path_factory.mktemp(kind)), kind)
-        run(desk, spec_of(kind))
-        outputs[kind] = desk / "models/out"
-    return outputs
-
-
-def ended_like(out, other):
-    return (
-        same_weights(out / "last.safetensors", other / "last.safetensors")
-        and same_weights(out / "best.safetensors", other / "best.safetensors")
-        and (out / "history.jsonl").read_bytes() == (other / "history.jsonl").read_bytes()
-    )
-
-
-@pytest.mark.parametrize(("kind", "at"), [("pictures", 1), ("pictures", 3), ("pictures", 8), ("recordings", 5)])
-def test_stopped_and_resumed_it_ends_with_the_same_bits(desk, undisturbed, kind, at):
-    fill(desk, kind)
-    interrupted(desk, spec_of(kind), at)
-    run(desk, spec_of(kind))
-    assert ended_like(desk / "models/out", undisturbed[kind])
-
-
-def _die_at(environment, step):
-    torch.set_num_threads(1)
-    train.run(from_environment(environment), Watcher(step, lambda: os.kill(os.getpid(), signal.SIGKILL)), StopSignal())
-
-
-@pytest.mark.parametrize("step", [2, 8])
-def test_killed_it_loses_at_most_one_interval_and_ends_with_the_same_bits(desk, undisturbed, step):
-    fill(desk, "pictures")
-    spec = spec_of("pictures")
-    assert in_child(_die_at, desk.environment("TrainingJob", spec), step) == -signal.SIGKILL
-    watcher = Watcher()
-    run(desk, spec, watcher=watcher)
-    first = watcher.reports[0]["rfuav"]
-    assert step - (3 * first["epoch"] + first["step"] - 1) < 3  # steps taken again; a checkpoint every epoch of three
-    assert ended_like(desk / "models/out", undisturbed["pictures"])
-
-
-@pytest.mark.parametrize("spoil", ["cut", "flip", "gone"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(desk, undisturbed, spoil):
-    fill(desk, "pictures")
-    interrupted(desk, spec_of("pictures"), 8)
-    files = sorted((desk / "models/out/checkpoints/u1").glob("*.pt"))
-    assert len(files) == 2
-    content = bytearray(files[-1].read_bytes())
-    content[len(content) // 2] ^= 1
-    if spoil == "gone":
-        files[-1].unlink()
-    else:
-        files[-1].write_bytes(content if spoil == "flip" else content[:-10])
-    watcher = Watcher()
-    run(desk, spec_of("pictures"), watcher=watcher)
-    assert (watcher.reports[0]["rfuav"]["epoch"], watcher.reports[0]["rfuav"]["step"]) == (2, 1)
-    assert ended_like(desk / "models/out", undisturbed["pictures"])
-
-
-def test_the_seed_decides_all_of_it(desk, undisturbed):
-    fill(desk, "pictures")
-    run(desk, spec_of("pictures"))
-    assert ended_like(desk / "models/out", undisturbed["pictures"])
-    run(desk, training_spec(training={**ALL, "mixup": 0.5}, output__uri="pvc://models/other"), uid="u2")
-    assert not same_weights(desk / "models/other/last.safetensors", desk / "models/out/last.safetensors")
 
 
 def test_the_averaged_weights_are_those_that_were_validated(image_desk):
@@ -165,7 +45,7 @@ def test_what_was_decided_once_stays_on_another_machine(image_desk, monkeypatch)
     spec = training_spec(training__batchSize="auto", training__precision="auto", training__epochs=2)
     monkeypatch.setattr(precision, "resolve", lambda *_: "fp32")
     monkeypatch.setattr(memory_fit, "batch_size", lambda *_: 4)
-    interrupted(image_desk, spec, 2)
+    stopped(image_desk, spec, 2)
     monkeypatch.setattr(precision, "resolve", lambda *_: "fp16")
     monkeypatch.setattr(memory_fit, "batch_size", lambda *_: 2)
     run(image_desk, spec)

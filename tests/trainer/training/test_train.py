@@ -1,12 +1,6 @@
 """Training end to end on small sets: what it leaves behind, and that it goes on after any interruption with the same bits."""
 
-import contextlib
-import itertools
 import json
-import os
-import signal
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -14,76 +8,20 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
-from trainer.trainer_kit import IQ, image_set, in_child, tone_set, training_spec, weights_file
+from trainer.runs import Watcher, hanging, history, run, same_weights, stopped
+from trainer.trainer_kit import IQ, image_set, tone_set, training_spec, weights_file
 from trainer.training.test_tensorboard import scalars as tensorboard_scalars
 
 from rfuav_trainer.data import samples
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
-from rfuav_trainer.job import from_environment
 from rfuav_trainer.networks import architectures, weights
 from rfuav_trainer.process.stop import StopSignal
-from rfuav_trainer.reporting.progress import Progress
-from rfuav_trainer.training import train
 from rfuav_trainer.training.learner import Learner
 
 METRICS = {
     "trainLoss", "trainAccuracy", "valLoss", "valAccuracy", "bestValAccuracy", "macroF1", "microF1", "meanAveragePrecision",
     "calibrationError", "top1", "top3", "top5", "macroPrecision", "macroRecall", "microPrecision", "microRecall", "learningRate",
 }  # fmt: skip
-
-
-class Watcher(Progress):
-    """Keeps every report, and acts when a given number of steps has been taken."""
-
-    def __init__(self, at=None, act=None):
-        super().__init__(None, interval=0)
-        self.reports, self.at, self.act = [], at, act
-
-    def update(self, status):
-        super().update(status)
-        own = status.get("rfuav", {})
-        self.reports.append(status)
-        if self.at is not None and own.get("epoch", 0) * own.get("totalSteps", 0) + own.get("step", 0) == self.at:
-            self.act()
-
-
-def run(desk, spec, *, watcher=None, stop=None, **fields):
-    return train.run(desk.job("TrainingJob", spec, **fields), watcher or Watcher(), stop or StopSignal())
-
-
-def interrupted(desk, spec, at, **fields):
-    """Train until SIGTERM arrives after `at` steps."""
-    stop = StopSignal()
-    with pytest.raises(StoppedError):
-        run(desk, spec, watcher=Watcher(at, stop.request), stop=stop, **fields)
-
-
-@contextlib.contextmanager
-def hanging(monkeypatch, number, stop):
-    """The reader of the picture `number` hangs, and SIGTERM arrives while it does."""
-    asked, go_on, whole = itertools.count(), threading.Event(), samples.read_picture
-
-    def read(path, *more, **others):
-        if next(asked) == number:
-            threading.Timer(0.3, stop.request).start()
-            go_on.wait(60)
-        return whole(path, *more, **others)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(samples, "read_picture", read)
-        began = time.monotonic()
-        yield
-        assert time.monotonic() - began < 30
-        go_on.set()
-
-
-def same_weights(one, other):
-    a, b = load_file(one), load_file(other)
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def history(folder):
-    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
 def test_what_a_training_leaves_behind(image_desk):
@@ -134,70 +72,6 @@ def test_it_learns_and_shuffled_labels_stay_at_chance(desk):
     assert np.mean(accuracies) < 0.65  # chance is 1/3; twelve validation pictures
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The weights of a training that nothing interrupts."""
-    from trainer.trainer_kit import Desk
-
-    torch.set_num_threads(1)
-    desk = Desk(tmp_path_factory.mktemp("undisturbed"))
-    image_set(desk / "captures/train")
-    run(desk, training_spec())
-    return desk / "models/out"
-
-
-@pytest.mark.parametrize("at", [1, 5, 7, 15], ids=["first step", "end of an epoch", "inside an epoch", "last step"])
-def test_stopped_by_sigterm_and_resumed_gives_the_same_bits(image_desk, undisturbed, at):
-    spec = training_spec()
-    interrupted(image_desk, spec, at)
-    watcher = Watcher()
-    run(image_desk, spec, watcher=watcher)
-    out = image_desk / "models/out"
-    first = watcher.reports[0]["rfuav"]
-    assert first["epoch"] * first["totalSteps"] + first["step"] > at or at >= 15 or first["step"] == 0
-    assert same_weights(out / "last.safetensors", undisturbed / "last.safetensors")
-    assert same_weights(out / "best.safetensors", undisturbed / "best.safetensors")
-    assert (out / "history.jsonl").read_bytes() == (undisturbed / "history.jsonl").read_bytes()
-
-
-def _die_at(environment, step):
-    torch.set_num_threads(1)
-    watcher = Watcher(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    train.run(from_environment(environment), watcher, StopSignal())
-
-
-def test_killed_in_the_middle_it_resumes_from_the_last_checkpoint_with_the_same_bits(image_desk, undisturbed):
-    spec = training_spec()
-    assert in_child(_die_at, image_desk.environment("TrainingJob", spec), 8) == -signal.SIGKILL
-    out = image_desk / "models/out"
-    assert [p.name for p in (out / "checkpoints/u1").glob("*.pt")] == ["step-000000005-epoch-00001.pt"]
-    run(image_desk, spec)
-    assert same_weights(out / "last.safetensors", undisturbed / "last.safetensors")
-    assert (out / "history.jsonl").read_bytes() == (undisturbed / "history.jsonl").read_bytes()
-
-
-def test_reader_threads_do_not_change_the_result(image_desk, undisturbed):
-    run(image_desk, training_spec(training__workers=3))
-    assert same_weights(image_desk / "models/out/last.safetensors", undisturbed / "last.safetensors")
-
-
-def test_another_seed_gives_another_network(image_desk, undisturbed):
-    run(image_desk, training_spec(training__seed=4))
-    assert not same_weights(image_desk / "models/out/last.safetensors", undisturbed / "last.safetensors")
-
-
-def test_started_again_after_success_it_does_nothing(image_desk):
-    spec = training_spec(training__epochs=1)
-    first = run(image_desk, spec)
-    weights = image_desk / "models/out/last.safetensors"
-    before = weights.stat().st_mtime_ns
-    watcher = Watcher()
-    assert run(image_desk, spec, watcher=watcher) == first
-    assert weights.stat().st_mtime_ns == before
-    assert watcher.last["progressPercentage"] == 100
-    assert watcher.last["rfuav"]["outputs"] == first["outputs"]
-
-
 def test_a_new_job_takes_nothing_from_the_old_one(image_desk):
     spec = training_spec(training__epochs=1)
     run(image_desk, spec)
@@ -214,7 +88,7 @@ def test_a_changed_job_under_an_old_name_is_refused(image_desk):
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(image_desk):
-    interrupted(image_desk, training_spec(), 2)
+    stopped(image_desk, training_spec(), 2)
     with pytest.raises(
         InvalidConfigurationError, match=r"architecture \"mobilenet_v3_small\" there, \"resnet18\" here"
     ):
@@ -222,7 +96,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(image_desk):
 
 
 def test_a_checkpoint_of_another_split_is_refused(image_desk):
-    interrupted(image_desk, training_spec(), 2)
+    stopped(image_desk, training_spec(), 2)
     (manifest,) = (image_desk / "models/out/checkpoints/u1").glob("*.json")
     content = json.loads(manifest.read_text())
     split = content["signature"].pop("split")
@@ -233,21 +107,21 @@ def test_a_checkpoint_of_another_split_is_refused(image_desk):
 
 
 def test_what_was_trained_on_never_validates_after_a_change_of_the_data(image_desk):
-    interrupted(image_desk, training_spec(), 2)
+    stopped(image_desk, training_spec(), 2)
     image_set(image_desk / "captures/train", count=11)
     with pytest.raises(InvalidConfigurationError, match="validation samples .* are now of recordings that it was tr"):
         run(image_desk, training_spec())
 
 
 def test_resume_false_begins_at_the_beginning(image_desk):
-    interrupted(image_desk, training_spec(checkpoint={"resume": False}), 7)
+    stopped(image_desk, training_spec(checkpoint={"resume": False}), 7)
     watcher = Watcher()
     run(image_desk, training_spec(checkpoint={"resume": False}, training__epochs=1), watcher=watcher)
     assert (watcher.reports[0]["rfuav"]["epoch"], watcher.reports[0]["rfuav"]["step"]) == (0, 1)
 
 
 def test_a_lost_best_file_is_replaced_by_the_next_epoch(image_desk):
-    interrupted(image_desk, training_spec(), 12)
+    stopped(image_desk, training_spec(), 12)
     best = image_desk / "models/out/best.safetensors"
     best.unlink()
     run(image_desk, training_spec())
@@ -456,7 +330,7 @@ def test_a_frame_that_cannot_be_read_is_one_of_many_also_after_a_stop(desk):
         samples[0] = np.nan
         samples.tofile(root / name)
     spec = training_spec(dataset__iq=IQ, training__epochs=2, dataset__errorThreshold=0.03)
-    interrupted(desk, spec, 1)
+    stopped(desk, spec, 1)
     run(desk, spec)
     found = json.loads((desk / "models/out/report.json").read_bytes())["unreadable"]
     assert found.keys() == {f"{name}, frame 0" for name in ("alpha/000.iq", "beta/001.iq", "gamma/002.iq")}
@@ -465,7 +339,7 @@ def test_a_frame_that_cannot_be_read_is_one_of_many_also_after_a_stop(desk):
 
 
 def test_best_weights_that_another_job_left_are_not_taken_for_ones_own(image_desk):
-    interrupted(image_desk, training_spec(), 10)
+    stopped(image_desk, training_spec(), 10)
     run(image_desk, training_spec(training__epochs=1), uid="other")
     (image_desk / "models/out/_SUCCESS").unlink()
     run(image_desk, training_spec())
