@@ -106,12 +106,11 @@ def test_pages_are_of_one_version_until_it_is_too_old(api):
 def test_a_seed_is_one_history_to_the_bit():
     """Also in another process, whose sets and dicts of strings are in another order."""
     code = "from simulation.play import play_seed\nfor seed in range(8): print(play_seed(seed).digest)"
-    found = set()
-    for order in "12":
-        environment = {**os.environ, "PYTHONHASHSEED": order, "PYTHONPATH": str(TESTS)}
-        command = [sys.executable, "-c", code]
-        found.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
-    assert found == {"".join(f"{play_seed(seed).digest}\n" for seed in range(8))}
+    order = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"  # without it, this process has drawn its own
+    environment = {**os.environ, "PYTHONHASHSEED": order, "PYTHONPATH": str(TESTS)}
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert found == "".join(f"{play_seed(seed).digest}\n" for seed in range(8))
 
 
 def test_a_script_is_kept_as_json():
