@@ -154,6 +154,13 @@ class Desk:
 
         return from_environment(self.environment(kind, spec, **fields))
 
+    def laptop(self, kind: str, spec: dict, **fields):
+        """The job as the trainer reads it from a file: its UID is made from its name."""
+        from rfuav_trainer.job import from_file
+
+        mounts = {claim: Path(folder) for claim, folder in self.mounts.items()}
+        return from_file(self.write_job(kind, spec), mounts=mounts, **fields)
+
     def write_job(self, kind: str, spec: dict, name="job") -> Path:
         path = self.root / f"{name}.yaml"
         path.write_text(

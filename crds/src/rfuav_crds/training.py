@@ -293,6 +293,11 @@ class TrainingOutput(Spec):
     """Where the weights, the checkpoints and the report go."""
 
     uri: OutputUri = Field(description=f"Folder: {WRITABLE}.")
+    overwrite: bool = Field(
+        False,
+        description="Whether the job runs again and replaces its results if it finished there before with other "
+        "settings or files (a job file edited on a laptop); otherwise that is an error. Default: false.",
+    )
 
 
 def _patch_rule(patch: int) -> Rule:

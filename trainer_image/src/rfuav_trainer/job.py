@@ -49,6 +49,8 @@ class Job:
         spec: the checked specification, defaults filled in.
         mounts: claim name to the folder where it is mounted.
         in_pod: whether the job came from the operator.
+        unique: whether the UID is the API server's: it then stands for one job, whose spec never changes, and what has
+            finished stays finished. On a laptop the same name is run again with other files.
     """
 
     kind: str
@@ -60,6 +62,7 @@ class Job:
     spec: TrainingJobSpec | InferenceJobSpec
     mounts: Mapping[str, Path] = field(default_factory=dict)
     in_pod: bool = False
+    unique: bool = True
 
     def fingerprint(self) -> str:
         """Short hash of the fields that affect the result, without scheduling fields such as pool or resources."""
@@ -133,16 +136,18 @@ def from_manifest(manifest: Mapping[str, Any], *, mounts: Mapping[str, Path], sh
     except JobError as error:
         raise InvalidConfigurationError(str(error)) from error
     name, namespace = job.metadata.name, job.metadata.namespace
+    uid = (job.metadata.model_extra or {}).get("uid")
     return _checked(
         Job(
             job.kind,
             name,
             namespace,
-            str((job.metadata.model_extra or {}).get("uid") or f"local-{name}"),
+            str(uid or f"local-{name}"),
             1,
             shard,
             job.spec,
             dict(mounts),
+            unique=bool(uid),
         ),
     )
 

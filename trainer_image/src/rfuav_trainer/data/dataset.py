@@ -30,6 +30,8 @@ from rfuav_trainer.storage import contents, outputs
 from rfuav_trainer.storage.paths import local_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rfuav_trainer.data.batches import Batch
     from rfuav_trainer.job import Job
 
@@ -94,6 +96,8 @@ class Dataset:
     unreadable: Unreadable
     files: int
     error_threshold: float
+    read_from: dict[str, dict[str, Path]] = field(default_factory=dict)
+    """The files of each field of the job, by relative name."""
 
     def pass_over(self, batch: Batch, folder: str = "") -> None:
         """Record the unreadable and the dead samples of a batch; `folder` is prepended to their names.
@@ -183,6 +187,12 @@ class _Source:
             return list_labelled(self.path, classes, kind, spectrogram, where=self.where, pattern=pattern)
         return manifest.list_rows(self.path, self.rows, classes, kind, spectrogram, where=self.where, pattern=pattern)
 
+    def files(self, listing: Listing) -> dict[str, Path]:
+        """All files by relative name, unreadable ones and the manifest too."""
+        root = self.path if self.rows is None else self.path.parent
+        found = {name: root / name for name in listing.unreadable} | {s.name: s.path for s in listing.samples}
+        return found if self.rows is None else {self.path.name: self.path, **found}
+
 
 def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
     """Find the samples of spec.dataset.
@@ -210,12 +220,14 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
     preprocessing = Preprocessing(kind, spec.dataset.image_size, mean, std, spectrogram)
     pattern = spec.dataset.recording_pattern
     train = source.samples(classes, kind, spectrogram, pattern)
+    read_from = {source.where: source.files(train)}
     if spec.dataset.validation.uri is not None:
         other = _Source(job, spec.dataset.validation.uri, "dataset.validation.uri")
         _same_classes(source, classes, other, other.classes())
         theirs = other.samples(classes, kind, spectrogram, pattern)
         _check_apart(source, train.samples, other, theirs.samples)
         parts, files = (train.samples, theirs.samples), train.files + theirs.files
+        read_from[other.where] = other.files(theirs)
         unreadable = {**train.unreadable, **{f"validation/{k}": v for k, v in theirs.unreadable.items()}}
     else:
         alone = doubtful(train.samples, classes)
@@ -231,7 +243,9 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
         files, unreadable = train.files, train.unreadable
     for name, reason in unreadable.items():
         log.warning("skipping unreadable file", file=name, problem=reason)
-    dataset = Dataset(*parts, classes, preprocessing, Unreadable(unreadable), files, spec.dataset.error_threshold)
+    dataset = Dataset(
+        *parts, classes, preprocessing, Unreadable(unreadable), files, spec.dataset.error_threshold, read_from
+    )
     dataset.check()
     log.info("recordings", **dataset.recordings)
     return dataset

@@ -34,12 +34,14 @@ class Inputs:
         kind: image or iq.
         names: paths below `root`, with forward slashes, sorted.
         rows: of the manifest, by name; empty for a folder.
+        listed_in: the manifest, by its name; empty for a folder.
     """
 
     root: Path
     kind: str
     names: Sequence[str]
     rows: dict[str, manifest.Row] = field(default_factory=dict)
+    listed_in: dict[str, Path] = field(default_factory=dict)
 
     def label(self, name: str) -> str:
         """The class of an input: from the manifest, else its first folder; empty if unknown."""
@@ -72,7 +74,7 @@ def find(job: Job, spec: InferenceJobSpec) -> Inputs:
         rows = manifest.read(path, where=WHERE, labelled=False)
         kind = manifest.kind_of(rows, spec.input.format, where=WHERE)
         chosen = {row.path: row for row in rows if manifest.suffix(row) in SUFFIXES[kind]}
-        return Inputs(path.parent, kind, [*chosen], chosen)
+        return Inputs(path.parent, kind, [*chosen], chosen, {path.name: path})
     files, kind = find_files(path, spec.input.pattern, spec.input.format, where=WHERE)
     root = _root(path)
     return Inputs(root, kind, [file.relative_to(root).as_posix() for file in files])

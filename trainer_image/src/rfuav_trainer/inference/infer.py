@@ -29,11 +29,13 @@ from rfuav_trainer.inference import results
 from rfuav_trainer.inference.annotate import Annotations
 from rfuav_trainer.inference.classifier import Classifier, open_classifier
 from rfuav_trainer.inference.finish import check_unreadable, finish_job, outputs_of
+from rfuav_trainer.networks import weights
 from rfuav_trainer.process import resources, runtime
 from rfuav_trainer.reporting.progress import Speed
 from rfuav_trainer.signals import recording
 from rfuav_trainer.storage import marks, output_lock, outputs
 from rfuav_trainer.storage.files import write_json
+from rfuav_trainer.storage.paths import check_mounted, local_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +70,11 @@ def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
     spec = job.spec
     assert isinstance(spec, InferenceJobSpec)  # noqa: S101  (the command line chose this function by the kind)
     with outputs.opened(job) as output:
-        done = marks.finished_before(output / f"{marks.SUCCESS}-{job.shard}", job)
+        check_mounted(job, {inputs.WHERE: spec.input.uri, "model.weights": spec.model.weights})
+        path = output / f"{marks.SUCCESS}-{job.shard}"
+        done = marks.finished_before(path, job)
+        if done is not None and not job.unique and not marks.holds(path, done, made_from(job, spec), job):
+            done = None
         if done is None:
             stop.check()
             work = Inference(job, spec, output, progress=progress, stop=stop)
@@ -83,6 +89,27 @@ def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
     return done
 
 
+def made_from(job: Job, spec: InferenceJobSpec, found: inputs.Inputs | None = None) -> dict[str, Any]:
+    """What the predictions of a shard are made from, besides the settings: its inputs, and the weights.
+
+    Args:
+        job: with the number of the shard.
+        spec: its spec.
+        found: the inputs of the whole job, if they are known.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = found or inputs.find(job, spec)
+    chosen = {name: found.root / name for name in found.names if in_shard(name, job.shard, spec.shards)}
+    files = marks.of_files({**found.listed_in, **chosen})
+    if spec.model.weights is None:
+        return {inputs.WHERE: files}
+    path = local_path(job, spec.model.weights, "model.weights")
+    weights.check_there(path)
+    return {inputs.WHERE: files, "model.weights": marks.of_whole(path)}
+
+
 def evaluate(job: Job, progress: Progress, stop: StopSignal) -> str:
     """The evaluation as text. Makes the predictions first if they are missing.
 
@@ -93,8 +120,13 @@ def evaluate(job: Job, progress: Progress, stop: StopSignal) -> str:
     wanted = replace(job, spec=job.spec.model_copy(update={"evaluation": Evaluation()}))
     run(wanted, progress, stop)
     with outputs.opened(job) as output:
+        shards = job.spec.shards
+        for shard in set(range(shards)) - {job.shard} if not job.unique else ():
+            path = output / f"{marks.SUCCESS}-{shard}"
+            mark = marks.read_mark(path)
+            if mark is not None and not marks.holds(path, mark, made_from(replace(job, shard=shard), job.spec), job):
+                raise InputError(f"{outputs.shown(path)} is of other files: run shard {shard} again (infer --shard)")
         if marks.finished_before(output / marks.SUCCESS, job) is None:
-            shards = job.spec.shards
             raise InputError(f"{job.spec.output.uri}: not all {shards} shards have finished")
         with outputs.reading(output / report.TABLE) as here:
             return here.read_text()
@@ -128,6 +160,7 @@ class Inference:
     def run(self) -> dict[str, Any]:
         """Classify all inputs of the shard, then write its mark."""
         started = time.monotonic()
+        sources = made_from(self.job, self.spec, self.inputs)
         results.claim_output(self.output, self.job, overwrite=self.spec.output.overwrite)
         log.info(
             "classifying",
@@ -148,6 +181,7 @@ class Inference:
             check_unreadable(self.spec, self.unreadable, files=self.listing.files, processed=self.processed)
         mark = marks.mark_of(
             self.job,
+            madeFrom=sources,
             shard=self.job.shard,
             shards=self.spec.shards,
             classes=self.classifier.classes,

@@ -135,6 +135,13 @@ def pretrained_file(architecture: str) -> str:
     return Path(enum.DEFAULT.url).name
 
 
+def pretrained_in(architecture: str, cache: Path) -> Path | None:
+    """The file of ImageNet weights in the cache folder, if there is one."""
+    entries = getattr(zoo, ARCHITECTURES[architecture].weights) if architecture != CUSTOM else ()
+    names = [pretrained_file(architecture), *(Path(entry.url).name for entry in entries)] if entries else []
+    return next((cache / name for name in names if (cache / name).is_file()), None)
+
+
 def load_pretrained(network: nn.Module, architecture: str, cache: Path | None) -> None:
     """Load the ImageNet weights from the cache folder, except for the head, which keeps its new weights.
 
@@ -154,8 +161,7 @@ def load_pretrained(network: nn.Module, architecture: str, cache: Path | None) -
             "model.weights: there are no ImageNet weights for a custom network: write none, or a weights file's URI"
         )
     enum = getattr(zoo, ARCHITECTURES[architecture].weights)
-    names = {Path(entry.url).name: entry for entry in enum}
-    found = next((cache / name for name in [pretrained_file(architecture), *names] if (cache / name).is_file()), None)
+    found = pretrained_in(architecture, cache)
     if found is None:
         url = enum.DEFAULT.url
         raise InputError(

@@ -147,18 +147,16 @@ def load(path: Path, network: nn.Module, *, architecture: str, fresh_head: bool 
         from safetensors import SafetensorError  # noqa: PLC0415
         from safetensors.torch import load_file  # noqa: PLC0415
 
-        if not path.is_file():
-            raise InputError(f"no weights file at {path}: correct model.weights, or train first")
+        check_there(path)
         try:
             state: dict[str, Tensor] = load_file(path)
         except (SafetensorError, OSError) as error:
             raise InputError(
                 f"{path} is not a complete safetensors file: {error}", reason=reasons.WEIGHTS_UNREADABLE
             ) from error
-    elif path.is_file():
-        state = architectures.read_state_dict(path)
     else:
-        raise InputError(f"no weights file at {path}: correct model.weights, or train first")
+        check_there(path)
+        state = architectures.read_state_dict(path)
     own = network.state_dict()
     if fresh_head:
         state |= {
@@ -178,6 +176,12 @@ def load(path: Path, network: nn.Module, *, architecture: str, fresh_head: bool 
         state = {name: tensor.to(own[name].dtype, copy=True) for name, tensor in state.items()}
     with torch.no_grad():
         network.load_state_dict(state, assign=empty)
+
+
+def check_there(path: Path) -> None:
+    """Raise InputError if there is no weights file at `path`."""
+    if not path.is_file():
+        raise InputError(f"no weights file at {path}: correct model.weights, or train first")
 
 
 def check_classes(card: Card, classes: list[str], path: Path) -> None:

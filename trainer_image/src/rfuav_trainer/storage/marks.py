@@ -1,25 +1,42 @@
-"""Marks of success: the file in the output that shows that a job or shard has finished.
+"""Marks of success: the file in the output that shows that a job or shard has finished, and what it was made from.
 
-In: a job. Out: `_SUCCESS`, so that a second start knows that there is nothing to do.
+In: a job, and the files that its result depends on. Out: `_SUCCESS`, so that a second start knows that there is nothing
+to do, or what has changed since.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from rfuav_crds import InferenceJobSpec, reasons
+import structlog
+
+from rfuav_crds import reasons
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.process.clock import now
-from rfuav_trainer.storage import outputs
+from rfuav_trainer.storage import contents, outputs
+from rfuav_trainer.storage.cache import BESIDE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rfuav_trainer.job import Job
 
+    MadeFrom = Mapping[str, Mapping[str, Mapping[str, Any]]]
+    """By field of the job, and by folder or file: number of files, and a digest of their names and contents."""
+
+log = structlog.get_logger()
+
 SUCCESS = "_SUCCESS"
+MOST_FOLDERS = 1000
+"""Of a listing with more folders, only the whole is noted."""
+SHOWN = 5
+"""How many differences an error names."""
 
 
 def read_mark(path: Path) -> dict[str, Any] | None:
@@ -41,14 +58,99 @@ def finished_before(path: Path, job: Job) -> dict[str, Any] | None:
     if mark is None or mark.get("uid") != job.uid:
         return None
     if mark.get("fingerprint") != job.fingerprint():
-        if isinstance(job.spec, InferenceJobSpec) and job.spec.output.overwrite:
+        if job.spec.output.overwrite:
             return None
         raise InvalidConfigurationError(
             f"{outputs.shown(path)} shows that job {job.name!r} finished there with different settings: choose another "
-            "name or output, remove that file, or, for an InferenceJob, write output.overwrite: true",
+            "name or output, or write output.overwrite: true",
             reason=reasons.OUTPUT_IN_USE,
         )
     return mark
+
+
+def holds(path: Path, mark: Mapping[str, Any], made_from: MadeFrom, job: Job) -> bool:
+    """Whether the mark at `path` is of the same files as now. False if it is not and may be overwritten.
+
+    Raises:
+        InvalidConfigurationError: files were added, removed or changed since; the message names them.
+    """
+    then = mark.get("madeFrom")
+    found = differences(then, made_from) if isinstance(then, dict) else ["the mark does not say what it was made from"]
+    if not found:
+        return True
+    shown = "; ".join(found[:SHOWN]) + ("; ..." if len(found) > SHOWN else "")
+    if job.spec.output.overwrite:
+        log.warning("replacing results of other files", differences=shown)
+        return False
+    raise InvalidConfigurationError(
+        f"{outputs.shown(path)} shows that job {job.name!r} finished there, but with other files ({shown}): write "
+        "output.overwrite: true to run it again, choose another name or output, or put the files back",
+        reason=reasons.OUTPUT_IN_USE,
+    )
+
+
+def differences(then: MadeFrom, today: MadeFrom) -> list[str]:
+    """What differs, in words."""
+    found = []
+    for where in sorted({*then, *today}):
+        old, new = then.get(where, {}), today.get(where, {})
+        for part in sorted({*old, *new}):
+            before, after = old.get(part), new.get(part)
+            what = f"{where}: {part or 'the folder itself'}"
+            if before == after:
+                continue
+            if after is None:
+                found.append(f"{what} is gone ({before and before['files']} files then)")
+            elif before is None:
+                found.append(f"{what} is new ({after['files']} files)")
+            elif before["files"] != after["files"]:
+                found.append(f"{what} has {after['files']} files, {before['files']} then")
+            else:
+                found.append(f"{what} has other contents")
+    return found
+
+
+def of_files(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """What `files` (relative name to path) and the label files and metadata beside them contain, by top folder."""
+    found = {**files, **_beside(files)}
+    known = contents.of(found.values())
+    parts: dict[str, list[str]] = {}
+    for name in sorted(found):
+        parts.setdefault(name.partition("/")[0] if "/" in name else "", []).append(name)
+    if len(parts) > MOST_FOLDERS:
+        parts = {"": sorted(found)}
+    return {
+        part: {"files": len(names), "digest": _digest(f"{name}\0{known[found[name]]}\n" for name in names)}
+        for part, names in sorted(parts.items())
+    }
+
+
+def of_whole(*paths: Path) -> dict[str, dict[str, Any]]:
+    """What a few files contain, each read completely; a missing one is left out."""
+    found = {path.name: contents.digest(path) for path in paths}
+    return {name: {"files": 1, "digest": text} for name, text in found.items() if text != contents.GONE}
+
+
+def _digest(lines: Any) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(os.fsencode(line))
+    return digest.hexdigest()[:32]
+
+
+def _beside(files: Mapping[str, Path]) -> dict[str, Path]:
+    """The label files and SigMF metadata beside `files`, by relative name."""
+    there: dict[Path, frozenset[str]] = {}
+    found: dict[str, Path] = {}
+    for name, path in files.items():
+        if path.parent not in there:
+            with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+                there[path.parent] = frozenset(entry.name for entry in entries if entry.name.endswith(BESIDE))
+        for suffix in BESIDE:
+            other = f"{path.stem}{suffix}"
+            if other in there.get(path.parent, ()):
+                found[PurePosixPath(name).with_name(other).as_posix()] = path.with_name(other)
+    return found
 
 
 def mark_of(job: Job, **content: Any) -> dict[str, Any]:

@@ -11,9 +11,22 @@ from rfuav_trainer.errors import InputError
 from rfuav_trainer.storage import clients, inputs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rfuav_trainer.job import Job
 
 MOUNT_ROOT = Path(contract.MOUNT_ROOT)
+
+
+def check_mounted(job: Job, fields: Mapping[str, str | None]) -> None:
+    """Check that the claims of these URIs (by field) are mounted; None and other schemes are passed over.
+
+    Raises:
+        InputError: one is not.
+    """
+    for where, uri in fields.items():
+        if uri is not None and uri.startswith("pvc://"):
+            local_path(job, uri, where)
 
 
 def local_path(job: Job, uri: str, where: str) -> Path:

@@ -15,6 +15,7 @@ from rfuav_trainer.data.recordings import TIME
 from rfuav_trainer.data.splitting import RULES
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.networks import architectures, custom, weights
+from rfuav_trainer.storage import marks, outputs
 from rfuav_trainer.storage.paths import local_path
 from rfuav_trainer.training.auto_settings import Resolved, resolve
 from rfuav_trainer.training.learner import Learner
@@ -22,6 +23,7 @@ from rfuav_trainer.training.loss import balanced_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from torch import nn
 
@@ -130,6 +132,25 @@ def _say_what_differs(theirs: Preprocessing, ours: Preprocessing) -> None:
             found.append(f"{name} {getattr(theirs, name)} in the weights, {getattr(ours, name)} here")
     if found:
         log.warning("the weights were trained with different preprocessing", differences=found)
+
+
+def made_from(job: Job, spec: TrainingJobSpec, dataset: Dataset) -> dict[str, Any]:
+    """What the weights are made from, besides the settings: the data, and the initial weights."""
+    found: dict[str, Any] = {where: marks.of_files(files) for where, files in dataset.read_from.items()}
+    if spec.model.weights == "pretrained" and spec.weights_cache is not None:
+        cache = local_path(job, spec.weights_cache.uri, "weightsCache.uri")
+        path = architectures.pretrained_in(spec.model.architecture, cache)
+        found["weightsCache.uri"] = {} if path is None else marks.of_whole(path)
+    elif spec.model.weights not in {"none", "pretrained"}:
+        found["model.weights"] = marks.of_whole(local_path(job, spec.model.weights, "model.weights"))
+    return found
+
+
+def made(output: Path) -> dict[str, Any]:
+    """The weights that a training left; nothing in a store, where reading them would be a download."""
+    if outputs.is_remote(output):
+        return {}
+    return {"output.uri": marks.of_whole(*(output / f"{name}.safetensors" for name in ("best", "last")))}
 
 
 def signature(spec: TrainingJobSpec, dataset: Dataset) -> dict[str, Any]:

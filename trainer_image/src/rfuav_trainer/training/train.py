@@ -33,12 +33,21 @@ from rfuav_trainer.process import resources, runtime
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.storage import marks, output_lock, outputs
 from rfuav_trainer.storage.files import write_json
+from rfuav_trainer.storage.paths import check_mounted
 from rfuav_trainer.training import artifacts, kept_pictures
 from rfuav_trainer.training.auto_settings import resolve_workers
 from rfuav_trainer.training.checkpoint import CheckpointStore, Saved
 from rfuav_trainer.training.learner import Moment
 from rfuav_trainer.training.position import Position, epoch_order
-from rfuav_trainer.training.setup import check_unseen, make_learner, names_hash, recordings_hashes, signature
+from rfuav_trainer.training.setup import (
+    check_unseen,
+    made,
+    made_from,
+    make_learner,
+    names_hash,
+    recordings_hashes,
+    signature,
+)
 from rfuav_trainer.training.status import Reporter
 from rfuav_trainer.training.tensorboard import Board
 
@@ -68,20 +77,36 @@ def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
     spec = job.spec
     assert isinstance(spec, TrainingJobSpec)  # noqa: S101  (the command line chose this function by the kind)
     with outputs.opened(job) as output:
+        check_mounted(
+            job,
+            {
+                "dataset.train.uri": spec.dataset.train.uri,
+                "dataset.validation.uri": spec.dataset.validation.uri,
+                "model.weights": spec.model.weights,
+            },
+        )
         done = marks.finished_before(output / marks.SUCCESS, job)
-        if done is not None:
-            log.info("already finished, nothing to do", output=outputs.shown(output))
-            progress.update(done.get("trainerStatus", {"progressPercentage": 100}))
-            return done
+        if done is not None and job.unique:
+            return _finished(done, output, progress)
         stop.check()
         architectures.check(spec.model.architecture, spec.dataset.image_size)
         with crew(job, run):
             return _train(job, spec, output, progress, stop)
 
 
+def _finished(mark: dict[str, Any], output: Path, progress: Progress) -> dict[str, Any]:
+    log.info("already finished, nothing to do", output=outputs.shown(output))
+    progress.update(mark.get("trainerStatus", {"progressPercentage": 100}))
+    return mark
+
+
 def _train(job: Job, spec: TrainingJobSpec, output: Path, progress: Progress, stop: StopSignal) -> dict[str, Any]:
     """The work of one process."""
+    path = output / marks.SUCCESS
+    before = marks.finished_before(path, job)
     dataset = open_dataset(job, spec)
+    if before is not None and marks.holds(path, before, {**made_from(job, spec, dataset), **made(output)}, job):
+        return _finished(before, output, progress)
     augment_signals.check(spec.training.augment, dataset.preprocessing.format)
     device = runtime.choose_device(job)
     outputs.prepare(output, "output.uri")
@@ -102,9 +127,15 @@ def _train(job: Job, spec: TrainingJobSpec, output: Path, progress: Progress, st
                 progress=progress,
                 stop=stop,
                 world=world,
+                afresh=_mine(path, job),
             ).run()
     finally:
         world.leave()
+
+
+def _mine(path: Path, job: Job) -> bool:
+    """Whether this job finished there before, with settings or files that were others."""
+    return (marks.read_mark(path) or {}).get("uid") == job.uid
 
 
 def _check_same(dataset: Dataset, world: World) -> None:
@@ -132,6 +163,7 @@ class Training:
         progress: Progress,
         stop: StopSignal,
         world: World,
+        afresh: bool = False,
     ) -> None:
         self.job, self.spec, self.output, self.device = job, spec, output, device
         self.dataset, self.reader = dataset, reader
@@ -148,7 +180,8 @@ class Training:
         split = spec.dataset.validation.uri is None
         self._recordings = recordings_hashes(dataset.train) if split and world.first else []
         self._started = self._epoch_began = time.monotonic()
-        state = self._checkpoint()
+        self._made_from = made_from(job, spec, dataset) if world.first else {}
+        state = self._checkpoint(afresh=afresh)
         self._check_same_checkpoint()
         self.learner, self.resolved = make_learner(job, spec, dataset, world=world, device=device, state=state)
         dataset.preprocessing = replace(dataset.preprocessing, transform=self.resolved.transform)
@@ -367,9 +400,9 @@ class Training:
 
     # --- starting, stopping, resuming
 
-    def _checkpoint(self) -> dict[str, Any] | None:
-        """The state to resume from, or None."""
-        if not self.spec.checkpoint.resume:
+    def _checkpoint(self, *, afresh: bool) -> dict[str, Any] | None:
+        """The state to resume from, or None. `afresh`: the checkpoints led to results that are to be replaced."""
+        if afresh or not self.spec.checkpoint.resume:
             self.store.clear()
             return None
         found = self.store.latest(device="cpu")
@@ -467,7 +500,7 @@ class Training:
         """Remove the mark of success of another job, before there are unfinished results of this one."""
         path = self.output / marks.SUCCESS
         mark = marks.read_mark(path)
-        if mark is not None:
+        if mark is not None and mark.get("uid") != self.job.uid:
             log.warning("replacing the results of another job", job=mark.get("name"), uid=mark.get("uid"))
         if self.world.first:
             outputs.remove(path)
@@ -518,6 +551,7 @@ class Training:
         self._report(now=True, results=self.reporter.outputs())
         mark = marks.mark_of(
             self.job,
+            madeFrom={**self._made_from, **made(self.output)},
             outputs=self.reporter.outputs(),
             metrics={**history[-1], "best": position.best},
             trainerStatus={k: v for k, v in self.progress.last.items() if k != "lastUpdatedTime"},
