@@ -179,6 +179,25 @@ def test_in_python_values_come_back_and_nothing_global_stays(split, monkeypatch)
         rfuav_trainer.predict("captures/test", "captures")
 
 
+def test_check_says_what_a_training_would_do_and_writes_nothing(split, monkeypatch):
+    monkeypatch.chdir(split.root)
+    before = sorted(split.root.rglob("*"))
+    plan = rfuav_trainer.check("captures", arch="mobilenet_v3_small", size=64, epochs=3)
+    assert plan.classes["alpha"].keys() == {"train", "validation", "trainRecordings", "validationRecordings"}
+    assert sum(row["train"] + row["validation"] for row in plan.classes.values()) == 18
+    assert (plan.shape, plan.batch_size, plan.state) == ((3, 64, 64), 8, "new")
+    assert plan.steps == -(-sum(row["train"] for row in plan.classes.values()) // 8)
+    assert 1_000_000 < plan.parameters < 2_000_000
+    assert plan.parameters * 4 < plan.memory < plan.memory_limit
+    assert plan.seconds > 0
+    assert sorted(split.root.rglob("*")) == before
+    ended = split.run("check", str(split / "captures"), *SMALL)
+    assert ended.code == 0, ended.output
+    assert "input    pictures as 3 x 64 x 64" in ended.output
+    with pytest.raises(errors.InvalidConfigurationError, match=r"imageSize 30 .* write 64"):
+        rfuav_trainer.check("captures", size=30)
+
+
 def test_the_second_run_of_a_folder_gets_the_next_name(split, monkeypatch):
     monkeypatch.chdir(split.root)
     (split / "runs/captures").mkdir(parents=True)

@@ -11,6 +11,7 @@ from PIL import Image
 
 import rfuav_trainer.synthesis.synthesize as module
 from rfuav_trainer.errors import DiskFullError, InvalidConfigurationError, JobError
+from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.synthesis.emitters.catalogue import EMITTERS
 from rfuav_trainer.synthesis.spec import from_options, load_spec, make_spec
 from rfuav_trainer.synthesis.synthesize import recording, run, synthesize
@@ -97,7 +98,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, text):
 
 def test_iq_files_with_their_parameters(tmp_path, capsys):
     spec = small(tmp_path / "set")
-    assert run(spec) == 0
+    run(spec, Progress(None))
     assert "4 recordings" in capsys.readouterr().out
     folder = tmp_path / "set" / "train" / "fhss-chirp"
     assert [p.name for p in sorted(folder.iterdir())] == [

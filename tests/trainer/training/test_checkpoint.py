@@ -98,10 +98,23 @@ def test_when_all_are_damaged_there_is_none(tmp_path):
 def test_one_of_another_configuration_is_refused_by_name(tmp_path):
     store(tmp_path).save(state(1), epoch=0, step=1)
     with pytest.raises(
-        errors.InvalidConfigurationError, match=r'architecture "resnet18" there, "vit_b_16" here'
+        errors.InvalidConfigurationError, match=r'architecture: "resnet18" in the checkpoint, "vit_b_16" now'
     ) as caught:
         store(tmp_path, architecture="vit_b_16").latest()
     assert caught.value.exit_code == 2
+
+
+def test_what_differs_is_named_by_field_not_as_json(tmp_path):
+    store(tmp_path, training={"epochs": 3, "optimizer": {"name": "adam", "learningRate": 0.1}}).save(
+        state(1), epoch=0, step=1
+    )
+    other = {"epochs": 5, "optimizer": {"name": "adam", "learningRate": 0.1}, "mixup": 1}
+    with pytest.raises(errors.InvalidConfigurationError) as caught:
+        store(tmp_path, training=other).latest()
+    assert "(training.epochs: 3 in the checkpoint, 5 now; training.mixup: none in the checkpoint, 1 now)" in str(
+        caught.value
+    )
+    assert "--set checkpoint.resume=false" in str(caught.value)
 
 
 def test_no_code_of_a_checkpoint_is_run(tmp_path):

@@ -338,7 +338,10 @@ def test_weights_that_layers_share_are_saved_and_read(image_desk, own_module, de
     ("other", "message"),
     [
         ({"custom": "my_networks:tied"}, "custom .*my_networks:build"),
-        ({"weights": "pvc://models/out/last.safetensors"}, "weights .none. there, .*last.safetensors. here"),
+        (
+            {"weights": "pvc://models/out/last.safetensors"},
+            "weights: .none. in the checkpoint, .*last.safetensors. now",
+        ),
     ],
 )
 def test_a_checkpoint_of_another_function_or_start_is_refused(image_desk, own_module, other, message):

@@ -90,7 +90,7 @@ def test_a_changed_job_under_an_old_name_is_refused(image_desk):
 def test_a_checkpoint_of_another_architecture_is_refused(image_desk):
     stopped(image_desk, training_spec(), 2)
     with pytest.raises(
-        InvalidConfigurationError, match=r"architecture \"mobilenet_v3_small\" there, \"resnet18\" here"
+        InvalidConfigurationError, match=r"architecture: \"mobilenet_v3_small\" in the checkpoint, \"resnet18\" now"
     ):
         run(image_desk, training_spec(model__architecture="resnet18"))
 
@@ -102,7 +102,9 @@ def test_a_checkpoint_of_another_split_is_refused(image_desk):
     split = content["signature"].pop("split")
     assert split == {"rules": 2, "fraction": 0.25, "recordingPattern": None}
     manifest.write_text(json.dumps(content))  # as a version wrote it that split by other rules
-    with pytest.raises(InvalidConfigurationError, match=r'split null there, \{"rules": 2, "fraction": 0.25'):
+    with pytest.raises(
+        InvalidConfigurationError, match=r'split: none in the checkpoint, \{"rules": 2, "fraction": 0.25'
+    ):
         run(image_desk, training_spec())
 
 

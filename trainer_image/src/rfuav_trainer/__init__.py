@@ -8,9 +8,9 @@ It must not know the operator or the cluster: they meet in `rfuav_crds.contract`
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rfuav_trainer.quick.api import Trained, evaluate, init, predict, train
+    from rfuav_trainer.quick.api import Trained, check, evaluate, init, predict, train
 
-__all__ = ["Trained", "evaluate", "init", "predict", "train"]
+__all__ = ["Trained", "check", "evaluate", "init", "predict", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -54,10 +54,10 @@ def _options(
 
 app.add_typer(prepare.commands, name="prepare")
 
-for command in (quick.train, quick.predict, quick.evaluate, quick.init):
+for command in (quick.train, quick.predict, quick.evaluate, quick.init, quick.check):
     app.command()(command)
 also = typer.Typer(hidden=True, help="The same commands, under the name of a group.")
-for command in (quick.train, quick.predict, quick.evaluate, quick.init):
+for command in (quick.train, quick.predict, quick.evaluate, quick.init, quick.check):
     also.command()(command)
 app.add_typer(also, name="quick")
 
@@ -93,13 +93,13 @@ def synthesize(
 ) -> None:
     """Write artificial recordings, labelled by folder."""
 
-    def work(_progress: Progress, _stop: StopSignal) -> None:
+    def work(progress: Progress, _stop: StopSignal) -> None:
         from rfuav_trainer.synthesis import spec  # noqa: PLC0415  (seconds to import)
         from rfuav_trainer.synthesis import synthesize as synthesis  # noqa: PLC0415  (seconds to import)
 
         fields = {"output": output, "classes": classes, "format": format_, "image_size": image_size, "seconds": seconds}
         fields |= {"sample_rate": sample_rate, "seed": seed, "overwrite": overwrite}
-        synthesis.run(spec.from_options(file, split=split, snr=snr, **fields))
+        synthesis.run(spec.from_options(file, split=split, snr=snr, **fields), progress)
 
     finish(work)
 

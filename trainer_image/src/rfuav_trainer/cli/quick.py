@@ -6,6 +6,7 @@ In: a folder, or a job file. Out: the work, handed to `runner.finish`.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -166,6 +167,34 @@ def init(
             f"wrote {file}. Next:\n  rfuav-trainer check -f {file}\n  rfuav-trainer train -f {file}\n"
             f"  kubectl apply -f {file}"
         )
+
+    finish(work, quiet=True)
+
+
+def check(
+    folder: Data = None,
+    *,
+    file: JobFile = None,
+    mount: Mount = None,
+    change: Change = None,
+    arch: Arch = None,
+    epochs: Epochs = None,
+    size: Size = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Dry run of a training: samples of each class, shapes, memory and time. Nothing is written."""
+
+    def work(_progress: Progress, _stop: StopSignal) -> None:
+        from rfuav_trainer.quick import api  # noqa: PLC0415  (seconds to import)
+
+        _one(folder, file)
+        source = folder or file
+        if source is None:
+            raise errors.InvalidConfigurationError("name a folder, or a job file with -f job.yaml")
+        plan = api.check(
+            source, arch=arch, epochs=epochs, size=size, changes=change or (), mounts=options.mounts(mount)
+        )
+        typer.echo(json.dumps(asdict(plan)) if as_json else tables.plan(plan))
 
     finish(work, quiet=True)
 

@@ -11,12 +11,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rfuav_trainer.reporting.display import duration
 from rfuav_trainer.storage.paths import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rfuav_trainer.job import Job
+    from rfuav_trainer.quick.dry_run import Plan
 
 LEAST = 1e-9
 """Stands for the score of a class that is not among the best of a frame."""
@@ -105,6 +107,42 @@ def trained(job: Job, mark: Mapping[str, Any], data: Path | None) -> str:
     if test is not None:
         lines.append(f"  rfuav-trainer evaluate {shlex.quote(str(test))} --weights {weights}")
     return "\n".join(lines)
+
+
+def plan(plan: Plan) -> str:
+    """What a training would do."""
+    rows: list[tuple[str, ...]] = [("class", "train", "recordings", "validation", "recordings")]
+    rows += [
+        (name, *(str(row[key]) for key in ("train", "trainRecordings", "validation", "validationRecordings")))
+        for name, row in plan.classes.items()
+    ]
+    sums = [sum(int(row[column]) for row in rows[1:]) for column in range(1, 5)]
+    rows.append(("all", *map(str, sums)))
+    channels, height, width = plan.shape
+    kind = "pictures" if plan.format == "image" else "frames of recordings"
+    facts = [
+        (
+            "network",
+            f"{plan.architecture}, {plan.parameters / 1e6:.1f} million parameters, {len(plan.classes)} classes",
+        ),
+        ("input", f"{kind} as {channels} x {height} x {width}"),
+        ("runs on", f"{plan.device}, {plan.precision}, batches of {plan.batch_size}, {plan.steps} steps an epoch"),
+        ("memory", f"{_size(plan.memory)} for a step, {_size(plan.memory_limit)} may be used"),
+        ("disk", f"{_size(plan.disk)} in {plan.output} ({plan.state})"),
+        (
+            "time",
+            f"about {duration(plan.seconds)} for {plan.epochs} epochs here, {plan.step_seconds:.2g} s a step",
+        ),
+    ]
+    lines = [columns(rows, right=(1, 2, 3, 4)), "", columns(facts)]
+    if plan.unreadable:
+        name, reason = next(iter(plan.unreadable.items()))
+        lines += ["", f"{len(plan.unreadable)} cannot be read, such as {name}: {reason}"]
+    return "\n".join(lines)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"  # noqa: PLR2004
 
 
 def _place(job: Job, uri: str) -> str:

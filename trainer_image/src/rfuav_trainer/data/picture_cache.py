@@ -70,7 +70,7 @@ class Disk:
     def __init__(
         self, path: Path, keys: Iterable[Key], shape: tuple[int, int, int], *, limit: int, left_free: float = 0.0
     ) -> None:
-        self._shape, self._left_free = shape, left_free
+        self._shape, self._left_free, self._volume = shape, left_free, path.parent
         self._bytes = math.prod(shape)
         self._places = {key: place for place, key in enumerate(islice(keys, limit // (1 + self._bytes)))}
         self._file = os.open(path, os.O_RDWR)
@@ -106,13 +106,15 @@ class Disk:
             if whole:
                 os.pwrite(self._file, b"\1", at)  # last: other processes may read it from now on
                 return True
-            problem = "no more space may be used"
+            problem = f"{self._left_free:.0%} of the volume must stay free" if self._left_free else "the volume is full"
         except OSError as error:
             problem = str(error.strerror)
         self._full = True
         log.warning(
             "the picture cache on the scratch disk is full; the other pictures are decoded in every epoch",
+            volume=str(self._volume),
             problem=problem,
+            advice="for more, set TRAINER_CACHE to a folder on a larger volume, or TRAINER_PICTURES_BYTES",
         )
         return False
 

@@ -25,6 +25,8 @@ from rfuav_trainer.reporting.progress import Progress
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from rfuav_trainer.quick.dry_run import Plan
+
 WEIGHTS = "best.safetensors"
 
 
@@ -144,6 +146,35 @@ def init(
     found = look(Path(folder))
     options = jobs.options(Path(folder), arch=arch, epochs=epochs, size=size, output=output)
     return manifest.training(found, options, manifest.Machine.this(), beside=Path(file).absolute().parent)
+
+
+def check(
+    source: str | Path,
+    *,
+    arch: str | None = None,
+    epochs: int | None = None,
+    size: int | None = None,
+    changes: Sequence[str] = (),
+    mounts: Mapping[str, str | Path] | None = None,
+) -> Plan:
+    """What a training would do: samples and recordings of each class, shapes, memory, time. Nothing is written.
+
+    Args:
+        source: a folder with one folder for each class, or a YAML file with a TrainingJob.
+        arch: as for `train`.
+        epochs: as for `train`.
+        size: as for `train`.
+        changes: as for `train`.
+        mounts: as for `train`.
+
+    Raises:
+        JobError: what the training would raise before its first epoch.
+    """
+    with _alone():
+        from rfuav_trainer.quick import dry_run  # noqa: PLC0415  (seconds to import)
+
+        job = jobs.training(Path(source), arch=arch, epochs=epochs, size=size, changes=changes, mounts=mounts, dry=True)
+        return dry_run.check(job)
 
 
 def predictions(source: Path, weights: Path, progress: Progress, stop: StopSignal) -> list[dict[str, Any]]:

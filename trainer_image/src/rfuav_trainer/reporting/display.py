@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
     from typing import Self
 
-SILENT = frozenset({"checkpoint", "done", "shard done", "caching decoded pictures"})
+SILENT = frozenset({"checkpoint", "done", "recordings", "shard done", "caching decoded pictures"})
 """Events that the bar or the summary already show."""
 HEADINGS = f"{'epoch':>9} {'loss':>8} {'val loss':>9} {'accuracy':>9} {'macro F1':>9} {'lr':>8} {'time':>7}"
 LONGEST = 300

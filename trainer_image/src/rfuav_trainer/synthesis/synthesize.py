@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import time
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
-from rich.progress import Progress
 
 from rfuav_crds import reasons
 from rfuav_trainer.errors import DiskFullError, InvalidConfigurationError, JobError
@@ -26,9 +24,10 @@ from rfuav_trainer.synthesis.channel import Recording, receive
 from rfuav_trainer.synthesis.emitters.catalogue import EMITTERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from rfuav_trainer.reporting.progress import Progress
     from rfuav_trainer.synthesis.spec import SynthesizeSpec
 
 VERSION = 1  # of the generator: increased when a seed gives different recordings
@@ -80,8 +79,12 @@ def recording(spec: SynthesizeSpec, split: str, class_name: str, index: int) -> 
     return received, parameters
 
 
-def synthesize(spec: SynthesizeSpec) -> SynthesizeReport:
+def synthesize(spec: SynthesizeSpec, told: Callable[[int], None] | None = None) -> SynthesizeReport:
     """Write the whole data set. The folder of a split appears when it is complete.
+
+    Args:
+        spec: what to write.
+        told: called with the number of recordings after each.
 
     Raises:
         InvalidConfigurationError: a split exists and may not be replaced.
@@ -91,23 +94,28 @@ def synthesize(spec: SynthesizeSpec) -> SynthesizeReport:
     started = time.monotonic()
     _check_output(spec)
     written = 0
-    with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:
-        shown = progress.add_task("recordings", total=spec.total)
-        for split in spec.splits:
-            staging = spec.output / f".{split}.partial"
-            shutil.rmtree(staging, ignore_errors=True)
-            for size in _write_split(spec, split, staging):
-                written += size
-                progress.advance(shown)
-            replace_folder(staging, spec.output / split)
+    done = 0
+    for split in spec.splits:
+        staging = spec.output / f".{split}.partial"
+        shutil.rmtree(staging, ignore_errors=True)
+        for size in _write_split(spec, split, staging):
+            written, done = written + size, done + 1
+            if told is not None:
+                told(done)
+        replace_folder(staging, spec.output / split)
     return SynthesizeReport(spec.output, spec.total, written, time.monotonic() - started)
 
 
-def run(spec: SynthesizeSpec) -> int:
-    """Synthesize and print a summary; returns the exit code."""
-    report = synthesize(spec)
+def run(spec: SynthesizeSpec, progress: Progress) -> None:
+    """Synthesize and print a summary."""
+
+    def tell(done: int) -> None:
+        progress.update(
+            {"progressPercentage": 100 * done // spec.total, "rfuav": {"processed": done, "total": spec.total}}
+        )
+
+    report = synthesize(spec, tell)
     print(f"{report.recordings} recordings, {report.bytes / 1e6:.1f} MB, in {report.output} ({report.seconds:.1f} s)")
-    return 0
 
 
 def _check_output(spec: SynthesizeSpec) -> None:

@@ -21,10 +21,15 @@ from rfuav_trainer.storage import outputs
 from rfuav_trainer.storage.files import atomic_writer, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 log = structlog.get_logger()
+
+MOST_SHOWN = 8
+"""How many differences an error names."""
+LONGEST = 80
+"""Characters of a value in it."""
 
 
 class _HashingStream:
@@ -164,17 +169,13 @@ class CheckpointStore:
         return None
 
     def _agree(self, manifest: Mapping[str, Any], path: Path) -> None:
-        theirs = manifest["signature"]
-        differing = [
-            f"{key} {json.dumps(theirs.get(key))} there, {json.dumps(self.signature.get(key))} here"
-            for key in sorted({*theirs, *self.signature})
-            if theirs.get(key) != self.signature.get(key)
-        ]
+        differing = list(_differences(manifest["signature"], self.signature))
         if differing:
-            shown = "; ".join(differing)
+            shown = "; ".join(differing[:MOST_SHOWN]) + "; ..." * (len(differing) > MOST_SHOWN)
             raise InvalidConfigurationError(
-                f"the checkpoint {outputs.shown(path)} belongs to a different configuration ({shown}): give the job "
-                "another output or name, remove that folder, or write checkpoint.resume: false",
+                f"the checkpoint {outputs.shown(path)} belongs to a different configuration ({shown}): undo the "
+                "change to go on from it, or, to train from the beginning, write another output.uri or "
+                "checkpoint.resume: false (at the command line: --set checkpoint.resume=false)",
                 reason=reasons.CHECKPOINT_MISMATCH,
             )
 
@@ -196,3 +197,17 @@ class CheckpointStore:
         """Remove all checkpoints of this job (checkpoint.resume: false)."""
         self._keep(0)
         outputs.settle()
+
+
+def _differences(theirs: Any, ours: Any, path: str = "") -> Iterator[str]:
+    """Each value that differs between two signatures, in words, with its dotted path."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in sorted({*theirs, *ours}):
+            yield from _differences(theirs.get(key), ours.get(key), f"{path}.{key}".lstrip("."))
+    elif theirs != ours:
+        yield f"{path}: {_shortly(theirs)} in the checkpoint, {_shortly(ours)} now"
+
+
+def _shortly(value: Any) -> str:
+    text = "none" if value is None else json.dumps(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
