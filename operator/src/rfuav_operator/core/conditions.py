@@ -12,7 +12,10 @@ _MESSAGE_LIMIT = 1024  # the CRD allows 32768; nobody reads on
 
 def find(conditions: Sequence[Condition], kind: str) -> Condition | None:
     """The condition of this type, if there is one."""
-    return next((c for c in conditions if c.type == kind), None)
+    for condition in conditions:
+        if condition.type == kind:
+            return condition
+    return None
 
 
 def is_true(conditions: Sequence[Condition], kind: str) -> bool:

@@ -114,7 +114,8 @@ class Jobs(MutableMapping[Uid, Job]):
         return self._read[uid] if found is None else found
 
     def __setitem__(self, uid: Uid, job: Job) -> None:
-        self.changed[uid] = bounds.fitted(job, self._read[uid].status)
+        read = self._read[uid]
+        self.changed[uid] = job if job is read else bounds.fitted(job, read.status)
 
     def __delitem__(self, uid: Uid) -> None:
         raise TypeError("jobs are deleted by the API server")
@@ -509,8 +510,9 @@ class _Steps:
         )
 
     def _step(self, uid: Uid, facts: Facts) -> Outcome:
-        outcome = lifecycle.step(self._snapshot.jobs[uid], facts)
-        self._jobs[uid] = replace(self._snapshot.jobs[uid], status=outcome.status)
+        job = self._snapshot.jobs[uid]
+        outcome = lifecycle.step(job, facts)
+        self._jobs[uid] = job if outcome.status == job.status else replace(job, status=outcome.status)
         return outcome
 
     def _withdrawn(self, recreate: Mapping[Uid, Sequence[Assignment]]) -> dict[Uid, set[str]]:

@@ -186,6 +186,28 @@ def test_what_a_deleted_job_held_in_two_pools_is_given_back(first):
     assert [usage.share(name, "team").jobs[Kind.INFERENCE] for name in "ab"] == [0, 0]
 
 
+def test_a_room_is_counted_again_only_when_what_is_held_of_it_changes():
+    """A pod that is created, then bound, where its room was held already changes nothing for the others."""
+    changes = []
+    usage = Usage(snapshot(nodes=ROOMY), {}, T0, on_change=lambda *change: changes.append(change))
+    changes.clear()
+    made = job(resources=Resources(gpus=2))
+    first = planned(made, shape_of(made), "n1")
+    usage.hold(made.uid, "pod", first)
+    assert changes == [("default", "n1", False)]
+    usage.hold(made.uid, "pod", replace(first, absent=False))
+    usage.hold(made.uid, "pod", replace(first, absent=False, bars=True))
+    assert len(changes) == 1
+    larger = replace(first.requests, slots=3)
+    usage.hold(made.uid, "pod", replace(first, requests=larger))
+    assert changes[1:] == [("default", "n1", True)]
+    room = usage.room(NodeName("n1"))
+    assert room is not None
+    assert room.slots[Kind.TRAINING].used == 3
+    usage.release(made.uid, "pod")
+    assert (len(changes), room.slots[Kind.TRAINING].used) == (3, 0)
+
+
 def test_held_again_in_another_place_counts_once():
     usage = Usage(snapshot(nodes=ROOMY), {}, T0)
     made = job(resources=Resources(gpus=2))

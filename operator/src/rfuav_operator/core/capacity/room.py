@@ -97,6 +97,15 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
         """GPU slots that it holds."""
         return self.requests.slots
 
+    def counts_as(self, other: "Allocation") -> bool:
+        """Whether the room of a node is the same with the other in its place."""
+        return (
+            self.landing is None
+            and other.landing is None
+            and (self.node, self.kind, self.requests) == (other.node, other.kind, other.requests)
+            and (self.claims, self.unreadable, self.alone) == (other.claims, other.unreadable, other.alone)
+        )
+
     def may_land_on(self, node: Node, there: Iterable["Allocation"]) -> bool:
         """Whether the scheduler may put it on this node beside those `there`: it knows nothing of a pool's limits."""
         return (

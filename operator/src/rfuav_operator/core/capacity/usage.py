@@ -135,9 +135,8 @@ class Usage:
         old, new = self._held.get(uid, {}), dict(held_by(uid, job, snapshot))
         if old == new:
             return
-        for name in list(old):
-            if new.get(name) != old[name]:
-                self.release(uid, name)
+        for name in [name for name in old if name not in new]:
+            self.release(uid, name)
         for name, held in new.items():
             if self._held.get(uid, {}).get(name) != held:
                 self.hold(uid, name, held)
@@ -204,14 +203,24 @@ class Usage:
 
     def hold(self, uid: Uid, name: str, held: Allocation) -> None:
         """Let a pod hold room, replacing what it held before."""
-        self.release(uid, name)
+        before = self.nodes_of(uid, name)
+        was = self._take_out(uid, name, before)
         self._put(uid, name, held)
-        for node in self.nodes_of(uid, name):
-            self._changed(node, released=held.bars)
+        if was is not None and was.counts_as(held) and not self._on_node.get(_NO_NODE):
+            return  # it was created, or bound, where its room was held already
+        for node in dict.fromkeys((*before, *self.nodes_of(uid, name))):
+            self._changed(node, released=node in before or held.bars)
 
     def release(self, uid: Uid, name: str) -> Allocation | None:
         """Give back what a pod held."""
         nodes = self.nodes_of(uid, name)
+        held = self._take_out(uid, name, nodes)
+        for node in nodes:
+            self._changed(node, released=True)
+        return held
+
+    def _take_out(self, uid: Uid, name: str, nodes: Iterable[NodeName]) -> Allocation | None:
+        """What a pod held, on these nodes, and holds no longer; their rooms do not count again yet."""
         mine = self._held.get(uid, {})
         held = mine.pop(name, None)
         if held is None:
@@ -229,7 +238,6 @@ class Usage:
         for node in nodes:
             self._on_node.get(node, {}).pop((uid, name), None)
             self._forget_empty(node)
-            self._changed(node, released=True)
         if held.absent:
             absent = self._absent[held.namespace]
             del absent[uid, name]
@@ -326,7 +334,8 @@ def _by_assignments(job: Job, pods: Mapping[str, Pod], snapshot: Snapshot) -> It
         pod = pods.get(a.pod)
         if pod is not None and (active or may_live(pod, snapshot.nodes)):
             held = _by_pod(pod, job.kind, job.spec.pool, pod.node or a.node)
-            if job.status.phase is not Phase.QUEUED:  # the job's pool is fixed then, and anybody may change a label
+            # Past the queue the job's pool is fixed, and anybody may change a label.
+            if job.status.phase is not Phase.QUEUED and held.pool != job.spec.pool:
                 held = replace(held, pool=job.spec.pool)
             yield a.pod, replace(held, requests=replace(held.requests, slots=a.gpus)) if pod.unreadable else held
         elif pod is None and (active or a.pod in creating):

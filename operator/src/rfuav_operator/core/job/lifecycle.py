@@ -183,7 +183,8 @@ class _Step:
     # --- the pods
 
     def _begin(self) -> None:
-        self._set(observed_generation=self.job.generation)
+        if self.status.observed_generation != self.job.generation:
+            self._set(observed_generation=self.job.generation)
         stalled = conditions.find(self.status.conditions, "Stalled")
         if stalled is not None and stalled.reason in (reasons.UNDECODABLE, reasons.INTERNAL_ERROR):
             self._clear("Stalled", reasons.RECOVERED, "the operator can handle the job again")
