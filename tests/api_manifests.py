@@ -155,7 +155,7 @@ BAD: list[Bad] = [
         ("dataset.iq.hopSize", 4096, "write half of fftSize"),
         ("dataset.iq.fftSize", 0, f"{_AT_LEAST} 16"),
         ("dataset.iq.window", "kaiser", 'supported values: "hamming"'),
-        ("dataset.iq.sampleFormat", "complex64", 'supported values: "float32"'),
+        ("dataset.iq.sampleFormat", "complex64", 'supported values: "auto"'),
         # training
         ("training.epochs", 0, f"{_AT_LEAST} 1"),
         ("training.epochs", 1.5, "must be of type integer"),

@@ -54,8 +54,11 @@ class Iq(Spec):
         _HOP_SIZE, description="Samples from one window to the next, 1 to fftSize. Default: 512."
     )
     window: Literal["hamming", "hann", "blackman"] = Field("hamming", description="Window function. Default: hamming.")
-    sample_format: Literal["float32", "int16", "int8"] = Field(
-        "float32", description="Type of each I and Q value in the file, little-endian, interleaved. Default: float32."
+    sample_format: Literal["auto", "float32", "int16", "int8", "uint8"] = Field(
+        "auto",
+        description="Type of each I and Q value in the file, little-endian, interleaved; auto: what SigMF metadata or "
+        "the suffix says (.cf32 and .cfile float32, .cs16 int16, .cs8 int8, .cu8 uint8), else float32; .bin needs one "
+        "of the others. Default: auto.",
     )
     dynamic_range: Annotated[float, Field(gt=0, le=150)] = Field(
         40.0,

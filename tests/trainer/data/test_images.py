@@ -18,7 +18,7 @@ from PIL import Image, PngImagePlugin
 from trainer.trainer_kit import image_set, in_child, inference_spec, training_spec
 
 from rfuav_trainer import errors
-from rfuav_trainer.data import images, samples
+from rfuav_trainer.data import files, images, samples
 from rfuav_trainer.data.batches import batches
 from rfuav_trainer.data.images import Room, in_colours, read_picture
 from rfuav_trainer.data.samples import Preprocessing, Reader, Sample, list_samples
@@ -318,7 +318,7 @@ def test_a_training_of_an_earlier_version_goes_on_with_its_transform(image_desk,
 def test_a_webp_is_a_picture(tmp_path):
     (tmp_path / "A").mkdir()
     (tmp_path / "A/a.webp").write_bytes(SEEDS["webp"])
-    (found,), kind = samples.find_files(tmp_path, where="x")
+    (found,), kind = files.find_files(tmp_path, where="x")
     assert (found.name, kind) == ("a.webp", "image")
     assert read_picture(found, 16).shape == (3, 16, 16)
 

@@ -14,12 +14,11 @@ from trainer.trainer_kit import image_set, in_child, tone_set
 from rfuav_trainer import prepare
 from rfuav_trainer.data import picture_cache
 from rfuav_trainer.data.batches import batches, cut
+from rfuav_trainer.data.files import find_classes, find_files
 from rfuav_trainer.data.samples import (
     Preprocessing,
     Reader,
     Sample,
-    find_classes,
-    find_files,
     list_labelled,
     read_label_file,
     read_picture,

@@ -11,9 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from trainer.data.test_images import mutated
 from trainer.trainer_kit import IQ, inference_spec, tone_set, training_spec
 
-from rfuav_trainer.data.samples import SPECTROGRAM, Preprocessing, Reader, Sample, find_files, list_samples
+from rfuav_trainer.data.files import find_files
+from rfuav_trainer.data.samples import SPECTROGRAM, Preprocessing, Reader, Sample, list_samples
 from rfuav_trainer.errors import InvalidConfigurationError, UnreadableFileError
 from rfuav_trainer.inference import infer
 from rfuav_trainer.networks import weights
@@ -89,7 +91,8 @@ def test_sigmf_says_how_the_samples_are_stored(tmp_path, datatype, kind, suffix)
     (found,), _ = find_files(tmp_path, where="x")
     assert recording.count_frames(found, PARAMETERS) == 2
     raw = recording.read_raw(found, 1, PARAMETERS)
-    values = raw.numpy().astype(np.float64) / {torch.int16: 32768, torch.int8: 128}.get(raw.dtype, 1)
+    values = raw.numpy().astype(np.float64) - (128 if raw.dtype == torch.uint8 else 0)
+    values /= {torch.int16: 32768, torch.int8: 128, torch.uint8: 128}.get(raw.dtype, 1)
     steps = {"1": 128, "2": 32768}.get(kind[-1], 1e6)
     assert np.abs(values.reshape(-1) - samples[4096:].view(np.float32)).max() <= 0.51 / steps
 
@@ -102,7 +105,7 @@ def test_sigmf_says_how_the_samples_are_stored(tmp_path, datatype, kind, suffix)
         ("nonsense", {}, "core:datatype nonsense"),
         ("cf32_le", {"core:num_channels": 2}, "several channels"),
         ("cf32_le", {"core:sample_rate": 2e7}, r"recorded at 2e\+07 samples/s according to a.sigmf-meta, iq.sampleRate is 1e\+06"),
-        ("cf32_le", {"core:trailing_bytes": 5}, "truncated"),
+        ("cf32_le", {"core:trailing_bytes": 5}, "shorter than one frame: 4095 samples"),
     ],
 )  # fmt: skip
 def test_sigmf_that_does_not_fit(tmp_path, datatype, stated, message):
@@ -196,7 +199,7 @@ def test_no_frame_reaches_from_one_capture_into_the_next(tmp_path_factory, lengt
     ("content", "message"),
     [
         (b"x" * 8 * 4095, "shorter than one frame: 4095 samples, 4096 needed"),
-        (b"x" * (8 * 5000 + 3), "truncated: 40003 bytes is not a multiple of the 8 bytes"),
+        (b"x" * (8 * 4095 + 3), "shorter than one frame: 4095 samples, 4096 needed"),
         (b"", "shorter than one frame: 0 samples"),
     ],
 )
@@ -209,7 +212,7 @@ def test_torn_recordings(tmp_path, content, message):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("place", [0, 4095, 8191])
 def test_a_frame_that_is_no_numbers(tmp_path, value, place):
-    values = np.ones(3 * 8192, "<f4")
+    values = noise(3 * 4096).view("<f4").copy()
     values[8192 + place] = value
     (tmp_path / "a.iq").write_bytes(values.tobytes())
     reader = Reader(Preprocessing("iq", 32, *SPECTROGRAM, PARAMETERS))
@@ -219,6 +222,90 @@ def test_a_frame_that_is_no_numbers(tmp_path, value, place):
     assert pictures(raw, PARAMETERS, 32)[1].tolist() == [True, False, True]
     with pytest.raises(UnreadableFileError, match="frame 1 contains NaN"):
         recording.read_frame(tmp_path / "a.iq", 1, PARAMETERS)
+
+
+@pytest.mark.parametrize("more", [1, 3, 7])
+def test_a_torn_last_sample_is_dropped(tmp_path, capsys, more):
+    """Three stray bytes refused a whole recording."""
+    whole = noise(3 * 4096).astype("<c8").tobytes()
+    (tmp_path / "a.iq").write_bytes(whole + b"x" * more)
+    assert recording.count_frames(tmp_path / "a.iq", PARAMETERS) == 3
+    said = capsys.readouterr().out
+    assert "dropping the torn last sample" in said
+    assert f"bytes={more}" in said
+    found = recording.read_frame(tmp_path / "a.iq", 2, PARAMETERS).numpy()
+    assert found.tobytes() == whole[-8 * 4096 :]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [(".cfile", "float32"), (".cf32", "float32"), (".cs16", "int16"), (".cs8", "int8"), (".cu8", "uint8"),
+     (".CS16", "int16"), (".iq", "float32"), (".dat", "float32")],
+)  # fmt: skip
+def test_the_suffix_says_how_the_samples_are_stored(tmp_path, suffix, kind):
+    samples = noise(4096) * 0.2
+    (tmp_path / f"a{suffix}").write_bytes(pairs(samples.astype(np.complex64), kind))
+    (found,), chosen = find_files(tmp_path, where="x")
+    assert chosen == "iq"
+    assert PARAMETERS.sample_format == "auto"
+    assert np.abs(recording.read_frame(found, 0, PARAMETERS).numpy() - samples).max() < 0.02
+    recording._layout.cache_clear()
+    stated = replace(PARAMETERS, sample_format=kind)
+    assert torch.equal(recording.read_frame(found, 0, stated), recording.read_frame(found, 0, PARAMETERS))
+    other = replace(PARAMETERS, sample_format="int8" if kind != "int8" else "int16")
+    if suffix in {".iq", ".dat"}:
+        recording.count_frames(found, other)
+    else:
+        with pytest.raises(
+            UnreadableFileError, match=f"{suffix.lower()} means {kind}, iq.sampleFormat is {other.sample_format}"
+        ):
+            recording.count_frames(found, other)
+
+
+def test_a_suffix_that_says_nothing_needs_a_stated_format(tmp_path):
+    samples = noise(4096) * 0.2
+    (tmp_path / "a.bin").write_bytes(pairs(samples.astype(np.complex64), "int16"))
+    (found,), kind = find_files(tmp_path, where="x")
+    assert kind == "iq"
+    with pytest.raises(UnreadableFileError, match=r"\.bin says nothing about the samples: write iq.sampleFormat"):
+        recording.count_frames(found, PARAMETERS)
+    assert recording.count_frames(found, replace(PARAMETERS, sample_format="int16")) == 1
+    (tmp_path / "b.iq").write_bytes(b"")
+    assert [p.name for p in find_files(tmp_path, where="x")[0]] == ["b.iq"]
+    assert [p.name for p in find_files(tmp_path, where="x", sample_format="int16")[0]] == ["a.bin", "b.iq"]
+
+
+def test_unsigned_samples_are_centred_on_the_middle(tmp_path):
+    """The picture is that of the same samples as floats, and that of SigMF's cu8."""
+    raw = np.random.default_rng(0).integers(0, 256, (4096, 2), dtype=np.uint8)
+    raw.tofile(tmp_path / "a.cu8")
+    ((raw.astype(np.float32) - 128) / 128).tofile(tmp_path / "b.cf32")
+    raw.tofile(tmp_path / "c.sigmf-data")
+    sigmf(tmp_path / "c.sigmf-data", "cu8")
+    seen = [
+        pictures(recording.read_raw(tmp_path / name, 0, PARAMETERS)[None], PARAMETERS, 32)[0]
+        for name in ("a.cu8", "b.cf32", "c.sigmf-data")
+    ]
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+
+
+def test_damaged_metadata_makes_one_recording_unreadable(tmp_path):
+    random = np.random.default_rng(1)
+    noise(3 * 4096).astype("<c8").tofile(tmp_path / "a.sigmf-data")
+    sigmf(tmp_path / "a.sigmf-data", "cf32_le", header=8)
+    content = (tmp_path / "a.sigmf-meta").read_bytes()
+    unreadable = 0
+    odd = [b"[" * 100_000, b'{"global": {"core:datatype": "cf32_le", "core:offset": 1e400}}', b"\xff\xfe", b"null"]
+    for changed in [*odd, *(mutated(content, random) for _ in range(300))]:
+        (tmp_path / "a.sigmf-meta").write_bytes(changed)
+        recording._layout.cache_clear()
+        try:
+            for frame in range(min(3, recording.count_frames(tmp_path / "a.sigmf-data", PARAMETERS))):
+                recording.read_raw(tmp_path / "a.sigmf-data", frame, PARAMETERS)
+        except UnreadableFileError:
+            unreadable += 1
+    assert unreadable > 100
 
 
 @pytest.mark.parametrize("kind", ["float32", "int16", "int8"])

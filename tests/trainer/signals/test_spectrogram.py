@@ -1,14 +1,19 @@
 """The STFT against SciPy's, and what becomes of it on the way to a picture."""
 
+import resource
+
 import numpy as np
 import pytest
 import scipy.signal
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trainer.trainer_kit import in_child
 
 from rfuav_trainer.signals import colormaps, spectrogram
 from rfuav_trainer.signals.spectrogram import WINDOWS, SpectrogramParameters, decibels, picture, pictures, stft
+
+CPU = torch.device("cpu")
 
 
 def noise(n, seed=0):
@@ -142,3 +147,31 @@ def test_full_scale_has_the_same_level_in_every_format(kind):
     expected = spectrogram._resized_levels(frames, parameters, 64, 100).max().item()
     assert expected == pytest.approx(10 * np.log10(0.25), abs=0.01)
     assert spectrogram._resized_levels(recorded, parameters, 64, 100).max().item() == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize("outputs", [16, 224])
+@pytest.mark.parametrize("inputs", [1, 7, 224, 1000, 19530])
+@pytest.mark.parametrize("piece", [1, 31, 4096])
+def test_the_pieces_of_the_resizing_have_the_bits_of_the_whole(inputs, outputs, piece):
+    """So weights see what they were trained on."""
+    if piece == 1 and inputs > 1000:
+        pytest.skip("takes long and says nothing new")
+    whole = spectrogram._resizing(inputs, outputs, CPU)
+    pieces = spectrogram._resizing_pieces(inputs, outputs, piece, CPU)
+    for start, found in zip(range(0, inputs, piece), pieces, strict=True):
+        stop = min(inputs, start + piece)
+        low, high = spectrogram._reach(start, stop, inputs, outputs)
+        assert torch.equal(found, whole[low:high, start:stop])
+        assert not whole[:low, start:stop].any()
+        assert not whole[high:, start:stop].any()
+
+
+def resizes_a_long_frame(columns, most):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    spectrogram._resizing_pieces(columns, 224, 31, CPU)
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < most
+
+
+def test_a_frame_of_three_seconds_takes_little_memory():
+    """3 s at 100 MS/s, hop 512; the whole matrix took 2.5 GB."""
+    assert in_child(resizes_a_long_frame, 300_000_000 // 512, 150 * 2**20) == 0

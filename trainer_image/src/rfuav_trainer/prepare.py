@@ -23,9 +23,10 @@ from rich.progress import track
 
 from rfuav_trainer.data import augment_pictures
 from rfuav_trainer.data.dataset import Unreadable
+from rfuav_trainer.data.files import find_classes, find_files
 from rfuav_trainer.data.images import Room, decoded, in_colours, whole_machine
 from rfuav_trainer.data.labels import without_conditions
-from rfuav_trainer.data.samples import find_classes, find_files, list_labelled
+from rfuav_trainer.data.samples import list_labelled
 from rfuav_trainer.data.splitting import split as split_samples
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, UnreadableFileError, as_unreadable, naming
 from rfuav_trainer.signals.recording import METADATA

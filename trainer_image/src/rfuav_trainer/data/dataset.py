@@ -13,14 +13,13 @@ import structlog
 
 from rfuav_crds import Iq, TrainingJobSpec, parse_quantity, reasons
 from rfuav_trainer.data import manifest, recordings
+from rfuav_trainer.data.files import find_classes, find_files
 from rfuav_trainer.data.samples import (
     IMAGENET,
     SPECTROGRAM,
     Listing,
     Preprocessing,
     Sample,
-    find_classes,
-    find_files,
     list_labelled,
 )
 from rfuav_trainer.data.splitting import doubtful, split, table
@@ -175,9 +174,9 @@ class _Source:
             return find_classes(self.path, where=self.where)
         return manifest.classes(self.rows, where=self.where)
 
-    def kind(self, wanted: str) -> str:
+    def kind(self, wanted: str, sample_format: str) -> str:
         if self.rows is None:
-            return find_files(self.path, kind=wanted, where=self.where)[1]
+            return find_files(self.path, kind=wanted, where=self.where, sample_format=sample_format)[1]
         return manifest.kind_of(self.rows, wanted, where=self.where)
 
     def samples(
@@ -214,7 +213,7 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
             "correct the number, leave it out, or correct the data",
             reason=reasons.CLASS_MISMATCH,
         )
-    kind = source.kind(spec.dataset.format)
+    kind = source.kind(spec.dataset.format, spec.dataset.iq.sample_format)
     spectrogram = spectrogram_parameters(spec.dataset.iq) if kind == "iq" else None
     mean, std = SPECTROGRAM if kind == "iq" else IMAGENET
     preprocessing = Preprocessing(kind, spec.dataset.image_size, mean, std, spectrogram)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rfuav_trainer.data import manifest
+from rfuav_trainer.data.files import SUFFIXES, find_files
 from rfuav_trainer.data.labels import first_folder
-from rfuav_trainer.data.samples import SUFFIXES, Listing, find_files, list_samples
+from rfuav_trainer.data.samples import Listing, list_samples
 from rfuav_trainer.storage import outputs
 from rfuav_trainer.storage.paths import local_path
 
@@ -75,7 +76,13 @@ def find(job: Job, spec: InferenceJobSpec) -> Inputs:
         kind = manifest.kind_of(rows, spec.input.format, where=WHERE)
         chosen = {row.path: row for row in rows if manifest.suffix(row) in SUFFIXES[kind]}
         return Inputs(path.parent, kind, [*chosen], chosen, {path.name: path})
-    files, kind = find_files(path, spec.input.pattern, spec.input.format, where=WHERE)
+    files, kind = find_files(
+        path,
+        spec.input.pattern,
+        spec.input.format,
+        where=WHERE,
+        sample_format="auto" if spec.iq is None else spec.iq.sample_format,
+    )
     root = _root(path)
     return Inputs(root, kind, [file.relative_to(root).as_posix() for file in files])
 

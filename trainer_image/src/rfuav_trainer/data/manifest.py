@@ -11,10 +11,11 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from rfuav_trainer.data.files import SUFFIXES as SAMPLE_SUFFIXES
+from rfuav_trainer.data.files import check_text
 from rfuav_trainer.data.labels import conditions, in_class
 from rfuav_trainer.data.recordings import MANIFEST, Recording, recognise
-from rfuav_trainer.data.samples import SUFFIXES as SAMPLE_SUFFIXES
-from rfuav_trainer.data.samples import Listing, check_text, list_samples, read_label_file
+from rfuav_trainer.data.samples import Listing, list_samples, read_label_file
 from rfuav_trainer.errors import InputError
 from rfuav_trainer.storage import inputs
 
@@ -203,7 +204,7 @@ def _records(path: Path, where: str) -> Iterator[Any]:
             there = [name for name in COLUMNS if name in opened.schema_arrow.names]
             for batch in opened.iter_batches(columns=there):
                 yield from batch.to_pylist()
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, ValueError, MemoryError) as error:
         raise InputError(f"{where}: {path} is not a complete Parquet file: {error}") from error
 
 
@@ -214,7 +215,7 @@ def _json_lines(path: Path, where: str) -> Iterator[Any]:
                 continue
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"{where}: {path.name}, line {number} is not JSON: {error}") from error
 
 

@@ -1,14 +1,12 @@
-"""Samples: finds images and recordings, cuts recordings into frames, reads one sample at a time.
+"""Samples: lists images and recordings, cuts recordings into frames, reads one sample at a time.
 
-In: a folder (`train/<class>/...` when labelled). Out: a `Listing` of samples in a stable order, and 8-bit pictures of
-one size.
+In: files, or a folder (`train/<class>/...` when labelled). Out: a `Listing` of samples in a stable order, and 8-bit
+pictures of one size.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 import torch
 
+from rfuav_trainer.data.files import SUFFIXES, in_classes, listed, of_kind
 from rfuav_trainer.data.images import TRANSFORM, Room, read_picture, whole_machine
 from rfuav_trainer.data.labels import conditions
 from rfuav_trainer.data.recordings import recognise
@@ -25,17 +24,13 @@ from rfuav_trainer.signals.spectrogram import SpectrogramParameters, pictures
 from rfuav_trainer.storage import inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
 
 log = structlog.get_logger()
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-IQ_SUFFIXES = frozenset({".iq", ".dat", ".sigmf-data"})
-EVERYTHING = "**/*"
-SUFFIXES = {"image": IMAGE_SUFFIXES, "iq": IQ_SUFFIXES}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SPECTROGRAM = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 UNCHANGED = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -63,7 +58,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = IMAGENET[0]
     std: tuple[float, float, float] = IMAGENET[1]
     spectrogram: SpectrogramParameters | None = None
-    transform: int = TRANSFORM
+    transform: int = field(default=TRANSFORM, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -124,68 +119,6 @@ class Listing:
     files: int = 0
 
 
-def find_files(root: Path, pattern: str = EVERYTHING, kind: str = "auto", *, where: str) -> tuple[list[Path], str]:
-    """The files below `root` that match, sorted by path, and their format (image or iq).
-
-    Follows links; ignores hidden files and files of other kinds. `root` may also be a single file.
-
-    Raises:
-        InputError: nothing was found, or both formats were and none was chosen.
-        PermissionError: a folder cannot be read; its files must not be missing silently.
-    """
-    if root.is_file():
-        found = [root]
-    elif root.is_dir():
-        matches = _matcher(pattern, where)
-        found = sorted(p for p in _walk(root) if matches(p.relative_to(root).as_posix()))
-    else:
-        raise InputError(f"{where}: {root} does not exist: put the data there or correct the path")
-    images = [p for p in found if p.suffix.lower() in IMAGE_SUFFIXES]
-    recordings = [p for p in found if p.suffix.lower() in IQ_SUFFIXES]
-    if kind == "auto":
-        if images and recordings:
-            raise InputError(
-                f"{where}: {root} has {len(images)} images and {len(recordings)} recordings: write format image or iq",
-            )
-        kind = "iq" if recordings else "image"
-    chosen = recordings if kind == "iq" else images
-    if not chosen:
-        kinds = ", ".join(sorted(IQ_SUFFIXES if kind == "iq" else IMAGE_SUFFIXES))
-        raise InputError(
-            f"{where}: no {kinds} files in {root} (pattern {pattern}): put the data there or correct the path"
-        )
-    return chosen, kind
-
-
-def find_classes(root: Path, *, where: str) -> list[str]:
-    """The class names: the sorted names of the folders in `root`.
-
-    Raises:
-        InputError: the folder is missing, or contains fewer than two class folders.
-    """
-    if not root.is_dir():
-        raise InputError(
-            f"{where}: {root} is not a folder: create one folder for each class there, as in {root}/CLASS/a.png"
-        )
-    classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not _hidden(p.name))
-    if len(classes) < 2:  # noqa: PLR2004  (a classifier needs two classes)
-        raise InputError(
-            f"{where}: {root} contains {len(classes)} class folders ({', '.join(classes) or 'none'}): "
-            f"at least two are needed, as in {root}/CLASS/a.png",
-        )
-    for name in classes:
-        check_text(name, where)
-    return classes
-
-
-def check_text(name: str, where: str) -> None:
-    """Raise InputError if the name of a class is not valid UTF-8: it is written to UTF-8 files."""
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: the name of the class {name!a} is not UTF-8: rename it") from error
-
-
 def list_labelled(
     root: Path,
     classes: Sequence[str],
@@ -202,20 +135,26 @@ def list_labelled(
         InvalidConfigurationError: `pattern` is not a regular expression.
     """
     total = Listing([])
+    found = listed(root, where=where)
+    chosen = of_kind(found, kind, "auto" if spectrogram is None else spectrogram.sample_format)
+    there, by_class = frozenset(found), in_classes(chosen, root)
     for label, name in enumerate(classes):
-        files, _ = find_files(root / name, kind=kind, where=where)
+        files = by_class.get(name, [])
+        if not files:
+            raise InputError(f"{where}: no {', '.join(sorted(SUFFIXES[kind]))} files in {root / name}: put data there")
         listing = list_samples(files, root, spectrogram if kind == "iq" else None)
         if not listing.samples:
             reason = next(iter(listing.unreadable.values()))
             raise InputError(
                 f"{where}: none of the {len(files)} files in {root / name} can be read (the first: {reason})"
             )
-        inputs.fetch_ahead(path.with_suffix(".json") for path in files)
+        inputs.fetch_ahead(beside for path in files if (beside := path.with_suffix(".json")) in there)
         groups = recognise({sample.name: None for sample in listing.samples}, kind, pattern=pattern)
         levels: dict[Path, float | None] = {}  # the frames of a recording share one .json file
         for sample in listing.samples:
             if sample.path not in levels:
-                levels[sample.path] = conditions(sample.name, read_label_file(sample.path))[0]
+                stated = read_label_file(sample.path) if sample.path.with_suffix(".json") in there else {}
+                levels[sample.path] = conditions(sample.name, stated)[0]
             told = groups[sample.name]
             snr = levels[sample.path]
             total.samples.append(replace(sample, label=label, group=told.name, recognised_by=told.by, snr=snr))
@@ -329,47 +268,9 @@ def read_label_file(path: Path) -> dict[str, Any]:
             content = json.loads(here.read_bytes())
     except (OSError, UnreadableFileError):
         return {}
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         log.warning("ignoring a file that is not a JSON object", file=path.with_suffix(".json").name)
         return {}
     return content
-
-
-def _hidden(name: str) -> bool:
-    """Whether a file or folder is not data: hidden, or the lost+found folder of ext4."""
-    return name.startswith(".") or name == "lost+found"
-
-
-def _matcher(pattern: str, where: str) -> Callable[[str], object]:
-    """Whether a relative path matches the glob `pattern`."""
-    if pattern == EVERYTHING:
-        return bool
-    from fsspec.utils import glob_translate  # type: ignore[import-untyped]  # noqa: PLC0415  (most jobs have no pattern)
-
-    try:
-        return re.compile(glob_translate(pattern)).match
-    except (ValueError, re.error) as error:
-        raise InputError(f"{where}: pattern {pattern!r} is not a glob: {error}") from error
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    """The visible files below `root`. Follows links, but not in circles.
-
-    Includes dangling links, so that reading them gives an error.
-    """
-    above: dict[str, frozenset[str]] = {str(root): frozenset({os.path.realpath(root)})}
-    for folder, folders, files in os.walk(root, followlinks=True, onerror=_fail):
-        come_by = above.pop(folder)
-        inside = [os.path.join(folder, name) for name in folders if not _hidden(name)]  # noqa: PTH118  (as walk does)
-        real = {path: os.path.realpath(path) for path in inside}
-        above |= {path: come_by | {real[path]} for path in inside if real[path] not in come_by}
-        folders[:] = [name for name in folders if os.path.join(folder, name) in above]  # noqa: PTH118
-        for path in (Path(folder, name) for name in files if not _hidden(name)):
-            if path.is_file() or not path.exists():
-                yield path
-
-
-def _fail(error: OSError) -> None:
-    raise error

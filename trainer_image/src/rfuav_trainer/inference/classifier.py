@@ -104,12 +104,21 @@ def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.d
             head=card.head,
         )
     weights.load(path, network, architecture=card.architecture)
-    digest = hashlib.sha256(repr((preprocessing, card.classes)).encode())
+    digest = hashlib.sha256(_told_apart(preprocessing, card.classes).encode())
     digest.update(weights.digest(network).encode())
     network = network.eval() if own else folded(network.eval())
     network = custom.channels_last(network.to(device))
     chosen = precision.resolve(spec.precision, device)
     return Classifier(path, digest.hexdigest(), network, card.classes, preprocessing, device, chosen)
+
+
+def _told_apart(preprocessing: Preprocessing, classes: list[str]) -> str:
+    """The text that enters the digest: that of earlier versions, as long as the pictures are theirs."""
+    spectrogram = preprocessing.spectrogram
+    if spectrogram is not None and spectrogram.sample_format == "auto":
+        preprocessing = replace(preprocessing, spectrogram=replace(spectrogram, sample_format="float32"))
+    transform = f"transform {preprocessing.transform}" if preprocessing.transform > 1 else ""
+    return f"{(preprocessing, classes)!r}{transform}"
 
 
 def folded(network: nn.Module) -> nn.Module:
@@ -170,7 +179,9 @@ def _preprocessing(spec: InferenceJobSpec, card: weights.Card, kind: str) -> Pre
             )
         return replace(trained, spectrogram=spectrogram_parameters(spec.iq))
     if spec.iq is None:
-        return trained
+        # In weights of earlier versions float32 was the default, which says nothing about these files.
+        auto = trained.spectrogram.sample_format == "float32"
+        return replace(trained, spectrogram=replace(trained.spectrogram, sample_format="auto")) if auto else trained
     return replace(trained, spectrogram=_same_transform(trained.spectrogram, spectrogram_parameters(spec.iq)))
 
 

@@ -19,7 +19,8 @@ import torch
 from numpy._core.multiarray import _reconstruct, scalar  # what NumPy pickles by
 
 from rfuav_crds import reasons
-from rfuav_trainer.data.samples import IMAGENET, UNCHANGED, Preprocessing, Reader, Sample, find_classes
+from rfuav_trainer.data.files import find_classes
+from rfuav_trainer.data.samples import IMAGENET, UNCHANGED, Preprocessing, Reader, Sample
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.networks import architectures, weights
 

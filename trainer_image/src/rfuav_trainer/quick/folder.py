@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rfuav_crds import Iq, parse_quantity
-from rfuav_trainer.data.samples import find_classes, find_files, read_label_file
+from rfuav_trainer.data.files import find_classes, find_files
+from rfuav_trainer.data.samples import read_label_file
 from rfuav_trainer.signals import recording
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """Raw recordings: which bytes of a file are which samples.
 
 In: a file of interleaved I and Q, optionally with SigMF metadata (`a.sigmf-meta` for `a.sigmf-data` or `a.iq`), which
-takes precedence for the sample format. Out: frames as recorded, memory-mapped instead of copied.
+takes precedence for the sample format; without it the job states the format, or the suffix does. Out: frames as
+recorded, memory-mapped instead of copied.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import structlog
 import torch
 
-from rfuav_trainer.errors import UnreadableFileError
-from rfuav_trainer.signals.spectrogram import FULL_SCALE
+from rfuav_trainer.errors import JobError, UnreadableFileError, as_unreadable
+from rfuav_trainer.signals.spectrogram import FULL_SCALE, MIDDLE
 from rfuav_trainer.storage import inputs
 
 if TYPE_CHECKING:
@@ -27,7 +29,19 @@ if TYPE_CHECKING:
 
     from rfuav_trainer.signals.spectrogram import SpectrogramParameters
 
-SAMPLE_TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int16": np.dtype("<i2"), "int8": np.dtype("i1")}
+log = structlog.get_logger()
+
+SAMPLE_TYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<f4"),
+    "int16": np.dtype("<i2"),
+    "int8": np.dtype("i1"),
+    "uint8": np.dtype("u1"),
+}
+AUTO = "auto"
+SUFFIX_FORMATS = {".cfile": "float32", ".cf32": "float32", ".cs16": "int16", ".cs8": "int8", ".cu8": "uint8"}
+"""What the suffixes of SDR programs say about the samples; others say float32, as the reference service writes them."""
+WITHOUT_FORMAT = frozenset({".bin"})
+"""Suffixes that mean anything: their sample format has to be stated."""
 METADATA = ".sigmf-meta"
 DATATYPE = re.compile(r"(?P<kind>[cr])(?P<type>[fiu])(?P<bits>8|16|32|64)(?P<order>_le|_be)?")
 NO_NUMBERS = "frame {frame} contains NaN or infinite samples: is sampleFormat right?"
@@ -68,8 +82,10 @@ class Layout:
 def count_frames(path: Path, parameters: SpectrogramParameters) -> int:
     """How many complete frames a recording contains.
 
+    An end inside a sample, as a full disk or a broken transfer leaves it, is dropped with a warning.
+
     Raises:
-        UnreadableFileError: it ends inside a sample, is shorter than a frame, or its metadata does not fit the job.
+        UnreadableFileError: it is shorter than a frame, or its metadata or suffix does not fit the job.
     """
     layout = _layout(path, parameters.sample_format, parameters.sample_rate)
     width = 2 * layout.kind.itemsize
@@ -77,10 +93,9 @@ def count_frames(path: Path, parameters: SpectrogramParameters) -> int:
         size = inputs.size(path) - layout.header - layout.trailer
     except OSError as error:
         raise UnreadableFileError(f"cannot be opened: {error.strerror}") from error
-    if size % width:
-        raise UnreadableFileError(
-            f"truncated: {size} bytes is not a multiple of the {width} bytes of a {layout.kind.name} I/Q pair",
-        )
+    torn = max(size, 0) % width
+    if torn:
+        log.warning("dropping the torn last sample of a recording", file=path.name, bytes=torn, sampleBytes=width)
     frames = sum(layout.counts(parameters.frame_samples, size // width))
     if not frames:
         parts = f" in {len(layout.captures)} captures" if layout.captures[1:] else ""
@@ -101,7 +116,7 @@ def first_sample(path: Path, frame: int, parameters: SpectrogramParameters) -> i
 
 
 def read_raw(path: Path, frame: int, parameters: SpectrogramParameters) -> Tensor:
-    """One frame as recorded: float32, int16 or int8, shape (frame_samples, 2).
+    """One frame as recorded: float32, int16, int8 or uint8, shape (frame_samples, 2).
 
     The values are memory-mapped: they are read when they are used, and must not be changed.
 
@@ -110,14 +125,12 @@ def read_raw(path: Path, frame: int, parameters: SpectrogramParameters) -> Tenso
     """
     layout = _layout(path, parameters.sample_format, parameters.sample_rate)
     offset = layout.header + layout.begin(frame, parameters.frame_samples) * 2 * layout.kind.itemsize
-    try:
-        with inputs.opened(path) as here:
+    with as_unreadable("cannot be read"), inputs.opened(path) as here:
+        try:
             # Copy-on-write: torch requires writable memory, the file is not changed.
             raw = np.memmap(here, dtype=layout.kind, mode="c", offset=offset, shape=(parameters.frame_samples, 2))
-    except OSError as error:
-        raise UnreadableFileError(f"cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UnreadableFileError(f"frame {frame} is incomplete: the file became shorter") from error
+        except ValueError as error:
+            raise UnreadableFileError(f"frame {frame} is incomplete: the file became shorter") from error
     return torch.from_numpy(raw if layout.kind in AS_THEY_ARE else _as_float(raw))
 
 
@@ -128,7 +141,8 @@ def read_frame(path: Path, frame: int, parameters: SpectrogramParameters) -> Ten
         UnreadableFileError: the file is missing, became shorter, or contains non-finite values.
     """
     raw = read_raw(path, frame, parameters)
-    samples = torch.view_as_complex(raw.to(torch.float32, copy=True).contiguous()).div_(FULL_SCALE[raw.dtype])
+    values = raw.to(torch.float32, copy=True).sub_(MIDDLE.get(raw.dtype, 0.0)).contiguous()
+    samples = torch.view_as_complex(values).div_(FULL_SCALE[raw.dtype])
     if not torch.isfinite(torch.view_as_real(samples)).all():
         raise UnreadableFileError(NO_NUMBERS.format(frame=frame))
     return samples
@@ -143,6 +157,23 @@ def _as_float(raw: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[n
     return (raw.astype(np.float32) - middle) / scale
 
 
+def _format_of(path: Path, wanted: str) -> str:
+    """The sample format of a recording without metadata: as stated, else what the suffix says.
+
+    Raises:
+        UnreadableFileError: the suffix says another format than the job, or neither says any.
+    """
+    suffix = path.suffix.lower()
+    says = SUFFIX_FORMATS.get(suffix)
+    if wanted == AUTO and suffix in WITHOUT_FORMAT:
+        raise UnreadableFileError(f"{suffix} says nothing about the samples: write iq.sampleFormat")
+    if says is not None and wanted not in {AUTO, says}:
+        raise UnreadableFileError(
+            f"{suffix} means {says}, iq.sampleFormat is {wanted}: write sampleFormat: auto, or rename the file"
+        )
+    return (says or "float32") if wanted == AUTO else wanted
+
+
 @lru_cache(maxsize=4096)
 def _layout(path: Path, sample_format: str, sample_rate: float) -> Layout:
     """The layout from the metadata, else from the job.
@@ -152,7 +183,7 @@ def _layout(path: Path, sample_format: str, sample_rate: float) -> Layout:
     """
     metadata = path.with_suffix(METADATA)
     if not metadata.is_file():
-        return Layout(SAMPLE_TYPES[sample_format])
+        return Layout(SAMPLE_TYPES[_format_of(path, sample_format)])
     try:
         with inputs.opened(metadata) as here:
             content = json.loads(here.read_bytes())
@@ -165,7 +196,9 @@ def _layout(path: Path, sample_format: str, sample_rate: float) -> Layout:
         rate = None if stated.get("core:sample_rate") is None else float(stated["core:sample_rate"])
         trailer = int(stated.get("core:trailing_bytes", 0))
         channels = int(stated.get("core:num_channels", 1))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except JobError:
+        raise
+    except Exception as error:
         raise UnreadableFileError(f"{metadata.name} is not valid SigMF metadata: {error!r}") from error
     found = DATATYPE.fullmatch(datatype)
     if found is None or found["kind"] != "c" or (found["type"], found["bits"]) in {("f", "8"), ("f", "16")}:

@@ -8,6 +8,7 @@ spectrogram never exists.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,7 +22,9 @@ from rfuav_trainer.signals import colormaps
 WINDOWS = ("hamming", "hann", "blackman")
 SILENCE = 1e-15
 """The smallest |Z| that is distinguished: -150 on the scale of 10 log10|Z|."""
-FULL_SCALE = {torch.float32: 1.0, torch.int16: 32768.0, torch.int8: 128.0}
+FULL_SCALE = {torch.float32: 1.0, torch.int16: 32768.0, torch.int8: 128.0, torch.uint8: 128.0}
+MIDDLE = {torch.uint8: 128.0}
+"""What stands for zero in unsigned samples."""
 PIECE = {"cpu": 2**15 - 1, "cuda": 2**22}
 """Points in one transform. On a GPU large, to keep it busy: about 100 MB for each reader. On a CPU a quarter of a
 megabyte, which stays in the cache of a core and is just below the size that torch spreads over threads: threads pay off
@@ -39,7 +42,8 @@ class SpectrogramParameters:
         fft_size: points of one Fourier transform, also the window's length.
         hop_size: samples from one window to the next.
         window: one of `WINDOWS`, periodic.
-        sample_format: type of each I and Q value in the recordings: float32, int16 or int8.
+        sample_format: type of each I and Q value in the recordings: float32, int16, int8, uint8, or auto, what the
+            suffix of each file says.
         dynamic_range: height of the scale in units of 10 log10|Z|. The brightest point of the resized frame is 255,
             `dynamic_range` below it and less is 0, so the picture does not depend on the receiver's gain.
         color_map: gray (one channel), or a map of `colormaps.table` (three channels).
@@ -50,7 +54,7 @@ class SpectrogramParameters:
     fft_size: int = 1024
     hop_size: int = 512
     window: str = "hamming"
-    sample_format: str = "float32"
+    sample_format: str = "auto"
     dynamic_range: float = 40.0
     color_map: str = colormaps.GRAY
 
@@ -110,7 +114,7 @@ def pictures(frames: Tensor, parameters: SpectrogramParameters, size: int) -> tu
     """The spectrogram pictures of frames.
 
     Args:
-        frames: I and Q as they are recorded: float32, int16 or int8 (`FULL_SCALE` is 1), shape (n, samples, 2).
+        frames: I and Q as they are recorded: float32, int16, int8 or uint8 (`FULL_SCALE` is 1), shape (n, samples, 2).
         parameters: transform and scale.
         size: height and width of the pictures, in pixels.
 
@@ -140,15 +144,17 @@ def _resized_levels(frames: Tensor, parameters: SpectrogramParameters, size: int
     points, hop, device = parameters.fft_size, parameters.hop_size, frames.device
     columns = 1 + (frames.shape[1] - points) // hop
     taps = _taps(parameters.window, points, device) / FULL_SCALE[frames.dtype]
-    over_time = _resizing(columns, size, device)
+    over_time = _resizing_pieces(columns, size, piece, device)
     over_frequency = _resizing_rows(points, size, device)
     found = torch.zeros((len(frames), size, points), device=device)
-    for start in range(0, columns, piece):
+    for start, weights in zip(range(0, columns, piece), over_time, strict=True):
         stop = min(columns, start + piece)
         part = frames[:, start * hop : (stop - 1) * hop + points].to(torch.float32).contiguous()
+        if frames.dtype in MIDDLE:
+            part = part - MIDDLE[frames.dtype]
         levels = decibels(_transform(torch.view_as_complex(part), taps, hop, stop - start))
         low, high = _reach(start, stop, columns, size)
-        found[:, low:high] += _matmul(over_time[low:high, start:stop], levels)
+        found[:, low:high] += _matmul(weights, levels)
     return _matmul(over_frequency, found.transpose(1, 2))
 
 
@@ -184,6 +190,29 @@ def _resizing_rows(points: int, size: int, device: torch.device) -> Tensor:
     """`_resizing` from a transform's frequencies, zero upwards, to a picture with the highest at the top."""
     rows = points - 1 - (torch.arange(points, device=device) + points // 2) % points
     return _resizing(points, size, device)[:, rows].contiguous()
+
+
+@lru_cache(maxsize=16)
+def _resizing_pieces(inputs: int, outputs: int, piece: int, device: torch.device) -> list[Tensor]:
+    """`_resizing`, cut to what each piece of the inputs contributes to: rows `_reach`, columns of the piece.
+
+    The whole matrix of a long frame takes gigabytes, nearly all of it zeros.
+    """
+    scale = inputs / outputs
+    centres = (torch.arange(outputs, dtype=torch.float64) + 0.5) * scale
+    reach = math.ceil(max(scale, 1.0)) + 1
+    first = (centres - reach).floor().clamp_min(0)
+    places = first[:, None] + torch.arange(2 * reach + 2, dtype=torch.float64) + 0.5
+    weights = (1 - (places - centres[:, None]).abs() / max(scale, 1.0)).clamp_min(0)
+    sums = torch.where(places < inputs, weights, 0.0).sum(dim=1)
+    found = []
+    for start in range(0, inputs, piece):
+        stop = min(inputs, start + piece)
+        low, high = _reach(start, stop, inputs, outputs)
+        places = torch.arange(start, stop, dtype=torch.float64) + 0.5
+        weights = (1 - (places - centres[low:high, None]).abs() / max(scale, 1.0)).clamp_min(0)
+        found.append((weights / sums[low:high, None]).float().to(device))
+    return found
 
 
 @lru_cache(maxsize=16)

@@ -158,6 +158,9 @@ def signature(spec: TrainingJobSpec, dataset: Dataset) -> dict[str, Any]:
     training = spec.training.model_dump(mode="json", by_alias=True, exclude={"workers"})
     preprocessing = dataset.preprocessing.to_json()
     del preprocessing["transform"]  # a resumed training keeps that of its checkpoint
+    spectrogram = preprocessing["spectrogram"]
+    if spectrogram is not None and spectrogram["sample_format"] == "auto":
+        spectrogram["sample_format"] = "float32"  # the earlier default, which means the same for the files of then
     return {
         "architecture": spec.model.architecture,
         "custom": spec.model.custom,
