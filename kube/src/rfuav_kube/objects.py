@@ -98,6 +98,18 @@ def leniently(data: bytes | msgspec.Raw, kind: type[R]) -> tuple[R, str]:
     raise DecodeError(why)
 
 
+def converted(body: Mapping[str, Any], kind: type[R]) -> tuple[R, str]:
+    """The same of plain values.
+
+    Raises:
+        DecodeError: as above.
+    """
+    try:
+        return msgspec.convert(body, kind), ""
+    except (ValueError, TypeError, RecursionError):  # a part that is kept as bytes, for one
+        return leniently(orjson.dumps(body), kind)
+
+
 def _without(body: Any, path: list[str]) -> Any:
     """The object without the field, or part of a field, that is at fault."""
     if not path or not isinstance(body, dict) or path[0] not in body:

@@ -181,9 +181,10 @@ class Requests:
 def _largest(
     name: str, number: Callable[[str], int], wanted: Resources | None, has: ContainerStatus | PodStatus | None
 ) -> int:
-    amounts = [_asked(wanted, name)]
-    if has is not None:
-        amounts += [_asked(has.resources, name), (has.allocated_resources or {}).get(name)]
+    asked = _asked(wanted, name)
+    if has is None:
+        return 0 if asked is None else number(asked)
+    amounts = (asked, _asked(has.resources, name), (has.allocated_resources or {}).get(name))
     return max((number(amount) for amount in amounts if amount is not None), default=0)
 
 

@@ -9,7 +9,7 @@ marked as such, and the others are stored as usual.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Hashable
 from http import HTTPStatus
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import aiohttp
 import msgspec
@@ -58,6 +58,11 @@ class _List(msgspec.Struct):
 class _Event(msgspec.Struct):
     type: str
     object: msgspec.Raw
+
+
+def _event_of(read: type[Any]) -> type[Any]:
+    """An event with its object, both read in one pass."""
+    return msgspec.defstruct("Event", [("type", Literal["ADDED", "MODIFIED", "DELETED"]), ("object", read)])
 
 
 class _Status(msgspec.Struct):
@@ -120,7 +125,8 @@ class Reflector(Generic[K, V, R]):
         self._idle = idle_seconds
         self._kind = read
         self._list_decoder = msgspec.json.Decoder(_List)
-        self._event_decoder = msgspec.json.Decoder(_Event)
+        self._event_decoder = msgspec.json.Decoder(_event_of(read))
+        self._unusual_event_decoder = msgspec.json.Decoder(_Event)
         self._version = ""
         self._tries = 0  # in a row that came to nothing
         self.synced = asyncio.Event()
@@ -214,7 +220,18 @@ class Reflector(Generic[K, V, R]):
                 self._take(line)
 
     def _take(self, line: bytes) -> None:
-        event = self._event_decoder.decode(line)
+        try:
+            event = self._event_decoder.decode(line)
+        except (ValueError, RecursionError):
+            self._take_unusual(line)
+            return
+        read = self._hold(event.object, "", line, deleted=event.type == "DELETED")
+        if read is not None:
+            self._version = read[1]
+
+    def _take_unusual(self, line: bytes) -> None:
+        """Take in an error, a bookmark, or an object of which something cannot be read."""
+        event = self._unusual_event_decoder.decode(line)
         if event.type == "ERROR":
             status = msgspec.json.decode(event.object, type=_Status)
             if status.code == HTTPStatus.GONE:
@@ -233,12 +250,20 @@ class Reflector(Generic[K, V, R]):
         """Take in one object: its key and version; None if not even these can be read."""
         try:
             item, why = leniently(data, self._kind)
+        except Exception as error:  # noqa: BLE001  of this object; the others come in as ever
+            self._say_unreadable(data, error)
+            return None
+        return self._hold(item, why, data, deleted=deleted)
+
+    def _hold(self, item: R, why: str, data: bytes | msgspec.Raw, *, deleted: bool) -> tuple[K, str] | None:
+        """The same of an object that was decoded from `data`; `why` something of it was left out."""
+        try:
             key, at = self._key(item), version(item.metadata)
             if not deleted and self._cache.knows(key, at):  # by the answer to a write, or an earlier list
                 return key, item.metadata.resource_version
             value = None if deleted else self._value(item, why)
         except Exception as error:  # noqa: BLE001  of this object; the others come in as ever
-            log.warning("object cannot be read", path=self.path, data=_start_of(data), error=words(error))
+            self._say_unreadable(data, error)
             return None
         try:
             news = self._cache.remove(key, at) if value is None else self._cache.put(key, at, value)
@@ -249,8 +274,11 @@ class Reflector(Generic[K, V, R]):
             log.warning("object set aside", path=self.path, key=key, version=at, error=value.unreadable)
         return key, item.metadata.resource_version
 
+    def _say_unreadable(self, data: bytes | msgspec.Raw, error: Exception) -> None:
+        log.warning("object cannot be read", path=self.path, data=_start_of(data), error=words(error))
 
-def _start_of(data: msgspec.Raw) -> str:
+
+def _start_of(data: bytes | msgspec.Raw) -> str:
     """The beginning of the body."""
     return bytes(data)[:_SHOWN].decode(errors="replace")
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import orjson
 import structlog
 from msgspec.structs import replace
 
@@ -63,7 +62,7 @@ def pool_gone(state: ClusterState, body: Mapping[str, Any]) -> None:
 def pod(state: ClusterState, body: Mapping[str, Any]) -> None:
     """Take in a pod as a write's answer shows it."""
     with _apart("Pod", body):
-        read, why = objects.leniently(orjson.dumps(body), PodObject)
+        read, why = objects.converted(body, PodObject)
         key = read.metadata.namespace, read.metadata.name
         state.pods.put(key, objects.version(read.metadata), pods.pod(read, why))
 

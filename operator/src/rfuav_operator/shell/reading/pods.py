@@ -6,19 +6,19 @@ from typing import Any
 import msgspec
 
 from rfuav_crds import contract
-from rfuav_kube.objects import Meta, words
+from rfuav_kube.objects import Meta, Owner, words
 from rfuav_kube.pods import Affinity, ContainerStatus, PodObject, PodSpec, PodStatus, Requests, Running, Waiting
 from rfuav_operator.core.model import Beside, Kind, Landing, NodeName, Pod, PodPhase, Uid, node_label
 from rfuav_operator.core.names import may_be_pod_of
 from rfuav_operator.core.quantity import Amounts, milli, whole
 from rfuav_operator.shell.reading import instants
 
-_KINDS = frozenset(kind.value for kind in Kind)
+_KINDS = {kind.value: kind for kind in Kind}
 _USUAL_WAITS = frozenset({None, "", "ContainerCreating", "PodInitializing"})  # said of every container before it starts
 _LONGEST_URI = 1024  # characters, more than the CRD allows: an annotation may have 256 KiB
 _MAX_BESIDE = 8  # other containers that are reported
 _DIGITS = 9  # of a number in a label; no count of GPUs or of their MiB has more
-_POD_PHASES = frozenset(phase.value for phase in PodPhase)
+_POD_PHASES = {phase.value: phase for phase in PodPhase}
 
 
 def pod(read: PodObject, unreadable: str = "") -> Pod:
@@ -38,7 +38,9 @@ def pod(read: PodObject, unreadable: str = "") -> Pod:
     state = trainer.state
     waiting, running, ended = state.waiting or Waiting(), state.running or Running(), state.terminated
     made = instants.created(meta)
-    job_uid = _job_of(meta)
+    owner = _owner_of(meta)
+    job_uid = _job_of(meta, owner)
+    wanted, kept_off = _wanted_node(spec.affinity), _kept_off(labels, spec)
     asked = Requests(spec, status)
     try:
         requests = Amounts(
@@ -54,20 +56,20 @@ def pod(read: PodObject, unreadable: str = "") -> Pod:
         namespace=meta.namespace,
         name=meta.name,
         uid=Uid(meta.uid),
-        kind=_kind_of(meta, labels),
+        kind=_KINDS.get(owner.kind if owner is not None else labels.get(contract.LABEL_KIND, "")),
         pool=labels.get(contract.LABEL_POOL) or labels.get(contract.LABEL_SCALE_UP) or "",
-        job_name=_made_for(meta) or labels.get(contract.LABEL_JOB, ""),
+        job_name=(owner.name if owner is not None else "") or labels.get(contract.LABEL_JOB, ""),
         output=(meta.annotations or {}).get(contract.ANNOTATION_OUTPUT, "")[:_LONGEST_URI],
         job_uid=job_uid,
         attempt=_number(labels.get(contract.LABEL_ATTEMPT)),
         index=_number(labels.get(contract.LABEL_RANK) or labels.get(contract.LABEL_SHARD)),
         node=NodeName(spec.node_name) if spec.node_name else None,
-        wanted_node=_wanted_node(spec.affinity),
-        landing=_landing(labels, spec),
+        wanted_node=wanted,
+        landing=None if wanted else _landing(labels, spec, kept_off),
         for_new_node=contract.LABEL_SCALE_UP in labels,
         bars=bool(spec.node_name) and bool(labels.keys() & {contract.LABEL_NODE, contract.LABEL_SCALE_UP}),
-        alone=node_label(spec.node_name or "") in _kept_off(labels, spec),
-        phase=PodPhase(status.phase) if status.phase in _POD_PHASES else PodPhase.UNKNOWN,
+        alone=bool(kept_off) and node_label(spec.node_name or "") in kept_off,
+        phase=_POD_PHASES.get(status.phase, PodPhase.UNKNOWN),
         deleting=meta.deletion_timestamp is not None,
         created=made,
         bound_at=instants.since(made, scheduled.last_transition_time)
@@ -103,7 +105,8 @@ def pod(read: PodObject, unreadable: str = "") -> Pod:
 
 def job_of(body: Mapping[str, Any]) -> Uid | None:
     """The job to which a pod belongs, by all that identifies it."""
-    return _job_of(msgspec.convert(body["metadata"], Meta))
+    meta = msgspec.convert(body["metadata"], Meta)
+    return _job_of(meta, _owner_of(meta))
 
 
 def _beside(spec: PodSpec, status: PodStatus) -> Iterator[Beside]:
@@ -141,30 +144,23 @@ def _accompanied(spec: PodSpec, status: PodStatus) -> bool:
     return not all(said.get(name) for name in {*said, *(c.name for c in spec.containers)} - {contract.CONTAINER})
 
 
-def _kind_of(meta: Meta, labels: Mapping[str, str]) -> Kind | None:
-    """The kind as which a pod counts: that of the job that owns it, or else that of its label."""
-    owners = (o for o in meta.owner_references or () if o.controller and o.api_version == contract.API_VERSION)
-    named = (*(o.kind for o in owners), labels.get(contract.LABEL_KIND))
-    return next((Kind(kind) for kind in named if kind in _KINDS), None)
+def _owner_of(meta: Meta) -> Owner | None:
+    """The job that owns the pod, by the reference alone: labels may have been taken off."""
+    for owner in meta.owner_references or ():
+        if owner.controller and owner.api_version == contract.API_VERSION and owner.kind in _KINDS:
+            return owner
+    return None
 
 
-def _job_of(meta: Meta) -> Uid | None:
+def _job_of(meta: Meta, owner: Owner | None) -> Uid | None:
     """The job that the pod says it belongs to, if all that a job gives to its pods agrees: owner, labels and name.
 
     The owner's namespace is not in the reference; `ClusterState` compares it once the job is known.
     """
-    for owner in meta.owner_references or ():
-        if owner.controller and owner.api_version == contract.API_VERSION and owner.kind in _KINDS:
-            labels = meta.labels or {}
-            ours = may_be_pod_of(meta.name, labels, kind=owner.kind, job=owner.name, uid=owner.uid)
-            return Uid(owner.uid) if ours else None
-    return None
-
-
-def _made_for(meta: Meta) -> str:
-    """The name of the job that it was made for by its owner alone: labels may have been taken off. Empty: none."""
-    owners = (o for o in meta.owner_references or () if o.controller and o.api_version == contract.API_VERSION)
-    return next((owner.name for owner in owners if owner.kind in _KINDS), "")
+    if owner is None:
+        return None
+    ours = may_be_pod_of(meta.name, meta.labels or {}, kind=owner.kind, job=owner.name, uid=owner.uid)
+    return Uid(owner.uid) if ours else None
 
 
 def _wanted_node(affinity: Affinity | None) -> NodeName | None:
@@ -176,13 +172,13 @@ def _wanted_node(affinity: Affinity | None) -> NodeName | None:
     return None
 
 
-def _landing(labels: Mapping[str, str], spec: PodSpec) -> Landing | None:
+def _landing(labels: Mapping[str, str], spec: PodSpec, kept_off: frozenset[str]) -> Landing | None:
     """Where it may land, if it waits for a node to come."""
     pool = labels.get(contract.LABEL_SCALE_UP)
-    if pool is None or spec.node_name or _wanted_node(spec.affinity):
+    if pool is None or spec.node_name:
         return None
     selector = tuple(sorted((spec.node_selector or {}).items()))
-    return Landing(pool=pool, selector=selector, barred=_kept_off(labels, spec))
+    return Landing(pool=pool, selector=selector, barred=kept_off)
 
 
 def _kept_off(labels: Mapping[str, str], spec: PodSpec) -> frozenset[str]:

@@ -312,16 +312,15 @@ class ClusterState:
                 self._keep_gone(old.job_uid, self._gone.get(old.job_uid, frozenset()) | {old.name})
         if new is not None and not self._owners.put_in(new):
             rooms ^= {room_of(new)}
-        owners = {p.job_uid for p in (old, new) if p is not None and p.job_uid is not None}
+        there = [p for p in (old, new) if p is not None]
+        owners = {p.job_uid for p in there if p.job_uid is not None}
         if owners:
             self._on_pod(old, new)
-            self.touch(owners)
-        if named := [
-            u for p in (old, new) if p is not None and p.job_name for u in self._named(p.namespace, p.job_name)
-        ]:
-            self.touch(named)
-        if nodes := {room[0] for room in rooms if room is not None}:
-            self.touch(nodes=nodes)
+        for namespace, name in {(p.namespace, p.job_name) for p in there if p.job_name}:
+            owners.update(self._named(namespace, name))
+        nodes = {room[0] for room in rooms if room is not None}
+        if owners or nodes:
+            self.touch(owners, nodes=nodes)
 
     def _keep_gone(self, uid: Uid, names: frozenset[str]) -> None:
         """Remember of these pods those that the job's status names."""
