@@ -93,6 +93,13 @@ def _meeting(what: str) -> Iterator[None]:
         raise NoMeetingError(f"{what} ({(str(error).splitlines() or [''])[0]})") from error
 
 
+def summed(values: Tensor) -> Tensor:
+    """The sum over all processes, in place; requires several."""
+    with _with_the_others():
+        distributed.all_reduce(values)
+    return values
+
+
 @dataclass(frozen=True)
 class World:
     """All processes of a training.
@@ -116,18 +123,15 @@ class World:
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place."""
-        if self.size > 1:
-            with _with_the_others():
-                distributed.all_reduce(values)
-        return values
+        return summed(values) if self.size > 1 else values
 
     def all_together(self, mine: int, total: Tensor) -> int:
         """The total over all processes. For a single process it is known without synchronising with the device."""
         return mine if self.size == 1 else int(total.item())
 
     def weighed(self, loss: Tensor, count: int) -> Tensor:
-        """A mean loss over `count` samples, weighted so that the gradients of several processes can be summed."""
-        return loss if self.size == 1 else loss * count
+        """A loss summed over samples as a mean; of several processes as it is, so that gradients can be summed."""
+        return loss / count if self.size == 1 else loss
 
     def average_gradients(self, network: nn.Module, count: Tensor) -> None:
         """Sum the weighted gradients of all processes in one message, and divide by the total number of samples."""

@@ -14,6 +14,7 @@ import torch
 from torch import func
 
 from rfuav_trainer.data import augment_pictures
+from rfuav_trainer.distributed import batch_norm
 from rfuav_trainer.networks import custom, precision
 from rfuav_trainer.training import loss, schedule
 from rfuav_trainer.training.ema import Average
@@ -95,6 +96,9 @@ class Learner:
         self.number_format, self.preprocessing, self.world = number_format, preprocessing, world
         self.weights = weights.to(device) if weights is not None else None
         custom.channels_last(network)
+        self._together = world.size > 1 and batch_norm.has_batch_norm(network)
+        if self._together:
+            self.network = batch_norm.synchronised(network, device)
         self.optimizer = make_optimizer(network, training.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=number_format == "fp16")
         self.average = Average(network, training.ema_decay) if training.ema_decay else None
@@ -126,9 +130,10 @@ class Learner:
             # Each has its own dropout, reproducible after a resume: a checkpoint stores the state of rank 0 only.
             torch.manual_seed(self._seed(moment))
         seen = torch.zeros(3, dtype=torch.float64, device=self.device)
+        whole = self._sizes(group) if self._together else []
         mine = sum(len(batch.samples) for batch in group)
         for number, batch in enumerate(group):
-            if batch.samples:
+            if batch.samples or (self._together and whole[number]):
                 random = np.random.default_rng([self.training.seed, moment.epoch, moment.step, number, self.world.rank])
                 seen += self._pass(batch, mine, random)
         self.world.sum(seen)
@@ -136,6 +141,12 @@ class Learner:
             self.world.average_gradients(self.network, seen[2])
             self._update(moment)
         return seen
+
+    def _sizes(self, group: Sequence[Batch]) -> list[float]:
+        """How many samples the batches have in all processes: nobody passes one of none."""
+        sizes = [float(len(batch.samples)) for batch in group]
+        found: list[float] = self.world.sum(torch.tensor(sizes, device=self.device)).tolist()
+        return found
 
     def spoilt(self) -> str | None:
         """What has become infinite or NaN, in words; None if nothing has. Waits for the device.
@@ -159,7 +170,11 @@ class Learner:
     def _pass(self, batch: Batch, mine: int, random: np.random.Generator) -> Tensor:
         """Add the gradients of one batch, weighted by its part of `mine` samples."""
         labels = batch.labels.to(self.device, non_blocking=True)
-        pictures = augment_pictures.apply(self._on_device(batch.pictures), self.training.augment, random)
+        if batch.samples:
+            pictures = augment_pictures.apply(self._on_device(batch.pictures), self.training.augment, random)
+        else:  # the others have some, and wait for this process in every batch norm
+            size = self.preprocessing.image_size
+            pictures = torch.empty((0, 3, size, size), dtype=torch.uint8, device=self.device)
         pictures = self.preprocessing.normalise(pictures)
         mixed = loss.mix(pictures, labels, self.training.mixup, random) if self.training.mixup else None
         with precision.passing(self.number_format, self.device):
@@ -167,7 +182,7 @@ class Learner:
         summed = loss.cross_entropy(
             scores, labels, weights=self.weights, smoothing=self.training.label_smoothing, mixed=mixed
         )
-        mean = self.world.weighed(summed / mine, mine)
+        mean = self.world.weighed(summed, mine)
         self.scaler.scale(mean).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             count = torch.tensor(float(len(batch.samples)), dtype=torch.float64, device=self.device)

@@ -24,6 +24,7 @@ from rfuav_trainer.data.batches import Batch, batches, cut
 from rfuav_trainer.data.dataset import Dataset, Unreadable, open_dataset
 from rfuav_trainer.data.images import Room
 from rfuav_trainer.data.samples import Reader
+from rfuav_trainer.distributed import batch_norm
 from rfuav_trainer.distributed.gpu_workers import crew
 from rfuav_trainer.distributed.process_group import World, join
 from rfuav_trainer.errors import GpuOutOfMemoryError, InputError, InvalidConfigurationError, JobError, StoppedError
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+FEW = 8
+"""Pictures of a batch for each process; with fewer, several processes are hardly faster than one."""
 LOOK_EVERY = 10
 """Steps between two looks for NaN: each waits for the device, and reads all weights once."""
 
@@ -210,6 +213,13 @@ class Training:
             epoch=self.position.epoch,
             epochs=epochs,
         )
+        each = self.resolved.batch_size / self.world.size
+        if self.world.size > 1 and each < FEW and self.world.first:
+            log.warning(
+                "few pictures for each process: they wait for each other more than they compute; raise batchSize",
+                each=each,
+                batchSize=FEW * self.world.size,
+            )
         self._epoch_began = time.monotonic()
         while self.position.epoch < epochs and not self._exhausted():
             trained = self._train_epoch()
@@ -294,9 +304,10 @@ class Training:
         """The error with the batch size that fits, found by trial."""
         learner, size, world = self.learner, self.resolved.batch_size, self.world.size
         learner.release()
+        network = batch_norm.alone(learner.network)  # the others do not take part in the trial
         fitting_here = memory_fit.largest(
             lambda n: memory_fit.step_fits(
-                learner.network, n, self.spec.dataset.image_size, self.device, self.resolved.precision
+                network, n, self.spec.dataset.image_size, self.device, self.resolved.precision
             ),
             (size - 1) // world,
         )
