@@ -236,7 +236,7 @@ def test_an_edited_job_overwrites_what_it_made_before(pictures):
     edited["output"]["overwrite"] = True
     run(pictures, edited, uid="local-job")
     assert {path.name for path in out.iterdir()} == {
-        *("_SUCCESS", "_SUCCESS-0", "errors-0.jsonl", "job.json", "predictions-0.jsonl")
+        *("_SUCCESS", "_SUCCESS-0", "errors-0.jsonl", "job.json", "predictions-0.jsonl", "recordings.jsonl")
     }
     assert len(lines(pictures)) == 5
     before = (out / "predictions-0.jsonl").stat().st_mtime_ns

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -51,6 +52,28 @@ def test_a_prefix_is_a_folder_and_its_neighbours_are_not_in_it(bucket, cache, tm
     assert (root / "a/3.bin").stat().st_size == 0
     with cache.opened(root / "a/3.bin") as here:
         assert here.read_bytes() == b"\3" * 1000
+
+
+def test_what_objects_contain_is_known_without_a_download(bucket, cache):
+    name, client = bucket
+    client.put_object(Bucket=name, Key="train/b/copy.bin", Body=bytes([3]) * 1000)
+    root = cache.path(f"s3://{name}/train", "input.uri")
+    found = {path: cache.version(root / path) for path in ("a/3.bin", "a/4.bin", "b/copy.bin")}
+    assert found["a/3.bin"] == found["b/copy.bin"] != found["a/4.bin"]
+    assert re.fullmatch("1000:[0-9a-f]{32}", found["a/3.bin"])
+    assert cache.version(root / "gone.bin") is None
+    assert cache.used == 0
+
+
+def test_validation_objects_that_are_training_objects_are_refused(desk, s3):
+    train = image_set(desk / "up/train", count=3)
+    val = image_set(desk / "up/val", count=2, seed=1)
+    (val / "beta/9.png").write_bytes((train / "beta/001.png").read_bytes())
+    upload(s3_client(s3), "captures", desk / "up")
+    spec = training_spec(dataset__train__uri="s3://captures/train", dataset__validation={"uri": "s3://captures/val"})
+    ended = desk.pod("TrainingJob", spec, env=s3_environment(s3))
+    assert ended.code == 2, ended.output
+    assert "1 of its 7 files are also in dataset.train.uri (val/beta/9.png is train/beta/001.png)" in ended.output
 
 
 def test_the_cache_keeps_to_its_bytes_and_lets_go_of_the_oldest(bucket, cache):
