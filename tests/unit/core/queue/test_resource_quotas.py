@@ -2,7 +2,7 @@
 
 import pytest
 from msgspec.structs import replace
-from unit.core.builders import after, created, job, resource_quota, run, snapshot, statuses, whole
+from unit.core.builders import after, created, job, pool, resource_quota, run, snapshot, statuses, whole
 from unit.core.cluster import Cluster
 
 from rfuav_operator.core.job import failures
@@ -92,3 +92,24 @@ def test_a_resource_quota_without_counted_use_admits_nothing_that_it_limits():
         "WaitingForQuota",
         "needs 1 GPU; ResourceQuota rq of namespace team does not say yet how much requests.nvidia.com/gpu is in use",
     )
+
+
+def test_what_a_refused_pod_held_of_a_quota_is_free_for_a_job_of_another_pool():
+    """A ResourceQuota is of a namespace: nothing changed in the pool of the job that waits."""
+    names = ("east", "west")
+    cluster = Cluster(
+        [whole(name, labels={"pool": name}) for name in names],
+        [pool(name, node_selector={"pool": name}) for name in names],
+        resource_quotas=[resource_quota(gpus=1)],
+    )
+    for number, name in enumerate(names):
+        cluster.add(job(name, pool=name, created=after(number)))
+    cluster.turn()
+    assert [cluster.planned[f"uid-{name}"].reason for name in names] == ["Starting", "WaitingForQuota"]
+    cluster.deliver("uid-west")
+    cluster.deliver("uid-east")  # the status; the create is on its way
+    cluster.turn()
+    assert not cluster.dirty
+    cluster.deliver("uid-east", outcome="refused")
+    cluster.turn()
+    assert [cluster.planned[f"uid-{name}"].reason for name in names] == ["RejectedByCluster", "Starting"]
