@@ -1,10 +1,13 @@
 """Weights files carry what is needed to use them, and refuse what does not fit."""
 
 import json
+import resource
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from trainer.trainer_kit import in_child
 
 from rfuav_trainer.data.images import TRANSFORM
 from rfuav_trainer.data.samples import SPECTROGRAM, Preprocessing
@@ -97,3 +100,49 @@ def test_a_file_of_someone_else_is_not_described(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(InputError, match="has no metadata.*convert"):
         weights.describe(tmp_path / "a.safetensors")
+
+
+CARD = weights.Card("resnet18", ["a", "b"], PREPROCESSING)
+
+
+@pytest.mark.parametrize("dtype", weights.TYPES)
+def test_every_type_is_written_as_the_library_reads_it(tmp_path, dtype):
+    values = torch.arange(24).reshape(2, 3, 4)
+    state = {
+        "b": values.to(dtype), "a.one": torch.tensor(1.5), "turned": values.to(dtype).permute(2, 0, 1), "scalar": torch.tensor(3),
+        "nothing": torch.empty(0, 5), "last": values.float().to(memory_format=torch.contiguous_format)[:, 1:], "flag": torch.tensor([True]),
+    }  # fmt: skip
+    weights.save(tmp_path / "a.safetensors", state, CARD)
+    found = load_file(tmp_path / "a.safetensors")
+    assert set(found) == set(state)
+    for name, value in state.items():
+        assert found[name].dtype == value.dtype
+        assert found[name].shape == value.shape
+        assert (
+            found[name].contiguous().reshape(-1).view(torch.uint8).tolist()
+            == value.contiguous().reshape(-1).view(torch.uint8).tolist()
+        )
+    with safe_open(tmp_path / "a.safetensors", framework="pt") as opened:
+        assert set(opened.metadata()) == {weights.KEY}
+    assert weights.read_card(tmp_path / "a.safetensors") == CARD
+
+
+def test_tied_weights_are_written_under_each_name(tmp_path):
+    one = torch.ones(3)
+    weights.save(tmp_path / "a.safetensors", {"a": one, "b": one}, CARD)
+    assert {name: value.tolist() for name, value in load_file(tmp_path / "a.safetensors").items()} == {
+        "a": [1] * 3,
+        "b": [1] * 3,
+    }
+
+
+def saves(path):
+    state = {f"layer{number}": torch.ones(4 * 2**20) for number in range(20)}  # 16 MiB each
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    weights.save(path, state, CARD)
+    taken = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert taken < 64 * 2**20, taken
+
+
+def test_saving_takes_no_copy_of_all_weights(tmp_path):
+    assert in_child(saves, tmp_path / "a.safetensors") == 0

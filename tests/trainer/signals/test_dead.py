@@ -16,6 +16,8 @@ def pairs(samples, kind="f4"):
     values = np.stack([samples.real, samples.imag], axis=1)
     if kind == "f4":
         return torch.from_numpy(values.astype("f4"))
+    if kind == "u1":
+        return pairs(samples, "i1").view(torch.uint8) ^ 128  # the same levels, moved up by 128
     limits = np.iinfo(kind)
     return torch.from_numpy(np.clip(np.round(values * limits.max), limits.min, limits.max).astype(kind))
 
@@ -26,7 +28,7 @@ def glitch(samples):
     return changed
 
 
-@pytest.mark.parametrize("kind", ["f4", "i2", "i1"])
+@pytest.mark.parametrize("kind", ["f4", "i2", "i1", "u1"])
 @pytest.mark.parametrize(
     ("samples", "problem"),
     [
@@ -55,6 +57,7 @@ def test_a_clipped_frame_of_another_scale():
 @pytest.mark.parametrize("level", [0.6, 1.5])
 def test_a_quiet_recording_of_few_bits_is_alive(level):
     assert dead.samples(pairs(level / 127 * NOISE, "i1")) is None
+    assert dead.samples(pairs(level / 127 * NOISE, "u1")) is None
     assert dead.samples(pairs(level / 127 * NOISE, "i1").float() / 128) is None
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from trainer.trainer_kit import IQ, RESOURCES, image_set, in_child, inference_sp
 
 from rfuav_trainer.errors import DiskFullError, InputError, StorageError, UnreadableFileError
 from rfuav_trainer.storage import clients, inputs, scratch
-from rfuav_trainer.storage.cache import BYTES
+from rfuav_trainer.storage.cache import BYTES, READERS
 
 
 @pytest.fixture
@@ -292,7 +293,7 @@ class SlowStore:
 def end_while_fetching(folder):
     os.environ[scratch.VOLUME] = folder
     slow = SlowStore()
-    clients.client = lambda _scheme: slow
+    clients.client = lambda _scheme, _connections: slow
     root = inputs.path("s3://bucket/slow", "x")
     inputs.fetch_ahead(sorted(root.iterdir()))
     slow.began.wait()
@@ -320,7 +321,7 @@ def test_credentials_in_the_home_folder_are_not_the_jobs(bucket, cache, monkeypa
 
 
 def test_no_role_of_the_machine_and_the_token_of_the_cluster():
-    resolver = clients.client("s3").session.get_component("credential_provider")
+    resolver = clients.client("s3", 8).session.get_component("credential_provider")
     assert {provider.METHOD for provider in resolver.providers} == clients.S3_PROVIDERS
 
 
@@ -413,3 +414,29 @@ def test_a_job_may_set_the_cache_and_name_the_secret(desk):
     }
     job = desk.job("TrainingJob", {**training_spec(dataset__train__uri="s3://captures/train"), "podTemplate": template})
     assert job.spec.pod_template.env[1].name == BYTES
+
+
+def test_there_are_as_many_connections_as_readers(monkeypatch):
+    """boto's ten would let the others wait."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    store = clients.client("s3", READERS)
+    store.connect()
+    assert store.s3.meta.config.max_pool_connections == READERS == 16
+
+
+def hangs(file):
+    """A reader that never returns, as on a network file system that went away; says when the process was to end."""
+    pool = ThreadPoolExecutor(2, thread_name_prefix="reader")
+    pool.submit(time.sleep, 60)
+    pool.shutdown(wait=False, cancel_futures=True)
+    file.write_text(str(time.time()))
+    inputs.leave(75)
+
+
+def test_a_reader_that_hangs_does_not_hold_the_exit(tmp_path):
+    assert in_child(hangs, tmp_path / "leaving") == 75
+    assert (
+        time.time() - float((tmp_path / "leaving").read_text()) < 20
+    )  # a second, on a machine with nothing else to do

@@ -147,3 +147,17 @@ def test_both_kinds_of_job_are_held_off(kind, pictures):
     first = pictures.job("TrainingJob", training_spec(), uid="old", name="first")
     with held(pictures / "models/out", first), pytest.raises(JobError, match=r"TrainingJob team/first \(UID old"):
         run(pictures, spec)
+
+
+def test_what_a_killed_process_left_is_swept_by_the_next_that_is_alone(tmp_path, job):
+    for folder in ("", "checkpoints/u1", "annotated/deep"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / ".best.safetensors.4711.tmp").write_bytes(b"half")
+        for name in ("best.safetensors", ".state-0.json", "mine.tmp", ".notes.tmp"):
+            (tmp_path / folder / name).write_bytes(b"")
+    with held(tmp_path, job("u1")):
+        left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+        assert left == {"best.safetensors", ".state-0.json", "mine.tmp", ".notes.tmp", output_lock.WRITER}
+        (tmp_path / ".evaluation.json.1.tmp").write_bytes(b"another shard writes this")
+        with held(tmp_path, job("u1")):
+            assert (tmp_path / ".evaluation.json.1.tmp").exists()

@@ -259,3 +259,30 @@ def test_a_checkpoint_carries_all_that_the_next_step_needs():
     assert all(torch.equal(a, b) for a, b in zip(one.trained().values(), other.trained().values(), strict=True))
     assert one.scaler.get_scale() == other.scaler.get_scale() == 2.0**12
     same(one.network, other.network, rtol=0, atol=0)
+
+
+def test_a_single_picture_is_trained_with_the_running_statistics():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4),
+                        nn.Linear(4, 3))  # fmt: skip
+    plain = copy.deepcopy(net)
+    one = batch(1)
+    seen = learner(net, optimizer={"name": "sgd", "learningRate": 0.1, "momentum": 0.0}).step([one], Moment(0, 0, 10))
+    assert seen[2].item() == 1
+    plain.eval()
+    nn.functional.cross_entropy(plain(one.pictures / 255), one.labels).backward()
+    torch.optim.SGD(plain.parameters(), lr=0.1).step()
+    same(net, plain)  # the failed attempt left no statistics either
+    assert net.training
+
+
+def test_a_single_picture_that_batch_norm_can_take_is_trained_as_ever():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    plain = copy.deepcopy(net)
+    one = batch(1)
+    learner(net, optimizer={"name": "sgd", "learningRate": 0.1, "momentum": 0.0}).step([one], Moment(0, 0, 10))
+    nn.functional.cross_entropy(plain.train()(one.pictures / 255), one.labels).backward()
+    torch.optim.SGD(plain.parameters(), lr=0.1).step()
+    same(net, plain)
+    assert net[1].num_batches_tracked == 1

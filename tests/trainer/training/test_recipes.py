@@ -319,9 +319,13 @@ def test_weights_of_five_dimensions_or_without_a_shape_train_and_infer(image_des
     assert len((image_desk / "results/out/predictions-0.jsonl").read_text().splitlines()) == 24
 
 
-def test_a_batch_of_one_picture_under_a_batch_norm_is_explained(image_desk, own_module):
-    with pytest.raises(InvalidConfigurationError, match="18 training pictures with batchSize 17 leave a batch of one"):
-        run(image_desk, custom_spec("my_networks:normed", training__batchSize=17))
+def test_a_batch_of_one_picture_never_ends_a_training(image_desk, own_module):
+    """18 pictures in batches of 17 leave one, and so does a damaged file in a batch of two."""
+    run(image_desk, custom_spec("my_networks:normed", training__batchSize=17, training__epochs=2))
+    (image_desk / "captures/train/alpha/003.png").write_bytes(b"damaged")
+    spec = custom_spec("my_networks:normed", training__batchSize=2, training__epochs=2, dataset__errorThreshold=0.5)
+    run(image_desk, {**spec, "output": {"uri": "pvc://models/other"}})
+    assert len((image_desk / "models/other/history.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize("decay", [None, 0.9])

@@ -30,7 +30,7 @@ from rfuav_trainer.data.samples import list_labelled
 from rfuav_trainer.data.splitting import split as split_samples
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, UnreadableFileError, as_unreadable, naming
 from rfuav_trainer.signals.recording import METADATA
-from rfuav_trainer.storage.files import replace_folder, write_json
+from rfuav_trainer.storage.files import fitting, replace_folder, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -132,7 +132,7 @@ def augmented(task: Task, *, changes: Sequence[str], copies: int, seed: int) -> 
         yield f"{inside}{file}", original
         for number in range(1, copies + 1):
             random = np.random.default_rng([seed, zlib.crc32(os.fsencode(name)), number])
-            yield f"{inside}{path.stem}{COPY}{number}{path.suffix}", _changed(pixels, wanted, random)
+            yield f"{inside}{fitting(path.stem, f'{COPY}{number}{path.suffix}')}", _changed(pixels, wanted, random)
 
     return _pictures(task, change, {"augment": wanted, "copies": copies, "seed": seed})
 
@@ -241,7 +241,7 @@ def _bring(path: Path, target: Path, *, link: bool) -> None:
 
 
 def _beside(path: Path) -> list[Path]:
-    return [other for suffix in BESIDE if (other := path.with_suffix(suffix)).is_file()]
+    return [other for suffix in BESIDE if os.path.isfile(other := path.with_suffix(suffix))]  # noqa: PTH113  (no error for too long a name)
 
 
 def _shown(task: Task, items: Sequence[T]) -> Iterator[T]:

@@ -12,6 +12,7 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
+from rfuav_trainer.reporting import lettering
 from rfuav_trainer.storage.files import atomic_writer, write_json
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ FILES = (CONTENT, TABLE, PAGE, PICTURE)
 MOST_INCHES = (
     30.0  # maximum side of the picture, at 100 dpi; with more classes, cells shrink and not every class is labelled
 )
+LONGEST_NAME = 40
+"""Characters of a class beside the confusion matrix; tables have all of them."""
 MOST_NUMBERS = 20  # classes; with more, the cells of the picture have no counts
 GROUP_COLUMNS = {
     "samples": "samples",
@@ -211,8 +214,9 @@ def _matrix(matrix: list[list[int]], classes: Sequence[str]) -> Figure:
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     named = range(0, len(classes), math.ceil(len(classes) * 0.2 / side))  # names need 0.2 inches each
-    axes.set_xticks(named, [classes[number] for number in named], rotation=90)
-    axes.set_yticks(named, [classes[number] for number in named])
+    names = [lettering.drawable(_short(classes[number])) for number in named]
+    axes.set_xticks(named, names, rotation=90, **lettering.style())
+    axes.set_yticks(named, names, **lettering.style())
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if len(classes) <= MOST_NUMBERS:
@@ -222,6 +226,11 @@ def _matrix(matrix: list[list[int]], classes: Sequence[str]) -> Figure:
                 axes.text(column, row, str(count), ha="center", va="center", color="white" if dark else "black")
     figure.colorbar(image, ax=axes, label="share of the true class")
     return figure
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the picture: its beginning and its end."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 2]}…{name[-(LONGEST_NAME // 2 - 1) :]}"
 
 
 def _reliability(calibration: list[dict[str, float]]) -> Figure:

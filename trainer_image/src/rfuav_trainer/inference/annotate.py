@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from rfuav_trainer.data.images import Room, decoded, in_colours, whole_machine
 from rfuav_trainer.errors import UnreadableFileError
 from rfuav_trainer.inference.results import VIDEO
-from rfuav_trainer.storage.files import atomic_writer
+from rfuav_trainer.reporting import lettering
+from rfuav_trainer.storage.files import atomic_writer, fitting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,12 +71,16 @@ class Annotations:
         """
         if self._video is None:
             try:
-                draw_image(self._folder / f"{sample.name}.png", sample.path, text, self._room)
+                draw_image(self._file(sample.name, ".png"), sample.path, text, self._room)
             except UnreadableFileError as error:  # removed since it was classified, or too large in full
                 log.warning("not drawing a picture", file=sample.name, problem=str(error))
             return
         self._recording = sample.name
         self._video.add(picture, text)
+
+    def _file(self, name: str, ending: str) -> Path:
+        *folders, last = name.split("/")
+        return self._folder.joinpath(*folders, fitting(last, ending))
 
     def flush(self) -> None:
         """Write everything added to the part of the shard, so that it can be committed."""
@@ -85,7 +90,7 @@ class Annotations:
     def finish(self, done: int) -> None:
         """Save the current video if there is one."""
         if self._video is not None and self._recording is not None:
-            self._video.save(self._shard.part(VIDEO), self._folder / f"{self._recording}.mp4")
+            self._video.save(self._shard.part(VIDEO), self._file(self._recording, ".mp4"))
             self._shard.restart(VIDEO, done)
             self._recording = None
 
@@ -168,7 +173,9 @@ def _with_bar(image: Image.Image, text: str) -> Image.Image:
     width, height = (image.width + 1) // 2 * 2, (image.height + bar + 1) // 2 * 2
     canvas = Image.new("RGB", (width, height), "black")
     canvas.paste(image, (0, height - image.height))
-    ImageDraw.Draw(canvas).text((6, bar // 2), text, fill="white", font=_font(max(12, image.width // 24)), anchor="lm")
+    path, text = (None, text) if text.isascii() else lettering.in_one_font(text)
+    font = _font(max(12, image.width // 24), path)
+    ImageDraw.Draw(canvas).text((6, bar // 2), text, fill="white", font=font, anchor="lm")
     return canvas
 
 
@@ -183,8 +190,8 @@ def _scaled(image: Image.Image, factor: float) -> tuple[int, int]:
 
 
 @functools.cache
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size=size)
+def _font(size: int, path: str | None) -> Any:
+    return ImageFont.load_default(size=size) if path is None else ImageFont.truetype(path, size)
 
 
 @functools.cache

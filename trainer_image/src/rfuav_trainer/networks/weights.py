@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 KEY = "rfuav"
+TYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
+    torch.uint16: "U16", torch.uint32: "U32", torch.uint64: "U64", torch.complex64: "C64",
+    torch.float8_e5m2: "F8_E5M2", torch.float8_e4m3fn: "F8_E4M3",
+}  # fmt: skip
+"""What safetensors calls them."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +68,29 @@ class Card:
 
 
 def save(path: Path, state: Mapping[str, Tensor], card: Card) -> None:
-    """Write a state dict as a weights file, atomically."""
-    from safetensors.torch import save as serialise  # noqa: PLC0415
+    """Write a state dict as a weights file, atomically; of its tensors at most one at a time is copied.
 
-    # Cloned: tied weights share memory, which the format does not support.
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+    The library would serialise everything in memory, beside a copy of every tensor.
+    """
+    # As the library orders them: large types first, so that every tensor is aligned, then by name.
+    names = sorted(state, key=lambda name: (-state[name].element_size(), name))
+    header: dict[str, Any] = {"__metadata__": {KEY: json.dumps(card.to_json())}}
+    end = 0
+    for name in names:
+        tensor = state[name]
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": TYPES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
     with atomic_writer(path) as stream:
-        stream.write(serialise(tensors, metadata={KEY: json.dumps(card.to_json())}))
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            stream.write(memoryview(_bytes(state[name])))
+
+
+def _bytes(tensor: Tensor) -> Any:
+    """The bytes of a tensor in the order of its indices: a NumPy array, copied only if they lie in another order."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def digest(network: nn.Module) -> str:
@@ -75,7 +98,7 @@ def digest(network: nn.Module) -> str:
     found = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\n".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        found.update(_bytes(tensor))
     return found.hexdigest()
 
 

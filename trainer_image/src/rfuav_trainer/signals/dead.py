@@ -27,6 +27,9 @@ FLAT = 2
 """Levels of 255 by which a picture of one colour may vary: JPEG."""
 WHITE, WHITE_SHARE = 254, 0.99
 
+MIDDLES = {"u": 128}
+"""What stands for zero in unsigned samples."""
+
 ZERO = "dead: all zero"
 CONSTANT = "dead: constant"
 SATURATED = "dead: clipped"
@@ -36,7 +39,7 @@ def samples(raw: Tensor) -> str | None:
     """Why a frame is dead; None if it is not, or holds NaN.
 
     Args:
-        raw: as recorded: float32, int16 or int8, shape (n, 2).
+        raw: as recorded: float32, int16, int8 or uint8, shape (n, 2).
     """
     values = raw.numpy()
     return _verdict(values) if _verdict(values[:: max(1, len(values) // LOOKED_AT)]) else None
@@ -45,11 +48,11 @@ def samples(raw: Tensor) -> str | None:
 def _verdict(values: np.ndarray[Any, np.dtype[Any]]) -> str | None:
     usual = np.sort(values, axis=0)[len(values) // 2]  # the median, which is one of the values
     if np.count_nonzero((values == usual).all(axis=1)) >= SAME * len(values):
-        return CONSTANT if usual.any() else ZERO
+        return ZERO if (usual == MIDDLES.get(values.dtype.kind, 0)).all() else CONSTANT
     low, high = values.min(), values.max()
     if np.count_nonzero((values == low) | (values == high)) <= CLIPPED * values.size:
         return None
-    whole = np.iinfo(values.dtype) if values.dtype.kind == "i" else None
+    whole = np.iinfo(values.dtype) if values.dtype.kind in "iu" else None
     top, bottom = (FULL_SCALE, -FULL_SCALE) if whole is None else (whole.max, whole.min + 1)
     return SATURATED if high >= top or low <= bottom or len(np.unique(values)) > FEW else None
 

@@ -91,7 +91,7 @@ class Cache:
         if uri in self._paths:
             return self._paths[uri]
         scheme, _, rest = uri.partition("://")
-        store = clients.client(scheme)
+        store = clients.client(scheme, READERS)
         try:
             listed = clients.ask(lambda: store.find(rest, detail=True), f"{where}: {uri}", scheme)
         except FileNotFoundError:  # also the answer of a private repository without access

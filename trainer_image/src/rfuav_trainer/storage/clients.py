@@ -36,8 +36,13 @@ _under_way = [0]
 _changed = threading.Condition()
 
 
-def client(scheme: str) -> Any:
-    """A client of the store, configured by the environment, not by files in the home folder."""
+def client(scheme: str, connections: int) -> Any:
+    """A client of the store, configured by the environment, not by files in the home folder.
+
+    Args:
+        scheme: of the store.
+        connections: requests that its users make in parallel; with fewer connections some would wait for no reason.
+    """
     if scheme == "s3":
         from aiobotocore.session import AioSession  # type: ignore[import-untyped]  # noqa: PLC0415  (seconds to import)
         from s3fs import S3FileSystem  # noqa: PLC0415
@@ -46,7 +51,12 @@ def client(scheme: str) -> Any:
         resolver = session.get_component("credential_provider")
         for method in [provider.METHOD for provider in resolver.providers if provider.METHOD not in S3_PROVIDERS]:
             resolver.remove(method)
-        return S3FileSystem(session=session, skip_instance_cache=True, use_listings_cache=False)
+        return S3FileSystem(
+            session=session,
+            skip_instance_cache=True,
+            use_listings_cache=False,
+            config_kwargs={"max_pool_connections": connections},
+        )
     if scheme != "hf":
         raise ValueError(f"no client for {scheme}://")
     from huggingface_hub import HfFileSystem  # noqa: PLC0415  (seconds to import)

@@ -5,10 +5,13 @@ In: bytes. Out: a file under its final name; in a remote output it is uploaded f
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import structlog
@@ -17,9 +20,34 @@ from rfuav_trainer.storage import outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 log = structlog.get_logger()
+
+LONGEST_NAME = 255
+"""Bytes in the name of a file."""
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+"""Names of the temporary files of `atomic_writer`."""
+
+
+def fitting(name: str, ending: str) -> str:
+    """`name` and `ending` as the name of a file; a longer one than file systems take is cut and told by a digest."""
+    encoded, end = os.fsencode(name), os.fsencode(ending)
+    if len(encoded) + len(end) <= LONGEST_NAME:
+        return name + ending
+    digest = f"~{hashlib.sha256(encoded).hexdigest()[:16]}".encode()
+    kept = encoded[: LONGEST_NAME - len(end) - len(digest)].decode(errors="ignore")  # whole characters
+    return os.fsdecode(os.fsencode(kept) + digest + end)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in an output. Nobody may be writing there."""
+    below = [folder, *folder.glob("checkpoints/*"), *(Path(path) for path, _, _ in os.walk(folder / "annotated"))]
+    for place in below:
+        with suppress(OSError):  # another user's, or no folder
+            for name in os.listdir(place):  # noqa: PTH208  (only the few names that match become paths)
+                if TEMPORARY.fullmatch(name):
+                    (place / name).unlink()
+                    log.info("removed a file that a killed process left", file=str(place / name))
 
 
 @contextmanager
@@ -30,7 +58,7 @@ def atomic_writer(path: Path, *, last: bool = False) -> Iterator[IO[bytes]]:
     `last`: it refers to files written earlier (see `outputs.written`).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(fitting(f".{path.name}", f".{os.getpid()}.tmp"))
     try:
         with temporary.open("wb") as stream:
             yield stream

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -87,9 +88,20 @@ def leave(code: int) -> NoReturn:
         _cache.pop().close()
     sys.stdout.flush()
     sys.stderr.flush()
-    if not clients.quiet(PATIENCE_SECONDS):
-        os._exit(code)  # else Python waits for downloads, longer than the grace period of a pod
+    if not (clients.quiet(PATIENCE_SECONDS) and _alone(PATIENCE_SECONDS)):
+        os._exit(code)  # else Python waits for downloads and readers, longer than the grace period of a pod
     raise SystemExit(code)
+
+
+def _alone(seconds: float) -> bool:
+    """Whether no thread that Python would wait for is left after at most `seconds`: a reader may hang in a read."""
+    end = time.monotonic() + seconds
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                return False
+    return True
 
 
 def _new_cache() -> Cache:

@@ -20,6 +20,7 @@ import structlog
 from rfuav_crds import reasons
 from rfuav_trainer.errors import JobError
 from rfuav_trainer.process.clock import now
+from rfuav_trainer.storage.files import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +92,7 @@ def _lock(handle: int, path: Path, job: Job) -> dict[str, Any] | None:
         return None
     mine = {"kind": job.kind, "namespace": job.namespace, "name": job.name, "uid": job.uid}
     if alone:
+        sweep(path.parent)
         content = json.dumps({**mine, "pod": socket.gethostname(), "since": now()}).encode()
         with suppress(OSError):  # on a full volume the file stays empty; the lock works all the same
             os.ftruncate(handle, 0)

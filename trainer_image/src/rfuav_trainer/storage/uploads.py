@@ -33,7 +33,8 @@ WRITERS = 8
 MOST_WAITING = 256
 """Files that may wait for their upload; beyond that, writers block."""
 PIECE_BYTES = 16 * 1024**2
-"""Larger files are uploaded in parts of this size, four at a time, which bounds the memory."""
+PIECES = 4
+"""Larger files are uploaded in parts of this size, so many at a time, which bounds the memory."""
 PATIENCE_SECONDS = 300
 """How long a store may be unreachable before the attempt fails; until then the work continues."""
 FAREWELL_SECONDS = 10
@@ -54,7 +55,7 @@ class Remote:
         self._waiting = self._scratch / "waiting"
         for folder in (self.folder, self._waiting):
             folder.mkdir(parents=True, exist_ok=True)
-        self._store = clients.client(self._scheme)
+        self._store = clients.client(self._scheme, WRITERS * PIECES)
         self._pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="upload")
         self._lock = threading.Lock()
         self._room = threading.BoundedSemaphore(MOST_WAITING)
@@ -173,7 +174,9 @@ class Remote:
         action()
 
     def _upload(self, waiting: Path, path: Path) -> None:
-        upload = partial(self._store.put_file, str(waiting), self.key(path), chunksize=PIECE_BYTES, max_concurrency=4)
+        upload = partial(
+            self._store.put_file, str(waiting), self.key(path), chunksize=PIECE_BYTES, max_concurrency=PIECES
+        )
         self._ask(upload, path)
         waiting.unlink()
 

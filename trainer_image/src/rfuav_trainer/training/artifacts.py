@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from rfuav_trainer.reporting import lettering
 from rfuav_trainer.storage.files import atomic_writer, write_json
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def write_curves(path: Path, history: Sequence[Row], title: str) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415  (seconds to import)
 
     figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(lettering.drawable(title), **lettering.style())
     epochs = [row["epoch"] for row in history]
     for axes, name in zip(figure.subplots(1, 2), ("Loss", "Accuracy"), strict=True):
         for side in ("train", "val"):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import structlog
 import torch
 from torch import func
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from rfuav_trainer.data.batches import Batch
     from rfuav_trainer.data.samples import Preprocessing
     from rfuav_trainer.distributed.process_group import World
+
+log = structlog.get_logger()
 
 MOMENTUM = 0.9
 """Default of sgd."""
@@ -178,7 +181,7 @@ class Learner:
         pictures = self.preprocessing.normalise(pictures)
         mixed = loss.mix(pictures, labels, self.training.mixup, random) if self.training.mixup else None
         with precision.passing(self.number_format, self.device):
-            scores = self.network(pictures if mixed is None else mixed.pictures).float()
+            scores = self._forward(pictures if mixed is None else mixed.pictures).float()
         summed = loss.cross_entropy(
             scores, labels, weights=self.weights, smoothing=self.training.label_smoothing, mixed=mixed
         )
@@ -187,6 +190,34 @@ class Learner:
         with torch.no_grad():
             count = torch.tensor(float(len(batch.samples)), dtype=torch.float64, device=self.device)
             return torch.stack([summed.detach().double(), loss.correct(scores, labels, mixed), count])
+
+    def _forward(self, pictures: Tensor) -> Tensor:
+        """The scores of a batch in training.
+
+        Some batch norms cannot train on a single picture, which is what an unreadable file or the end of an epoch
+        leaves. The network then sees that picture as it will be used, with its running statistics.
+        """
+        if len(pictures) > 1:
+            found: Tensor = self.network(pictures)
+            return found
+        before = [buffer.clone() for buffer in self.network.buffers()]
+        try:
+            found = self.network(pictures)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+        else:
+            return found
+        with torch.no_grad():
+            for buffer, value in zip(self.network.buffers(), before, strict=True):
+                buffer.copy_(value)
+        log.info("training on a batch of one picture with the running statistics of batch norm")
+        self.network.eval()
+        try:
+            found = self.network(pictures)
+        finally:
+            self.network.train()
+        return found
 
     def _update(self, moment: Moment) -> None:
         training = self.training

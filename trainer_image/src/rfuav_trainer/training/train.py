@@ -288,13 +288,6 @@ class Training:
         """One step of the optimizer: summed loss, correct predictions and samples."""
         try:
             return self.learner.step(group, Moment(self.position.epoch, self.position.step, self.steps))
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise InvalidConfigurationError(
-                f"batch norm needs at least two pictures in a batch, but {len(self.dataset.train)} training pictures "
-                f"with batchSize {self.resolved.batch_size} leave a batch of one: write another batchSize"
-            ) from error
         except torch.OutOfMemoryError as error:
             problem = str(error)
         # Outside the handler: the error keeps the frames of the step alive, and with them the memory for the trial.
