@@ -11,6 +11,7 @@ from trainer.runs import history, run, same_weights, stopped
 from trainer.trainer_kit import inference_spec, training_spec
 
 from rfuav_trainer import errors
+from rfuav_trainer.data.images import TRANSFORM
 from rfuav_trainer.distributed.process_group import World
 from rfuav_trainer.errors import GpuOutOfMemoryError, InvalidConfigurationError
 from rfuav_trainer.inference import infer
@@ -50,7 +51,7 @@ def test_what_was_decided_once_stays_on_another_machine(image_desk, monkeypatch)
     monkeypatch.setattr(memory_fit, "batch_size", lambda *_: 2)
     run(image_desk, spec)
     report = json.loads((image_desk / "models/out/report.json").read_text())
-    assert report["resolved"] == {"precision": "fp32", "batch_size": 4}
+    assert report["resolved"] == {"precision": "fp32", "batch_size": 4, "transform": TRANSFORM}
     monkeypatch.undo()
     run(
         image_desk,
