@@ -1,6 +1,9 @@
 """Training end to end on small sets: what it leaves behind, and that it goes on after any interruption with the same bits."""
 
+import base64
+import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -30,7 +33,7 @@ def test_what_a_training_leaves_behind(image_desk):
     out = image_desk / "models/out"
     names = {path.name for path in out.iterdir()}
     assert names == {
-        "_SUCCESS", "best.safetensors", "last.safetensors", "checkpoints", "history.jsonl", "learning-curves.png", "report.json", "tensorboard",
+        "_SUCCESS", "best.safetensors", "last.safetensors", "checkpoints", "history.jsonl", "learning-curves.png", "report.html", "report.json", "tensorboard",
     }  # fmt: skip
     assert mark["outputs"]["bestWeights"] == "pvc://models/out/best.safetensors"
     rows = history(out)
@@ -43,6 +46,14 @@ def test_what_a_training_leaves_behind(image_desk):
     assert report["samples"] == {"train": 18, "validation": 6}
     assert report["unreadable"] == {}
     assert Image.open(out / "learning-curves.png").size[0] > 400
+    page = (out / "report.html").read_text()
+    assert re.findall("<h2>(.*?)</h2>", page)[2:] == [
+        "What the network sees",
+        "The most confident mistakes of the best epoch",
+    ]
+    _, seen, mistakes = (Image.open(io.BytesIO(base64.b64decode(png))) for png in re.findall('base64,([^"]+)"', page))
+    assert (seen.width, mistakes.width) == (5 * 208 + 8, min(5, 4) * 208 + 8)
+    assert seen.height == 4 * 244 + 8  # eighteen pictures
     board = tensorboard_scalars(out / "tensorboard")
     assert [(step, values["loss/validation"]) for step, values in board] == [
         (row["epoch"], pytest.approx(row["valLoss"])) for row in rows

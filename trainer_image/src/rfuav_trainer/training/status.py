@@ -52,6 +52,7 @@ class Reporter:
             "bestWeights": f"{self._base}/best.safetensors",
             "lastWeights": f"{self._base}/last.safetensors",
             "report": f"{self._base}/report.json",
+            "page": f"{self._base}/report.html",
             "history": f"{self._base}/history.jsonl",
             "learningCurves": f"{self._base}/learning-curves.png",
         }

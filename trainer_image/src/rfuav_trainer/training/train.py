@@ -35,7 +35,7 @@ from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.storage import marks, output_lock, outputs
 from rfuav_trainer.storage.files import write_json
 from rfuav_trainer.storage.paths import check_mounted
-from rfuav_trainer.training import artifacts, kept_pictures
+from rfuav_trainer.training import artifacts, kept_pictures, pictures
 from rfuav_trainer.training.auto_settings import resolve_workers
 from rfuav_trainer.training.checkpoint import CheckpointStore, Saved
 from rfuav_trainer.training.learner import Moment
@@ -183,6 +183,8 @@ class Training:
         split = spec.dataset.validation.uri is None
         self._recordings = recordings_hashes(dataset.train) if split and world.first else []
         self._started = self._epoch_began = time.monotonic()
+        self._mistakes: list[pictures.Mistake] = []
+        self._best_mistakes: list[pictures.Mistake] = []
         self._made_from = made_from(job, spec, dataset) if world.first else {}
         state = self._checkpoint(afresh=afresh)
         self._check_same_checkpoint()
@@ -321,7 +323,7 @@ class Training:
         self.learner.network.eval()
         tally, loss = metrics.Tally(len(self.dataset.classes)), torch.zeros((), dtype=torch.float64)
         mine = self.world.part(self.dataset.validation)
-        validated = 0
+        validated, self._mistakes = 0, []
         parts = cut(mine, max(1, self.resolved.batch_size // self.world.size))
         for batch in batches(parts, self.reader, self.workers, stop=self._alone()):
             # Named as in `open_dataset`: both folders may contain a file of the same name.
@@ -330,7 +332,9 @@ class Training:
                 scores = self.learner.scores(batch.pictures).cpu().double()
                 if scores.isfinite().all():
                     loss += functional.cross_entropy(scores, batch.labels, reduction="sum")
-                    tally.add(scores.softmax(dim=1), batch.labels)
+                    chances = scores.softmax(dim=1)
+                    tally.add(chances, batch.labels)
+                    self._mistakes = pictures.worst(self._mistakes, batch.samples, chances, batch.labels)
                 else:
                     loss += math.nan
             validated += len(batch.samples)
@@ -364,7 +368,7 @@ class Training:
             position.best = best = {"epoch": position.epoch + 1, **metrics.finite(row)}
             best["valAccuracy"], best["valLoss"] = row["valAccuracy"], row["valLoss"]
             self._save_weights("best", best)
-            better = True
+            better, self._best_mistakes = True, self._mistakes
         row["bestValAccuracy"] = best["valAccuracy"]
         self._watch(row)
         position.epoch, position.step, position.totals = position.epoch + 1, 0, torch.zeros_like(position.totals)
@@ -531,7 +535,19 @@ class Training:
             return {"outputs": self.reporter.outputs()}
         self._save_weights("last", history[-1])
         title = f"{self.job.name}: {self.spec.model.architecture}"
-        artifacts.write_curves(self.output / "learning-curves.png", history, title)
+        curves = artifacts.write_curves(self.output / "learning-curves.png", history, title)
+        artifacts.write_page(
+            self.output / "report.html",
+            title,
+            position.best,
+            {
+                "Learning curves": curves,
+                "What the network sees": pictures.of_training(self.dataset, self.reader, self.spec.training),
+                "The most confident mistakes of the best epoch": pictures.of_mistakes(
+                    self._best_mistakes, self.dataset, self.reader
+                ),
+            },
+        )
         seconds = round(position.seconds + time.monotonic() - self._started, 1)
         artifacts.write_report(
             self.output / "report.json",
