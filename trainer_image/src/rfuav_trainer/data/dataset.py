@@ -246,7 +246,7 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
         *parts, classes, preprocessing, Unreadable(unreadable), files, spec.dataset.error_threshold, read_from
     )
     dataset.check()
-    log.info("recordings", **dataset.recordings)
+    log.info("recordings", classes=dataset.recordings)  # in a field of its own: a class may be called event
     return dataset
 
 

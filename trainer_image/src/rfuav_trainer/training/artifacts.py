@@ -40,10 +40,12 @@ def write_curves(path: Path, history: Sequence[Row], title: str) -> bytes:
     rates.semilogy(epochs, [row.get("learningRate") or float("nan") for row in history], marker=".", color="grey")
     rates.set(xlabel="epoch", ylabel="learning rate")
     rates.grid(alpha=0.3)
+    rates.xaxis.get_major_locator().set_params(integer=True)
     for axes, name in zip(parts, ("Loss", "Accuracy"), strict=True):
         for side in ("train", "val"):
             axes.plot(epochs, [row.get(f"{side}{name}", float("nan")) for row in history], marker=".", label=side)
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel(name.lower())
         axes.grid(alpha=0.3)
         axes.legend()
