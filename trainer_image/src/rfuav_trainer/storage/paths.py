@@ -43,7 +43,8 @@ def local_path(job: Job, uri: str, where: str) -> Path:
         return inputs.path(uri, where)
     claim, _, inside = rest.partition("/")
     root = job.mounts.get(claim, MOUNT_ROOT / claim)
-    if not root.is_dir():
+    creatable = where == "output.uri" and claim in job.mounts and not job.in_pod and not root.exists()
+    if not root.is_dir() and not creatable:
         hint = (
             f"the pod should mount the claim at {root}"
             if job.in_pod
