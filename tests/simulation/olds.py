@@ -12,10 +12,12 @@ import msgspec
 from msgspec.structs import replace
 from simulation.connection import SimConnection
 
+from rfuav_crds import contract
 from rfuav_kube import clock
 from rfuav_kube.connection import Answer
 from rfuav_kube.keyed_writer import DONE, Outcome
 from rfuav_kube.lease import Lease
+from rfuav_kube.pods import PodObject
 from rfuav_kube.reflector import Reflector
 from rfuav_kube.requester import LeaseOver, Requester
 from rfuav_operator import app
@@ -406,7 +408,12 @@ def pod_that_was_written_again_is_a_stranger() -> Iterator[None]:
 @old
 def owners_do_not_say_what_a_pod_was_made_for() -> Iterator[None]:
     """A pod whose label was taken off was nobody's, and the next attempt began beside it."""
-    with patch.object(pods, "_made_for", lambda _: ""):
+    real = pods.pod
+
+    def pod(read: PodObject, unreadable: str = "") -> Pod:
+        return replace(real(read, unreadable), job_name=(read.metadata.labels or {}).get(contract.LABEL_JOB, ""))
+
+    with patch.object(pods, "pod", pod):
         yield
 
 

@@ -77,7 +77,8 @@ class Reasons:
                 self._assigned(one, other)
         elif isinstance(target, ast.Tuple) and isinstance(value, ast.Call):
             for returned in self._returned(_called(value)):
-                self._assigned(target, returned)
+                if not isinstance(returned, ast.Call):  # functions of one name may return each other's results
+                    self._assigned(target, returned)
 
     def _take(self, value: ast.expr) -> None:
         match value:

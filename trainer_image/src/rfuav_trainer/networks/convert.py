@@ -95,7 +95,7 @@ def run(
     if len(classes) != outputs:
         raise InvalidConfigurationError(
             f"{source} has {outputs} classes, but {len(classes)} are named: name all, in the order of the outputs",
-            reason="ClassMismatch",
+            reason=reasons.CLASS_MISMATCH,
         )
     stated = _image_size(state, found)
     size = stated or image_size or 224
