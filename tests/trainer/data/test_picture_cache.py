@@ -190,8 +190,10 @@ def test_a_volume_in_memory_is_left_alone(small_volume, monkeypatch):
 
 
 def decoded(monkeypatch):
-    """The pictures that are decoded from now on."""
+    """The pictures that are decoded from now on, without those of the report, which are read again."""
     found, whole = [], read_picture
+    for sheet in ("of_training", "of_mistakes"):
+        monkeypatch.setattr(f"rfuav_trainer.training.pictures.{sheet}", lambda *_: None)
     monkeypatch.setattr(
         "rfuav_trainer.data.samples.read_picture",
         lambda path, *more, **others: found.append(path) or whole(path, *more, **others),
