@@ -510,7 +510,7 @@ def namesakes_are_adopted() -> Iterator[None]:
 def labels_make_owners() -> Iterator[None]:
     """A pod belongs to the job that its label names."""
 
-    def job_of(meta: objects.Meta) -> Uid | None:
+    def job_of(meta: objects.Meta, _owner: objects.Owner | None) -> Uid | None:
         uid = (meta.labels or {}).get("rfuav.io/job-uid")
         return Uid(uid) if uid else None
 

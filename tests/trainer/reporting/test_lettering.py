@@ -43,7 +43,7 @@ def test_any_job_is_drawn_above_its_curves(tmp_path):
     history = [{"epoch": 1, "trainLoss": 1.0, "valLoss": 1.0, "trainAccuracy": 0.5, "valAccuracy": 0.5}]
     artifacts.write_curves(tmp_path / "a.png", history, " ".join(ODD[:8]))
     with Image.open(tmp_path / "a.png") as picture:
-        assert picture.size == (1000, 400)
+        assert picture.size == (1400, 400)
 
 
 def test_a_dollar_is_a_dollar():

@@ -246,7 +246,7 @@ class OneObject:
 
 @pytest.mark.parametrize("length", [240, 247, 255])
 def test_names_as_long_as_a_name_may_be(cache, monkeypatch, length):
-    monkeypatch.setattr(clients, "client", lambda _scheme: OneObject("n" * length))
+    monkeypatch.setattr(clients, "client", lambda *_: OneObject("n" * length))
     root = cache.path("s3://bucket/long", "x")
     cache.limit = 1
     with cache.opened(root / ("n" * length)) as here:
@@ -258,7 +258,7 @@ def test_names_as_long_as_a_name_may_be(cache, monkeypatch, length):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_volume_that_is_full_is_not_the_fault_of_the_store(cache, monkeypatch, number):
-    monkeypatch.setattr(clients, "client", lambda _scheme: OneObject("a", OSError(number, os.strerror(number))))
+    monkeypatch.setattr(clients, "client", lambda *_: OneObject("a", OSError(number, os.strerror(number))))
     root = cache.path("s3://bucket/full", "x")
     with pytest.raises(
         DiskFullError, match="no space left on this machine .*lower TRAINER_CACHE_BYTES, .*TRAINER_CACHE "

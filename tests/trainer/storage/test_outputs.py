@@ -88,7 +88,7 @@ class Stub:
 
     def __init__(self, monkeypatch, act=lambda _name: None):
         self.done, self.act = [], act
-        monkeypatch.setattr(clients, "client", lambda _scheme: self)
+        monkeypatch.setattr(clients, "client", lambda *_: self)
 
     def put_file(self, _local, key, **_how):
         self.act(key)
