@@ -342,7 +342,7 @@ def test_weights_that_layers_share_are_saved_and_read(image_desk, own_module, de
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"custom": "my_networks:tied"}, "custom .*my_networks:build"),
+        ({"custom": "my_networks:tied"}, "custom: .my_networks:build. in the checkpoint, .my_networks:tied. now"),
         (
             {"weights": "pvc://models/out/last.safetensors"},
             "weights: .none. in the checkpoint, .*last.safetensors. now",

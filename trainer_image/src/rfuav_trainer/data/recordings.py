@@ -49,7 +49,7 @@ _INTERVAL = re.compile(r"[\s_-]+\d+(?:\.\d+)?-\d+(?:\.\d+)?\s?s(?:ec)?$")
 _EDGES = " \t_.#-"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Recording:
     """A recording: its name, which begins with its class, and what it was recognised by."""
 
@@ -86,7 +86,7 @@ def recognise(
     return {place.path: found for places in classes.values() for place, found in _of_class(places, kind)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Place:
     """What the path of one file says: the folder below its class, and its own name without the number of the cut."""
 

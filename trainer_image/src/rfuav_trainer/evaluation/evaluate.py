@@ -173,12 +173,13 @@ def _macro_over(tally: Tally, classes: Sequence[str]) -> dict[str, list[str]]:
 
 def _by_recording(ballot: Ballot, true_of: Mapping[str, str], classes: Sequence[str]) -> dict[str, Any]:
     """Metrics of the recordings, each of which counts once."""
-    scores = ballot.scores()
     index = {name: position for position, name in enumerate(classes)}
     group = _Group(len(classes))
-    names = list(scores)
-    labels = torch.tensor([index[true_of[name]] for name in names], dtype=torch.int64)
-    group.add(torch.from_numpy(np.stack([scores[name] for name in names])).float(), labels, names)
+    voted = ballot.scores()
+    while part := list(islice(voted, TOGETHER)):
+        names, scores = zip(*part, strict=True)
+        labels = torch.tensor([index[true_of[name]] for name in names], dtype=torch.int64)
+        group.add(torch.from_numpy(np.stack(scores)).float(), labels, names)
     tally = group.tally
     return {
         "samples": tally.samples,

@@ -6,7 +6,6 @@ recording are computed from.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -57,15 +56,21 @@ def recordings_of(lines: Iterable[Mapping[str, Any]], *, labelled: bool) -> dict
     return found
 
 
-@dataclass
+@dataclass(slots=True)
 class _Votes:
     """Of one recording: sums of log scores by class, frames won by class, frames, dead frames, labels of its frames."""
 
     logs: Floats
-    won: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    won: dict[str, int] = field(default_factory=dict)
     frames: int = 0
     dead: int = 0
-    labels: set[str] = field(default_factory=set)
+    labels: tuple[str, ...] = ()
+
+    def scores(self) -> Floats:
+        """The softmax of the mean log scores of the frames; there must be one."""
+        chances: Floats = np.exp((self.logs - self.logs.max()) / self.frames)
+        chances /= chances.sum()
+        return chances
 
 
 class Ballot:
@@ -93,13 +98,13 @@ class Ballot:
             votes = self._votes.get(name)
             if votes is None:
                 votes = self._votes[name] = _Votes(np.zeros(len(self._classes)))
-            if "label" in line:
-                votes.labels.add(line["label"])
+            if "label" in line and line["label"] not in votes.labels:
+                votes.labels += (line["label"],)
             if "dead" in line:
                 votes.dead += 1
             else:
                 votes.logs += np.log(np.maximum(self._scores(line), LEAST))
-                votes.won[line["class"]] += 1
+                votes.won[line["class"]] = votes.won.get(line["class"], 0) + 1
                 votes.frames += 1
             yield line
 
@@ -111,14 +116,9 @@ class Ballot:
             found[self._index[entry["class"]]] = entry["score"]
         return found
 
-    def scores(self) -> dict[str, Floats]:
-        """The scores of each recording with a living frame: the softmax of the mean log scores of its frames."""
-        found = {}
-        for name, votes in self._votes.items():
-            if votes.frames:
-                chances = np.exp((votes.logs - votes.logs.max()) / votes.frames)
-                found[name] = chances / chances.sum()
-        return found
+    def scores(self) -> Iterator[tuple[str, Floats]]:
+        """Name and scores of each recording with a living frame."""
+        return ((name, votes.scores()) for name, votes in self._votes.items() if votes.frames)
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """A line for each recording, in the order of their names.
@@ -126,15 +126,15 @@ class Ballot:
         `recording`, `class`, `score`, `top`, `frames` (that voted), `agree` (how many of them say the same class),
         `dead` (frames that hold nothing; class and score are null if all do), and `label` where all frames have one.
         """
-        scores = self.scores()
         for name in sorted(self._votes):
             votes = self._votes[name]
             line: dict[str, Any] = {"recording": name}
             if len(votes.labels) == 1:
-                line |= {"label": next(iter(votes.labels))}
+                line |= {"label": votes.labels[0]}
             line |= {"class": None, "score": None, "frames": votes.frames, "agree": 0, "dead": votes.dead, "top": []}
-            if name in scores:
-                order = np.argsort(-scores[name], kind="stable")[:TOP]
-                top = [{"class": self._classes[i], "score": float(f"{scores[name][i]:.9g}")} for i in order]
+            if votes.frames:
+                scores = votes.scores()
+                order = np.argsort(-scores, kind="stable")[:TOP]
+                top = [{"class": self._classes[i], "score": float(f"{scores[i]:.9g}")} for i in order]
                 line |= {**top[0], "agree": votes.won.get(top[0]["class"], 0), "top": top}
             yield line

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from rfuav_trainer.storage import inputs
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 END = 2**20
 """Bytes that are read at each end of a file."""
+TOGETHER = 256
+"""Files that are given to the readers at once: a task takes more memory than its result."""
 READERS = 16
 """Parallel readers: they wait for the volume."""
 GONE = "gone"
@@ -27,9 +30,12 @@ GONE = "gone"
 
 def of(paths: Iterable[Path]) -> dict[Path, str]:
     """What each file contains, as `size:digest`."""
-    paths = list(dict.fromkeys(paths))
+    waiting = iter(dict.fromkeys(paths))
+    found: dict[Path, str] = {}
     with ThreadPoolExecutor(READERS, thread_name_prefix="digest") as pool:
-        return dict(zip(paths, pool.map(_of, paths), strict=True))
+        while part := list(islice(waiting, TOGETHER)):
+            found.update(zip(part, pool.map(_of, part), strict=True))
+    return found
 
 
 def pairs(some: Collection[Path], others: Collection[Path]) -> list[tuple[Path, Path]]:
