@@ -139,7 +139,7 @@ class _Group:
         """Of the predictions added last, whether the first guess is right."""
         self._clusters = {k: Clusters() for k in TOP if k == 1 or k < classes}
 
-    def add(self, scores: Tensor, labels: Tensor, recordings: Sequence[str]) -> None:
+    def add(self, scores: Tensor, labels: Tensor, recordings: Sequence[str | None]) -> None:
         self.tally.add(scores, labels)
         found = scores.topk(min(max(self._clusters), scores.shape[1]), dim=1).indices == labels[:, None]
         for k, clusters in self._clusters.items():
@@ -179,7 +179,7 @@ def _by_recording(ballot: Ballot, true_of: Mapping[str, str], classes: Sequence[
     while part := list(islice(voted, TOGETHER)):
         names, scores = zip(*part, strict=True)
         labels = torch.tensor([index[true_of[name]] for name in names], dtype=torch.int64)
-        group.add(torch.from_numpy(np.stack(scores)).float(), labels, names)
+        group.add(torch.from_numpy(np.stack(scores)).float(), labels, [None] * len(part))
     tally = group.tally
     return {
         "samples": tally.samples,

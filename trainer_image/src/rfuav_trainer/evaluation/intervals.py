@@ -28,17 +28,24 @@ class Clusters:
     def __init__(self) -> None:
         self._right: dict[str, int] = defaultdict(int)
         self._total: dict[str, int] = defaultdict(int)
+        self._alone = [0, 0]  # wrong and right ones that are recordings of their own
 
-    def add(self, recordings: Iterable[str], right: Iterable[bool]) -> None:
-        """Count predictions, each of a recording."""
+    def add(self, recordings: Iterable[str | None], right: Iterable[bool]) -> None:
+        """Count predictions, each of a recording; None: of one that no other prediction belongs to."""
         for name, one in zip(recordings, right, strict=True):
-            self._right[name] += one
-            self._total[name] += 1
+            if name is None:
+                self._alone[one] += 1
+            else:
+                self._right[name] += one
+                self._total[name] += 1
 
     def interval(self) -> list[float] | None:
         """The 95 % interval of the accuracy; None of fewer than two recordings, which say nothing of others."""
-        names = list(self._total)
-        return interval([self._right[name] for name in names], [self._total[name] for name in names])
+        names, (wrong, right) = list(self._total), self._alone
+        return interval(
+            [0] * wrong + [1] * right + [self._right[name] for name in names],
+            [1] * (wrong + right) + [self._total[name] for name in names],
+        )
 
 
 def interval(right: list[int], total: list[int]) -> list[float] | None:
