@@ -43,19 +43,18 @@ def _check_waiting(kube: Kube, order: list[tuple[str, str]]) -> None:
     """They wait: who is when in turn, and what is short of what."""
 
     def places() -> list[int]:
-        """The jobs' places in the queue of the pool, in which others stand too; [] unless all have one."""
+        """The jobs' places in the queue of the pool, in which others stand too; [] until all know of all."""
         queues = [kube.status(kind, name).get("queue") for kind, name in order]
-        return [queue["position"] for queue in queues if queue] if all(queues) else []
+        return [queue["position"] for queue in queues if queue and queue["of"] >= len(order)]
 
     kube.wait_for(
-        lambda: (found := places()) and found == sorted(set(found)),
+        lambda: len(found := places()) == len(order) and found == sorted(set(found)),
         timeout=60,
         what="places in the queue, inference first",
     )
     for kind, name in order:
         waiting = kube.status(kind, name)
         assert (waiting["phase"], waiting["reason"]) == ("Queued", "WaitingForCapacity")
-        assert waiting["queue"]["of"] >= len(order)
         assert "needs 1 GPU" in waiting["message"]
         assert "other pods use 8" in waiting["message"], waiting["message"]
         admitted = next(c for c in waiting["conditions"] if c["type"] == "Admitted")
