@@ -101,14 +101,14 @@ def evaluate(
         raise InputError(
             "nothing to evaluate: every input is unreadable or holds nothing", reason=reasons.TOO_MANY_UNREADABLE
         )
-    tally = total.tally
+    tally, intervals = total.tally, _found(**total.intervals())
     content = {
         "samples": tally.samples,
         "dead": dead,
         "accuracy": tally.metrics()["top1"],
-        **_found(accuracyInterval=total.intervals()["top1"]),
+        **_found(accuracyInterval=intervals.get("top1")),
         "metrics": tally.metrics(),
-        "intervals": _found(**total.intervals()),
+        "intervals": intervals,
         "macroOver": _macro_over(tally, classes),
         "perClass": {
             name: {**row, **_found(recallInterval=of_class[label].interval())}
@@ -180,13 +180,13 @@ def _by_recording(ballot: Ballot, true_of: Mapping[str, str], classes: Sequence[
         names, scores = zip(*part, strict=True)
         labels = torch.tensor([index[true_of[name]] for name in names], dtype=torch.int64)
         group.add(torch.from_numpy(np.stack(scores)).float(), labels, [None] * len(part))
-    tally = group.tally
+    tally, intervals = group.tally, _found(**group.intervals())
     return {
         "samples": tally.samples,
         "accuracy": tally.metrics()["top1"],
-        **_found(accuracyInterval=group.intervals()["top1"]),
+        **_found(accuracyInterval=intervals.get("top1")),
         "metrics": tally.metrics(),
-        "intervals": _found(**group.intervals()),
+        "intervals": intervals,
         "macroOver": _macro_over(tally, classes),
         "perClass": dict(zip(classes, tally.per_class(), strict=True)),
         "confusionMatrix": tally.confusion.tolist(),
