@@ -5,9 +5,8 @@ In: the values of a command. Out: text, also without a terminal.
 
 from __future__ import annotations
 
-import math
 import shlex
-from collections import defaultdict
+from collections import defaultdict, deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +14,10 @@ from rfuav_trainer.reporting.display import duration
 from rfuav_trainer.storage.paths import local_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rfuav_trainer.job import Job
     from rfuav_trainer.quick.dry_run import Plan
-
-LEAST = 1e-9
-"""Stands for the score of a class that is not among the best of a frame."""
 
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
@@ -37,21 +33,21 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     return "\n".join(lines)
 
 
-def predictions(lines: Sequence[Mapping[str, Any]], *, frames: bool) -> str:
+def predictions(lines: Sequence[dict[str, Any]], *, frames: bool) -> str:
     """A table of predictions: a row for each file, or for each frame if `frames`."""
-    of_files: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    of_files: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in lines:
         of_files[line["path"]].append(line)
+    votes = {} if frames else _votes(line for line in lines if "error" not in line)
     rows = [("file", "class", "score", "then", "")]
     for path, own in of_files.items():
         good = [line for line in own if "error" not in line]
         for line in good if frames else []:
             start = f"{line['startSeconds']:.3f} s" if "startSeconds" in line else ""
-            rows.append((path, *_cells([(top["class"], top["score"]) for top in line["top"]]), start))
-        if good and not frames:
-            agreed, count = _together(good)
-            note = f"{count} of {len(good)} frames" if "frame" in good[0] else ""
-            rows.append((path, *_cells(agreed), note))
+            rows.append((path, *_cells(line["top"]), start))
+        if vote := votes.get(path):
+            note = f"{vote['agree']} of {vote['frames']} frames" if "frame" in good[0] else ""
+            rows.append((path, *_cells(vote["top"]), note))
         for line in own:
             if "error" in line:
                 where = "" if "frame" not in line else f"frame {line['frame']}: "
@@ -59,26 +55,20 @@ def predictions(lines: Sequence[Mapping[str, Any]], *, frames: bool) -> str:
     return columns(rows, right=(2,))
 
 
-def _cells(scores: Sequence[tuple[str, float]]) -> tuple[str, str, str]:
-    (name, score), *others = scores
-    then = ", ".join(f"{other} {value:.0%}" for other, value in others[:2] if value >= 0.01)  # noqa: PLR2004
-    return name, f"{score:.1%}", then
+def _cells(top: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
+    best, *others = top
+    then = ", ".join(f"{one['class']} {one['score']:.0%}" for one in others[:2] if one["score"] >= 0.01)  # noqa: PLR2004
+    return best["class"], f"{best['score']:.1%}", then
 
 
-def _together(lines: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, float]], int]:
-    """The classes of a file with their scores, the best first, and how many frames agree on the best.
+def _votes(lines: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The vote of the frames of each file, as in `recordings.jsonl`."""
+    from rfuav_trainer.evaluation.recordings import Ballot  # noqa: PLC0415  (imports numpy)
 
-    Frames count alike: the score of a class is its geometric mean over them, relative to all classes.
-    """
-    names = {top["class"] for line in lines for top in line["top"]}
-    logs = dict.fromkeys(names, 0.0)
-    for line in lines:
-        given = {top["class"]: top["score"] for top in line["top"]}
-        for name in names:
-            logs[name] += math.log(max(LEAST, given.get(name, LEAST))) / len(lines)
-    whole = sum(map(math.exp, logs.values()))
-    best = sorted(((name, math.exp(value) / whole) for name, value in logs.items()), key=lambda pair: -pair[1])
-    return best, sum(line["class"] == best[0][0] for line in lines)
+    lines = list(lines)
+    ballot = Ballot(sorted({top["class"] for line in lines for top in line["top"]}), {})
+    deque(ballot.watching(lines), maxlen=0)
+    return {line["recording"]: line for line in ballot.lines()}
 
 
 def trained(job: Job, mark: Mapping[str, Any], data: Path | None) -> str:
@@ -89,6 +79,8 @@ def trained(job: Job, mark: Mapping[str, Any], data: Path | None) -> str:
         mark: its mark of success.
         data: the folder that was named instead of a job file, or None.
     """
+    from rfuav_trainer.quick.folder import TEST  # noqa: PLC0415  (imports numpy)
+
     best = mark["metrics"].get("best") or {}
     lines = []
     if best:
@@ -101,7 +93,7 @@ def trained(job: Job, mark: Mapping[str, Any], data: Path | None) -> str:
         ]
     places = {name: _place(job, uri) for name, uri in mark["outputs"].items()}
     lines.append(columns(list(places.items())))
-    test = next((data / name for name in ("test", "testing") if (data / name).is_dir()), None) if data else None
+    test = next((data / name for name in TEST if (data / name).is_dir()), None) if data else None
     weights = shlex.quote(str(places["bestWeights"]))
     lines += ["", "next:", f"  rfuav-trainer predict FILE_OR_FOLDER --weights {weights}"]
     if test is not None:
