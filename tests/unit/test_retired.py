@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "operator" / "src" / "rfuav_operator" / "core"
 SOURCES = [
     path
-    for top in ("kube/src", "operator/src", "tests", "bench", "demo")
+    for top in ("kube/src", "operator/src", "gateway/src", "tests", "bench", "demo")
     for path in sorted((ROOT / top).rglob("*.py"))
     if path != Path(__file__)
 ]
