@@ -7,7 +7,7 @@ Requests of the reflectors, the writer and the leader election go out here. An a
 import asyncio
 import email.utils
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 import aiohttp
 import orjson
 from kubernetes import client, config
+from multidict import CIMultiDict
 
 from rfuav_kube import clock
 from rfuav_kube.outage import Outage
@@ -44,6 +45,10 @@ class Unsendable(ConnectionProblem):
 
 class Unknown(ConnectionProblem):
     """The request may have reached the API server, its outcome is not known."""
+
+
+Credential = Sequence[tuple[str, str]]
+"""Headers that say as who a request is sent: Authorization, and Impersonate-User and -Group, which may repeat."""
 
 
 class Answer(NamedTuple):
@@ -126,9 +131,13 @@ class Connection:
         scheme, _, rest = token.partition(" ")
         return rest if scheme.lower() == "bearer" else token
 
-    def _authorization(self) -> dict[str, str]:
+    def credential(self) -> Credential:
+        """The headers of this process, as of now."""
         token = self._token()
-        return {"Authorization": f"Bearer {token}"} if token else {}
+        return (("Authorization", f"Bearer {token}"),) if token else ()
+
+    def _headers(self, credential: Credential | None) -> CIMultiDict[str]:
+        return CIMultiDict(self.credential() if credential is None else credential)
 
     async def reachable(self) -> bool:
         """Wait after a failure until the API server answers again; whether it had been away (see `Outage.over`)."""
@@ -148,13 +157,18 @@ class Connection:
 
     @asynccontextmanager
     async def stream(
-        self, path: str, params: Mapping[str, str] | None = None, *, idle: float
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        idle: float,
+        credential: Credential | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A long GET; `idle` is the longest silence in seconds."""
+        """A long GET; `idle` is the longest silence in seconds, `credential` as for `request`."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=idle)
         sent = clock.monotonic()
         async with self._open().get(
-            self.host + path, params=params, headers=self._authorization(), timeout=timeout
+            self.host + path, params=params, headers=self._headers(credential), timeout=timeout
         ) as response:
             _hear(response, sent)
             yield response
@@ -163,7 +177,9 @@ class Connection:
         self, path: str, params: Mapping[str, str] | None = None, *, accept: str = ""
     ) -> tuple[int, bytes, float | None]:
         """A GET whose body the caller decodes: status, body, Retry-After."""
-        headers = self._authorization() | ({"Accept": accept} if accept else {})
+        headers = self._headers(None)
+        if accept:
+            headers["Accept"] = accept
         sent = clock.monotonic()
         try:
             timeout = aiohttp.ClientTimeout(total=60, sock_connect=5, sock_read=20)
@@ -183,15 +199,27 @@ class Connection:
         content_type: str = "application/json",
         accept: str = "application/json",
         timeout: float = 10,  # noqa: ASYNC109  the caller's lease bounds it
+        credential: Credential | None = None,
     ) -> Answer:
         """One request and its answer, in at most `timeout` seconds.
+
+        Args:
+            method: of HTTP.
+            path: from the server's root on.
+            body: is sent as JSON.
+            params: the query.
+            content_type: of the body.
+            accept: the type of the answer.
+            timeout: in seconds, for the whole exchange.
+            credential: as who it is sent, instead of as this process.
 
         Raises:
             NotSent: no connection could be made.
             Unsendable: the body cannot be put into JSON.
             Unknown: no answer came, or none of the API server.
         """
-        headers = self._authorization() | {"Accept": accept}
+        headers = self._headers(credential)
+        headers["Accept"] = accept
         data = None
         if body is not None:
             headers["Content-Type"] = content_type

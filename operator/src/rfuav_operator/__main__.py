@@ -2,20 +2,17 @@
 
 import argparse
 import asyncio
-import json
-import logging
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import structlog
-from pydantic import BaseModel
 
 from rfuav_kube.connection import ConnectionProblem
 from rfuav_operator import settings as settings_module
 from rfuav_operator.app import run
-from rfuav_operator.settings import Settings, SettingsError
+from rfuav_operator.configuration import SettingsError, described, log_json
+from rfuav_operator.settings import Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SettingsError as error:
         print(f"rfuav-operator: {error}", file=sys.stderr)
         return 2
-    _log_json(settings.log_level)
+    log_json(settings.log_level)
     try:
         asyncio.run(run(settings))
     except* (ConnectionProblem, OSError) as problems:
@@ -61,48 +58,7 @@ def _words(problems: BaseExceptionGroup[BaseException]) -> list[str]:
 
 
 def _all_settings() -> str:
-    return "\n".join(["settings and their defaults:", *_described(Settings())])
-
-
-def _described(section: BaseModel, path: str = "") -> Iterator[str]:
-    """A line for each setting: its name and default as in YAML, and its meaning."""
-    for name, field in type(section).model_fields.items():
-        setting, value = f"{path}{field.alias}", getattr(section, name)
-        if isinstance(value, BaseModel):
-            yield from _described(value, f"{setting}.")
-        else:
-            yield f"  {setting}: {json.dumps(value)}  {field.description}"
-
-
-def _log_json(level: str) -> None:
-    number = getattr(logging, level.upper())
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
-    )
-    # Libraries log through the standard library; their lines become JSON too.
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                structlog.processors.JSONRenderer(),
-            ],
-            foreign_pre_chain=[
-                structlog.stdlib.add_log_level,
-                structlog.stdlib.add_logger_name,
-                structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            ],
-        )
-    )
-    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+    return "\n".join(["settings and their defaults:", *described(Settings())])
 
 
 if __name__ == "__main__":

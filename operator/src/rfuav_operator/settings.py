@@ -13,27 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from rfuav_crds import GPUPoolSpec
+from rfuav_operator import configuration
+from rfuav_operator.configuration import Section
 from rfuav_operator.core.model import Defaults
 
 PREFIX = "RFUAV_OPERATOR__"
 
 CLUSTER_LEASE = "rfuav-operator"  # of all releases, whatever their own is called
 LONGEST_LEASE = 600  # seconds
-_SHOWN = 100  # characters of a value that is none
-_BEYOND = (ValueError, RecursionError)  # what YAML reads and Python does not hold: dates, numbers, depths; bytes
-
-
-class SettingsError(ValueError):
-    """The settings cannot be used; the message says which and what to write instead."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
 def _https(url: str) -> str:
@@ -42,7 +32,7 @@ def _https(url: str) -> str:
     return url
 
 
-class Jobs(_Section):
+class Jobs(Section):
     """Defaults of jobs."""
 
     image: str = Field("", description="the trainer image of jobs without spec.image")
@@ -56,7 +46,7 @@ class Jobs(_Section):
     allow_cpu: bool = Field(default=False, description="sets RFUAV_ALLOW_CPU=1 in every pod; only for demos and tests")
 
 
-class Retries(_Section):
+class Retries(Section):
     """How failed and evicted pods are run again."""
 
     backoff_base_seconds: int = Field(10, ge=1, description="pause after the first failure; doubles with each")
@@ -73,7 +63,7 @@ class Retries(_Section):
         return self
 
 
-class Writes(_Section):
+class Writes(Section):
     """The writer's limits."""
 
     progress_per_second: float = Field(20, gt=0, description="status writes a second, transitions not counted")
@@ -83,7 +73,7 @@ class Writes(_Section):
     timeout_seconds: float = Field(10, gt=0, description="how long one request may take")
 
 
-class Connections(_Section):
+class Connections(Section):
     """How long the connections of a server may take, and how many there may be."""
 
     handshake_seconds: float = Field(5, gt=0, description="time for the TLS handshake")
@@ -93,7 +83,7 @@ class Connections(_Section):
     total: int = Field(512, ge=1, description="connections of all addresses; a TLS connection takes some 270 KiB")
 
 
-class ProgressServer(_Section):
+class ProgressServer(Section):
     """The HTTPS server that pods report to."""
 
     enabled: bool = Field(default=True, description="whether pods report progress; jobs run without it too")
@@ -107,7 +97,7 @@ class ProgressServer(_Section):
     connections: Connections = Connections()
 
 
-class Leader(_Section):
+class Leader(Section):
     """Leader election by a Lease in the operator's namespace."""
 
     lease: str = Field("rfuav-operator", description="Lease of the replicas, in the operator's namespace")
@@ -123,7 +113,7 @@ class Leader(_Section):
     )
 
 
-class Health(_Section):
+class Health(Section):
     """Plain HTTP: /healthz, /readyz, /metrics."""
 
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104  probes come from the kubelet
@@ -140,7 +130,7 @@ def _pool_spec(spec: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
-class DefaultPool(_Section):
+class DefaultPool(Section):
     """The GPUPool `default`, which the leader creates and keeps according to these settings."""
 
     enabled: bool = Field(default=False, description="whether the operator creates the GPUPool `default`")
@@ -149,7 +139,7 @@ class DefaultPool(_Section):
     )
 
 
-class Settings(_Section):
+class Settings(Section):
     """All settings of the operator."""
 
     namespace: str = Field("", description="the operator's own namespace; empty: POD_NAMESPACE, else rfuav-system")
@@ -203,48 +193,9 @@ def load(path: Path | None = None, *, env: Mapping[str, str] | None = None, over
         SettingsError: names the setting and the problem.
     """
     env = os.environ if env is None else env
-    tree = _read(path) if path else {}
-    for name, value in sorted(env.items()):
-        if name.startswith(PREFIX):
-            _put(tree, [_camel(part) for part in name.removeprefix(PREFIX).split("__")], value, name)
-    for override in overrides:
-        name, separator, value = override.partition("=")
-        if not separator:
-            raise SettingsError(f"--set {override}: write NAME=VALUE, as in --set leader.leaseSeconds=15")
-        _put(tree, name.split("."), value, f"--set {name}")
+    tree = configuration.tree(PREFIX, path, env=env, overrides=overrides)
     tree.setdefault("namespace", env.get("POD_NAMESPACE") or "rfuav-system")
     leader = tree.setdefault("leader", {})
     if isinstance(leader, dict) and not leader.get("identity"):
         leader["identity"] = env.get("POD_NAME") or f"{platform.node()}-{os.getpid()}-{secrets.token_hex(3)}"
-    try:
-        return Settings.model_validate(tree)
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
-        raise SettingsError("; ".join(lines)) from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError, *_BEYOND) as error:
-        raise SettingsError(f"the settings file {path} cannot be read: {error}") from error
-    if not isinstance(tree, dict):
-        raise SettingsError(f"the settings file {path} must hold a mapping, as in `logLevel: info`")
-    return tree
-
-
-def _camel(name: str) -> str:
-    return to_camel(name.lower())
-
-
-def _put(tree: dict[str, Any], path: list[str], text: str, source: str) -> None:
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, *_BEYOND) as error:
-        raise SettingsError(f"{source}: {text[:_SHOWN]!r} is not a YAML value") from error
-    for part in path[:-1]:
-        below = tree.setdefault(part, {})
-        if not isinstance(below, dict):
-            raise SettingsError(f"{source}: {part} is not a section")
-        tree = below
-    tree[path[-1]] = "" if value is None else value
+    return configuration.validated(Settings, tree)

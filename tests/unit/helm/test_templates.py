@@ -8,7 +8,8 @@ import yaml
 from rich.console import Console
 
 from localcluster import binaries
-from rfuav_operator.settings import Settings, SettingsError, load
+from rfuav_operator.configuration import SettingsError
+from rfuav_operator.settings import Settings, load
 
 pytestmark = pytest.mark.contract
 

@@ -3,7 +3,8 @@
 import pytest
 
 from rfuav_operator.__main__ import main
-from rfuav_operator.settings import SettingsError, load
+from rfuav_operator.configuration import SettingsError
+from rfuav_operator.settings import load
 
 
 def test_the_later_wins(tmp_path):
