@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = [
     "kube/src/rfuav_kube",
     "operator/src/rfuav_operator",
+    "gateway/src/rfuav_gateway",
     "trainer_image/src/rfuav_trainer",
     "demo",
     "crds/src/rfuav_crds",
