@@ -29,7 +29,6 @@ class Phrases:
     failed: str
 
     # Notes on a task that was created.
-    created: str
     device_is_chosen: str
     always_shuffled: str
     cfg_is_kept: str
@@ -61,7 +60,7 @@ class Phrases:
 
 
 ENGLISH = Phrases(
-    pending="The operator has not looked at the task yet",
+    pending="Waits for the operator",
     in_queue="Place {position} of {of}",
     estimated_start="start expected at {at} UTC",
     starting="Its pods are being started",
@@ -71,7 +70,6 @@ ENGLISH = Phrases(
     cancelled="Cancelled",
     cancelled_by="Cancelled by {user}",
     failed="{reason}: {message}",
-    created="Task created",
     device_is_chosen="device {device}: the cluster chooses the GPU",
     always_shuffled="shuffle false is not possible: the order is random, and the same for the same seed",
     cfg_is_kept="{path} is recorded and not read: classes and architecture are those of the weights file",
@@ -103,7 +101,7 @@ ENGLISH = Phrases(
 )
 
 CHINESE = Phrases(
-    pending="算子尚未处理该任务",
+    pending="等待 Operator 处理",
     in_queue="排队第 {position} 位，共 {of} 个",
     estimated_start="预计 {at} UTC 开始",
     starting="正在启动其 Pod",
@@ -113,7 +111,6 @@ CHINESE = Phrases(
     cancelled="已取消",
     cancelled_by="已被 {user} 取消",
     failed="{reason}：{message}",
-    created="任务已创建",
     device_is_chosen="device {device}：由集群选择 GPU",
     always_shuffled="不支持 shuffle false：顺序是随机的，种子相同则顺序相同",
     cfg_is_kept="{path} 仅被记录，不会读取：类别和网络结构以权重文件为准",
