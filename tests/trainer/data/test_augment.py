@@ -7,6 +7,7 @@ from torchvision.transforms import v2
 
 from rfuav_trainer.data import augment_pictures, augment_signals, picture_cache
 from rfuav_trainer.data.samples import SPECTROGRAM, Preprocessing, Reader, Sample
+from rfuav_trainer.signals.recording import described
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters
 
 PICTURES = tuple(augment_pictures.PICTURES)
@@ -238,7 +239,7 @@ def recording(tmp_path):
     path.parent.mkdir()
     frames = torch.cat([tone(0.1), tone(-0.2)])
     path.write_bytes(torch.view_as_real(frames).numpy().astype("<f4").tobytes())
-    return [Sample(path, "a/0.iq", frame=frame) for frame in (0, 1)]
+    return [Sample(path, "a/0.iq", frame=frame, info=described(path)) for frame in (0, 1)]
 
 
 def test_a_reader_that_changes_follows_from_seed_epoch_and_frame(recording, always):

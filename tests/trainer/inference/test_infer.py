@@ -24,6 +24,7 @@ from rfuav_trainer.job import from_file
 from rfuav_trainer.networks import weights
 from rfuav_trainer.process import resources
 from rfuav_trainer.process.stop import StopSignal
+from rfuav_trainer.signals import recording
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters
 
 PARAMETERS = SpectrogramParameters(*TONES)
@@ -90,7 +91,7 @@ def test_training_and_inference_see_the_same_picture(recordings):
     job = recordings.job("InferenceJob", inference_spec(iq=IQ))
     trained = Preprocessing("iq", 64, spectrogram=PARAMETERS)
     classifier = infer.open_classifier(job, job.spec, "iq", torch.device("cpu"))
-    sample = Sample(path, "alpha/000.iq", frame=1)
+    sample = Sample(path, "alpha/000.iq", frame=1, info=recording.described(path))
     assert torch.equal(Reader(trained).read(sample), Reader(classifier.preprocessing).read(sample))
 
 

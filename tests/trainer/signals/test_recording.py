@@ -48,6 +48,11 @@ def sigmf(path, datatype, rate=1e6, header=0, **stated):
     path.with_suffix(".sigmf-meta").write_text(json.dumps(content))
 
 
+def info(path, parameters=PARAMETERS):
+    """What is known of a recording, for a job with these parameters."""
+    return recording.described(path, parameters.sample_format)
+
+
 def scipy_picture(samples, size, dynamic_range=40.0):
     """The same picture by other hands: SciPy's transform, Pillow's antialiased bilinear resizing of 32-bit floats."""
     _, _, z = scipy.signal.stft(
@@ -68,7 +73,7 @@ def test_the_picture_is_that_of_scipy_and_pillow(tmp_path, kind, size):
     path.write_bytes(pairs(samples, {"float32": "<f4", "int16": "<i2", "int8": "i1"}[kind]))
     stored = np.fromfile(path, {"float32": "<f4", "int16": "<i2", "int8": "i1"}[kind]).astype(np.float32)
     samples = (stored / {"float32": 1, "int16": 32768, "int8": 128}[kind]).astype(np.float32).view(np.complex64)
-    raw = torch.stack([recording.read_raw(path, frame, replace(PARAMETERS, sample_format=kind)) for frame in (1, 2)])
+    raw = torch.stack([recording.read_raw(recording.described(path, kind), frame, PARAMETERS) for frame in (1, 2)])
     found, good = pictures(raw, PARAMETERS, size)
     assert found.shape == (2, 1, size, size)
     assert good.tolist() == [True, True]
@@ -89,8 +94,8 @@ def test_sigmf_says_how_the_samples_are_stored(tmp_path, datatype, kind, suffix)
     path.write_bytes(b"h" * 16 + pairs(samples, kind))
     sigmf(path, datatype, header=16)
     (found,), _ = find_files(tmp_path, where="x")
-    assert recording.count_frames(found, PARAMETERS) == 2
-    raw = recording.read_raw(found, 1, PARAMETERS)
+    assert recording.count_frames(info(found), PARAMETERS) == 2
+    raw = recording.read_raw(info(found), 1, PARAMETERS)
     values = raw.numpy().astype(np.float64) - (128 if raw.dtype == torch.uint8 else 0)
     values /= {torch.int16: 32768, torch.int8: 128, torch.uint8: 128}.get(raw.dtype, 1)
     steps = {"1": 128, "2": 32768}.get(kind[-1], 1e6)
@@ -113,7 +118,7 @@ def test_sigmf_that_does_not_fit(tmp_path, datatype, stated, message):
     path.write_bytes(pairs(noise(4096), "<f4"))
     sigmf(path, datatype, **stated)
     with pytest.raises(UnreadableFileError, match=message):
-        recording.count_frames(path, PARAMETERS)
+        recording.count_frames(info(path), PARAMETERS)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"global": 3}'])
@@ -122,7 +127,7 @@ def test_torn_sigmf(tmp_path, content):
     path.write_bytes(pairs(noise(4096), "<f4"))
     path.with_suffix(".sigmf-meta").write_text(content)
     with pytest.raises(UnreadableFileError, match="is not valid SigMF metadata"):
-        recording.count_frames(path, PARAMETERS)
+        recording.count_frames(info(path), PARAMETERS)
 
 
 @pytest.mark.parametrize(
@@ -150,15 +155,15 @@ def test_sigmf_with_a_negative_header(tmp_path):
     (tmp_path / "a.iq").write_bytes(pairs(noise(4096), "<f4"))
     sigmf(tmp_path / "a.iq", "cf32_le", header=-8)
     with pytest.raises(UnreadableFileError, match="a negative number of bytes"):
-        recording.count_frames(tmp_path / "a.iq", PARAMETERS)
+        recording.count_frames(info(tmp_path / "a.iq"), PARAMETERS)
 
 
 def test_frames_are_cut_without_a_gap_and_the_tail_left_out(tmp_path):
     samples = (np.arange(4096 * 2 + 100) + 0j).astype("<c8")
     path = tmp_path / "a.dat"
     path.write_bytes(samples.tobytes())
-    assert recording.count_frames(path, PARAMETERS) == 2
-    assert recording.read_raw(path, 1, PARAMETERS)[0].tolist() == [4096, 0]
+    assert recording.count_frames(info(path), PARAMETERS) == 2
+    assert recording.read_raw(info(path), 1, PARAMETERS)[0].tolist() == [4096, 0]
 
 
 @given(
@@ -183,13 +188,14 @@ def test_no_frame_reaches_from_one_capture_into_the_next(tmp_path_factory, lengt
     expected = sum(count // length for count in parts)
     if not expected:
         with pytest.raises(UnreadableFileError, match="shorter than one frame"):
-            recording.count_frames(path, parameters)
+            recording.count_frames(info(path), parameters)
         return
-    assert recording.count_frames(path, parameters) == expected
-    starts = [recording.first_sample(path, frame, parameters) for frame in range(expected)]
+    assert recording.count_frames(info(path), parameters) == expected
+    places = [info(path).place(frame, length) for frame in range(expected)]
+    starts = [capture.begin + begin for capture, begin in places]
     assert all(later - one >= length for one, later in pairwise(starts))
     for frame, start in enumerate(starts):
-        found = recording.read_raw(path, frame, parameters).numpy()
+        found = recording.read_raw(info(path), frame, parameters).numpy()
         assert len({*found[:, 0].tolist()}) == 1
         assert found[0, 0] > 0
         assert found[:, 1].tolist() == list(range(start, start + length))
@@ -206,7 +212,7 @@ def test_no_frame_reaches_from_one_capture_into_the_next(tmp_path_factory, lengt
 def test_torn_recordings(tmp_path, content, message):
     (tmp_path / "a.iq").write_bytes(content)
     with pytest.raises(UnreadableFileError, match=message):
-        recording.count_frames(tmp_path / "a.iq", PARAMETERS)
+        recording.count_frames(info(tmp_path / "a.iq"), PARAMETERS)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -217,11 +223,11 @@ def test_a_frame_that_is_no_numbers(tmp_path, value, place):
     (tmp_path / "a.iq").write_bytes(values.tobytes())
     reader = Reader(Preprocessing("iq", 32, *SPECTROGRAM, PARAMETERS))
     with pytest.raises(UnreadableFileError, match="frame 1 contains NaN or infinite samples: is sampleFormat right"):
-        reader.read(Sample(tmp_path / "a.iq", "a.iq", frame=1))
-    raw = torch.stack([recording.read_raw(tmp_path / "a.iq", frame, PARAMETERS) for frame in range(3)])
+        reader.read(Sample(tmp_path / "a.iq", "a.iq", frame=1, info=info(tmp_path / "a.iq")))
+    raw = torch.stack([recording.read_raw(info(tmp_path / "a.iq"), frame, PARAMETERS) for frame in range(3)])
     assert pictures(raw, PARAMETERS, 32)[1].tolist() == [True, False, True]
     with pytest.raises(UnreadableFileError, match="frame 1 contains NaN"):
-        recording.read_frame(tmp_path / "a.iq", 1, PARAMETERS)
+        recording.read_frame(info(tmp_path / "a.iq"), 1, PARAMETERS)
 
 
 @pytest.mark.parametrize("more", [1, 3, 7])
@@ -229,11 +235,11 @@ def test_a_torn_last_sample_is_dropped(tmp_path, capsys, more):
     """Three stray bytes refused a whole recording."""
     whole = noise(3 * 4096).astype("<c8").tobytes()
     (tmp_path / "a.iq").write_bytes(whole + b"x" * more)
-    assert recording.count_frames(tmp_path / "a.iq", PARAMETERS) == 3
+    assert recording.count_frames(info(tmp_path / "a.iq"), PARAMETERS) == 3
     said = capsys.readouterr().out
     assert "dropping the torn last sample" in said
     assert f"bytes={more}" in said
-    found = recording.read_frame(tmp_path / "a.iq", 2, PARAMETERS).numpy()
+    found = recording.read_frame(info(tmp_path / "a.iq"), 2, PARAMETERS).numpy()
     assert found.tobytes() == whole[-8 * 4096 :]
 
 
@@ -248,18 +254,19 @@ def test_the_suffix_says_how_the_samples_are_stored(tmp_path, suffix, kind):
     (found,), chosen = find_files(tmp_path, where="x")
     assert chosen == "iq"
     assert PARAMETERS.sample_format == "auto"
-    assert np.abs(recording.read_frame(found, 0, PARAMETERS).numpy() - samples).max() < 0.02
-    recording._layout.cache_clear()
+    assert np.abs(recording.read_frame(info(found), 0, PARAMETERS).numpy() - samples).max() < 0.02
     stated = replace(PARAMETERS, sample_format=kind)
-    assert torch.equal(recording.read_frame(found, 0, stated), recording.read_frame(found, 0, PARAMETERS))
+    assert torch.equal(
+        recording.read_frame(info(found, stated), 0, stated), recording.read_frame(info(found), 0, PARAMETERS)
+    )
     other = replace(PARAMETERS, sample_format="int8" if kind != "int8" else "int16")
     if suffix in {".iq", ".dat"}:
-        recording.count_frames(found, other)
+        recording.count_frames(info(found, other), other)
     else:
         with pytest.raises(
             UnreadableFileError, match=f"{suffix.lower()} means {kind}, iq.sampleFormat is {other.sample_format}"
         ):
-            recording.count_frames(found, other)
+            recording.count_frames(info(found, other), other)
 
 
 def test_a_suffix_that_says_nothing_needs_a_stated_format(tmp_path):
@@ -268,8 +275,8 @@ def test_a_suffix_that_says_nothing_needs_a_stated_format(tmp_path):
     (found,), kind = find_files(tmp_path, where="x")
     assert kind == "iq"
     with pytest.raises(UnreadableFileError, match=r"\.bin says nothing about the samples: write iq.sampleFormat"):
-        recording.count_frames(found, PARAMETERS)
-    assert recording.count_frames(found, replace(PARAMETERS, sample_format="int16")) == 1
+        recording.count_frames(info(found), PARAMETERS)
+    assert recording.count_frames(recording.described(found, "int16"), PARAMETERS) == 1
     (tmp_path / "b.iq").write_bytes(b"")
     assert [p.name for p in find_files(tmp_path, where="x")[0]] == ["b.iq"]
     assert [p.name for p in find_files(tmp_path, where="x", sample_format="int16")[0]] == ["a.bin", "b.iq"]
@@ -283,7 +290,7 @@ def test_unsigned_samples_are_centred_on_the_middle(tmp_path):
     raw.tofile(tmp_path / "c.sigmf-data")
     sigmf(tmp_path / "c.sigmf-data", "cu8")
     seen = [
-        pictures(recording.read_raw(tmp_path / name, 0, PARAMETERS)[None], PARAMETERS, 32)[0]
+        pictures(recording.read_raw(info(tmp_path / name), 0, PARAMETERS)[None], PARAMETERS, 32)[0]
         for name in ("a.cu8", "b.cf32", "c.sigmf-data")
     ]
     assert torch.equal(seen[0], seen[1])
@@ -299,10 +306,9 @@ def test_damaged_metadata_makes_one_recording_unreadable(tmp_path):
     odd = [b"[" * 100_000, b'{"global": {"core:datatype": "cf32_le", "core:offset": 1e400}}', b"\xff\xfe", b"null"]
     for changed in [*odd, *(mutated(content, random) for _ in range(300))]:
         (tmp_path / "a.sigmf-meta").write_bytes(changed)
-        recording._layout.cache_clear()
         try:
-            for frame in range(min(3, recording.count_frames(tmp_path / "a.sigmf-data", PARAMETERS))):
-                recording.read_raw(tmp_path / "a.sigmf-data", frame, PARAMETERS)
+            for frame in range(min(3, recording.count_frames(info(tmp_path / "a.sigmf-data"), PARAMETERS))):
+                recording.read_raw(info(tmp_path / "a.sigmf-data"), frame, PARAMETERS)
         except UnreadableFileError:
             unreadable += 1
     assert unreadable > 100
@@ -312,8 +318,8 @@ def test_damaged_metadata_makes_one_recording_unreadable(tmp_path):
 def test_sample_formats_give_the_same_frame(tmp_path, kind):
     tone_set(tmp_path / "f", count=1)
     tone_set(tmp_path / "k", count=1, kind=kind)
-    reference = recording.read_frame(tmp_path / "f/alpha/000.iq", 1, PARAMETERS)
-    found = recording.read_frame(tmp_path / "k/alpha/000.iq", 1, replace(PARAMETERS, sample_format=kind))
+    reference = recording.read_frame(info(tmp_path / "f/alpha/000.iq"), 1, PARAMETERS)
+    found = recording.read_frame(recording.described(tmp_path / "k/alpha/000.iq", kind), 1, PARAMETERS)
     assert found.dtype == torch.complex64
     scale = 1 if kind == "float32" else 0.9
     assert (found / scale - reference).abs().max() < {"float32": 1e-6, "int16": 1e-4, "int8": 0.02}[kind]
@@ -321,10 +327,14 @@ def test_sample_formats_give_the_same_frame(tmp_path, kind):
 
 def test_a_frame_that_went_away(tmp_path):
     tone_set(tmp_path, count=1)
+    known = info(tmp_path / "alpha/000.iq")
     with pytest.raises(UnreadableFileError, match="frame 7 is incomplete"):
-        recording.read_raw(tmp_path / "alpha/000.iq", 7, PARAMETERS)
+        recording.read_raw(known, 7, PARAMETERS)
+    known.file.unlink()
     with pytest.raises(UnreadableFileError, match="cannot be read: No such file"):
-        recording.read_raw(tmp_path / "alpha/gone.iq", 0, PARAMETERS)
+        recording.read_raw(known, 0, PARAMETERS)
+    with pytest.raises(UnreadableFileError, match="cannot be opened: No such file"):
+        info(known.file)
 
 
 def test_a_model_sees_no_other_rendering_than_it_was_trained_on(desk):

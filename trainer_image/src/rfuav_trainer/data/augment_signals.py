@@ -105,10 +105,10 @@ class ChangingReader:
         """
         preprocessing = self._reader.preprocessing
         parameters = preprocessing.spectrogram
-        if not self._changes or sample.frame is None or parameters is None:
+        if not self._changes or sample.frame is None or sample.info is None or parameters is None:
             return self._reader.read(sample)
         random = np.random.default_rng([self._seed, self._epoch, zlib.crc32(os.fsencode(sample.name)), sample.frame])
-        recorded = read_frame(sample.path, sample.frame, parameters)
+        recorded = read_frame(sample.info, sample.frame, parameters)
         problem = dead.samples(torch.view_as_real(recorded))
         if problem is not None:
             raise DeadInputError(problem)

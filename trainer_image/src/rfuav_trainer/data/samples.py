@@ -99,6 +99,7 @@ class Sample:
         group: samples of one recording have the same group, and a split keeps them together.
         snr: in dB, if the manifest, the name, or the `.json` file gives it.
         recognised_by: how `group` was found, one of the words of `recordings`.
+        info: of the recording; None for images.
     """
 
     path: Path
@@ -108,6 +109,7 @@ class Sample:
     group: str = ""
     snr: float | None = None
     recognised_by: str = ""
+    info: recording.RecordingInfo | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass
@@ -176,11 +178,12 @@ def list_samples(files: Iterable[Path], root: Path, spectrogram: SpectrogramPara
             listing.samples.append(Sample(path, name, group=name))
             continue
         try:
-            frames = recording.count_frames(path, spectrogram)
+            info = recording.described(path, spectrogram.sample_format)
+            frames = recording.count_frames(info, spectrogram)
         except UnreadableFileError as error:
             listing.unreadable[name] = str(error)
             continue
-        listing.samples.extend(Sample(path, name, frame=index, group=name) for index in range(frames))
+        listing.samples.extend(Sample(path, name, frame=index, group=name, info=info) for index in range(frames))
     return listing
 
 
@@ -242,11 +245,11 @@ class Reader:
                 return kept
         size = self.preprocessing.image_size
         spectrogram = self.preprocessing.spectrogram
-        if sample.frame is None or spectrogram is None:
+        if sample.frame is None or sample.info is None or spectrogram is None:
             result = read_picture(sample.path, size, room=self._room, transform=self.preprocessing.transform)
             self._check_alive(key, dead.picture(result))
         else:
-            raw = recording.read_raw(sample.path, sample.frame, spectrogram)
+            raw = recording.read_raw(sample.info, sample.frame, spectrogram)
             self._check_alive(key, dead.samples(raw))
             found, good = pictures(raw[None].to(self.device), spectrogram, size)
             if not good.item():

@@ -1,25 +1,23 @@
-"""Raw recordings: which bytes of a file are which samples.
+"""Raw recordings: which bytes of a file are which samples, and how they were recorded.
 
 In: a file of interleaved I and Q, optionally with SigMF metadata (`a.sigmf-meta` for `a.sigmf-data` or `a.iq`), which
-takes precedence for the sample format; without it the job states the format, or the suffix does. Out: frames as
-recorded, memory-mapped instead of copied.
+takes precedence for the sample format; without it the job states the format, or the suffix does. Out: what is known of
+the recording, and its frames as recorded, memory-mapped instead of copied.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import structlog
 import torch
 
-from rfuav_trainer.errors import JobError, UnreadableFileError, as_unreadable
+from rfuav_trainer.errors import UnreadableFileError, as_unreadable
+from rfuav_trainer.signals import sigmf
 from rfuav_trainer.signals.spectrogram import FULL_SCALE, MIDDLE
 from rfuav_trainer.storage import inputs
 
@@ -43,80 +41,140 @@ SUFFIX_FORMATS = {".cfile": "float32", ".cf32": "float32", ".cs16": "int16", ".c
 """What the suffixes of SDR programs say about the samples; others say float32, as the reference service writes them."""
 WITHOUT_FORMAT = frozenset({".bin"})
 """Suffixes that mean anything: their sample format has to be stated."""
-METADATA = ".sigmf-meta"
-DATATYPE = re.compile(r"(?P<kind>[cr])(?P<type>[fiu])(?P<bits>8|16|32|64)(?P<order>_le|_be)?")
+METADATA = sigmf.METADATA
 NO_NUMBERS = "frame {frame} contains NaN or infinite samples: is sampleFormat right?"
 AS_THEY_ARE = frozenset(SAMPLE_TYPES.values())
 """Types that the transform accepts; others are converted to float32 first."""
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Layout of the samples in a recording.
+class Capture:
+    """A contiguous part of a recording.
 
     Attributes:
-        kind: type of each I and each Q.
-        header, trailer: bytes before and after the samples.
-        captures: index of the first sample of each contiguous capture, in rising order.
+        begin: index of its first sample in the recording.
+        samples: how many it has.
+        offset: byte of its first sample in the file.
+        frequency_hz: centre frequency; None if nothing says it.
     """
 
+    begin: int
+    samples: int
+    offset: int = 0
+    frequency_hz: float | None = None
+
+
+@dataclass(frozen=True)
+class RecordingInfo:
+    """Which bytes of a file are which samples, and how they were recorded.
+
+    Attributes:
+        file: that has the samples.
+        kind: type of each I and each Q.
+        captures: in the order of time; no frame crosses the border of two.
+        rate_hz: samples a second; None if nothing says it.
+        channels: number of recordings that are interleaved sample by sample.
+        said_by: name of the file that says the rate; empty if none does.
+    """
+
+    file: Path
     kind: np.dtype[Any]
-    header: int = 0
-    trailer: int = 0
-    captures: tuple[int, ...] = (0,)
+    captures: tuple[Capture, ...]
+    rate_hz: float | None = None
+    channels: int = 1
+    said_by: str = ""
 
-    def counts(self, length: int, samples: int) -> list[int]:
-        """How many frames of `length` each capture contains, given the total number of samples."""
-        ends = [min(end, samples) for end in (*self.captures[1:], samples)]
-        return [max(0, end - begin) // length for begin, end in zip(self.captures, ends, strict=True)]
+    @property
+    def samples(self) -> int:
+        """Of all captures together."""
+        return sum(capture.samples for capture in self.captures)
 
-    def begin(self, frame: int, length: int) -> int:
-        """The first sample of a frame of `length`. No frame crosses the border of two captures."""
-        *before, last = zip(self.captures, self.counts(length, sys.maxsize), strict=True)
-        for begin, count in before:
+    def frames(self, length: int) -> int:
+        """How many whole frames of `length` samples the captures contain."""
+        return sum(capture.samples // length for capture in self.captures)
+
+    def place(self, frame: int, length: int) -> tuple[Capture, int]:
+        """The capture that has a frame of `length` samples, and the index of the frame's first sample in it."""
+        for capture in self.captures[:-1]:
+            count = capture.samples // length
             if frame < count:
-                return begin + frame * length
+                return capture, frame * length
             frame -= count
-        return last[0] + frame * length
+        return self.captures[-1], frame * length
 
 
-def count_frames(path: Path, parameters: SpectrogramParameters) -> int:
-    """How many complete frames a recording contains.
+def described(path: Path, sample_format: str = AUTO) -> RecordingInfo:
+    """What the metadata says about a recording; without it, what the job or the suffix says.
 
     An end inside a sample, as a full disk or a broken transfer leaves it, is dropped with a warning.
 
+    Args:
+        path: the file with the samples.
+        sample_format: iq.sampleFormat.
+
     Raises:
-        UnreadableFileError: it is shorter than a frame, or its metadata or suffix does not fit the job.
+        UnreadableFileError: it cannot be opened, or its metadata or suffix does not fit the job.
     """
-    layout = _layout(path, parameters.sample_format, parameters.sample_rate)
-    width = 2 * layout.kind.itemsize
+    metadata = path.with_suffix(METADATA)
+    said_by = ""
+    if os.path.isfile(metadata):  # noqa: PTH113  (Path.is_file raises on too long a name)
+        with as_unreadable(f"{metadata.name} cannot be read"), inputs.opened(metadata) as here:
+            size = here.stat().st_size
+            if size > sigmf.MOST_BYTES:
+                raise UnreadableFileError(f"{metadata.name} has {size} bytes, {sigmf.MOST_BYTES} are allowed")
+            stated = sigmf.parse(here.read_bytes(), metadata.name)
+        said_by = metadata.name
+    else:
+        stated = sigmf.Metadata(SAMPLE_TYPES[_format_of(path, sample_format)])
     try:
-        size = inputs.size(path) - layout.header - layout.trailer
+        size = inputs.size(path)
     except OSError as error:
         raise UnreadableFileError(f"cannot be opened: {error.strerror}") from error
-    torn = max(size, 0) % width
+    width = 2 * stated.kind.itemsize * stated.channels
+    captures = _captures(stated, width, size - stated.trailer)
+    torn = max(0, size - stated.trailer - captures[-1].offset) % width
     if torn:
         log.warning("dropping the torn last sample of a recording", file=path.name, bytes=torn, sampleBytes=width)
-    frames = sum(layout.counts(parameters.frame_samples, size // width))
-    if not frames:
-        parts = f" in {len(layout.captures)} captures" if layout.captures[1:] else ""
+    return RecordingInfo(path, stated.kind, captures, stated.rate_hz, stated.channels, said_by)
+
+
+def _captures(stated: sigmf.Metadata, width: int, end: int) -> tuple[Capture, ...]:
+    """Where the samples of each segment are, in a file whose samples take `width` bytes and end at byte `end`."""
+    found = []
+    offset = before = 0
+    ends = [*(segment.begin for segment in stated.segments[1:]), sys.maxsize]
+    for segment, following in zip(stated.segments, ends, strict=True):
+        offset += segment.header + (segment.begin - before) * width
+        before = segment.begin
+        there = max(0, end - offset) // width
+        found.append(Capture(segment.begin, min(following - segment.begin, there), offset, segment.frequency_hz))
+    return tuple(found)
+
+
+def count_frames(info: RecordingInfo, parameters: SpectrogramParameters) -> int:
+    """How many complete frames a recording contains.
+
+    Raises:
+        UnreadableFileError: it is shorter than a frame, has several channels, or another sample rate than the job.
+    """
+    if info.channels != 1:
+        raise UnreadableFileError(f"{info.said_by} describes several channels: store one recording in each file")
+    if info.rate_hz is not None and not np.isclose(info.rate_hz, parameters.sample_rate, rtol=1e-6):
         raise UnreadableFileError(
-            f"shorter than one frame: {size // width} samples{parts}, {parameters.frame_samples} needed "
+            f"recorded at {info.rate_hz:g} samples/s according to {info.said_by}, iq.sampleRate is "
+            f"{parameters.sample_rate:g}"
+        )
+    frames = info.frames(parameters.frame_samples)
+    if not frames:
+        parts = f" in {len(info.captures)} captures" if info.captures[1:] else ""
+        raise UnreadableFileError(
+            f"shorter than one frame: {info.samples} samples{parts}, {parameters.frame_samples} needed "
             f"({parameters.frame_seconds} s at {parameters.sample_rate:g} samples/s)",
         )
     return frames
 
 
-def first_sample(path: Path, frame: int, parameters: SpectrogramParameters) -> int:
-    """Index of the first sample of a frame.
-
-    Raises:
-        UnreadableFileError: the metadata has changed and is no longer valid.
-    """
-    return _layout(path, parameters.sample_format, parameters.sample_rate).begin(frame, parameters.frame_samples)
-
-
-def read_raw(path: Path, frame: int, parameters: SpectrogramParameters) -> Tensor:
+def read_raw(info: RecordingInfo, frame: int, parameters: SpectrogramParameters) -> Tensor:
     """One frame as recorded: float32, int16, int8 or uint8, shape (frame_samples, 2).
 
     The values are memory-mapped: they are read when they are used, and must not be changed.
@@ -124,24 +182,25 @@ def read_raw(path: Path, frame: int, parameters: SpectrogramParameters) -> Tenso
     Raises:
         UnreadableFileError: the file is missing or became shorter.
     """
-    layout = _layout(path, parameters.sample_format, parameters.sample_rate)
-    offset = layout.header + layout.begin(frame, parameters.frame_samples) * 2 * layout.kind.itemsize
-    with as_unreadable("cannot be read"), inputs.opened(path) as here:
+    length = parameters.frame_samples
+    capture, begin = info.place(frame, length)
+    offset = capture.offset + begin * 2 * info.kind.itemsize
+    with as_unreadable("cannot be read"), inputs.opened(info.file) as here:
         try:
             # Copy-on-write: torch requires writable memory, the file is not changed.
-            raw = np.memmap(here, dtype=layout.kind, mode="c", offset=offset, shape=(parameters.frame_samples, 2))
+            raw = np.memmap(here, dtype=info.kind, mode="c", offset=offset, shape=(length, 2))
         except ValueError as error:
             raise UnreadableFileError(f"frame {frame} is incomplete: the file became shorter") from error
-    return torch.from_numpy(raw if layout.kind in AS_THEY_ARE else _as_float(raw))
+    return torch.from_numpy(raw if info.kind in AS_THEY_ARE else _as_float(raw))
 
 
-def read_frame(path: Path, frame: int, parameters: SpectrogramParameters) -> Tensor:
+def read_frame(info: RecordingInfo, frame: int, parameters: SpectrogramParameters) -> Tensor:
     """One frame as complex64 samples, full scale 1, shape (frame_samples,): a copy that may be changed.
 
     Raises:
         UnreadableFileError: the file is missing, became shorter, or contains non-finite values.
     """
-    raw = read_raw(path, frame, parameters)
+    raw = read_raw(info, frame, parameters)
     values = raw.to(torch.float32, copy=True).sub_(MIDDLE.get(raw.dtype, 0.0)).contiguous()
     samples = torch.view_as_complex(values).div_(FULL_SCALE[raw.dtype])
     if not torch.isfinite(torch.view_as_real(samples)).all():
@@ -173,51 +232,3 @@ def _format_of(path: Path, wanted: str) -> str:
             f"{suffix} means {says}, iq.sampleFormat is {wanted}: write sampleFormat: auto, or rename the file"
         )
     return (says or "float32") if wanted == AUTO else wanted
-
-
-@lru_cache(maxsize=4096)
-def _layout(path: Path, sample_format: str, sample_rate: float) -> Layout:
-    """The layout from the metadata, else from the job.
-
-    Raises:
-        UnreadableFileError: the metadata is invalid, or has another sample rate than the job.
-    """
-    metadata = path.with_suffix(METADATA)
-    if not os.path.isfile(metadata):  # noqa: PTH113  (Path.is_file raises on too long a name)
-        return Layout(SAMPLE_TYPES[_format_of(path, sample_format)])
-    try:
-        with inputs.opened(metadata) as here:
-            content = json.loads(here.read_bytes())
-        stated = content["global"]
-        captures = content.get("captures") or [{}]
-        headers = [int(capture.get("core:header_bytes", 0)) for capture in captures]
-        skipped = int(stated.get("core:offset", 0))
-        begins = sorted({int(capture.get("core:sample_start", skipped)) - skipped for capture in captures})
-        datatype = str(stated["core:datatype"])
-        rate = None if stated.get("core:sample_rate") is None else float(stated["core:sample_rate"])
-        trailer = int(stated.get("core:trailing_bytes", 0))
-        channels = int(stated.get("core:num_channels", 1))
-    except JobError:
-        raise
-    except Exception as error:
-        raise UnreadableFileError(f"{metadata.name} is not valid SigMF metadata: {error!r}") from error
-    found = DATATYPE.fullmatch(datatype)
-    if found is None or found["kind"] != "c" or (found["type"], found["bits"]) in {("f", "8"), ("f", "16")}:
-        raise UnreadableFileError(
-            f"{metadata.name}: core:datatype {datatype} is not supported: use a complex one, as cf32_le, ci16_le, cu8"
-        )
-    if min(*headers, *begins, trailer) < 0:
-        raise UnreadableFileError(
-            f"{metadata.name} has a negative number of bytes or samples: write 0 or more, or leave it out"
-        )
-    if channels != 1 or any(headers[1:]):
-        raise UnreadableFileError(
-            f"{metadata.name} describes several channels or headers: store one recording in each file"
-        )
-    if rate is not None and not np.isclose(rate, sample_rate, rtol=1e-6):
-        raise UnreadableFileError(
-            f"recorded at {rate:g} samples/s according to {metadata.name}, iq.sampleRate is {sample_rate:g}"
-        )
-    order = ">" if found["order"] == "_be" else "<"
-    kind = np.dtype(f"{order}{found['type']}{int(found['bits']) // 8}")
-    return Layout(kind, headers[0], trailer, tuple(begins))

@@ -1,0 +1,110 @@
+"""SigMF 1.x metadata: what a `.sigmf-meta` file says about a recording.
+
+In: the content of the file. Out: `Metadata`, checked. Sample indices are counted from the first sample of the file: the
+format counts from `core:offset`, which is only greater than 0 in a part of a longer recording.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rfuav_trainer.errors import UnreadableFileError
+
+METADATA = ".sigmf-meta"
+MOST_BYTES = 64 * 2**20
+"""Larger metadata is refused: it is read whole."""
+_DATATYPE = re.compile(r"(?P<kind>[cr])(?P<type>[fiu])(?P<bits>8|16|32|64)(?P<order>_le|_be)?")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """An entry of `captures`.
+
+    Attributes:
+        begin: index of its first sample.
+        header: bytes before that sample that are no samples.
+        frequency_hz: centre frequency; None if it is not stated.
+    """
+
+    begin: int = 0
+    header: int = 0
+    frequency_hz: float | None = None
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What the metadata says about a recording.
+
+    Attributes:
+        kind: type of each I and each Q.
+        segments: by their first sample; at least one.
+        rate_hz: samples a second; None if it is not stated.
+        channels: number of recordings that are interleaved sample by sample.
+        trailer: bytes after the samples that are no samples.
+    """
+
+    kind: np.dtype[Any]
+    segments: tuple[Segment, ...] = (Segment(),)
+    rate_hz: float | None = None
+    channels: int = 1
+    trailer: int = 0
+
+
+def parse(content: bytes, name: str) -> Metadata:
+    """The metadata in `content`; `name` of its file is for messages.
+
+    Raises:
+        UnreadableFileError: it is not valid, or describes samples that are not complex.
+    """
+    try:
+        found = json.loads(content)
+        stated = found["global"]
+        offset = int(stated.get("core:offset", 0))
+        segments = [
+            Segment(
+                int(entry.get("core:sample_start", offset)) - offset,
+                int(entry.get("core:header_bytes", 0)),
+                _number(entry.get("core:frequency")),
+            )
+            for entry in found.get("captures") or [{}]
+        ]
+        kind = _kind(str(stated["core:datatype"]), name)
+        rate = _number(stated.get("core:sample_rate"))
+        channels = int(stated.get("core:num_channels", 1))
+        trailer = int(stated.get("core:trailing_bytes", 0))
+    except UnreadableFileError:
+        raise
+    except Exception as error:
+        raise UnreadableFileError(f"{name} is not valid SigMF metadata: {error!r}") from error
+    if min(trailer, *(min(segment.begin, segment.header) for segment in segments)) < 0:
+        raise UnreadableFileError(f"{name} has a negative number of bytes or samples: write 0 or more, or leave it out")
+    if channels < 1 or (rate is not None and rate <= 0):
+        raise UnreadableFileError(f"{name}: core:num_channels and core:sample_rate must be positive")
+    segments.sort(key=lambda segment: segment.begin)
+    return Metadata(kind, tuple(segments), rate, channels, trailer)
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None if it is not stated."""
+    if value is None:
+        return None
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is not a finite number")
+    return number
+
+
+def _kind(datatype: str, name: str) -> np.dtype[Any]:
+    found = _DATATYPE.fullmatch(datatype)
+    if found is None or found["kind"] != "c" or (found["type"], found["bits"]) in {("f", "8"), ("f", "16")}:
+        raise UnreadableFileError(
+            f"{name}: core:datatype {datatype} is not supported: use a complex one, as cf32_le, ci16_le, cu8"
+        )
+    order = ">" if found["order"] == "_be" else "<"
+    return np.dtype(f"{order}{found['type']}{int(found['bits']) // 8}")
