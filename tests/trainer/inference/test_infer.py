@@ -65,16 +65,25 @@ def test_recordings_are_classified_frame_by_frame(recordings):
         assert len(video(recordings / f"results/out/annotated/{name}.mp4")) == 3
 
 
-def test_a_frame_begins_with_its_capture(recordings):
+def test_a_frame_begins_with_its_capture_and_has_its_frequency(recordings):
     first = min((recordings / "captures/test").rglob("*.iq"))
     content = {
         "global": {"core:datatype": "cf32_le"},
-        "captures": [{"core:sample_start": begin} for begin in (0, 4096 + 1000)],
+        "captures": [
+            {"core:sample_start": begin, "core:frequency": frequency}
+            for begin, frequency in ((0, 2.437e9), (4096 + 1000, 5.8e9))
+        ],
     }
     first.with_suffix(".sigmf-meta").write_text(json.dumps(content))
     run(recordings, inference_spec())
-    found = [line["startSeconds"] for line in lines(recordings) if first.as_posix().endswith(line["path"])]
-    assert found == [0.0, 0.005096]
+    found = [line for line in lines(recordings) if first.as_posix().endswith(line["path"])]
+    assert [(line["startSeconds"], line["centerHz"]) for line in found] == [(0.0, 2.437e9), (0.005096, 5.8e9)]
+    others = [line for line in lines(recordings) if line not in found]
+    assert others
+    assert not any("centerHz" in line for line in others)
+    votes = {line["recording"]: line.get("centersHz") for line in lines(recordings, "recordings.jsonl")}
+    assert [centers for centers in votes.values() if centers] == [[2.437e9, 5.8e9]]
+    assert len(votes) > 1
 
 
 def video(path):

@@ -43,8 +43,9 @@ def predictions(lines: Sequence[dict[str, Any]], *, frames: bool) -> str:
     for path, own in of_files.items():
         good = [line for line in own if "error" not in line]
         for line in good if frames else []:
-            start = f"{line['startSeconds']:.3f} s" if "startSeconds" in line else ""
-            rows.append((path, *_cells(line["top"]), start))
+            place = [f"{line['startSeconds']:.3f} s"] if "startSeconds" in line else []
+            place += [f"{line['centerHz'] / 1e6:.10g} MHz"] if "centerHz" in line else []
+            rows.append((path, *_cells(line["top"]), ", ".join(place)))
         if vote := votes.get(path):
             note = f"{vote['agree']} of {vote['frames']} frames" if "frame" in good[0] else ""
             rows.append((path, *_cells(vote["top"]), note))

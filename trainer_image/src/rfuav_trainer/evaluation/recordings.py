@@ -58,13 +58,17 @@ def recordings_of(lines: Iterable[Mapping[str, Any]], *, labelled: bool) -> dict
 
 @dataclass(slots=True)
 class _Votes:
-    """Of one recording: sums of log scores by class, frames won by class, frames, dead frames, labels of its frames."""
+    """Of one recording: sums of log scores by class, frames won by class, frames, dead frames, labels of its frames.
+
+    `centers` has their centre frequencies, in Hz.
+    """
 
     logs: Floats
     won: dict[str, int] = field(default_factory=dict)
     frames: int = 0
     dead: int = 0
     labels: tuple[str, ...] = ()
+    centers: set[float] = field(default_factory=set)
 
     def scores(self) -> Floats:
         """The softmax of the mean log scores of the frames; there must be one."""
@@ -100,6 +104,8 @@ class Ballot:
                 votes = self._votes[name] = _Votes(np.zeros(len(self._classes)))
             if "label" in line and line["label"] not in votes.labels:
                 votes.labels += (line["label"],)
+            if "centerHz" in line:
+                votes.centers.add(line["centerHz"])
             if "dead" in line:
                 votes.dead += 1
             else:
@@ -124,13 +130,16 @@ class Ballot:
         """A line for each recording, in the order of their names.
 
         `recording`, `class`, `score`, `top`, `frames` (that voted), `agree` (how many of them say the same class),
-        `dead` (frames that hold nothing; class and score are null if all do), and `label` where all frames have one.
+        `dead` (frames that hold nothing; class and score are null if all do), `label` where all frames have one, and
+        `centersHz`, the centre frequencies of the frames, in Hz, where they are known.
         """
         for name in sorted(self._votes):
             votes = self._votes[name]
             line: dict[str, Any] = {"recording": name}
             if len(votes.labels) == 1:
                 line |= {"label": votes.labels[0]}
+            if votes.centers:
+                line |= {"centersHz": sorted(votes.centers)}
             line |= {"class": None, "score": None, "frames": votes.frames, "agree": 0, "dead": votes.dead, "top": []}
             if votes.frames:
                 scores = votes.scores()

@@ -275,7 +275,7 @@ class Inference:
         return self._scores(batch)
 
     def _place(self, sample: Sample) -> dict[str, Any]:
-        """What the line of an input says besides its prediction: file, label, and of a frame its time and band."""
+        """What the line of an input says besides its prediction: file, label, time and frequencies of a frame."""
         line: dict[str, Any] = {"path": sample.name, **self._stated(sample)}
         spectrogram = self.classifier.preprocessing.spectrogram
         if sample.frame is not None and sample.info is not None and spectrogram is not None:
@@ -285,6 +285,8 @@ class Inference:
             line["startSeconds"] = round(begin / spectrogram.sample_rate, 9)
             line["endSeconds"] = round((begin + spectrogram.frame_samples) / spectrogram.sample_rate, 9)
             line["lowHz"], line["highHz"] = -spectrogram.sample_rate / 2, spectrogram.sample_rate / 2
+            if capture.frequency_hz is not None:
+                line["centerHz"] = capture.frequency_hz
         return line
 
     def _pass_over(self, shard: results.ShardResults, sample: Sample, reason: str) -> None:
@@ -303,6 +305,8 @@ class Inference:
         ]
         line = self._place(sample)
         text = f"{top[0]['class']}  {top[0]['score']:.1%}"
+        if "centerHz" in line:
+            text = f"{line['centerHz'] / 1e6:.10g} MHz  {text}"
         if "startSeconds" in line:
             text = f"{line['startSeconds']:.3f} s  {text}"
         line |= {"class": top[0]["class"], "score": top[0]["score"], "top": top}
