@@ -166,10 +166,13 @@ class Problem:
     field: str
     what: Said
     type: str = "value_error"
+    index: int | None = None
+    """Of a field that is a list: which entry."""
 
     def detail(self, phrases: Phrases) -> dict[str, Any]:
         """The entry in the `detail` of an answer 422."""
-        return {"loc": ["body", self.field], "msg": self.what.text(phrases), "type": self.type}
+        entry = [] if self.index is None else [self.index]
+        return {"loc": ["body", self.field, *entry], "msg": self.what.text(phrases), "type": self.type}
 
 
 class RefusedError(ValueError):
