@@ -256,6 +256,9 @@ class LogEntry(Answer):
     stage: Literal["epoch_start", "training", "validation", "epoch_end", "completed"] | None = Field(
         None, description="Part of the work that the line is about."
     )
+    attempt: int | None = Field(None, description="Attempt of the task that wrote the line, from 1.")
+    shard: int | None = Field(None, description="Shard that wrote the line, of an inference by several pods.")
+    rank: int | None = Field(None, description="Rank that wrote the line, of a training by several pods.")
 
 
 class LogEnd(Answer):

@@ -130,7 +130,7 @@ def view(job: Job, phrases: Phrases, *, notes: Sequence[Said] = (), brief: bool 
         updated_at=local(job.changed),
         current_epoch=epoch,
         total_epochs=total,
-        latest_metrics=None if job.status.metrics is None else _metrics(job.status.metrics, epoch, total),
+        latest_metrics=None if job.status.metrics is None else metrics(job.status.metrics, epoch, total),
     )
 
 
@@ -139,7 +139,8 @@ def local(at: datetime) -> datetime:
     return at.replace(tzinfo=None)
 
 
-def _metrics(found: jobs.Metrics, epoch: int | None, total: int | None) -> Metrics:
+def metrics(found: jobs.Metrics, epoch: int | None, total: int | None) -> Metrics:
+    """Metrics under their old names, with the epoch that they are of."""
     return Metrics(
         epoch=epoch,
         total_epochs=total,

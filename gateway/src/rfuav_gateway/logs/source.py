@@ -1,0 +1,55 @@
+"""What a stream of logs needs to know of a task: its pods now, and whether it has ended.
+
+The cache of the cluster implements `TaskSource`.
+"""
+
+from typing import NamedTuple, Protocol
+
+
+class Pod(NamedTuple):
+    """A pod of the task, with the attempt (from 1) and, if there are several at once, the shard or rank."""
+
+    name: str
+    attempt: int = 1
+    shard: int | None = None
+    rank: int | None = None
+    started: bool = True
+    """Whether its container may have started; before that nobody asks for its log. True where that is not known."""
+    finished: bool = False
+    """Whether its container has ended: its log is complete."""
+
+
+class End(NamedTuple):
+    """How the task ended, in the words of the REST interface."""
+
+    status: str
+    message: str
+
+
+class TaskState(NamedTuple):
+    """The pods that the task has now, of all attempts, and its end."""
+
+    pods: tuple[Pod, ...] = ()
+    end: End | None = None
+
+
+class TaskSource(Protocol):
+    """One task."""
+
+    @property
+    def key(self) -> str:
+        """What no other task has, even a later one of the same name: the UID of its job."""
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of its pods."""
+
+    @property
+    def where(self) -> str:
+        """The URI of the lines that the trainer keeps in the output; empty: it keeps none."""
+
+    def state(self) -> TaskState:
+        """What is known now."""
+
+    async def changed(self, seen: TaskState) -> None:
+        """Return as soon as the state is another one than `seen`."""
