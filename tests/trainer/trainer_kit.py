@@ -226,6 +226,20 @@ def in_child(function, *arguments) -> int:
     return process.exitcode
 
 
+def in_children(count: int, function, *arguments) -> list[int]:
+    """Run `function(rank, ...)` in `count` processes at once; their exit codes."""
+    environment = dict(os.environ)
+    processes = [
+        _CONTEXT.Process(target=_with_environment, args=(environment, function, (rank, *arguments)))
+        for rank in range(count)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
 def _with_environment(environment: dict[str, str], function, arguments) -> None:
     """As this test has it: the process that forks the others began with that of an earlier one."""
     os.environ.clear()

@@ -1,8 +1,7 @@
 """Data-parallel training: each process takes its part of every batch, and all take the same step.
 
 In: torchrun's environment (PET_*, which the operator sets for a node; RANK etc. for a process). Out: a `World` that
-sums over all processes; with a single process it changes nothing. Gradients are summed, not averaged per process: the
-step equals that of one process with the whole batch, even if a batch does not divide evenly or a file is unreadable.
+sums over all processes; with a single process it changes nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from rfuav_trainer.errors import JobError, PeerLostError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from rfuav_trainer.process.stop import StopSignal
 
@@ -54,7 +53,7 @@ class NoMeetingError(JobError):
 
 
 @contextlib.contextmanager
-def _with_the_others() -> Iterator[None]:
+def with_the_others() -> Iterator[None]:
     """Translates the errors of collective operations.
 
     Raises:
@@ -95,7 +94,7 @@ def _meeting(what: str) -> Iterator[None]:
 
 def summed(values: Tensor) -> Tensor:
     """The sum over all processes, in place; requires several."""
-    with _with_the_others():
+    with with_the_others():
         distributed.all_reduce(values)
     return values
 
@@ -129,30 +128,10 @@ class World:
         """The total over all processes. For a single process it is known without synchronising with the device."""
         return mine if self.size == 1 else int(total.item())
 
-    def weighed(self, loss: Tensor, count: int) -> Tensor:
-        """A loss summed over samples as a mean; of several processes as it is, so that gradients can be summed."""
-        return loss / count if self.size == 1 else loss
-
-    def average_gradients(self, network: nn.Module, count: Tensor) -> None:
-        """Sum the weighted gradients of all processes in one message, and divide by the total number of samples."""
-        if self.size == 1:
-            return
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        with _with_the_others():
-            distributed.all_reduce(flat)
-        flat /= count.to(flat.dtype)
-        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-        for parameter, gradient, part in zip(trained, gradients, parts, strict=True):
-            # Copied, not a view: fused optimizers match weights and gradients by memory layout, and channels-last
-            # weights would be updated with the wrong gradients.
-            parameter.grad = gradient.copy_(part.view_as(gradient))
-
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Broadcast the tensors of rank 0 to all processes, in place."""
         if self.size > 1:
-            with _with_the_others():
+            with with_the_others():
                 for tensor in tensors:
                     distributed.broadcast(tensor, src=0)
 
@@ -161,14 +140,14 @@ class World:
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
-        with _with_the_others():
+        with with_the_others():
             distributed.all_gather_object(found, value)
         return found
 
     def wait(self) -> None:
         """Barrier: wait for all processes."""
         if self.size > 1:
-            with _with_the_others():
+            with with_the_others():
                 distributed.barrier()
 
     def leave(self) -> None:
@@ -199,7 +178,7 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
     if rank:
         _wait(lambda: _listens(host, port), stop, f"the first process of the job, at {host}:{port}")
     with (
-        _with_the_others()
+        with_the_others()
         if rank
         else _meeting(f"cannot listen on port {port}: stop the process that uses it, or choose another port")
     ):
@@ -210,7 +189,7 @@ def join(device: torch.device, stop: StopSignal, environment: Mapping[str, str] 
             wait_for_workers=False,
             timeout=timedelta(seconds=SILENCE_SECONDS),
         )
-    with _with_the_others():
+    with with_the_others():
         store.add("here", 1)
         _wait(lambda: store.add("here", 0) >= size, stop, f"all {size} processes of the job, at {host}:{port}")
     if device.type == "cuda":

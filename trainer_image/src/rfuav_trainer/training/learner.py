@@ -6,6 +6,7 @@ batch, in several (gradient accumulation), or on several processes.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,14 @@ from torch import func
 
 from rfuav_trainer.data import augment_pictures
 from rfuav_trainer.distributed import batch_norm
+from rfuav_trainer.distributed.gradients import Gradients
 from rfuav_trainer.networks import custom, precision
 from rfuav_trainer.training import loss, schedule
 from rfuav_trainer.training.ema import Average
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from torch import Tensor, nn
 
@@ -102,6 +105,7 @@ class Learner:
         self._together = world.size > 1 and batch_norm.has_batch_norm(network)
         if self._together:
             self.network = batch_norm.synchronised(network, device)
+        self.gradients = Gradients(network) if world.size > 1 else None
         self.optimizer = make_optimizer(network, training.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=number_format == "fp16")
         self.average = Average(network, training.ema_decay) if training.ema_decay else None
@@ -115,6 +119,8 @@ class Learner:
     def release(self) -> None:
         """Give up gradients and the optimizer's state: the training is over, their memory is wanted."""
         self.optimizer.zero_grad(set_to_none=True)
+        if self.gradients is not None:
+            self.gradients.release()
         self.optimizer.state.clear()
 
     @property
@@ -128,28 +134,41 @@ class Learner:
         Returns:
             Summed loss, correct predictions and samples of all processes: float64, shape (3,).
         """
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.world.size > 1:
+        if self.gradients is None:
+            self.optimizer.zero_grad(set_to_none=True)
+        else:
+            self.gradients.begin()
             # Each has its own dropout, reproducible after a resume: a checkpoint stores the state of rank 0 only.
             torch.manual_seed(self._seed(moment))
         seen = torch.zeros(3, dtype=torch.float64, device=self.device)
-        whole = self._sizes(group) if self._together else []
-        mine = sum(len(batch.samples) for batch in group)
+        sizes = self._sizes(group)
         for number, batch in enumerate(group):
-            if batch.samples or (self._together and whole[number]):
+            if batch.samples or (self._together and sizes[number]):
                 random = np.random.default_rng([self.training.seed, moment.epoch, moment.step, number, self.world.rank])
-                seen += self._pass(batch, mine, random)
+                with self._sending(last=number == len(group) - 1):
+                    seen += self._pass(batch, sum(sizes), random)
+        if self.gradients is not None:
+            self.gradients.finish()
         self.world.sum(seen)
-        if self.world.all_together(mine, seen[2]):
-            self.world.average_gradients(self.network, seen[2])
+        if sum(sizes):
             self._update(moment)
         return seen
 
     def _sizes(self, group: Sequence[Batch]) -> list[float]:
-        """How many samples the batches have in all processes: nobody passes one of none."""
+        """How many samples the batches have in all processes.
+
+        The loss of each process is divided by their sum, so that the gradients of all add up to those of one process
+        with the whole batch, also if a batch does not divide evenly or a file is unreadable.
+        """
         sizes = [float(len(batch.samples)) for batch in group]
+        if self.world.size == 1:
+            return sizes
         found: list[float] = self.world.sum(torch.tensor(sizes, device=self.device)).tolist()
         return found
+
+    def _sending(self, *, last: bool) -> AbstractContextManager[None]:
+        """Whether gradients are sent during the backward pass: in the last one of a step, where they are complete."""
+        return self.gradients.last_pass() if self.gradients is not None and last else nullcontext()
 
     def spoilt(self) -> str | None:
         """What has become infinite or NaN, in words; None if nothing has. Waits for the device.
@@ -170,8 +189,8 @@ class Learner:
         drawn = np.random.SeedSequence([self.training.seed, moment.epoch, moment.step, self.world.rank])
         return int(drawn.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
-    def _pass(self, batch: Batch, mine: int, random: np.random.Generator) -> Tensor:
-        """Add the gradients of one batch, weighted by its part of `mine` samples."""
+    def _pass(self, batch: Batch, total: float, random: np.random.Generator) -> Tensor:
+        """Add the gradients of one batch, weighted by its part of `total` samples."""
         labels = batch.labels.to(self.device, non_blocking=True)
         if batch.samples:
             pictures = augment_pictures.apply(self._on_device(batch.pictures), self.training.augment, random)
@@ -185,8 +204,7 @@ class Learner:
         summed = loss.cross_entropy(
             scores, labels, weights=self.weights, smoothing=self.training.label_smoothing, mixed=mixed
         )
-        mean = self.world.weighed(summed, mine)
-        self.scaler.scale(mean).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(summed / total).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             count = torch.tensor(float(len(batch.samples)), dtype=torch.float64, device=self.device)
             return torch.stack([summed.detach().double(), loss.correct(scores, labels, mixed), count])
