@@ -47,8 +47,11 @@ class Unknown(ConnectionProblem):
     """The request may have reached the API server, its outcome is not known."""
 
 
-Credential = Sequence[tuple[str, str]]
-"""Headers that say as who a request is sent: Authorization, and Impersonate-User and -Group, which may repeat."""
+class Credential(NamedTuple):
+    """As who a request is sent, instead of as this process."""
+
+    headers: Sequence[tuple[str, str]]  # Authorization, or Impersonate-User and -Group, which may repeat
+    impersonates: bool = False  # this process's own credentials go along: it may act for others
 
 
 class Answer(NamedTuple):
@@ -99,6 +102,7 @@ class Connection:
         self._config = _load(kubeconfig)
         self._agent = agent
         self._session: aiohttp.ClientSession | None = None
+        self._foreign: aiohttp.ClientSession | None = None  # without our certificate, which would outrank a token
         self._outage = Outage(self._not_ready)
 
     @property
@@ -107,23 +111,27 @@ class Connection:
         return str(self._config.host).rstrip("/")
 
     async def __aenter__(self) -> Self:
-        tls = ssl.create_default_context(cafile=self._config.ssl_ca_cert) if self.host.startswith("https") else False
-        if isinstance(tls, ssl.SSLContext):
-            if self._config.cert_file:
-                tls.load_cert_chain(self._config.cert_file, self._config.key_file)
-            if not self._config.verify_ssl:
-                tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=60),
-            headers={"User-Agent": self._agent, "Accept": "application/json"},
-            auto_decompress=True,
-        )
+        self._session = self._new_session(certificate=True)
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
         await self._outage.close()
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._foreign):
+            if session is not None:
+                await session.close()
+
+    def _new_session(self, *, certificate: bool) -> aiohttp.ClientSession:
+        tls = ssl.create_default_context(cafile=self._config.ssl_ca_cert) if self.host.startswith("https") else False
+        if isinstance(tls, ssl.SSLContext):
+            if certificate and self._config.cert_file:
+                tls.load_cert_chain(self._config.cert_file, self._config.key_file)
+            if not self._config.verify_ssl:
+                tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=60),
+            headers={"User-Agent": self._agent, "Accept": "application/json"},
+            auto_decompress=True,
+        )
 
     def _token(self) -> str:
         # Asked for every request: the package reads the token file again when the token gets old.
@@ -131,13 +139,11 @@ class Connection:
         scheme, _, rest = token.partition(" ")
         return rest if scheme.lower() == "bearer" else token
 
-    def credential(self) -> Credential:
-        """The headers of this process, as of now."""
-        token = self._token()
-        return (("Authorization", f"Bearer {token}"),) if token else ()
-
     def _headers(self, credential: Credential | None) -> CIMultiDict[str]:
-        return CIMultiDict(self.credential() if credential is None else credential)
+        headers: CIMultiDict[str] = CIMultiDict() if credential is None else CIMultiDict(credential.headers)
+        if (credential is None or credential.impersonates) and (token := self._token()):
+            headers["Authorization"] = f"Bearer {token}"
+        return headers
 
     async def reachable(self) -> bool:
         """Wait after a failure until the API server answers again; whether it had been away (see `Outage.over`)."""
@@ -167,7 +173,7 @@ class Connection:
         """A long GET; `idle` is the longest silence in seconds, `credential` as for `request`."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=idle)
         sent = clock.monotonic()
-        async with self._open().get(
+        async with self._open(credential).get(
             self.host + path, params=params, headers=self._headers(credential), timeout=timeout
         ) as response:
             _hear(response, sent)
@@ -229,7 +235,7 @@ class Connection:
                 raise Unsendable(f"{method} {path}: {error}") from error
         sent = clock.monotonic()
         try:
-            async with self._open().request(
+            async with self._open(credential).request(
                 method,
                 self.host + path,
                 data=data,
@@ -258,10 +264,14 @@ class Connection:
             private_key_path=self._config.key_file,
         )
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _open(self, credential: Credential | None = None) -> aiohttp.ClientSession:
         if self._session is None:
             raise RuntimeError("the connection is not open")
-        return self._session
+        if credential is None or credential.impersonates:
+            return self._session
+        if self._foreign is None:
+            self._foreign = self._new_session(certificate=False)
+        return self._foreign
 
 
 def _load(kubeconfig: str) -> client.Configuration:

@@ -1,0 +1,51 @@
+"""`rfuav-gateway run --settings FILE`: the command line."""
+
+import argparse
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from rfuav_gateway import settings as settings_module
+from rfuav_gateway.app import run
+from rfuav_gateway.settings import Settings
+from rfuav_kube.connection import ConnectionProblem
+from rfuav_operator.configuration import SettingsError, described, log_json
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; 0 after a clean stop, 1 if it could not continue, 2 for invalid settings."""
+    parser = argparse.ArgumentParser(prog="rfuav-gateway", description="Answers the REST interface with jobs.")
+    parser.add_argument("--version", action="version", version=f"rfuav-gateway {version('rfuav-gateway')}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    runs = commands.add_parser(
+        "run",
+        help="run the gateway",
+        description="Runs the gateway. Settings come from the file, then from RFUAV_GATEWAY__SECTION__NAME in the "
+        "environment, then from --set.",
+        epilog="\n".join(["settings and their defaults:", *described(Settings())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    runs.add_argument("--settings", "--config", type=Path, metavar="FILE", help="YAML file of settings")
+    runs.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as in compat.enabled=true"
+    )
+    parsed = parser.parse_args(arguments)
+    try:
+        settings = settings_module.load(parsed.settings, overrides=parsed.set)
+    except SettingsError as error:
+        print(f"rfuav-gateway: {error}", file=sys.stderr)
+        return 2
+    log_json(settings.log_level)
+    try:
+        uvloop.run(run(settings))
+    except (ConnectionProblem, OSError) as problem:
+        structlog.get_logger().error("cannot continue", error=str(problem))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

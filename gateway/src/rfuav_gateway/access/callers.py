@@ -1,0 +1,123 @@
+"""Who sends a request: a bearer token, a user whom a trusted proxy names, or anybody on the old service's network.
+
+A token is shown to the API server (SelfSubjectReview, authentication.k8s.io/v1): it says who that is. The gateway needs
+no right for that, and decides nothing itself.
+"""
+
+import ipaddress
+from hashlib import sha256
+from typing import NamedTuple
+
+import structlog
+from starlette.datastructures import Headers
+
+from rfuav_gateway.access.remembered import Remembered
+from rfuav_gateway.settings import Settings
+from rfuav_kube.connection import Connection, ConnectionProblem, Credential
+
+log = structlog.get_logger()
+
+REVIEWS = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+KNOWN_SECONDS = 10.0
+MOST = 4096  # callers that are remembered
+LONGEST_TOKEN = 16_384  # bytes
+MOST_GROUPS = 128
+_ACCOUNT = "system:serviceaccount:"
+
+
+class Caller(NamedTuple):
+    """A user, and the headers under which the API server acts for them."""
+
+    name: str
+    key: str  # two requests with the same one are sent by the same caller
+    credential: Credential | None  # None: the gateway's own, in compat
+    namespace: str  # of tasks when the request names none; empty: it has to
+
+
+class Unauthenticated(Exception):  # noqa: N818  an answer, not a fault
+    """Nobody is known by these credentials."""
+
+
+class Unavailable(Exception):  # noqa: N818  an answer, not a fault
+    """The API server does not answer: nobody can be asked."""
+
+
+class Callers:
+    """Finds the caller of a request."""
+
+    def __init__(self, settings: Settings, connection: Connection) -> None:
+        self._settings = settings
+        self._connection = connection
+        self._proxies = [ipaddress.ip_network(address) for address in settings.proxy.addresses]
+        self._known: Remembered[str, str] = Remembered(KNOWN_SECONDS, MOST)
+
+    async def of(self, headers: Headers, peer: str) -> Caller:
+        """The caller.
+
+        Raises:
+            Unauthenticated: no credentials, or none that the API server knows.
+            Unavailable: it cannot be asked now.
+        """
+        compat = self._settings.compat
+        if compat.enabled:
+            return Caller(name=f"compat:{peer}", key=peer, credential=None, namespace=compat.namespace)
+        if self._proxies and self._is_proxy(peer):
+            return self._named_by_proxy(headers)
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token or len(token) > LONGEST_TOKEN or not token.isascii():
+            raise Unauthenticated
+        key = sha256(token.encode()).hexdigest()
+        name = await self._known.get(key, lambda: self._ask(token))
+        if not name:
+            raise Unauthenticated
+        return Caller(
+            name=name,
+            key=key,
+            credential=_bearer(token),
+            namespace=self._settings.default_namespace or _own_namespace(name),
+        )
+
+    def _is_proxy(self, peer: str) -> bool:
+        try:
+            address = ipaddress.ip_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._proxies)
+
+    def _named_by_proxy(self, headers: Headers) -> Caller:
+        proxy = self._settings.proxy
+        user = headers.get(proxy.user_header, "").strip()
+        if not user or user.startswith("system:"):  # a proxy names people, not parts of the cluster
+            raise Unauthenticated
+        named = (group.strip() for group in headers.get(proxy.groups_header, "").split(","))
+        groups = [group for group in named if group and not group.startswith("system:")][:MOST_GROUPS]
+        impersonated = (("Impersonate-User", user), *(("Impersonate-Group", group) for group in groups))
+        return Caller(
+            name=user,
+            key=sha256(repr((user, sorted(groups))).encode()).hexdigest(),
+            credential=Credential(impersonated, impersonates=True),
+            namespace=self._settings.default_namespace,
+        )
+
+    async def _ask(self, token: str) -> str:
+        """The name of the token's user; empty: there is none."""
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        try:
+            answer = await self._connection.request("POST", REVIEWS, body, credential=_bearer(token))
+        except ConnectionProblem as error:
+            raise Unavailable(str(error)) from error
+        if answer.ok:
+            return str(answer.body.get("status", {}).get("userInfo", {}).get("username") or "")
+        if answer.status in (401, 403):
+            return ""
+        raise Unavailable(answer.message)
+
+
+def _bearer(token: str) -> Credential:
+    return Credential((("Authorization", f"Bearer {token}"),))
+
+
+def _own_namespace(name: str) -> str:
+    """The namespace of a service account."""
+    return name.removeprefix(_ACCOUNT).partition(":")[0] if name.startswith(_ACCOUNT) else ""

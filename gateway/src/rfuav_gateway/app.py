@@ -1,0 +1,155 @@
+"""Connects the gateway's parts: caches that follow the cluster, the routes, the HTTP server, and probes beside it.
+
+Its own rights (the chart grants exactly these, and more only where a face of it needs more):
+
+| resource | verbs | by |
+|---|---|---|
+| trainingjobs, inferencejobs | list, watch | cluster.tasks |
+"""
+
+import asyncio
+import gc
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from rfuav_gateway.access.callers import Callers
+from rfuav_gateway.access.rights import Rights
+from rfuav_gateway.cluster.tasks import Tasks
+from rfuav_gateway.cluster.writes import Writes
+from rfuav_gateway.routes import starts, system, tasks
+from rfuav_gateway.routes.parts import Parts
+from rfuav_gateway.serving import problems
+from rfuav_gateway.serving.edge import Edge
+from rfuav_gateway.serving.rates import Rates
+from rfuav_gateway.serving.server import Server
+from rfuav_gateway.settings import Settings
+from rfuav_gateway.tasks.manifests import Terms
+from rfuav_gateway.tasks.roots import Places
+from rfuav_kube.connection import Connection
+from rfuav_kube.reflector import Reflector
+from rfuav_operator.settings import Connections
+from rfuav_operator.shell.serving import door, health
+
+log = structlog.get_logger()
+
+GC_THRESHOLDS = (50_000, 50, 100)
+PROBES = Connections(per_peer=32, total=128)
+
+
+class Gateway:
+    """The process.
+
+    Args:
+        settings: as validated.
+        connection: open, for the whole life.
+    """
+
+    def __init__(self, settings: Settings, connection: Connection) -> None:
+        self._settings = settings
+        self._connection = connection
+        compat = settings.compat
+        self.tasks = Tasks(compat.namespace if compat.enabled else "")
+        self.parts = Parts(
+            settings=settings,
+            callers=Callers(settings, connection),
+            rights=Rights(connection, everything_in=compat.namespace if compat.enabled else ""),
+            tasks=self.tasks,
+            writes=Writes(connection, self.tasks),
+            rates=Rates(settings),
+            terms=terms(settings),
+        )
+        self.app = routes(self.parts)
+        self.server = Server(settings, edge(settings, self.app), stopping=self._stopping)
+        self._synced = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._pulse = health.Pulse()
+
+    async def run(self) -> None:
+        """Serve until a signal ends it."""
+        if self._settings.compat.enabled:
+            log.warning(
+                "compat: requests without credentials are carried out", namespace=self._settings.compat.namespace
+            )
+        reflectors = self.tasks.reflectors(self._connection)
+        probes = health.app(alive=lambda: self._pulse.alive, unready=self._unready)
+        async with (
+            self._pulse.waiting(),
+            door.serving(probes, self._settings.host, self._settings.health_port, PROBES),
+        ):
+            following = [asyncio.create_task(reflector.run(), name="reflector") for reflector in reflectors]
+            serving = asyncio.create_task(self._serve(reflectors), name="server")
+            try:
+                done, _ = await asyncio.wait([serving, *following], return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            finally:
+                for task in (serving, *following):
+                    task.cancel()
+                await asyncio.gather(serving, *following, return_exceptions=True)
+
+    async def _serve(self, reflectors: list[Reflector[Any, Any, Any]]) -> None:
+        await asyncio.gather(*(reflector.synced.wait() for reflector in reflectors))
+        gc.collect()
+        gc.freeze()
+        self._synced.set()
+        log.info("synced", tasks=len(self.tasks))
+        await self.server.serve()
+
+    def _unready(self) -> str:
+        if self._ending.is_set():
+            return "stopping"
+        return "" if self._synced.is_set() else "the jobs are still being read"
+
+    def _stopping(self) -> None:
+        self._ending.set()
+
+
+def terms(settings: Settings) -> Terms:
+    """What the settings say about jobs."""
+    base = settings.compat.root if settings.compat.enabled else ""
+    return Terms(
+        places=Places({root.path: root.uri for root in settings.roots}, base),
+        weights_cache=settings.weights_cache,
+        results=settings.results,
+        pool=settings.pool,
+        resources=settings.resources,
+    )
+
+
+def routes(parts: Parts) -> FastAPI:
+    """The application: every path, and the OpenAPI document of them all."""
+    app = FastAPI(
+        title="RFUAV gateway",
+        version=version("rfuav-gateway"),
+        description="Trainings and inferences of drone-signal classifiers, as tasks.",
+    )
+    app.state.parts = parts
+    problems.install(app)
+    for router in (starts.router, tasks.router, system.router):
+        app.include_router(router)
+    return app
+
+
+def edge(settings: Settings, app: ASGIApp) -> ASGIApp:
+    """The application with what surrounds it."""
+    if settings.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Namespace", "X-Request-ID", "Last-Event-ID"],
+            expose_headers=["X-Request-ID", "RateLimit", "Retry-After"],
+        )
+    return Edge(app, largest_body=settings.limits.body_kib * 1024)
+
+
+async def run(settings: Settings) -> None:
+    """Run the gateway until SIGTERM or SIGINT."""
+    gc.set_threshold(*GC_THRESHOLDS)
+    async with Connection(settings.kubeconfig, agent="rfuav-gateway") as connection:
+        await Gateway(settings, connection).run()

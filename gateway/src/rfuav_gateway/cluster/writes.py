@@ -1,0 +1,113 @@
+"""Writes of jobs, sent as the caller: the API server decides whether they may, and its words are the answer."""
+
+import asyncio
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from rfuav_crds.contract import ANNOTATION_CANCELLED_BY
+from rfuav_gateway.cluster.tasks import Tasks, path
+from rfuav_gateway.tasks.bodies import TaskType
+from rfuav_gateway.tasks.jobs import Job
+from rfuav_kube.connection import MERGE_PATCH, Answer, Connection, ConnectionProblem, Credential
+
+TRIES = 4
+PAUSE = 0.25  # seconds before the second try; doubles
+TIMEOUT = 10.0  # seconds of one try
+
+
+class NotDone(Exception):  # noqa: N818  an answer, not a fault
+    """The API server refused, or could not be asked; `status` is its own, 503 if there was no answer."""
+
+    def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.retry_after = retry_after
+
+
+class Writes:
+    """Creates, cancels, deletes and reads jobs as somebody."""
+
+    def __init__(self, connection: Connection, tasks: Tasks) -> None:
+        self._connection = connection
+        self._tasks = tasks
+
+    async def create(
+        self, kind: TaskType, namespace: str, manifest: Mapping[str, Any], credential: Credential | None
+    ) -> tuple[Job, bool]:
+        """Create a job; the one that has its name, and False, if there is one.
+
+        A create may be sent twice: its name follows from the task, so the second finds the first.
+
+        Raises:
+            NotDone: otherwise.
+        """
+        answer = await self._insist("POST", path(kind, namespace), manifest, credential)
+        if answer.status == HTTPStatus.CONFLICT and answer.reason == "AlreadyExists":
+            name = str(manifest["metadata"]["name"])
+            there = await self.read(kind, namespace, name, credential)
+            if there is None:
+                raise NotDone(HTTPStatus.SERVICE_UNAVAILABLE, "a job of this name is just being deleted: try again", 1)
+            return there, False
+        return self._tasks.take(kind, _taken(answer)), True
+
+    async def read(self, kind: TaskType, namespace: str, name: str, credential: Credential | None) -> Job | None:
+        """A job, asked for at the API server; None: there is none."""
+        answer = await self._insist("GET", path(kind, namespace, name), None, credential)
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return None
+        return self._tasks.take(kind, _taken(answer))
+
+    async def cancel(self, job: Job, user: str, credential: Credential | None) -> Job:
+        """Have the operator cancel a job."""
+        patch = {"metadata": {"annotations": {ANNOTATION_CANCELLED_BY: user}, "uid": job.uid}, "spec": {"cancel": True}}
+        answer = await self._insist("PATCH", path(job.type, job.namespace, job.name), patch, credential)
+        self._drop_if_gone(job, answer)
+        return self._tasks.take(job.type, _taken(answer))
+
+    async def delete(self, job: Job, credential: Credential | None) -> None:
+        """Delete a job; its pods go with it."""
+        body = {"preconditions": {"uid": job.uid}, "propagationPolicy": "Background"}
+        answer = await self._insist("DELETE", path(job.type, job.namespace, job.name), body, credential)
+        self._drop_if_gone(job, answer)
+        _taken(answer)
+        self._tasks.gone(job)
+
+    def _drop_if_gone(self, job: Job, answer: Answer) -> None:
+        if answer.status == HTTPStatus.NOT_FOUND:
+            self._tasks.gone(job)
+
+    async def _insist(self, method: str, at: str, body: Any, credential: Credential | None) -> Answer:
+        """A request that may be sent twice, until there is an answer."""
+        problem = ""
+        for attempt in range(TRIES):
+            if attempt:
+                await asyncio.sleep(PAUSE * 2 ** (attempt - 1))
+            try:
+                answer = await self._connection.request(
+                    method,
+                    at,
+                    body,
+                    content_type=MERGE_PATCH if method == "PATCH" else "application/json",
+                    timeout=TIMEOUT,
+                    credential=credential,
+                )
+            except ConnectionProblem as error:
+                problem = str(error)
+                continue
+            if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                return answer
+            problem = answer.message
+        raise NotDone(HTTPStatus.SERVICE_UNAVAILABLE, f"the API server does not answer: {problem}", PAUSE * 2**TRIES)
+
+
+def _taken(answer: Answer) -> Any:
+    """The object of an answer that is one.
+
+    Raises:
+        NotDone: it is a refusal.
+    """
+    if answer.ok:
+        return answer.body
+    raise NotDone(answer.status, answer.message, answer.retry_after)

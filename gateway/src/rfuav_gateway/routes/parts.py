@@ -1,0 +1,91 @@
+"""What the routes work with, and what each request brings: its caller, its namespace and its language."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, NamedTuple
+
+from fastapi import Depends, Request
+
+from rfuav_gateway.access.callers import Caller, Callers, Unauthenticated, Unavailable
+from rfuav_gateway.access.rights import Rights
+from rfuav_gateway.cluster.tasks import Tasks
+from rfuav_gateway.cluster.writes import NotDone, Writes
+from rfuav_gateway.serving.problems import Refused
+from rfuav_gateway.serving.rates import Rates
+from rfuav_gateway.settings import Settings
+from rfuav_gateway.tasks.manifests import Terms
+from rfuav_gateway.tasks.words import PHRASES, Phrases, language
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The gateway's parts, as the routes use them."""
+
+    settings: Settings
+    callers: Callers
+    rights: Rights
+    tasks: Tasks
+    writes: Writes
+    rates: Rates
+    terms: Terms
+
+
+class Asked(NamedTuple):
+    """One request."""
+
+    parts: Parts
+    caller: Caller
+    namespace: str
+    phrases: Phrases
+
+
+def parts_of(request: Request) -> Parts:
+    """The parts of the application that answers."""
+    found: Parts = request.app.state.parts
+    return found
+
+
+async def asked(request: Request) -> Asked:
+    """The caller and what they ask for.
+
+    Raises:
+        Refused: 401 without a known caller, 400 without a namespace, 429 when they ask too often.
+    """
+    parts = parts_of(request)
+    peer = request.client.host if request.client else ""
+    try:
+        caller = await parts.callers.of(request.headers, peer)
+    except Unauthenticated as error:
+        raise Refused(
+            HTTPStatus.UNAUTHORIZED,
+            "write a token that the cluster knows: Authorization: Bearer TOKEN (kubectl create token NAME)",
+            {"WWW-Authenticate": "Bearer"},
+        ) from error
+    except Unavailable as error:
+        raise unavailable(error) from error
+    request.scope["state"]["caller"] = caller.name
+    await parts.rates.spend("request", caller.key)
+    compat = parts.settings.compat
+    wanted = request.scope["state"].get("namespace") or request.headers.get("x-namespace", "") or caller.namespace
+    if compat.enabled and wanted != compat.namespace:
+        raise Refused(HTTPStatus.NOT_FOUND, f"all tasks are in the namespace {compat.namespace}")
+    if not wanted:
+        raise Refused(
+            HTTPStatus.BAD_REQUEST, "name the namespace: /ns/NAMESPACE/api/..., or the header X-Namespace: NAMESPACE"
+        )
+    chosen = language(request.headers.get("accept-language"), parts.settings.language)
+    return Asked(parts, caller, wanted, PHRASES[chosen])
+
+
+Asks = Annotated[Asked, Depends(asked)]
+
+
+def unavailable(error: Exception) -> Refused:
+    """The answer when the API server does not answer."""
+    return Refused(HTTPStatus.SERVICE_UNAVAILABLE, f"the API server does not answer: {error}", {"Retry-After": "2"})
+
+
+def refused(error: NotDone) -> Refused:
+    """The API server's refusal as an answer."""
+    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
+    return Refused(error.status, error.message, headers)

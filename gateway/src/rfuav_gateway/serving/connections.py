@@ -1,0 +1,114 @@
+"""Connections that others cannot exhaust: their number, and the time and size of a request, are bounded.
+
+uvicorn bounds the idle time alone. Here a request has to be complete in time, its line and headers have a size, and
+connections are counted, in all and for each address.
+"""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from rfuav_gateway.settings import Limits
+
+LARGEST_HEAD = 64 * 1024  # bytes of the request line and all headers
+
+
+class Connections:
+    """Those that are open."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.refused = 0
+        self._by_peer: Counter[str] = Counter()
+
+    def enter(self, peer: str) -> bool:
+        """Whether one more may come from this address; if so, it is counted."""
+        if self._by_peer.total() >= self.limits.connections or self._by_peer[peer] >= self.limits.connections_per_peer:
+            self.refused += 1
+            return False
+        self._by_peer[peer] += 1
+        return True
+
+    def leave(self, peer: str) -> None:
+        """One is closed."""
+        self._by_peer[peer] -= 1
+        if not self._by_peer[peer]:
+            del self._by_peer[peer]
+
+
+def protocol(open_ones: Connections) -> type[HttpToolsProtocol]:
+    """The protocol of one server."""
+    limits = open_ones.limits
+
+    class Bounded(HttpToolsProtocol):
+        """One connection."""
+
+        _peer: str | None = None
+        _late: asyncio.TimerHandle | None = None
+        _head = 0
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            peer = self.client[0] if self.client else ""
+            if open_ones.enter(peer):
+                self._peer = peer
+                self._expect_request()
+            else:
+                transport.abort()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._request_came()
+            if self._peer is not None:
+                open_ones.leave(self._peer)
+                self._peer = None
+            super().connection_lost(exc)
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._head = 0
+            if self._late is None:
+                self._expect_request()
+
+        def on_url(self, url: bytes) -> None:
+            self._measure(len(url))
+            super().on_url(url)
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            self._measure(len(name) + len(value))
+            super().on_header(name, value)
+
+        def on_message_complete(self) -> None:
+            self._request_came()
+            super().on_message_complete()
+
+        def _measure(self, more: int) -> None:
+            self._head += more
+            if self._head > LARGEST_HEAD:
+                self.transport.abort()
+                raise ValueError("the head of the request is too large")
+
+        def _expect_request(self) -> None:
+            self._late = self.loop.call_later(limits.header_seconds, self.transport.abort)
+
+        def _request_came(self) -> None:
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
+
+    return Bounded
+
+
+def uvicorn_options(open_ones: Connections) -> dict[str, Any]:
+    """Arguments of `uvicorn.Config` for these limits."""
+    return {
+        "http": protocol(open_ones),
+        "timeout_keep_alive": open_ones.limits.idle_seconds,
+        "ws": "none",
+        "lifespan": "off",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,  # the peer's address decides who is believed
+        "log_config": None,
+    }

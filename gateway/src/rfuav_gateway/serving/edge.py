@@ -1,0 +1,124 @@
+"""What surrounds every request: its id, its namespace, the size of its body, protecting headers, one log line.
+
+Pure ASGI: a middleware of Starlette would cost each request a task and a queue.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from http import HTTPStatus
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rfuav_gateway.serving import problems
+
+log = structlog.get_logger()
+
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_NAMESPACE = re.compile(r"/ns/([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)(/.*)")
+_PROTECTING = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
+# Swagger's page of the OpenAPI document loads its scripts and styles from elsewhere.
+_DOCS = ("/docs", "/redoc")
+
+
+class TooLarge(Exception):  # noqa: N818  an answer, not a fault
+    """The body is larger than allowed."""
+
+
+class Edge:
+    """Wraps an application.
+
+    Args:
+        app: the routes.
+        largest_body: in bytes.
+    """
+
+    def __init__(self, app: ASGIApp, *, largest_body: int) -> None:
+        self._app = app
+        self._largest = largest_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            return
+        headers = scope["headers"]
+        sent_id = _header(headers, b"x-request-id")
+        request_id = sent_id if sent_id is not None and _ID.fullmatch(sent_id) else secrets.token_hex(8).encode()
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id.decode()
+        path = scope["path"]
+        found = _NAMESPACE.fullmatch(path)
+        if found is not None:
+            state["namespace"] = found[1]
+            scope["path"] = found[2]
+            scope["raw_path"] = found[2].encode()
+        began = time.perf_counter()
+        status, size = 0, 0
+        protecting = _PROTECTING if scope["path"] not in _DOCS else _PROTECTING[:3]
+
+        async def counted_send(message: Message) -> None:
+            nonlocal status, size
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id), *protecting]
+            else:
+                size += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._bounded(scope, headers, receive, counted_send)
+        finally:
+            log.info(
+                "request",
+                id=state["request_id"],
+                method=scope["method"],
+                path=path[:300],
+                status=status,
+                bytes=size,
+                ms=round((time.perf_counter() - began) * 1000, 2),
+                caller=state.get("caller", ""),
+                peer=scope["client"][0] if scope.get("client") else "",
+            )
+
+    async def _bounded(
+        self, scope: Scope, headers: Iterable[tuple[bytes, bytes]], receive: Receive, send: Send
+    ) -> None:
+        """The request, unless its body is too large, by its headers or in fact."""
+        largest, came = self._largest, 0
+        length = _header(headers, b"content-length")
+        began = False
+
+        async def bounded_receive() -> Message:
+            nonlocal came
+            message = await receive()
+            came += len(message.get("body", b""))
+            if came > largest:
+                raise TooLarge
+            return message
+
+        async def noting_send(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            if length is None or not length.isdigit() or int(length) <= largest:
+                await self._app(scope, bounded_receive, noting_send)
+                return
+        except TooLarge:
+            if began:
+                return
+        answer = problems.answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"write a body of at most {largest // 1024} KiB")
+        await answer(scope, receive, send)
+
+
+def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    return next((value for key, value in headers if key == name), None)

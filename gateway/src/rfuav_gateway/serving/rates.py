@@ -1,0 +1,49 @@
+"""How often a caller may ask: moving windows of the `limits` library, counted in this process alone."""
+
+import math
+import time
+
+from limits import RateLimitItem, parse
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+
+from rfuav_gateway.serving.problems import Refused
+from rfuav_gateway.settings import Settings
+
+
+class Rates:
+    """Counts the requests of callers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        compat = settings.compat
+        self._items: dict[str, list[RateLimitItem]] = {
+            "create": [parse(settings.limits.creates)],
+            "request": [parse(settings.limits.requests)],
+        }
+        if compat.enabled:
+            self._items["create"] = [parse(compat.creates), parse(f"{compat.burst}/second")]
+
+    async def spend(self, what: str, caller: str) -> dict[str, str]:
+        """Count one request; the headers that say what is left (draft-ietf-httpapi-ratelimit-headers).
+
+        Raises:
+            Refused: 429, when nothing is left.
+        """
+        headers: dict[str, str] = {}
+        for item in self._items[what]:
+            taken = await self._limiter.hit(item, what, caller)
+            reset, left = await self._limiter.get_window_stats(item, what, caller)
+            wait = max(1, math.ceil(reset - time.time()))
+            if not headers or not taken:
+                headers = {
+                    "RateLimit-Policy": f'"{what}";q={item.amount};w={item.get_expiry()}',
+                    "RateLimit": f'"{what}";r={left};t={wait}',
+                }
+            if not taken:
+                raise Refused(
+                    429,
+                    f"more than {item.amount} in {item.get_expiry()} s: try again in {wait} s",
+                    headers | {"Retry-After": str(wait)},
+                )
+        return headers
