@@ -8,10 +8,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from typing import Any
 
 from rfuav_crds import contract
-from rfuav_gateway.tasks.bodies import TaskType
+from rfuav_gateway.tasks.bodies import Request, TaskType
 from rfuav_gateway.tasks.words import Said, said
 
 KINDS: dict[TaskType, str] = {"training": "TrainingJob", "inference": "InferenceJob"}
@@ -32,10 +31,13 @@ def task_id_of(namespace: str, name: str, annotations: Mapping[str, str] | None)
     return (annotations or {}).get(contract.ANNOTATION_TASK_ID) or f"{namespace}/{name}"
 
 
-def digest(kind: TaskType, body: Mapping[str, Any]) -> str:
-    """SHA-256 of what a create asks for, with defaults filled in and without its id, in hexadecimal digits."""
-    content = {"kind": kind, **{name: value for name, value in body.items() if name != "task_id"}}
-    return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def digest(kind: TaskType, body: Request) -> str:
+    """SHA-256 of what a create asks for, without its id, in hexadecimal digits.
+
+    What equals its default does not count: a field that a later version adds leaves the digests of stored jobs valid.
+    """
+    asked = {"kind": kind, **body.model_dump(exclude={"task_id"}, exclude_defaults=True)}
+    return sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def conflict(

@@ -223,7 +223,7 @@ def _checked(
     """The whole manifest, as the API server will accept it."""
     annotations = {
         contract.ANNOTATION_TASK_ID: task_id,
-        contract.ANNOTATION_TASK_DIGEST: identity.digest(kind, body.model_dump()),
+        contract.ANNOTATION_TASK_DIGEST: identity.digest(kind, body),
         contract.ANNOTATION_TASK_DEVICE: body.device,
         contract.ANNOTATION_CREATED_BY: created_by,
         **extra,
