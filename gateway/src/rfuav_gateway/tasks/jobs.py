@@ -167,7 +167,7 @@ def job(kind: TaskType, read: JobObject, unreadable: str = "") -> Job:
         created_by=annotations.get(contract.ANNOTATION_CREATED_BY, ""),
         cancelled_by=annotations.get(contract.ANNOTATION_CANCELLED_BY, ""),
         spec=read.spec,
-        status=read.status,
+        status=msgspec.structs.replace(read.status, conditions=()),  # they have said all that tasks show
         unreadable=unreadable,
     )
 
