@@ -449,7 +449,7 @@ def stopped_for_a_reason(truth: Truth, change: Change) -> Verdict:
         return None
     name, uid = change.key[1], owner_of(change.old)
     if not uid:
-        return f"pod {name} of somebody else was deleted"
+        return None if truth.has_just_left(change.old) else f"pod {name} of somebody else was deleted"
     job = truth.job(uid)
     if job is None or uid in truth.last or phase_of(job) in TERMINAL:
         return None

@@ -20,7 +20,7 @@ from simulation.server import Object
 from rfuav_crds.contract import PLURALS
 from rfuav_kube import clock, keyed_writer, reflector
 from rfuav_operator import app
-from rfuav_operator.core.model import Action, PatchStatus
+from rfuav_operator.core.model import Action, DeletePod, PatchStatus
 from rfuav_operator.settings import Settings
 from rfuav_operator.shell import metrics
 from rfuav_operator.shell.reading import kopf_app, resync
@@ -111,6 +111,8 @@ class SimOperator(app.Operator):
                             world.truth.decides(connection.knowledge(), assignment.pod)
                         elif assignment.stopping and not before[assignment.pod]:
                             world.truth.stops(connection.knowledge(), assignment.pod)
+                elif isinstance(action, DeletePod):
+                    world.truth.deletes(connection.knowledge(), action.uid)
             submit(actions)
 
         self.writer.submit = noted  # type: ignore[method-assign]

@@ -4,14 +4,18 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from simulation.api import Api, merged, parse
+from simulation.connection import SimConnection
 from simulation.play import Result, play, play_seed
-from simulation.script import Script, draw
+from simulation.script import Action, Script, draw
 from simulation.server import Server
 from simulation.shrink import shrink
+from simulation.test_regressions import SETUP
+from simulation.truth import Truth
 from simulation.virtual import NothingLeft, VirtualLoop, run
 
 TESTS = Path(__file__).parents[1]
@@ -127,3 +131,27 @@ def test_a_failing_script_is_shrunk_to_what_it_needs():
         return Result(script.seed, "rule: broken" * broken, 0, 0, 0, 0.0, "")
 
     assert [action.do for action in shrink(script, player=player).actions] == ["create", "cancel"]
+
+
+def test_a_pod_that_just_left_its_job_may_be_deleted_by_who_cannot_know_yet_and_by_nobody_else(monkeypatch):
+    """Its label is taken off while the watch of pods is slow, and its node goes away before the operator hears of it."""
+    slow = unlabelled_before_the_node_goes(
+        Action(0, "watch_slow", {"resource": "pods", "later": 13.0, "seconds": 20.0})
+    )
+    assert play(slow).violation == ""
+    monkeypatch.setattr(Truth, "has_just_left", lambda _truth, _pod: False)
+    assert play(slow).violation.startswith("stopped_for_a_reason: pod j-")
+    monkeypatch.undo()
+    monkeypatch.setattr(SimConnection, "knowledge", lambda _connection: defaultdict(lambda: 10**9))
+    assert play(slow).violation.startswith("stopped_for_a_reason: pod j-")
+
+
+def unlabelled_before_the_node_goes(*before: Action) -> Script:
+    create = {"kind": "InferenceJob", "job": "j", "gpus": 0, "fates": ["image"], "work": 75.0, "grace": 20}
+    actions = (
+        *before,
+        Action(0, "create", create),
+        Action(1.0, "unlabelled", {"job": "j", "labels": ["kind"]}),
+        Action(2.0, "node_deleted", {"node": "n0", "seconds": 11.0, "away": 45.0}),
+    )
+    return Script(1, SETUP, actions)

@@ -222,6 +222,8 @@ class Truth:
         self.resource_quotas: dict[str, list[tuple[int, Object | None]]] = defaultdict(list)  # by namespace: since when
         self.decided: dict[str, Knowledge] = {}  # by pod name: what was known when its room was taken
         self.stopped: dict[str, Knowledge] = {}  # by pod name: what was known when it was told to stop
+        self.deleted: dict[str, Knowledge] = {}  # by pod UID: what was known when its deletion was decided
+        self.left_at: dict[str, int] = {}  # by pod UID: the version at which it stopped being a job's
         self.last: dict[str, Object] = {}  # by UID: jobs that are gone, as they were
         self.bound_at: dict[str, int] = {}  # by UID: the version at which a pod was bound
         self.misplaced: dict[Key, str] = {}  # pods that came where the limits had no room for them: UID
@@ -247,6 +249,8 @@ class Truth:
         elif change.resource in JOBS and change.type == "DELETED":
             self.last[change.new["metadata"]["uid"]] = change.new
         elif change.resource == "pods":
+            if change.old is not None and owner_of(change.old) and not owner_of(change.new):
+                self.left_at[change.new["metadata"]["uid"]] = change.version
             if change.new["spec"].get("nodeName"):
                 self.bound_at.setdefault(change.new["metadata"]["uid"], change.version)
             if exit_code(change.new) == 0 and owner_of(change.new):
@@ -261,6 +265,15 @@ class Truth:
     def stops(self, known: dict[str, int], pod: str) -> None:
         """A process tells a pod to stop, on what it knows now."""
         self.stopped[pod] = knowledge(known)
+
+    def deletes(self, known: dict[str, int], uid: str) -> None:
+        """A process decides to delete a pod, on what it knows now."""
+        self.deleted[uid] = knowledge(known)
+
+    def has_just_left(self, pod: Object) -> bool:
+        """Whether a pod was still a job's, as far as the process knew that decided to delete it."""
+        uid = pod["metadata"]["uid"]
+        return uid in self.deleted and self.left_at.get(uid, 0) > self.deleted[uid].pods
 
     def request(self, process: str, method: str, target: "Target", body: Any) -> None:
         """A request arrives at the server."""
