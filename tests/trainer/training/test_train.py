@@ -52,8 +52,8 @@ def test_what_a_training_leaves_behind(image_desk):
         "The most confident mistakes of the best epoch",
     ]
     _, seen, mistakes = (Image.open(io.BytesIO(base64.b64decode(png))) for png in re.findall('base64,([^"]+)"', page))
-    assert (seen.width, mistakes.width) == (5 * 208 + 8, min(5, 4) * 208 + 8)
-    assert seen.height == 4 * 244 + 8  # eighteen pictures
+    assert (seen.width, mistakes.width) == (5 * 212 + 12, min(5, 4) * 212 + 12)
+    assert seen.height == 4 * 248 + 12  # eighteen pictures with two lines each
     board = tensorboard_scalars(out / "tensorboard")
     assert [(step, values["loss/validation"]) for step, values in board] == [
         (row["epoch"], pytest.approx(row["valLoss"])) for row in rows

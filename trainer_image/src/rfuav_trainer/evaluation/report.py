@@ -54,8 +54,15 @@ td:first-child,th:first-child{text-align:left}img{max-width:100%}h1{margin-botto
 Table = tuple[list[str], list[list[str]]]
 
 
-def write(folder: Path, evaluation: dict[str, Any], title: str) -> None:
-    """Write the four files, each atomically. `title` is the heading of the page."""
+def write(folder: Path, evaluation: dict[str, Any], title: str, mistakes: bytes | None = None) -> None:
+    """Write the four files, each atomically.
+
+    Args:
+        folder: for the files.
+        evaluation: what `evaluate.evaluate` returns.
+        title: the heading of the page.
+        mistakes: the contact sheet of the most confident mistakes.
+    """
     write_json(folder / CONTENT, evaluation)
     with atomic_writer(folder / TABLE) as stream:
         stream.write(as_text(evaluation).encode())
@@ -63,7 +70,7 @@ def write(folder: Path, evaluation: dict[str, Any], title: str) -> None:
     with atomic_writer(folder / PICTURE) as stream:
         stream.write(matrix)
     with atomic_writer(folder / PAGE) as stream:
-        stream.write(as_html(evaluation, title, matrix).encode())
+        stream.write(as_html(evaluation, title, matrix, mistakes).encode())
 
 
 def tables(evaluation: dict[str, Any]) -> dict[str, Table]:
@@ -153,24 +160,25 @@ def _matrix_as_text(title: str, matrix: list[list[int]], classes: Sequence[str])
     ]
 
 
-def as_html(evaluation: dict[str, Any], title: str, matrix: bytes) -> str:
-    """A self-contained page with numbers, plots and tables. `matrix` is the confusion matrix as PNG."""
+def as_html(evaluation: dict[str, Any], title: str, matrix: bytes, mistakes: bytes | None = None) -> str:
+    """A self-contained page with numbers, plots, tables and mistakes. `matrix` is the confusion matrix as PNG."""
     headings = ["metric", "value", "95 % interval"]
     parts = [
         f"<h1>{html.escape(title)}</h1><p>{html.escape(_counts(evaluation))}</p>",
         _html_table((headings, _metrics(evaluation))),
         "<h2>Confusion matrix</h2><p>Rows are true classes, columns predicted.</p>",
-        _image(matrix, "confusion matrix"),
+        image(matrix, "confusion matrix"),
         *(_recordings_as_html(evaluation, headings) if _differs(evaluation) else ()),
         "<h2>Calibration</h2><p>Where confidence exceeds accuracy, the network is overconfident.</p>",
-        _image(_png(_reliability(evaluation["calibration"])), "accuracy by confidence"),
+        image(_png(_reliability(evaluation["calibration"])), "accuracy by confidence"),
     ]
     if evaluation["bySnr"]:
-        parts += ["<h2>Accuracy by SNR</h2>", _image(_png(_over_snr(evaluation["bySnr"])), "accuracy by SNR")]
+        parts += ["<h2>Accuracy by SNR</h2>", image(_png(_over_snr(evaluation["bySnr"])), "accuracy by SNR")]
     for name, table in tables(evaluation).items():
         parts += [f"<h2>{html.escape(name)}</h2>", _html_table(table)]
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+    if mistakes is not None:
+        parts += ["<h2>The most confident mistakes</h2>", image(mistakes, "the most confident mistakes")]
+    return page(title, parts)
 
 
 def _recordings_as_html(evaluation: dict[str, Any], headings: list[str]) -> list[str]:
@@ -179,7 +187,7 @@ def _recordings_as_html(evaluation: dict[str, Any], headings: list[str]) -> list
     return [
         "<h2>By recording</h2><p>The frames of a recording vote: their mean log scores decide its class.</p>",
         _html_table((headings, _metrics(own))),
-        _image(matrix, "confusion matrix of recordings"),
+        image(matrix, "confusion matrix of recordings"),
     ]
 
 
@@ -190,8 +198,16 @@ def _html_table(table: Table) -> str:
     return "\n".join([*lines, "</table>"])
 
 
-def _image(png: bytes, words: str) -> str:
-    return f'<img alt="{html.escape(words)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def page(title: str, parts: Sequence[str]) -> str:
+    """A self-contained page of `parts`, which are HTML."""
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+
+
+def image(picture: bytes, words: str) -> str:
+    """A picture, PNG or JPEG, as part of a page; `words` say what it shows."""
+    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
+    return f'<img alt="{html.escape(words)}" src="data:image/{kind};base64,{base64.b64encode(picture).decode()}">'
 
 
 def _png(figure: Figure) -> bytes:

@@ -28,6 +28,19 @@ def style() -> dict[str, Any]:
     return {"parse_math": False, "fontfamily": [*_fonts()]}
 
 
+def for_pillow(text: str, size: int) -> tuple[Any, str]:
+    """A font of Pillow for the text, `size` pixels high, and the text with escapes for what the font does not have."""
+    path, text = (None, text) if text.isascii() else in_one_font(text)
+    return _font(path, size), text
+
+
+@functools.cache
+def _font(path: str | None, size: int) -> Any:
+    from PIL import ImageFont  # noqa: PLC0415  (plots have no use for it)
+
+    return ImageFont.load_default(size=size) if path is None else ImageFont.truetype(path, size)
+
+
 def in_one_font(text: str) -> tuple[str, str]:
     """The file of the font that has most of the text, and the text with escapes for the rest."""
     path, points = max(_fonts().values(), key=lambda font: sum(ord(letter) in font[1] for letter in text))

@@ -5,13 +5,12 @@ In: one dict of metrics for each epoch, and pictures. Out: history.jsonl, learni
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import json
 from typing import TYPE_CHECKING, Any
 
-from rfuav_trainer.evaluation.report import STYLE
+from rfuav_trainer.evaluation import report
 from rfuav_trainer.reporting import lettering
 from rfuav_trainer.storage.files import atomic_writer, write_json
 
@@ -68,16 +67,12 @@ def write_page(path: Path, title: str, best: Row | None, pictures: Mapping[str, 
         path: of the page.
         title: its heading.
         best: metrics of the best epoch.
-        pictures: PNG by heading; None if there is none.
+        pictures: PNG or JPEG by heading; None if there is none.
     """
     rows = [f"<tr><td>{html.escape(name)}</td><td>{value:g}</td></tr>" for name, value in (best or {}).items()]
     parts = [f"<h1>{html.escape(title)}</h1>", "<h2>Best epoch</h2>", f"<table>{''.join(rows)}</table>"]
-    for heading, png in pictures.items():
+    for heading, picture in pictures.items():
         parts.append(f"<h2>{html.escape(heading)}</h2>")
-        source = "" if png is None else base64.b64encode(png).decode()
-        image = f'<img alt="{html.escape(heading)}" src="data:image/png;base64,{source}">'
-        parts.append(image if source else "<p>None.</p>")
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    page = f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+        parts.append("<p>None.</p>" if picture is None else report.image(picture, heading))
     with atomic_writer(path) as stream:
-        stream.write(page.encode())
+        stream.write(report.page(title, parts).encode())

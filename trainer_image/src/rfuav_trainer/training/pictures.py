@@ -1,6 +1,6 @@
 """Pictures of a training for its report: what the network sees, and its most confident mistakes.
 
-In: samples, and what the network took them for. Out: contact sheets as PNG.
+In: samples, and what the network took them for. Out: contact sheets as JPEG.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from rfuav_trainer.data import augment_pictures, augment_signals
 from rfuav_trainer.data.batches import batches
-from rfuav_trainer.evaluation.sheet import sheet
+from rfuav_trainer.evaluation.sheet import MOST_MISTAKES, mistake, name_of, of_samples, sheet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rfuav_trainer.data.dataset import Dataset
     from rfuav_trainer.data.samples import Reader, Sample
 
-MOST_SEEN, MOST_MISTAKES = 30, 20
+MOST_SEEN = 30
 
 
 @dataclass(frozen=True, order=True)
@@ -58,14 +58,9 @@ def worst(known: Sequence[Mistake], samples: Sequence[Sample], scores: Tensor, l
 
 def of_mistakes(mistakes: Sequence[Mistake], dataset: Dataset, reader: Reader) -> bytes | None:
     """The contact sheet of mistakes; None without any."""
-    found = {mistake.sample: mistake for mistake in mistakes}
-    tiles = []
-    for batch in batches([[mistake.sample for mistake in mistakes]], reader):
-        for sample, picture in zip(batch.samples, batch.pictures, strict=True):
-            mistake = found[sample]
-            words = f"{dataset.classes[sample.label]}, not {dataset.classes[mistake.predicted]} {mistake.score:.0%}"
-            tiles.append((picture, words, _name(sample)))
-    return sheet(tiles) if tiles else None
+    classes = dataset.classes
+    words = {one.sample: mistake(classes[one.predicted], one.score, classes[one.sample.label]) for one in mistakes}
+    return of_samples(words, reader)
 
 
 def of_training(dataset: Dataset, reader: Reader, training: TrainingLoop) -> bytes | None:
@@ -83,9 +78,5 @@ def of_training(dataset: Dataset, reader: Reader, training: TrainingLoop) -> byt
                 seen = augment_pictures.apply(batch.pictures, training.augment, np.random.default_rng(training.seed))
             for sample, picture in zip(batch.samples, seen, strict=True):
                 levels = picture.round().clamp(0, 255).to(torch.uint8)  # augmentation gives floats of the same scale
-                tiles.append((levels, dataset.classes[sample.label], _name(sample)))
+                tiles.append((levels, [dataset.classes[sample.label], name_of(sample)]))
     return sheet(tiles) if tiles else None
-
-
-def _name(sample: Sample) -> str:
-    return sample.name if sample.frame is None else f"{sample.name} [{sample.frame}]"
