@@ -45,7 +45,7 @@ def job(root: Path, folder: str, kind: str, turn: int, cores: int) -> Job:
     spec = {
         "model": {"weights": f"file://{root}/{kind}.safetensors"},
         "input": {"uri": f"file://{root}/{folder}"},
-        "output": {"uri": f"file://{root}/out-{kind}-{turn}", "annotate": False},
+        "output": {"uri": f"file://{root}/out-{kind}-{turn}", "annotate": "none"},
         "resources": {"gpus": int(DEVICE.type == "cuda"), "cpu": str(cores), "memory": "8Gi"},
     }
     checked = InferenceJobSpec.model_validate(spec)

@@ -48,7 +48,7 @@ BAD = (
         ("rfuav-trainer:nowhere", "not found"),
     ),
 )
-TORN = inference("one-torn", model=FROM_BASE, input={"uri": f"pvc://{CAPTURES}/one-torn"}, output={"annotate": False})
+TORN = inference("one-torn", model=FROM_BASE, input={"uri": f"pvc://{CAPTURES}/one-torn"}, output={"annotate": "none"})
 NO_CLAIM = training("no-claim", dataset={"train": {"uri": "pvc://forgotten/train"}}, backoffLimit=5)
 
 

@@ -27,7 +27,7 @@ FLY = inference(
     parallelism=SHARDS,
 )
 JUDGE = inference(
-    "judge", model={"weights": None, "fromTrainingJob": "base"}, evaluation={}, output={"annotate": False}
+    "judge", model={"weights": None, "fromTrainingJob": "base"}, evaluation={}, output={"annotate": "none"}
 )
 pytestmark = pytest.mark.submits(LEARN, FLY, JUDGE)
 EVERY_EPOCH = {

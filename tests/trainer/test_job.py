@@ -29,7 +29,7 @@ def test_what_makes_a_job_another(desk, changes, same):
     assert (desk.job("TrainingJob", training_spec(**changes)).fingerprint() == one) is same
 
 
-@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"output__annotate": True}, {"errorThreshold": 0.5}])
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"output__annotate": "all"}, {"errorThreshold": 0.5}])
 def test_what_makes_an_inference_another(desk, changes):
     one = desk.job("InferenceJob", inference_spec()).fingerprint()
     assert desk.job("InferenceJob", inference_spec(**changes)).fingerprint() != one

@@ -91,7 +91,7 @@ def inference_spec(**changes) -> dict:
     spec = {
         "model": {"weights": "pvc://models/out/best.safetensors"},
         "input": {"uri": "pvc://captures/test"},
-        "output": {"uri": "pvc://results/out", "annotate": False},
+        "output": {"uri": "pvc://results/out", "annotate": "none"},
         "resources": RESOURCES,
     }
     return _changed(spec, changes)

@@ -1,6 +1,7 @@
 """InferenceJob: which weights, on which recordings, and where the predictions go."""
 
 import re
+from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
@@ -102,14 +103,24 @@ class InferenceInput(Spec):
     format: Format = Field("auto", description="image, iq (raw recordings), or auto: by the file names. Default: auto.")
 
 
+class Annotate(StrEnum):
+    """Which pictures are written beside the predictions."""
+
+    DEFAULT = "default"
+    ALL = "all"
+    NONE = "none"
+
+
 class InferenceOutput(Spec):
     """Where predictions, annotated pictures and videos go."""
 
     uri: OutputUri = Field(description=f"Folder: {WRITABLE}.")
-    annotate: bool = Field(
-        True,
-        description="Whether annotated pictures (of a recording: a video) are written beside the predictions. "
-        "Default: true.",
+    annotate: Annotate = Field(
+        Annotate.DEFAULT,
+        strict=False,  # a manifest has its text
+        description="Pictures beside the predictions. default: a contact sheet, the 20 least certain inputs and, where "
+        "labels are known, the 20 most confident mistakes; all: each input too (of a recording: a video); none. "
+        "Default: default.",
     )
     overwrite: bool = Field(
         False,

@@ -157,7 +157,7 @@ def test_one_damaged_file_does_not_end_a_job(image_desk):
         (image_desk / f"captures/{folder}/alpha/damaged.tif").write_bytes(tiff_of_one_wrong_byte())
     ended = image_desk.pod("TrainingJob", training_spec(training__epochs=1, training__batchSize=8))
     assert ended.code == 0, ended.output[-2000:]
-    spec = inference_spec(model__weights="pvc://models/out/best.safetensors", output__annotate=True)
+    spec = inference_spec(model__weights="pvc://models/out/best.safetensors", output__annotate="all")
     classified = image_desk.pod("InferenceJob", spec, uid="u2")
     assert classified.code == 0, classified.output[-2000:]
     cropped = image_desk.run(

@@ -24,7 +24,7 @@ from rfuav_trainer.data.samples import (
     read_picture,
 )
 from rfuav_trainer.errors import InputError, UnreadableFileError
-from rfuav_trainer.inference import annotate
+from rfuav_trainer.inference import drawing
 from rfuav_trainer.process.stop import StopSignal
 
 
@@ -59,8 +59,8 @@ def test_levels_of_more_than_8_bits_are_scaled(tmp_path, kind, suffix, top, brig
     expected = np.tile(np.linspace(0, brightest, 64), (64, 1))
     read = read_picture(path, 64).numpy()
     assert np.abs(read - expected).max() <= 1
-    annotate.draw_image(tmp_path / "drawn.png", path, "a 1.00")
-    drawn = np.asarray(Image.open(tmp_path / "drawn.png").convert("L")).astype(int)[-1]
+    drawing.draw_image(tmp_path / "drawn.jpg", path, "a 1.00")
+    drawn = np.asarray(Image.open(tmp_path / "drawn.jpg").convert("L")).astype(int)[-1]
     assert abs(drawn.max() - brightest) <= 1
     assert abs(np.median(drawn) - brightest / 2) <= brightest / 60
     task = prepare.Task(tmp_path / "all", tmp_path / "more", overwrite=False, stop=StopSignal())

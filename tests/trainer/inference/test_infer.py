@@ -36,14 +36,14 @@ def lines(desk, name="predictions-0.jsonl", folder="results/out"):
 
 def test_pictures(pictures):
     watcher = Watcher()
-    run(pictures, inference_spec(output__annotate=True), watcher=watcher)
+    run(pictures, inference_spec(output__annotate="all"), watcher=watcher)
     found = lines(pictures)
     assert [line["path"] for line in found] == [f"{name}/{number:03d}.png" for name in CLASSES for number in range(5)]
     for line in found:
         assert line["class"] == line["top"][0]["class"]
         assert line["score"] == max(entry["score"] for entry in line["top"])
         assert sum(entry["score"] for entry in line["top"]) == pytest.approx(1, abs=1e-4)
-        picture = Image.open(pictures / f"results/out/annotated/{line['path']}.png")
+        picture = Image.open(pictures / f"results/out/annotated/{line['path']}.jpg")
         assert min(picture.size) >= 384
     assert lines(pictures, "errors-0.jsonl") == []
     mark = json.loads((pictures / "results/out/_SUCCESS").read_text())
@@ -55,7 +55,7 @@ def test_pictures(pictures):
 
 
 def test_recordings_are_classified_frame_by_frame(recordings):
-    run(recordings, inference_spec(output__annotate=True))
+    run(recordings, inference_spec(output__annotate="all"))
     found = lines(recordings)
     assert len(found) == 3 * 2 * 3
     assert [(line["frame"], line["startSeconds"]) for line in found[:3]] == [(0, 0.0), (1, 0.004096), (2, 0.008192)]
@@ -212,8 +212,8 @@ def test_shards_of_other_weights_are_not_combined(pictures):
 
 def test_pictures_that_are_asked_for_between_two_starts_are_all_there(pictures):
     stopped(pictures, inference_spec(batchSize=4), 4)
-    run(pictures, inference_spec(batchSize=4, output__annotate=True, output__overwrite=True))
-    assert len(list((pictures / "results/out/annotated").rglob("*.png"))) == 15
+    run(pictures, inference_spec(batchSize=4, output__annotate="all", output__overwrite=True))
+    assert len(list((pictures / "results/out/annotated").glob("*/*.png.jpg"))) == 15
 
 
 @pytest.mark.parametrize("changes", [{"input__pattern": "beta/*"}, {"shards": 3}], ids=["pattern", "shards"])
@@ -312,7 +312,7 @@ def test_an_output_in_the_input_is_refused(pictures, uri, output):
     uri, output = (text.replace("FILE", f"file://{pictures / 'captures'}") for text in (uri, output))
     # As on a laptop, which may write to file://.
     job = from_file(
-        pictures.write_job("InferenceJob", inference_spec(input__uri=uri, output__uri=output, output__annotate=True)),
+        pictures.write_job("InferenceJob", inference_spec(input__uri=uri, output__uri=output, output__annotate="all")),
         mounts={name: pictures / name for name in ("captures", "models", "results")},
     )
     with pytest.raises(InvalidConfigurationError, match=r"is inside input.uri .*: write an output.uri outside that"):
@@ -363,12 +363,12 @@ def test_stopped_before_the_first_batch_the_unreadable_are_listed_once(recording
         ("inference.results:ShardResults.commit", 4),
         ("inference.results:ShardResults.restart", 2),
         ("inference.results:ShardResults.publish", 1),
-        ("inference.annotate:Video.save", 3),
+        ("inference.video:Video.save", 3),
     ],
 )
 def test_killed_at_any_point_and_started_again_nothing_is_lost_or_doubled(recordings, method, at, after):
     (recordings / "captures/test/beta/001.iq").write_bytes(b"torn")
-    changes = {"batchSize": 2, "errorThreshold": 0.5, "output__annotate": True}
+    changes = {"batchSize": 2, "errorThreshold": 0.5, "output__annotate": "all"}
     run(recordings, inference_spec(**changes, output__uri="pvc://results/whole"), uid="u2")
     environment = recordings.environment("InferenceJob", inference_spec(**changes))
     assert in_child(die_in, environment, method, at, after) == -signal.SIGKILL
@@ -658,7 +658,7 @@ def test_batches_side_by_side_give_the_same_predictions(desk, monkeypatch, kind)
     monkeypatch.setattr(
         infer.Classifier, "scores", lambda *a: workers.add(threading.current_thread().name) or whole(*a)
     )
-    run(desk, {**spec, "output": {"uri": "pvc://results/four", "annotate": False}}, uid="u2")
+    run(desk, {**spec, "output": {"uri": "pvc://results/four", "annotate": "none"}}, uid="u2")
     assert len(workers) > 1
     assert torch.get_num_threads() == 4
     for one, four in zip(lines(desk), lines(desk, folder="results/four"), strict=True):

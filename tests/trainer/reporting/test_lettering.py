@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from rfuav_trainer.evaluation import report
-from rfuav_trainer.inference import annotate
+from rfuav_trainer.inference import drawing
 from rfuav_trainer.reporting import lettering
 from rfuav_trainer.training import artifacts
 
@@ -65,6 +65,6 @@ def test_what_no_font_has_is_readable(monkeypatch):
 
 @pytest.mark.parametrize("name", ODD)
 def test_any_name_is_drawn_above_a_picture(name):
-    blank = annotate._with_bar(Image.new("RGB", (400, 300)), "")
-    drawn = annotate._with_bar(Image.new("RGB", (400, 300)), name)
+    blank = drawing.with_bar(Image.new("RGB", (400, 300)), "")
+    drawn = drawing.with_bar(Image.new("RGB", (400, 300)), name)
     assert np.asarray(drawn).astype(int).sum() > np.asarray(blank).astype(int).sum()

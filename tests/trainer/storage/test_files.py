@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from rfuav_trainer.data import files
-from rfuav_trainer.inference import annotate
+from rfuav_trainer.inference import annotate, drawing
 from rfuav_trainer.prepare import Task, augmented, cropped
 from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.storage.files import LONGEST_NAME, TEMPORARY, atomic_writer, fitting
@@ -39,7 +39,7 @@ def test_a_picture_of_the_longest_name_is_drawn_and_prepared(tmp_path, name):
         Image.new("RGB", (32, 32)).save(tmp_path / "all" / label / name)
     drawn = annotate.Annotations.__new__(annotate.Annotations)
     drawn._folder = tmp_path / "drawn"
-    annotate.draw_image(drawn._file(f"a/{name}", ".png"), tmp_path / "all/a" / name, "a 1.00")
+    drawing.draw_image(drawn._file(f"a/{name}", ".jpg"), tmp_path / "all/a" / name, "a 1.00")
     assert len([*(tmp_path / "drawn/a").iterdir()]) == 1
     made = cropped(Task(tmp_path / "all", tmp_path / "cropped", overwrite=False, stop=StopSignal()), box=(0, 0, 16, 16))
     assert (made.files, made.unreadable) == (2, {})

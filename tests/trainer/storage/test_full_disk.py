@@ -57,13 +57,13 @@ def test_an_inference_whose_lines_find_no_room(pictures, small_volume, pages, mi
 def test_an_inference_that_runs_full_half_way_goes_on_there(pictures, small_volume, monkeypatch):
     monkeypatch.setattr(results, "COMMIT_SECONDS", 0)
     resize(small_volume, "256k")
-    spec = inference_spec(batchSize=1, output__annotate=True)
+    spec = inference_spec(batchSize=1, output__annotate="all")
     runs_full(pictures, spec)
     assert not list(small_volume.glob("_SUCCESS*"))
     done = json.loads((small_volume / ".state-0.json").read_text())["done"]
     assert 0 < done < 15
     resize(small_volume, "32m")
-    drawn = small_volume / "annotated/alpha/000.png.png"
+    drawn = small_volume / "annotated/alpha/000.png.jpg"
     before = drawn.stat().st_mtime_ns
     run(pictures, spec)
     assert drawn.stat().st_mtime_ns == before  # the first pictures were not classified again

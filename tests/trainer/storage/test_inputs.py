@@ -382,12 +382,12 @@ def test_training_and_inference_from_a_mirror_of_the_hub(desk, mirror):
     ended = desk.pod("TrainingJob", spec, env=mirror)
     assert ended.code == 0, ended.output
     spec = inference_spec(
-        input__uri="hf://datasets/acme/drones", model__weights="hf://acme/net/best.safetensors", output__annotate=True
+        input__uri="hf://datasets/acme/drones", model__weights="hf://acme/net/best.safetensors", output__annotate="all"
     )
     classified = desk.pod("InferenceJob", spec, env=mirror)
     assert classified.code == 0, classified.output
     assert len((desk / "results/out/predictions-0.jsonl").read_text().splitlines()) == 12
-    assert len(list((desk / "results/out/annotated").rglob("*.png"))) == 12
+    assert len(list((desk / "results/out/annotated").rglob("*.png.jpg"))) == 12
     assert TOKEN not in ended.output + classified.output
 
 

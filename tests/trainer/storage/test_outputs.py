@@ -182,7 +182,7 @@ def test_a_bucket_that_is_not_there(bucket, desk):
 
 
 def test_a_job_leaves_in_the_store_what_it_leaves_on_a_disk(bucket, pictures, tmp_path):
-    changes = {"evaluation": {}, "output__annotate": True, "shards": 2}
+    changes = {"evaluation": {}, "output__annotate": "all", "shards": 2}
     for shard in (1, 0, 0):
         for uri, uid in ((bucket.uri("out"), "u1"), ("pvc://results/out", "u2")):
             run(pictures, inference_spec(output__uri=uri, **changes), shard=shard, uid=uid)
@@ -198,7 +198,7 @@ def test_a_job_leaves_in_the_store_what_it_leaves_on_a_disk(bucket, pictures, tm
 )
 def test_a_shard_killed_at_any_moment_loses_and_doubles_nothing(bucket, recordings, at, after):
     (recordings / "captures/test/beta/001.iq").write_bytes(b"torn")
-    changes = {"batchSize": 2, "errorThreshold": 0.5, "output__annotate": True}
+    changes = {"batchSize": 2, "errorThreshold": 0.5, "output__annotate": "all"}
     run(recordings, inference_spec(**changes), uid="u2")
     spec = inference_spec(output__uri=bucket.uri("out"), **changes)
     environment = recordings.environment("InferenceJob", spec)

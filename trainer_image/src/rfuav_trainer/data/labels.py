@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 import re
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 log = structlog.get_logger()
 
@@ -57,6 +60,12 @@ def conditions(name: str, beside: dict[str, Any]) -> tuple[float | None, str | N
 def first_folder(path: str) -> str:
     """The first folder of a relative path, which is the class; empty for a file in no folder."""
     return path.partition("/")[0] if "/" in path else ""
+
+
+def label_of(line: Mapping[str, Any]) -> str:
+    """The true class of the input of a prediction line: as it is stated, else the first folder; empty if unknown."""
+    stated: str | None = line.get("label")
+    return first_folder(line["path"]) if stated is None else stated
 
 
 def in_class(label: str, path: str) -> str:

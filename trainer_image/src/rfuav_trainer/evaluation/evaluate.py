@@ -15,7 +15,7 @@ import structlog
 import torch
 
 from rfuav_crds import reasons
-from rfuav_trainer.data.labels import conditions, first_folder, in_class
+from rfuav_trainer.data.labels import conditions, in_class, label_of
 from rfuav_trainer.data.samples import read_label_file
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.evaluation.intervals import Clusters
@@ -75,7 +75,7 @@ def evaluate(
         dead += len(read) - len(part)
         if not part:
             continue
-        true = [_label(line) for line in part]
+        true = [label_of(line) for line in part]
         check_labels(dict(zip((line["path"] for line in part), true, strict=True)), classes, root)
         scores = torch.tensor([_scores(line, index) for line in part], dtype=torch.float32)
         whole = whole and all("scores" in line or len(line["top"]) == len(classes) for line in part)
@@ -224,16 +224,10 @@ def _conditions(lines: Iterable[dict[str, Any]], root: Path) -> Iterator[tuple[f
     for line in lines:
         if line["path"] != last:
             last = line["path"]
-            found = conditions(in_class(_label(line), last), read_label_file(root / last))
+            found = conditions(in_class(label_of(line), last), read_label_file(root / last))
             if "snr" in line:
                 found = (float(round(line["snr"])), found[1])
         yield found
-
-
-def _label(line: dict[str, Any]) -> str:
-    """The true class of the input of a prediction; empty if unknown."""
-    stated: str | None = line.get("label")
-    return first_folder(line["path"]) if stated is None else stated
 
 
 def check_labels(labels: Mapping[str, str], classes: Sequence[str], root: Path) -> None:

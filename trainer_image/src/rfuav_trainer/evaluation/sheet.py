@@ -70,7 +70,9 @@ def sheet(tiles: Sequence[tuple[Tensor, Sequence[str]]]) -> bytes:
         for line, text in enumerate(texts):
             font, shown = lettering.for_pillow(text, LETTERS)
             colour = "gray" if line == len(texts) - 1 else "black"
-            draw.text((left, top + SIDE + (line + 1) * LINE), _fitting(shown, font), fill=colour, font=font, anchor="ls")
+            draw.text(
+                (left, top + SIDE + (line + 1) * LINE), _fitting(shown, font), fill=colour, font=font, anchor="ls"
+            )
     stream = io.BytesIO()
     canvas.save(stream, format="JPEG", quality=QUALITY, subsampling=0)
     return stream.getvalue()

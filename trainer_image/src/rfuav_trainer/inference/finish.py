@@ -1,7 +1,7 @@
 """The end of an InferenceJob: which share could not be read, the evaluation, and the mark of the whole job.
 
-In: the marks and lines of all shards. Out: evaluation files and `_SUCCESS`, written by the shard that finds all others
-done.
+In: the marks and lines of all shards. Out: evaluation files, pictures and `_SUCCESS`, written by the shard that finds
+all others done.
 """
 
 from __future__ import annotations
@@ -13,13 +13,19 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rfuav_crds import reasons
+from rfuav_crds.inference import Annotate
 from rfuav_trainer.data import inputs
 from rfuav_trainer.data.dataset import Unreadable
+from rfuav_trainer.data.images import Room
+from rfuav_trainer.data.samples import Preprocessing, Reader
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.evaluation import evaluate as evaluation
-from rfuav_trainer.evaluation import report
+from rfuav_trainer.evaluation import report, sheet
+from rfuav_trainer.evaluation.picks import Picks, inputs_of
 from rfuav_trainer.evaluation.recordings import Ballot, recordings_of
+from rfuav_trainer.inference import annotate, overview
 from rfuav_trainer.inference.results import RECORDINGS
+from rfuav_trainer.process import resources
 from rfuav_trainer.storage import marks, outputs
 from rfuav_trainer.storage.files import atomic_writer, write_json
 
@@ -36,8 +42,17 @@ MOST_SHOWN = 10
 """How many shards of each group an error names."""
 
 
-def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence[str]) -> dict[str, float]:
-    """Evaluate and mark the whole job once every shard has its mark. Idempotent.
+def finish_job(
+    job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence[str], seen: overview.Seen | None = None
+) -> dict[str, float]:
+    """Evaluate, draw the overview and mark the whole job once every shard has its mark. Idempotent.
+
+    Args:
+        job: the job.
+        spec: its spec.
+        output: its folder.
+        classes: of the network.
+        seen: pictures that need not be read again.
 
     Returns:
         The metrics of the evaluation; empty if there is none or other shards have not finished.
@@ -66,13 +81,22 @@ def finish_job(job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence
     paths = [output / f"predictions-{shard}.jsonl" for shard in range(spec.shards)]
     labelled = spec.evaluation is not None
     recordings = recordings_of(evaluation.read_lines(paths), labelled=labelled)
-    ballot, lines = Ballot(classes, recordings), evaluation.read_lines(paths)
+    picks = Picks(totals["processed"] + totals["failed"], labelled=labelled)
+    ballot, lines = Ballot(classes, recordings), picks.watching(evaluation.read_lines(paths))
+    root = inputs.root_of(job, spec)
+    room = Room.share_of(resources.memory(job))
+    preprocessing = Preprocessing.from_json(own[0]["preprocessing"])
+    reader = Reader(preprocessing, homes=[] if seen is None else [seen], room=room)
     if not labelled:
         deque(ballot.watching(lines), maxlen=0)
     else:
-        content = evaluation.evaluate(lines, classes, inputs.root_of(job, spec), ballot)
-        report.write(output, content, f"{job.name}: evaluation")
+        content = evaluation.evaluate(lines, classes, root, ballot)
+        worst = inputs_of(picks.mistakes, root, preprocessing.spectrogram)
+        mistakes = sheet.of_samples({sample: pick.words for pick, sample in worst}, reader)
+        report.write(output, content, f"{job.name}: evaluation", mistakes)
         found = content["metrics"]
+    if spec.output.annotate != Annotate.NONE:
+        overview.write(output / overview.FOLDER, picks, root, reader, room=room, workers=resources.cpus(job))
     with atomic_writer(output / RECORDINGS) as stream:
         stream.writelines(json.dumps(line).encode() + b"\n" for line in ballot.lines())
     mark = marks.mark_of(job, shards=spec.shards, outputs=outputs_of(spec), metrics=found, **totals)
@@ -108,8 +132,10 @@ def outputs_of(spec: InferenceJobSpec) -> dict[str, str]:
     base = spec.output.uri.rstrip("/")
     uris = {"predictions": f"{base}/predictions-0.jsonl" if spec.shards == 1 else base}
     uris["recordings"] = f"{base}/{RECORDINGS}"
-    if spec.output.annotate:
-        uris["annotated"] = f"{base}/annotated"
+    if spec.output.annotate != Annotate.NONE:
+        uris["overview"] = f"{base}/{overview.FOLDER}"
+    if spec.output.annotate == Annotate.ALL:
+        uris["annotated"] = f"{base}/{annotate.FOLDER}"
     if spec.evaluation is not None:
         uris["evaluation"] = f"{base}/{report.CONTENT}"
         uris["evaluationTable"] = f"{base}/{report.TABLE}"

@@ -6,6 +6,7 @@ each shard; the shard that finds all marks present adds the evaluation and `_SUC
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -16,17 +17,17 @@ import structlog
 import torch
 
 from rfuav_crds import InferenceJobSpec
-from rfuav_crds.inference import Evaluation
+from rfuav_crds.inference import Annotate, Evaluation
 from rfuav_trainer.data import inputs
 from rfuav_trainer.data.batches import batches, cut, side_by_side
 from rfuav_trainer.data.dataset import Unreadable
 from rfuav_trainer.data.images import Room
 from rfuav_trainer.data.samples import Reader
-from rfuav_trainer.errors import InputError, StoppedError, naming
+from rfuav_trainer.errors import InputError, StoppedError
 from rfuav_trainer.evaluation import report
 from rfuav_trainer.evaluation.evaluate import check_labels
-from rfuav_trainer.inference import results
-from rfuav_trainer.inference.annotate import Annotations
+from rfuav_trainer.evaluation.picks import Picks
+from rfuav_trainer.inference import annotate, overview, results
 from rfuav_trainer.inference.classifier import Classifier, open_classifier
 from rfuav_trainer.inference.finish import check_unreadable, finish_job, outputs_of
 from rfuav_trainer.networks import weights
@@ -37,6 +38,7 @@ from rfuav_trainer.storage.files import write_json
 from rfuav_trainer.storage.paths import check_mounted, local_path
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rfuav_trainer.data.batches import Batch
@@ -74,15 +76,17 @@ def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
         done = marks.finished_before(path, job)
         if done is not None and not job.unique and not marks.holds(path, done, made_from(job, spec), job):
             done = None
+        seen: overview.Seen | None = None
         if done is None:
             stop.check()
             work = Inference(job, spec, output, progress=progress, stop=stop)
             outputs.prepare(output, "output.uri")
             with output_lock.held(output, job, stop):
                 done = work.run()
+            seen = work.seen
         else:
             log.info("already finished, nothing to do", output=outputs.shown(output), shard=job.shard)
-        found = finish_job(job, spec, output, done["classes"])
+        found = finish_job(job, spec, output, done["classes"], seen)
     scores = [{"name": key, "value": f"{value:.4g}"} for key, value in found.items()]
     progress.update({**done["trainerStatus"], "metrics": scores})
     return done
@@ -151,6 +155,9 @@ class Inference:
         self.failed = 0
         self.dead = 0
         self.total = len(self.listing.samples) + len(self.listing.unreadable)
+        self._picks = Picks(self.total, labelled=spec.evaluation is not None)
+        self.seen = overview.Seen(self._picks, self.inputs.root)
+        self.undrawn = 0
         auto = AUTO_BATCH.get(self.device.type, AUTO_BATCH["cpu"])
         self.batch_size = spec.batch_size if isinstance(spec.batch_size, int) else auto
         self._speed = Speed()
@@ -189,13 +196,17 @@ class Inference:
             processed=self.processed,
             failed=self.failed,
             dead=self.dead,
+            undrawn=self.undrawn,
             precision=self.classifier.precision,
+            preprocessing=self.classifier.preprocessing.to_json(),
             seconds=round(time.monotonic() - started, 1),
             trainerStatus=self._status(finished=True),
         )
         write_json(self.output / f"{marks.SUCCESS}-{self.job.shard}", mark)
         if self.dead:
             log.warning("inputs that hold nothing were not classified", dead=self.dead)
+        if self.undrawn:
+            log.warning("images that were classified could not be drawn", undrawn=self.undrawn)
         log.info("shard done", **{key: mark[key] for key in ("shard", "processed", "failed", "seconds")})
         return mark
 
@@ -208,6 +219,7 @@ class Inference:
             for line in shard.earlier("predictions"):
                 self.processed += 1
                 self.dead += "dead" in line
+                self._picks.add(line)
             return
         for name, reason in self.listing.unreadable.items():
             self._refuse(shard, name, reason, None)
@@ -216,48 +228,80 @@ class Inference:
         samples, done = self.listing.samples, shard.done
         spectrogram = self.classifier.preprocessing.spectrogram
         room = Room.share_of(resources.memory(self.job))
-        annotations = None
-        if self.spec.output.annotate:
-            frame_seconds = None if spectrogram is None else spectrogram.frame_seconds
-            last = samples[done - 1] if done else None
-            annotations = Annotations(self.output / "annotated", shard, frame_seconds, last, room)
         cpus = resources.cpus(self.job)
+        readers = min(MOST_READERS, cpus)
+        annotations = None
+        if self.spec.output.annotate == Annotate.ALL:
+            annotations = annotate.Annotations(
+                self.output / annotate.FOLDER,
+                shard,
+                None if spectrogram is None else spectrogram.frame_seconds,
+                samples[done - 1] if done else None,
+                room=room,
+                workers=readers,
+                stop=self.stop,
+            )
         together = 1 if self.device.type == "cuda" else min(MOST_BATCHES, cpus)
         parts = cut(samples[done:], self.batch_size)
         reader = Reader(self.classifier.preprocessing, device=self.device, room=room)
-        read = batches(parts, reader, min(MOST_READERS, cpus) if cpus > 1 else 0, stop=self.stop)
+        read = batches(parts, reader, readers if cpus > 1 else 0, stop=self.stop)
         scored = side_by_side(self._scores, read, together, cpus // together)
-        for part, (batch, scores) in zip(parts, scored, strict=False):  # fewer after a stop request
-            reasons, dead = dict(batch.unreadable), dict(batch.dead)
-            row = 0
-            for sample in part:  # in order, so that exactly the first `done` inputs are complete
-                if sample in reasons:
-                    self._refuse(shard, sample.name, reasons[sample], sample.frame)
-                elif sample in dead:
-                    self._pass_over(shard, sample, dead[sample])
-                else:
-                    if annotations is not None:
-                        annotations.turn_to(sample, done)  # may commit, so it comes before the line of this sample
-                    text = self._write(shard, sample, scores[row])
-                    if annotations is not None:
-                        with naming(sample.name):
-                            annotations.add(sample, batch.pictures[row], text)
-                    row += 1
-                done += 1
-            self._speed.add(row)
-            self._report()
+        with contextlib.closing(annotations) if annotations is not None else contextlib.nullcontext():
+            for part, (batch, scores) in zip(parts, scored, strict=False):  # fewer after a stop request
+                self._take(part, batch, scores, shard=shard, annotations=annotations, done=done)
+                done += len(part)
+                if self.stop.requested:
+                    break
+                if shard.due or done == len(samples):
+                    _commit(shard, annotations, done)
             if self.stop.requested:
-                break
-            if shard.due or done == len(samples):
                 _commit(shard, annotations, done)
-        if self.stop.requested:
-            _commit(shard, annotations, done)
-            self._report(now=True)
-            raise StoppedError(
-                f"stopped by {self.stop.cause} after {done} of {len(samples)} inputs; their results are saved"
-            )
-        if annotations is not None:
-            annotations.finish(done)
+                self._report(now=True)
+                raise StoppedError(
+                    f"stopped by {self.stop.cause} after {shard.done} of {len(samples)} inputs; their results are saved"
+                )
+            if annotations is not None:
+                annotations.finish(done)
+                self.undrawn = annotations.failed
+
+    def _take(
+        self,
+        part: Sequence[Sample],
+        batch: Batch,
+        scores: torch.Tensor,
+        *,
+        shard: results.ShardResults,
+        annotations: annotate.Annotations | None,
+        done: int,
+    ) -> None:
+        """Write the lines of a batch, in order, so that exactly the first inputs are complete.
+
+        Args:
+            part: the samples of the batch.
+            batch: those that can be read.
+            scores: their scores.
+            shard: takes the lines.
+            annotations: draws the inputs, if they are drawn.
+            done: how many inputs were complete before.
+        """
+        reasons, dead = dict(batch.unreadable), dict(batch.dead)
+        row = 0
+        for number, sample in enumerate(part, done):
+            if sample in reasons:
+                self._refuse(shard, sample.name, reasons[sample], sample.frame)
+            elif sample in dead:
+                self._pass_over(shard, sample, dead[sample])
+            else:
+                if annotations is not None:
+                    annotations.turn_to(sample, number)  # may commit, so it comes before the line of this sample
+                line = self._write(shard, sample, scores[row])
+                if self._picks.add(line):
+                    self.seen.keep((sample.path, sample.frame), batch.pictures[row])
+                if annotations is not None:
+                    annotations.add(sample, batch.pictures[row], _text(line))
+                row += 1
+        self._speed.add(row)
+        self._report()
 
     def _scores(self, batch: Batch) -> torch.Tensor:
         """Scores of a batch; with batchSize auto, a batch too large for the GPU is halved until it fits."""
@@ -295,8 +339,8 @@ class Inference:
         self.processed += 1
         self.dead += 1
 
-    def _write(self, shard: results.ShardResults, sample: Sample, scores: torch.Tensor) -> str:
-        """Write the prediction of one input; returns it as text."""
+    def _write(self, shard: results.ShardResults, sample: Sample, scores: torch.Tensor) -> dict[str, Any]:
+        """Write the prediction of one input; returns its line."""
         classes = self.classifier.classes
         best = scores.topk(min(TOP, len(classes)))
         top = [
@@ -304,17 +348,12 @@ class Inference:
             for index, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
         line = self._place(sample)
-        text = f"{top[0]['class']}  {top[0]['score']:.1%}"
-        if "centerHz" in line:
-            text = f"{line['centerHz'] / 1e6:.10g} MHz  {text}"
-        if "startSeconds" in line:
-            text = f"{line['startSeconds']:.3f} s  {text}"
         line |= {"class": top[0]["class"], "score": top[0]["score"], "top": top}
         if self.spec.evaluation is not None:
             line["scores"] = [_number(value) for value in scores.tolist()]
         shard.write("predictions", line)
         self.processed += 1
-        return text
+        return line
 
     def _stated(self, sample: Sample) -> dict[str, Any]:
         """Label, SNR and recording of an input from the manifest, for the evaluation and for readers of the line."""
@@ -372,13 +411,20 @@ class Inference:
         return status
 
 
+def _text(line: dict[str, Any]) -> str:
+    """A prediction as text."""
+    text = f"{line['class']}  {line['score']:.1%}"
+    if "centerHz" in line:
+        text = f"{line['centerHz'] / 1e6:.10g} MHz  {text}"
+    return f"{line['startSeconds']:.3f} s  {text}" if "startSeconds" in line else text
+
+
 def _number(score: float) -> float:
     """A float32 score with nine significant digits, which distinguish it from its neighbours."""
     return float(f"{score:.9g}")
 
 
-def _commit(shard: results.ShardResults, annotations: Annotations | None, done: int) -> None:
-    """Commit the results of the first `done` inputs, with their annotated pictures."""
-    if annotations is not None:
-        annotations.flush()
-    shard.commit(done)
+def _commit(shard: results.ShardResults, annotations: annotate.Annotations | None, done: int) -> None:
+    """Commit the results of the first `done` inputs, unless a stop cannot wait for their annotated pictures."""
+    if annotations is None or annotations.flush():
+        shard.commit(done)

@@ -227,7 +227,7 @@ def _inference(source: Path, weights: Path, output: Path, more: dict[str, Any]) 
     spec = {
         "model": {"weights": f"pvc://weights/{weights.name}"},
         "input": {"uri": "pvc://input" if source.is_dir() else f"pvc://input/{source.name}"},
-        "output": {"uri": f"pvc://results/{output.name}", "annotate": False, "overwrite": True},
+        "output": {"uri": f"pvc://results/{output.name}", "annotate": "none", "overwrite": True},
         "resources": manifest.resources(machine),
         **more,
     }

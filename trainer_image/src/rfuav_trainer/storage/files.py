@@ -41,7 +41,8 @@ def fitting(name: str, ending: str) -> str:
 
 def sweep(folder: Path) -> None:
     """Remove the temporary files that a killed process left in an output. Nobody may be writing there."""
-    below = [folder, *folder.glob("checkpoints/*"), *(Path(path) for path, _, _ in os.walk(folder / "annotated"))]
+    drawn = (Path(path) for name in ("annotated", "overview") for path, _, _ in os.walk(folder / name))
+    below = [folder, *folder.glob("checkpoints/*"), *drawn]
     for place in below:
         with suppress(OSError):  # another user's, or no folder
             for name in os.listdir(place):  # noqa: PTH208  (only the few names that match become paths)
