@@ -1,11 +1,13 @@
 """Work without a manifest: train, predict, evaluate and init on a folder, at the command line and in Python."""
 
 import json
+import os
 
 import pytest
 import structlog
 import torch
 import yaml
+from trainer.signals.test_sidecar import xml
 from trainer.trainer_kit import image_set, tone_set
 
 import rfuav_trainer
@@ -146,6 +148,28 @@ def test_what_init_finds_in_a_folder_of_recordings(desk):
     assert job.spec.training.optimizer.learning_rate == 1e-4
     assert job.spec.output.uri == "pvc://models/o'clock"
     assert job.metadata.name == "o-clock"
+
+
+def test_init_takes_the_sample_rate_from_the_sidecars_of_packs(desk):
+    """The most frequent one. Only the first file of a pack is looked at."""
+    root = tone_set(desk / "captures", count=1)
+    for name, pack, rate in (("alpha", "pack1", 2e6), ("alpha", "pack2", 4e6), ("beta", "pack1", 4e6)):
+        for second in range(5):
+            (root / name / f"{pack}_{second}-{second + 1}s.iq").write_bytes(bytes(8 * 4096))
+        (root / name / f"{pack}.xml").write_bytes(xml(SampleRate=f"{rate:.0f}"))
+    assert folder.look(root).sample_rate == 4e6
+    assert yaml.safe_load(rfuav_trainer.init(root))["spec"]["dataset"]["iq"]["sampleRate"] == 4_000_000
+
+
+def test_a_folder_is_listed_once(desk, monkeypatch):
+    """Listing is slow on a network file system; the names of the classes are one listing of the folder itself."""
+    root = tone_set(desk / "captures")
+    (root / "alpha/000.xml").write_bytes(xml())
+    read = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: read.append(str(path)) or scandir(path))
+    folder.look(root)
+    assert sorted(read) == sorted([str(root)] * 2 + [str(root / name) for name in ("alpha", "beta", "gamma")])
 
 
 def test_init_balances_uneven_classes_and_uses_the_validation_folder(desk):

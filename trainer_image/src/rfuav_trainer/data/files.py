@@ -84,7 +84,23 @@ def find_files(
         InputError: nothing was found, or both formats were and none was chosen.
         PermissionError: a folder cannot be read.
     """
-    found = listed(root, pattern, where=where)
+    return chosen(listed(root, pattern, where=where), root, pattern, kind, where=where, sample_format=sample_format)
+
+
+def chosen(
+    found: Sequence[Path],
+    root: Path,
+    pattern: str = EVERYTHING,
+    kind: str = "auto",
+    *,
+    where: str,
+    sample_format: str = "auto",
+) -> tuple[list[Path], str]:
+    """As `find_files`, of files that are listed already.
+
+    Raises:
+        InputError: nothing was found, or both formats were and none was chosen.
+    """
     images, recordings = of_kind(found, "image"), of_kind(found, "iq", sample_format)
     if kind == "auto" and images and sample_format == "auto":
         recordings = [path for path in recordings if path.suffix.lower() not in recording.WITHOUT_FORMAT]
@@ -100,15 +116,15 @@ def find_files(
                 f"{where}: {root} has {len(images)} images and {len(recordings)} recordings: write format image or iq",
             )
         kind = "iq" if recordings else "image"
-    chosen = recordings if kind == "iq" else images
-    if not chosen:
+    data = recordings if kind == "iq" else images
+    if not data:
         kinds = ", ".join(sorted(SUFFIXES[kind]))
         there = ", ".join(f"{count} {suffix}" for suffix, count in ignored.most_common(SHOWN))
         raise InputError(
             f"{where}: no {kinds} files in {root} (pattern {pattern}{'; there are ' * bool(there)}{there}): "
             "put the data there or correct the path"
         )
-    return chosen, kind
+    return data, kind
 
 
 def find_classes(root: Path, *, where: str) -> list[str]:

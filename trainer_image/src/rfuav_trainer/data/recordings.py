@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rfuav_trainer.data.labels import without_conditions
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
+from rfuav_trainer.signals.sidecar import INTERVAL
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -44,8 +45,6 @@ _CUT = (
 )
 _NUMBER = re.compile(r"(?P<gap>[\s_.#-]*)(?P<number>\(\d+\)|\[\d+\]|\d+)$")
 _WORD = re.compile(rf"(?:^|[\s_.#-]+)(?:{_CUT})[\s_.#-]*$")
-_INTERVAL = re.compile(r"[\s_-]+\d+(?:\.\d+)?-\d+(?:\.\d+)?\s?s(?:ec)?$")
-"""What RFUAV's one-second files of a pack end with: `pack1_0-1s`."""
 _EDGES = " \t_.#-"
 
 
@@ -143,7 +142,7 @@ def name_of(stem: str) -> tuple[str, str]:
             by = NUMBER
         elif found["gap"] or bracket or before != head.rstrip(_EDGES):
             rest, by = before, NAME
-    interval = _INTERVAL.search(rest)
+    interval = INTERVAL.search(rest)
     if interval is not None and rest[: interval.start()].strip(_EDGES):
         rest, by = rest[: interval.start()].rstrip(_EDGES), PACK
     return rest, by

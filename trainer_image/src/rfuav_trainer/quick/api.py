@@ -94,8 +94,7 @@ def predict(source: str | Path, weights: str | Path) -> list[dict[str, Any]]:
 
     Returns:
         One value for each picture or frame, as in `predictions-0.jsonl` (docs/trainer.md): `path`, `class`, `score`,
-        `top`, and for frames their time and, where it is known, their centre frequency. For a file that cannot be
-        read `path` and `error`.
+        `top`, and for frames their time. For a file that cannot be read `path` and `error`.
 
     Raises:
         JobError: any expected failure, also if no file can be read.
