@@ -146,7 +146,11 @@ def test_an_inference_as_old_clients_start_it():
         "spec": {
             "model": {"weights": "pvc://models/best.pth"},
             "input": {"uri": "pvc://captures/flights/day 1"},
-            "output": {"uri": f"pvc://captures/flights/day 1_results/{name}", "overwrite": True},
+            "output": {
+                "uri": f"pvc://captures/flights/day 1_results/{name}",
+                "annotate": "all",
+                "overwrite": True,
+            },
             "resources": {"gpus": 1},
             "pool": "default",
             "priorityClassName": "rfuav-inference-p3",

@@ -1,9 +1,9 @@
 """The job that a create asks for, as the API server takes it.
 
 What the model service fixed and its bodies do not name are the defaults of the CRDs, which were made from it: Adam, a
-constant learning rate, cross entropy, random order. Two things are written in addition: results in the folder may be
-replaced, because clients reuse their folders; and the initial weights, which are ImageNet's unless the body says
-otherwise.
+constant learning rate, cross entropy, random order. Written in addition: results in the folder may be replaced, because
+clients reuse their folders; initial weights are ImageNet's unless the body says otherwise; an inference annotates
+every input.
 """
 
 from collections.abc import Mapping, Sequence
@@ -103,7 +103,7 @@ def inference(body: InferenceStart, *, namespace: str, task_id: str, terms: Term
     spec: dict[str, Any] = {
         "model": {"weights": terms.places.resolve(body.weight_path, "weight_path"), **cfg.model},
         "input": {"uri": source},
-        "output": {"uri": _results(body, source, task_id, terms), "overwrite": True},
+        "output": {"uri": _results(body, source, task_id, terms), "annotate": "all", "overwrite": True},
         **_running("inference", body.device, body.priority, terms),
     }
     notes = _notes(body.device) + cfg.notes
