@@ -5,6 +5,8 @@ Its own rights (the chart grants exactly these, and more only where a face of it
 | resource | verbs | by |
 |---|---|---|
 | trainingjobs, inferencejobs | list, watch | cluster.tasks |
+| pods | list | logs.of_jobs |
+| pods/log | get | logs |
 """
 
 import asyncio
@@ -21,7 +23,8 @@ from rfuav_gateway.access.callers import Callers
 from rfuav_gateway.access.rights import Rights
 from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.cluster.writes import Writes
-from rfuav_gateway.routes import starts, system, tasks
+from rfuav_gateway.logs.logs import Logs
+from rfuav_gateway.routes import logs, starts, system, tasks
 from rfuav_gateway.routes.parts import Parts
 from rfuav_gateway.serving import problems
 from rfuav_gateway.serving.edge import Edge
@@ -56,12 +59,14 @@ class Gateway:
         self.tasks = Tasks(compat.namespace if compat.enabled else "")
         self.parts = Parts(
             settings=settings,
+            cluster=connection,
             callers=Callers(settings, connection),
             rights=Rights(connection, everything_in=compat.namespace if compat.enabled else ""),
             tasks=self.tasks,
             writes=Writes(connection, self.tasks),
             rates=Rates(settings),
             terms=terms(settings),
+            logs=Logs(connection),
         )
         self.app = routes(self.parts)
         self.server = Server(settings, edge(settings, self.app), stopping=self._stopping)
@@ -107,6 +112,7 @@ class Gateway:
 
     def _stopping(self) -> None:
         self._ending.set()
+        self._closing = asyncio.ensure_future(self.parts.logs.close())
 
 
 def terms(settings: Settings) -> Terms:
@@ -130,7 +136,7 @@ def routes(parts: Parts) -> FastAPI:
     )
     app.state.parts = parts
     problems.install(app)
-    for router in (starts.router, tasks.router, system.router):
+    for router in (starts.router, logs.router, tasks.router, system.router):
         app.include_router(router)
     return app
 

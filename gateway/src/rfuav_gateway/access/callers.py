@@ -78,6 +78,18 @@ class Callers:
             namespace=self._settings.default_namespace or _own_namespace(name),
         )
 
+    async def still(self, caller: Caller) -> bool:
+        """Whether the API server still knows the caller's token; of others, whose requests carry none, it is true.
+
+        Raises:
+            Unavailable: it cannot be asked now.
+        """
+        credential = caller.credential
+        if credential is None or credential.impersonates:
+            return True
+        token = credential.headers[0][1].removeprefix("Bearer ")
+        return await self._known.get(caller.key, lambda: self._ask(token)) == caller.name
+
     def _is_proxy(self, peer: str) -> bool:
         try:
             address = ipaddress.ip_address(peer)

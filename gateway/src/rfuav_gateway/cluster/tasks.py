@@ -3,6 +3,7 @@
 A watch keeps it up to date. What this gateway writes enters with the answer, so that the next read shows it.
 """
 
+import asyncio
 import heapq
 from bisect import bisect_left, insort
 from collections import defaultdict
@@ -46,6 +47,7 @@ class Tasks:
     def __init__(self, namespace: str = "") -> None:
         self._namespace = namespace
         self._cache: Cache[Key, Job] = Cache(self._changed)
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}  # by UID of the job that somebody waits for
         self._by_id: dict[tuple[str, str], tuple[Job, ...]] = {}
         # By namespace, type and status word, the oldest first.
         self._lists: defaultdict[tuple[str, TaskType], dict[TaskStatus, _List]] = defaultdict(dict)
@@ -92,6 +94,25 @@ class Tasks:
         """At most `limit` of them."""
         return list(islice(self.newest(namespace, kind, status=status, before=before), limit))
 
+    async def changed(self, job: Job) -> Job | None:
+        """Wait until the job is held differently, and return it so; None: it is gone, or another has its name."""
+        key = job.type, job.namespace, job.name
+        while True:
+            held = self._cache.get(key)
+            if held is None or held.uid != job.uid:
+                return None
+            if held.resource_version != job.resource_version:
+                return held
+            news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiting = self._waiting.setdefault(job.uid, set())
+            waiting.add(news)
+            try:
+                await news
+            finally:
+                waiting.discard(news)
+                if not waiting and self._waiting.get(job.uid) is waiting:
+                    del self._waiting[job.uid]
+
     def take(self, kind: TaskType, body: Any) -> Job:
         """Take in a job as an answer shows it; what is held now."""
         read, why = objects.converted(body, JobObject)
@@ -105,6 +126,10 @@ class Tasks:
         self._cache.remove((job.type, job.namespace, job.name))
 
     def _changed(self, old: Job | None, new: Job | None) -> None:
+        for uid in {job.uid for job in (old, new) if job is not None}:
+            for news in self._waiting.pop(uid, ()):
+                if not news.done():
+                    news.set_result(None)
         if old is not None:
             _take_out(self._lists[old.namespace, old.type], old)
             key = old.namespace, old.task_id

@@ -10,11 +10,13 @@ from rfuav_gateway.access.callers import Caller, Callers, Unauthenticated, Unava
 from rfuav_gateway.access.rights import Rights
 from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.cluster.writes import NotDone, Writes
+from rfuav_gateway.logs.logs import Logs
 from rfuav_gateway.serving.problems import Refused
 from rfuav_gateway.serving.rates import Rates
 from rfuav_gateway.settings import Settings
 from rfuav_gateway.tasks.manifests import Terms
 from rfuav_gateway.tasks.words import PHRASES, Phrases, language
+from rfuav_kube.connection import Connection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +24,14 @@ class Parts:
     """The gateway's parts, as the routes use them."""
 
     settings: Settings
+    cluster: Connection
     callers: Callers
     rights: Rights
     tasks: Tasks
     writes: Writes
     rates: Rates
     terms: Terms
+    logs: Logs
 
 
 class Asked(NamedTuple):

@@ -26,7 +26,8 @@ _WORDS: dict[str | None, TaskStatus] = {
     "Failed": "failed",
     "Cancelled": "cancelled",
 }
-_ENDED = ("Succeeded", "Failed", "Cancelled")
+ENDED = ("Succeeded", "Failed", "Cancelled")
+"""The phases after which a job never moves again."""
 _BRIEF = 200  # characters of a message in a list
 _PRECISION = 6  # digits after the point: more than a metric has
 
@@ -92,12 +93,12 @@ def encode(value: Task | TaskList) -> bytes:
 
 def ended(job: Job) -> bool:
     """Whether the task has ended: a cancelled one has, while its pods still stop."""
-    return job.status.phase in _ENDED or job.spec.cancel
+    return job.status.phase in ENDED or job.spec.cancel
 
 
 def status_of(job: Job) -> TaskStatus:
     """The status word. A cancellation counts from when it is written, because nothing takes it back."""
-    if job.spec.cancel and job.status.phase not in _ENDED:
+    if job.spec.cancel and job.status.phase not in ENDED:
         return "cancelled"
     return _WORDS.get(job.status.phase, "pending")
 

@@ -1,0 +1,111 @@
+"""Logs of tasks: a stream of server-sent events, or a list for `Accept: application/json`."""
+
+from collections.abc import AsyncIterator, Collection
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.responses import StreamingResponse
+
+from rfuav_gateway.access.callers import Unavailable
+from rfuav_gateway.cluster.tasks import TYPES
+from rfuav_gateway.logs.logs import CONTENT_TYPE, Gone, Over, TooManyStreams
+from rfuav_gateway.logs.of_jobs import JobSource
+from rfuav_gateway.routes.parts import Asked, Asks, unavailable
+from rfuav_gateway.routes.tasks import find
+from rfuav_gateway.serving.problems import Refused
+from rfuav_gateway.tasks import bodies
+from rfuav_gateway.tasks.bodies import TaskType
+
+router = APIRouter()
+
+MOST = 10_000  # lines of an answer
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {CONTENT_TYPE: {}}, "description": "Events of bodies.LogEntry, the last one LogEnd."}
+}
+_TRAINING: tuple[TaskType, ...] = ("training",)
+
+
+class Wanted(NamedTuple):
+    """Which part of a log, and in which form."""
+
+    tail: int | None
+    since: datetime | None
+    after: str
+    as_list: bool
+
+
+def wanted(
+    tail: Annotated[int | None, Query(ge=0, le=MOST, description="Only so many lines, the last ones.")] = None,
+    since: Annotated[datetime | None, Query(description="Only lines from this time on; UTC without a zone.")] = None,
+    last_event_id: Annotated[str, Header(max_length=512)] = "",
+    accept: Annotated[str, Header()] = "",
+) -> Wanted:
+    """What query and headers ask for."""
+    return Wanted(tail, since, last_event_id, "application/json" in accept and CONTENT_TYPE not in accept)
+
+
+Wants = Annotated[Wanted, Depends(wanted)]
+
+
+@router.get("/api/v2/training/{task_id:path}/logs", response_model=list[bodies.LogEntry], responses=_ANSWERS)
+async def training(task_id: str, asks: Asks, wants: Wants) -> Response:
+    """The log of a training."""
+    return await _log(asks, task_id, _TRAINING, wants)
+
+
+@router.get("/api/v2/tasks/{task_id:path}/logs", response_model=list[bodies.LogEntry], responses=_ANSWERS)
+async def task(task_id: str, asks: Asks, wants: Wants) -> Response:
+    """The log of a task."""
+    return await _log(asks, task_id, TYPES, wants)
+
+
+async def _log(asks: Asked, task_id: str, kinds: Collection[TaskType], wants: Wanted) -> Response:
+    job = await find(asks, task_id, kinds)
+    if not await _may_read(asks):
+        raise Refused(HTTPStatus.FORBIDDEN, f"you may not read logs of pods in the namespace {asks.namespace}")
+    parts = asks.parts
+    source = await JobSource(parts.cluster, parts.tasks, job, "", asks.phrases).load()
+    try:
+        if wants.as_list:
+            entries = await parts.logs.history(source, tail=wants.tail, since=wants.since)
+            return Response(entries, media_type="application/json")
+        following = parts.logs.follow(
+            source, after=wants.after, tail=wants.tail, since=wants.since, recheck=lambda: _still(asks)
+        )
+        events = await following.__aenter__()
+    except Gone as error:
+        raise Refused(HTTPStatus.GONE, str(error)) from error
+    except TooManyStreams as error:
+        raise Refused(
+            HTTPStatus.SERVICE_UNAVAILABLE, "the logs of too many tasks are being read: try again", {"Retry-After": "5"}
+        ) from error
+    except Over:
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        try:
+            async for chunk in events:
+                yield chunk
+        finally:
+            await following.__aexit__(None, None, None)
+
+    return StreamingResponse(chunks(), media_type=CONTENT_TYPE, headers={"X-Accel-Buffering": "no"})
+
+
+async def _may_read(asks: Asked) -> bool:
+    try:
+        return await asks.parts.rights.may_read_logs(asks.caller, asks.namespace)
+    except Unavailable as error:
+        raise unavailable(error) from error
+
+
+async def _still(asks: Asked) -> bool:
+    """Whether the reader may still read: the token is good, and so are the rights."""
+    try:
+        return await asks.parts.callers.still(asks.caller) and await asks.parts.rights.may_read_logs(
+            asks.caller, asks.namespace
+        )
+    except Unavailable:
+        return True  # the API server is away: what was allowed a minute ago stays so until it answers
