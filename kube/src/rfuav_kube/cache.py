@@ -84,8 +84,32 @@ class Cache(Generic[K, V]):
         for key in [k for k, (held, _) in self._held.items() if held <= version and k not in listed and among(k)]:
             self.remove(key, version)
 
+    def part(self, among: Callable[[K], bool]) -> "Part[K, V]":
+        """The objects whose keys are `among` those held, to be followed alone: no list of them drops another."""
+        return Part(self, among)
+
     def _remember(self, key: K, version: int) -> None:
         self._removed[key] = version
         self._removed.move_to_end(key)
         if len(self._removed) > REMEMBERED:
             self._removed.popitem(last=False)
+
+
+class Part(Generic[K, V]):
+    """Some objects of a cache that several lists fill.
+
+    Args:
+        cache: of them all.
+        among: whether a key is one of these.
+    """
+
+    def __init__(self, cache: Cache[K, V], among: Callable[[K], bool]) -> None:
+        self._among = among
+        self._cache = cache
+        self.knows = cache.knows
+        self.put = cache.put
+        self.remove = cache.remove
+
+    def retain(self, keys: Iterable[K], version: int) -> None:
+        """Drop those that a list of these, read at `version`, does not name."""
+        self._cache.retain(keys, version, among=self._among)

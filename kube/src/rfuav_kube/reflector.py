@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from rfuav_kube import backoff, clock
-from rfuav_kube.cache import Cache
+from rfuav_kube.cache import Cache, Part
 from rfuav_kube.connection import Connection, NotSent, retry_after
 from rfuav_kube.objects import Meta, leniently, version, words
 
@@ -103,18 +103,18 @@ class Reflector(Generic[K, V, R]):
     Args:
         read: the partial struct of one object.
         key: its key in the cache.
-        value: the core's value for it; the second argument says why something of the object was left out.
+        value: what is held of it; the second argument says why something of the object was left out. None: nothing.
     """
 
     def __init__(
         self,
         connection: Connection,
         path: str,
-        cache: Cache[K, V],
+        cache: Cache[K, V] | Part[K, V],
         *,
         read: type[R],
         key: Callable[[R], K],
-        value: Callable[[R, str], V],
+        value: Callable[[R, str], V | None],
         idle_seconds: float = WATCH_SECONDS + 30,
     ) -> None:
         self._connection = connection

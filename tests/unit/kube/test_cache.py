@@ -83,3 +83,16 @@ def test_the_order_of_arrival_does_not_matter(kinds, random):
             held.put("a", version, version)
     deleted, last = history[-1]
     assert held.get("a") == (None if deleted else last)
+
+
+def test_a_list_of_a_part_drops_nothing_of_the_others():
+    held, changes = cache()
+    held.put("a1", 5, 51)
+    held.put("a2", 5, 52)
+    held.put("b1", 5, 53)
+    part = held.part(lambda key: key.startswith("a"))
+    assert part.put("a3", 6, 54)
+    part.retain(["a1"], 7)
+    assert sorted(held) == ["a1", "b1"]
+    assert part.knows("b1", 5)
+    assert changes[-2:] == [(52, None), (54, None)]

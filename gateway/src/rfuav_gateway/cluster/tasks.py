@@ -168,7 +168,7 @@ def _reflector(
     return Reflector(
         connection,
         path(kind, namespace),
-        cache,
+        cache.part(lambda key: key[0] == kind),
         read=JobObject,
         key=lambda read: (kind, read.metadata.namespace, read.metadata.name),
         value=lambda read, why: jobs.job(kind, read, why),
