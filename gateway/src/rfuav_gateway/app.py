@@ -1,12 +1,15 @@
 """Connects the gateway's parts: caches that follow the cluster, the routes, the HTTP server, and probes beside it.
 
-Its own rights (the chart grants exactly these, and more only where a face of it needs more):
+Its own rights (the chart grants exactly these; those before a colon are granted only with that setting):
 
 | resource | verbs | by |
 |---|---|---|
 | trainingjobs, inferencejobs | list, watch | cluster.tasks |
 | pods | list | logs.of_jobs |
 | pods/log | get | logs |
+| /readyz | get | connection (is an outage over) |
+| compat, in its namespace: trainingjobs, inferencejobs | get, create, patch, delete | cluster.writes |
+| proxy.addresses: users, groups | impersonate | access.callers |
 """
 
 import asyncio

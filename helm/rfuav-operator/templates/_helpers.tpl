@@ -29,3 +29,42 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- mergeOverwrite (deepCopy .Values.settings) $own | toYaml }}
 {{- end }}
+
+{{- define "rfuav.gateway" -}}rfuav-gateway{{- end }}
+
+{{/* Another name than the operator's, whose Deployment and Service select by it. */}}
+{{- define "rfuav.gateway.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "rfuav.gateway" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "rfuav.gateway.labels" -}}
+{{ include "rfuav.gateway.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{/* The gateway's settings file: what the user gave, and what the chart alone knows. */}}
+{{- define "rfuav.gateway.settings" -}}
+{{- $own := dict "port" 8000 "healthPort" 8081 }}
+{{- if .Values.gateway.tlsSecret }}
+{{- $_ := set $own "tlsCertificate" "/etc/rfuav-gateway-tls/tls.crt" }}
+{{- $_ := set $own "tlsKey" "/etc/rfuav-gateway-tls/tls.key" }}
+{{- end }}
+{{- mergeOverwrite (deepCopy .Values.gateway.settings) $own | toYaml }}
+{{- end }}
+
+{{/* The namespace in which the gateway writes jobs by itself; empty: in none. */}}
+{{- define "rfuav.gateway.compatNamespace" -}}
+{{- $compat := .Values.gateway.settings.compat }}
+{{- if $compat.enabled }}
+{{- if not $compat.namespace }}
+{{- fail "gateway.settings.compat.enabled needs gateway.settings.compat.namespace: write the namespace of all its tasks" }}
+{{- end }}
+{{- if .Values.gateway.settings.proxy.addresses }}
+{{- fail "gateway.settings.compat answers without credentials: disable it, or remove gateway.settings.proxy.addresses" }}
+{{- end }}
+{{- $compat.namespace }}
+{{- end }}
+{{- end }}

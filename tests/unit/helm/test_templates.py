@@ -5,10 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rich.console import Console
 
-from localcluster import binaries
-from rfuav_gateway.tasks.priorities import class_name, value
 from rfuav_operator.configuration import SettingsError
 from rfuav_operator.settings import Settings, load
 
@@ -16,35 +13,6 @@ pytestmark = pytest.mark.contract
 
 ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "helm" / "rfuav-operator"
-
-
-@pytest.fixture(scope="session")
-def helm():
-    return str(binaries.ensure(("helm",), Console(stderr=True))["helm"])
-
-
-@pytest.fixture(scope="session")
-def run(helm):
-    def run(*arguments):
-        command = [helm, "template", "rfuav", str(CHART), "--namespace", "rfuav-system", "--kube-version", "1.35.4"]
-        return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def render(run):
-    def render(*arguments):
-        done = run(*arguments)
-        assert done.returncode == 0, done.stderr
-        return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(done.stdout) if o}
-
-    return render
-
-
-@pytest.fixture(scope="session")
-def default(render):
-    return render()
 
 
 def deployment(objects):
@@ -75,16 +43,6 @@ def test_the_operator_reads_the_settings_that_the_chart_writes(default, tmp_path
     ports = {p["name"]: p["containerPort"] for p in container(default)["ports"]}
     assert ports == {"progress": found.progress.port, "health": found.health.port}
     assert found.progress_url == "https://rfuav-operator-progress.rfuav-system.svc"
-
-
-def test_priorities_of_the_gateway_have_classes(render, default):
-    assert not any(name.endswith("-p1") for kind, name in default)
-    objects = render("--set", "gateway.enabled=true")
-    found = {name: o for (kind, name), o in objects.items() if kind == "PriorityClass" and "-p" in name}
-    wanted = [(kind, priority) for kind in ("training", "inference") for priority in range(1, 11)]
-    assert {name: o["value"] for name, o in found.items()} == {class_name(*one): value(*one) for one in wanted}
-    assert {o["preemptionPolicy"] for o in found.values()} == {"Never"}
-    assert max(o["value"] for o in found.values()) < objects["PriorityClass", "rfuav-inference"]["value"]
 
 
 def test_settings_of_the_user_reach_the_operator(render, tmp_path):

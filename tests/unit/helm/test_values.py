@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from rfuav_crds import KINDS
+from rfuav_gateway.settings import Root
+from rfuav_gateway.settings import Settings as GatewaySettings
 from rfuav_operator.core.model import Defaults
 from rfuav_operator.settings import Settings
 
@@ -34,6 +36,21 @@ def test_each_section_offers_what_the_operator_reads(section):
     model = next(f.annotation for f in Settings.model_fields.values() if f.alias == section)
     offered = {field.alias for field in model.model_fields.values()}
     assert set(SETTINGS[section]["properties"]) == offered - OWN.get(section, set())
+
+
+def test_the_settings_of_the_schema_are_those_of_the_gateway():
+    """But ports and files, which other objects of the chart must agree with."""
+    offered = SCHEMA["properties"]["gateway"]["properties"]["settings"]["properties"]
+    fields = {field.alias: field.annotation for field in GatewaySettings.model_fields.values()}
+    assert set(offered) == set(fields) - {"host", "port", "healthPort", "tlsCertificate", "tlsKey", "kubeconfig"}
+    for name in ("compat", "proxy", "limits"):
+        assert set(offered[name]["properties"]) == {field.alias for field in fields[name].model_fields.values()}
+    root = offered["roots"]["items"]["properties"]
+    assert set(root) == {field.alias for field in Root.model_fields.values()}
+
+
+def test_the_gateways_values_are_its_defaults():
+    assert GatewaySettings.model_validate(VALUES["gateway"]["settings"]) == GatewaySettings()
 
 
 def test_priorities_are_the_operators_defaults():
