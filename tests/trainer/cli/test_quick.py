@@ -7,6 +7,7 @@ import pytest
 import structlog
 import torch
 import yaml
+from trainer.signals.test_archive import packed
 from trainer.signals.test_sidecar import xml
 from trainer.trainer_kit import image_set, tone_set
 
@@ -159,6 +160,23 @@ def test_init_takes_the_sample_rate_from_the_sidecars_of_packs(desk):
         (root / name / f"{pack}.xml").write_bytes(xml(SampleRate=f"{rate:.0f}"))
     assert folder.look(root).sample_rate == 4e6
     assert yaml.safe_load(rfuav_trainer.init(root))["spec"]["dataset"]["iq"]["sampleRate"] == 4_000_000
+
+
+def test_init_takes_the_sample_rate_from_sigmf(desk):
+    """Of an archive, and of metadata that has another name than its data; the longest capture gives the frame."""
+    rate = {"core:datatype": "cf32_le", "core:sample_rate": 2e6}
+    captures = [{"core:sample_start": 0}, {"core:sample_start": 3000}]
+    for label in ("a", "b"):
+        root = desk / "captures" / label
+        root.mkdir(parents=True)
+        (root / "x.raw").write_bytes(bytes(8 * 9000))
+        content = {"global": {**rate, "core:dataset": "x.raw"}, "captures": captures}
+        (root / "y.sigmf-meta").write_text(json.dumps(content))
+        packed(
+            root / "z.sigmf", ("z.sigmf-meta", json.dumps({"global": rate}).encode()), ("z.sigmf-data", bytes(64000))
+        )
+    found = folder.look(desk / "captures")
+    assert (found.kind, found.sample_rate, found.seconds) == ("iq", 2e6, 6000 / 2e6)
 
 
 def test_a_folder_is_listed_once(desk, monkeypatch):

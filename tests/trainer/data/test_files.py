@@ -40,18 +40,18 @@ def test_what_systems_leave_among_files_is_not_even_counted(tmp_path, capsys):
 
 def test_unknown_kinds_are_counted(tmp_path, capsys):
     tone_set(tmp_path, count=2)
-    for name in ("a.sigmf", "b.sigmf", "c.wav", "none"):
+    for name in ("a.rfp", "b.rfp", "c.wav", "none"):
         (tmp_path / "alpha" / name).write_bytes(b"x")
     (tmp_path / "beta/pack1.xml").write_text("<a/>")  # belongs to recordings, like .json
     find_files(tmp_path, where="x")
     said = capsys.readouterr().out
     assert "ignoring files of unknown kinds" in said
-    assert "{'.sigmf': 2, '.wav': 1, 'none': 1}" in said
+    assert "{'.rfp': 2, '.wav': 1, 'none': 1}" in said
 
 
 def test_a_folder_of_unknown_kinds_says_what_is_there(tmp_path):
-    (tmp_path / "a.sigmf").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"there are 1 \.sigmf"):
+    (tmp_path / "a.rfp").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"there are 1 \.rfp"):
         find_files(tmp_path, where="x")
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn import metrics as sk
 from trainer.runs import Watcher, die_in, hanging, run, stopped
+from trainer.signals.test_archive import packed
 from trainer.trainer_kit import CLASSES, IQ, TONES, image_set, in_child, inference_spec, tone_set, weights_file
 from trainer.training import test_memory
 
@@ -84,6 +85,30 @@ def test_a_frame_begins_with_its_capture_and_has_its_frequency(recordings):
     votes = {line["recording"]: line.get("centersHz") for line in lines(recordings, "recordings.jsonl")}
     assert [centers for centers in votes.values() if centers] == [[2.437e9, 5.8e9]]
     assert len(votes) > 1
+
+
+def test_recordings_in_an_archive_are_classified_one_by_one(recordings):
+    """Also for the overview, which finds them by their names, and by the streams of a collection."""
+    files = sorted((recordings / "captures/test/alpha").glob("*.iq"))
+    members = [(f"{path.stem}.sigmf-{what}", content) for path in files for what, content in (
+        ("meta", json.dumps({"global": {"core:datatype": "cf32_le"}, "captures": [{"core:frequency": 1e9}]}).encode()),
+        ("data", path.read_bytes()),
+    )]  # fmt: skip
+    streams = json.dumps({"collection": {"core:streams": [{"name": path.stem} for path in files]}}).encode()
+    packed(recordings / "captures/test/beta/x.sigmf", *members, ("both.sigmf-collection", streams))
+    run(recordings, inference_spec(output__annotate="default"))
+    found = {(line["path"], line["frame"]): line for line in lines(recordings)}
+    inside = {key: line for key, line in found.items() if ".sigmf/" in key[0]}
+    assert len(inside) == 3 * len(files) == 6
+    for (path, frame), line in inside.items():
+        same = found[path.replace("beta/x.sigmf", "alpha").replace(".sigmf-data", ".iq"), frame]
+        assert (line["class"], line["score"]) == (same["class"], same["score"])
+        assert (line["centerHz"], line["recording"]) == (1e9, "beta/x.sigmf/both")
+    votes = {line["recording"]: line["frames"] for line in lines(recordings, "recordings.jsonl")}
+    assert votes["beta/x.sigmf/both"] == 6
+    drawn = [path.name for path in (recordings / "results/out/overview/least-certain").iterdir()]
+    assert any("x.sigmf_000.sigmf-data-frame" in name for name in drawn)
+    assert json.loads((recordings / "results/out/_SUCCESS").read_text())["files"] == 8
 
 
 def video(path):

@@ -13,6 +13,7 @@ import sys
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -23,13 +24,14 @@ from rich.progress import track
 
 from rfuav_trainer.data import augment_pictures
 from rfuav_trainer.data.dataset import Unreadable
-from rfuav_trainer.data.files import find_classes, find_files
+from rfuav_trainer.data.files import DATA_SUFFIXES, find_classes, find_files
 from rfuav_trainer.data.images import Room, decoded, in_colours, whole_machine
 from rfuav_trainer.data.labels import without_conditions
 from rfuav_trainer.data.samples import list_labelled
 from rfuav_trainer.data.splitting import split as split_samples
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, UnreadableFileError, as_unreadable, naming
-from rfuav_trainer.signals.recording import METADATA
+from rfuav_trainer.signals.sigmf import METADATA
+from rfuav_trainer.signals.sigmf_folder import SigmfFolder, look
 from rfuav_trainer.storage.files import fitting, replace_folder, write_json
 
 if TYPE_CHECKING:
@@ -93,9 +95,10 @@ def split(task: Task, *, fraction: float, seed: int, link: bool, pattern: str | 
     where = str(task.source)
     classes = find_classes(task.source, where=where)
     _, kind = find_files(task.source, where=where)
-    samples = list_labelled(task.source, classes, kind, None, where=where, pattern=pattern).samples
-    train, validation = split_samples(samples, classes, fraction, seed, where="--validation")
-    made = Made(parts={"train": len(train), "val": len(validation)})
+    listing = list_labelled(task.source, classes, kind, None, where=where, pattern=pattern)
+    train, validation = split_samples(listing.samples, classes, fraction, seed, where="--validation")
+    made = Made(parts={"train": len(train), "val": len(validation)}, unreadable=listing.unreadable)
+    Unreadable(made.unreadable).check(task.error_threshold, files=listing.files, frames=0)
     with _output(task, {"split": fraction, "seed": seed}) as folder:
         for part, sample in _shown(task, [("train", s) for s in train] + [("val", s) for s in validation]):
             target = folder / part / sample.name
@@ -241,7 +244,14 @@ def _bring(path: Path, target: Path, *, link: bool) -> None:
 
 
 def _beside(path: Path) -> list[Path]:
-    return [other for suffix in BESIDE if os.path.isfile(other := path.with_suffix(suffix))]  # noqa: PTH113  (no error for too long a name)
+    """The files that belong to a file, and SigMF files of other names that describe it."""
+    own = [other for suffix in BESIDE if os.path.isfile(other := path.with_suffix(suffix))]  # noqa: PTH113  (no error for too long a name)
+    return [*own, *(path.with_name(name) for name in _folder(path.parent).beside(path.name))]
+
+
+@lru_cache(maxsize=8)
+def _folder(folder: Path) -> SigmfFolder:
+    return look(folder, DATA_SUFFIXES)
 
 
 def _shown(task: Task, items: Sequence[T]) -> Iterator[T]:

@@ -16,19 +16,21 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rfuav_trainer.errors import InputError
-from rfuav_trainer.signals import recording
+from rfuav_trainer.signals import recording, sigmf
+from rfuav_trainer.signals.sigmf_folder import SigmfFolder, look
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 log = structlog.get_logger()
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-IQ_SUFFIXES = frozenset({".iq", ".dat", ".sigmf-data", *recording.SUFFIX_FORMATS})
+IQ_SUFFIXES = frozenset({".iq", ".dat", sigmf.DATA, sigmf.ARCHIVE, *recording.SUFFIX_FORMATS})
 SUFFIXES = {"image": IMAGE_SUFFIXES, "iq": IQ_SUFFIXES | recording.WITHOUT_FORMAT}
-BESIDE = frozenset({".json", ".xml", recording.METADATA, ".jsonl", ".parquet"})
+BESIDE = frozenset({".json", ".xml", sigmf.METADATA, sigmf.COLLECTION, ".jsonl", ".parquet"})
 """Files that belong to data files, or list them."""
-KNOWN = IMAGE_SUFFIXES | IQ_SUFFIXES | BESIDE
+DATA_SUFFIXES = IMAGE_SUFFIXES | IQ_SUFFIXES
+KNOWN = DATA_SUFFIXES | BESIDE
 SHOWN = 10
 """How many unknown suffixes are named."""
 EVERYTHING = "**/*"
@@ -46,11 +48,31 @@ def is_data(name: str) -> bool:
 
 
 def of_kind(files: Sequence[Path], kind: str, sample_format: str = "auto") -> list[Path]:
-    """The files of one kind. `.bin` says nothing: it is a recording if the format is stated, or if no other file is."""
-    found = [path for path in files if path.suffix.lower() in (IMAGE_SUFFIXES if kind == "image" else IQ_SUFFIXES)]
-    if kind == "iq" and (sample_format != "auto" or not found):
-        return sorted(path for path in files if path.suffix.lower() in SUFFIXES["iq"])
-    return found
+    """The files of one kind. `.bin` says nothing: it is a recording if the format is stated, or if no other file is.
+
+    SigMF metadata makes any file a recording, and says of which the data are missing: reading those gives an error.
+    """
+    if kind == "image":
+        return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    stated = {
+        folder / name for folder, said in sigmf_folders(files).items() for name in (*said.described, *said.missing)
+    }
+    found = [path for path in files if path.suffix.lower() in IQ_SUFFIXES]
+    if sample_format != "auto" or not (found or stated):
+        found = [path for path in files if path.suffix.lower() in SUFFIXES["iq"]]
+    return sorted({*found, *stated}) if stated else sorted(found)
+
+
+def sigmf_folders(files: Iterable[Path]) -> dict[Path, SigmfFolder]:
+    """What the SigMF metadata among `files` says about the others, by folder; without folders that have none."""
+    names: dict[Path, list[str]] = {}
+    for path in files:
+        names.setdefault(path.parent, []).append(path.name)
+    return {
+        folder: look(folder, DATA_SUFFIXES, own)
+        for folder, own in names.items()
+        if any(name.endswith(sigmf.METADATA) for name in own)
+    }
 
 
 def listed(root: Path, pattern: str = EVERYTHING, *, where: str) -> list[Path]:
@@ -110,6 +132,9 @@ def chosen(
     )
     if ignored:
         log.warning("ignoring files of unknown kinds", folder=str(root), files=dict(ignored.most_common(SHOWN)))
+    alone = [name for said in sigmf_folders(found).values() for name in said.without_data]
+    if alone:
+        log.info("leaving out SigMF metadata without data (core:metadata_only)", folder=str(root), files=len(alone))
     if kind == "auto":
         if images and recordings:
             raise InputError(

@@ -15,7 +15,7 @@ from rfuav_trainer.data.files import SUFFIXES as SAMPLE_SUFFIXES
 from rfuav_trainer.data.files import check_text
 from rfuav_trainer.data.labels import conditions, in_class
 from rfuav_trainer.data.recordings import MANIFEST, Recording, recognise
-from rfuav_trainer.data.samples import Listing, list_samples, read_label_file
+from rfuav_trainer.data.samples import Listing, list_samples, read_label_file, recording_of
 from rfuav_trainer.errors import InputError
 from rfuav_trainer.storage import inputs
 
@@ -148,16 +148,16 @@ def list_rows(
     levels = {row.path: _snr(row, root) for row in found}
     groups = _recordings([*wanted.values()], kind, pattern)
     samples = [
-        replace(s, label=index[row.label], group=told.name, recognised_by=told.by, snr=levels[s.name])
+        replace(s, label=index[row.label], group=told.name, recognised_by=told.by, snr=levels[s.file])
         for s in listing.samples
-        for row, told in ((wanted[s.name], groups[s.name]),)
+        for row, told in ((wanted[s.file], recording_of(s, groups[s.file])),)
     ]
     unreadable = {**missing, **listing.unreadable}
     empty = sorted(set(range(len(labels))) - {s.label for s in samples})
     if empty:
         reason = next(iter(unreadable.items()), ("no file", f"none has format {kind}"))
         raise InputError(f"{where}: no file of class {labels[empty[0]]} can be read (for example {': '.join(reason)})")
-    return Listing(samples, unreadable, len(wanted))
+    return Listing(samples, unreadable, listing.files + len(missing))
 
 
 def _recordings(rows: Sequence[Row], kind: str, pattern: str | None) -> dict[str, Recording]:

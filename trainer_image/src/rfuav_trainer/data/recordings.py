@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rfuav_trainer.data.labels import without_conditions
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.signals.sidecar import INTERVAL
+from rfuav_trainer.signals.sigmf import ARCHIVE, DATA
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -26,6 +27,7 @@ MANIFEST: Final = "manifest"
 PATTERN: Final = "pattern"
 FOLDER: Final = "folder"
 PACK: Final = "pack"
+COLLECTION: Final = "collection"
 SIGMF: Final = "sigmf"
 NAME: Final = "name"
 FILE: Final = "file"
@@ -102,11 +104,15 @@ class _Place:
         label, *parents, file = PurePosixPath(path).parts
         if parents and PurePosixPath(parents[-1]).suffix and file.startswith(f"{PurePosixPath(parents[-1]).stem}."):
             file = parents.pop()  # a picture and its copies, as `prepare augment` writes them: `a.png/a.copy-1.png`
+        archive = next((at for at, folder in enumerate(parents) if folder.lower().endswith(ARCHIVE)), None)
+        if archive is not None:  # `a.sigmf/b.sigmf-data` is a file `a.b`, or `a` if it has the name of the archive
+            own = [PurePosixPath(parents[archive]).stem, *parents[archive + 1 :], file]
+            parents, file = parents[:archive], ".".join(own[1:] if own[1:] == [f"{own[0]}{DATA}"] else own)
         kept = [left for folder in parents if (left := without_conditions(folder))]
         stem = _plain(without_conditions(PurePosixPath(file).stem))
         name, by = name_of(stem)
         if by in ALONE and kind == "iq":
-            by = SIGMF if PurePosixPath(file).suffix.lower() == ".sigmf-data" else FILE
+            by = SIGMF if PurePosixPath(file).suffix.lower() in {ARCHIVE, DATA} else FILE
         return cls(path, label, _plain("/".join(kept)), loose, stem, name, by)
 
 

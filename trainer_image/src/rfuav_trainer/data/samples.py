@@ -7,24 +7,27 @@ pictures of one size.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 import torch
 
-from rfuav_trainer.data.files import SUFFIXES, in_classes, listed, of_kind
+from rfuav_trainer.data.files import DATA_SUFFIXES, IMAGE_SUFFIXES, SUFFIXES, in_classes, listed, of_kind
 from rfuav_trainer.data.images import TRANSFORM, Room, read_picture, whole_machine
 from rfuav_trainer.data.labels import conditions
-from rfuav_trainer.data.recordings import recognise
+from rfuav_trainer.data.recordings import COLLECTION, MANIFEST, PATTERN, Recording, recognise
 from rfuav_trainer.errors import DeadInputError, InputError, UnreadableFileError
-from rfuav_trainer.signals import dead, recording
+from rfuav_trainer.signals import archive, dead, recording, sigmf
+from rfuav_trainer.signals.sigmf_folder import SigmfFolder, look
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters, pictures
 from rfuav_trainer.storage import inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor
 
@@ -38,7 +41,7 @@ UNCHANGED = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 Key = tuple[Path, int | None]
-"""A file, and the frame of a recording."""
+"""A file, or a recording in an archive as if the archive were a folder, and the frame of a recording."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,15 @@ class Sample:
 
     Attributes:
         path: the file.
-        name: its path relative to the input folder, with forward slashes.
+        name: its path relative to the input folder, with forward slashes; of a recording in an archive that of the
+            archive, and then its own in there.
         label: index of its class; -1 when not labelled.
         frame: index of the frame in its recording; None for images.
         group: samples of one recording have the same group, and a split keeps them together.
         snr: in dB, if the manifest, the name, or the `.json` file gives it.
         recognised_by: how `group` was found, one of the words of `recordings`.
         info: of the recording; None for images.
+        member: its name in the archive; empty if the file is no archive.
     """
 
     path: Path
@@ -110,6 +115,17 @@ class Sample:
     snr: float | None = None
     recognised_by: str = ""
     info: recording.RecordingInfo | None = field(default=None, compare=False, repr=False)
+    member: str = ""
+
+    @property
+    def file(self) -> str:
+        """The path of its file, relative to the input folder."""
+        return self.name.removesuffix(f"/{self.member}") if self.member else self.name
+
+    @property
+    def key(self) -> Key:
+        """What distinguishes it from every other sample."""
+        return self.path / self.member if self.member else self.path, self.frame
 
 
 @dataclass
@@ -157,7 +173,7 @@ def list_labelled(
             if sample.path not in levels:
                 stated = read_label_file(sample.path) if sample.path.with_suffix(".json") in there else {}
                 levels[sample.path] = conditions(sample.name, stated)[0]
-            told = groups[sample.name]
+            told = recording_of(sample, groups[sample.name])
             snr = levels[sample.path]
             total.samples.append(replace(sample, label=label, group=told.name, recognised_by=told.by, snr=snr))
         total.unreadable.update(listing.unreadable)
@@ -165,26 +181,119 @@ def list_labelled(
     return total
 
 
+def recording_of(sample: Sample, told: Recording) -> Recording:
+    """The recording of a sample: the collection that lists it, unless `told` was stated by the user."""
+    if sample.recognised_by == COLLECTION and told.by not in {MANIFEST, PATTERN}:
+        return Recording(sample.group, COLLECTION)
+    return told
+
+
 def list_samples(files: Iterable[Path], root: Path, spectrogram: SpectrogramParameters | None) -> Listing:
-    """The samples in `files`: one for an image, one for each complete frame of a recording."""
+    """The samples in `files`: one for an image, one for each complete frame of a recording.
+
+    Without `spectrogram` recordings are not opened: each file is one sample. The streams of a SigMF collection have
+    its name as their group; every other sample has its own.
+    """
     files = list(files)
     inputs.fetch_ahead(path.with_suffix(recording.METADATA) for path in files)
     listing = Listing([])
     base = root if root.is_dir() else root.parent
+    folders: dict[Path, SigmfFolder] = {}
     for path in files:
-        name = path.relative_to(base).as_posix()
-        listing.files += 1
-        if spectrogram is None:
-            listing.samples.append(Sample(path, name, group=name))
+        sample = Sample(path, path.relative_to(base).as_posix())
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            listing.samples.append(replace(sample, group=sample.name))
+            listing.files += 1
             continue
-        try:
-            info = recording.described(path, spectrogram.sample_format)
-            frames = recording.count_frames(info, spectrogram)
-        except UnreadableFileError as error:
-            listing.unreadable[name] = str(error)
-            continue
-        listing.samples.extend(Sample(path, name, frame=index, group=name, info=info) for index in range(frames))
+        if path.parent not in folders:
+            folders[path.parent] = look(path.parent, DATA_SUFFIXES)
+        _list_recordings(sample, folders[path.parent], spectrogram, listing)
     return listing
+
+
+def named(root: Path, name: str, frame: int | None, spectrogram: SpectrogramParameters | None) -> Sample:
+    """The sample that `list_samples` gave this name and frame.
+
+    Raises:
+        UnreadableFileError: its recording is gone, or can no longer be read.
+    """
+    path = root / name
+    if frame is None or spectrogram is None:
+        return Sample(path, name)
+    file = next((up for up in path.parents if up.suffix.lower() == sigmf.ARCHIVE and up.is_file()), path)
+    member = "" if file is path else path.relative_to(file).as_posix()
+    return Sample(
+        file,
+        name,
+        frame=frame,
+        info=info_of(file, look(file.parent, DATA_SUFFIXES), spectrogram.sample_format, member),
+        member=member,
+    )
+
+
+def info_of(path: Path, beside: SigmfFolder, sample_format: str, member: str = "") -> recording.RecordingInfo:
+    """What is known of the recording in a file; of an archive, of that called `member`, or the first.
+
+    `beside` is what the SigMF files of its folder say.
+
+    Raises:
+        UnreadableFileError: it cannot be read, or is not there.
+    """
+    if path.suffix.lower() != sigmf.ARCHIVE:
+        metadata = beside.metadata(path.name)
+        return recording.described(path, sample_format, path.with_name(metadata) if metadata else None)
+    for other, inside in archive.read(path).recordings.items():
+        if member in {"", other}:
+            return recording.laid_out(path, inside.metadata, inside.said_by, inside.offset, inside.size)
+    raise UnreadableFileError(f"has no recording {member}".rstrip())
+
+
+def _list_recordings(
+    sample: Sample, beside: SigmfFolder, spectrogram: SpectrogramParameters | None, listing: Listing
+) -> None:
+    """Add the recordings of a file to a listing: one, or those in an archive."""
+    path, name = sample.path, sample.name
+
+    def grouped(sample: Sample, collection: str, folder: str) -> Sample:
+        if not collection:
+            return replace(sample, group=sample.name)
+        return replace(sample, group=f"{folder}/{collection}".lstrip("/"), recognised_by=COLLECTION)
+
+    def add(sample: Sample, describe: Callable[[], recording.RecordingInfo]) -> None:
+        listing.files += 1
+        if spectrogram is None and os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises on too long a name)
+            listing.samples.append(sample)
+            return
+        try:
+            info = describe()  # of a file that is missing: an error
+            frames = recording.count_frames(info, spectrogram) if spectrogram else 0
+        except UnreadableFileError as error:
+            listing.unreadable[sample.name] = str(error)
+            return
+        listing.samples.extend(replace(sample, frame=index, info=info) for index in range(frames))
+
+    if spectrogram is None or path.suffix.lower() != sigmf.ARCHIVE:
+        metadata = beside.metadata(path.name)
+        add(
+            grouped(sample, beside.collection(path.name), name.rpartition("/")[0]),
+            lambda: recording.described(
+                path,
+                spectrogram.sample_format if spectrogram else "auto",
+                path.with_name(metadata) if metadata else None,
+            ),
+        )
+        return
+    try:
+        found = archive.read(path)
+    except UnreadableFileError as error:
+        listing.files += 1
+        listing.unreadable[name] = str(error)
+        return
+    for member, inside in found.recordings.items():
+        own = grouped(replace(sample, name=f"{name}/{member}", member=member), inside.collection, name)
+        add(own, partial(recording.laid_out, path, inside.metadata, inside.said_by, inside.offset, inside.size))
+    listing.files += len(found.refused)
+    listing.unreadable.update({f"{name}/{member}": reason for member, reason in found.refused.items()})
 
 
 class Home(Protocol):
@@ -226,7 +335,7 @@ class Reader:
 
     def holds(self, sample: Sample) -> bool:
         """Whether the picture is stored, so that the file is not needed."""
-        key = (sample.path, sample.frame)
+        key = sample.key
         return key in self._dead or any(home.holds(key) for home in self._homes)
 
     def read(self, sample: Sample) -> Tensor:
@@ -236,7 +345,7 @@ class Reader:
             UnreadableFileError: the file cannot be read.
             DeadInputError: it holds nothing (`dead`).
         """
-        key = (sample.path, sample.frame)
+        key = sample.key
         if key in self._dead:
             raise DeadInputError(self._dead[key])
         for home in self._homes:

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rfuav_trainer.data.labels import label_of
-from rfuav_trainer.data.samples import Sample
+from rfuav_trainer.data.samples import named
 from rfuav_trainer.errors import UnreadableFileError
 from rfuav_trainer.evaluation.sheet import MOST_MISTAKES, mistake
-from rfuav_trainer.signals import recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from rfuav_trainer.data.samples import Sample
     from rfuav_trainer.signals.spectrogram import SpectrogramParameters
 
 log = structlog.get_logger()
@@ -62,14 +62,12 @@ def inputs_of(
         spectrogram: how recordings become pictures.
     """
     for pick in picks:
-        path, info = root / pick.name, None
         try:
-            if pick.frame is not None and spectrogram is not None:
-                info = recording.described(path, spectrogram.sample_format)
+            sample = named(root, pick.name, pick.frame, spectrogram)
         except UnreadableFileError as error:
             log.warning("not drawing a picture", file=pick.name, problem=str(error))
             continue
-        yield pick, Sample(path, pick.name, frame=pick.frame, info=info)
+        yield pick, sample
 
 
 class _Highest:

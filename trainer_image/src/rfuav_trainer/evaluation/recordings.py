@@ -43,7 +43,8 @@ def recordings_of(lines: Iterable[Mapping[str, Any]], *, labelled: bool) -> dict
         label = line.get("label") or (first_folder(path) if labelled else "")
         kind = "iq" if "frame" in line else kind
         if "recording" in line:
-            found[path] = f"{label}/{line['recording']}" if label else line["recording"]
+            stated = line["recording"]
+            found[path] = f"{label}/{stated}" if label and not stated.startswith(f"{label}/") else stated
         elif path not in below:
             below[path] = in_class(label, path) if label else f"{NO_CLASS}/{path}"
             classes.setdefault(path.rpartition("/")[0], set()).add(label)

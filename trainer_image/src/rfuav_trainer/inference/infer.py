@@ -22,6 +22,7 @@ from rfuav_trainer.data import inputs
 from rfuav_trainer.data.batches import batches, cut, side_by_side
 from rfuav_trainer.data.dataset import Unreadable
 from rfuav_trainer.data.images import Room
+from rfuav_trainer.data.recordings import COLLECTION
 from rfuav_trainer.data.samples import Reader
 from rfuav_trainer.errors import InputError, StoppedError
 from rfuav_trainer.evaluation import report
@@ -356,14 +357,15 @@ class Inference:
         return line
 
     def _stated(self, sample: Sample) -> dict[str, Any]:
-        """Label, SNR and recording of an input from the manifest, for the evaluation and for readers of the line."""
-        row = self.inputs.rows.get(sample.name)
+        """What the manifest or a collection says of an input, for the evaluation and for readers of the line."""
+        stream = {"recording": sample.group} if sample.recognised_by == COLLECTION else {}
+        row = self.inputs.rows.get(sample.file)
         if row is None:
-            return {}
+            return stream
         return {
             **({"label": row.label} if row.label else {}),
             **({} if row.snr is None else {"snr": row.snr}),
-            **({"recording": row.recording} if row.recording else {}),
+            **({"recording": row.recording} if row.recording else stream),
         }
 
     def _refuse(self, shard: results.ShardResults, name: str, reason: str, frame: int | None) -> None:

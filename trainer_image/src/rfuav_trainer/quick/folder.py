@@ -6,18 +6,18 @@ In: a folder with one folder for each class, or with `train`, and perhaps `val` 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rfuav_crds import Iq, parse_quantity
-from rfuav_trainer.data.files import chosen, find_classes, in_classes, listed
-from rfuav_trainer.data.samples import read_label_file
+from rfuav_trainer.data.files import chosen, find_classes, in_classes, listed, sigmf_folders
+from rfuav_trainer.data.samples import info_of, read_label_file
+from rfuav_trainer.errors import UnreadableFileError
 from rfuav_trainer.signals import recording
 from rfuav_trainer.signals.sidecar import Packs
+from rfuav_trainer.signals.sigmf_folder import SigmfFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -79,12 +79,13 @@ def look(folder: Path) -> Found:
     if kind == "image":
         return Found(folder, train, validation, test, kind, counts)
     packs = Packs(there)
-    seen = [path for name in classes for path in islice(_apart(by_class[name], packs), LOOKED_AT)]
-    stated = [_stated(path, packs) for path in seen]
-    rate = usual(rate for rate, _ in stated if rate)
-    sample_format = next((name for _, name in stated if name), None)
-    pair = 2 * recording.SAMPLE_TYPES[sample_format or "float32"].itemsize
-    seconds = min(path.stat().st_size for path in seen) / pair / (rate or DEFAULT_RATE)
+    paths = [path for name in classes for path in islice(_apart(by_class[name], packs), LOOKED_AT)]
+    beside = sigmf_folders(there)
+    seen = [_looked_at(path, packs, beside.get(path.parent, SigmfFolder())) for path in paths]
+    rate = usual(one.rate for one in seen if one.rate)
+    sample_format = next((one.sample_format for one in seen if one.sample_format), None)
+    samples = min((one.samples for one in seen if one.samples), default=0)
+    seconds = samples / (rate or DEFAULT_RATE)
     return Found(folder, train, validation, test, kind, counts, rate, seconds, sample_format)
 
 
@@ -108,16 +109,29 @@ def _apart(files: Iterable[Path], packs: Packs) -> Iterator[Path]:
             known.add(pack.path)
 
 
-def _stated(path: Path, packs: Packs) -> tuple[float | None, str | None]:
-    """Sample rate and sample format of a recording.
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of a recording: rate in Hz and format if a file says them, and the samples of its longest part."""
 
-    As SigMF metadata, the label file beside it, or the sidecar of its pack say.
-    """
+    rate: float | None
+    sample_format: str | None
+    samples: int
+
+
+def _looked_at(path: Path, packs: Packs, said: SigmfFolder) -> _Seen:
+    """What SigMF metadata, the label file, or the sidecar of its pack say about the first recording in a file."""
     sidecar = packs.stated(path)
     beside: dict[str, Any] = read_label_file(path)
     rate, name = beside.get("sampleRate", sidecar.sample_rate), beside.get("sampleFormat", sidecar.sample_format)
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        rate = json.loads(path.with_suffix(recording.METADATA).read_bytes())["global"]["core:sample_rate"]
-    if not isinstance(rate, int | float) or rate <= 0:
+    name = name if name in recording.SAMPLE_TYPES else None
+    try:
+        info = info_of(path, said, name or recording.AUTO)
+    except UnreadableFileError:
+        pair = 2 * recording.SAMPLE_TYPES[name or "float32"].itemsize
+        samples = path.stat().st_size // pair if path.is_file() else 0
+    else:
+        rate = info.rate_hz or rate
+        samples = max(capture.samples for capture in info.captures)
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or rate <= 0:
         rate = None
-    return None if rate is None else float(rate), name if name in recording.SAMPLE_TYPES else None
+    return _Seen(None if rate is None else float(rate), name, samples)

@@ -103,7 +103,7 @@ class RecordingInfo:
         return self.captures[-1], frame * length
 
 
-def described(path: Path, sample_format: str = AUTO) -> RecordingInfo:
+def described(path: Path, sample_format: str = AUTO, metadata: Path | None = None) -> RecordingInfo:
     """What the metadata says about a recording; without it, what the job or the suffix says.
 
     An end inside a sample, as a full disk or a broken transfer leaves it, is dropped with a warning.
@@ -111,37 +111,50 @@ def described(path: Path, sample_format: str = AUTO) -> RecordingInfo:
     Args:
         path: the file with the samples.
         sample_format: iq.sampleFormat.
+        metadata: a SigMF file of another name that describes it (`core:dataset`).
 
     Raises:
         UnreadableFileError: it cannot be opened, or its metadata or suffix does not fit the job.
     """
-    metadata = path.with_suffix(METADATA)
-    said_by = ""
-    if os.path.isfile(metadata):  # noqa: PTH113  (Path.is_file raises on too long a name)
-        with as_unreadable(f"{metadata.name} cannot be read"), inputs.opened(metadata) as here:
-            size = here.stat().st_size
-            if size > sigmf.MOST_BYTES:
-                raise UnreadableFileError(f"{metadata.name} has {size} bytes, {sigmf.MOST_BYTES} are allowed")
-            stated = sigmf.parse(here.read_bytes(), metadata.name)
-        said_by = metadata.name
-    else:
-        stated = sigmf.Metadata(SAMPLE_TYPES[_format_of(path, sample_format)])
+    beside = path.with_suffix(METADATA) if metadata is None else metadata
+    if metadata is None and not os.path.isfile(beside):  # noqa: PTH113  (Path.is_file raises on too long a name)
+        return laid_out(path, sigmf.Metadata(SAMPLE_TYPES[_format_of(path, sample_format)]), "", 0, _size(path, ""))
+    with as_unreadable(f"{beside.name} cannot be read"), inputs.opened(beside) as here:
+        sigmf.bounded(here.stat().st_size, beside.name)
+        stated = sigmf.parse(here.read_bytes(), beside.name)
+    if stated.dataset not in {"", path.name}:
+        raise UnreadableFileError(
+            f"{beside.name} describes {stated.dataset} (core:dataset), not this file: correct core:dataset, or rename "
+            "the metadata"
+        )
+    return laid_out(path, stated, beside.name, 0, _size(path, beside.name))
+
+
+def laid_out(file: Path, stated: sigmf.Metadata, said_by: str, offset: int, size: int) -> RecordingInfo:
+    """Where the samples are that metadata describes, in the `size` bytes of `file` from `offset` on."""
+    width = 2 * stated.kind.itemsize * stated.channels
+    end = offset + size - stated.trailer
+    captures = _captures(stated, width, offset, end)
+    torn = max(0, end - captures[-1].offset) % width
+    if torn:
+        log.warning("dropping the torn last sample of a recording", file=file.name, bytes=torn, sampleBytes=width)
+    return RecordingInfo(file, stated.kind, captures, stated.rate_hz, stated.channels, said_by)
+
+
+def _size(path: Path, said_by: str) -> int:
     try:
-        size = inputs.size(path)
+        return inputs.size(path)
+    except FileNotFoundError as error:
+        described_by = f", but {said_by} describes it" if said_by else ""
+        raise UnreadableFileError(f"cannot be opened: {error.strerror}{described_by}") from error
     except OSError as error:
         raise UnreadableFileError(f"cannot be opened: {error.strerror}") from error
-    width = 2 * stated.kind.itemsize * stated.channels
-    captures = _captures(stated, width, size - stated.trailer)
-    torn = max(0, size - stated.trailer - captures[-1].offset) % width
-    if torn:
-        log.warning("dropping the torn last sample of a recording", file=path.name, bytes=torn, sampleBytes=width)
-    return RecordingInfo(path, stated.kind, captures, stated.rate_hz, stated.channels, said_by)
 
 
-def _captures(stated: sigmf.Metadata, width: int, end: int) -> tuple[Capture, ...]:
-    """Where the samples of each segment are, in a file whose samples take `width` bytes and end at byte `end`."""
+def _captures(stated: sigmf.Metadata, width: int, offset: int, end: int) -> tuple[Capture, ...]:
+    """Where the samples of each segment are: they take `width` bytes each, from byte `offset` to `end`."""
     found = []
-    offset = before = 0
+    before = 0
     ends = [*(segment.begin for segment in stated.segments[1:]), sys.maxsize]
     for segment, following in zip(stated.segments, ends, strict=True):
         offset += segment.header + (segment.begin - before) * width

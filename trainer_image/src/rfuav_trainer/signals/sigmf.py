@@ -1,7 +1,8 @@
-"""SigMF 1.x metadata: what a `.sigmf-meta` file says about a recording.
+"""SigMF 1.x: what a `.sigmf-meta` file says about a recording, and a `.sigmf-collection` about several.
 
-In: the content of the file. Out: `Metadata`, checked. Sample indices are counted from the first sample of the file: the
-format counts from `core:offset`, which is only greater than 0 in a part of a longer recording.
+In: the content of the file. Out: `Metadata`, or the names of the recordings, checked. Sample indices are counted from
+the first sample of the file: the format counts from `core:offset`, which is only greater than 0 in a part of a longer
+recording.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import numpy as np
 from rfuav_trainer.errors import UnreadableFileError
 
 METADATA = ".sigmf-meta"
+DATA = ".sigmf-data"
+ARCHIVE = ".sigmf"
+COLLECTION = ".sigmf-collection"
 MOST_BYTES = 64 * 2**20
 """Larger metadata is refused: it is read whole."""
 _DATATYPE = re.compile(r"(?P<kind>[cr])(?P<type>[fiu])(?P<bits>8|16|32|64)(?P<order>_le|_be)?")
@@ -47,6 +51,9 @@ class Metadata:
         rate_hz: samples a second; None if it is not stated.
         channels: number of recordings that are interleaved sample by sample.
         trailer: bytes after the samples that are no samples.
+        dataset: name of the file with the samples; empty if it has the name of the metadata and the suffix
+            `.sigmf-data`.
+        metadata_only: whether there is no such file on purpose.
     """
 
     kind: np.dtype[Any]
@@ -54,6 +61,8 @@ class Metadata:
     rate_hz: float | None = None
     channels: int = 1
     trailer: int = 0
+    dataset: str = ""
+    metadata_only: bool = False
 
 
 def parse(content: bytes, name: str) -> Metadata:
@@ -78,6 +87,8 @@ def parse(content: bytes, name: str) -> Metadata:
         rate = _number(stated.get("core:sample_rate"))
         channels = int(stated.get("core:num_channels", 1))
         trailer = int(stated.get("core:trailing_bytes", 0))
+        dataset = str(stated.get("core:dataset") or "")
+        metadata_only = stated.get("core:metadata_only") is True
     except UnreadableFileError:
         raise
     except Exception as error:
@@ -86,8 +97,29 @@ def parse(content: bytes, name: str) -> Metadata:
         raise UnreadableFileError(f"{name} has a negative number of bytes or samples: write 0 or more, or leave it out")
     if channels < 1 or (rate is not None and rate <= 0):
         raise UnreadableFileError(f"{name}: core:num_channels and core:sample_rate must be positive")
+    if dataset in {".", ".."} or not {"/", "\\", "\0"}.isdisjoint(dataset):
+        raise UnreadableFileError(f"{name}: core:dataset {dataset[:99]!r}: write the name of a file in the same folder")
     segments.sort(key=lambda segment: segment.begin)
-    return Metadata(kind, tuple(segments), rate, channels, trailer)
+    return Metadata(kind, tuple(segments), rate, channels, trailer, dataset, metadata_only)
+
+
+def streams(content: bytes, name: str) -> list[str]:
+    """The recordings that a collection lists, each by its name without a suffix.
+
+    Raises:
+        UnreadableFileError: it is not a valid collection.
+    """
+    try:
+        listed = json.loads(content)["collection"].get("core:streams") or []
+        return [str(entry["name"] if isinstance(entry, dict) else entry[0]) for entry in listed]
+    except Exception as error:
+        raise UnreadableFileError(f"{name} is not a valid SigMF collection: {error!r}") from error
+
+
+def bounded(size: int, name: str) -> None:
+    """Raise UnreadableFileError if a file of `size` bytes is too large to be read whole."""
+    if size > MOST_BYTES:
+        raise UnreadableFileError(f"{name} has {size} bytes, {MOST_BYTES} are allowed")
 
 
 def _number(value: Any) -> float | None:

@@ -31,6 +31,8 @@ log = structlog.get_logger()
 BYTES = "TRAINER_CACHE_BYTES"
 BESIDE = (".json", ".sigmf-meta")
 """Suffixes of the files that belong to a recording or picture of the same name."""
+OF_OTHERS = (".sigmf-meta", ".sigmf-collection")
+"""Suffixes of files that may describe files of other names in their folder."""
 PATIENCE_SECONDS = 1
 """How long the process waits for downloads when it ends."""
 READERS = 16

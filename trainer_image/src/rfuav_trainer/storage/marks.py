@@ -19,7 +19,7 @@ from rfuav_crds import reasons
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.process.clock import now
 from rfuav_trainer.storage import contents, outputs
-from rfuav_trainer.storage.cache import BESIDE
+from rfuav_trainer.storage.cache import BESIDE, OF_OTHERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,13 +139,18 @@ def _digest(lines: Any) -> str:
 
 
 def _beside(files: Mapping[str, Path]) -> dict[str, Path]:
-    """The label files and SigMF metadata beside `files`, by relative name."""
+    """The label files and SigMF metadata beside `files`, by relative name; with what describes files of other names."""
     there: dict[Path, frozenset[str]] = {}
     found: dict[str, Path] = {}
     for name, path in files.items():
         if path.parent not in there:
             with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
-                there[path.parent] = frozenset(entry.name for entry in entries if entry.name.endswith(BESIDE))
+                names = {entry.name for entry in entries}
+                there[path.parent] = frozenset(other for other in names if other.endswith(BESIDE))
+                data = {PurePosixPath(other).stem for other in names if not other.endswith((*BESIDE, *OF_OTHERS))}
+                for other in names:
+                    if other.endswith(OF_OTHERS) and PurePosixPath(other).stem not in data:
+                        found[PurePosixPath(name).with_name(other).as_posix()] = path.with_name(other)
         for suffix in BESIDE:
             other = f"{path.stem}{suffix}"
             if other in there.get(path.parent, ()):

@@ -64,7 +64,7 @@ def homes(job: Job, dataset: Dataset, world: World) -> Iterator[list[Home]]:
     disk = None
     try:
         if path is not None:
-            keys = ((sample.path, sample.frame) for sample in samples)
+            keys = (sample.key for sample in samples)
             with contextlib.suppress(OSError):  # without the disk cache, then
                 disk = Disk(path, keys, shape, limit=limit, left_free=left_free)
         world.wait()
