@@ -47,7 +47,9 @@ def protocol(open_ones: Connections) -> type[HttpToolsProtocol]:
 
         _peer: str | None = None
         _late: asyncio.TimerHandle | None = None
-        _head = 0
+        _head = 0  # bytes of the request line and headers
+        _unfinished = 0  # bytes of a head whose end has not come
+        _in_head = True
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -65,6 +67,16 @@ def protocol(open_ones: Connections) -> type[HttpToolsProtocol]:
                 self._peer = None
             super().connection_lost(exc)
 
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._unfinished = self._unfinished + len(data) if self._in_head else 0
+            if self._unfinished > LARGEST_HEAD:  # the parser keeps a header until its line ends
+                self.transport.abort()
+
+        def on_headers_complete(self) -> None:
+            self._in_head = False
+            super().on_headers_complete()
+
         def on_message_begin(self) -> None:
             super().on_message_begin()
             self._head = 0
@@ -80,6 +92,7 @@ def protocol(open_ones: Connections) -> type[HttpToolsProtocol]:
             super().on_header(name, value)
 
         def on_message_complete(self) -> None:
+            self._in_head = True
             self._request_came()
             super().on_message_complete()
 

@@ -94,30 +94,32 @@ class Edge:
         """The request, unless its body is too large, by its headers or in fact."""
         largest, came = self._largest, 0
         length = _header(headers, b"content-length")
+        too_large = length is not None and length.isdigit() and int(length) > largest
         began = False
 
         async def bounded_receive() -> Message:
-            nonlocal came
+            nonlocal came, too_large
             message = await receive()
             came += len(message.get("body", b""))
             if came > largest:
+                too_large = True
                 raise TooLarge
             return message
 
         async def noting_send(message: Message) -> None:
             nonlocal began
-            began = True
-            await send(message)
+            if not too_large or began:  # otherwise it is what the routes say of a body that cannot be read
+                began = True
+                await send(message)
 
-        try:
-            if length is None or not length.isdigit() or int(length) <= largest:
+        if not too_large:
+            try:
                 await self._app(scope, bounded_receive, noting_send)
-                return
-        except TooLarge:
-            if began:
-                return
-        answer = problems.answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"write a body of at most {largest // 1024} KiB")
-        await answer(scope, receive, send)
+            except TooLarge:
+                pass
+        if too_large and not began:
+            words = f"write a body of at most {largest // 1024} KiB"
+            await problems.answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)(scope, receive, send)
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:

@@ -1,0 +1,162 @@
+"""Answers that hold for a moment, and callers by their credentials."""
+
+import asyncio
+
+import pytest
+from starlette.datastructures import Headers
+
+from rfuav_gateway.access.callers import Callers, Unauthenticated, Unavailable
+from rfuav_gateway.access.remembered import Remembered
+from rfuav_gateway.access.rights import Rights
+from rfuav_gateway.settings import Settings
+from rfuav_kube import clock
+from rfuav_kube.connection import Answer, NotSent
+
+SELF = {"status": {"userInfo": {"username": "system:serviceaccount:team-a:alice"}}}
+
+
+class Server:
+    """Answers reviews."""
+
+    def __init__(self, *answers: Answer | Exception) -> None:
+        self.answers = list(answers)
+        self.sent = []
+
+    async def request(self, method, path, body, *, credential):
+        self.sent.append((method, path, body, credential))
+        await asyncio.sleep(0)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def test_an_answer_is_asked_for_once_and_holds_for_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    remembered, asked = Remembered[str, int](10, 2), []
+
+    async def ask() -> int:
+        asked.append(now)
+        await asyncio.sleep(0)
+        return len(asked)
+
+    assert await asyncio.gather(*(remembered.get("a", ask) for _ in range(5))) == [1] * 5
+    now = 9.9
+    assert await remembered.get("a", ask) == 1
+    now = 10.0
+    assert await remembered.get("a", ask) == 2
+    await remembered.get("b", ask)
+    await remembered.get("c", ask)  # a goes: two are kept
+    assert await remembered.get("a", ask) == 5
+
+
+async def test_a_failure_is_not_remembered_and_a_caller_who_leaves_does_not_end_the_question() -> None:
+    remembered = Remembered[str, int](10, 10)
+    gate = asyncio.Event()
+
+    async def fails() -> int:
+        raise ValueError
+
+    async def slow() -> int:
+        await gate.wait()
+        return 7
+
+    with pytest.raises(ValueError, match="^$"):
+        await remembered.get("a", fails)
+    first = asyncio.create_task(remembered.get("a", slow))
+    second = asyncio.create_task(remembered.get("a", slow))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    gate.set()
+    assert await second == 7
+
+
+async def test_a_token_is_shown_to_the_api_server_once_and_never_kept() -> None:
+    server = Server(Answer(201, SELF))
+    callers = Callers(Settings(), server)
+    headers = Headers({"authorization": "Bearer the-token"})
+    for _ in range(3):
+        caller = await callers.of(headers, "10.0.0.1")
+    assert (caller.name, caller.namespace) == ("system:serviceaccount:team-a:alice", "team-a")
+    assert caller.credential.headers == (("Authorization", "Bearer the-token"),)
+    assert not caller.credential.impersonates
+    assert "the-token" not in caller.key
+    assert len(server.sent) == 1
+    assert "the-token" not in repr(callers._known._held)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "Basic abc", "Bearer", "Bearer  ", "Bearer " + "x" * 20_000, "Bearer \u00e9"],
+    ids=lambda text: text[:12],
+)
+async def test_what_is_no_token_is_not_even_shown(header: str) -> None:
+    server = Server()
+    with pytest.raises(Unauthenticated):
+        await Callers(Settings(), server).of(Headers({"authorization": header}), "10.0.0.1")
+    assert server.sent == []
+
+
+async def test_an_api_server_that_is_away_is_no_refusal() -> None:
+    server = Server(NotSent("no route"), Answer(500, {"message": "etcd"}), Answer(201, SELF))
+    callers, headers = Callers(Settings(), server), Headers({"authorization": "Bearer t"})
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await callers.of(headers, "")
+    assert (await callers.of(headers, "")).name.endswith("alice")
+
+
+@pytest.mark.parametrize(
+    ("peer", "user", "known"),
+    [
+        ("10.1.2.3", "ann", True),
+        ("::ffff:10.1.2.3", "ann", False),
+        ("10.2.0.1", "ann", False),
+        ("10.1.2.3", "system:admin", False),
+        ("10.1.2.3", "", False),
+        ("unix", "ann", False),
+    ],
+)
+async def test_a_proxy_is_believed_by_its_address_and_only_about_people(peer: str, user: str, known: bool) -> None:
+    settings = Settings.model_validate({"proxy": {"addresses": ["10.1.0.0/16"]}})
+    headers = Headers({"x-forwarded-user": user, "x-forwarded-groups": "ml, system:masters,ops"})
+    callers = Callers(settings, Server())
+    if not known:
+        with pytest.raises(Unauthenticated):
+            await callers.of(headers, peer)
+        return
+    caller = await callers.of(headers, peer)
+    assert caller.credential.headers == (
+        ("Impersonate-User", "ann"),
+        ("Impersonate-Group", "ml"),
+        ("Impersonate-Group", "ops"),
+    )
+    assert caller.credential.impersonates
+
+
+async def test_rights_are_asked_as_the_caller_and_by_namespace() -> None:
+    allowed = Answer(201, {"status": {"allowed": True}})
+    server = Server(Answer(201, SELF), allowed, Answer(201, {"status": {"allowed": False}}), Answer(403, {}))
+    caller = await Callers(Settings(), server).of(Headers({"authorization": "Bearer t"}), "")
+    rights = Rights(server)
+    assert await rights.may_see(caller, "TrainingJob", "a")
+    assert not await rights.may_see(caller, "TrainingJob", "b")
+    assert not await rights.may_see(caller, "InferenceJob", "a")
+    assert await rights.may_see(caller, "TrainingJob", "a")  # remembered
+    assert [body["spec"]["resourceAttributes"] for _, _, body, _ in server.sent[1:]] == [
+        {"verb": "get", "group": "rfuav.io", "resource": "trainingjobs", "namespace": "a"},
+        {"verb": "get", "group": "rfuav.io", "resource": "trainingjobs", "namespace": "b"},
+        {"verb": "get", "group": "rfuav.io", "resource": "inferencejobs", "namespace": "a"},
+    ]
+    assert all(credential is caller.credential for *_, credential in server.sent[1:])
+
+
+async def test_without_credentials_one_namespace_is_open_and_no_other() -> None:
+    settings = Settings.model_validate({"compat": {"enabled": True, "namespace": "lab"}})
+    caller = await Callers(settings, Server()).of(Headers({}), "10.0.0.1")
+    rights = Rights(Server(), everything_in="lab")
+    assert (caller.namespace, caller.credential) == ("lab", None)
+    assert await rights.may_see(caller, "TrainingJob", "lab")
+    assert not await rights.may_see(caller, "TrainingJob", "kube-system")

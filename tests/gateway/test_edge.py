@@ -1,0 +1,212 @@
+"""The HTTP edge on a real socket: ids, namespaces, bounds of bodies, heads, times and connections."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import structlog
+from fastapi import FastAPI, Request
+
+from rfuav_gateway.app import edge
+from rfuav_gateway.serving import problems
+from rfuav_gateway.serving.problems import Refused
+from rfuav_gateway.serving.rates import Rates
+from rfuav_gateway.serving.server import Server
+from rfuav_gateway.settings import Settings
+
+
+def application() -> FastAPI:
+    app = FastAPI()
+    problems.install(app)
+
+    @app.api_route("/echo/{rest:path}", methods=["GET", "POST"])
+    async def echo(request: Request, rest: str) -> dict[str, Any]:
+        body = await request.body()
+        return {"rest": rest, "namespace": request.scope["state"].get("namespace"), "bytes": len(body)}
+
+    @app.get("/refused")
+    async def refused() -> None:
+        raise Refused(409, "it is taken", {"Retry-After": "3"})
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError("with a secret")
+
+    @app.get("/number")
+    async def number(n: int) -> int:
+        return n
+
+    return app
+
+
+@contextlib.asynccontextmanager
+async def served(**limits: Any) -> AsyncIterator[Server]:
+    settings = Settings.model_validate(
+        {"host": "127.0.0.1", "port": 0, "drainSeconds": 0, "corsOrigins": ["https://ui.example.org"], "limits": limits}
+    )
+    server = Server(settings, edge(settings, application()), stopping=lambda: None)
+    running = asyncio.create_task(server._serve())
+    while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    try:
+        yield server
+    finally:
+        server.end()
+        await running
+
+
+async def ask(server: Server, text: str, body: bytes = b"") -> tuple[int, dict[str, str], Any]:
+    """Send a request head as it is; the answer's status, headers and body."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        writer.write(text.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+        data = await reader.readexactly(int(headers.get("content-length", "0")))
+        is_json = "json" in headers.get("content-type", "")
+        return int(head[0].split()[1]), headers, json.loads(data) if is_json else data
+    finally:
+        writer.close()
+
+
+async def test_a_namespace_in_the_path_is_taken_off_it() -> None:
+    async with served() as server:
+        _, _, body = await ask(server, "GET /ns/team-a/echo/x/y HTTP/1.1\nHost: a")
+        assert body == {"rest": "x/y", "namespace": "team-a", "bytes": 0}
+        status, _, _ = await ask(server, "GET /ns/NOT_ONE/echo/x HTTP/1.1\nHost: a")
+        assert status == 404
+
+
+async def test_every_answer_has_an_id_and_protecting_headers() -> None:
+    async with served() as server:
+        _, headers, _ = await ask(server, "GET /echo/ HTTP/1.1\nHost: a\nX-Request-ID: mine-1")
+        assert headers["x-request-id"] == "mine-1"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        _, headers, _ = await ask(server, "GET /echo/ HTTP/1.1\nHost: a\nX-Request-ID: no good; one")
+        assert len(headers["x-request-id"]) == 16
+
+
+async def test_errors_have_the_detail_of_the_old_service_and_the_fields_of_problems() -> None:
+    async with served() as server:
+        status, headers, body = await ask(server, "GET /refused HTTP/1.1\nHost: a")
+        assert (status, headers["retry-after"], headers["content-type"]) == (409, "3", "application/json")
+        assert body == {"detail": "it is taken", "type": "about:blank", "title": "Conflict", "status": 409}
+        _, headers, _ = await ask(server, "GET /refused HTTP/1.1\nHost: a\nAccept: application/problem+json")
+        assert headers["content-type"] == "application/problem+json"
+        status, _, body = await ask(server, "GET /number?n=x HTTP/1.1\nHost: a")
+        assert status == 422
+        assert [sorted(entry) for entry in body["detail"]] == [["loc", "msg", "type"]]
+        status, _, body = await ask(server, "GET /nowhere HTTP/1.1\nHost: a")
+        assert (status, body["detail"]) == (404, "Not Found")
+
+
+async def test_a_fault_of_the_gateway_is_told_without_its_words() -> None:
+    async with served() as server:
+        with structlog.testing.capture_logs():
+            status, _, body = await ask(server, "GET /broken HTTP/1.1\nHost: a")
+    assert status == 500
+    assert "secret" not in json.dumps(body)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_beyond_its_bound_is_refused(chunked: bool) -> None:
+    async with served(bodyKib=1) as server:
+        data = b"x" * 3000
+        if chunked:
+            head, data = "Transfer-Encoding: chunked", b"bb8\r\n" + data + b"\r\n0\r\n\r\n"
+        else:
+            head = f"Content-Length: {len(data)}"
+        status, _, body = await ask(server, f"POST /echo/ HTTP/1.1\nHost: a\n{head}", data)
+        assert (status, body["detail"]) == (413, "write a body of at most 1 KiB")
+        _, _, body = await ask(server, "POST /echo/ HTTP/1.1\nHost: a\nContent-Length: 1000", b"x" * 1000)
+        assert body["bytes"] == 1000
+
+
+async def closed(reader: asyncio.StreamReader) -> bool:
+    with contextlib.suppress(ConnectionResetError):
+        return await asyncio.wait_for(reader.read(), 5) == b""
+    return True
+
+
+async def test_half_a_request_is_not_waited_for() -> None:
+    async with served(headerSeconds=0.2, idleSeconds=0.2) as server:
+        for sent in (
+            b"",
+            b"GET / HT",
+            b"GET /echo/ HTTP/1.1\r\nHost: a\r\n",
+            b"POST /echo/ HTTP/1.1\r\nContent-Length: 9\r\n\r\nab",
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(sent)
+            assert await closed(reader)
+            writer.close()
+
+
+async def test_a_slow_answer_is_not_cut_by_the_time_for_requests() -> None:
+    async with served(headerSeconds=0.2) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for _ in range(3):
+            writer.write(b"GET /echo/ HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert b"200 OK" in await reader.readuntil(b"}")
+            await asyncio.sleep(0.3)
+        writer.close()
+
+
+async def test_a_head_beyond_its_bound_closes_the_connection() -> None:
+    async with served() as server:
+        for end in (b"", b"\r\n\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000 + end)
+            assert await closed(reader)
+            writer.close()
+
+
+async def test_connections_are_counted_and_let_in_again_when_others_leave() -> None:
+    async with served(connectionsPerPeer=2) as server:
+        held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        assert await closed(reader)
+        writer.close()
+        for _, one in held:
+            one.close()
+            await one.wait_closed()
+        await asyncio.sleep(0.1)
+        assert (await ask(server, "GET /echo/ HTTP/1.1\nHost: a"))[0] == 200
+        assert server.open_ones.refused == 1
+
+
+async def test_pages_of_other_origins_get_no_permission() -> None:
+    async with served() as server:
+        asked = "OPTIONS /echo/ HTTP/1.1\nHost: a\nAccess-Control-Request-Method: GET\nOrigin: "
+        _, headers, _ = await ask(server, f"{asked}https://ui.example.org")
+        assert headers["access-control-allow-origin"] == "https://ui.example.org"
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write((f"{asked}https://evil.example.org".replace("\n", "\r\n") + "\r\n\r\n").encode())
+        assert b"access-control-allow-origin" not in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+
+async def test_rates_are_counted_for_each_caller_and_say_when_to_come_back() -> None:
+    rates = Rates(Settings.model_validate({"limits": {"creates": "2/minute"}}))
+    first = await rates.spend("create", "ann")
+    assert first["RateLimit"].startswith('"create";r=1;t=')
+    await rates.spend("create", "ann")
+    with pytest.raises(Refused) as refused:
+        await rates.spend("create", "ann")
+    assert refused.value.status == 429
+    assert 1 <= int(refused.value.headers["Retry-After"]) <= 60
+    await rates.spend("create", "bob")
+    await rates.spend("request", "ann")
+
+
+async def test_compat_has_a_burst_within_its_rate() -> None:
+    settings = Settings.model_validate({"compat": {"enabled": True, "namespace": "lab", "burst": 3}})
+    rates = Rates(settings)
+    for _ in range(3):
+        await rates.spend("create", "10.0.0.1")
+    with pytest.raises(Refused):
+        await rates.spend("create", "10.0.0.1")
