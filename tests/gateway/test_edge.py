@@ -106,9 +106,11 @@ async def test_errors_have_the_detail_of_the_old_service_and_the_fields_of_probl
 
 async def test_a_fault_of_the_gateway_is_told_without_its_words() -> None:
     async with served() as server:
-        with structlog.testing.capture_logs():
+        with structlog.testing.capture_logs() as logs:
             status, _, body = await ask(server, "GET /broken HTTP/1.1\nHost: a")
     assert status == 500
+    failed = [(one["event"], one.get("path")) for one in logs if one["log_level"] == "error"]
+    assert failed == [("request failed", "/broken")]
     assert "secret" not in json.dumps(body)
 
 

@@ -27,6 +27,7 @@ _PROTECTING = (
 )
 # Swagger's page of the OpenAPI document loads its scripts and styles from elsewhere.
 _DOCS = ("/docs", "/redoc")
+_SHOWN = 300  # characters of a path
 
 
 class TooLarge(Exception):  # noqa: N818  an answer, not a fault
@@ -80,7 +81,7 @@ class Edge:
                 "request",
                 id=state["request_id"],
                 method=scope["method"],
-                path=path[:300],
+                path=path[:_SHOWN],
                 status=status,
                 bytes=size,
                 ms=round((time.perf_counter() - began) * 1000, 2),
@@ -115,8 +116,9 @@ class Edge:
         if not too_large:
             try:
                 await self._app(scope, bounded_receive, noting_send)
-            except TooLarge:
-                pass
+            except Exception:  # it is answered; the connection and the others go on
+                if not too_large:
+                    log.exception("request failed", path=scope["path"][:_SHOWN])
         if too_large and not began:
             words = f"write a body of at most {largest // 1024} KiB"
             await problems.answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)(scope, receive, send)
