@@ -1,6 +1,8 @@
 """The frames of a recording vote, and accuracies say how far they may be off."""
 
 import time
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,10 +37,17 @@ FRAMES = [
 ]
 
 
+def voted(ballot, lines):
+    """The lines of the recordings, from those of their frames."""
+    found = []
+    ballot.listeners.append(lambda vote: found.append(vote.line(CLASSES)))
+    assert list(ballot.watching(lines)) == lines
+    assert ballot.count == len(found)
+    return found
+
+
 def test_frames_vote_with_their_mean_log_score():
-    ballot = Ballot(CLASSES, {})
-    assert list(ballot.watching(FRAMES)) == FRAMES
-    first, second, third = ballot.lines()
+    first, second, third = voted(Ballot(CLASSES, {}), FRAMES)
     means = np.exp(np.log([[0.4, 0.5, 0.1], [0.4, 0.5, 0.1], [0.9, 1e-6, 0.1]]).mean(axis=0))
     scores = means / means.sum()
     assert first["class"] == "a"  # two frames of three say b, and less surely
@@ -49,12 +58,54 @@ def test_frames_vote_with_their_mean_log_score():
 
 
 def test_without_all_scores_the_likeliest_decide():
-    ballot = Ballot(CLASSES, {})
     short = [{**one, "top": one["top"][:2]} for one in FRAMES]
     for one in short:
         one.pop("scores", None)
-    assert len(list(ballot.watching(short))) == len(FRAMES)
-    assert [one["class"] for one in ballot.lines()] == ["a", "b", None]
+    assert [one["class"] for one in voted(Ballot(CLASSES, {}), short)] == ["a", "b", None]
+
+
+def test_a_picture_of_its_own_is_counted_at_once():
+    """And those of one recording when all lines are there."""
+    lines = [line("a/1.png", 0.4, 0.5, 0.1), line("a/x (1).png", 0.9, 0.1, 0), line("b/2.png", 0.1, 0.7, 0.2)]
+    lines.append(line("a/x (2).png", 0.8, 0.2, 0))
+    ballot, found = Ballot(CLASSES, recordings_of(lines, labelled=True)), []
+    ballot.listeners.append(lambda vote: found.append(vote.recording))
+    counted = [len(found) for _ in ballot.watching(lines)]
+    assert counted == [1, 1, 2, 2]
+    assert found == ["a/1", "b/2", "a/x"]
+    assert [ballot.recording(one) for one in lines] == [None, "a/x", None, "a/x"]
+
+
+def many(count):
+    classes = [f"drone-{number:02}" for number in range(37)]
+    scores = [0.01] * 37
+    for number in range(count):
+        name = classes[number % 37]
+        top = [{"class": name, "score": 0.64}]
+        yield {"path": f"{name}/f{number:07}x.png", "class": name, "score": 0.64, "top": top, "scores": scores}
+
+
+def kept(count):
+    """Bytes that an evaluation of so many pictures holds at its end, and at most; without what it returns."""
+    classes = [f"drone-{number:02}" for number in range(37)]
+    recordings = recordings_of(many(count), labelled=True)
+    tracemalloc.start()
+    try:
+        evaluate.evaluate(many(count), classes, Path("/nowhere"), Ballot(classes, recordings))
+        _, most = tracemalloc.get_traced_memory()
+        # The table of interned strings, to which pathlib adds for a moment, doubles once: its size says nothing.
+        rest = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(False, "*pathlib*")])
+        return sum(trace.size for trace in rest.traces), most
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_evaluation_of_pictures_of_their_own_keeps_nothing_of_them():
+    """It was 1.2 kB for each, with 37 classes."""
+    kept(100)  # what is imported and cached
+    (few, few_most), (more, more_most) = kept(1000), kept(21_000)
+    assert (more - few) / 20_000 < 10
+    assert (more_most - few_most) / 20_000 < 400  # the names are collected while repeated ones are looked for
 
 
 @pytest.mark.parametrize(

@@ -64,12 +64,14 @@ def _cells(top: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
 
 def _votes(lines: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The vote of the frames of each file, as in `recordings.jsonl`."""
-    from rfuav_trainer.evaluation.recordings import Ballot  # noqa: PLC0415  (imports numpy)
+    from rfuav_trainer.evaluation.recordings import Ballot, Vote  # noqa: PLC0415  (imports numpy)
 
     lines = list(lines)
-    ballot = Ballot(sorted({top["class"] for line in lines for top in line["top"]}), {})
+    classes = sorted({top["class"] for line in lines for top in line["top"]})
+    ballot, votes = Ballot(classes, {}), list[Vote]()
+    ballot.listeners.append(votes.append)
     deque(ballot.watching(lines), maxlen=0)
-    return {line["recording"]: line for line in ballot.lines()}
+    return {vote.recording: vote.line(classes) for vote in votes}
 
 
 def trained(job: Job, mark: Mapping[str, Any], data: Path | None) -> str:

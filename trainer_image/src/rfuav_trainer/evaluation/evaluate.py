@@ -20,7 +20,7 @@ from rfuav_trainer.data.samples import read_label_file
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.evaluation.intervals import Clusters
 from rfuav_trainer.evaluation.metrics import CONFIDENCES, TOP, Tally
-from rfuav_trainer.evaluation.recordings import Ballot
+from rfuav_trainer.evaluation.recordings import Ballot, Vote
 from rfuav_trainer.storage import marks, outputs
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def evaluate(
     total, by_snr, by_map = _Group(len(classes)), dict[float, _Group](), dict[str, _Group]()
     left_out = set[float | str]()
     ballot = Ballot(classes, {}) if ballot is None else ballot
-    true_of: dict[str, str] = {}
+    voted = list[Vote]()
+    ballot.listeners.append(voted.append)
+    recordings = _Recordings(classes)
     of_class = [Clusters() for _ in classes]
     remaining, dead = ballot.watching(lines), 0
     while read := list(islice(remaining, TOGETHER)):
@@ -81,7 +83,8 @@ def evaluate(
         whole = whole and all("scores" in line or len(line["top"]) == len(classes) for line in part)
         labels = torch.tensor([index[label] for label in true])
         names = [ballot.recording(line) for line in part]
-        true_of.update(zip(names, true, strict=True))
+        recordings.add(voted)
+        voted.clear()
         total.add(scores, labels, names)
         for name, label, right in zip(names, labels.tolist(), total.right, strict=True):
             of_class[label].add([name], [right])
@@ -95,6 +98,7 @@ def evaluate(
                         continue
                     groups[value] = _Group(len(classes))
                 groups[value].add(scores[rows], labels[rows], list(compress(names, rows.tolist())))
+    recordings.add(voted)
     if left_out:
         log.warning("too many different conditions; some have no row", most=MOST_GROUPS, leftOut=len(left_out))
     if not total.tally.samples:
@@ -110,13 +114,10 @@ def evaluate(
         "metrics": tally.metrics(),
         "intervals": intervals,
         "macroOver": _macro_over(tally, classes),
-        "perClass": {
-            name: {**row, **_found(recallInterval=of_class[label].interval())}
-            for label, (name, row) in enumerate(zip(classes, tally.per_class(), strict=True))
-        },
+        "perClass": _per_class(tally, of_class, classes),
         "classes": list(classes),
         "confusionMatrix": tally.confusion.tolist(),
-        "byRecording": _by_recording(ballot, true_of, classes),
+        "byRecording": recordings.content(),
         "calibration": _calibration(tally),
         "bySnr": [{"snrDb": value, **by_snr[value].row()} for value in sorted(by_snr)],
         "byColorMap": [{"colorMap": value, **by_map[value].row()} for value in sorted(by_map)],
@@ -171,25 +172,44 @@ def _macro_over(tally: Tally, classes: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-def _by_recording(ballot: Ballot, true_of: Mapping[str, str], classes: Sequence[str]) -> dict[str, Any]:
-    """Metrics of the recordings, each of which counts once."""
-    index = {name: position for position, name in enumerate(classes)}
-    group = _Group(len(classes))
-    voted = ballot.scores()
-    while part := list(islice(voted, TOGETHER)):
-        names, scores = zip(*part, strict=True)
-        labels = torch.tensor([index[true_of[name]] for name in names], dtype=torch.int64)
-        group.add(torch.from_numpy(np.stack(scores)).float(), labels, [None] * len(part))
-    tally, intervals = group.tally, _found(**group.intervals())
+class _Recordings:
+    """The votes of the recordings, each of which counts once."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = classes
+        self._index = {name: position for position, name in enumerate(classes)}
+        self._group = _Group(len(classes))
+        self._of_class = [Clusters() for _ in classes]
+
+    def add(self, votes: Iterable[Vote]) -> None:
+        votes = [vote for vote in votes if vote.frames]
+        if not votes:
+            return
+        labels = [self._index[vote.label] for vote in votes]
+        scores = torch.from_numpy(np.stack([vote.scores() for vote in votes])).float()
+        self._group.add(scores, torch.tensor(labels, dtype=torch.int64), [None] * len(votes))
+        for label, right in zip(labels, self._group.right, strict=True):
+            self._of_class[label].add([None], [right])
+
+    def content(self) -> dict[str, Any]:
+        tally, intervals = self._group.tally, _found(**self._group.intervals())
+        return {
+            "samples": tally.samples,
+            "accuracy": tally.metrics()["top1"],
+            **_found(accuracyInterval=intervals.get("top1")),
+            "metrics": tally.metrics(),
+            "intervals": intervals,
+            "macroOver": _macro_over(tally, self._classes),
+            "perClass": _per_class(tally, self._of_class, self._classes),
+            "confusionMatrix": tally.confusion.tolist(),
+        }
+
+
+def _per_class(tally: Tally, of_class: Sequence[Clusters], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """For each class its metrics, and the interval of its recall."""
     return {
-        "samples": tally.samples,
-        "accuracy": tally.metrics()["top1"],
-        **_found(accuracyInterval=intervals.get("top1")),
-        "metrics": tally.metrics(),
-        "intervals": intervals,
-        "macroOver": _macro_over(tally, classes),
-        "perClass": dict(zip(classes, tally.per_class(), strict=True)),
-        "confusionMatrix": tally.confusion.tolist(),
+        name: {**row, **_found(recallInterval=clusters.interval())}
+        for name, row, clusters in zip(classes, tally.per_class(), of_class, strict=True)
     }
 
 

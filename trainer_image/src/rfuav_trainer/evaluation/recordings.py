@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rfuav_trainer.data.labels import first_folder, in_class
+from rfuav_trainer.data.labels import first_folder, in_class, label_of
 from rfuav_trainer.data.recordings import recognise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 LEAST = 1e-6
 """A lower score counts as this one, so that no frame alone excludes a class; also that of a class missing in `top`."""
@@ -58,17 +58,27 @@ def recordings_of(lines: Iterable[Mapping[str, Any]], *, labelled: bool) -> dict
 
 
 @dataclass(slots=True)
-class _Votes:
-    """Of one recording: sums of log scores by class, frames won by class, frames, dead frames, labels of its frames.
+class Vote:
+    """The vote of a recording.
 
-    `centers` has their centre frequencies, in Hz.
+    Attributes:
+        recording: its name.
+        logs: sums of the log scores of its frames, by class.
+        won: frames by the class that they say.
+        frames: those that vote.
+        dead: those that hold nothing.
+        labels: which labels its lines state.
+        label: the true class of its last frame that votes, as `label_of` finds it.
+        centers: centre frequencies of its frames, in Hz.
     """
 
+    recording: str
     logs: Floats
     won: dict[str, int] = field(default_factory=dict)
     frames: int = 0
     dead: int = 0
     labels: tuple[str, ...] = ()
+    label: str = ""
     centers: set[float] = field(default_factory=set)
 
     def scores(self) -> Floats:
@@ -77,43 +87,89 @@ class _Votes:
         chances /= chances.sum()
         return chances
 
+    def line(self, classes: Sequence[str]) -> dict[str, Any]:
+        """The line of the recording.
+
+        `recording`, `class`, `score`, `top`, `frames` (that voted), `agree` (how many of them say the same class),
+        `dead` (frames that hold nothing; class and score are null if all do), `label` where all frames have one, and
+        `centersHz`, the centre frequencies of the frames, in Hz, where they are known.
+        """
+        line: dict[str, Any] = {"recording": self.recording}
+        if len(self.labels) == 1:
+            line |= {"label": self.labels[0]}
+        if self.centers:
+            line |= {"centersHz": sorted(self.centers)}
+        line |= {"class": None, "score": None, "frames": self.frames, "agree": 0, "dead": self.dead, "top": []}
+        if self.frames:
+            scores = self.scores()
+            order = np.argsort(-scores, kind="stable")[:TOP]
+            top = [{"class": classes[i], "score": float(f"{scores[i]:.9g}")} for i in order]
+            line |= {**top[0], "agree": self.won.get(top[0]["class"], 0), "top": top}
+        return line
+
 
 class Ballot:
-    """Collects the votes of all frames.
+    """Collects the votes of all frames. A picture that is its own recording is counted at once and forgotten.
 
     Args:
         classes: names in the order of the scores.
         recordings: the recording of each input, by its path; an input that is missing is its own.
+
+    Attributes:
+        listeners: called with each vote once it is complete: of a recording with several frames after the last line,
+            in the order of the names.
+        count: how many votes are complete.
     """
 
     def __init__(self, classes: Sequence[str], recordings: Mapping[str, str]) -> None:
         self._classes, self._recordings = list(classes), recordings
         self._index = {name: number for number, name in enumerate(classes)}
-        self._votes: dict[str, _Votes] = {}
+        self._votes: dict[str, Vote] = {}
+        self._shared = _repeated(recordings.values())
+        self.listeners: list[Callable[[Vote], object]] = []
+        self.count = 0
 
-    def recording(self, line: Mapping[str, Any]) -> str:
-        """The recording of the input of a line."""
+    def recording(self, line: Mapping[str, Any]) -> str | None:
+        """The recording of the input of a line; None if no other line is of it."""
         path: str = line["path"]
-        return self._recordings.get(path, path)
+        name = self._recordings.get(path, path)
+        return name if "frame" in line or name in self._shared else None
 
     def watching(self, lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Pass the lines through, and count their votes. Each frame counts alike, a dead one not at all."""
         for line in lines:
             name = self.recording(line)
-            votes = self._votes.get(name)
-            if votes is None:
-                votes = self._votes[name] = _Votes(np.zeros(len(self._classes)))
-            if "label" in line and line["label"] not in votes.labels:
-                votes.labels += (line["label"],)
-            if "centerHz" in line:
-                votes.centers.add(line["centerHz"])
-            if "dead" in line:
-                votes.dead += 1
+            if name is None:
+                votes = self._new(self._recordings.get(line["path"], line["path"]))
+                self._count(votes, line)
+                self._tell(votes)
             else:
-                votes.logs += np.log(np.maximum(self._scores(line), LEAST))
-                votes.won[line["class"]] = votes.won.get(line["class"], 0) + 1
-                votes.frames += 1
+                votes = self._votes.get(name) or self._votes.setdefault(name, self._new(name))
+                self._count(votes, line)
             yield line
+        for name in sorted(self._votes):
+            self._tell(self._votes[name])
+
+    def _new(self, name: str) -> Vote:
+        return Vote(name, np.zeros(len(self._classes)))
+
+    def _count(self, votes: Vote, line: Mapping[str, Any]) -> None:
+        if "label" in line and line["label"] not in votes.labels:
+            votes.labels += (line["label"],)
+        if "centerHz" in line:
+            votes.centers.add(line["centerHz"])
+        if "dead" in line:
+            votes.dead += 1
+        else:
+            votes.logs += np.log(np.maximum(self._scores(line), LEAST))
+            votes.won[line["class"]] = votes.won.get(line["class"], 0) + 1
+            votes.frames += 1
+            votes.label = label_of(line)
+
+    def _tell(self, votes: Vote) -> None:
+        self.count += 1
+        for listener in self.listeners:
+            listener(votes)
 
     def _scores(self, line: Mapping[str, Any]) -> Floats:
         if "scores" in line:
@@ -123,28 +179,10 @@ class Ballot:
             found[self._index[entry["class"]]] = entry["score"]
         return found
 
-    def scores(self) -> Iterator[tuple[str, Floats]]:
-        """Name and scores of each recording with a living frame."""
-        return ((name, votes.scores()) for name, votes in self._votes.items() if votes.frames)
 
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """A line for each recording, in the order of their names.
-
-        `recording`, `class`, `score`, `top`, `frames` (that voted), `agree` (how many of them say the same class),
-        `dead` (frames that hold nothing; class and score are null if all do), `label` where all frames have one, and
-        `centersHz`, the centre frequencies of the frames, in Hz, where they are known.
-        """
-        for name in sorted(self._votes):
-            votes = self._votes[name]
-            line: dict[str, Any] = {"recording": name}
-            if len(votes.labels) == 1:
-                line |= {"label": votes.labels[0]}
-            if votes.centers:
-                line |= {"centersHz": sorted(votes.centers)}
-            line |= {"class": None, "score": None, "frames": votes.frames, "agree": 0, "dead": votes.dead, "top": []}
-            if votes.frames:
-                scores = votes.scores()
-                order = np.argsort(-scores, kind="stable")[:TOP]
-                top = [{"class": self._classes[i], "score": float(f"{scores[i]:.9g}")} for i in order]
-                line |= {**top[0], "agree": votes.won.get(top[0]["class"], 0), "top": top}
-            yield line
+def _repeated(names: Iterable[str]) -> set[str]:
+    """The names that occur more than once."""
+    once, more = set[str](), set[str]()
+    for name in names:
+        (more if name in once else once).add(name)
+    return more

@@ -87,18 +87,20 @@ def finish_job(
     room = Room.share_of(resources.memory(job))
     preprocessing = Preprocessing.from_json(own[0]["preprocessing"])
     reader = Reader(preprocessing, homes=[] if seen is None else [seen], room=room)
-    if not labelled:
-        deque(ballot.watching(lines), maxlen=0)
-    else:
-        content = evaluation.evaluate(lines, classes, root, ballot)
+    content: dict[str, Any] = {}
+    with atomic_writer(output / RECORDINGS) as stream:
+        ballot.listeners.append(lambda vote: stream.write(json.dumps(vote.line(classes)).encode() + b"\n"))
+        if labelled:
+            content = evaluation.evaluate(lines, classes, root, ballot)
+        else:
+            deque(ballot.watching(lines), maxlen=0)
+    if labelled:
         worst = inputs_of(picks.mistakes, root, preprocessing.spectrogram)
         mistakes = sheet.of_samples({sample: pick.words for pick, sample in worst}, reader)
         report.write(output, content, f"{job.name}: evaluation", mistakes)
         found = content["metrics"]
     if spec.output.annotate != Annotate.NONE:
         overview.write(output / overview.FOLDER, picks, root, reader, room=room, workers=resources.cpus(job))
-    with atomic_writer(output / RECORDINGS) as stream:
-        stream.writelines(json.dumps(line).encode() + b"\n" for line in ballot.lines())
     mark = marks.mark_of(job, shards=spec.shards, outputs=outputs_of(spec), metrics=found, **totals)
     write_json(output / marks.SUCCESS, mark)
     log.info("done", output=outputs.shown(output), **totals, **found)
