@@ -9,6 +9,7 @@ from gateway.logs.kubelet import BASE, FakeCluster, Task, cluster
 from gateway.logs.reading import Reader
 from unit.kube.fake_api import until
 
+from rfuav_gateway.logs import entries, stream
 from rfuav_gateway.logs.logs import Gone, Logs, Over, TooManyStreams
 from rfuav_gateway.logs.pace import Pace
 from rfuav_gateway.logs.places import instant
@@ -234,6 +235,36 @@ async def test_a_pod_that_floods_its_log_is_read_slowly_and_completely(kubelet, 
     await pod.log(*numbered(500))
     assert await reader.messages(500) == names(500)
     assert asyncio.get_running_loop().time() - began > 0.7  # four pauses of a quarter of a second
+
+
+async def test_lines_that_come_one_by_one_all_arrive(kubelet, desk):
+    pod = kubelet.pod("train-1")
+    reader = await desk.reader(Task(Pod("train-1")))
+    await until(lambda: kubelet.followed == 1)
+
+    async def write() -> None:
+        for number in range(1000):
+            await pod.log(*numbered(1, first=number))
+            if number % 3:
+                await asyncio.sleep(0.001)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(write())
+        assert await reader.messages(1000) == names(1000)
+
+
+async def test_a_line_that_breaks_the_gateway_is_left_out(kubelet, desk, monkeypatch):
+    def entry_of(line, pod, now):
+        if line.text == b"line 2":
+            raise ValueError("never thought of that")
+        return entries.entry_of(line, pod, now)
+
+    monkeypatch.setattr(stream, "entry_of", entry_of)
+    pod = kubelet.pod("train-1", *numbered(1))
+    reader = await desk.reader(Task(Pod("train-1")))
+    await until(lambda: kubelet.followed == 1)
+    await pod.log(*numbered(4, first=1))
+    assert await reader.messages(4) == ["line 0", "line 1", "line 3", "line 4"]
 
 
 # --- several pods

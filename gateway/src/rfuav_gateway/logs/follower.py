@@ -115,6 +115,8 @@ class Follower:
             except PROBLEMS as error:
                 problem, asked = words(error), getattr(error, "retry_after", None)
                 tries = 0 if await self._connection.reachable() else tries
+            except Exception:  # whatever is in an answer, the next one may be another
+                log.exception("log of a pod cannot be read", namespace=self._namespace, pod=pod.name)
             tries = 1 if self._last != before else tries + 1
             self._tell(pod, problem if tries >= _WORTH_TELLING else "")
             pause = backoff.grown(tries, first=self._pace.first_pause, most=self._pace.longest_pause)

@@ -5,7 +5,6 @@ woken together, at most every `batch` seconds.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -50,7 +49,8 @@ class Stream:
         self._followers: dict[str, Follower] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._bell = asyncio.Event()
-        self._ring_at: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = float("inf")
         self._rang = float("-inf")
         self._task = asyncio.create_task(self._run(), name=f"logs {source.key}")
 
@@ -68,8 +68,8 @@ class Stream:
         await _ended(self._task, *self._running.values())
         self.broken = self.end is None
         self._ring()
-        if self._ring_at is not None:
-            self._ring_at.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
     async def _run(self) -> None:
         try:
@@ -139,36 +139,36 @@ class Stream:
                 await asyncio.sleep(0)
 
     def _start(self, name: str) -> None:
-        self._running[name] = asyncio.create_task(self._guarded(self._followers[name].run, name), name=f"log of {name}")
-
-    async def _guarded(self, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        try:
-            await run()
-        except Exception:  # of this pod; the others go on
-            log.exception("log of a pod is no longer followed", task=self._source.key, pod=name)
+        self._running[name] = asyncio.create_task(self._followers[name].run(), name=f"log of {name}")
 
     def _take(self, pod: Pod, line: Line) -> None:
         head = b"data: " if line.place is None else b"id: %b\ndata: " % str(line.place).encode()
-        data = b"%b%b\n\n" % (head, _encode(entry_of(line, pod, clock.now())))
+        try:
+            data = b"%b%b\n\n" % (head, _encode(entry_of(line, pod, clock.now())))
+        except Exception:  # of this line; the others come all the same
+            log.exception("line of a log set aside", task=self._source.key, place=str(line.place))
+            return
         self.window.append(Event(data, len(head), line.place))
-        self._ring_soon(max(0.0, self._rang + self._pace.batch - clock.monotonic()))
+        self._ring_in(max(0.0, self._rang + self._pace.batch - clock.monotonic()))
 
-    def _ring_soon(self, seconds: float) -> None:
-        at = asyncio.get_running_loop().time() + seconds
-        if self._ring_at is None or self._ring_at.when() > at:
-            if self._ring_at is not None:
-                self._ring_at.cancel()
-            self._ring_at = asyncio.get_running_loop().call_at(at, self._ring)
+    def _ring_in(self, seconds: float) -> None:
+        """Wake all readers then, unless they are woken before."""
+        due = clock.monotonic() + seconds
+        if due < self._due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due = due
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
 
     def _ring(self) -> None:
         """Wake all readers."""
-        if self._ring_at is not None:
-            self._ring_at.cancel()
-            self._ring_at = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._due = None, float("inf")
         self._rang = clock.monotonic()
         self._bell.set()
         self._bell = asyncio.Event()
-        self._ring_soon(self._pace.keep_alive)
+        self._ring_in(self._pace.keep_alive)
 
 
 def _most(pods: tuple[Pod, ...], most: int) -> list[Pod]:
