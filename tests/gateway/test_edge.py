@@ -167,6 +167,15 @@ async def test_a_head_beyond_its_bound_closes_the_connection() -> None:
             writer.close()
 
 
+async def test_a_connection_may_send_any_number_of_requests() -> None:
+    async with served() as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for _ in range(100):
+            writer.write(b"GET /echo/ HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 2000 + b"\r\n\r\n")
+            assert b"200 OK" in await reader.readuntil(b"}")
+        writer.close()
+
+
 async def test_connections_are_counted_and_let_in_again_when_others_leave() -> None:
     async with served(connectionsPerPeer=2) as server:
         held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]

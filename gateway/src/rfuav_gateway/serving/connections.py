@@ -49,7 +49,7 @@ def protocol(open_ones: Connections) -> type[HttpToolsProtocol]:
         _late: asyncio.TimerHandle | None = None
         _head = 0  # bytes of the request line and headers
         _unfinished = 0  # bytes of a head whose end has not come
-        _in_head = True
+        _in_head = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -79,7 +79,7 @@ def protocol(open_ones: Connections) -> type[HttpToolsProtocol]:
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            self._head = 0
+            self._head, self._in_head = 0, True
             if self._late is None:
                 self._expect_request()
 
@@ -92,7 +92,6 @@ def protocol(open_ones: Connections) -> type[HttpToolsProtocol]:
             super().on_header(name, value)
 
         def on_message_complete(self) -> None:
-            self._in_head = True
             self._request_came()
             super().on_message_complete()
 
