@@ -38,9 +38,12 @@ set-version:  ## Another version, wherever it is named: VERSION=0.2.0
 
 TRAINER_COMMANDS := .venv/bin/typer rfuav_trainer.cli.main utils docs --name rfuav-trainer --title "Commands of the trainer"
 
-generate: venv  ## Write crds/*.yaml (and the chart's copy), docs/api.md and docs/trainer-commands.md from the code
+REST_REFERENCE := .venv/bin/rfuav-gateway openapi --markdown
+
+generate: venv  ## Write crds/*.yaml (and the chart's copy), docs/api.md, docs/rest-api.md and docs/trainer-commands.md from the code
 	$(PY) -m rfuav_crds
 	$(TRAINER_COMMANDS) --output docs/trainer-commands.md
+	$(REST_REFERENCE) > docs/rest-api.md
 
 check: lint types contracts drift test-unit  ## Lint, types, import contracts, drift, unit and property tests
 
@@ -57,6 +60,7 @@ contracts: venv
 drift: venv
 	$(PY) -m rfuav_crds --check
 	$(TRAINER_COMMANDS) | diff -B docs/trainer-commands.md - || { echo "docs/trainer-commands.md differs from the code: run make generate" >&2; exit 1; }
+	$(REST_REFERENCE) | diff docs/rest-api.md - || { echo "docs/rest-api.md differs from the code: run make generate" >&2; exit 1; }
 
 # make check COVERAGE=build/coverage.json: which lines of the operator the tests reach, without the simulated histories.
 MEASURED = mkdir -p $(dir $(COVERAGE)) && $(PY) -m slipcover --source crds/src,kube/src,operator/src,gateway/src --json --out $(COVERAGE) \

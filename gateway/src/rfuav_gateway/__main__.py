@@ -1,6 +1,7 @@
-"""`rfuav-gateway run --settings FILE`: the command line."""
+"""`rfuav-gateway run --settings FILE`, `rfuav-gateway openapi`: the command line."""
 
 import argparse
+import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +10,8 @@ import structlog
 import uvloop
 
 from rfuav_gateway import settings as settings_module
-from rfuav_gateway.app import run
+from rfuav_gateway.app import routes, run
+from rfuav_gateway.serving.reference import reference
 from rfuav_gateway.settings import Settings
 from rfuav_kube.connection import ConnectionProblem
 from rfuav_operator.configuration import SettingsError, described, log_json
@@ -32,7 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
     runs.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as in compat.enabled=true"
     )
+    prints = commands.add_parser("openapi", help="print the OpenAPI document of the interface")
+    prints.add_argument("--markdown", action="store_true", help="as a page for people (docs/rest-api.md)")
     parsed = parser.parse_args(arguments)
+    if parsed.command == "openapi":
+        document = routes().openapi()
+        sys.stdout.write(reference(document) if parsed.markdown else json.dumps(document, indent=2) + "\n")
+        return 0
     try:
         settings = settings_module.load(parsed.settings, overrides=parsed.set)
     except SettingsError as error:

@@ -71,7 +71,8 @@ class Gateway:
             terms=terms(settings),
             logs=Logs(connection),
         )
-        self.app = routes(self.parts)
+        self.app = routes()
+        self.app.state.parts = self.parts
         self.server = Server(settings, edge(settings, self.app), stopping=self._stopping)
         self._synced = asyncio.Event()
         self._ending = asyncio.Event()
@@ -130,14 +131,13 @@ def terms(settings: Settings) -> Terms:
     )
 
 
-def routes(parts: Parts) -> FastAPI:
-    """The application: every path, and the OpenAPI document of them all."""
+def routes() -> FastAPI:
+    """The application: every path, and the OpenAPI document of them all. It answers once its state has the parts."""
     app = FastAPI(
         title="RFUAV gateway",
         version=version("rfuav-gateway"),
         description="Trainings and inferences of drone-signal classifiers, as tasks.",
     )
-    app.state.parts = parts
     problems.install(app)
     for router in (starts.router, logs.router, tasks.router, system.router):
         app.include_router(router)

@@ -22,7 +22,10 @@ router = APIRouter()
 
 MOST = 10_000  # lines of an answer
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {CONTENT_TYPE: {}}, "description": "Events of bodies.LogEntry, the last one LogEnd."}
+    200: {
+        "content": {CONTENT_TYPE: {}},
+        "description": "A list, or a LogEntry in each event; the last event has the task's status and message.",
+    }
 }
 _TRAINING: tuple[TaskType, ...] = ("training",)
 
@@ -39,8 +42,8 @@ class Wanted(NamedTuple):
 def wanted(
     tail: Annotated[int | None, Query(ge=0, le=MOST, description="Only so many lines, the last ones.")] = None,
     since: Annotated[datetime | None, Query(description="Only lines from this time on; UTC without a zone.")] = None,
-    last_event_id: Annotated[str, Header(max_length=512)] = "",
-    accept: Annotated[str, Header()] = "",
+    last_event_id: Annotated[str, Header(max_length=512, description="The event after which to go on.")] = "",
+    accept: Annotated[str, Header(description="application/json: a list of what there is now, no stream.")] = "",
 ) -> Wanted:
     """What query and headers ask for."""
     return Wanted(tail, since, last_event_id, "application/json" in accept and CONTENT_TYPE not in accept)
