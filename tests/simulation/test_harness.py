@@ -155,3 +155,18 @@ def unlabelled_before_the_node_goes(*before: Action) -> Script:
         Action(2.0, "node_deleted", {"node": "n0", "seconds": 11.0, "away": 45.0}),
     )
     return Script(1, SETUP, actions)
+
+
+def test_a_pod_on_a_node_whose_labels_contradict_its_slots_is_not_judged():
+    """The labels say one GPU of two slots, the device plugin offers eight: how many GPUs there are is not known."""
+    pool = SETUP["pool"] | {"scaleUp": {"maxJobs": 2, "timeoutSeconds": 60}}
+    setup = SETUP | {"nodes": [[1, 2, 8000, "a"]], "pool": pool}
+    training = {"kind": "TrainingJob", "job": "t", "gpus": 2, "fates": [], "work": 30.0}
+    cpu = {"kind": "InferenceJob", "job": "i", "gpus": 0, "fates": [], "work": 60.0}
+    actions = (
+        Action(5.0, "node_resized", {"node": "n0", "slots": 8}),
+        Action(10.0, "create", training),
+        Action(60.0, "create", cpu),
+    )
+    said = {play(Script(seed, setup, actions)).violation for seed in range(8)}
+    assert said == {""}

@@ -173,6 +173,13 @@ def limits_of(node: Object, pools: Iterable[Object]) -> Limits:
     )
 
 
+def _says_how_it_shares(node: Object) -> bool:
+    """Whether its labels are there, and do not contradict the slots that its device plugin offers."""
+    labels, slots = node["metadata"]["labels"], int(node["status"]["capacity"].get(GPU, "0"))
+    count, replicas = int(labels.get(f"{GPU}.count") or 0), int(labels.get(f"{GPU}.replicas") or 0)
+    return bool(count and replicas) and slots % replicas == 0 and slots <= count * replicas
+
+
 class Knowledge(NamedTuple):
     """Up to which version a process had been told of each resource when it decided."""
 
@@ -332,7 +339,7 @@ class Truth:
             job is not None
             and all(any(pool["metadata"]["name"] == job["spec"]["pool"] for pool in there) for there in pools)
             and all(held is not None and int(held["status"]["allocatable"].get(GPU, "0")) >= gpus for held in nodes)
-            and all(not gpus or f"{GPU}.replicas" in (held or {})["metadata"]["labels"] for held in nodes)
+            and all(held is not None and (not gpus or _says_how_it_shares(held)) for held in nodes)
         )
 
     def share(self, namespace: str, pool: str, knowledge: Knowledge) -> Share:
