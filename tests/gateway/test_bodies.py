@@ -97,7 +97,7 @@ GPU = named(
     [
         (bodies.Action, {"status", "message", "task_id"}),
         (bodies.BatchStarted, {"status", "message", "task_ids", "total"}),
-        (bodies.TaskList, {"training_tasks", "inference_tasks", "total_training", "total_inference"}),
+        (bodies.TaskList, {"training_tasks", "inference_tasks", "total_training", "total_inference"} | {"next_cursor"}),
         (bodies.LogEntry, {"timestamp", "level", "message", "metrics", "step", "stage", "attempt", "shard", "rank"}),
         (bodies.LogEnd, {"status", "message"}),
         (bodies.Use, USE),

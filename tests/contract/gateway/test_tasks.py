@@ -157,3 +157,26 @@ def test_a_restart_loses_nothing(serve: Serve, alice: User) -> None:
         made = first.call("POST", "/api/v2/training/start", TRAINING, token=alice.token).body
     with serve() as second:
         assert second.call("GET", f"/api/v2/tasks/{made['task_id']}", token=alice.token).body == made
+
+
+def test_a_list_is_read_page_by_page_searched_and_compressed(gateway: Gateway, alice: User) -> None:
+    ids = [f"run {number:02}" for number in range(25)]
+    for task_id in ids:
+        assert (
+            gateway.call("POST", "/api/v2/training/start", TRAINING | {"task_id": task_id}, token=alice.token).status
+            == 200
+        )
+    shown, cursor = [], ""
+    while cursor is not None:
+        page = gateway.call(
+            "GET", f"/api/v2/tasks?limit=10&cursor={cursor}" if cursor else "/api/v2/tasks?limit=10", token=alice.token
+        ).body
+        assert page["total_training"] == 25
+        shown += [task["task_id"] for task in page["training_tasks"]]
+        cursor = page["next_cursor"]
+    assert sorted(shown) == ids
+    found = gateway.call("GET", "/api/v2/tasks?search=RUN%201", token=alice.token).body
+    assert (found["total_training"], len(found["training_tasks"])) == (10, 10)
+    answer = gateway.call("GET", "/api/v2/tasks", token=alice.token, Accept_Encoding="gzip")
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert gateway.call("GET", "/api/v2/tasks?cursor=nonsense", token=alice.token).status == 422

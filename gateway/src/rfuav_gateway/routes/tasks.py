@@ -1,14 +1,17 @@
 """Tasks by their id: read, list, cancel, delete; the same paths with training and inference in them."""
 
-from collections.abc import Collection
+import gzip
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import structlog
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Response
 
 from rfuav_gateway.access.callers import Unavailable
-from rfuav_gateway.cluster.tasks import TYPES, ids
+from rfuav_gateway.cluster import pages
+from rfuav_gateway.cluster.pages import NoCursor, Page
+from rfuav_gateway.cluster.tasks import TYPES, Place, ids
 from rfuav_gateway.cluster.writes import NotDone
 from rfuav_gateway.routes.parts import Asked, Asks, refused, unavailable
 from rfuav_gateway.serving.problems import Refused
@@ -21,6 +24,32 @@ from rfuav_gateway.tasks.words import said
 log = structlog.get_logger()
 
 router = APIRouter()
+
+LONG = 4096  # bytes from which an answer is compressed
+
+
+class Choice(NamedTuple):
+    """Which tasks a list shows."""
+
+    status: TaskStatus | None
+    task_type: TaskType | None
+    limit: int
+    search: str
+    cursor: str | None
+
+
+def choice(
+    status: Annotated[TaskStatus | None, Query(description="Only tasks with this status word.")] = None,
+    task_type: Annotated[TaskType | None, Query(description="Only tasks of this type.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_LISTED, description="Most tasks of each type.")] = 100,
+    search: Annotated[str, Query(max_length=253, description="Only tasks with this in their id, job or creator.")] = "",
+    cursor: Annotated[str | None, Query(max_length=512, description="The next_cursor of the page before.")] = None,
+) -> Choice:
+    """What the query asks for."""
+    return Choice(status, task_type, limit, search, cursor)
+
+
+Chooses = Annotated[Choice, Depends(choice)]
 
 _TRAINING: tuple[TaskType, ...] = ("training",)
 _INFERENCE: tuple[TaskType, ...] = ("inference",)
@@ -55,31 +84,47 @@ async def delete(task_id: str, asks: Asks) -> Response:
 
 @router.get("/api/v2/tasks", response_model=bodies.TaskList)
 async def many(
-    asks: Asks,
-    status: Annotated[TaskStatus | None, Query(description="Only tasks with this status word.")] = None,
-    task_type: Annotated[TaskType | None, Query(description="Only tasks of this type.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST_LISTED, description="Most tasks of each type.")] = 100,
+    asks: Asks, chosen: Chooses, accept_encoding: Annotated[str, Header(include_in_schema=False)] = ""
 ) -> Response:
-    """The newest tasks of a namespace."""
-    wanted = TYPES if task_type is None else (task_type,)
-    seen = {kind for kind in wanted if await may_see(asks, kind)}
-    tasks = asks.parts.tasks
-    listed = {
-        kind: [
-            views.view(job, asks.phrases, brief=True) for job in tasks.page(asks.namespace, kind, limit, status=status)
-        ]
-        if kind in seen
-        else []
-        for kind in TYPES
-    }
-    counts = {kind: tasks.count(asks.namespace, kind, status) if kind in seen else 0 for kind in TYPES}
+    """The newest tasks of a namespace, page by page."""
+    try:
+        before = None if chosen.cursor is None else pages.decoded(chosen.cursor).before
+    except NoCursor as error:
+        entry = {"loc": ["query", "cursor"], "msg": "write the next_cursor of a page, as it is", "type": "value_error"}
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, [entry]) from error
+    found = {kind: await _page(asks, kind, chosen, before) for kind in TYPES}
+    brief = {kind: [views.view(job, asks.phrases, brief=True) for job in found[kind].jobs] for kind in TYPES}
     answer = views.TaskList(
-        training_tasks=listed["training"],
-        inference_tasks=listed["inference"],
-        total_training=counts["training"],
-        total_inference=counts["inference"],
+        training_tasks=brief["training"],
+        inference_tasks=brief["inference"],
+        total_training=found["training"].total,
+        total_inference=found["inference"].total,
+        next_cursor=pages.encoded({kind: found[kind].next for kind in TYPES}),
     )
-    return Response(views.encode(answer), media_type="application/json")
+    return _compressed(views.encode(answer), accept_encoding)
+
+
+async def _page(asks: Asked, kind: TaskType, chosen: Choice, before: Mapping[TaskType, Place] | None) -> Page:
+    shown_whole = before is not None and kind not in before
+    if (chosen.task_type not in (None, kind)) or not await may_see(asks, kind):
+        return Page([], 0, None)
+    return pages.page(
+        asks.parts.tasks,
+        asks.namespace,
+        kind,
+        0 if shown_whole else chosen.limit,
+        status=chosen.status,
+        search=chosen.search,
+        before=None if before is None else before.get(kind),
+    )
+
+
+def _compressed(body: bytes, accepted: str) -> Response:
+    """JSON, compressed if it is long and the client takes that."""
+    headers = {"Vary": "Accept-Encoding"}
+    if len(body) > LONG and "gzip" in accepted:
+        body, headers["Content-Encoding"] = gzip.compress(body, 1), "gzip"
+    return Response(body, media_type="application/json", headers=headers)
 
 
 @router.post("/api/v2/training/{task_id:path}/stop", response_model=bodies.Action)

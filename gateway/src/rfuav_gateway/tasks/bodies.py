@@ -243,6 +243,7 @@ class TaskList(Answer):
     inference_tasks: list[Task] = Field(description="Inferences, the newest first.")
     total_training: int = Field(description="Trainings that match, listed or not.")
     total_inference: int = Field(description="Inferences that match, listed or not.")
+    next_cursor: str | None = Field(None, description="Cursor of the next page; null: this is the last one.")
 
 
 class LogEntry(Answer):

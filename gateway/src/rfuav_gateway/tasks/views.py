@@ -81,6 +81,7 @@ class TaskList(msgspec.Struct, frozen=True, kw_only=True):
     inference_tasks: list[Task]
     total_training: int
     total_inference: int
+    next_cursor: str | None
 
 
 _encoder = msgspec.json.Encoder()

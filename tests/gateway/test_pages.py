@@ -1,0 +1,63 @@
+"""Pages by cursor: together they are the whole list, whatever comes and goes between two of them."""
+
+import base64
+
+import pytest
+from gateway.test_tasks_cache import body
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfuav_gateway.cluster import pages
+from rfuav_gateway.cluster.pages import NoCursor
+from rfuav_gateway.cluster.tasks import TYPES, Tasks
+
+
+def walk(tasks: Tasks, limit: int, **filters):
+    """All pages, one after the other, through encoded cursors."""
+    filters = {"status": None, "search": ""} | filters
+    before, shown = None, {kind: [] for kind in TYPES}
+    while True:
+        found = {
+            kind: pages.page(tasks, "a", kind, limit, before=None if before is None else before[kind], **filters)
+            for kind in TYPES
+            if before is None or kind in before
+        }
+        for kind, page in found.items():
+            shown[kind] += [job.name for job in page.jobs]
+        cursor = pages.encoded({kind: page.next for kind, page in found.items()})
+        if cursor is None:
+            return shown
+        before = pages.decoded(cursor).before
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(TYPES), st.integers(0, 5), st.sampled_from(["Running", "Failed"])), max_size=30),
+    st.integers(1, 7),
+)
+def test_pages_are_the_list_cut_in_parts(made: list, limit: int) -> None:
+    tasks = Tasks()
+    for number, (kind, age, phase) in enumerate(made):
+        tasks.take(kind, body(f"j{number}", number + 1, age=age, phase=phase))
+    for filters in ({}, {"status": "failed"}, {"search": "J1"}):
+        shown = walk(tasks, limit, **filters)
+        for kind in TYPES:
+            jobs = list(tasks.newest("a", kind, status=filters.get("status")))
+            assert shown[kind] == [job.name for job in jobs if filters.get("search", "").lower() in job.name]
+
+
+def test_what_comes_and_goes_between_two_pages_neither_repeats_nor_hides_others() -> None:
+    tasks = Tasks()
+    for number in range(6):
+        tasks.take("training", body(f"j{number}", number + 1, age=number))
+    first = pages.page(tasks, "a", "training", 2, status=None, search="", before=None)
+    assert [job.name for job in first.jobs] == ["j5", "j4"]
+    tasks.take("training", body("new", 10, age=9))
+    tasks.gone(tasks.named("training", "a", "j4"))
+    second = pages.page(tasks, "a", "training", 2, status=None, search="", before=first.next)
+    assert [job.name for job in second.jobs] == ["j3", "j2"]
+
+
+@pytest.mark.parametrize("text", ["x", "%%%", "", base64.b64encode(b"\xc1").decode(), "A" * 300, "\u00e9"])
+def test_what_is_no_cursor_is_refused(text: str) -> None:
+    with pytest.raises(NoCursor):
+        pages.decoded(text)
