@@ -2,17 +2,20 @@
 
 import json
 import shutil
+import threading
 
 import pytest
 import structlog
-from trainer.trainer_kit import inference_spec, training_spec, weights_file
+from trainer.trainer_kit import inference_spec, training_spec, until, weights_file
 
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.inference import infer
 from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.reporting.progress import Progress
-from rfuav_trainer.storage import marks
+from rfuav_trainer.storage import contents, marks
+from rfuav_trainer.storage.contents import Contents
 from rfuav_trainer.training import train
+from rfuav_trainer.training.learner import Learner
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null"])
@@ -48,11 +51,11 @@ def test_a_listing_notices_names_contents_and_what_lies_beside(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(name.encode() * 1000)
     files = {name: tmp_path / name for name in ("A/1.iq", "A/2.iq", "B/1.iq", "c.iq")}
-    first = marks.of_files(files)
+    first = marks.of_files(files, Contents())
     assert {part: found["files"] for part, found in first.items()} == {"": 1, "A": 2, "B": 1}
 
     def changed():
-        return marks.differences({"x": first}, {"x": marks.of_files(files)})
+        return marks.differences({"x": first}, {"x": marks.of_files(files, Contents())})
 
     content = (tmp_path / "A/1.iq").read_bytes()
     (tmp_path / "A/1.iq").write_bytes(content[:2000] + b"!" + content[2001:])
@@ -109,6 +112,84 @@ def test_a_training_is_finished_while_its_files_are_the_same(image_desk):
     shutil.rmtree(train_folder)
     with pytest.raises(InputError, match="does not exist|is not a folder"):
         ran(again)
+
+
+def watched(monkeypatch):
+    """The files that are read to tell their contents, and the steps of the training, in their order."""
+    events, whole, step = [], contents._looked_at, Learner.step
+
+    def looked_at(path, *bounds):
+        events.append(path)
+        return whole(path, *bounds)
+
+    def stepped(self, *given):
+        events.append("step")
+        return step(self, *given)
+
+    monkeypatch.setattr(contents, "_looked_at", looked_at)
+    monkeypatch.setattr(Learner, "step", stepped)
+    return events
+
+
+@pytest.fixture
+def sized_desk(image_desk):
+    """Pictures of different sizes, as cameras and compressors make them: none can be a copy of another."""
+    for number, path in enumerate(sorted((image_desk / "captures/train").rglob("*.png"))):
+        path.write_bytes(path.read_bytes() + bytes(1000 * number))
+    return image_desk
+
+
+def test_the_first_step_waits_for_no_digest_and_each_file_is_read_once(sized_desk, monkeypatch):
+    events = watched(monkeypatch)
+    ran(sized_desk.laptop("TrainingJob", training_spec(training__epochs=1)))
+    read = [event for event in events if event != "step"]
+    assert sorted(read) == sorted((sized_desk / "captures/train").rglob("*.png"))
+    assert events[0] == "step"
+
+
+def test_a_training_of_other_files_reads_each_once(sized_desk, monkeypatch):
+    """It knows them from the comparison with the mark."""
+    spec = training_spec(training__epochs=1, output__overwrite=True)
+    ran(sized_desk.laptop("TrainingJob", spec))
+    (sized_desk / "captures/train/beta/000.png").unlink()
+    events = watched(monkeypatch)
+    ran(sized_desk.laptop("TrainingJob", spec))
+    read = [event for event in events if event != "step"]
+    assert "step" in events
+    assert sorted(read) == sorted((sized_desk / "captures/train").rglob("*.png"))
+
+
+def test_a_job_of_the_cluster_reads_no_file_to_tell_its_contents(sized_desk, monkeypatch):
+    """Its mark is never compared with files."""
+    events = watched(monkeypatch)
+    ran(sized_desk.job("TrainingJob", training_spec(training__epochs=1)))
+    assert {*events} == {"step"}
+
+
+def test_a_training_that_fails_does_not_go_on_reading(sized_desk, monkeypatch):
+    begun, may = threading.Event(), threading.Event()
+    whole = contents._looked_at
+
+    def slow(*given):
+        begun.set()
+        may.wait(60)
+        return whole(*given)
+
+    def fails(self, *given):
+        if given[1].step:
+            assert begun.wait(60)
+            raise InputError("the volume is gone")
+        return step(self, *given)
+
+    step = Learner.step
+    monkeypatch.setattr(contents, "TOGETHER", 1)
+    monkeypatch.setattr(contents, "_looked_at", slow)
+    monkeypatch.setattr(Learner, "step", fails)
+    with pytest.raises(InputError, match="the volume is gone"):
+        ran(sized_desk.laptop("TrainingJob", training_spec(training__epochs=1)))
+    monkeypatch.setattr(contents, "_looked_at", lambda *_: pytest.fail("it reads on"))
+    may.set()
+    until(lambda: not any(thread.name.startswith(("sources", "digest")) for thread in threading.enumerate()))
 
 
 def test_the_weights_that_a_training_began_with_count(image_desk):

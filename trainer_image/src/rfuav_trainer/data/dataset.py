@@ -25,7 +25,8 @@ from rfuav_trainer.data.samples import (
 from rfuav_trainer.data.splitting import doubtful, split, table
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters
-from rfuav_trainer.storage import contents, outputs
+from rfuav_trainer.storage import outputs
+from rfuav_trainer.storage.contents import Contents
 from rfuav_trainer.storage.paths import local_path
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class Dataset:
     error_threshold: float
     read_from: dict[str, dict[str, Path]] = field(default_factory=dict)
     """The files of each field of the job, by relative name."""
+    contents: Contents = field(default_factory=Contents)
+    """What is known of them."""
 
     def pass_over(self, batch: Batch, folder: str = "") -> None:
         """Record the unreadable and the dead samples of a batch; `folder` is prepended to their names.
@@ -218,13 +221,13 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
     mean, std = SPECTROGRAM if kind == "iq" else IMAGENET
     preprocessing = Preprocessing(kind, spec.dataset.image_size, mean, std, spectrogram)
     pattern = spec.dataset.recording_pattern
-    train = source.samples(classes, kind, spectrogram, pattern)
+    train, contents = source.samples(classes, kind, spectrogram, pattern), Contents()
     read_from = {source.where: source.files(train)}
     if spec.dataset.validation.uri is not None:
         other = _Source(job, spec.dataset.validation.uri, "dataset.validation.uri")
         _same_classes(source, classes, other, other.classes())
         theirs = other.samples(classes, kind, spectrogram, pattern)
-        _check_apart(source, train.samples, other, theirs.samples)
+        _check_apart(source, train.samples, other, theirs.samples, contents)
         parts, files = (train.samples, theirs.samples), train.files + theirs.files
         read_from[other.where] = other.files(theirs)
         unreadable = {**train.unreadable, **{f"validation/{k}": v for k, v in theirs.unreadable.items()}}
@@ -238,19 +241,21 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
                 pictures=alone,
             )
         parts = split(train.samples, classes, spec.dataset.validation.fraction or 0.0, spec.training.seed)
-        parts = (parts[0], _without_copies(*parts, classes))
+        parts = (parts[0], _without_copies(*parts, classes, contents))
         files, unreadable = train.files, train.unreadable
     for name, reason in unreadable.items():
         log.warning("skipping unreadable file", file=name, problem=reason)
     dataset = Dataset(
-        *parts, classes, preprocessing, Unreadable(unreadable), files, spec.dataset.error_threshold, read_from
+        *parts, classes, preprocessing, Unreadable(unreadable), files, spec.dataset.error_threshold, read_from, contents
     )
     dataset.check()
     log.info("recordings", classes=dataset.recordings)  # in a field of its own: a class may be called event
     return dataset
 
 
-def _check_apart(source: _Source, train: list[Sample], other: _Source, validation: list[Sample]) -> None:
+def _check_apart(
+    source: _Source, train: list[Sample], other: _Source, validation: list[Sample], contents: Contents
+) -> None:
     """Check that no file of the validation data is training data too; warn if they have recordings of the same name.
 
     Raises:
@@ -279,7 +284,9 @@ def _check_apart(source: _Source, train: list[Sample], other: _Source, validatio
         )
 
 
-def _without_copies(train: list[Sample], validation: list[Sample], classes: list[str]) -> list[Sample]:
+def _without_copies(
+    train: list[Sample], validation: list[Sample], classes: list[str], contents: Contents
+) -> list[Sample]:
     """The validation samples whose files are not copies of training files.
 
     Raises:

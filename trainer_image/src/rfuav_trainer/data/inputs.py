@@ -13,6 +13,7 @@ from rfuav_trainer.data.files import SUFFIXES, find_files
 from rfuav_trainer.data.labels import first_folder
 from rfuav_trainer.data.samples import Listing, list_samples
 from rfuav_trainer.storage import outputs
+from rfuav_trainer.storage.contents import Contents
 from rfuav_trainer.storage.paths import local_path
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Inputs:
         names: paths below `root`, with forward slashes, sorted.
         rows: of the manifest, by name; empty for a folder.
         listed_in: the manifest, by its name; empty for a folder.
+        contents: what is known of the files.
     """
 
     root: Path
@@ -43,6 +45,7 @@ class Inputs:
     names: Sequence[str]
     rows: dict[str, manifest.Row] = field(default_factory=dict)
     listed_in: dict[str, Path] = field(default_factory=dict)
+    contents: Contents = field(default_factory=Contents)
 
     def label(self, name: str) -> str:
         """The class of an input: from the manifest, else its first folder; empty if unknown."""

@@ -74,39 +74,40 @@ def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
     with outputs.opened(job) as output:
         check_mounted(job, {inputs.WHERE: spec.input.uri, "model.weights": spec.model.weights})
         path = output / f"{marks.SUCCESS}-{job.shard}"
-        done = marks.finished_before(path, job)
-        if done is not None and not job.unique and not marks.holds(path, done, made_from(job, spec), job):
-            done = None
         seen: overview.Seen | None = None
+        done, found = marks.finished_before(path, job), None
+        if done is not None and not job.unique:
+            found = inputs.find(job, spec)
+            if not marks.holds(path, done, made_from(job, spec, found), job):
+                done = None
         if done is None:
             stop.check()
-            work = Inference(job, spec, output, progress=progress, stop=stop)
+            work = Inference(job, spec, output, found or inputs.find(job, spec), progress=progress, stop=stop)
             outputs.prepare(output, "output.uri")
             with output_lock.held(output, job, stop):
                 done = work.run()
             seen = work.seen
         else:
             log.info("already finished, nothing to do", output=outputs.shown(output), shard=job.shard)
-        found = finish_job(job, spec, output, done["classes"], seen)
-    scores = [{"name": key, "value": f"{value:.4g}"} for key, value in found.items()]
+        measured = finish_job(job, spec, output, done["classes"], seen)
+    scores = [{"name": key, "value": f"{value:.4g}"} for key, value in measured.items()]
     progress.update({**done["trainerStatus"], "metrics": scores})
     return done
 
 
-def made_from(job: Job, spec: InferenceJobSpec, found: inputs.Inputs | None = None) -> dict[str, Any]:
+def made_from(job: Job, spec: InferenceJobSpec, found: inputs.Inputs) -> dict[str, Any]:
     """What the predictions of a shard are made from, besides the settings: its inputs, and the weights.
 
     Args:
         job: with the number of the shard.
         spec: its spec.
-        found: the inputs of the whole job, if they are known.
+        found: the inputs of the whole job.
 
     Raises:
-        InputError: there are none.
+        InputError: the weights are missing.
     """
-    found = found or inputs.find(job, spec)
     chosen = {name: found.root / name for name in found.names if in_shard(name, job.shard, spec.shards)}
-    files = marks.of_files({**found.listed_in, **chosen})
+    files = marks.of_files({**found.listed_in, **chosen}, found.contents)
     if spec.model.weights is None:
         return {inputs.WHERE: files}
     path = local_path(job, spec.model.weights, "model.weights")
@@ -127,8 +128,10 @@ def evaluate(job: Job, progress: Progress, stop: StopSignal) -> str:
         shards = job.spec.shards
         for shard in set(range(shards)) - {job.shard} if not job.unique else ():
             path = output / f"{marks.SUCCESS}-{shard}"
-            mark = marks.read_mark(path)
-            if mark is not None and not marks.holds(path, mark, made_from(replace(job, shard=shard), job.spec), job):
+            mark, own = marks.read_mark(path), replace(job, shard=shard)
+            if mark is None:
+                continue
+            if not marks.holds(path, mark, made_from(own, job.spec, inputs.find(job, job.spec)), job):
                 raise InputError(f"{outputs.shown(path)} is of other files: run shard {shard} again (infer --shard)")
         if marks.finished_before(output / marks.SUCCESS, job) is None:
             raise InputError(f"{job.spec.output.uri}: not all {shards} shards have finished")
@@ -139,9 +142,18 @@ def evaluate(job: Job, progress: Progress, stop: StopSignal) -> str:
 class Inference:
     """One run of one shard."""
 
-    def __init__(self, job: Job, spec: InferenceJobSpec, output: Path, *, progress: Progress, stop: StopSignal) -> None:
+    def __init__(
+        self,
+        job: Job,
+        spec: InferenceJobSpec,
+        output: Path,
+        found: inputs.Inputs,
+        *,
+        progress: Progress,
+        stop: StopSignal,
+    ) -> None:
         self.job, self.spec, self.output, self.progress, self.stop = job, spec, output, progress, stop
-        self.inputs = inputs.find(job, spec)
+        self.inputs = found
         own = [name for name in self.inputs.names if in_shard(name, job.shard, spec.shards)]
         self.device = runtime.choose_device(job)
         if self.device.type == "cpu":
@@ -166,8 +178,13 @@ class Inference:
 
     def run(self) -> dict[str, Any]:
         """Classify all inputs of the shard, then write its mark."""
+        with marks.Sources(lambda: made_from(self.job, self.spec, self.inputs), self.inputs.contents) as sources:
+            return self._run(sources)
+
+    def _run(self, sources: marks.Sources) -> dict[str, Any]:
         started = time.monotonic()
-        sources = made_from(self.job, self.spec, self.inputs)
+        if not self.job.unique:
+            sources.begin()
         results.claim_output(self.output, self.job, overwrite=self.spec.output.overwrite)
         log.info(
             "classifying",
@@ -188,7 +205,7 @@ class Inference:
             check_unreadable(self.spec, self.unreadable, files=self.listing.files, processed=self.processed)
         mark = marks.mark_of(
             self.job,
-            madeFrom=sources,
+            madeFrom={} if self.job.unique else sources.found(),
             shard=self.job.shard,
             shards=self.spec.shards,
             classes=self.classifier.classes,

@@ -10,22 +10,26 @@ import contextlib
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
 from rfuav_crds import reasons
 from rfuav_trainer.errors import InvalidConfigurationError
 from rfuav_trainer.process.clock import now
-from rfuav_trainer.storage import contents, outputs
+from rfuav_trainer.storage import outputs
 from rfuav_trainer.storage.cache import BESIDE, OF_OTHERS
+from rfuav_trainer.storage.contents import GONE, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from concurrent.futures import Future
     from pathlib import Path
 
     from rfuav_trainer.job import Job
+    from rfuav_trainer.storage.contents import Contents
 
     MadeFrom = Mapping[str, Mapping[str, Mapping[str, Any]]]
     """By field of the job, and by folder or file: number of files, and a digest of their names and contents."""
@@ -37,6 +41,8 @@ MOST_FOLDERS = 1000
 """Of a listing with more folders, only the whole is noted."""
 SHOWN = 5
 """How many differences an error names."""
+READERS_BESIDE = 2
+"""Files that are read at a time while the work goes on, which needs the volume and the processor more."""
 
 
 def read_mark(path: Path) -> dict[str, Any] | None:
@@ -110,7 +116,40 @@ def differences(then: MadeFrom, today: MadeFrom) -> list[str]:
     return found
 
 
-def of_files(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+class Sources:
+    """What a result is made from, found by a thread while the work goes on: the volume is read once, and not first.
+
+    Args:
+        find: finds it.
+        contents: what `find` reads with. It ends with the context of this object.
+    """
+
+    def __init__(self, find: Callable[[], MadeFrom], contents: Contents) -> None:
+        self._find, self._contents = find, contents
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sources")
+        self._found: Future[MadeFrom] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._contents.stop()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def begin(self) -> None:
+        """Begin to read."""
+        if self._found is None:
+            self._contents.readers = READERS_BESIDE
+            self._found = self._pool.submit(self._find)
+
+    def found(self) -> MadeFrom:
+        """What was found, when that is complete."""
+        self.begin()
+        assert self._found is not None  # noqa: S101  (begun in the line above)
+        return self._found.result()
+
+
+def of_files(files: Mapping[str, Path], contents: Contents) -> dict[str, dict[str, Any]]:
     """What `files` (relative name to path) and the label files and metadata beside them contain, by top folder."""
     found = {**files, **_beside(files)}
     known = contents.of(found.values())
@@ -127,15 +166,15 @@ def of_files(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
 
 def of_whole(*paths: Path) -> dict[str, dict[str, Any]]:
     """What a few files contain, each read completely; a missing one is left out."""
-    found = {path.name: contents.digest(path) for path in paths}
-    return {name: {"files": 1, "digest": text} for name, text in found.items() if text != contents.GONE}
+    found = {path.name: digest(path) for path in paths}
+    return {name: {"files": 1, "digest": text} for name, text in found.items() if text != GONE}
 
 
 def _digest(lines: Any) -> str:
-    digest = hashlib.sha256()
+    seen = hashlib.sha256()
     for line in lines:
-        digest.update(os.fsencode(line))
-    return digest.hexdigest()[:32]
+        seen.update(os.fsencode(line))
+    return seen.hexdigest()[:32]
 
 
 def _beside(files: Mapping[str, Path]) -> dict[str, Path]:

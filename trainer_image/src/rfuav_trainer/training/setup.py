@@ -136,7 +136,9 @@ def _say_what_differs(theirs: Preprocessing, ours: Preprocessing) -> None:
 
 def made_from(job: Job, spec: TrainingJobSpec, dataset: Dataset) -> dict[str, Any]:
     """What the weights are made from, besides the settings: the data, and the initial weights."""
-    found: dict[str, Any] = {where: marks.of_files(files) for where, files in dataset.read_from.items()}
+    found: dict[str, Any] = {
+        where: marks.of_files(files, dataset.contents) for where, files in dataset.read_from.items()
+    }
     if spec.model.weights == "pretrained" and spec.weights_cache is not None:
         cache = local_path(job, spec.weights_cache.uri, "weightsCache.uri")
         path = architectures.pretrained_in(spec.model.architecture, cache)

@@ -185,7 +185,7 @@ class Training:
         self._started = self._epoch_began = time.monotonic()
         self._mistakes: list[pictures.Mistake] = []
         self._best_mistakes: list[pictures.Mistake] = []
-        self._made_from = made_from(job, spec, dataset) if world.first else {}
+        self._sources = marks.Sources(lambda: made_from(job, spec, dataset), dataset.contents)
         state = self._checkpoint(afresh=afresh)
         self._check_same_checkpoint()
         self.learner, self.resolved = make_learner(job, spec, dataset, world=world, device=device, state=state)
@@ -200,6 +200,10 @@ class Training:
 
     def run(self) -> dict[str, Any]:
         """Run the remaining epochs, then write the results."""
+        with self._sources:
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         self._clear_foreign_mark()
         if self.world.first:
             self.store.prune()
@@ -251,6 +255,8 @@ class Training:
             seen = self._step(group)
             position.totals += seen
             position.step += 1
+            if self.world.first and not self.job.unique:
+                self._sources.begin()  # after the first step: it would keep the data of that from being read
             mine = sum(len(batch.samples) for batch in group)
             self.reporter.speed.add(self.world.all_together(mine, seen[2]))
             if position.step % LOOK_EVERY == 0:
@@ -571,7 +577,7 @@ class Training:
         self._report(now=True, results=self.reporter.outputs())
         mark = marks.mark_of(
             self.job,
-            madeFrom={**self._made_from, **made(self.output)},
+            madeFrom={} if self.job.unique else {**self._sources.found(), **made(self.output)},
             outputs=self.reporter.outputs(),
             metrics={**history[-1], "best": position.best},
             trainerStatus={k: v for k, v in self.progress.last.items() if k != "lastUpdatedTime"},
