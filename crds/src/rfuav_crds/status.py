@@ -190,6 +190,18 @@ class Metrics(Model):
     micro_precision: float | None = Field(None, description="Precision over all samples, 0 to 1.")
     micro_recall: float | None = Field(None, description="Recall over all samples, 0 to 1.")
     learning_rate: float | None = Field(None, description="Learning rate of the last step.")
+    recording_accuracy: float | None = Field(
+        None, description="Share of recordings whose class is right when their samples vote, 0 to 1."
+    )
+    recording_macro_f1: float | None = Field(
+        None, alias="recordingMacroF1", description="F1 of the votes of recordings, averaged over the classes, 0 to 1."
+    )
+    recordings: Annotated[float, Field(ge=0, le=2**53)] | None = Field(
+        None, description="Recordings that were classified (InferenceJob)."
+    )
+    dead: Annotated[float, Field(ge=0, le=2**53)] | None = Field(
+        None, description="Inputs that can be read and hold nothing (InferenceJob)."
+    )
 
 
 METRICS = tuple(str(field.alias) for field in Metrics.model_fields.values())

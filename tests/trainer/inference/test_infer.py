@@ -157,7 +157,8 @@ def test_the_last_shard_alone_reports_the_whole_jobs_metrics(pictures):
         reports.append({metric["name"]: metric["value"] for metric in watcher.last["metrics"]})
     found = json.loads((pictures / "results/out/evaluation.json").read_text())
     assert found["samples"] == 15
-    assert reports == [{}, {}, {name: f"{value:.4g}" for name, value in found["metrics"].items()}]
+    values = {name: f"{value:.4g}" for name, value in found["metrics"].items()}
+    assert reports == [{}, {}, {**values, "recordings": "15", "dead": "0"}]
 
 
 def test_finishing_twice_changes_nothing_and_a_lost_end_is_made_up(pictures):
@@ -468,7 +469,8 @@ def test_what_holds_nothing_is_counted_and_not_classified(recordings):
     values = np.fromfile(path, "<f4")
     values[: len(values) // 3] = 0  # the first of three frames
     values.tofile(path)
-    run(recordings, inference_spec(errorThreshold=0, evaluation={}))
+    watcher = Watcher()
+    run(recordings, inference_spec(errorThreshold=0, evaluation={}), watcher=watcher)
     dead, *alive = lines(recordings)
     assert (dead["path"], dead["frame"]) == (path.relative_to(folder).as_posix(), 0)
     assert (dead["dead"], dead["class"], dead["score"], dead["top"]) == ("dead: all zero", None, None, [])
@@ -486,7 +488,13 @@ def test_what_holds_nothing_is_counted_and_not_classified(recordings):
         assert row["agree"] == sum(
             line["class"] == row["class"] for line in alive if line["path"] == f"{row['recording']}.iq"
         )
-    assert sum(map(sum, evaluation["byRecording"]["confusionMatrix"])) == len(voted)
+    own = evaluation["byRecording"]
+    assert sum(map(sum, own["confusionMatrix"])) == len(voted)
+    assert all("recallInterval" in row for row in own["perClass"].values() if row["samples"])
+    status = {metric["name"]: metric["value"] for metric in watcher.last["metrics"]}
+    assert (status["recordings"], status["dead"]) == (str(len(voted)), "1")
+    assert status["recordingAccuracy"] == f"{own['accuracy']:.4g}"
+    assert status["recordingMacroF1"] == f"{own['metrics']['macroF1']:.4g}"
 
 
 def test_with_shards_the_threshold_is_the_whole_jobs(pictures):

@@ -55,7 +55,8 @@ def finish_job(
         seen: pictures that need not be read again.
 
     Returns:
-        The metrics of the evaluation; empty if there is none or other shards have not finished.
+        The metrics of the evaluation, if there is one, the number of recordings and of inputs that hold nothing; empty
+        if other shards have not finished.
 
     Raises:
         InputError: more files of the whole job than errorThreshold are unreadable.
@@ -98,13 +99,15 @@ def finish_job(
         worst = inputs_of(picks.mistakes, root, preprocessing.spectrogram)
         mistakes = sheet.of_samples({sample: pick.words for pick, sample in worst}, reader)
         report.write(output, content, f"{job.name}: evaluation", mistakes)
-        found = content["metrics"]
+        found, own = dict(content["metrics"]), content["byRecording"]
+        if own["samples"] != content["samples"]:
+            found |= {"recordingAccuracy": own["accuracy"], "recordingMacroF1": own["metrics"]["macroF1"]}
     if spec.output.annotate != Annotate.NONE:
         overview.write(output / overview.FOLDER, picks, root, reader, room=room, workers=resources.cpus(job))
     mark = marks.mark_of(job, shards=spec.shards, outputs=outputs_of(spec), metrics=found, **totals)
     write_json(output / marks.SUCCESS, mark)
     log.info("done", output=outputs.shown(output), **totals, **found)
-    return found
+    return {**found, "recordings": ballot.count, "dead": totals["dead"]}
 
 
 def _check_network(found: Sequence[Mapping[str, Any]], output: Path) -> None:

@@ -40,6 +40,7 @@ from rfuav_trainer.training.auto_settings import resolve_workers
 from rfuav_trainer.training.checkpoint import CheckpointStore, Saved
 from rfuav_trainer.training.learner import Moment
 from rfuav_trainer.training.position import Position, epoch_order
+from rfuav_trainer.training.recording_votes import RecordingVotes
 from rfuav_trainer.training.setup import (
     check_unseen,
     made,
@@ -328,6 +329,7 @@ class Training:
         self.learner.share()
         self.learner.network.eval()
         tally, loss = metrics.Tally(len(self.dataset.classes)), torch.zeros((), dtype=torch.float64)
+        votes = RecordingVotes(self.dataset.validation, len(self.dataset.classes))
         mine = self.world.part(self.dataset.validation)
         validated, self._mistakes = 0, []
         parts = cut(mine, max(1, self.resolved.batch_size // self.world.size))
@@ -340,6 +342,7 @@ class Training:
                     loss += functional.cross_entropy(scores, batch.labels, reduction="sum")
                     chances = scores.softmax(dim=1)
                     tally.add(chances, batch.labels)
+                    votes.add(batch.samples, chances)
                     self._mistakes = pictures.worst(self._mistakes, batch.samples, chances, batch.labels)
                 else:
                     loss += math.nan
@@ -347,7 +350,7 @@ class Training:
             self.progress.show(validated=f"{validated}/{len(mine)}")
             if self.world.size == 1:
                 self._stop_here()
-        self._of_all(loss, *map(torch.from_numpy, tally.counts))
+        self._of_all(loss, *map(torch.from_numpy, (*tally.counts, *votes.counts)))
         for unreadable in self.world.gather(self.dataset.unreadable):
             self.dataset.unreadable.merge(unreadable)
         self.dataset.check()
@@ -358,7 +361,8 @@ class Training:
                 "none of the validation files can be read and hold anything",
                 reason=reasons.TOO_MANY_UNREADABLE,
             )
-        return {**tally.metrics(), "valLoss": loss.item() / tally.samples, "valAccuracy": tally.accuracy}
+        own = {"valLoss": loss.item() / tally.samples, "valAccuracy": tally.accuracy}
+        return {**tally.metrics(), **own, **votes.metrics()}
 
     def _of_all(self, *counts: Tensor) -> None:
         """Sum the counts of all processes, in place."""
