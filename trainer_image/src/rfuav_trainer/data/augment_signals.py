@@ -17,7 +17,7 @@ import torch
 from rfuav_trainer.data.augment_pictures import PROBABILITY
 from rfuav_trainer.errors import DeadInputError, InvalidConfigurationError
 from rfuav_trainer.signals import dead
-from rfuav_trainer.signals.recording import read_frame
+from rfuav_trainer.signals.recording import read_frame, read_recorded
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters, picture
 
 if TYPE_CHECKING:
@@ -108,11 +108,10 @@ class ChangingReader:
         if not self._changes or sample.frame is None or sample.info is None or parameters is None:
             return self._reader.read(sample)
         random = np.random.default_rng([self._seed, self._epoch, zlib.crc32(os.fsencode(sample.name)), sample.frame])
-        recorded = read_frame(sample.info, sample.frame, parameters)
-        problem = dead.samples(torch.view_as_real(recorded))
+        problem = dead.samples(read_recorded(sample.info, sample.frame, parameters))
         if problem is not None:
             raise DeadInputError(problem)
-        samples = change(recorded, self._changes, random, parameters)
+        samples = change(read_frame(sample.info, sample.frame, parameters), self._changes, random, parameters)
         return picture(samples.to(self._reader.device), parameters, preprocessing.image_size).cpu()
 
 

@@ -5,6 +5,7 @@ In: spec.dataset. Out: a `Dataset`, or an error that says what is missing where.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -100,6 +101,8 @@ class Dataset:
     """The files of each field of the job, by relative name."""
     contents: Contents = field(default_factory=Contents)
     """What is known of them."""
+    packs: Counter[str] = field(default_factory=Counter)
+    """How many packs there are, and what is wrong with them (`pack_checks`)."""
 
     def pass_over(self, batch: Batch, folder: str = "") -> None:
         """Record the unreadable and the dead samples of a batch; `folder` is prepended to their names.
@@ -222,7 +225,7 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
     preprocessing = Preprocessing(kind, spec.dataset.image_size, mean, std, spectrogram)
     pattern = spec.dataset.recording_pattern
     train, contents = source.samples(classes, kind, spectrogram, pattern), Contents()
-    read_from = {source.where: source.files(train)}
+    read_from, packs = {source.where: source.files(train)}, train.packs
     if spec.dataset.validation.uri is not None:
         other = _Source(job, spec.dataset.validation.uri, "dataset.validation.uri")
         _same_classes(source, classes, other, other.classes())
@@ -230,6 +233,7 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
         _check_apart(source, train.samples, other, theirs.samples, contents)
         parts, files = (train.samples, theirs.samples), train.files + theirs.files
         read_from[other.where] = other.files(theirs)
+        packs = packs + theirs.packs
         unreadable = {**train.unreadable, **{f"validation/{k}": v for k, v in theirs.unreadable.items()}}
     else:
         alone = doubtful(train.samples, classes)
@@ -246,7 +250,15 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
     for name, reason in unreadable.items():
         log.warning("skipping unreadable file", file=name, problem=reason)
     dataset = Dataset(
-        *parts, classes, preprocessing, Unreadable(unreadable), files, spec.dataset.error_threshold, read_from, contents
+        *parts,
+        classes,
+        preprocessing,
+        Unreadable(unreadable),
+        files,
+        spec.dataset.error_threshold,
+        read_from,
+        contents,
+        packs,
     )
     dataset.check()
     log.info("recordings", classes=dataset.recordings)  # in a field of its own: a class may be called event

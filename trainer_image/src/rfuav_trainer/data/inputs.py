@@ -57,7 +57,7 @@ class Inputs:
         missing = {name: manifest.MISSING for name in names if self.rows and not manifest.is_there(self.root / name)}
         files = [self.root / name for name in names if name not in missing]
         listing = list_samples(files, self.root, spectrogram)
-        return Listing(listing.samples, {**missing, **listing.unreadable}, listing.files + len(missing))
+        return Listing(listing.samples, {**missing, **listing.unreadable}, listing.files + len(missing), listing.packs)
 
 
 def root_of(job: Job, spec: InferenceJobSpec) -> Path:

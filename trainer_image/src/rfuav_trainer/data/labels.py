@@ -32,12 +32,13 @@ COLOUR_MAPS |= {"parula", "pink", "plasma", "rainbow", "spring", "summer", "turb
 COLOUR_WORDS = re.compile(rf"(?<![a-z])(?:{'|'.join(sorted(COLOUR_MAPS))})(?![a-z])", re.IGNORECASE)
 
 
-def conditions(name: str, beside: dict[str, Any]) -> tuple[float | None, str | None]:
+def conditions(name: str, beside: dict[str, Any], otherwise: float | None = None) -> tuple[float | None, str | None]:
     """SNR and colour map of an input.
 
     Args:
         name: its path, which begins with its class.
         beside: the content of its label file; `snrDb` and `colorMap` in it take precedence over the name.
+        otherwise: the SNR if neither says it, as the sidecar of a pack does.
 
     Returns:
         The SNR in whole dB, from `snr_-10`, `SNR10`, or `-10dB` at the beginning of a part of the name, and the colour
@@ -50,7 +51,7 @@ def conditions(name: str, beside: dict[str, Any]) -> tuple[float | None, str | N
             log.warning("ignoring snrDb: not a finite number", file=name, snrDb=repr(snr))
         found = [match.groupdict() for match in SNR.finditer(below)]
         # A named one first: in `rec_3dB_snr10` the other may be anything.
-        snr = next((each[kind] for kind in ("named", "unit") for each in found if each[kind] is not None), None)
+        snr = next((each[kind] for kind in ("named", "unit") for each in found if each[kind] is not None), otherwise)
     colours = beside.get("colorMap")
     if not isinstance(colours, str):
         colours = next((word for word in re.split(r"[^a-z]+", below.lower()) if word in COLOUR_MAPS), None)

@@ -17,6 +17,7 @@ from rfuav_trainer.data.labels import conditions, in_class
 from rfuav_trainer.data.recordings import MANIFEST, Recording, recognise
 from rfuav_trainer.data.samples import Listing, list_samples, read_label_file, recording_of
 from rfuav_trainer.errors import InputError
+from rfuav_trainer.signals.sidecar import Packs
 from rfuav_trainer.storage import inputs
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ def list_rows(
     listing = list_samples([root / row.path for row in found], root, spectrogram if kind == "iq" else None)
     index = {name: number for number, name in enumerate(labels)}
     inputs.fetch_ahead((root / row.path).with_suffix(".json") for row in found if row.snr is None)
-    levels = {row.path: _snr(row, root) for row in found}
+    packs = Packs()
+    levels = {row.path: _snr(row, root, packs) for row in found}
     groups = _recordings([*wanted.values()], kind, pattern)
     samples = [
         replace(s, label=index[row.label], group=told.name, recognised_by=told.by, snr=levels[s.file])
@@ -157,7 +159,7 @@ def list_rows(
     if empty:
         reason = next(iter(unreadable.items()), ("no file", f"none has format {kind}"))
         raise InputError(f"{where}: no file of class {labels[empty[0]]} can be read (for example {': '.join(reason)})")
-    return Listing(samples, unreadable, listing.files + len(missing))
+    return Listing(samples, unreadable, listing.files + len(missing), listing.packs)
 
 
 def _recordings(rows: Sequence[Row], kind: str, pattern: str | None) -> dict[str, Recording]:
@@ -185,11 +187,13 @@ def _below_class(row: Row) -> str:
     return "/".join(parts[parts.index(row.label) :]) if row.label in parts[:-1] else f"{row.label}/{row.path}"
 
 
-def _snr(row: Row, root: Path) -> float | None:
-    """The SNR of the row, else of the file name or the label file."""
+def _snr(row: Row, root: Path, packs: Packs) -> float | None:
+    """The SNR of the row, else of the label file, of the file name, or of the sidecar of the pack."""
     if row.snr is not None:
         return row.snr
-    return conditions(in_class(row.label, row.path), read_label_file(root / row.path))[0]
+    path = root / row.path
+    otherwise = packs.stated(path).snr if suffix(row) in SAMPLE_SUFFIXES["iq"] else None
+    return conditions(in_class(row.label, row.path), read_label_file(path), otherwise)[0]
 
 
 def _records(path: Path, where: str) -> Iterator[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 import torch
 
+from rfuav_trainer.data import pack_checks
 from rfuav_trainer.data.files import DATA_SUFFIXES, IMAGE_SUFFIXES, SUFFIXES, in_classes, listed, of_kind
 from rfuav_trainer.data.images import TRANSFORM, Room, read_picture, whole_machine
 from rfuav_trainer.data.labels import conditions
 from rfuav_trainer.data.recordings import COLLECTION, MANIFEST, PATTERN, Recording, recognise
 from rfuav_trainer.errors import DeadInputError, InputError, UnreadableFileError
 from rfuav_trainer.signals import archive, dead, recording, sigmf
+from rfuav_trainer.signals.sidecar import Pack, Packs
 from rfuav_trainer.signals.sigmf_folder import SigmfFolder, look
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters, pictures
 from rfuav_trainer.storage import inputs
@@ -130,11 +133,15 @@ class Sample:
 
 @dataclass
 class Listing:
-    """Samples in a stable order, the files that cannot be read (name to reason), and the number of files."""
+    """Samples in a stable order, the files that cannot be read (name to reason), and the number of files.
+
+    `packs` counts packs and what is wrong with them (`pack_checks`).
+    """
 
     samples: list[Sample]
     unreadable: dict[str, str] = field(default_factory=dict)
     files: int = 0
+    packs: Counter[str] = field(default_factory=Counter)
 
 
 def list_labelled(
@@ -156,11 +163,12 @@ def list_labelled(
     found = listed(root, where=where)
     chosen = of_kind(found, kind, "auto" if spectrogram is None else spectrogram.sample_format)
     there, by_class = frozenset(found), in_classes(chosen, root)
+    packs = Packs(found)
     for label, name in enumerate(classes):
         files = by_class.get(name, [])
         if not files:
             raise InputError(f"{where}: no {', '.join(sorted(SUFFIXES[kind]))} files in {root / name}: put data there")
-        listing = list_samples(files, root, spectrogram if kind == "iq" else None)
+        listing = list_samples(files, root, spectrogram if kind == "iq" else None, packs)
         if not listing.samples:
             reason = next(iter(listing.unreadable.values()))
             raise InputError(
@@ -172,12 +180,13 @@ def list_labelled(
         for sample in listing.samples:
             if sample.path not in levels:
                 stated = read_label_file(sample.path) if sample.path.with_suffix(".json") in there else {}
-                levels[sample.path] = conditions(sample.name, stated)[0]
+                levels[sample.path] = conditions(sample.name, stated, packs.stated(sample.path).snr)[0]
             told = recording_of(sample, groups[sample.name])
             snr = levels[sample.path]
             total.samples.append(replace(sample, label=label, group=told.name, recognised_by=told.by, snr=snr))
         total.unreadable.update(listing.unreadable)
         total.files += listing.files
+        total.packs.update(listing.packs)
     return total
 
 
@@ -188,7 +197,9 @@ def recording_of(sample: Sample, told: Recording) -> Recording:
     return told
 
 
-def list_samples(files: Iterable[Path], root: Path, spectrogram: SpectrogramParameters | None) -> Listing:
+def list_samples(
+    files: Iterable[Path], root: Path, spectrogram: SpectrogramParameters | None, packs: Packs | None = None
+) -> Listing:
     """The samples in `files`: one for an image, one for each complete frame of a recording.
 
     Without `spectrogram` recordings are not opened: each file is one sample. The streams of a SigMF collection have
@@ -199,6 +210,8 @@ def list_samples(files: Iterable[Path], root: Path, spectrogram: SpectrogramPara
     listing = Listing([])
     base = root if root.is_dir() else root.parent
     folders: dict[Path, SigmfFolder] = {}
+    packs = packs or Packs()
+    infos: list[tuple[Path, recording.RecordingInfo]] = []
     for path in files:
         sample = Sample(path, path.relative_to(base).as_posix())
         if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -207,7 +220,12 @@ def list_samples(files: Iterable[Path], root: Path, spectrogram: SpectrogramPara
             continue
         if path.parent not in folders:
             folders[path.parent] = look(path.parent, DATA_SUFFIXES)
-        _list_recordings(sample, folders[path.parent], spectrogram, listing)
+        pack = packs.of(path) if spectrogram else None
+        infos.extend(
+            (path, info) for info in _list_recordings(sample, folders[path.parent], spectrogram, listing, pack)
+        )
+    if spectrogram is not None:
+        listing.packs = pack_checks.check(packs, infos, spectrogram)
     return listing
 
 
@@ -226,22 +244,24 @@ def named(root: Path, name: str, frame: int | None, spectrogram: SpectrogramPara
         file,
         name,
         frame=frame,
-        info=info_of(file, look(file.parent, DATA_SUFFIXES), spectrogram.sample_format, member),
+        info=info_of(file, look(file.parent, DATA_SUFFIXES), spectrogram.sample_format, member, Packs().of(file)),
         member=member,
     )
 
 
-def info_of(path: Path, beside: SigmfFolder, sample_format: str, member: str = "") -> recording.RecordingInfo:
+def info_of(
+    path: Path, beside: SigmfFolder, sample_format: str, member: str = "", pack: Pack | None = None
+) -> recording.RecordingInfo:
     """What is known of the recording in a file; of an archive, of that called `member`, or the first.
 
-    `beside` is what the SigMF files of its folder say.
+    `beside` is what the SigMF files of its folder say, `pack` the pack that it is of.
 
     Raises:
         UnreadableFileError: it cannot be read, or is not there.
     """
     if path.suffix.lower() != sigmf.ARCHIVE:
         metadata = beside.metadata(path.name)
-        return recording.described(path, sample_format, path.with_name(metadata) if metadata else None)
+        return recording.described(path, sample_format, path.with_name(metadata) if metadata else None, pack)
     for other, inside in archive.read(path).recordings.items():
         if member in {"", other}:
             return recording.laid_out(path, inside.metadata, inside.said_by, inside.offset, inside.size)
@@ -249,10 +269,15 @@ def info_of(path: Path, beside: SigmfFolder, sample_format: str, member: str = "
 
 
 def _list_recordings(
-    sample: Sample, beside: SigmfFolder, spectrogram: SpectrogramParameters | None, listing: Listing
-) -> None:
-    """Add the recordings of a file to a listing: one, or those in an archive."""
+    sample: Sample,
+    beside: SigmfFolder,
+    spectrogram: SpectrogramParameters | None,
+    listing: Listing,
+    pack: Pack | None,
+) -> list[recording.RecordingInfo]:
+    """Add the recordings of a file to a listing: one, or those in an archive. What is known of those that are read."""
     path, name = sample.path, sample.name
+    infos: list[recording.RecordingInfo] = []
 
     def grouped(sample: Sample, collection: str, folder: str) -> Sample:
         if not collection:
@@ -270,6 +295,7 @@ def _list_recordings(
         except UnreadableFileError as error:
             listing.unreadable[sample.name] = str(error)
             return
+        infos.append(info)
         listing.samples.extend(replace(sample, frame=index, info=info) for index in range(frames))
 
     if spectrogram is None or path.suffix.lower() != sigmf.ARCHIVE:
@@ -280,20 +306,22 @@ def _list_recordings(
                 path,
                 spectrogram.sample_format if spectrogram else "auto",
                 path.with_name(metadata) if metadata else None,
+                pack,
             ),
         )
-        return
+        return infos
     try:
         found = archive.read(path)
     except UnreadableFileError as error:
         listing.files += 1
         listing.unreadable[name] = str(error)
-        return
+        return infos
     for member, inside in found.recordings.items():
         own = grouped(replace(sample, name=f"{name}/{member}", member=member), inside.collection, name)
         add(own, partial(recording.laid_out, path, inside.metadata, inside.said_by, inside.offset, inside.size))
     listing.files += len(found.refused)
     listing.unreadable.update({f"{name}/{member}": reason for member, reason in found.refused.items()})
+    return infos
 
 
 class Home(Protocol):
@@ -358,8 +386,8 @@ class Reader:
             result = read_picture(sample.path, size, room=self._room, transform=self.preprocessing.transform)
             self._check_alive(key, dead.picture(result))
         else:
+            self._check_alive(key, dead.samples(recording.read_recorded(sample.info, sample.frame, spectrogram)))
             raw = recording.read_raw(sample.info, sample.frame, spectrogram)
-            self._check_alive(key, dead.samples(raw))
             found, good = pictures(raw[None].to(self.device), spectrogram, size)
             if not good.item():
                 raise UnreadableFileError(recording.NO_NUMBERS.format(frame=sample.frame))

@@ -21,6 +21,7 @@ from rfuav_trainer.errors import InputError, InvalidConfigurationError
 from rfuav_trainer.evaluation.intervals import Clusters
 from rfuav_trainer.evaluation.metrics import CONFIDENCES, TOP, Tally
 from rfuav_trainer.evaluation.recordings import Ballot, Vote
+from rfuav_trainer.signals.sidecar import Packs
 from rfuav_trainer.storage import marks, outputs
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def evaluate(
 
     Args:
         lines: predictions. `label` is the true class; without it, the first folder of `path` is. Without `scores` (one
-            for each class), `top` is used. Without `snr` (dB), the path or the label file of the input is used.
+            for each class), `top` is used. Without `snr` (dB), the path, the label file or the sidecar of the
+            input is used.
         classes: names in the order of the scores.
         root: the input folder, which may contain label files with SNR and colour map.
         ballot: takes the votes of the lines, and knows their recordings. Default: each file is a recording.
@@ -66,6 +68,7 @@ def evaluate(
     whole = True
     total, by_snr, by_map = _Group(len(classes)), dict[float, _Group](), dict[str, _Group]()
     left_out = set[float | str]()
+    packs = Packs()
     ballot = Ballot(classes, {}) if ballot is None else ballot
     voted = list[Vote]()
     ballot.listeners.append(voted.append)
@@ -88,7 +91,7 @@ def evaluate(
         total.add(scores, labels, names)
         for name, label, right in zip(names, labels.tolist(), total.right, strict=True):
             of_class[label].add([name], [right])
-        snr, colours = zip(*_conditions(part, root), strict=True)
+        snr, colours = zip(*_conditions(part, root, packs), strict=True)
         for groups, values in ((by_snr, snr), (by_map, colours)):
             for value in {*values} - {None}:
                 rows = torch.tensor([other == value for other in values])
@@ -237,14 +240,15 @@ def _calibration(tally: Tally) -> list[dict[str, float]]:
     ]
 
 
-def _conditions(lines: Iterable[dict[str, Any]], root: Path) -> Iterator[tuple[float | None, str | None]]:
+def _conditions(lines: Iterable[dict[str, Any]], root: Path, packs: Packs) -> Iterator[tuple[float | None, str | None]]:
     """SNR in dB and colour map of each input. The frames of a recording are adjacent, so its file is read once."""
     last = ""
     found: tuple[float | None, str | None] = (None, None)
     for line in lines:
         if line["path"] != last:
             last = line["path"]
-            found = conditions(in_class(label_of(line), last), read_label_file(root / last))
+            otherwise = packs.stated(root / last).snr if "frame" in line else None
+            found = conditions(in_class(label_of(line), last), read_label_file(root / last), otherwise)
             if "snr" in line:
                 found = (float(round(line["snr"])), found[1])
         yield found

@@ -34,6 +34,7 @@ from rfuav_trainer.inference.finish import check_unreadable, finish_job, outputs
 from rfuav_trainer.networks import weights
 from rfuav_trainer.process import resources, runtime
 from rfuav_trainer.reporting.progress import Speed
+from rfuav_trainer.signals import recording
 from rfuav_trainer.storage import marks, output_lock, outputs
 from rfuav_trainer.storage.files import write_json
 from rfuav_trainer.storage.paths import check_mounted, local_path
@@ -215,6 +216,7 @@ class Inference:
             failed=self.failed,
             dead=self.dead,
             undrawn=self.undrawn,
+            packs=dict(self.listing.packs),
             precision=self.classifier.precision,
             preprocessing=self.classifier.preprocessing.to_json(),
             seconds=round(time.monotonic() - started, 1),
@@ -341,8 +343,7 @@ class Inference:
         line: dict[str, Any] = {"path": sample.name, **self._stated(sample)}
         spectrogram = self.classifier.preprocessing.spectrogram
         if sample.frame is not None and sample.info is not None and spectrogram is not None:
-            capture, begin = sample.info.place(sample.frame, spectrogram.frame_samples)
-            begin += capture.begin
+            capture, begin = recording.first_sample(sample.info, sample.frame, spectrogram)
             line["frame"] = sample.frame
             line["startSeconds"] = round(begin / spectrogram.sample_rate, 9)
             line["endSeconds"] = round((begin + spectrogram.frame_samples) / spectrogram.sample_rate, 9)

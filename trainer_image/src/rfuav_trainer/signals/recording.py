@@ -1,15 +1,18 @@
 """Raw recordings: which bytes of a file are which samples, and how they were recorded.
 
 In: a file of interleaved I and Q, optionally with SigMF metadata (`a.sigmf-meta` for `a.sigmf-data` or `a.iq`), which
-takes precedence for the sample format; without it the job states the format, or the suffix does. Out: what is known of
-the recording, and its frames as recorded, memory-mapped instead of copied.
+takes precedence for the sample format; without it the job states the format, or the suffix does, or the sidecar of a
+pack. Out: what is known of the recording, and its frames: as recorded, memory-mapped instead of copied, or at the
+sample rate of the job.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +20,13 @@ import structlog
 import torch
 
 from rfuav_trainer.errors import UnreadableFileError, as_unreadable
-from rfuav_trainer.signals import sigmf
+from rfuav_trainer.signals import resampling, sigmf
+from rfuav_trainer.signals.sidecar import Pack, Sidecar
 from rfuav_trainer.signals.spectrogram import FULL_SCALE, MIDDLE
 from rfuav_trainer.storage import inputs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import Tensor
@@ -43,6 +48,7 @@ WITHOUT_FORMAT = frozenset({".bin"})
 """Suffixes that mean anything: their sample format has to be stated."""
 METADATA = sigmf.METADATA
 NO_NUMBERS = "frame {frame} contains NaN or infinite samples: is sampleFormat right?"
+SAME_RATE = Fraction(1)
 AS_THEY_ARE = frozenset(SAMPLE_TYPES.values())
 """Types that the transform accepts; others are converted to float32 first."""
 
@@ -89,22 +95,43 @@ class RecordingInfo:
         """Of all captures together."""
         return sum(capture.samples for capture in self.captures)
 
-    def frames(self, length: int) -> int:
-        """How many whole frames of `length` samples the captures contain."""
-        return sum(capture.samples // length for capture in self.captures)
+    def ratio(self, parameters: SpectrogramParameters) -> Fraction:
+        """The sample rate of the job divided by that of the recording; 1 if nothing says the latter.
 
-    def place(self, frame: int, length: int) -> tuple[Capture, int]:
-        """The capture that has a frame of `length` samples, and the index of the frame's first sample in it."""
+        Raises:
+            UnreadableFileError: it has too large terms.
+        """
+        if self.rate_hz is None:
+            return SAME_RATE
+        try:
+            return resampling.ratio(self.rate_hz, parameters.sample_rate)
+        except resampling.RatioError as error:
+            raise UnreadableFileError(
+                f"{error} ({self.said_by} says the first, iq.sampleRate the second): write iq.sampleRate: "
+                f"{self.rate_hz:.12g}, or resample the file"
+            ) from error
+
+    def frames(self, length: int, ratio: Fraction = SAME_RATE) -> int:
+        """How many whole frames of `length` samples the captures contain at `ratio` times the recorded rate."""
+        return sum(resampling.count(capture.samples, ratio) // length for capture in self.captures)
+
+    def place(self, frame: int, length: int, ratio: Fraction = SAME_RATE) -> tuple[Capture, int]:
+        """The capture that has a frame of `length` samples, and the index of the frame's first sample in it.
+
+        Samples are counted at `ratio` times the recorded rate.
+        """
         for capture in self.captures[:-1]:
-            count = capture.samples // length
+            count = resampling.count(capture.samples, ratio) // length
             if frame < count:
                 return capture, frame * length
             frame -= count
         return self.captures[-1], frame * length
 
 
-def described(path: Path, sample_format: str = AUTO, metadata: Path | None = None) -> RecordingInfo:
-    """What the metadata says about a recording; without it, what the job or the suffix says.
+def described(
+    path: Path, sample_format: str = AUTO, metadata: Path | None = None, pack: Pack | None = None
+) -> RecordingInfo:
+    """What the metadata says about a recording; without it, what the job, the suffix or the sidecar of its pack says.
 
     An end inside a sample, as a full disk or a broken transfer leaves it, is dropped with a warning.
 
@@ -112,13 +139,17 @@ def described(path: Path, sample_format: str = AUTO, metadata: Path | None = Non
         path: the file with the samples.
         sample_format: iq.sampleFormat.
         metadata: a SigMF file of another name that describes it (`core:dataset`).
+        pack: that it is of.
 
     Raises:
         UnreadableFileError: it cannot be opened, or its metadata or suffix does not fit the job.
     """
     beside = path.with_suffix(METADATA) if metadata is None else metadata
     if metadata is None and not os.path.isfile(beside):  # noqa: PTH113  (Path.is_file raises on too long a name)
-        return laid_out(path, sigmf.Metadata(SAMPLE_TYPES[_format_of(path, sample_format)]), "", 0, _size(path, ""))
+        said = Sidecar() if pack is None or pack.stated is None else pack.stated
+        kind = SAMPLE_TYPES[_format_of(path, sample_format, said.sample_format)]
+        stated = sigmf.Metadata(kind, (sigmf.Segment(frequency_hz=said.center_frequency),), said.sample_rate)
+        return laid_out(path, stated, "" if pack is None else pack.path.name, 0, _size(path, ""))
     with as_unreadable(f"{beside.name} cannot be read"), inputs.opened(beside) as here:
         sigmf.bounded(here.stat().st_size, beside.name)
         stated = sigmf.parse(here.read_bytes(), beside.name)
@@ -168,43 +199,79 @@ def count_frames(info: RecordingInfo, parameters: SpectrogramParameters) -> int:
     """How many complete frames a recording contains.
 
     Raises:
-        UnreadableFileError: it is shorter than a frame, has several channels, or another sample rate than the job.
+        UnreadableFileError: it is shorter than a frame, has several channels, or a sample rate that cannot be resampled
+            to that of the job.
     """
     if info.channels != 1:
         raise UnreadableFileError(f"{info.said_by} describes several channels: store one recording in each file")
-    if info.rate_hz is not None and not np.isclose(info.rate_hz, parameters.sample_rate, rtol=1e-6):
-        raise UnreadableFileError(
-            f"recorded at {info.rate_hz:g} samples/s according to {info.said_by}, iq.sampleRate is "
-            f"{parameters.sample_rate:g}"
-        )
-    frames = info.frames(parameters.frame_samples)
+    ratio = info.ratio(parameters)
+    frames = info.frames(parameters.frame_samples, ratio)
     if not frames:
         parts = f" in {len(info.captures)} captures" if info.captures[1:] else ""
+        samples = resampling.count(info.samples, ratio)
         raise UnreadableFileError(
-            f"shorter than one frame: {info.samples} samples{parts}, {parameters.frame_samples} needed "
+            f"shorter than one frame: {samples} samples{parts}, {parameters.frame_samples} needed "
             f"({parameters.frame_seconds} s at {parameters.sample_rate:g} samples/s)",
         )
     return frames
 
 
-def read_raw(info: RecordingInfo, frame: int, parameters: SpectrogramParameters) -> Tensor:
-    """One frame as recorded: float32, int16, int8 or uint8, shape (frame_samples, 2).
+def first_sample(info: RecordingInfo, frame: int, parameters: SpectrogramParameters) -> tuple[Capture, float]:
+    """The capture of a frame, and its first sample, counted from the beginning of the recording at the job's rate."""
+    ratio = info.ratio(parameters)
+    capture, begin = info.place(frame, parameters.frame_samples, ratio)
+    return capture, float(capture.begin * ratio + begin)
+
+
+def read_recorded(info: RecordingInfo, frame: int, parameters: SpectrogramParameters) -> Tensor:
+    """The samples in the time of a frame, as recorded: float32, int16, int8 or uint8, shape (n, 2).
 
     The values are memory-mapped: they are read when they are used, and must not be changed.
 
     Raises:
         UnreadableFileError: the file is missing or became shorter.
     """
-    length = parameters.frame_samples
-    capture, begin = info.place(frame, length)
+    ratio = info.ratio(parameters)
+    capture, begin = info.place(frame, parameters.frame_samples, ratio)
+    end = min(capture.samples, -(-(begin + parameters.frame_samples) // ratio))
+    with _mapped(info, capture, frame, begin // ratio, end) as raw:
+        return torch.from_numpy(raw if info.kind in AS_THEY_ARE else _as_float(raw))
+
+
+def read_raw(info: RecordingInfo, frame: int, parameters: SpectrogramParameters) -> Tensor:
+    """One frame at the sample rate of the job, shape (frame_samples, 2).
+
+    As recorded (`read_recorded`) if that is its rate, else resampled: float32, full scale 1.
+
+    Raises:
+        UnreadableFileError: the file is missing or became shorter.
+    """
+    ratio, length = info.ratio(parameters), parameters.frame_samples
+    if ratio == 1:
+        return read_recorded(info, frame, parameters)
+    capture, begin = info.place(frame, length, ratio)
+    with _mapped(info, capture, frame, 0, capture.samples) as samples:
+        found = resampling.resampler(ratio).resample(
+            lambda low, high: _as_float(samples[low:high]), capture.samples, begin, length
+        )
+    return torch.from_numpy(found)
+
+
+@contextmanager
+def _mapped(
+    info: RecordingInfo, capture: Capture, frame: int, begin: int, end: int
+) -> Iterator[np.ndarray[Any, np.dtype[Any]]]:
+    """The samples of a capture from one place to another, for the frame that is being read: shape (n, 2)."""
+    if begin >= end:
+        raise UnreadableFileError(f"frame {frame} is incomplete: the file became shorter")
     offset = capture.offset + begin * 2 * info.kind.itemsize
     with as_unreadable("cannot be read"), inputs.opened(info.file) as here:
         try:
             # Copy-on-write: torch requires writable memory, the file is not changed.
-            raw = np.memmap(here, dtype=info.kind, mode="c", offset=offset, shape=(length, 2))
+            found = np.memmap(here, dtype=info.kind, mode="c", offset=offset, shape=(end - begin, 2))
         except ValueError as error:
             raise UnreadableFileError(f"frame {frame} is incomplete: the file became shorter") from error
-    return torch.from_numpy(raw if info.kind in AS_THEY_ARE else _as_float(raw))
+        yield found
 
 
 def read_frame(info: RecordingInfo, frame: int, parameters: SpectrogramParameters) -> Tensor:
@@ -230,18 +297,18 @@ def _as_float(raw: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[n
     return (raw.astype(np.float32) - middle) / scale
 
 
-def _format_of(path: Path, wanted: str) -> str:
-    """The sample format of a recording without metadata: as stated, else what the suffix says.
+def _format_of(path: Path, wanted: str, sidecar: str | None) -> str:
+    """The sample format of a recording without metadata: as stated, else what the suffix says, else the sidecar.
 
     Raises:
         UnreadableFileError: the suffix says another format than the job, or neither says any.
     """
     suffix = path.suffix.lower()
     says = SUFFIX_FORMATS.get(suffix)
-    if wanted == AUTO and suffix in WITHOUT_FORMAT:
+    if wanted == AUTO and suffix in WITHOUT_FORMAT and sidecar is None:
         raise UnreadableFileError(f"{suffix} says nothing about the samples: write iq.sampleFormat")
     if says is not None and wanted not in {AUTO, says}:
         raise UnreadableFileError(
             f"{suffix} means {says}, iq.sampleFormat is {wanted}: write sampleFormat: auto, or rename the file"
         )
-    return (says or "float32") if wanted == AUTO else wanted
+    return (says or sidecar or "float32") if wanted == AUTO else wanted

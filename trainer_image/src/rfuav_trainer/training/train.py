@@ -570,6 +570,7 @@ class Training:
             files=self.dataset.files,
             unreadable=self.dataset.unreadable.all(),
             dead=self.dataset.unreadable.dead,
+            packs=dict(self.dataset.packs),
             epochs=position.epoch,
             stoppedEarly=position.epoch < self.spec.training.epochs,
             seconds=seconds,
