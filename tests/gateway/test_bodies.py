@@ -101,13 +101,14 @@ GPU = named(
         (bodies.LogEntry, {"timestamp", "level", "message", "metrics", "step", "stage", "attempt", "shard", "rank"}),
         (bodies.LogEnd, {"status", "message"}),
         (bodies.Use, USE),
-        (bodies.ActiveTask, {"id", "type"}),
-        (bodies.Resources, {"device_usage", "active_tasks", "limits", "gpu_info"}),
-        (bodies.Gpu, GPU),
+        (bodies.ActiveTask, {"id", "type"} | {"namespace"}),
+        (bodies.Resources, {"device_usage", "active_tasks", "limits", "gpu_info"} | {"pool", "queue"}),
+        (bodies.Gpu, GPU | {"limits", "node", "node_index", "schedulable"}),
         (bodies.Gpus, {"available", "count", "cuda_version", "pytorch_version", "devices"}),
         (
             bodies.Cpu,
-            {"percent", "per_cpu_percent", "cores", "physical_cores", "freq_mhz", "load_avg", "memory_percent"},
+            {"percent", "per_cpu_percent", "cores", "physical_cores", "freq_mhz", "load_avg", "memory_percent"}
+            | {"nodes"},
         ),
         (bodies.ConfigChanged, {"status", "message", "current_config"}),
         (

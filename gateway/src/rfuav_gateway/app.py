@@ -4,12 +4,17 @@ Its own rights (the chart grants exactly these; those before a colon are granted
 
 | resource | verbs | by |
 |---|---|---|
-| trainingjobs, inferencejobs | list, watch | cluster.tasks |
-| pods | list | logs.of_jobs |
+| trainingjobs, inferencejobs | list, watch | cluster.tasks, cluster.whole |
+| gpupools, gpuquotas | list, watch | cluster.whole |
+| nodes, namespaces, resourcequotas, persistentvolumeclaims, persistentvolumes | list, watch | cluster.whole |
+| priorityclasses (scheduling.k8s.io) | list, watch | cluster.whole |
+| pods | list, watch | logs.of_jobs, cluster.whole |
 | pods/log | get | logs |
 | /readyz | get | connection (is an outage over) |
 | compat, in its namespace: trainingjobs, inferencejobs | get, create, patch, delete | cluster.writes |
 | proxy.addresses: users, groups | impersonate | access.callers |
+
+In all namespaces, also with compat. Without those of cluster.whole, tasks work and resources answer 503.
 """
 
 import asyncio
@@ -25,11 +30,11 @@ from starlette.types import ASGIApp
 from rfuav_gateway.access.callers import Callers
 from rfuav_gateway.access.rights import Rights
 from rfuav_gateway.cluster.tasks import Tasks
+from rfuav_gateway.cluster.whole import Whole
 from rfuav_gateway.cluster.writes import Writes
 from rfuav_gateway.logs.logs import Logs
-from rfuav_gateway.routes import logs, starts, system, tasks
+from rfuav_gateway.routes import logs, resources, starts, system, tasks
 from rfuav_gateway.routes.parts import Parts
-from rfuav_gateway.serving import metrics as serving_metrics
 from rfuav_gateway.serving import problems
 from rfuav_gateway.serving.edge import Edge
 from rfuav_gateway.serving.rates import Rates
@@ -67,6 +72,7 @@ class Gateway:
             callers=Callers(settings, connection),
             rights=Rights(connection, everything_in=compat.namespace if compat.enabled else ""),
             tasks=self.tasks,
+            whole=Whole(),
             writes=Writes(connection, self.tasks),
             rates=Rates(settings),
             terms=terms(settings),
@@ -86,13 +92,13 @@ class Gateway:
                 "compat: requests without credentials are carried out", namespace=self._settings.compat.namespace
             )
         reflectors = self.tasks.reflectors(self._connection)
-        probes = health.app(alive=lambda: self._pulse.alive, unready=self._unready, registry=serving_metrics.registry)
-        serving_metrics.registry.register(self._gauges())
+        whole = self.parts.whole.reflectors(self._connection)
+        probes = health.app(alive=lambda: self._pulse.alive, unready=self._unready)
         async with (
             self._pulse.waiting(),
             door.serving(probes, self._settings.host, self._settings.health_port, PROBES),
         ):
-            following = [asyncio.create_task(reflector.run(), name="reflector") for reflector in reflectors]
+            following = [asyncio.create_task(reflector.run(), name="reflector") for reflector in (*reflectors, *whole)]
             serving = asyncio.create_task(self._serve(reflectors), name="server")
             try:
                 done, _ = await asyncio.wait([serving, *following], return_when=asyncio.FIRST_COMPLETED)
@@ -110,16 +116,6 @@ class Gateway:
         self._synced.set()
         log.info("synced", tasks=len(self.tasks))
         await self.server.serve()
-
-    def _gauges(self) -> serving_metrics.Gauges:
-        return serving_metrics.Gauges(
-            {
-                "tasks": ("Tasks in the cache", lambda: len(self.tasks)),
-                "streams": ("Readers of logs", lambda: self.parts.logs.readers),
-                "connections": ("Open connections", lambda: self.server.open_ones.count),
-                "connections_refused": ("Connections beyond the limits", lambda: self.server.open_ones.refused),
-            }
-        )
 
     def _unready(self) -> str:
         if self._ending.is_set():
@@ -151,7 +147,7 @@ def routes() -> FastAPI:
         description="Trainings and inferences of drone-signal classifiers, as tasks.",
     )
     problems.install(app)
-    for router in (starts.router, logs.router, tasks.router, system.router):
+    for router in (starts.router, logs.router, tasks.router, resources.router, system.router):
         app.include_router(router)
     return app
 

@@ -55,6 +55,14 @@ class Rights:
         """Whether the caller may read the logs of pods in a namespace, as `kubectl logs` would."""
         return await self.may(caller, "get", "pods", namespace, group="", subresource="log")
 
+    async def may_see_pools(self, caller: Caller) -> bool:
+        """Whether the caller may list GPUPools, and with that see nodes and GPUs; callers of compat may.
+
+        Raises:
+            Unavailable: as `may`.
+        """
+        return caller.credential is None or await self.may(caller, "list", PLURALS["GPUPool"])
+
     async def _ask(self, caller: Caller, question: tuple[str, ...]) -> bool:
         _, verb, group, resource, subresource, namespace = question
         wanted = {

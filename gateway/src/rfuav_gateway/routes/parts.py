@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from rfuav_gateway.access.callers import Caller, Callers, Unauthenticated, Unavailable
 from rfuav_gateway.access.rights import Rights
 from rfuav_gateway.cluster.tasks import Tasks
+from rfuav_gateway.cluster.whole import Whole
 from rfuav_gateway.cluster.writes import NotDone, Writes
 from rfuav_gateway.logs.logs import Logs
 from rfuav_gateway.serving.problems import Refused
@@ -28,6 +29,7 @@ class Parts:
     callers: Callers
     rights: Rights
     tasks: Tasks
+    whole: Whole
     writes: Writes
     rates: Rates
     terms: Terms
@@ -49,11 +51,11 @@ def parts_of(request: Request) -> Parts:
     return found
 
 
-async def asked(request: Request) -> Asked:
-    """The caller and what they ask for.
+async def anywhere(request: Request) -> Asked:
+    """The caller and what they ask for; the namespace is empty if the request names none and the caller has none.
 
     Raises:
-        Refused: 401 without a known caller, 400 without a namespace, 429 when they ask too often.
+        Refused: 401 without a known caller, 404 for a namespace that compat does not serve, 429 for too many requests.
     """
     parts = parts_of(request)
     peer = request.client.host if request.client else ""
@@ -73,15 +75,42 @@ async def asked(request: Request) -> Asked:
     wanted = request.scope["state"].get("namespace") or request.headers.get("x-namespace", "") or caller.namespace
     if compat.enabled and wanted != compat.namespace:
         raise Refused(HTTPStatus.NOT_FOUND, f"all tasks are in the namespace {compat.namespace}")
-    if not wanted:
-        raise Refused(
-            HTTPStatus.BAD_REQUEST, "name the namespace: /ns/NAMESPACE/api/..., or the header X-Namespace: NAMESPACE"
-        )
     chosen = language(request.headers.get("accept-language"), parts.settings.language)
     return Asked(parts, caller, wanted, PHRASES[chosen])
 
 
+AsksAnywhere = Annotated[Asked, Depends(anywhere)]
+
+
+async def asked(asks: AsksAnywhere) -> Asked:
+    """The same, in a namespace.
+
+    Raises:
+        Refused: 400 without one.
+    """
+    if not asks.namespace:
+        raise Refused(
+            HTTPStatus.BAD_REQUEST, "name the namespace: /ns/NAMESPACE/api/..., or the header X-Namespace: NAMESPACE"
+        )
+    return asks
+
+
 Asks = Annotated[Asked, Depends(asked)]
+
+
+async def perhaps(request: Request) -> Asked | None:
+    """The same of a request that needs no credentials; None: it has none."""
+    parts = parts_of(request)
+    try:
+        return await anywhere(request)
+    except Refused as error:
+        if error.status != HTTPStatus.UNAUTHORIZED or "authorization" in request.headers:
+            raise
+    await parts.rates.spend("request", request.client.host if request.client else "")
+    return None
+
+
+PerhapsAsks = Annotated[Asked | None, Depends(perhaps)]
 
 
 def unavailable(error: Exception) -> Refused:

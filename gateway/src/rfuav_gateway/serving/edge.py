@@ -12,7 +12,7 @@ from http import HTTPStatus
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rfuav_gateway.serving import metrics, problems
+from rfuav_gateway.serving import problems
 
 log = structlog.get_logger()
 
@@ -27,7 +27,6 @@ _PROTECTING = (
 )
 # Swagger's page of the OpenAPI document loads its scripts and styles from elsewhere.
 _DOCS = ("/docs", "/redoc")
-_EVENTS = b"text/event-stream; charset=utf-8"
 _SHOWN = 300  # characters of a path
 
 
@@ -63,14 +62,13 @@ class Edge:
             scope["path"] = found[2]
             scope["raw_path"] = found[2].encode()
         began = time.perf_counter()
-        status, size, is_stream = 0, 0, False
+        status, size = 0, 0
         protecting = _PROTECTING if scope["path"] not in _DOCS else _PROTECTING[:3]
 
         async def counted_send(message: Message) -> None:
-            nonlocal status, size, is_stream
+            nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-                is_stream = _header(message["headers"], b"content-type") == _EVENTS
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id), *protecting]
             else:
                 size += len(message.get("body", b""))
@@ -79,9 +77,6 @@ class Edge:
         try:
             await self._bounded(scope, headers, receive, counted_send)
         finally:
-            seconds = time.perf_counter() - began
-            route = getattr(scope.get("route"), "path", "unknown")
-            metrics.answered(scope["method"], route, status, seconds, stream=is_stream)
             log.info(
                 "request",
                 id=state["request_id"],
@@ -89,7 +84,7 @@ class Edge:
                 path=path[:_SHOWN],
                 status=status,
                 bytes=size,
-                ms=round(seconds * 1000, 2),
+                ms=round((time.perf_counter() - began) * 1000, 2),
                 caller=state.get("caller", ""),
                 peer=scope["client"][0] if scope.get("client") else "",
             )

@@ -281,12 +281,13 @@ class ActiveTask(Answer):
 
     id: str = Field(description="The task.")
     type: TaskType = Field(description="training or inference.")
+    namespace: str = Field(description="Its namespace.")
 
 
 class Gpu(Answer):
-    """A physical GPU."""
+    """A physical GPU of a node of the pool. What the cluster does not know is null: memory in use, utilization."""
 
-    id: int = Field(description="Its number.")
+    id: int = Field(description="Its number: by the name of its node, then on it.")
     device_name: str = Field(description="cuda:N.")
     name: str = Field(description="Its product name.")
     compute_capability: str | None = Field(None, description="As in 8.9.")
@@ -295,7 +296,14 @@ class Gpu(Answer):
     cached_memory_gb: float | None = Field(None, description="Memory that processes keep, GB.")
     free_memory_gb: float | None = Field(None, description="Free memory, GB.")
     utilization: float | None = Field(None, description="Per cent.")
-    current_tasks: Use = Field(description="Tasks that use it.")
+    current_tasks: Use = Field(
+        description="Tasks that use it. The node chooses the GPU of a task; until a task reports which one it has, "
+        "it is counted on the emptiest of its node."
+    )
+    limits: Use = Field(description="Tasks at a time.")
+    node: str = Field(description="Node that it is in.")
+    node_index: int = Field(description="Its number on the node, from 0.")
+    schedulable: bool = Field(description="Whether its node takes new tasks.")
 
 
 class Gpus(Answer):
@@ -311,22 +319,28 @@ class Gpus(Answer):
 class Resources(Answer):
     """GET /api/v2/resources."""
 
-    device_usage: dict[str, Use] = Field(description="Running tasks, by device.")
-    active_tasks: dict[str, list[ActiveTask]] = Field(description="Which, by device.")
+    device_usage: dict[str, Use] = Field(description="Running tasks of all namespaces, by device; cpu: without GPU.")
+    active_tasks: dict[str, list[ActiveTask]] = Field(description="Those of them that the caller may see, by device.")
     limits: dict[str, Use] = Field(description="Tasks at a time, by device.")
     gpu_info: Gpus = Field(description="As /api/v2/resources/gpu has it.")
+    pool: str = Field(description="The GPUPool.")
+    queue: Use = Field(description="Tasks of all namespaces that wait for the pool.")
 
 
 class Cpu(Answer):
-    """GET /api/v2/resources/cpu."""
+    """GET /api/v2/resources/cpu: all nodes of the pool together, by what pods request of them.
 
-    percent: float | None = Field(None, description="Use of all cores, per cent.")
-    per_cpu_percent: list[float] = Field(description="Use of each core, per cent.")
-    cores: int = Field(description="Logical cores.")
-    physical_cores: int | None = Field(None, description="Physical cores.")
-    freq_mhz: float | None = Field(None, description="Clock, MHz.")
-    load_avg: dict[str, float] = Field(description="Load over 1, 5 and 15 minutes.")
-    memory_percent: float | None = Field(None, description="Memory in use, per cent.")
+    The cluster does not know what is really in use, nor the clock: those are null or empty.
+    """
+
+    percent: float | None = Field(None, description="Share of the cores that pods request, per cent.")
+    per_cpu_percent: list[float] = Field(description="Use of each core, per cent; empty.")
+    cores: int = Field(description="Logical cores that nodes offer to pods.")
+    physical_cores: int | None = Field(None, description="Physical cores; null.")
+    freq_mhz: float | None = Field(None, description="Clock, MHz; null.")
+    load_avg: dict[str, float] = Field(description="Load over 1, 5 and 15 minutes; empty.")
+    memory_percent: float | None = Field(None, description="Share of the memory that pods request, per cent.")
+    nodes: int = Field(description="Nodes of the pool.")
 
 
 class ConfigChanged(Answer):
@@ -338,31 +352,31 @@ class ConfigChanged(Answer):
 
 
 class ResourceStatus(Answer):
-    """Whether there are GPUs."""
+    """Whether there are GPUs; null for callers that may not list GPUPools."""
 
-    gpu_available: bool = Field(description="Whether there is one.")
-    gpu_count: int = Field(description="How many.")
+    gpu_available: bool | None = Field(description="Whether there is one.")
+    gpu_count: int | None = Field(description="How many.")
 
 
 class Health(Answer):
-    """GET /api/v1/health."""
+    """GET /api/v1/health. Numbers are null for callers without credentials: they are of a namespace, or of the pool."""
 
-    status: str = Field(description="healthy, or what is wrong.")
+    status: str = Field(description="healthy.")
     timestamp: datetime = Field(description="Now, UTC without a zone.")
     version: str = Field(description="Version of the gateway.")
-    training_tasks: int = Field(description="Trainings.")
-    inference_tasks: int = Field(description="Inferences.")
-    active_log_streams: int = Field(description="Streams that are read now.")
+    training_tasks: int | None = Field(description="Trainings of the namespace.")
+    inference_tasks: int | None = Field(description="Inferences of the namespace.")
+    active_log_streams: int | None = Field(description="Log streams that this replica serves now.")
     resource_status: ResourceStatus = Field(description="Whether there are GPUs.")
 
 
 class ResourceLimits(Answer):
-    """Tasks at a time, over all devices."""
+    """Tasks at a time, over all devices; null for callers that may not list GPUPools."""
 
-    max_training_concurrent_gpu: int = Field(description="Trainings on GPUs.")
-    max_inference_concurrent_gpu: int = Field(description="Inferences on GPUs.")
-    max_training_concurrent_cpu: int = Field(description="Trainings on CPUs.")
-    max_inference_concurrent_cpu: int = Field(description="Inferences on CPUs.")
+    max_training_concurrent_gpu: int | None = Field(description="Trainings on GPUs.")
+    max_inference_concurrent_gpu: int | None = Field(description="Inferences on GPUs.")
+    max_training_concurrent_cpu: int | None = Field(description="Trainings on CPUs.")
+    max_inference_concurrent_cpu: int | None = Field(description="Inferences on CPUs.")
 
 
 class Info(Answer):
@@ -373,7 +387,9 @@ class Info(Answer):
     environment: str = Field(description="As the settings name it.")
     supported_models: list[str] = Field(description="Networks that a training may name.")
     resource_limits: ResourceLimits = Field(description="Tasks at a time.")
-    gpu_available: bool = Field(description="Whether there is a GPU.")
+    gpu_available: bool | None = Field(
+        description="Whether there is a GPU; null for callers that may not list GPUPools."
+    )
 
 
 class Preparation(Answer):

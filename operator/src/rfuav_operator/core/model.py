@@ -282,6 +282,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     claims: tuple[str, ...] = ()  # PersistentVolumeClaims that the spec names, sorted
     set_aside: str = ""  # why it could not be read, or handled: it is left alone, and its room is held
 
+    @property
+    def unreadable(self) -> str:
+        """Why it could not be read, as of every other value that is read."""
+        return self.set_aside
+
 
 def is_active(job: Job) -> bool:
     """Whether the job holds room by its status: admitted, and not at its end."""

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from rfuav_crds.modes import StopPolicy
 from rfuav_kube import objects
 from rfuav_kube.pods import PodObject
-from rfuav_operator.core.model import Job, JobStatus, Kind
+from rfuav_operator.core.model import Job, JobStatus, Kind, Pool, Quota
 from rfuav_operator.shell.kinds import POOL, QUOTA
 from rfuav_operator.shell.reading import ours, pods
 from rfuav_operator.shell.reading.state import ClusterState
@@ -24,14 +24,24 @@ def job(state: ClusterState, kind: Kind, body: Mapping[str, Any], written: JobSt
     None when not even its name can be read: the log says why.
     """
     with _apart(kind, body):
-        read = ours.job(kind, body, written, before=state.read_job)
-        known = state.read_job(read.uid)
-        if read.set_aside and known is not None and not read.status.assignments:
-            read = replace(read, status=_with_room(read.status, known.status))
+        read = read_job(state, kind, body, written)
         if state.jobs.put((kind, read.namespace, read.name), int(read.resource_version), read):
             _say(kind, body, read.set_aside)
         return read
     return None
+
+
+def read_job(state: ClusterState, kind: Kind, body: Mapping[str, Any], written: JobStatus | None = None) -> Job:
+    """A job as it may come in; of one whose status can hardly be read, the room that was recorded before stays.
+
+    Raises:
+        DecodeError: its name, UID or version cannot be read.
+    """
+    read = ours.job(kind, body, written, before=state.read_job)
+    known = state.read_job(read.uid)
+    if read.set_aside and known is not None and not read.status.assignments:
+        return replace(read, status=_with_room(read.status, known.status))
+    return read
 
 
 def job_gone(state: ClusterState, kind: Kind, body: Mapping[str, Any]) -> None:
@@ -44,13 +54,23 @@ def job_gone(state: ClusterState, kind: Kind, body: Mapping[str, Any]) -> None:
 def pool(state: ClusterState, body: Mapping[str, Any]) -> None:
     """Take in a GPUPool as read."""
     with _apart(POOL, body):
-        read = ours.pool(body)
-        held = state.pools.get(read.name)
-        if read.unreadable and held is not None and held.uid == read.uid:  # its nodes and limits stay what they were
-            stop = StopPolicy.HOLD if held.spec.stop_policy == StopPolicy.NONE else held.spec.stop_policy
-            read = replace(read, spec=replace(held.spec, stop_policy=stop))
+        read = read_pool(state, body)
         if state.pools.put(read.name, int(read.resource_version), read):
             _say(POOL, body, read.unreadable)
+
+
+def read_pool(state: ClusterState, body: Mapping[str, Any]) -> Pool:
+    """A GPUPool as it may come in; the nodes and limits of one that cannot be read stay what they were.
+
+    Raises:
+        DecodeError: its name, UID or version cannot be read.
+    """
+    read = ours.pool(body)
+    held = state.pools.get(read.name)
+    if read.unreadable and held is not None and held.uid == read.uid:
+        stop = StopPolicy.HOLD if held.spec.stop_policy == StopPolicy.NONE else held.spec.stop_policy
+        return replace(read, spec=replace(held.spec, stop_policy=stop))
+    return read
 
 
 def pool_gone(state: ClusterState, body: Mapping[str, Any]) -> None:
@@ -70,12 +90,22 @@ def pod(state: ClusterState, body: Mapping[str, Any]) -> None:
 def quota(state: ClusterState, body: Mapping[str, Any]) -> None:
     """Take in a GPUQuota as read."""
     with _apart(QUOTA, body):
-        read = ours.quota(body)
-        held = state.quotas.get(read.namespace)
-        if read.unreadable and held is not None and held.uid == read.uid:  # what it keeps for its own stays kept
-            read = replace(read, spec=replace(held.spec, stop_policy=StopPolicy.HOLD))
+        read = read_quota(state, body)
         if state.quotas.put(read.namespace, int(read.resource_version), read):
             _say(QUOTA, body, read.unreadable)
+
+
+def read_quota(state: ClusterState, body: Mapping[str, Any]) -> Quota:
+    """A GPUQuota as it may come in; what one that cannot be read keeps for its namespace stays kept.
+
+    Raises:
+        DecodeError: its name, UID or version cannot be read.
+    """
+    read = ours.quota(body)
+    held = state.quotas.get(read.namespace)
+    if read.unreadable and held is not None and held.uid == read.uid:
+        return replace(read, spec=replace(held.spec, stop_policy=StopPolicy.HOLD))
+    return read
 
 
 def quota_gone(state: ClusterState, body: Mapping[str, Any]) -> None:

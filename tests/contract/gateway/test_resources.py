@@ -1,0 +1,215 @@
+"""The pool as devices, and what the service says of itself, on a real API server with simulated GPU nodes."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+from contract.gateway.conftest import Gateway, Serve, User
+from contract.operator.conftest import until
+from kubernetes import client
+
+from localcluster.gpus import Gpus
+from localcluster.simulation import create_nodes
+from rfuav_crds.contract import GROUP, PLURALS, VERSION
+
+pytestmark = pytest.mark.contract
+
+JOB = {
+    "TrainingJob": {
+        "model": {"architecture": "resnet18", "weights": "none", "numClasses": 3},
+        "dataset": {"train": {"uri": "pvc://data/train"}, "validation": {"fraction": 0.2}},
+        "output": {"uri": "pvc://data/model"},
+    },
+    "InferenceJob": {
+        "model": {"weights": "pvc://data/best.safetensors"},
+        "input": {"uri": "pvc://data/in"},
+        "output": {"uri": "pvc://data/predictions"},
+    },
+}
+
+
+class Fleet(NamedTuple):
+    """A pool with two nodes of two GPUs each, and the gateway whose pool it is."""
+
+    gateway: Gateway
+    pool: str
+    nodes: list[str]
+
+
+@pytest.fixture(scope="module")
+def fleet(kube: client.ApiClient, kubeconfig: Any, serve: Serve) -> Iterator[Fleet]:
+    """The pool."""
+    name = f"fleet-{uuid.uuid4().hex[:8]}"
+    custom, core = client.CustomObjectsApi(kube), client.CoreV1Api(kube)
+    spec = {"nodeSelector": {"test": name}, "perGPU": [{"minMemory": "22Gi", "training": 1, "inference": 3}]}
+    pool = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "GPUPool", "metadata": {"name": name}, "spec": spec}
+    custom.create_cluster_custom_object(GROUP, VERSION, "gpupools", pool)
+    nodes = create_nodes(kubeconfig, 2, prefix=name, gpus=Gpus(), labels={"test": name})
+    with serve(pool=name) as running:
+        yield Fleet(running, name, nodes)
+    for node in nodes:
+        core.delete_node(node)
+    custom.delete_cluster_custom_object(GROUP, VERSION, "gpupools", name)
+
+
+@pytest.fixture
+def grant(kube: client.ApiClient) -> Iterator[Callable[..., None]]:
+    """Lets a user do these verbs on GPUPools."""
+    rbac = client.RbacAuthorizationV1Api(kube)
+    made: list[str] = []
+
+    def let(user: User, *verbs: str) -> None:
+        name = f"{user.name}-pools"
+        made.append(name)
+        rules = [{"apiGroups": [GROUP], "resources": ["gpupools"], "verbs": list(verbs)}]
+        rbac.create_cluster_role({"metadata": {"name": name}, "rules": rules})
+        subject = {"kind": "ServiceAccount", "name": user.name, "namespace": user.namespace}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+        rbac.create_cluster_role_binding({"metadata": {"name": name}, "roleRef": role, "subjects": [subject]})
+
+    yield let
+    for name in made:
+        rbac.delete_cluster_role_binding(name)
+        rbac.delete_cluster_role(name)
+
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(kube: client.ApiClient, namespace: str, fleet: Fleet) -> Run:
+    """Makes a job of the test's namespace that runs on a node, or waits, as the operator would have written it."""
+    custom = client.CustomObjectsApi(kube)
+
+    def make(kind: str, node: str = "", *, gpus: int = 1, home: str = namespace) -> str:
+        name = f"job-{uuid.uuid4().hex[:8]}"
+        body = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": kind,
+            "metadata": {"name": name},
+            "spec": {**JOB[kind], "pool": fleet.pool, "resources": {"gpus": gpus}},
+        }
+        at = GROUP, VERSION, home, PLURALS[kind]
+        custom.create_namespaced_custom_object(*at, body)
+        status = {"phase": "Queued"}
+        if node:
+            status = {"phase": "Running", "assignments": [{"pod": f"{name}-1", "node": node, "gpus": gpus}]}
+        custom.patch_namespaced_custom_object_status(*at, name, {"status": status})
+        return name
+
+    return make
+
+
+def seen(fleet: Fleet, user: User, path: str = "/api/v2/resources") -> Any:
+    answer = fleet.gateway.call("GET", path, token=user.token)
+    assert answer.status == 200, answer
+    return answer.body
+
+
+def test_gpus_are_those_of_the_pools_nodes_in_a_stable_order(
+    fleet: Fleet, user: Callable[..., User], grant: Callable[..., None]
+) -> None:
+    reader = user()
+    grant(reader, "list")
+    until(lambda: seen(fleet, reader, "/api/v2/resources/gpu")["count"] == 4, 20)
+    body = seen(fleet, reader, "/api/v2/resources/gpu")
+    assert body["available"] is True
+    assert [(one["id"], one["device_name"], one["node"], one["node_index"]) for one in body["devices"]] == [
+        (number, f"cuda:{number}", fleet.nodes[number // 2], number % 2) for number in range(4)
+    ]
+    first = body["devices"][0]
+    assert (first["name"], first["total_memory_gb"]) == ("NVIDIA-GeForce-RTX-4090", 24)
+    assert (first["utilization"], first["allocated_memory_gb"]) == (None, None)
+    assert first["limits"] == {"training": 1, "inference": 3}
+
+
+def test_use_is_that_of_all_and_names_are_those_of_tasks_that_the_caller_may_see(
+    fleet: Fleet, user: Callable[..., User], grant: Callable[..., None], run: Run, namespace: str
+) -> None:
+    reader, stranger = user("get"), user(home="default")
+    grant(reader, "list")
+    grant(stranger, "list")
+    training, inference = run("TrainingJob", fleet.nodes[1]), run("InferenceJob", fleet.nodes[1])
+    run("TrainingJob")
+    until(lambda: seen(fleet, reader)["queue"] == {"training": 1, "inference": 0}, 20)
+    body = seen(fleet, reader)
+    on_node = [body["device_usage"][f"cuda:{number}"] for number in (2, 3)]
+    assert sorted(one["training"] for one in on_node) == sorted(one["inference"] for one in on_node) == [0, 1]
+    active = [*body["active_tasks"]["cuda:2"], *body["active_tasks"]["cuda:3"]]
+    assert sorted(active, key=lambda one: one["type"]) == [
+        {"id": f"{namespace}/{inference}", "type": "inference", "namespace": namespace},
+        {"id": f"{namespace}/{training}", "type": "training", "namespace": namespace},
+    ]
+    assert body["limits"]["cpu"] == {"training": 4, "inference": 8}
+    blind = seen(fleet, stranger)
+    assert blind["device_usage"] == body["device_usage"]
+    assert set(map(str, blind["active_tasks"].values())) == {"[]"}
+
+
+def test_cpus_are_summed_over_the_nodes(
+    fleet: Fleet, user: Callable[..., User], grant: Callable[..., None], kube: client.ApiClient, namespace: str
+) -> None:
+    reader = user()
+    grant(reader, "list")
+    requests = {"cpu": "16", "memory": "64Gi"}
+    container = {"name": "x", "image": "x", "resources": {"requests": requests}}
+    pod = {"metadata": {"name": "other"}, "spec": {"nodeName": fleet.nodes[0], "containers": [container]}}
+    client.CoreV1Api(kube).create_namespaced_pod(namespace, pod)
+    until(lambda: seen(fleet, reader, "/api/v2/resources/cpu")["percent"] == 25, 20)
+    assert seen(fleet, reader, "/api/v2/resources/cpu") == {
+        "percent": 25.0,
+        "per_cpu_percent": [],
+        "cores": 64,
+        "physical_cores": None,
+        "freq_mhz": None,
+        "load_avg": {},
+        "memory_percent": 25.0,
+        "nodes": 2,
+    }
+
+
+def test_who_may_not_list_pools_sees_no_resources(fleet: Fleet, user: Callable[..., User]) -> None:
+    nobody = user("get", "list")
+    for path in ("", "/gpu", "/cpu"):
+        answer = fleet.gateway.call("GET", f"/api/v2/resources{path}", token=nobody.token)
+        assert answer.status == 403
+        assert "gpupools" in answer.body["detail"]
+        assert fleet.gateway.call("GET", f"/api/v2/resources{path}").status == 401
+
+
+def test_health_and_info_need_no_credentials_and_tell_numbers_to_those_who_have_them(
+    fleet: Fleet, user: Callable[..., User], grant: Callable[..., None], run: Run
+) -> None:
+    owner, nobody = user("get"), user()
+    grant(owner, "list")
+    run("TrainingJob")
+    until(lambda: seen(fleet, owner, "/api/v1/health")["training_tasks"] == 1, 20)
+    health = seen(fleet, owner, "/api/v1/health")
+    assert health["status"] == "healthy"
+    assert health["inference_tasks"] == 0
+    assert health["resource_status"] == {"gpu_available": True, "gpu_count": 4}
+    info = seen(fleet, owner, "/api/v1/info")
+    assert "resnet18" in info["supported_models"]
+    assert info["resource_limits"] == {
+        "max_training_concurrent_gpu": 4,
+        "max_inference_concurrent_gpu": 12,
+        "max_training_concurrent_cpu": 4,
+        "max_inference_concurrent_cpu": 8,
+    }
+    for token in ("", nobody.token):
+        answer = fleet.gateway.call("GET", "/api/v1/health", token=token).body
+        assert (answer["status"], answer["training_tasks"], answer["inference_tasks"]) == ("healthy", None, None)
+        assert answer["resource_status"] == {"gpu_available": None, "gpu_count": None}
+        answer = fleet.gateway.call("GET", "/api/v1/info", token=token).body
+        assert (answer["gpu_available"], set(answer["resource_limits"].values())) == (None, {None})
+    assert fleet.gateway.call("GET", "/api/v1/health", token="forged").status == 401
+
+
+def test_compat_shows_resources_and_counts_to_anybody(serve: Serve, fleet: Fleet, namespace: str, run: Run) -> None:
+    run("InferenceJob")
+    with serve(compat={"enabled": True, "namespace": namespace}, pool=fleet.pool) as compat:
+        until(lambda: compat.call("GET", "/api/v2/resources/gpu").status == 200, 20)
+        assert compat.call("GET", "/api/v2/resources/gpu").body["count"] == 4
+        health = compat.call("GET", "/api/v1/health").body
+        assert (health["training_tasks"], health["inference_tasks"]) == (0, 1)
