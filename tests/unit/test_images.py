@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def test_versions_of_all_imports_are_locked(image, package):
     locked = set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / f"requirements/{image}.txt").read_text(), flags=re.MULTILINE))
     for one in needed(package):
         assert dependencies(one) - set(PROJECTS) <= locked
+
+
+def test_the_builder_is_sent_all_that_is_copied():
+    sent = re.findall(r"^!(.*)$", (ROOT / ".dockerignore").read_text(), flags=re.MULTILINE)
+    for image in PROGRAMS:
+        copied = re.findall(r"^COPY (?!--from)(\S+) ", (ROOT / f"Dockerfile.{image}").read_text(), flags=re.MULTILINE)
+        assert copied
+        assert [one for one in copied if not any(fnmatch(one, pattern) for pattern in sent)] == []
 
 
 def test_the_operator_is_what_its_image_runs():
