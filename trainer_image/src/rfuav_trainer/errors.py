@@ -9,12 +9,15 @@ from __future__ import annotations
 import errno
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import FunctionType
+from typing import TYPE_CHECKING, TypeVar
 
 from rfuav_crds import contract, reasons
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
 
 EXIT_INTERRUPTED = 130
 """Ctrl-C, as shells number it."""
@@ -77,14 +80,23 @@ def as_unreadable(problem: str) -> Iterator[None]:
         raise UnreadableFileError(f"{problem}: {detail}") from error
 
 
-@contextmanager
-def naming(file: str) -> Iterator[None]:
-    """Whatever else ends the process in the body, its message names the file that was being read."""
+def naming(file: str, work: Callable[[], T]) -> T:
+    """The result of `work`, which reads a file. Whatever else ends the process meanwhile, its message names the file.
+
+    An exception gets a note. After a crash (SIGSEGV or SIGBUS in a decoder) nothing of Python runs any more: only
+    faulthandler prints the names of the functions that were running. So one of them is called as the file is.
+    """
+    named = FunctionType(_call.__code__.replace(co_name=f"reading {file}"), globals())
     try:
-        yield
+        result: T = named(work)
     except Exception as error:
         error.add_note(f"while reading {file}")
         raise
+    return result
+
+
+def _call(work: Callable[[], T]) -> T:
+    return work()
 
 
 class StorageError(JobError):

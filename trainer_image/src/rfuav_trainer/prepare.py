@@ -13,7 +13,7 @@ import sys
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -37,6 +37,9 @@ from rfuav_trainer.storage.files import fitting, replace_folder, write_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    Work = Callable[[Path, str], Iterator[tuple[str, Image.Image]]]
+    """The results for the picture of a path and a name: their names and themselves."""
 
     from rfuav_trainer.process.stop import StopSignal
 
@@ -176,9 +179,7 @@ def _changed(pixels: torch.Tensor, wanted: Sequence[str], random: np.random.Gene
     return Image.fromarray((pixels[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
 
 
-def _pictures(
-    task: Task, work: Callable[[Path, str], Iterator[tuple[str, Image.Image]]], settings: dict[str, object]
-) -> Made:
+def _pictures(task: Task, work: Work, settings: dict[str, object]) -> Made:
     """Write the results of `work` for every picture of the source, with the files that belong to it."""
     found, _ = find_files(task.source, kind="image", where=str(task.source))
     made = Made()
@@ -186,17 +187,23 @@ def _pictures(
         for path in _shown(task, found):
             name = path.relative_to(task.source).as_posix()
             try:
-                with naming(name):
-                    for target, image in work(path, name):
-                        _save(image, folder / target)
-                        for other in _beside(path):
-                            _bring(other, (folder / target).with_suffix(other.suffix), link=False)
-                        made.files += 1
+                made.files += naming(name, partial(_make, path, name, folder, work))
             except UnreadableFileError as error:
                 made.unreadable[name] = str(error)
                 log.warning("skipping unreadable file", file=name, problem=str(error))
         Unreadable(made.unreadable).check(task.error_threshold, files=len(found), frames=0)
     return made
+
+
+def _make(path: Path, name: str, folder: Path, work: Work) -> int:
+    """Write the results of one picture; returns how many there are."""
+    count = 0
+    for target, image in work(path, name):
+        _save(image, folder / target)
+        for other in _beside(path):
+            _bring(other, (folder / target).with_suffix(other.suffix), link=False)
+        count += 1
+    return count
 
 
 def _opened(path: Path, room: Room, *, colours: bool = False) -> Image.Image:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
@@ -135,8 +136,7 @@ def _fetch_ahead(part: Sequence[Sample], reader: Reads) -> None:
 
 def _read(reader: Reads, sample: Sample) -> Tensor | UnreadableFileError:
     try:
-        with naming(sample.name):
-            return reader.read(sample)
+        return naming(sample.name, partial(reader.read, sample))
     except UnreadableFileError as error:
         return error
 

@@ -97,8 +97,8 @@ class Annotations:
 
     def _draw(self, sample: Sample, text: str) -> bool:
         try:
-            with naming(sample.name):
-                draw_image(self._file(sample.name, ".jpg"), sample.path, text, self._room)
+            path = self._file(sample.name, ".jpg")
+            naming(sample.name, lambda: draw_image(path, sample.path, text, self._room))
         except UnreadableFileError as error:
             log.warning("not drawing a picture", file=sample.name, problem=str(error))
             return False

@@ -110,10 +110,9 @@ def _draw(path: Path, chosen: tuple[Pick, Sample], *, reader: Reader, room: Room
     pick, sample = chosen
     text = ", ".join(pick.words)
     try:
-        with naming(sample.name):
-            if sample.frame is None:
-                draw_image(path, sample.path, text, room)
-            else:
-                draw_picture(path, reader.read(sample), text)
+        if sample.frame is None:
+            naming(sample.name, lambda: draw_image(path, sample.path, text, room))
+        else:
+            draw_picture(path, naming(sample.name, lambda: reader.read(sample)), text)
     except UnreadableFileError as error:  # removed since it was classified, or too large in full
         log.warning("not drawing a picture", file=sample.name, problem=str(error))

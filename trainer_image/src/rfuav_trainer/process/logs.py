@@ -5,6 +5,7 @@ In: structlog events of every module. Out: stdout.
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import logging
 import sys
@@ -15,15 +16,18 @@ import structlog
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
+STDERR = 2  # as the descriptor: a crash writes to no object of Python
+
 
 def configure(*, human: bool | None = None, quiet: bool = False, lines: Processor | None = None) -> bool:
-    """Set up logging for the process; returns whether a person reads it.
+    """Set up logging for the process, and what a crash prints; returns whether a person reads it.
 
     Args:
         human: whether a person reads it. Default: whether the stream is a terminal.
         lines: makes the line of an event for a person. Default: structlog's, with times and all details.
         quiet: only warnings and errors, on stderr: stdout is for results.
     """
+    faulthandler.enable(STDERR)
     human = read_by_a_person(quiet=quiet) if human is None else human
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
