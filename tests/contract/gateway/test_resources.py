@@ -206,6 +206,32 @@ def test_health_and_info_need_no_credentials_and_tell_numbers_to_those_who_have_
     assert fleet.gateway.call("GET", "/api/v1/health", token="forged").status == 401
 
 
+def test_limits_are_changed_for_all_gpus_of_a_kind_by_those_who_may(
+    fleet: Fleet, user: Callable[..., User], grant: Callable[..., None], kube: client.ApiClient
+) -> None:
+    reader, admin = user(), user()
+    grant(reader, "get", "list")
+    grant(admin, "get", "list", "patch")
+    wanted = {"max_concurrent": {"cuda:0": {"training": 1, "inference": 2}, "cpu": {"training": 2, "inference": 6}}}
+    at = "/api/v2/resources/config"
+    assert fleet.gateway.call("POST", at, wanted, token=reader.token).status == 403
+    answer = fleet.gateway.call("POST", at, wanted, token=admin.token)
+    assert answer.status == 200, answer
+    gpu = {"training": 1, "inference": 2}
+    now = {"cpu": {"training": 2, "inference": 6}} | {f"cuda:{number}": gpu for number in range(4)}
+    assert answer.body["current_config"] == now
+    assert seen(fleet, admin)["limits"] == now
+    pool = client.CustomObjectsApi(kube).get_cluster_custom_object(GROUP, VERSION, "gpupools", fleet.pool)
+    assert pool["spec"]["perGPU"] == [{"minMemory": "22Gi", "training": 1, "inference": 2}]
+    assert pool["spec"]["perNodeCPU"] == {"training": 1, "inference": 3}
+    differ = {"cuda:0": {"training": 1, "inference": 2}, "cuda:3": {"training": 1, "inference": 3}}
+    answer = fleet.gateway.call("POST", at, {"max_concurrent": differ}, token=admin.token)
+    assert answer.status == 422
+    assert "same kind" in answer.body["detail"][0]["msg"]
+    back = {"max_concurrent": {"cuda:0": {"training": 1, "inference": 3}, "cpu": {"training": 4, "inference": 8}}}
+    assert fleet.gateway.call("POST", at, back, token=admin.token).status == 200
+
+
 def test_compat_shows_resources_and_counts_to_anybody(serve: Serve, fleet: Fleet, namespace: str, run: Run) -> None:
     run("InferenceJob")
     with serve(compat={"enabled": True, "namespace": namespace}, pool=fleet.pool) as compat:

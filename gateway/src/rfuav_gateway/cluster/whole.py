@@ -114,6 +114,11 @@ class Whole:
             held = self._fleets[pool] = clock.monotonic() + FLEET_SECONDS, found
         return await asyncio.shield(held[1])
 
+    def take_pool(self, body: Mapping[str, Any]) -> None:
+        """Take in a GPUPool as an answer shows it: what is asked next knows it."""
+        ingest.pool(self._state, body)
+        self._fleets.clear()
+
     def copy(self) -> Snapshot:
         """The present state; nothing changes it any more, so that a thread may read it."""
         live = self._state.snapshot()

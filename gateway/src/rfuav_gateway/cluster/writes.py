@@ -1,11 +1,11 @@
 """Writes of jobs, sent as the caller: the API server decides whether they may, and its words are the answer."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from rfuav_crds.contract import ANNOTATION_CANCELLED_BY
+from rfuav_crds.contract import ANNOTATION_CANCELLED_BY, API_VERSION, PLURALS
 from rfuav_gateway.cluster.tasks import Tasks, path
 from rfuav_gateway.tasks.bodies import TaskType
 from rfuav_gateway.tasks.jobs import Job
@@ -73,6 +73,26 @@ class Writes:
         self._drop_if_gone(job, answer)
         _taken(answer)
         self._tasks.gone(job)
+
+    async def change_pool(
+        self, name: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any]], credential: Credential | None
+    ) -> Any:
+        """Change a GPUPool: `change` makes of its spec the fields to write; the pool as it is then.
+
+        Raises:
+            NotDone: the API server refuses it, or others change it all the time.
+        """
+        at = f"/apis/{API_VERSION}/{PLURALS['GPUPool']}/{name}"
+        for _ in range(TRIES):
+            held = _taken(await self._insist("GET", at, None, credential))
+            patch = {
+                "metadata": {"resourceVersion": held["metadata"]["resourceVersion"]},
+                "spec": change(held.get("spec") or {}),
+            }
+            answer = await self._insist("PATCH", at, patch, credential)
+            if answer.status != HTTPStatus.CONFLICT:
+                break
+        return _taken(answer)
 
     def _drop_if_gone(self, job: Job, answer: Answer) -> None:
         if answer.status == HTTPStatus.NOT_FOUND:

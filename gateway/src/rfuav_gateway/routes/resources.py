@@ -3,19 +3,25 @@
 Only for callers that may list GPUPools: use and queue are those of all namespaces.
 """
 
+from functools import partial
 from http import HTTPStatus
 
+import structlog
 from fastapi import APIRouter
 
 from rfuav_crds.contract import GROUP
 from rfuav_gateway.access.callers import Unavailable
 from rfuav_gateway.cluster.tasks import TYPES
-from rfuav_gateway.routes.parts import Asked, AsksAnywhere, unavailable
+from rfuav_gateway.cluster.writes import NotDone
+from rfuav_gateway.routes.parts import Asked, AsksAnywhere, refused, unavailable
 from rfuav_gateway.serving.problems import Refused
-from rfuav_gateway.tasks import bodies, devices
+from rfuav_gateway.tasks import bodies, devices, limits
 from rfuav_gateway.tasks.bodies import TaskType
 from rfuav_gateway.tasks.devices import Counts, Device, Fleet, OnDevice
 from rfuav_gateway.tasks.identity import KINDS
+from rfuav_gateway.tasks.words import RefusedError, said
+
+log = structlog.get_logger()
 
 router = APIRouter()
 
@@ -35,7 +41,7 @@ async def resources(asks: AsksAnywhere) -> bodies.Resources:
             ]
             for name, tasks in found.tasks().items()
         },
-        limits={name: use(limits) for name, limits in found.limits().items()},
+        limits={name: use(counts) for name, counts in found.limits().items()},
         gpu_info=_gpus(found),
         pool=found.pool,
         queue=use(found.waiting),
@@ -59,6 +65,29 @@ async def cpu(asks: AsksAnywhere) -> bodies.Cpu:
         load_avg={},
         memory_percent=_per_cent(found.requested_memory, found.memory),
         nodes=found.nodes,
+    )
+
+
+@router.post("/api/v2/resources/config")
+async def config(body: bodies.ResourcesConfig, asks: AsksAnywhere) -> bodies.ConfigChanged:
+    """Change the limits of the pool, for those who may patch GPUPools."""
+    pool = asks.parts.settings.pool
+    try:
+        wanted = limits.limits(body.max_concurrent, await fleet(asks))
+    except RefusedError as error:
+        raise Refused(
+            HTTPStatus.UNPROCESSABLE_ENTITY, [problem.detail(asks.phrases) for problem in error.problems]
+        ) from error
+    try:
+        held = await asks.parts.writes.change_pool(pool, partial(limits.spec, wanted), asks.caller.credential)
+    except NotDone as error:
+        raise refused(error) from error
+    log.info("audit", did="limits", caller=asks.caller.name, pool=pool, limits=body.max_concurrent)
+    asks.parts.whole.take_pool(held)
+    now = await asks.parts.whole.fleet(pool)
+    return bodies.ConfigChanged(
+        message=said("limits_changed", pool=pool).text(asks.phrases),
+        current_config={name: use(counts) for name, counts in now.limits().items()},
     )
 
 

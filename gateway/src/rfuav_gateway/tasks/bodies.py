@@ -125,7 +125,7 @@ class Slots(Request):
 
 
 class ResourcesConfig(Request):
-    """POST /api/v2/resources/config."""
+    """POST /api/v2/resources/config. A limit holds for all GPUs of a kind; that of cpu is shared by the nodes."""
 
     max_concurrent: Annotated[
         dict[Annotated[str, Field(max_length=64)], Slots], Field(min_length=1, max_length=4096)
@@ -348,7 +348,7 @@ class ConfigChanged(Answer):
 
     status: Literal["success"] = Field("success", description="Always success.")
     message: str = Field(description="What was done.")
-    current_config: dict[str, Use] = Field(description="Tasks at a time, by device.")
+    current_config: dict[str, Use] = Field(description="Tasks at a time of every device, as they are now.")
 
 
 class ResourceStatus(Answer):

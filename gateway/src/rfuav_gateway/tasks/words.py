@@ -58,6 +58,12 @@ class Phrases:
     save_path_needed: str
     as_it_is: str
 
+    # Limits of devices.
+    limits_changed: str
+    unknown_device: str
+    limits_differ: str
+    cpu_by_node: str
+
 
 ENGLISH = Phrases(
     pending="Waits for the operator",
@@ -98,6 +104,12 @@ ENGLISH = Phrases(
     "200 bytes long",
     save_path_needed="{path} has no folder beside it that results could go to: write save_path",
     as_it_is="{text}",
+    limits_changed="GPUPool {pool}: the limits of all GPUs of the same kind, and of cpu on every node, are changed; a "
+    "GPU takes no more tasks than it has slots",
+    unknown_device="{device} does not exist: write one of {devices}",
+    limits_differ="{one} and {other} are GPUs of the same kind, which has one limit: write the same for both, or only "
+    "one of them",
+    cpu_by_node="cpu has a limit for each of its {nodes} nodes: write multiples of {nodes}",
 )
 
 CHINESE = Phrases(
@@ -136,6 +148,10 @@ CHINESE = Phrases(
     one_folder="{name} 不是单个目录名：不能包含“/”“\\”“..”和控制字符，最多 200 字节",
     save_path_needed="{path} 旁边没有可存放结果的目录：请填写 save_path",
     as_it_is="{text}",
+    limits_changed="GPUPool {pool}：同类 GPU 的上限以及每个节点上 cpu 的上限已更改；每个 GPU 的任务数不超过其槽位数",
+    unknown_device="{device} 不存在：请填写 {devices} 之一",
+    limits_differ="{one} 和 {other} 是同类 GPU，共用一个上限：请填写相同的值，或只填写其中一个",
+    cpu_by_node="cpu 的上限按 {nodes} 个节点计算：请填写 {nodes} 的倍数",
 )
 
 PHRASES: dict[Language, Phrases] = {"en": ENGLISH, "zh": CHINESE}
