@@ -316,6 +316,8 @@ BAD: list[Bad] = [
         ),
         ("model.fromTrainingJob", "team-b/drones", "write the name of a TrainingJob"),
         ({"spec.model.architecture": "resnet18"}, "spec.model.fromTrainingJob", "remove both"),
+        ({"spec.model.config": "pvc://models/cfg.yaml"}, "spec.model.config", "write its URI as weights"),
+        ("model", {"weights": "pvc://m/b", "config": "cfg.yaml"}, "write pvc://CLAIM/path"),
         ("model", {"weights": "best.safetensors"}, "write the URI of a weights file"),
         ("model", {"weights": "pretrained"}, "write the URI of a weights file"),
         ("model", {"weights": "pvc://m/b", "classes": ["a", "a"]}, "Duplicate value"),

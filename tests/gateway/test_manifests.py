@@ -140,11 +140,10 @@ def test_an_inference_as_old_clients_start_it():
                 "rfuav.io/task-id": "my task",
                 "rfuav.io/task-device": "cuda",
                 "rfuav.io/created-by": "eve",
-                "rfuav.io/task-cfg": "pvc://captures/cfg.yaml",
             },
         },
         "spec": {
-            "model": {"weights": "pvc://models/best.pth"},
+            "model": {"weights": "pvc://models/best.pth", "config": "pvc://captures/cfg.yaml"},
             "input": {"uri": "pvc://captures/flights/day 1"},
             "output": {
                 "uri": f"pvc://captures/flights/day 1_results/{name}",
@@ -156,7 +155,7 @@ def test_an_inference_as_old_clients_start_it():
             "priorityClassName": "rfuav-inference-p3",
         },
     }
-    assert [note.text(ENGLISH) for note in notes] == [ENGLISH.cfg_is_kept.format(path="cfg.yaml")]
+    assert notes == ()
 
 
 @pytest.mark.parametrize(

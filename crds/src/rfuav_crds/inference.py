@@ -44,6 +44,12 @@ class InferenceModel(Spec):
             check=lambda m: m.from_training_job is None or (m.architecture is None and not m.classes),
         ),
         Rule(
+            cel="!has(self.config) || has(self.weights)",
+            message="config describes a weights file: write its URI as weights, or remove config",
+            field=".config",
+            check=lambda m: m.config is None or m.weights is not None,
+        ),
+        Rule(
             cel="!has(self.architecture) || has(self.custom) == (self.architecture == 'custom')",
             message="architecture custom and custom: module:function go together: write both, or leave architecture "
             "out, which the weights of a training carry",
@@ -59,6 +65,11 @@ class InferenceModel(Spec):
     )
     weights: WeightsUri | None = Field(
         None, description="URI of a weights file, as in pvc://models/best.safetensors. Default: none."
+    )
+    config: DataUri | None = Field(
+        None,
+        description="URI of the YAML file of a training of the reference service, for weights files that do not carry "
+        "what it says: model, class_names, image_size. Default: none.",
     )
     architecture: Architecture | None = Field(
         None, description="Architecture, for weights files that do not carry it. Default: as the file says."

@@ -786,7 +786,7 @@ def test_a_files_name_need_not_be_text(pictures):
         (
             {"model__weights": "pvc://models/out/plain.safetensors"},
             "image",
-            "write model.architecture and model.classes",
+            "has no metadata: write model.classes",
         ),
         (
             {
@@ -795,7 +795,7 @@ def test_a_files_name_need_not_be_text(pictures):
                 "model__classes": ["a", "b"],
             },
             "image",
-            "does not fit resnet18",
+            "fits none of resnet18; nearest is resnet18",
         ),
     ],
 )

@@ -385,6 +385,24 @@ def test_weights_of_another_number_of_classes_get_a_fresh_head(desk, architectur
             assert found[name].shape[0] == 3
 
 
+def test_a_training_starts_from_weights_of_the_reference_service(desk):
+    """Everything but the head with its 512 hidden units, which is replaced."""
+    image_set(desk / "captures/train", count=4)
+    network = architectures.build("mobilenet_v3_small", 3, 64, head=architectures.REFERENCE_HEAD)
+    torch.save({"state_dict": network.state_dict()}, desk / "models/old.pth")
+    spec = training_spec(
+        model__weights="pvc://models/old.pth", training__epochs=1, training__optimizer={"learningRate": 1e-9}
+    )
+    ended = desk.pod("TrainingJob", spec)
+    assert ended.code == 0, ended.output
+    found = load_file(desk / "models/out/last.safetensors")
+    kept = {name: value for name, value in network.named_parameters() if name.startswith("features.")}
+    assert kept
+    for name, value in kept.items():
+        torch.testing.assert_close(found[name], value.detach(), rtol=0, atol=1e-6)
+    assert found["classifier.0.weight"].shape == (1024, 576)
+
+
 def test_weights_of_as_many_other_classes_are_refused(desk):
     weights_file(desk / "models/start.safetensors", classes=("alpha", "beta", "delta"))
     image_set(desk / "captures/train", count=2)

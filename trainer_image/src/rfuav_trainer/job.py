@@ -71,6 +71,8 @@ class Job:
         chosen = {key: spec[key] for key in fields if key in spec}
         if chosen.get("dataset", {}).get("recordingPattern", "") is None:
             del chosen["dataset"]["recordingPattern"]  # as before there was this field
+        if chosen["model"].get("config", "") is None:
+            del chosen["model"]["config"]  # the same
         chosen["annotate"] = spec["output"].get("annotate")
         chosen.get("training", {}).pop("workers", None)  # the number of readers affects the speed, not the result
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]

@@ -23,6 +23,7 @@ _FIELDS = {
     "spec.dataset.imageSize": "image_size",
     "spec.input.uri": "source_path",
     "spec.model.weights": "weight_path",
+    "spec.model.config": "cfg_path",
     "spec.output.uri": "save_path",
 }
 """Fields of a spec that the rules of the CRDs may still refuse, and the fields of a body that they come from."""
@@ -99,17 +100,16 @@ def training(body: TrainingStart, *, namespace: str, task_id: str, terms: Terms,
 def inference(body: InferenceStart, *, namespace: str, task_id: str, terms: Terms, created_by: str = "") -> Built:
     """The InferenceJob of a body; as `training`."""
     source = terms.places.resolve(body.source_path, "source_path")
-    cfg = _cfg(terms.places.resolve(body.cfg_path, "cfg_path"), body.cfg_path)
+    place = terms.places.resolve
     spec: dict[str, Any] = {
-        "model": {"weights": terms.places.resolve(body.weight_path, "weight_path"), **cfg.model},
+        "model": {"weights": place(body.weight_path, "weight_path"), "config": place(body.cfg_path, "cfg_path")},
         "input": {"uri": source},
         "output": {"uri": _results(body, source, task_id, terms), "annotate": "all", "overwrite": True},
         **_running("inference", body.device, body.priority, terms),
     }
-    notes = _notes(body.device) + cfg.notes
     return Built(
-        _checked("inference", spec, body, cfg.annotations, namespace=namespace, task_id=task_id, created_by=created_by),
-        notes,
+        _checked("inference", spec, body, {}, namespace=namespace, task_id=task_id, created_by=created_by),
+        _notes(body.device),
     )
 
 
@@ -172,19 +172,6 @@ def _initial_weights(body: TrainingStart, terms: Terms) -> dict[str, str]:
     if not terms.weights_cache:
         raise RefusedError(Problem("pretrained", said("no_weights_cache")))
     return {"weights": "pretrained"}
-
-
-class _Cfg(NamedTuple):
-    """Where a job keeps the YAML file of an inference."""
-
-    model: dict[str, Any]
-    annotations: dict[str, str]
-    notes: tuple[Said, ...]
-
-
-def _cfg(uri: str, path: str) -> _Cfg:
-    """The parts of a job that hold the cfg file: an annotation alone, because no field of spec.model takes it yet."""
-    return _Cfg({}, {contract.ANNOTATION_TASK_CFG: uri}, (said("cfg_is_kept", path=path),))
 
 
 def _results(body: InferenceStart, source: str, task_id: str, terms: Terms) -> str:

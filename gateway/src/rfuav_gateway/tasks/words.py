@@ -31,7 +31,6 @@ class Phrases:
     # Notes on a task that was created.
     device_is_chosen: str
     always_shuffled: str
-    cfg_is_kept: str
 
     # Answers to actions.
     stopped: str
@@ -78,7 +77,6 @@ ENGLISH = Phrases(
     failed="{reason}: {message}",
     device_is_chosen="device {device}: the cluster chooses the GPU",
     always_shuffled="shuffle false is not possible: the order is random, and the same for the same seed",
-    cfg_is_kept="{path} is recorded and not read: classes and architecture are those of the weights file",
     stopped="Task {task_id} is being stopped",
     cancel_done="Task {task_id} is cancelled",
     deleted="Task {task_id} is deleted",
@@ -125,7 +123,6 @@ CHINESE = Phrases(
     failed="{reason}：{message}",
     device_is_chosen="device {device}：由集群选择 GPU",
     always_shuffled="不支持 shuffle false：顺序是随机的，种子相同则顺序相同",
-    cfg_is_kept="{path} 仅被记录，不会读取：类别和网络结构以权重文件为准",
     stopped="正在停止任务 {task_id}",
     cancel_done="任务 {task_id} 已取消",
     deleted="任务 {task_id} 已删除",

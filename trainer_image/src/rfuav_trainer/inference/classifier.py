@@ -18,22 +18,21 @@ from torch.fx.experimental.optimization import fuse
 
 from rfuav_crds import InferenceJobSpec, Iq, reasons
 from rfuav_trainer.data.dataset import as_written, differences, spectrogram_parameters
-from rfuav_trainer.data.samples import UNCHANGED, Preprocessing
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
+from rfuav_trainer.inference import source
 from rfuav_trainer.networks import architectures, custom, precision, weights
-from rfuav_trainer.storage.paths import local_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
 
+    from rfuav_trainer.data.samples import Preprocessing
+    from rfuav_trainer.inference.source import Source
     from rfuav_trainer.job import Job
     from rfuav_trainer.signals.spectrogram import SpectrogramParameters
 
 log = structlog.get_logger()
-
-DEFAULT_IMAGE_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -74,24 +73,27 @@ class Classifier:
         return scores
 
 
-def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.device) -> Classifier:
-    """Load the weights of the job, for input of `kind` (image or iq).
+def open_classifier(
+    job: Job, spec: InferenceJobSpec, kind: str, device: torch.device, found: Source | None = None
+) -> Classifier:
+    """The network of the job, for input of `kind` (image or iq).
+
+    Args:
+        job: the job.
+        spec: its spec.
+        kind: image or iq.
+        device: where the network works.
+        found: its weights; None: they are read.
 
     Raises:
         InputError: the weights file is missing or damaged.
         InvalidConfigurationError: it does not match the job, or lacks metadata.
     """
-    if spec.model.weights is None:
-        raise InvalidConfigurationError(
-            "only the operator resolves model.fromTrainingJob: outside a cluster write "
-            "model: {weights: pvc://CLAIM/.../best.safetensors}",
-        )
-    path = local_path(job, spec.model.weights, "model.weights")
-    card = weights.read_card(path) if path.suffix == ".safetensors" else None
-    if card is None:
-        card = _card_from_spec(spec, path, kind)
-    else:
-        _agree(spec, card, path)
+    found = found or source.read(job, spec)
+    card, path = found.card, found.path
+    if not found.own_card and kind == "iq":
+        spectrogram = spectrogram_parameters(spec.iq or Iq())
+        card = replace(card, preprocessing=replace(card.preprocessing, format=kind, spectrogram=spectrogram))
     preprocessing = _preprocessing(spec, card, kind)
     own = card.architecture == architectures.CUSTOM
     # On the meta device: initialising weights that are replaced anyway takes seconds for the large networks.
@@ -103,7 +105,10 @@ def open_classifier(job: Job, spec: InferenceJobSpec, kind: str, device: torch.d
             function=spec.model.custom,
             head=card.head,
         )
-    weights.load(path, network, architecture=card.architecture)
+    if found.state is None:
+        weights.load(path, network, architecture=card.architecture)
+    else:
+        weights.put(found.state, network, path, architecture=card.architecture)
     digest = hashlib.sha256(_told_apart(preprocessing, card.classes).encode())
     digest.update(weights.digest(network).encode())
     network = network.eval() if own else folded(network.eval())
@@ -129,35 +134,6 @@ def folded(network: nn.Module) -> nn.Module:
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return network
     return fuse(network, inplace=True)
-
-
-def _card_from_spec(spec: InferenceJobSpec, path: Path, kind: str) -> weights.Card:
-    """The metadata from the job, for weights without any: assumed to be of the reference service, as `convert` does."""
-    if spec.model.architecture is None or not spec.model.classes:
-        raise InvalidConfigurationError(
-            f"{path} has no metadata: write model.architecture and model.classes (in output order)",
-            reason=reasons.WEIGHTS_MISMATCH,
-        )
-    mean, std = UNCHANGED
-    log.warning(
-        "the weights do not say how their pictures were prepared: assuming levels from 0 to 1 without normalisation, "
-        "as in the reference service; rfuav-trainer convert stores and checks this",
-        weights=path.name,
-        imageSize=DEFAULT_IMAGE_SIZE,
-    )
-    spectrogram = spectrogram_parameters(spec.iq or Iq()) if kind == "iq" else None
-    preprocessing = Preprocessing(kind, DEFAULT_IMAGE_SIZE, mean, std, spectrogram, transform=1)
-    return weights.Card(spec.model.architecture, list(spec.model.classes), preprocessing)
-
-
-def _agree(spec: InferenceJobSpec, card: weights.Card, path: Path) -> None:
-    if spec.model.architecture not in (None, card.architecture):
-        raise InvalidConfigurationError(
-            f"{path} contains a {card.architecture}, model.architecture says {spec.model.architecture}: leave it out",
-            reason=reasons.WEIGHTS_MISMATCH,
-        )
-    if spec.model.classes:
-        weights.check_classes(card, list(spec.model.classes), path)
 
 
 def _preprocessing(spec: InferenceJobSpec, card: weights.Card, kind: str) -> Preprocessing:

@@ -28,7 +28,7 @@ from rfuav_trainer.errors import InputError, StoppedError
 from rfuav_trainer.evaluation import report
 from rfuav_trainer.evaluation.evaluate import check_labels
 from rfuav_trainer.evaluation.picks import Picks
-from rfuav_trainer.inference import annotate, overview, results
+from rfuav_trainer.inference import annotate, overview, results, source
 from rfuav_trainer.inference.classifier import Classifier, open_classifier
 from rfuav_trainer.inference.finish import check_unreadable, finish_job, outputs_of
 from rfuav_trainer.networks import weights
@@ -73,7 +73,8 @@ def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
     spec = job.spec
     assert isinstance(spec, InferenceJobSpec)  # noqa: S101  (the command line chose this function by the kind)
     with outputs.opened(job) as output:
-        check_mounted(job, {inputs.WHERE: spec.input.uri, "model.weights": spec.model.weights})
+        fields = {inputs.WHERE: spec.input.uri, source.WEIGHTS: spec.model.weights, source.CONFIG: spec.model.config}
+        check_mounted(job, fields)
         path = output / f"{marks.SUCCESS}-{job.shard}"
         seen: overview.Seen | None = None
         done, found = marks.finished_before(path, job), None
@@ -97,7 +98,7 @@ def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
 
 
 def made_from(job: Job, spec: InferenceJobSpec, found: inputs.Inputs) -> dict[str, Any]:
-    """What the predictions of a shard are made from, besides the settings: its inputs, and the weights.
+    """What the predictions of a shard are made from, besides the settings: its inputs, the weights and their config.
 
     Args:
         job: with the number of the shard.
@@ -109,11 +110,9 @@ def made_from(job: Job, spec: InferenceJobSpec, found: inputs.Inputs) -> dict[st
     """
     chosen = {name: found.root / name for name in found.names if in_shard(name, job.shard, spec.shards)}
     files = marks.of_files({**found.listed_in, **chosen}, found.contents)
-    if spec.model.weights is None:
-        return {inputs.WHERE: files}
-    path = local_path(job, spec.model.weights, "model.weights")
-    weights.check_there(path)
-    return {inputs.WHERE: files, "model.weights": marks.of_whole(path)}
+    if spec.model.weights is not None:
+        weights.check_there(local_path(job, spec.model.weights, source.WEIGHTS))
+    return {inputs.WHERE: files, **source.made_from_files(job, spec)}
 
 
 def evaluate(job: Job, progress: Progress, stop: StopSignal) -> str:
@@ -159,7 +158,8 @@ class Inference:
         self.device = runtime.choose_device(job)
         if self.device.type == "cpu":
             runtime.keep_memory()
-        self.classifier: Classifier = open_classifier(job, spec, self.inputs.kind, self.device)
+        self._source: source.Source | None = source.read(job, spec, output)
+        self.classifier: Classifier = open_classifier(job, spec, self.inputs.kind, self.device, self._source)
         if spec.evaluation is not None:
             labels = {name: self.inputs.label(name) for name in self.inputs.names}
             check_labels(labels, self.classifier.classes, self.inputs.root)
@@ -187,6 +187,9 @@ class Inference:
         if not self.job.unique:
             sources.begin()
         results.claim_output(self.output, self.job, overwrite=self.spec.output.overwrite)
+        if self._source is not None:
+            self._source.keep(self.output)
+            self._source = None  # it may hold the weights once more
         log.info(
             "classifying",
             inputs=len(self.listing.samples),

@@ -59,8 +59,8 @@ REFERENCE_HEAD = "reference"
 REFERENCE_HIDDEN = 512
 
 
-def check(architecture: str, image_size: int) -> None:
-    """Raise InvalidConfigurationError if the architecture is unknown or does not support the image size."""
+def check(architecture: str, image_size: int, where: str = "dataset.imageSize") -> None:
+    """Raise InvalidConfigurationError if the architecture is unknown or does not support the image size (`where`)."""
     if architecture == CUSTOM:
         return
     known = ARCHITECTURES.get(architecture)
@@ -71,7 +71,7 @@ def check(architecture: str, image_size: int) -> None:
     if image_size < known.smallest or image_size % known.multiple:
         fitting = max(known.smallest, round(image_size / known.multiple) * known.multiple)
         raise InvalidConfigurationError(
-            f"dataset.imageSize {image_size} does not suit {architecture}, which takes multiples of {known.multiple} "
+            f"{where} {image_size} does not suit {architecture}, which takes multiples of {known.multiple} "
             f"from {known.smallest} up: write {fitting}",
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from dataclasses import dataclass, replace
 from pathlib import Path, PosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,8 @@ HARMLESS: list[Any] = [
 ]
 """What trainers keep beside the weights (accuracies as NumPy's numbers, options), and cannot run code."""
 POSITIONS = "encoder.pos_embedding"
+DEFAULT_IMAGE_SIZE = 224
+"""Of the reference service, and of torchvision."""
 
 
 def run(
@@ -87,30 +90,86 @@ def run(
     """
     if normalisation not in (None, *NORMALISATION):
         raise InvalidConfigurationError(f"--normalisation {normalisation}: write one of {', '.join(NORMALISATION)}")
-    state = read(source)
     if target.suffix != ".safetensors":
         raise InvalidConfigurationError(f"{target}: write a name that ends in .safetensors")
-    found, head, state = _fitting(state, source, [architecture] if architecture else list(architectures.ARCHITECTURES))
-    outputs = _outputs(state)
-    if len(classes) != outputs:
-        raise InvalidConfigurationError(
-            f"{source} has {outputs} classes, but {len(classes)} are named: name all, in the order of the outputs",
-            reason=reasons.CLASS_MISMATCH,
-        )
-    stated = _image_size(state, found)
-    size = stated or image_size or 224
-    if image_size not in (None, size):
-        raise InvalidConfigurationError(f"{source} was trained with pictures of {size} pixels, not {image_size}")
-    network = architectures.build(found, outputs, size, head=head).eval()
-    network.load_state_dict(state)
+    found = recognised(source, [architecture] if architecture else None)
+    card = card_of(found, source, classes=classes, image_size=image_size)
+    network = architectures.build(card.architecture, len(card.classes), card.preprocessing.image_size, head=card.head)
+    network.eval().load_state_dict(found.state)
     candidates = [normalisation] if normalisation else list(NORMALISATION)
-    # The first transform, which takes files as Pillow reads them, as the reference service does.
-    ways = {name: Preprocessing("image", size, *NORMALISATION[name], transform=1) for name in candidates}
+    ways = {
+        name: replace(card.preprocessing, mean=mean, std=std)
+        for name, (mean, std) in NORMALISATION.items()
+        if name in candidates
+    }
     chosen = candidates[0] if check is None else _as_checked(network, ways, list(classes), *check)
-    _say_assumed(size=stated or image_size, head=head, normalisation=normalisation or (chosen if check else None))
-    card = weights.Card(found, list(classes), ways[chosen], head=head)
+    _say_assumed(
+        size=found.image_size or image_size, head=found.head, normalisation=normalisation or (chosen if check else None)
+    )
+    card = replace(card, preprocessing=ways[chosen])
     weights.save(target, network.state_dict(), card)
     return card
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A state dict with the names of our network.
+
+    Attributes:
+        architecture: one of `architectures.ARCHITECTURES`.
+        head: one of `architectures.heads`.
+        classes: number of outputs.
+        image_size: side of the training pictures, if the weights say it.
+        state: the tensors.
+    """
+
+    architecture: str
+    head: str
+    classes: int
+    image_size: int | None
+    state: dict[str, Tensor]
+
+
+def recognised(source: Path, candidates: Sequence[str] | None = None) -> Recognised:
+    """The state dict in `source`, without wrappers, and the network that it belongs to.
+
+    Args:
+        source: a .pth, .pt or .safetensors file.
+        candidates: the architectures that it may have; None: all.
+
+    Raises:
+        InputError: the file is missing, or not a plain state dict.
+        InvalidConfigurationError: no architecture fits.
+    """
+    state = read(source)
+    found, head, state = _fitting(state, source, candidates or list(architectures.ARCHITECTURES))
+    return Recognised(found, head, _outputs(state), _image_size(state, found), state)
+
+
+def card_of(found: Recognised, source: Path, *, classes: Sequence[str], image_size: int | None = None) -> weights.Card:
+    """The metadata of weights of the reference service: pictures are scaled to 0 to 1 and not normalised.
+
+    Args:
+        found: the weights.
+        source: their file, for messages.
+        classes: names in the order of the outputs.
+        image_size: side of the training pictures. Default: as the weights say, else 224.
+
+    Raises:
+        InvalidConfigurationError: the number of classes or the image size differs from that of the weights.
+    """
+    if len(classes) != found.classes:
+        raise InvalidConfigurationError(
+            f"{source} has {found.classes} classes, but {len(classes)} are named: name all, in the order of the "
+            "outputs",
+            reason=reasons.CLASS_MISMATCH,
+        )
+    size = found.image_size or image_size or DEFAULT_IMAGE_SIZE
+    if image_size not in (None, size):
+        raise InvalidConfigurationError(f"{source} was trained with pictures of {size} pixels, not {image_size}")
+    # The first transform, which takes files as Pillow reads them, as the reference service does.
+    preprocessing = Preprocessing("image", size, *NORMALISATION["none"], transform=1)
+    return weights.Card(found.architecture, list(classes), preprocessing, head=found.head)
 
 
 def _say_assumed(*, size: int | None, head: str, normalisation: str | None) -> None:
@@ -197,6 +256,8 @@ def read(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise InputError(f"no weights file at {path}")
+    if path.suffix == ".safetensors":
+        return weights.read(path)
     try:
         with torch.serialization.safe_globals(HARMLESS):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -226,7 +287,7 @@ def _fitting(state: dict[str, Tensor], path: Path, candidates: Sequence[str]) ->
             raise InvalidConfigurationError(
                 f"{name!r} is not known: write one of {', '.join(architectures.ARCHITECTURES)}"
             )
-        size = _image_size(state, name) or 224
+        size = _image_size(state, name) or DEFAULT_IMAGE_SIZE
         if size < architectures.ARCHITECTURES[name].smallest:
             continue
         for head in architectures.heads(name):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 KEY = "rfuav"
+MADE_FROM = "madeFrom"
 TYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
@@ -67,14 +68,23 @@ class Card:
         return content if self.head else {key: value for key, value in content.items() if key != "head"}
 
 
-def save(path: Path, state: Mapping[str, Tensor], card: Card) -> None:
+def save(path: Path, state: Mapping[str, Tensor], card: Card, *, made_from: Mapping[str, Any] | None = None) -> None:
     """Write a state dict as a weights file, atomically; of its tensors at most one at a time is copied.
 
     The library would serialise everything in memory, beside a copy of every tensor.
+
+    Args:
+        path: the file.
+        state: the tensors.
+        card: its metadata.
+        made_from: of a file that was converted: from what. `read_made_from` returns it.
     """
     # As the library orders them: large types first, so that every tensor is aligned, then by name.
     names = sorted(state, key=lambda name: (-state[name].element_size(), name))
-    header: dict[str, Any] = {"__metadata__": {KEY: json.dumps(card.to_json())}}
+    metadata = {KEY: json.dumps(card.to_json())}
+    if made_from is not None:
+        metadata[MADE_FROM] = json.dumps(made_from, sort_keys=True)
+    header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name in names:
         tensor = state[name]
@@ -108,17 +118,7 @@ def read_card(path: Path) -> Card | None:
     Raises:
         InputError: the file is missing or damaged, or a newer trainer prepared its pictures in another way.
     """
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
-
-    if not path.is_file():
-        raise InputError(f"no weights file at {path}: correct model.weights, or train first")
-    try:
-        with safe_open(path, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is not a complete safetensors file: {error}", reason=reasons.WEIGHTS_UNREADABLE
-        ) from error
+    metadata = _metadata(path)
     if KEY not in metadata:
         return None
     try:
@@ -135,6 +135,31 @@ def read_card(path: Path) -> Card | None:
         raise InputError(
             f"the metadata of {path} cannot be read ({error!r}): another version of the trainer wrote it",
             reason=reasons.WEIGHTS_UNREADABLE,
+        ) from error
+
+
+def read_made_from(path: Path) -> Any:
+    """What the file was converted from, as `save` got it; None if it was not, or its metadata cannot be read.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(_metadata(path).get(MADE_FROM, "null"))
+    except ValueError:
+        return None
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+
+    check_there(path)
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return opened.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is not a complete safetensors file: {error}", reason=reasons.WEIGHTS_UNREADABLE
         ) from error
 
 
@@ -158,29 +183,55 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path, network: nn.Module, *, architecture: str, fresh_head: bool = False) -> None:
-    """Load a .safetensors or .pt/.pth file into `network`, which may be on the meta device.
-
-    With `fresh_head` the network keeps the parameters of its head whose shape differs from the file.
+    """Load a weights file into `network`; see `put`.
 
     Raises:
         InputError: the file is missing or damaged.
         InvalidConfigurationError: it belongs to another architecture, image size, or number of classes.
     """
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError  # noqa: PLC0415
-        from safetensors.torch import load_file  # noqa: PLC0415
+    # Copied, because another program may overwrite the file.
+    put(read(path), network, path, architecture=architecture, fresh_head=fresh_head, copy=True)
 
-        check_there(path)
-        try:
-            state: dict[str, Tensor] = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{path} is not a complete safetensors file: {error}", reason=reasons.WEIGHTS_UNREADABLE
-            ) from error
-    else:
-        check_there(path)
-        state = architectures.read_state_dict(path)
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The state dict in a .safetensors or .pt/.pth file.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    check_there(path)
+    if path.suffix != ".safetensors":
+        return architectures.read_state_dict(path)
+    from safetensors import SafetensorError  # noqa: PLC0415
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is not a complete safetensors file: {error}", reason=reasons.WEIGHTS_UNREADABLE
+        ) from error
+
+
+def put(
+    state: Mapping[str, Tensor],
+    network: nn.Module,
+    path: Path,
+    *,
+    architecture: str,
+    fresh_head: bool = False,
+    copy: bool = False,
+) -> None:
+    """Put the state dict of the file `path` into `network`, which may be on the meta device.
+
+    With `fresh_head` the network keeps the parameters of its head whose shape differs from the file. A network on the
+    meta device takes the tensors themselves unless `copy`.
+
+    Raises:
+        InvalidConfigurationError: it belongs to another architecture, image size, or number of classes.
+    """
     own = network.state_dict()
+    state = dict(state)
     if fresh_head:
         state |= {
             k: v
@@ -195,8 +246,8 @@ def load(path: Path, network: nn.Module, *, architecture: str, fresh_head: bool 
             reason=reasons.WEIGHTS_MISMATCH,
         )
     empty = any(tensor.is_meta for tensor in own.values())
-    if empty:  # copied, because another program may overwrite the file
-        state = {name: tensor.to(own[name].dtype, copy=True) for name, tensor in state.items()}
+    if empty:
+        state = {name: tensor.to(own[name].dtype, copy=copy) for name, tensor in state.items()}
     with torch.no_grad():
         network.load_state_dict(state, assign=empty)
 

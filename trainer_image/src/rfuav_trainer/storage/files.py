@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import socket
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -59,7 +60,8 @@ def atomic_writer(path: Path, *, last: bool = False) -> Iterator[IO[bytes]]:
     `last`: it refers to files written earlier (see `outputs.written`).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(fitting(f".{path.name}", f".{os.getpid()}.tmp"))
+    # Processes of several pods may have the same number.
+    temporary = path.with_name(fitting(f".{path.name}", f".{socket.gethostname()}.{os.getpid()}.tmp"))
     try:
         with temporary.open("wb") as stream:
             yield stream

@@ -14,7 +14,7 @@ from rfuav_trainer.data.dataset import differences
 from rfuav_trainer.data.recordings import TIME
 from rfuav_trainer.data.splitting import RULES
 from rfuav_trainer.errors import InvalidConfigurationError
-from rfuav_trainer.networks import architectures, custom, weights
+from rfuav_trainer.networks import architectures, convert, custom, weights
 from rfuav_trainer.storage import marks, outputs
 from rfuav_trainer.storage.paths import local_path
 from rfuav_trainer.training.auto_settings import Resolved, resolve
@@ -101,6 +101,9 @@ def _start_weights(job: Job, spec: TrainingJobSpec, dataset: Dataset, network: n
         return
     path = local_path(job, spec.model.weights, "model.weights")
     card = weights.read_card(path) if path.suffix == ".safetensors" else None
+    if card is None and spec.model.custom is None:
+        _start_from_reference(path, spec, dataset, network)
+        return
     fresh_head = False
     if card is not None:
         if card.architecture != spec.model.architecture:
@@ -108,17 +111,35 @@ def _start_weights(job: Job, spec: TrainingJobSpec, dataset: Dataset, network: n
                 f"model.weights {path} contains a {card.architecture}, the job says {spec.model.architecture}",
                 reason=reasons.WEIGHTS_MISMATCH,
             )
-        fresh_head = (len(card.classes) != len(dataset.classes) or card.head != "") and spec.model.custom is None
-        if fresh_head:
-            log.warning(
-                "the weights have another head or number of classes; reinitialising the head",
-                weights=len(card.classes),
-                data=len(dataset.classes),
-            )
-        else:
+        fresh_head = spec.model.custom is None and _needs_head(len(card.classes), card.head, dataset)
+        if not fresh_head:
             weights.check_classes(card, dataset.classes, path)
         _say_what_differs(card.preprocessing, dataset.preprocessing)
     weights.load(path, network, architecture=spec.model.architecture, fresh_head=fresh_head)
+
+
+def _start_from_reference(path: Path, spec: TrainingJobSpec, dataset: Dataset, network: nn.Module) -> None:
+    """Start from weights without metadata: they are taken as those of the reference service."""
+    weights.check_there(path)
+    found = convert.recognised(path, [spec.model.architecture])
+    fresh_head = _needs_head(found.classes, found.head, dataset)
+    log.warning(
+        "the weights say neither their classes nor how their pictures were prepared: assuming both as in the data",
+        weights=path.name,
+    )
+    weights.put(found.state, network, path, architecture=spec.model.architecture, fresh_head=fresh_head)
+
+
+def _needs_head(classes: int, head: str, dataset: Dataset) -> bool:
+    """Whether the head of the weights cannot be that of the network."""
+    if classes == len(dataset.classes) and not head:
+        return False
+    log.warning(
+        "the weights have another head or number of classes; reinitialising the head",
+        weights=classes,
+        data=len(dataset.classes),
+    )
+    return True
 
 
 def _say_what_differs(theirs: Preprocessing, ours: Preprocessing) -> None:
