@@ -7,7 +7,7 @@ Its own rights (the chart grants exactly these; those before a colon are granted
 | trainingjobs, inferencejobs | list, watch | cluster.tasks, cluster.whole |
 | gpupools, gpuquotas | list, watch | cluster.whole |
 | nodes, namespaces, resourcequotas, persistentvolumeclaims, persistentvolumes | list, watch | cluster.whole |
-| priorityclasses (scheduling.k8s.io) | list, watch | cluster.whole |
+| priorityclasses.scheduling.k8s.io | list, watch | cluster.whole |
 | pods | list, watch | logs.of_jobs, cluster.whole |
 | pods/log | get | logs |
 | /readyz | get | connection (is an outage over) |

@@ -5,7 +5,6 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
-from fastapi.routing import APIRoute
 
 from rfuav_gateway.routes.parts import Asked, PerhapsAsks, parts_of
 from rfuav_gateway.routes.resources import may_see_pools
@@ -21,11 +20,10 @@ router = APIRouter()
 @router.get("/", response_class=HTMLResponse, include_in_schema=False)
 async def index(request: Request) -> str:
     """A page of the routes."""
-    routes = [route for route in request.app.routes if isinstance(route, APIRoute) and route.include_in_schema]
     rows = [
-        f"<tr><td>{method}</td><td><code>{route.path}</code></td><td>{route.description.partition(chr(10))[0]}</td></tr>"
-        for route in routes
-        for method in sorted(route.methods or ())
+        f"<tr><td>{method.upper()}<td><code>{path}</code><td>{operation['description'].partition(chr(10))[0]}"
+        for path, operations in request.app.openapi()["paths"].items()
+        for method, operation in operations.items()
     ]
     title = f"RFUAV gateway {version('rfuav-gateway')}"
     return (

@@ -1,0 +1,16 @@
+"""The page at /: what the old service's users see first."""
+
+from starlette.requests import Request
+
+from rfuav_gateway.app import routes
+from rfuav_gateway.routes.system import index
+
+
+async def test_the_page_lists_every_call():
+    app = routes()
+    page = await index(Request({"type": "http", "app": app}))
+    paths = app.openapi()["paths"]
+    assert len(paths) > 10
+    for path, operations in paths.items():
+        for method in operations:
+            assert f"<td>{method.upper()}<td><code>{path}</code>" in page
