@@ -57,6 +57,9 @@ TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_BYTES = 4096
 """What the kubelet keeps of the termination message."""
 
+LOG = "log.jsonl"
+"""The log lines of a job in its output, for when its pods are gone. Of shard i of several: log-i.jsonl."""
+
 CONTAINER = "trainer"
 """Name of the container that decides how the pod ended."""
 

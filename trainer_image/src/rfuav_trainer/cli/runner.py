@@ -35,7 +35,8 @@ def finish(work: Callable[[Progress, StopSignal], str | None], *, quiet: bool = 
         quiet: stdout is for the results, which another program may read: warnings, errors and the bar go to stderr.
     """
     display = _display(quiet=quiet) if logs.read_by_a_person(quiet=quiet) else None
-    logs.configure(human=display is not None, quiet=quiet, lines=display.render if display is not None else None)
+    lines = display.render if display is not None else None
+    logs.configure(human=display is not None, quiet=quiet, lines=lines, keep=not quiet)
     stop = StopSignal()
     stop.install()
     interval = display.interval if display is not None else None

@@ -35,7 +35,7 @@ from rfuav_trainer.networks import weights
 from rfuav_trainer.process import resources, runtime
 from rfuav_trainer.reporting.progress import Speed
 from rfuav_trainer.signals import recording
-from rfuav_trainer.storage import marks, output_lock, outputs
+from rfuav_trainer.storage import kept_log, marks, output_lock, outputs
 from rfuav_trainer.storage.files import write_json
 from rfuav_trainer.storage.paths import check_mounted, local_path
 
@@ -190,6 +190,10 @@ class Inference:
         if self._source is not None:
             self._source.keep(self.output)
             self._source = None  # it may hold the weights once more
+        with kept_log.kept(self.output, self.job):
+            return self._classify_all(sources, started)
+
+    def _classify_all(self, sources: marks.Sources, started: float) -> dict[str, Any]:
         log.info(
             "classifying",
             inputs=len(self.listing.samples),

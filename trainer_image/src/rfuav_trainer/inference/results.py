@@ -95,12 +95,12 @@ def _remove_foreign(folder: Path, job: Job) -> None:
 
 
 def _of_shards(folder: Path) -> dict[Path, int]:
-    """The marks, predictions and errors of shards of any job, with the shard number.
+    """The marks, predictions, errors and logs of shards of any job, with the shard number.
 
     Other names, such as predictions-merged.jsonl, belong to users.
     """
     found = {}
-    for pattern in (f"{marks.SUCCESS}-*", *(f"{kind}-*.jsonl" for kind in KINDS)):
+    for pattern in (f"{marks.SUCCESS}-*", *(f"{kind}-*.jsonl" for kind in (*KINDS, "log"))):
         for path in outputs.found(folder, pattern):
             number = path.name.removesuffix(".jsonl").rpartition("-")[2]
             if number.isdecimal() and path.name == pattern.replace("*", str(int(number))):

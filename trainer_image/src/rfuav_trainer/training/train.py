@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from rfuav_trainer.evaluation import metrics
 from rfuav_trainer.networks import architectures, memory_fit, weights
 from rfuav_trainer.process import resources, runtime
 from rfuav_trainer.reporting.progress import Progress
-from rfuav_trainer.storage import marks, output_lock, outputs
+from rfuav_trainer.storage import kept_log, marks, output_lock, outputs
 from rfuav_trainer.storage.files import write_json
 from rfuav_trainer.storage.paths import check_mounted
 from rfuav_trainer.training import artifacts, kept_pictures, pictures
@@ -118,7 +119,11 @@ def _train(job: Job, spec: TrainingJobSpec, output: Path, progress: Progress, st
     try:
         if world.size > 1:
             _check_same(dataset, world)
-        with output_lock.held(output, job, stop), kept_pictures.homes(job, dataset, world) as homes:
+        with (
+            output_lock.held(output, job, stop),
+            kept_log.kept(output, job) if world.first else nullcontext(),
+            kept_pictures.homes(job, dataset, world) as homes,
+        ):
             room = Room.share_of(resources.memory(job))
             reader = Reader(dataset.preprocessing, homes=homes, device=device, room=room)
             return Training(
