@@ -300,3 +300,56 @@ def test_the_command_line(desk):
     ended = desk.run("prepare", "crop", str(desk / "all"), out, "--box", "0,0,8,8")
     assert ended.code == 2
     assert "exists: add --overwrite" in ended.output
+
+
+def test_a_third_part_is_for_tests_and_the_second_may_have_another_name(tmp_path):
+    source, reports = image_set(tmp_path / "all", count=10), []
+    given = prepare.Task(
+        source, tmp_path / "out", overwrite=False, stop=StopSignal(), report=lambda *done: reports.append(done)
+    )
+    made = prepare.split(given, fraction=0.2, seed=1, link=False, test=0.2, validation_folder="valid")
+    assert made.parts == {"train": 18, "valid": 6, "test": 6}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["test", "train", "valid"]
+    after = content(tmp_path / "out")
+    assert {name.partition("/")[2]: digest for name, digest in after.items()} == content(source)
+    assert reports == [(done, 30) for done in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"test": 0.8}, "--test 0.8: write a fraction that leaves training data"),
+        ({"validation_folder": "train"}, "--validation-folder train: write a name such as valid"),
+        ({"validation_folder": "../x"}, "--validation-folder ../x: write a name such as valid"),
+    ],
+)
+def test_parts_that_cannot_be(tmp_path, options, message):
+    source = image_set(tmp_path / "all", count=4)
+    with pytest.raises(InvalidConfigurationError, match=message):
+        prepare.split(task(source, tmp_path / "out"), fraction=0.2, seed=1, link=False, **options)
+
+
+def test_a_data_set_with_its_parts_keeps_them_when_it_is_augmented(tmp_path):
+    for part in ("train", "valid"):
+        image_set(tmp_path / "all" / part, count=2)
+    prepare.augmented(task(tmp_path / "all", tmp_path / "all_aug"), changes=["Sharpen"], copies=1, seed=0)
+    assert {name.rpartition("/")[0] for name in content(tmp_path / "all_aug")} == {
+        f"{part}/{name}" for part in ("train", "valid") for name in ("alpha", "beta", "gamma")
+    }
+
+
+def test_a_single_picture_is_cropped(tmp_path):
+    source = image_set(tmp_path / "all", count=1) / "alpha/000.png"
+    made = prepare.cropped(task(source, tmp_path / "out"), box=(1, 2, 3, 4))
+    assert (made.files, Image.open(tmp_path / "out/000.png").size) == (1, (3, 4))
+
+
+def test_the_command_says_what_it_made_when_it_ends(desk):
+    image_set(desk / "captures/all", count=5)
+    ended = desk.run(
+        *("prepare", "split", str(desk / "captures/all"), str(desk / "captures/out"), "--validation-folder", "valid")
+    )
+    assert ended.code == 0, ended.output
+    own = ended.termination["trainerStatus"]["rfuav"]
+    assert (own["processed"], own["files"], own["failed"]) == (15, 15, 0)
+    assert own["parts"] == {"train": 12, "valid": 3}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import sys
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ import numpy as np
 import structlog
 import torch
 from PIL import Image
-from rich.progress import track
 
 from rfuav_trainer.data import augment_pictures
 from rfuav_trainer.data.dataset import Unreadable
@@ -66,8 +64,9 @@ class Task:
         source: folder to read.
         output: folder to create.
         overwrite: whether to replace an output that prepare created before.
-        error_threshold: fraction of unreadable pictures above which the preparation fails.
         stop: checked between files.
+        error_threshold: fraction of unreadable pictures above which the preparation fails.
+        report: called with the number of files that are done, and of all.
     """
 
     source: Path
@@ -75,6 +74,7 @@ class Task:
     overwrite: bool
     stop: StopSignal
     error_threshold: float = 0.05
+    report: Callable[[int, int], None] = lambda _done, _total: None
 
 
 @dataclass
@@ -86,8 +86,26 @@ class Made:
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
-def split(task: Task, *, fraction: float, seed: int, link: bool, pattern: str | None = None) -> Made:
+def split(
+    task: Task,
+    *,
+    fraction: float,
+    seed: int,
+    link: bool,
+    pattern: str | None = None,
+    test: float = 0.0,
+    validation_folder: str = "val",
+) -> Made:
     """Copy (or hard-link) the source to `train/` and `val/`: whole recordings, every class and SNR on both sides.
+
+    Args:
+        task: source and output.
+        fraction: of every class that goes to the validation data.
+        seed: decides which recordings.
+        link: make hard links.
+        pattern: finds the recording of a path.
+        test: fraction of every class that goes to a third part, `test/`; 0: there is none.
+        validation_folder: name of the folder of validation data.
 
     Raises:
         InputError: a class has a single recording.
@@ -95,15 +113,23 @@ def split(task: Task, *, fraction: float, seed: int, link: bool, pattern: str | 
     """
     if not 0 < fraction < 1:
         raise InvalidConfigurationError(f"--validation {fraction}: write a fraction between 0 and 1, as in 0.2")
+    if not 0 <= test < 1 - fraction:
+        raise InvalidConfigurationError(
+            f"--test {test}: write a fraction that leaves training data beside --validation {fraction}, as in 0.1"
+        )
+    if validation_folder in ("", ".", "..", "train", "test") or "/" in validation_folder:
+        raise InvalidConfigurationError(f"--validation-folder {validation_folder}: write a name such as valid")
     where = str(task.source)
     classes = find_classes(task.source, where=where)
     _, kind = find_files(task.source, where=where)
     listing = list_labelled(task.source, classes, kind, None, where=where, pattern=pattern)
-    train, validation = split_samples(listing.samples, classes, fraction, seed, where="--validation")
-    made = Made(parts={"train": len(train), "val": len(validation)}, unreadable=listing.unreadable)
+    rest, tests = split_samples(listing.samples, classes, test, seed, where="--test") if test else (listing.samples, [])
+    train, validation = split_samples(rest, classes, fraction / (1 - test), seed, where="--validation")
+    parts = {"train": train, validation_folder: validation, **({"test": tests} if test else {})}
+    made = Made(parts={part: len(files) for part, files in parts.items()}, unreadable=listing.unreadable)
     Unreadable(made.unreadable).check(task.error_threshold, files=listing.files, frames=0)
     with _output(task, {"split": fraction, "seed": seed}) as folder:
-        for part, sample in _shown(task, [("train", s) for s in train] + [("val", s) for s in validation]):
+        for part, sample in _shown(task, [(part, sample) for part, files in parts.items() for sample in files]):
             target = folder / part / sample.name
             target.parent.mkdir(parents=True, exist_ok=True)
             for path in (sample.path, *_beside(sample.path)):
@@ -182,10 +208,11 @@ def _changed(pixels: torch.Tensor, wanted: Sequence[str], random: np.random.Gene
 def _pictures(task: Task, work: Work, settings: dict[str, object]) -> Made:
     """Write the results of `work` for every picture of the source, with the files that belong to it."""
     found, _ = find_files(task.source, kind="image", where=str(task.source))
+    root = task.source.parent if task.source.is_file() else task.source
     made = Made()
     with _output(task, settings) as folder:
         for path in _shown(task, found):
-            name = path.relative_to(task.source).as_posix()
+            name = path.relative_to(root).as_posix()
             try:
                 made.files += naming(name, partial(_make, path, name, folder, work))
             except UnreadableFileError as error:
@@ -262,9 +289,10 @@ def _folder(folder: Path) -> SigmfFolder:
 
 
 def _shown(task: Task, items: Sequence[T]) -> Iterator[T]:
-    """The items, with a progress bar at a terminal. SIGTERM stops between two items."""
-    for item in track(items, description="files", disable=not sys.stderr.isatty(), transient=True):
+    """The items, with reports of how many are done. SIGTERM stops between two items."""
+    for done, item in enumerate(items):
         task.stop.check()
+        task.report(done, len(items))
         yield item
 
 
@@ -277,7 +305,7 @@ def _output(task: Task, settings: dict[str, object]) -> Iterator[Path]:
         InputError: the source is missing.
     """
     source, output = task.source.resolve(), task.output.resolve()
-    if not source.is_dir():
+    if not source.exists() or (source.is_file() and "crop" not in settings):
         raise InputError(f"{task.source} is not a folder: write the folder that contains the classes")
     if output.is_relative_to(source) or source.is_relative_to(output):
         raise InvalidConfigurationError(

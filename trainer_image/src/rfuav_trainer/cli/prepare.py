@@ -38,6 +38,8 @@ def prepare_split(
     output: Output,
     *,
     validation: Annotated[float, typer.Option(help="Fraction of every class that goes to val/.")] = 0.2,
+    test: Annotated[float, typer.Option(help="Fraction of every class that goes to test/; 0: no such folder.")] = 0.0,
+    validation_folder: Annotated[str, typer.Option(help="Another name for val/.")] = "val",
     recordings: Annotated[
         str | None,
         typer.Option(help="Regular expression that finds the recording of a path, as dataset.recordingPattern does."),
@@ -46,13 +48,19 @@ def prepare_split(
     link: Annotated[bool, typer.Option("--link", help="Create hard links instead of copies.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Split into train/ and val/. Recordings stay whole; both parts get every class and SNR."""
+    """Split into train/, val/ and perhaps test/. Recordings stay whole; every part gets every class and SNR."""
     _prepare(
         source,
         output,
         overwrite,
         lambda preparation, task: preparation.split(
-            task, fraction=validation, seed=seed, link=link, pattern=recordings
+            task,
+            fraction=validation,
+            seed=seed,
+            link=link,
+            pattern=recordings,
+            test=test,
+            validation_folder=validation_folder,
         ),
     )
 
@@ -81,7 +89,7 @@ def prepare_augment(
 
 @commands.command("crop")
 def prepare_crop(
-    source: Source,
+    source: Annotated[Path, typer.Argument(help="Folder of pictures, or one picture.")],
     output: Output,
     *,
     box: Annotated[str, typer.Option(help="LEFT,TOP,WIDTH,HEIGHT in pixels.")],
@@ -96,10 +104,21 @@ def prepare_crop(
 def _prepare(source: Path, output: Path, overwrite: bool, work: Callable[[Any, Task], Made]) -> None:
     """Call `work` with the module `prepare` and its task, and log the result."""
 
-    def run(_progress: Progress, stop: StopSignal) -> None:
+    def run(progress: Progress, stop: StopSignal) -> None:
         from rfuav_trainer import prepare as preparation  # noqa: PLC0415  (seconds to import)
 
-        made = work(preparation, preparation.Task(source, output, overwrite, stop))
-        log.info("prepared", output=str(output), files=made.files, unreadable=len(made.unreadable), **made.parts)
+        def report(done: int, total: int, **more: Any) -> None:
+            progress.update(
+                {
+                    "progressPercentage": 100 * done // max(1, total),
+                    "rfuav": {"processed": done, "total": total, **more},
+                }
+            )
+
+        made = work(preparation, preparation.Task(source, output, overwrite, stop, report=report))
+        unreadable = len(made.unreadable)
+        total = sum(made.parts.values()) or made.files + unreadable
+        report(total, total, files=made.files, failed=unreadable, parts=made.parts)
+        log.info("prepared", output=str(output), files=made.files, unreadable=unreadable, **made.parts)
 
     finish(run)

@@ -5,7 +5,7 @@ manifest goes out. Nothing here looks at the cluster.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -121,39 +121,26 @@ def _pod_spec(
     tolerations = list(template.get("tolerations") or ())
     if assignment.gpus > 0:  # GPU nodes usually carry this taint
         tolerations.append({"key": contract.GPU, "operator": "Exists", "effect": "NoSchedule"})
-    pod: dict[str, Any] = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": job.spec.termination_grace_period_seconds,
-        "securityContext": {
-            "runAsNonRoot": True,
-            **_users(security, None if defaults.cluster_assigns_users else USER),
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [
-            {
-                "name": contract.CONTAINER,
-                "image": job.spec.image or defaults.image,
-                "args": ["run"],
-                "env": [
-                    *_environment(job, assignment, attempt, spec=spec, claims=claims, defaults=defaults),
-                    # One that was stored before the name was reserved would have GPUs that are others'.
-                    *(v for v in template.get("env") or () if v.get("name") != contract.VISIBLE_DEVICES),
-                ],
-                "resources": _resources(job, assignment.gpus),
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
-                "volumeMounts": [*_mounts(claims, defaults), *(template.get("volumeMounts") or ())],
-            }
+    progress = bool(defaults.progress_url)
+    pod = trainer_pod(
+        claims,
+        image=job.spec.image or defaults.image,
+        args=["run"],
+        env=[
+            *_environment(job, assignment, attempt, spec=spec, claims=claims, defaults=defaults),
+            # One that was stored before the name was reserved would have GPUs that are others'.
+            *(v for v in template.get("env") or () if v.get("name") != contract.VISIBLE_DEVICES),
         ],
-        "volumes": [*_volumes(job, claims, defaults), *(template.get("volumes") or ())],
-        "tolerations": tolerations,
-    }
+        resources=_resources(job, assignment.gpus),
+        users=users(security, None if defaults.cluster_assigns_users else USER),
+        shared_memory=None if job.spec.resources.shared_memory is None else str(job.spec.resources.shared_memory),
+        mounts=[_PROGRESS_MOUNT] if progress else (),
+        volumes=[_progress_volume(defaults)] if progress else (),
+    )
+    pod["containers"][0]["volumeMounts"] += template.get("volumeMounts") or ()
+    pod["volumes"] += template.get("volumes") or ()
+    pod["terminationGracePeriodSeconds"] = job.spec.termination_grace_period_seconds
+    pod["tolerations"] = tolerations
     if template.get("envFrom"):
         pod["containers"][0]["envFrom"] = list(template["envFrom"])
     for key in ("nodeSelector", "imagePullSecrets", "serviceAccountName"):
@@ -166,7 +153,86 @@ def _pod_spec(
     return pod
 
 
-def _users(security: Mapping[str, Any], otherwise: int | None) -> dict[str, int]:
+def trainer_pod(
+    claims: Mapping[str, bool],
+    *,
+    image: str,
+    args: Sequence[str],
+    env: Sequence[Mapping[str, Any]],
+    resources: Mapping[str, Mapping[str, str]],
+    users: Mapping[str, int],
+    shared_memory: str | None,
+    mounts: Sequence[Mapping[str, Any]] = (),
+    volumes: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The spec of a pod with the trainer's container and nothing else: restricted Pod Security, a read-only root.
+
+    Args:
+        claims: the claims that it mounts below `contract.MOUNT_ROOT`, and whether it writes there.
+        image: of the trainer.
+        args: of its command.
+        env: variables.
+        resources: requests and limits.
+        users: runAsUser, runAsGroup and fsGroup; what is missing the cluster assigns.
+        shared_memory: size of /dev/shm; None: no limit.
+        mounts: of volumes of the caller's own.
+        volumes: these volumes.
+    """
+    folders = [{"name": name, "mountPath": path} for name, path in contract.FOLDERS.items()]
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            **users,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": contract.CONTAINER,
+                "image": image,
+                "args": list(args),
+                "env": list(env),
+                "resources": resources,
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "volumeMounts": [*folders, *mounts, *_claim_mounts(claims)],
+            }
+        ],
+        "volumes": [
+            {"name": "rfuav-tmp", "emptyDir": {}},
+            {"name": "rfuav-home", "emptyDir": {}},
+            {
+                "name": "rfuav-shm",
+                "emptyDir": {"medium": "Memory"} | ({} if shared_memory is None else {"sizeLimit": shared_memory}),
+            },
+            *volumes,
+            *({"name": f"rfuav-claim-{i}", "persistentVolumeClaim": {"claimName": c}} for i, c in enumerate(claims)),
+        ],
+    }
+
+
+def variables(values: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Variables of a container, with these values and those that say where its folders are."""
+    own = {
+        "HOME": contract.HOME,
+        "XDG_CACHE_HOME": f"{contract.HOME}/.cache",
+        "TMPDIR": "/tmp",  # noqa: S108  an emptyDir of the pod's own
+    }
+    # A LimitRange may set the limit when the pod is created; where nobody does, this is what the node has.
+    limit = {"resourceFieldRef": {"containerName": contract.CONTAINER, "resource": "limits.ephemeral-storage"}}
+    return [
+        *({"name": name, "value": _literal(value)} for name, value in (own | dict(values)).items()),
+        {"name": contract.EPHEMERAL_STORAGE, "valueFrom": limit},
+    ]
+
+
+def users(security: Mapping[str, Any], otherwise: int | None) -> dict[str, int]:
     """User and groups: what the job says, `otherwise` this, or nothing, which leaves them to the cluster."""
     user = security.get("runAsUser", otherwise)
     wanted = {"runAsUser": user, "runAsGroup": user, "fsGroup": security.get("fsGroup", otherwise)}
@@ -304,9 +370,6 @@ def _environment(
     env = {
         contract.JOB: msgspec.json.encode(document, order="sorted").decode(),
         contract.MOUNTS: msgspec.json.encode({claim: f"{contract.MOUNT_ROOT}/{claim}" for claim in claims}).decode(),
-        "HOME": contract.HOME,
-        "XDG_CACHE_HOME": f"{contract.HOME}/.cache",
-        "TMPDIR": "/tmp",  # noqa: S108  an emptyDir of the pod's own
     }
     if job.spec.nodes > 1 and assignment.rank is not None:
         env |= _rendezvous(job, assignment, attempt)
@@ -318,12 +381,7 @@ def _environment(
         env[contract.PROGRESS_URL] = progress_url(job, defaults)
         env[contract.PROGRESS_CA] = f"{contract.SECRETS}/ca.crt"
         env[contract.PROGRESS_TOKEN] = f"{contract.SECRETS}/token"
-    # A LimitRange may set the limit when the pod is created; where nobody does, this is what the node has.
-    limit = {"resourceFieldRef": {"containerName": contract.CONTAINER, "resource": "limits.ephemeral-storage"}}
-    return [
-        *({"name": name, "value": _literal(value)} for name, value in env.items()),
-        {"name": contract.EPHEMERAL_STORAGE, "valueFrom": limit},
-    ]
+    return variables(env)
 
 
 def _literal(value: str) -> str:
@@ -359,36 +417,21 @@ def _resources(job: Job, gpus: int) -> dict[str, dict[str, str]]:
     return {"requests": requests, "limits": limits}
 
 
-def _mounts(claims: Mapping[str, bool], defaults: Defaults) -> list[dict[str, Any]]:
-    mounts: list[dict[str, Any]] = [{"name": name, "mountPath": path} for name, path in contract.FOLDERS.items()]
-    if defaults.progress_url:
-        mounts.append({"name": "rfuav-progress", "mountPath": contract.SECRETS, "readOnly": True})
-    mounts += [
+def _claim_mounts(claims: Mapping[str, bool]) -> list[dict[str, Any]]:
+    return [
         {"name": f"rfuav-claim-{i}", "mountPath": f"{contract.MOUNT_ROOT}/{claim}"}
         | ({} if writes else {"readOnly": True})
         for i, (claim, writes) in enumerate(claims.items())
     ]
-    return mounts
 
 
-def _volumes(job: Job, claims: Mapping[str, bool], defaults: Defaults) -> list[dict[str, Any]]:
-    shared = job.spec.resources.shared_memory
-    volumes: list[dict[str, Any]] = [
-        {"name": "rfuav-tmp", "emptyDir": {}},
-        {"name": "rfuav-home", "emptyDir": {}},
-        {
-            "name": "rfuav-shm",
-            "emptyDir": {"medium": "Memory"} | ({} if shared is None else {"sizeLimit": str(shared)}),
-        },
-    ]
-    if defaults.progress_url:
-        # The kubelet gives the token to the user or group of the pod; where it names neither, all in it may read it.
-        mode = 0o444 if defaults.cluster_assigns_users else 0o440
-        volumes.append({"name": "rfuav-progress", "projected": {"defaultMode": mode, "sources": _progress_sources()}})
-    volumes += [
-        {"name": f"rfuav-claim-{i}", "persistentVolumeClaim": {"claimName": claim}} for i, claim in enumerate(claims)
-    ]
-    return volumes
+_PROGRESS_MOUNT = {"name": "rfuav-progress", "mountPath": contract.SECRETS, "readOnly": True}
+
+
+def _progress_volume(defaults: Defaults) -> dict[str, Any]:
+    # The kubelet gives the token to the user or group of the pod; where it names neither, all in it may read it.
+    mode = 0o444 if defaults.cluster_assigns_users else 0o440
+    return {"name": "rfuav-progress", "projected": {"defaultMode": mode, "sources": _progress_sources()}}
 
 
 def _progress_sources() -> list[dict[str, Any]]:
