@@ -124,7 +124,7 @@ bench-burst: venv  ## 500 held jobs let in at once, against what the API server 
 	@$(PY) -m bench.burst
 
 .PHONY: bench-infer
-bench-infer: venv  ## Images and IQ samples a second, ours, the reference's way and tuned PyTorch
+bench-infer: venv  ## Images and IQ samples a second, ours with all, some and no pictures, the reference's way and tuned PyTorch
 	@$(PY) -m bench.infer
 
 .PHONY: bench-accuracy

@@ -1,8 +1,10 @@
 """Images and IQ samples a second, files in to predictions out: `make bench-infer`.
 
-Three sides over the same files with the same network: ours (a whole InferenceJob, without annotated pictures), the
-reference's way, and tuned plain PyTorch (bench/infer_baselines.py), each in a process of its own. They take turns, so
-that what else runs disturbs them alike, and the best of each side's turns counts. `limit` is the network alone on
+Five sides over the same files with the same network: ours (a whole InferenceJob, as people run it: with its overview),
+the same with a picture or video of each input (`all`) and with no pictures (`none`), the reference's way, and tuned
+plain PyTorch (bench/infer_baselines.py), each in a process of its own. They take turns, so that what else runs disturbs
+them alike, and the best of each side's turns counts. `pictures` is the time of ours and of `all`, and its ratio to that
+of `none`: of the best turns, and the median of the turns. `limit` is the network alone on
 images that are ready in memory, and the Fourier transforms alone on samples that are. All run on the GPU where there is
 one, and more files are made. `realtime` is how many receivers of 100 MS/s ours keeps up with.
 
@@ -13,9 +15,11 @@ one, and more files are made. `realtime` is how many receivers of 100 MS/s ours 
 import argparse
 import itertools
 import os
+import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import structlog
@@ -40,16 +44,17 @@ FILES = {"cpu": {"images": 256, "frames": 3}, "cuda": {"images": 4096, "frames":
 """By default. On a GPU a few take no longer than starting a job."""
 
 
-def job(root: Path, folder: str, kind: str, turn: int, cores: int) -> Job:
+def job(root: Path, folder: str, annotate: str, turn: int, cores: int) -> Job:
     """An InferenceJob over root/<folder>."""
+    kind, name = KINDS[folder], f"{KINDS[folder]}-{annotate}"
     spec = {
         "model": {"weights": f"file://{root}/{kind}.safetensors"},
         "input": {"uri": f"file://{root}/{folder}"},
-        "output": {"uri": f"file://{root}/out-{kind}-{turn}", "annotate": "none"},
+        "output": {"uri": f"file://{root}/out-{name}-{turn}", "annotate": annotate},
         "resources": {"gpus": int(DEVICE.type == "cuda"), "cpu": str(cores), "memory": "8Gi"},
     }
     checked = InferenceJobSpec.model_validate(spec)
-    return Job("InferenceJob", kind, "", f"{kind}-{turn}", 1, 0, checked, {})
+    return Job("InferenceJob", name, "", f"{name}-{turn}", 1, 0, checked, {})
 
 
 def make(root: Path, arguments: argparse.Namespace) -> None:
@@ -74,7 +79,11 @@ def make(root: Path, arguments: argparse.Namespace) -> None:
         weights.save(root / f"{kind}.safetensors", network.state_dict(), card)
 
 
-SIDES = ("ours", "reference", "tuned")
+KINDS = {"images": "image", "iq": "iq"}
+"""What the folders hold."""
+OURS = {"ours": "default", "all": "all", "none": "none"}
+"""The value of output.annotate of our sides."""
+SIDES = (*OURS, "reference", "tuned")
 
 
 def prepare() -> None:
@@ -96,8 +105,7 @@ def take(side: str, kind: str, turn: int, root: Path, arguments: argparse.Namesp
     files, recording = sorted((root / "images").iterdir()), root / "iq/flight.iq"
 
     def ours() -> None:
-        name = {"images": "image", "iq": "iq"}[kind]
-        infer.run(job(root, kind, name, turn, cores), Progress(None), StopSignal())
+        infer.run(job(root, kind, OURS[side], turn, cores), Progress(None), StopSignal())
 
     def reference() -> None:
         output = root / "reference.jsonl"
@@ -112,7 +120,7 @@ def take(side: str, kind: str, turn: int, root: Path, arguments: argparse.Namesp
         found = network(root, arguments.architecture)
         baselines.tuned(found, dataset, root / "tuned.jsonl", workers=cores, autocast=autocast)
 
-    took = seconds({"ours": ours, "reference": reference, "tuned": tuned}[side])
+    took = seconds({"reference": reference, "tuned": tuned}.get(side, ours))
     if DEVICE.type == "cuda":
         torch.cuda.empty_cache()  # the others want the memory
     return took
@@ -129,7 +137,7 @@ def main() -> None:
     torch.set_num_threads(arguments.cores)
     chosen = precision.resolve("auto", DEVICE)
     counts = {"images": arguments.images, "iq": arguments.frames * baselines.FRAME}
-    best: dict[tuple[str, str], float] = {}
+    times: dict[tuple[str, str], list[float]] = {}
     limits = {"images": 0.0, "iq": 0.0}
     with tempfile.TemporaryDirectory() as folder, apart(SIDES, prepare) as processes:
         root = Path(folder)
@@ -137,16 +145,18 @@ def main() -> None:
         for turn in range(arguments.turns):
             for kind, side in itertools.product(counts, SIDES):
                 took = processes[side].submit(take, side, kind, turn, root, arguments).result()
-                best[kind, side] = min(best.get((kind, side), took), took)
+                times.setdefault((kind, side), []).append(took)
                 print(f"turn {turn + 1}: {kind} {side} {took:.2f} s", file=sys.stderr)
             alone = network_alone(network(root, arguments.architecture), precision.passing(chosen, DEVICE))
             limits["images"] = max(limits["images"], alone)
             limits["iq"] = max(limits["iq"], transforms_alone(root / "iq/flight.iq"))
-    figures = {}
+    best = {key: min(some) for key, some in times.items()}
+    figures: dict[str, dict[str, Any]] = {}
     for kind, count in counts.items():
         rates = {side: count / best[kind, side] for side in SIDES}
         figures[kind] = {
             **{side: round(rate, 2) for side, rate in rates.items()},
+            "pictures": {side: _against(times[kind, side], times[kind, "none"]) for side in ("ours", "all")},
             "ratio": round(rates["ours"] / rates["reference"], 2),
             "ofTuned": round(rates["ours"] / rates["tuned"], 2),
             "limit": round(limits[kind], 2),
@@ -155,6 +165,13 @@ def main() -> None:
     figures["iq"]["realtime"] = round(counts["iq"] / best["iq", "ours"] / baselines.RATE, 2)
     settings = {**vars(arguments), "precision": chosen, "imageSize": baselines.SIZE}
     report("infer", {"device": device_name(), **figures, "settings": settings})
+
+
+def _against(ours: list[float], none: list[float]) -> dict[str, float]:
+    """Seconds of the best turn, and the ratio to `none`: of the best turns, and the median of the turns."""
+    pairs = [one / other for one, other in zip(ours, none, strict=True)]
+    ratio = min(ours) / min(none)
+    return {"seconds": round(min(ours), 2), "ofNone": round(ratio, 2), "median": round(statistics.median(pairs), 2)}
 
 
 @torch.inference_mode()
