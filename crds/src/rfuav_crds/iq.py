@@ -8,7 +8,8 @@ from rfuav_crds.common import Spec
 from rfuav_crds.quantity import Frequency, parse_quantity
 from rfuav_crds.rules import ATOMIC, Rule
 
-_SAMPLE_RATE = "100M"
+DEFAULT_SAMPLE_RATE = "100M"
+"""Where neither the job nor the recordings state one."""
 _FRAME_SECONDS = 0.1
 _FFT_SIZE = 1024
 _HOP_SIZE = 512
@@ -32,17 +33,25 @@ class Iq(Spec):
         ),
         Rule(
             cel=f"(has(self.sampleRate) && !isQuantity(string(self.sampleRate))) || "
-            f"quantity(has(self.sampleRate) ? string(self.sampleRate) : '{_SAMPLE_RATE}').asApproximateFloat() * "
-            f"{_given('frameSeconds', _FRAME_SECONDS)} >= double({_given('fftSize', _FFT_SIZE)})",
+            f"quantity(has(self.sampleRate) ? string(self.sampleRate) : '{DEFAULT_SAMPLE_RATE}').asApproximateFloat() "
+            f"* {_given('frameSeconds', _FRAME_SECONDS)} >= double({_given('fftSize', _FFT_SIZE)})",
             message="a frame of frameSeconds x sampleRate samples is shorter than fftSize: raise frameSeconds "
             "or lower fftSize",
             field=".frameSeconds",
-            check=lambda iq: float(parse_quantity(iq.sample_rate)) * iq.frame_seconds >= iq.fft_size,
+            check=lambda iq: iq.rate * iq.frame_seconds >= iq.fft_size,
         ),
     )
 
-    sample_rate: Frequency = Field(
-        _SAMPLE_RATE, description="Complex samples per second, as a quantity (100M) or a number. Default: 100M."
+    sample_rate: Frequency | None = Field(
+        None,
+        description="Complex samples per second, as a quantity (100M) or a number. Recordings whose SigMF metadata or "
+        "sidecar (.xml of a pack) states another rate are resampled to it; the ratio must be one of whole numbers up "
+        "to 1000. If it is not stated, the rate that most recordings state counts, else 100M. Default: none.",
+    )
+    channel: Annotated[int, Field(ge=0, le=1023)] = Field(
+        0,
+        description="Channel of recordings that have several (core:num_channels of SigMF), counted from 0; recordings "
+        "without it are unreadable. Default: 0.",
     )
     frame_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
         _FRAME_SECONDS, description="Length of one frame in seconds, more than 0 and at most 60. Default: 0.1."
@@ -80,3 +89,8 @@ class Iq(Spec):
         "viridis",
         "winter",
     ] = Field("gray", description="Colours of the spectrograms; gray: one channel. Default: gray.")
+
+    @property
+    def rate(self) -> float:
+        """The sample rate in Hz; DEFAULT_SAMPLE_RATE if none is stated."""
+        return float(parse_quantity(self.sample_rate or DEFAULT_SAMPLE_RATE))

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
-from trainer.runs import run
+from trainer.runs import run, stopped
 from trainer.signals.test_sidecar import xml
 from trainer.trainer_kit import IQ, inference_spec, training_spec, weights_file
 
+from rfuav_trainer.data import files, inputs
 from rfuav_trainer.data.augment_signals import ChangingReader
+from rfuav_trainer.data.dataset import open_dataset
 from rfuav_trainer.data.files import find_files
 from rfuav_trainer.data.samples import SPECTROGRAM, Preprocessing, Reader, list_labelled, list_samples
-from rfuav_trainer.errors import DeadInputError, UnreadableFileError
+from rfuav_trainer.errors import DeadInputError, InvalidConfigurationError, UnreadableFileError
+from rfuav_trainer.inference import infer
 from rfuav_trainer.signals import recording
 from rfuav_trainer.signals.resampling import design
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters
@@ -29,12 +32,12 @@ def noise(count, seed=0):
     return (0.1 * (rng.normal(size=count) + 1j * rng.normal(size=count))).astype("<c8")
 
 
-def pack(folder, name="pack1", files=2, samples=12_000, seed=0, **stated):
+def pack(folder, name="pack1", seconds=2, samples=12_000, seed=0, **stated):
     """One pack with a sidecar. The rate is 2.5 MHz, that of the job 1 MHz."""
     folder.mkdir(parents=True, exist_ok=True)
-    for second in range(files):
+    for second in range(seconds):
         noise(samples, [seed, second]).tofile(folder / f"{name}_{second}-{second + 1}s.iq")
-    told = {"SampleRate": "2500000", "SampleCount": str(files * samples), "IQFileName": None, **stated}
+    told = {"SampleRate": "2500000", "SampleCount": str(seconds * samples), "IQFileName": None, **stated}
     (folder / f"{name}.xml").write_bytes(xml(**told))
     return folder
 
@@ -55,7 +58,7 @@ def test_the_sidecar_says_how_a_pack_was_recorded(tmp_path):
 
 
 def test_sigmf_metadata_takes_precedence_over_a_sidecar(tmp_path):
-    pack(tmp_path, files=1)
+    pack(tmp_path, seconds=1)
     meta = {"global": {"core:datatype": "cf32_le", "core:sample_rate": 1e6}, "captures": [{"core:frequency": 5e9}]}
     (tmp_path / "pack1_0-1s.sigmf-meta").write_text(json.dumps(meta))
     found = listing(tmp_path)
@@ -139,7 +142,7 @@ def test_a_rate_with_too_large_terms_makes_one_recording_unreadable(tmp_path):
 
 def test_dead_frames_are_found_before_they_are_resampled(tmp_path):
     """A filter makes silence of a few different values of a constant, and hides clipping."""
-    pack(tmp_path, files=1, samples=60_000)
+    pack(tmp_path, seconds=1, samples=60_000)
     path = tmp_path / "pack1_0-1s.iq"
     samples = np.fromfile(path, "<c8")
     samples[:10_300] = 0.3
@@ -156,7 +159,7 @@ def test_dead_frames_are_found_before_they_are_resampled(tmp_path):
 
 
 def test_a_frame_of_another_rate_with_nan_is_unreadable(tmp_path):
-    pack(tmp_path, files=1, samples=60_000)
+    pack(tmp_path, seconds=1, samples=60_000)
     path = tmp_path / "pack1_0-1s.iq"
     samples = np.fromfile(path, "<c8")
     samples[15_000] = np.nan
@@ -196,9 +199,9 @@ def test_disagreements_are_warned_of_once_a_pack_and_counted(tmp_path, capsys):
 def test_a_pack_counts_in_one_shard(tmp_path):
     """In that of its first file; its number of samples is that of all its files."""
     pack(tmp_path)
-    files, _ = find_files(tmp_path, where="x")
-    assert list_samples(files[:1], tmp_path, JOB).packs == {"packs": 1, "otherSampleRate": 1, "resampledFiles": 1}
-    assert list_samples(files[1:], tmp_path, JOB).packs == {"resampledFiles": 1}
+    found, _ = find_files(tmp_path, where="x")
+    assert list_samples(found[:1], tmp_path, JOB).packs == {"packs": 1, "otherSampleRate": 1, "resampledFiles": 1}
+    assert list_samples(found[1:], tmp_path, JOB).packs == {"resampledFiles": 1}
 
 
 def test_the_snr_of_a_sidecar_counts_where_the_name_has_none(tmp_path):
@@ -237,8 +240,6 @@ def test_a_job_on_packs(desk):
 
 def test_a_stopped_inference_goes_on_with_the_same_frames(desk):
     """Frame by frame the same scores as without a stop."""
-    from trainer.runs import stopped
-
     weights_file(desk / "models/out/best.safetensors", recordings=True)
     pack(desk / "captures/test/alpha", samples=80_000)
     run(desk, inference_spec(output__uri="pvc://results/whole"))
@@ -251,3 +252,108 @@ def test_a_stopped_inference_goes_on_with_the_same_frames(desk):
     assert [json.loads(line)["frame"] for line in whole] == [json.loads(line)["frame"] for line in resumed]
     for one, other in zip(whole, resumed, strict=True):
         assert json.loads(one)["score"] == pytest.approx(json.loads(other)["score"], abs=1e-5)
+
+
+def several(path, channels, samples=9000, rate=1e6, **more):
+    """A recording of several channels, interleaved sample by sample, of which each holds its own number."""
+    values = np.arange(samples * channels) % channels + 1.0
+    values.astype("<c8").tofile(path)
+    meta = {"global": {"core:datatype": "cf32_le", "core:sample_rate": rate, "core:num_channels": channels}, **more}
+    path.with_suffix(".sigmf-meta").write_text(json.dumps(meta))
+
+
+@pytest.mark.parametrize("rate", [1e6, 2e6])
+def test_a_channel_of_several_is_chosen(tmp_path, rate):
+    several(tmp_path / "a.sigmf-data", 3, samples=20_000, rate=rate)
+    for channel in range(3):
+        job = replace(JOB, channel=channel)
+        found = listing(tmp_path, job).samples
+        assert len(found) == int(20_000 * 1e6 / rate) // 4096
+        raw = recording.read_raw(found[0].info, found[0].frame, job)
+        assert raw.shape == (4096, 2)
+        assert raw[100:, 0].numpy() == pytest.approx(channel + 1, abs=1e-4)
+        assert not raw[:, 1].any()
+
+
+def test_captures_of_several_channels(tmp_path):
+    captures = [{"core:sample_start": 0, "core:header_bytes": 4}, {"core:sample_start": 4100, "core:header_bytes": 8}]
+    several(tmp_path / "a.sigmf-data", 2, captures=captures)
+    values = (tmp_path / "a.sigmf-data").read_bytes()
+    (tmp_path / "a.sigmf-data").write_bytes(b"h" * 4 + values[: 16 * 4100] + b"h" * 8 + values[16 * 4100 :])
+    job = replace(JOB, channel=1)
+    found = listing(tmp_path, job).samples
+    assert [recording.read_raw(s.info, s.frame, job)[:, 0].unique().tolist() for s in found] == [[2], [2]]
+
+
+@pytest.mark.parametrize(
+    ("channels", "channel", "message"),
+    [(2, 2, "has 2 channels, iq.channel is 2: write 0 to 1"), (1, 1, "has one channel, iq.channel is 1: write 0")],
+)
+def test_a_channel_that_is_not_there_is_refused(tmp_path, channels, channel, message):
+    several(tmp_path / "a.sigmf-data", channels)
+    found = listing(tmp_path, replace(JOB, channel=channel))
+    assert found.unreadable == {"a.sigmf-data": message}
+
+
+def test_the_channel_is_of_the_input_and_no_part_of_the_weights(desk):
+    weights_file(desk / "models/out/best.safetensors", recordings=True)
+    (desk / "captures/test").mkdir()
+    several(desk / "captures/test/a.sigmf-data", 2)
+    found = {}
+    for channel in (0, 1):
+        job = desk.job("InferenceJob", inference_spec(iq={**IQ, "channel": channel}))
+        found[channel] = infer.open_classifier(job, job.spec, "iq", torch.device("cpu"))
+        assert found[channel].preprocessing.spectrogram.channel == channel
+        assert "channel" not in found[channel].preprocessing.to_json()["spectrogram"]
+    job = desk.job("InferenceJob", inference_spec())
+    assert infer.open_classifier(job, job.spec, "iq", torch.device("cpu")).digest == found[0].digest
+    assert found[0].digest != found[1].digest  # predictions of one channel are not continued with another
+
+
+def test_a_job_without_a_sample_rate_takes_that_of_most_recordings(desk, capsys):
+    """Its weights have it, so that other recordings are resampled to it later."""
+    for name, seed in (("alpha", 1), ("beta", 2)):
+        pack(desk / "captures/train" / name, "pack1", seed=seed, SampleRate="1000000")
+        pack(desk / "captures/train" / name, "pack2", seed=seed + 10, seconds=1, SampleCount="12000")
+    iq = {key: value for key, value in IQ.items() if key != "sampleRate"}
+    job = desk.job("TrainingJob", training_spec(dataset__iq=iq))
+    found = open_dataset(job, job.spec)
+    assert found.preprocessing.spectrogram.sample_rate == 1e6
+    assert found.packs == {"packs": 4, "otherSampleRate": 2, "resampledFiles": 2}
+    assert "taking that of most recordings" in capsys.readouterr().out
+    job = desk.job("TrainingJob", training_spec(dataset__iq={**iq, "sampleRate": "2500k"}))
+    assert open_dataset(job, job.spec).preprocessing.spectrogram.sample_rate == 2.5e6
+    weights_file(desk / "models/out/best.safetensors")  # of pictures
+    job = desk.job("InferenceJob", inference_spec(input__uri="pvc://captures/train", iq=iq))
+    there = inputs.find(job, job.spec)
+    work = infer.Inference(job, job.spec, desk / "results", progress=None, stop=None, found=there)
+    assert work.classifier.preprocessing.spectrogram.sample_rate == 1e6
+
+
+def test_a_frame_that_is_too_short_at_the_rate_of_the_recordings(desk):
+    for name in CLASSES:
+        pack(desk / "captures/train" / name)
+    job = desk.job("TrainingJob", training_spec(dataset__iq={"frameSeconds": 0.0004, "fftSize": 1024}))
+    with pytest.raises(
+        InvalidConfigurationError, match=r"0.0004 s at the 2500000 samples/s .* are 1000 samples, fftSize"
+    ):
+        open_dataset(job, job.spec)
+
+
+def test_jobs_of_earlier_versions_keep_their_fingerprint(desk):
+    """What has finished stays finished: 100M was the default, and is what it means where no file says more."""
+    iq = {key: value for key, value in IQ.items() if key != "sampleRate"}
+    specs = [training_spec(dataset__iq={**iq, **more}) for more in ({}, {"sampleRate": "100M"}, {"channel": 1})]
+    found = [desk.job("TrainingJob", spec).fingerprint() for spec in specs]
+    assert found[0] == found[1] != found[2]
+
+
+def test_the_files_of_a_data_set_are_listed_once(desk, monkeypatch):
+    for seed, name in enumerate(CLASSES):
+        pack(desk / "captures/train" / name, seed=seed)
+    listed = []
+    walk = files._walk
+    monkeypatch.setattr(files, "_walk", lambda root: listed.append(root) or walk(root))
+    job = desk.job("TrainingJob", training_spec(dataset__iq={key: IQ[key] for key in IQ if key != "sampleRate"}))
+    open_dataset(job, job.spec)
+    assert listed == [desk / "captures/train"]

@@ -108,7 +108,7 @@ def test_sigmf_says_how_the_samples_are_stored(tmp_path, datatype, kind, suffix)
         ("rf32_le", {}, "core:datatype rf32_le is not supported: use a complex one"),
         ("cf8", {}, "core:datatype cf8"),
         ("nonsense", {}, "core:datatype nonsense"),
-        ("cf32_le", {"core:num_channels": 2}, "several channels"),
+        ("cf32_le", {"core:num_channels": 2}, "shorter than one frame: 2048 samples"),
         ("cf32_le", {"core:sample_rate": 2e7}, "shorter than one frame: 205 samples, 4096 needed"),
         ("cf32_le", {"core:sample_rate": 1000312.5}, r"to 1000000: their ratio is not one .* \(a.sigmf-meta says the first"),
         ("cf32_le", {"core:trailing_bytes": 5}, "shorter than one frame: 4095 samples"),

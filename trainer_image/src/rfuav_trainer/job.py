@@ -26,6 +26,7 @@ from rfuav_crds import (
     reasons,
     unsupported,
 )
+from rfuav_crds.iq import DEFAULT_SAMPLE_RATE
 from rfuav_trainer.errors import InvalidConfigurationError
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ class Job:
             del chosen["dataset"]["recordingPattern"]  # as before there was this field
         if chosen["model"].get("config", "") is None:
             del chosen["model"]["config"]  # the same
+        for iq in (chosen.get("iq"), chosen.get("dataset", {}).get("iq")):
+            if iq:  # the same
+                iq["sampleRate"] = iq["sampleRate"] or DEFAULT_SAMPLE_RATE
+                if not iq["channel"]:
+                    del iq["channel"]
         chosen["annotate"] = spec["output"].get("annotate")
         chosen.get("training", {}).pop("workers", None)  # the number of readers affects the speed, not the result
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]

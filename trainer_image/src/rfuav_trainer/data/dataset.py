@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from rfuav_crds import Iq, TrainingJobSpec, parse_quantity, reasons
+from rfuav_crds import Iq, TrainingJobSpec, reasons
 from rfuav_trainer.data import manifest, recordings
-from rfuav_trainer.data.files import find_classes, find_files
+from rfuav_trainer.data.files import SUFFIXES, chosen, find_classes, listed, of_kind
 from rfuav_trainer.data.samples import (
     IMAGENET,
     SPECTROGRAM,
@@ -22,6 +22,7 @@ from rfuav_trainer.data.samples import (
     Preprocessing,
     Sample,
     list_labelled,
+    usual_rate,
 )
 from rfuav_trainer.data.splitting import doubtful, split, table
 from rfuav_trainer.errors import InputError, InvalidConfigurationError
@@ -136,10 +137,15 @@ class Dataset:
         return sum(sample.frame is not None for part in (self.train, self.validation) for sample in part)
 
 
-def spectrogram_parameters(iq: Iq) -> SpectrogramParameters:
-    """The parameters of `iq` as plain numbers."""
-    return SpectrogramParameters(
-        sample_rate=float(parse_quantity(iq.sample_rate)),
+def spectrogram_parameters(iq: Iq, otherwise: float | None = None) -> SpectrogramParameters:
+    """The parameters of `iq` as plain numbers; `otherwise` is the sample rate if it has none, by default 100 MHz.
+
+    Raises:
+        InvalidConfigurationError: at that rate a frame is shorter than a transform.
+    """
+    rate = otherwise if iq.sample_rate is None and otherwise is not None else iq.rate
+    found = SpectrogramParameters(
+        sample_rate=rate,
         frame_seconds=iq.frame_seconds,
         fft_size=iq.fft_size,
         hop_size=iq.hop_size,
@@ -147,7 +153,14 @@ def spectrogram_parameters(iq: Iq) -> SpectrogramParameters:
         sample_format=iq.sample_format,
         dynamic_range=iq.dynamic_range,
         color_map=iq.color_map,
+        channel=iq.channel,
     )
+    if found.frame_samples < found.fft_size:
+        raise InvalidConfigurationError(
+            f"iq.frameSeconds: {iq.frame_seconds:g} s at the {rate:.12g} samples/s of the recordings are "
+            f"{found.frame_samples} samples, fftSize is {found.fft_size}: raise frameSeconds or lower fftSize"
+        )
+    return found
 
 
 def as_written(parameters: SpectrogramParameters) -> dict[str, Any]:
@@ -158,12 +171,12 @@ def as_written(parameters: SpectrogramParameters) -> dict[str, Any]:
 
 
 def differences(weights: SpectrogramParameters, job: SpectrogramParameters) -> list[str]:
-    """The differences that affect the picture of a frame, in words. The sample format does not."""
+    """The differences that affect the picture of a frame, in words. Sample format and channel do not."""
     theirs, ours = as_written(weights), as_written(job)
     return [
         f"{name} {value} in the weights, {ours[name]} in the job"
         for name, value in theirs.items()
-        if name != "sampleFormat" and value != ours[name]
+        if name not in {"sampleFormat", "channel"} and value != ours[name]
     ]
 
 
@@ -182,15 +195,29 @@ class _Source:
 
     def kind(self, wanted: str, sample_format: str) -> str:
         if self.rows is None:
-            return find_files(self.path, kind=wanted, where=self.where, sample_format=sample_format)[1]
+            return chosen(self._found, self.path, kind=wanted, where=self.where, sample_format=sample_format)[1]
         return manifest.kind_of(self.rows, wanted, where=self.where)
 
     def samples(
         self, classes: list[str], kind: str, spectrogram: SpectrogramParameters | None, pattern: str | None
     ) -> Listing:
         if self.rows is None:
-            return list_labelled(self.path, classes, kind, spectrogram, where=self.where, pattern=pattern)
+            return list_labelled(
+                self.path, classes, kind, spectrogram, where=self.where, pattern=pattern, found=self._found
+            )
         return manifest.list_rows(self.path, self.rows, classes, kind, spectrogram, where=self.where, pattern=pattern)
+
+    def usual_rate(self, sample_format: str) -> float | None:
+        """The sample rate that most of the recordings state, in Hz; None if none states one."""
+        if self.rows is None:
+            return usual_rate(of_kind(self._found, "iq", sample_format), sample_format)
+        paths = (self.path.parent / row.path for row in self.rows if manifest.suffix(row) in SUFFIXES["iq"])
+        return usual_rate(paths, sample_format)
+
+    @cached_property
+    def _found(self) -> list[Path]:
+        """All files of the folder."""
+        return listed(self.path, where=self.where)
 
     def files(self, listing: Listing) -> dict[str, Path]:
         """All files by relative name, unreadable ones and the manifest too."""
@@ -220,7 +247,7 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
             reason=reasons.CLASS_MISMATCH,
         )
     kind = source.kind(spec.dataset.format, spec.dataset.iq.sample_format)
-    spectrogram = spectrogram_parameters(spec.dataset.iq) if kind == "iq" else None
+    spectrogram = _spectrogram(spec.dataset.iq, source) if kind == "iq" else None
     mean, std = SPECTROGRAM if kind == "iq" else IMAGENET
     preprocessing = Preprocessing(kind, spec.dataset.image_size, mean, std, spectrogram)
     pattern = spec.dataset.recording_pattern
@@ -263,6 +290,15 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
     dataset.check()
     log.info("recordings", classes=dataset.recordings)  # in a field of its own: a class may be called event
     return dataset
+
+
+def _spectrogram(iq: Iq, source: _Source) -> SpectrogramParameters:
+    """The parameters of a job, with the usual sample rate of its training data if it states none."""
+    if iq.sample_rate is not None:
+        return spectrogram_parameters(iq)
+    found = spectrogram_parameters(iq, source.usual_rate(iq.sample_format))
+    log.info("iq.sampleRate is not stated: taking that of most recordings, or 100M", sampleRate=found.sample_rate)
+    return found
 
 
 def _check_apart(

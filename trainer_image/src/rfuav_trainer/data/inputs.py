@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rfuav_trainer.data import manifest
 from rfuav_trainer.data.files import SUFFIXES, find_files
 from rfuav_trainer.data.labels import first_folder
-from rfuav_trainer.data.samples import Listing, list_samples
+from rfuav_trainer.data.samples import Listing, list_samples, usual_rate
 from rfuav_trainer.storage import outputs
 from rfuav_trainer.storage.contents import Contents
 from rfuav_trainer.storage.paths import local_path
@@ -51,6 +51,10 @@ class Inputs:
         """The class of an input: from the manifest, else its first folder; empty if unknown."""
         row = self.rows.get(name)
         return first_folder(name) if row is None else row.label
+
+    def usual_rate(self, sample_format: str) -> float | None:
+        """The sample rate that most of the recordings of the whole job state, in Hz; None if none states one."""
+        return usual_rate((self.root / name for name in self.names), sample_format)
 
     def samples(self, names: Sequence[str], spectrogram: SpectrogramParameters | None) -> Listing:
         """The samples of some of the inputs; listed files that do not exist count as unreadable."""

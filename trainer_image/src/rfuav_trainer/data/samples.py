@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -67,8 +68,11 @@ class Preprocessing:
     transform: int = field(default=TRANSFORM, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values, without what says where the samples are in a recording."""
+        found = asdict(self)
+        if self.spectrogram is not None:
+            del found["spectrogram"]["channel"]
+        return found
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Preprocessing:
@@ -152,15 +156,18 @@ def list_labelled(
     *,
     where: str,
     pattern: str | None = None,
+    found: Sequence[Path] | None = None,
 ) -> Listing:
     """The samples of a folder with one folder for each class, and their recordings (`recordings.recognise`).
+
+    `found` are all files below it, if they are listed already.
 
     Raises:
         InputError: a class folder contains no readable file, or `pattern` does not find the recording of a file.
         InvalidConfigurationError: `pattern` is not a regular expression.
     """
     total = Listing([])
-    found = listed(root, where=where)
+    found = listed(root, where=where) if found is None else found
     chosen = of_kind(found, kind, "auto" if spectrogram is None else spectrogram.sample_format)
     there, by_class = frozenset(found), in_classes(chosen, root)
     packs = Packs(found)
@@ -227,6 +234,24 @@ def list_samples(
     if spectrogram is not None:
         listing.packs = pack_checks.check(packs, infos, spectrogram)
     return listing
+
+
+def usual(rates: Iterable[float]) -> float | None:
+    """The most frequent rate, on a tie the lowest; None if there is none."""
+    return min((-count, rate) for rate, count in found.items())[1] if (found := Counter(rates)) else None
+
+
+def usual_rate(files: Iterable[Path], sample_format: str) -> float | None:
+    """The sample rate that most of the recordings state, in Hz; None if none states one."""
+    packs, folders = Packs(), dict[Path, SigmfFolder]()
+    rates = []
+    for path in files:
+        if path.parent not in folders:
+            folders[path.parent] = look(path.parent, DATA_SUFFIXES)
+        with suppress(UnreadableFileError):  # it is reported when it is listed
+            info = info_of(path, folders[path.parent], sample_format, pack=packs.of(path))
+            rates += [] if info.rate_hz is None else [info.rate_hz]
+    return usual(rates)
 
 
 def named(root: Path, name: str, frame: int | None, spectrogram: SpectrogramParameters | None) -> Sample:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 import torch
@@ -23,6 +23,7 @@ from rfuav_trainer.inference import source
 from rfuav_trainer.networks import architectures, custom, precision, weights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from torch import Tensor
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from rfuav_trainer.job import Job
     from rfuav_trainer.signals.spectrogram import SpectrogramParameters
 
+UsualRate: TypeAlias = "Callable[[str], float | None]"
 log = structlog.get_logger()
 
 
@@ -74,7 +76,13 @@ class Classifier:
 
 
 def open_classifier(
-    job: Job, spec: InferenceJobSpec, kind: str, device: torch.device, found: Source | None = None
+    job: Job,
+    spec: InferenceJobSpec,
+    kind: str,
+    device: torch.device,
+    found: Source | None = None,
+    *,
+    usual_rate: UsualRate = lambda _: None,
 ) -> Classifier:
     """The network of the job, for input of `kind` (image or iq).
 
@@ -84,6 +92,8 @@ def open_classifier(
         kind: image or iq.
         device: where the network works.
         found: its weights; None: they are read.
+        usual_rate: gives the sample rate that most of the recordings state, for a sample format. It is asked if neither
+            job nor weights state a rate.
 
     Raises:
         InputError: the weights file is missing or damaged.
@@ -92,9 +102,9 @@ def open_classifier(
     found = found or source.read(job, spec)
     card, path = found.card, found.path
     if not found.own_card and kind == "iq":
-        spectrogram = spectrogram_parameters(spec.iq or Iq())
+        spectrogram = _stated(spec.iq or Iq(), usual_rate)
         card = replace(card, preprocessing=replace(card.preprocessing, format=kind, spectrogram=spectrogram))
-    preprocessing = _preprocessing(spec, card, kind)
+    preprocessing = _preprocessing(spec, card, kind, usual_rate)
     own = card.architecture == architectures.CUSTOM
     # On the meta device: initialising weights that are replaced anyway takes seconds for the large networks.
     with nullcontext() if own else torch.device("meta"):
@@ -123,7 +133,8 @@ def _told_apart(preprocessing: Preprocessing, classes: list[str]) -> str:
     if spectrogram is not None and spectrogram.sample_format == "auto":
         preprocessing = replace(preprocessing, spectrogram=replace(spectrogram, sample_format="float32"))
     transform = f"transform {preprocessing.transform}" if preprocessing.transform > 1 else ""
-    return f"{(preprocessing, classes)!r}{transform}"
+    channel = f"channel {spectrogram.channel}" if spectrogram is not None and spectrogram.channel else ""
+    return f"{(preprocessing, classes)!r}{transform}{channel}"
 
 
 def folded(network: nn.Module) -> nn.Module:
@@ -136,7 +147,7 @@ def folded(network: nn.Module) -> nn.Module:
     return fuse(network, inplace=True)
 
 
-def _preprocessing(spec: InferenceJobSpec, card: weights.Card, kind: str) -> Preprocessing:
+def _preprocessing(spec: InferenceJobSpec, card: weights.Card, kind: str, usual_rate: UsualRate) -> Preprocessing:
     """The preprocessing that makes pictures like the training pictures from input of `kind`."""
     trained = card.preprocessing
     if kind == "image":
@@ -153,23 +164,29 @@ def _preprocessing(spec: InferenceJobSpec, card: weights.Card, kind: str) -> Pre
                 "frameSeconds, fftSize, hopSize, window, dynamicRange, colorMap) so that the spectrograms look like "
                 "those images",
             )
-        return replace(trained, spectrogram=spectrogram_parameters(spec.iq))
+        return replace(trained, spectrogram=_stated(spec.iq, usual_rate))
     if spec.iq is None:
         # In weights of earlier versions float32 was the default, which says nothing about these files.
         auto = trained.spectrogram.sample_format == "float32"
         return replace(trained, spectrogram=replace(trained.spectrogram, sample_format="auto")) if auto else trained
-    return replace(trained, spectrogram=_same_transform(trained.spectrogram, spectrogram_parameters(spec.iq)))
+    return replace(trained, spectrogram=_same_transform(trained.spectrogram, spec.iq))
 
 
-def _same_transform(trained: SpectrogramParameters, asked: SpectrogramParameters) -> SpectrogramParameters:
-    """The trained transform with the input's sample format; every other difference is an error."""
+def _stated(iq: Iq, usual_rate: UsualRate) -> SpectrogramParameters:
+    """The parameters that a job states, with the usual sample rate of its recordings if it states none."""
+    return spectrogram_parameters(iq, usual_rate(iq.sample_format) if iq.sample_rate is None else None)
+
+
+def _same_transform(trained: SpectrogramParameters, iq: Iq) -> SpectrogramParameters:
+    """The trained transform with the input's sample format and channel; every other difference is an error."""
+    asked = spectrogram_parameters(iq, trained.sample_rate)
     differing = differences(trained, asked)
     if differing:
-        whole = {**as_written(trained), "sampleFormat": asked.sample_format}
+        whole = {**as_written(trained), "sampleFormat": asked.sample_format, "channel": asked.channel}
         raise InvalidConfigurationError(
             f"spec.iq differs from the parameters of the weights ({'; '.join(differing)}; omitted fields have their "
             "defaults): leave spec.iq out, or, if the recordings have another sampleFormat, write all of it: "
             f"iq: {json.dumps(whole)}",
             reason=reasons.PREPROCESSING_MISMATCH,
         )
-    return replace(trained, sample_format=asked.sample_format)
+    return replace(trained, sample_format=asked.sample_format, channel=asked.channel)

@@ -159,7 +159,9 @@ class Inference:
         if self.device.type == "cpu":
             runtime.keep_memory()
         self._source: source.Source | None = source.read(job, spec, output)
-        self.classifier: Classifier = open_classifier(job, spec, self.inputs.kind, self.device, self._source)
+        self.classifier: Classifier = open_classifier(
+            job, spec, self.inputs.kind, self.device, self._source, usual_rate=self.inputs.usual_rate
+        )
         if spec.evaluation is not None:
             labels = {name: self.inputs.label(name) for name in self.inputs.names}
             check_labels(labels, self.classifier.classes, self.inputs.root)

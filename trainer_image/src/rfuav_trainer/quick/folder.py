@@ -6,14 +6,14 @@ In: a folder with one folder for each class, or with `train`, and perhaps `val` 
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from rfuav_crds import Iq, parse_quantity
+from rfuav_crds import parse_quantity
+from rfuav_crds.iq import DEFAULT_SAMPLE_RATE
 from rfuav_trainer.data.files import chosen, find_classes, in_classes, listed, sigmf_folders
-from rfuav_trainer.data.samples import info_of, read_label_file
+from rfuav_trainer.data.samples import info_of, read_label_file, usual
 from rfuav_trainer.errors import UnreadableFileError
 from rfuav_trainer.signals import recording
 from rfuav_trainer.signals.sidecar import Packs
@@ -28,7 +28,7 @@ VALIDATION = ("val", "valid", "validation")
 TEST = ("test", "testing")
 LOOKED_AT = 3
 """How many recordings of each class are looked at; the files of a pack are one."""
-DEFAULT_RATE = float(parse_quantity(str(Iq.model_fields["sample_rate"].default)))
+DEFAULT_RATE = float(parse_quantity(DEFAULT_SAMPLE_RATE))
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,6 @@ def look(folder: Path) -> Found:
     samples = min((one.samples for one in seen if one.samples), default=0)
     seconds = samples / (rate or DEFAULT_RATE)
     return Found(folder, train, validation, test, kind, counts, rate, seconds, sample_format)
-
-
-def usual(rates: Iterable[float]) -> float | None:
-    """The most frequent rate, on a tie the lowest; None if there is none."""
-    return min((-count, rate) for rate, count in found.items())[1] if (found := Counter(rates)) else None
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> str:

@@ -81,6 +81,7 @@ class RecordingInfo:
         rate_hz: samples a second; None if nothing says it.
         channels: number of recordings that are interleaved sample by sample.
         said_by: name of the file that says the rate; empty if none does.
+        torn: bytes after the last whole sample, which are dropped.
     """
 
     file: Path
@@ -89,6 +90,7 @@ class RecordingInfo:
     rate_hz: float | None = None
     channels: int = 1
     said_by: str = ""
+    torn: int = 0
 
     @property
     def samples(self) -> int:
@@ -133,8 +135,6 @@ def described(
 ) -> RecordingInfo:
     """What the metadata says about a recording; without it, what the job, the suffix or the sidecar of its pack says.
 
-    An end inside a sample, as a full disk or a broken transfer leaves it, is dropped with a warning.
-
     Args:
         path: the file with the samples.
         sample_format: iq.sampleFormat.
@@ -167,9 +167,7 @@ def laid_out(file: Path, stated: sigmf.Metadata, said_by: str, offset: int, size
     end = offset + size - stated.trailer
     captures = _captures(stated, width, offset, end)
     torn = max(0, end - captures[-1].offset) % width
-    if torn:
-        log.warning("dropping the torn last sample of a recording", file=file.name, bytes=torn, sampleBytes=width)
-    return RecordingInfo(file, stated.kind, captures, stated.rate_hz, stated.channels, said_by)
+    return RecordingInfo(file, stated.kind, captures, stated.rate_hz, stated.channels, said_by, torn)
 
 
 def _size(path: Path, said_by: str) -> int:
@@ -198,12 +196,21 @@ def _captures(stated: sigmf.Metadata, width: int, offset: int, end: int) -> tupl
 def count_frames(info: RecordingInfo, parameters: SpectrogramParameters) -> int:
     """How many complete frames a recording contains.
 
+    An end inside a sample, as a full disk or a broken transfer leaves it, is dropped with a warning.
+
     Raises:
-        UnreadableFileError: it is shorter than a frame, has several channels, or a sample rate that cannot be resampled
-            to that of the job.
+        UnreadableFileError: it is shorter than a frame, does not have the channel of the job, or has a sample rate that
+            cannot be resampled to that of the job.
     """
-    if info.channels != 1:
-        raise UnreadableFileError(f"{info.said_by} describes several channels: store one recording in each file")
+    if parameters.channel >= info.channels:
+        number = "one channel" if info.channels == 1 else f"{info.channels} channels"
+        write = "0" if info.channels == 1 else f"0 to {info.channels - 1}"
+        raise UnreadableFileError(f"has {number}, iq.channel is {parameters.channel}: write {write}")
+    if info.torn:
+        width = 2 * info.kind.itemsize * info.channels
+        log.warning(
+            "dropping the torn last sample of a recording", file=info.file.name, bytes=info.torn, sampleBytes=width
+        )
     ratio = info.ratio(parameters)
     frames = info.frames(parameters.frame_samples, ratio)
     if not frames:
@@ -234,7 +241,7 @@ def read_recorded(info: RecordingInfo, frame: int, parameters: SpectrogramParame
     ratio = info.ratio(parameters)
     capture, begin = info.place(frame, parameters.frame_samples, ratio)
     end = min(capture.samples, -(-(begin + parameters.frame_samples) // ratio))
-    with _mapped(info, capture, frame, begin // ratio, end) as raw:
+    with _mapped(info, capture, frame, (begin // ratio, end), parameters.channel) as raw:
         return torch.from_numpy(raw if info.kind in AS_THEY_ARE else _as_float(raw))
 
 
@@ -250,7 +257,7 @@ def read_raw(info: RecordingInfo, frame: int, parameters: SpectrogramParameters)
     if ratio == 1:
         return read_recorded(info, frame, parameters)
     capture, begin = info.place(frame, length, ratio)
-    with _mapped(info, capture, frame, 0, capture.samples) as samples:
+    with _mapped(info, capture, frame, (0, capture.samples), parameters.channel) as samples:
         found = resampling.resampler(ratio).resample(
             lambda low, high: _as_float(samples[low:high]), capture.samples, begin, length
         )
@@ -259,19 +266,21 @@ def read_raw(info: RecordingInfo, frame: int, parameters: SpectrogramParameters)
 
 @contextmanager
 def _mapped(
-    info: RecordingInfo, capture: Capture, frame: int, begin: int, end: int
+    info: RecordingInfo, capture: Capture, frame: int, places: tuple[int, int], channel: int
 ) -> Iterator[np.ndarray[Any, np.dtype[Any]]]:
-    """The samples of a capture from one place to another, for the frame that is being read: shape (n, 2)."""
+    """The samples of a channel of a capture from one place to another, for the frame that is being read: (n, 2)."""
+    begin, end = places
     if begin >= end:
         raise UnreadableFileError(f"frame {frame} is incomplete: the file became shorter")
-    offset = capture.offset + begin * 2 * info.kind.itemsize
+    offset = capture.offset + begin * 2 * info.kind.itemsize * info.channels
     with as_unreadable("cannot be read"), inputs.opened(info.file) as here:
         try:
             # Copy-on-write: torch requires writable memory, the file is not changed.
-            found = np.memmap(here, dtype=info.kind, mode="c", offset=offset, shape=(end - begin, 2))
+            shape = (end - begin, info.channels, 2)
+            found = np.memmap(here, dtype=info.kind, mode="c", offset=offset, shape=shape)
         except ValueError as error:
             raise UnreadableFileError(f"frame {frame} is incomplete: the file became shorter") from error
-        yield found
+        yield found[:, channel]
 
 
 def read_frame(info: RecordingInfo, frame: int, parameters: SpectrogramParameters) -> Tensor:

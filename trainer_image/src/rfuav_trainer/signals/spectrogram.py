@@ -9,7 +9,7 @@ spectrogram never exists.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -46,6 +46,7 @@ class SpectrogramParameters:
             suffix of each file says.
         dynamic_range: height of the scale in units of 10 log10|Z|. The brightest point of the resized frame is 255,
             `dynamic_range` below it and less is 0, so the picture does not depend on the receiver's gain.
+        channel: of recordings that have several. It is no part of how a picture looks, so weights do not have it.
         color_map: gray (one channel), or a map of `colormaps.table` (three channels).
     """
 
@@ -57,6 +58,7 @@ class SpectrogramParameters:
     sample_format: str = "auto"
     dynamic_range: float = 40.0
     color_map: str = colormaps.GRAY
+    channel: int = field(default=0, repr=False)
 
     @property
     def frame_samples(self) -> int:

@@ -182,6 +182,8 @@ def signature(spec: TrainingJobSpec, dataset: Dataset) -> dict[str, Any]:
     preprocessing = dataset.preprocessing.to_json()
     del preprocessing["transform"]  # a resumed training keeps that of its checkpoint
     spectrogram = preprocessing["spectrogram"]
+    if spectrogram is not None and spec.dataset.iq.channel:
+        spectrogram["channel"] = spec.dataset.iq.channel
     if spectrogram is not None and spectrogram["sample_format"] == "auto":
         spectrogram["sample_format"] = "float32"  # the earlier default, which means the same for the files of then
     return {
