@@ -147,6 +147,10 @@ class Task:
         self.key = key
         self._state = TaskState(pods, end)
         self._changed = asyncio.Event()
+        self.loads = 0
+
+    async def load(self) -> None:
+        self.loads += 1
 
     def state(self) -> TaskState:
         return self._state

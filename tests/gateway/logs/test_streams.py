@@ -10,13 +10,13 @@ from gateway.logs.reading import Reader
 from unit.kube.fake_api import until
 
 from rfuav_gateway.logs import entries, stream
-from rfuav_gateway.logs.logs import Gone, Logs, Over, TooManyStreams
+from rfuav_gateway.logs.logs import Gone, Logs, Over, TooManyStreams, Unanswered
 from rfuav_gateway.logs.pace import Pace
 from rfuav_gateway.logs.places import instant
 from rfuav_gateway.logs.source import End, Pod
 from rfuav_kube.connection import Connection
 
-QUICK = Pace(batch=0.001, first_pause=0.01, longest_pause=0.02, linger=0.01, last_lines=2.0)
+QUICK = Pace(batch=0.001, first_pause=0.01, longest_pause=0.02, linger=0.01, last_lines=2.0, patience=5.0)
 DONE = End("completed", "all 3 epochs are done")
 SECOND = 10**9
 
@@ -135,6 +135,7 @@ async def test_all_readers_share_one_stream_and_the_pod_is_left_after_the_last(k
         for reader in readers:
             assert await reader.messages(4) == names(4)
         assert desk.logs.readers == 50
+        assert task.loads == 1
         assert [bool(ask.get("follow")) for ask in kubelet.asked] == [False, True]
     await until(lambda: kubelet.followed == 0)
     assert desk.logs.readers == 0
@@ -458,6 +459,23 @@ async def test_a_queued_task_and_an_empty_log_give_empty_lists(kubelet, desk):
     kubelet.pod("train-1", state="ended")
     assert await desk.logs.history(Task()) == b"[]"
     assert await desk.logs.history(Task(Pod("train-1", finished=True), end=DONE, key="uid-2")) == b"[]"
+
+
+async def test_a_task_that_never_ran_has_an_empty_log_and_an_end(kubelet, desk):
+    task = Task(end=End("cancelled", "cancelled by its owner"))
+    task.where = ""
+    assert await desk.logs.history(task) == b"[]"
+    assert [event.data["status"] for event in await (await desk.reader(task)).read()] == ["cancelled"]
+
+
+async def test_a_reader_does_not_wait_for_ever(kubelet, desk):
+    class Silent(Task):
+        async def load(self):
+            await asyncio.Event().wait()
+
+    with pytest.raises(Unanswered):
+        await desk.logs.history(Silent(Pod("train-1")))
+    assert desk.logs.readers == 0
 
 
 @pytest.mark.parametrize("pods", [(), (Pod("train-1", finished=True),)])

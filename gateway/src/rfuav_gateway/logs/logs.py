@@ -37,12 +37,11 @@ class Gone(Exception):  # noqa: N818  a state, not a fault
     """The task has ended and its pods no longer exist, or their node no longer has the log.
 
     Args:
-        where: the URI of the lines that the trainer kept in the output; empty: it kept none.
+        where: the URI of the lines that the trainer keeps in the output.
     """
 
     def __init__(self, where: str) -> None:
-        kept = f"they are kept in {where}" if where else "the task kept none in its output"
-        super().__init__(f"the pods of this task are gone, and their logs with them: {kept}")
+        super().__init__(f"the pods of this task are gone, and their logs with them: the trainer keeps them in {where}")
         self.where = where
 
 
@@ -52,6 +51,10 @@ class Over(Exception):  # noqa: N818  a state, not a fault
 
 class TooManyStreams(Exception):  # noqa: N818  a state, not a fault
     """The logs of as many tasks as are allowed are being read; another one can be read when one of them is free."""
+
+
+class Unanswered(Exception):  # noqa: N818  a state, not a fault
+    """The API server does not say which pods the task has; try again later."""
 
 
 class Logs:
@@ -95,7 +98,7 @@ class Logs:
         Raises:
             Gone: the task has ended and its logs are not here any more.
             Over: `after` is the end.
-            TooManyStreams: try again later.
+            TooManyStreams, Unanswered: try again later.
         """
         if after == _end_id(source):
             raise Over
@@ -106,7 +109,7 @@ class Logs:
         """The entries that there are now, as a JSON array: the last `tail` ones, from `since` on.
 
         Raises:
-            Gone, TooManyStreams: as above.
+            Gone, TooManyStreams, Unanswered: as above.
         """
         async with self._stream(source) as stream:
             events = _chosen(stream, after=None, tail=tail, since=since)
@@ -127,9 +130,12 @@ class Logs:
             stream = self._streams[source.key] = Stream(self._connection, source, self._pace)
         stream.readers += 1
         try:
-            await stream.ready.wait()
-            if stream.end is not None and not stream.found and stream.window.end == 0:
-                raise Gone(source.where)
+            try:
+                await asyncio.wait_for(stream.ready.wait(), self._pace.patience)
+            except TimeoutError as error:
+                raise Unanswered from error
+            if stream.end is not None and stream.source.where and not stream.found and stream.window.end == 0:
+                raise Gone(stream.source.where)
             yield stream
         finally:
             stream.readers -= 1

@@ -10,14 +10,14 @@ import msgspec
 import structlog
 
 from rfuav_crds import contract
-from rfuav_gateway.cluster.tasks import Tasks
+from rfuav_gateway.cluster.tasks import Tasks, path
 from rfuav_gateway.logs.source import End, Pod, TaskState
 from rfuav_gateway.tasks import views
 from rfuav_gateway.tasks.jobs import Job
 from rfuav_gateway.tasks.words import Phrases
 from rfuav_kube import objects, paths
 from rfuav_kube.connection import Connection, ConnectionProblem
-from rfuav_kube.objects import words
+from rfuav_kube.objects import section, words
 from rfuav_kube.pods import PodObject
 from rfuav_operator.core.names import may_be_pod_of
 
@@ -39,25 +39,25 @@ class JobSource:
         connection: the way to the API server, as the gateway.
         tasks: holds the job.
         job: as it is held now.
-        where: the URI of the lines in its output; empty: none.
         phrases: of the language in which the end is told.
     """
 
-    def __init__(self, connection: Connection, tasks: Tasks, job: Job, where: str, phrases: Phrases) -> None:
+    def __init__(self, connection: Connection, tasks: Tasks, job: Job, phrases: Phrases) -> None:
         self._connection = connection
         self._tasks = tasks
         self._phrases = phrases
         self.key = job.uid
         self.namespace = job.namespace
-        self.where = where
+        self.where = ""
         self._job: Job | None = job
         self._last = job
         self._pods: tuple[Pod, ...] = ()
 
-    async def load(self) -> "JobSource":
-        """List the pods for the first time; if that fails, the next change of the job brings them."""
-        await self._listed(self._last)
-        return self
+    async def load(self) -> None:
+        """List the pods; if there are none any more, find out where the output keeps the log."""
+        await self._list(self._last)
+        if self.state().end is not None and not self._pods:
+            self.where = await self._kept()
 
     def state(self) -> TaskState:
         """What is known now."""
@@ -79,6 +79,21 @@ class JobSource:
         """List the pods, trying until it succeeds."""
         while not await self._listed(job):  # noqa: ASYNC110  it waits for a server
             await asyncio.sleep(AGAIN)
+
+    async def _kept(self) -> str:
+        """The URI of the log in the job's output; empty: the job never ran, or does not exist."""
+        job = self._last
+        try:
+            answer = await self._connection.request("GET", path(job.type, job.namespace, job.name))
+        except ConnectionProblem as error:
+            log.warning("output not known", job=f"{job.namespace}/{job.name}", error=str(error))
+            return ""
+        if not answer.ok or not section(answer.body, "status").get("startedAt"):
+            return ""
+        spec = section(answer.body, "spec")
+        several = job.type == "inference" and spec.get("shards", 1) != 1
+        name = contract.LOG.replace(".", "-*.", 1) if several else contract.LOG
+        return f"{str(section(spec, 'output').get('uri', '')).rstrip('/')}/{name}"
 
     async def _listed(self, job: Job) -> bool:
         params = {"labelSelector": f"{contract.LABEL_JOB_UID}={job.uid}", "limit": str(MOST)}

@@ -18,6 +18,8 @@ class Pace(NamedTuple):
     """For which readers wait for what the pods have logged so far."""
     last_lines: float = 10.0
     """For which the end of a task waits for the last lines of its pods."""
+    patience: float = 20.0
+    """For which a reader waits for the API server, `load` and `last_lines` included."""
     first_pause: float = 0.5
     """After which a log is asked for again; it doubles up to `longest_pause`."""
     longest_pause: float = 15.0

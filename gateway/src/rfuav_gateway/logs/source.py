@@ -46,7 +46,10 @@ class TaskSource(Protocol):
 
     @property
     def where(self) -> str:
-        """The URI of the lines that the trainer keeps in the output; empty: it keeps none."""
+        """The URI of the lines that the trainer keeps in the output; empty: the task has never run."""
+
+    async def load(self) -> None:
+        """Find out what `state` and `where` say; the stream does so once, for all of its readers."""
 
     def state(self) -> TaskState:
         """What is known now."""

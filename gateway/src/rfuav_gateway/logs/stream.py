@@ -35,7 +35,8 @@ class Stream:
     """
 
     def __init__(self, connection: Connection, source: TaskSource, pace: Pace) -> None:
-        self._connection, self._source, self._pace = connection, source, pace
+        self._connection, self._pace = connection, pace
+        self.source = source
         self.window = Window(most=pace.lines, most_bytes=pace.kept_bytes)
         self.ready = asyncio.Event()
         """Set when the window has what the pods have logged so far; of a task that has ended, all of it."""
@@ -76,13 +77,14 @@ class Stream:
             self._ring()
             await self._follow()
         except Exception:
-            log.exception("stream of logs failed", task=self._source.key)
+            log.exception("stream of logs failed", task=self.source.key)
             self.broken = True
         finally:
             self.ready.set()
             self._ring()
 
     async def _follow(self) -> None:
+        await self.source.load()
         self._update()
         await self._load()
         if self._state.end is None:
@@ -90,7 +92,7 @@ class Stream:
         for name in self._followers:
             self._start(name)
         while self._state.end is None:
-            await self._source.changed(self._state)
+            await self.source.changed(self._state)
             self._update()
             for name in self._followers.keys() - self._running.keys():
                 self._start(name)
@@ -101,7 +103,7 @@ class Stream:
 
     def _update(self) -> None:
         """Take note of the pods that the task has now."""
-        self._state = self._source.state()
+        self._state = self.source.state()
         ended = self._state.end is not None  # then what a log has is all that it will have
         most = _most(self._state.pods, self._pace.pods)
         pods = {pod.name: pod._replace(finished=pod.finished or ended) for pod in most}
@@ -114,7 +116,7 @@ class Stream:
         for name, pod in pods.items():
             if name not in self._followers:
                 self._followers[name] = Follower(
-                    self._connection, self._source.namespace, pod, take=self._take, pace=self._pace
+                    self._connection, self.source.namespace, pod, take=self._take, pace=self._pace
                 )
 
     async def _load(self) -> None:
@@ -146,7 +148,7 @@ class Stream:
         try:
             data = b"%b%b\n\n" % (head, _encode(entry_of(line, pod, clock.now())))
         except Exception:  # of this line; the others come all the same
-            log.exception("line of a log set aside", task=self._source.key, place=str(line.place))
+            log.exception("line of a log set aside", task=self.source.key, place=str(line.place))
             return
         self.window.append(Event(data, len(head), line.place))
         self._ring_in(max(0.0, self._rang + self._pace.batch - clock.monotonic()))

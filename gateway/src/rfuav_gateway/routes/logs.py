@@ -1,16 +1,18 @@
 """Logs of tasks: a stream of server-sent events, or a list for `Accept: application/json`."""
 
 from collections.abc import AsyncIterator, Collection
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from rfuav_gateway.access.callers import Unavailable
 from rfuav_gateway.cluster.tasks import TYPES
-from rfuav_gateway.logs.logs import CONTENT_TYPE, Gone, Over, TooManyStreams
+from rfuav_gateway.logs.logs import CONTENT_TYPE, Gone, Over, TooManyStreams, Unanswered
 from rfuav_gateway.logs.of_jobs import JobSource
 from rfuav_gateway.routes.parts import Asked, Asks, unavailable
 from rfuav_gateway.routes.tasks import find
@@ -69,7 +71,7 @@ async def _log(asks: Asked, task_id: str, kinds: Collection[TaskType], wants: Wa
     if not await _may_read(asks):
         raise Refused(HTTPStatus.FORBIDDEN, f"you may not read logs of pods in the namespace {asks.namespace}")
     parts = asks.parts
-    source = await JobSource(parts.cluster, parts.tasks, job, "", asks.phrases).load()
+    source = JobSource(parts.cluster, parts.tasks, job, asks.phrases)
     try:
         if wants.as_list:
             entries = await parts.logs.history(source, tail=wants.tail, since=wants.since)
@@ -84,17 +86,36 @@ async def _log(asks: Asked, task_id: str, kinds: Collection[TaskType], wants: Wa
         raise Refused(
             HTTPStatus.SERVICE_UNAVAILABLE, "the logs of too many tasks are being read: try again", {"Retry-After": "5"}
         ) from error
+    except Unanswered as error:
+        raise Refused(
+            HTTPStatus.SERVICE_UNAVAILABLE, "the API server does not answer: try again", {"Retry-After": "5"}
+        ) from error
     except Over:
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
-    async def chunks() -> AsyncIterator[bytes]:
-        try:
-            async for chunk in events:
-                yield chunk
-        finally:
-            await following.__aexit__(None, None, None)
+    return _Events(events, following)
 
-    return StreamingResponse(chunks(), media_type=CONTENT_TYPE, headers={"X-Accel-Buffering": "no"})
+
+class _Events(StreamingResponse):
+    """A stream whose reader is let go however the response ends, also before its first byte.
+
+    Args:
+        events: the events.
+        following: the context in which they come, entered.
+    """
+
+    def __init__(
+        self, events: AsyncIterator[bytes], following: AbstractAsyncContextManager[AsyncIterator[bytes]]
+    ) -> None:
+        super().__init__(events, media_type=CONTENT_TYPE, headers={"X-Accel-Buffering": "no"})
+        self._following = following
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._following.__aexit__(None, None, None)
 
 
 async def _may_read(asks: Asked) -> bool:
