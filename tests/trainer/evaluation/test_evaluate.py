@@ -117,6 +117,15 @@ def test_measured_snrs_make_a_bounded_number_of_groups(lines, tmp_path, capsys):
     assert [row["snrDb"] for row in evaluate.evaluate(measured, CLASSES, tmp_path)["bySnr"]] == [0, 1]
 
 
+def test_long_names_leave_room_for_the_matrix_and_its_scale():
+    figure = report._matrix([[3, 0], [0, 3]], ["DJI AVATA 2 FPV with an O3 Air Unit", "b"])
+    report._png(figure)  # lays it out
+    _, scale = figure.axes
+    label = scale.yaxis.label.get_window_extent()
+    assert label.y0 >= 0
+    assert label.y1 <= figure.bbox.height
+
+
 def test_the_matrix_of_many_classes_is_a_picture_of_bounded_size():
     names = [f"class-{number:03}" for number in range(200)]
     figure = report._matrix([[int(a == b) for b in range(200)] for a in range(200)], names)

@@ -26,6 +26,7 @@ FILES = (CONTENT, TABLE, PAGE, PICTURE)
 MOST_INCHES = (
     30.0  # maximum side of the picture, at 100 dpi; with more classes, cells shrink and not every class is labelled
 )
+INCHES_EACH_LETTER = 0.08
 LONGEST_NAME = 40
 """Characters of a class beside the confusion matrix; tables have all of them."""
 MOST_NUMBERS = 20  # classes; with more, the cells of the picture have no counts
@@ -225,7 +226,8 @@ def _figure(width: float, height: float) -> Figure:
 def _matrix(matrix: list[list[int]], classes: Sequence[str]) -> Figure:
     """The confusion matrix: colours are fractions of the true class, numbers are counts."""
     share = [[count / max(1, sum(row)) for count in row] for row in matrix]
-    side = min(MOST_INCHES, max(4.0, 0.45 * len(classes) + 2.5))
+    shown = max(len(_short(name)) for name in classes)
+    side = min(MOST_INCHES, max(4.0, 0.45 * len(classes) + 2.0 + INCHES_EACH_LETTER * shown))
     figure = _figure(side + 1, side)
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)

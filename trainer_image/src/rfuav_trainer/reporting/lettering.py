@@ -11,7 +11,8 @@ from typing import Any
 PLAIN = "DejaVu Sans"
 """Comes with matplotlib: Latin, Greek, Cyrillic and more."""
 OTHERS = (
-    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN",
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK TC", "Noto Sans CJK KR", "Noto Sans SC",
+    "Source Han Sans SC", "Source Han Sans CN",
     "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC",
     "Hiragino Sans GB", "Arial Unicode MS", "Unifont",
 )  # fmt: skip
