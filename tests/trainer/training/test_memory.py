@@ -38,7 +38,7 @@ def _measure(environment, result):
 
     torch.set_num_threads(1)
     # Drawing takes as much whatever the inputs are, and more than all of them: its peak would hide theirs.
-    report.write = lambda folder, content, _: write_json(folder / "evaluation.json", content)
+    report.write = lambda folder, content, *_: write_json(folder / "evaluation.json", content)
     artifacts.write_curves = lambda *_: None
     # Decoded pictures are kept in the memory up to a bound of their own, see test_kept.py.
     kept_pictures.MEMORY_SHARE = 0
