@@ -123,6 +123,10 @@ bench-io: venv  ## What a training costs beside its steps: start-up, resume, the
 bench-burst: venv  ## 500 held jobs let in at once, against what the API server takes
 	@$(PY) -m bench.burst
 
+.PHONY: bench-gateway
+bench-gateway: venv  ## What the REST gateway takes: status, creates, lists and readers of logs (TASKS=50000)
+	@$(PY) -m bench.gateway $(if $(TASKS),--tasks $(TASKS)) $(if $(READERS),--readers $(READERS))
+
 .PHONY: bench-infer
 bench-infer: venv  ## Images and IQ samples a second, ours with all, some and no pictures, the reference's way and tuned PyTorch
 	@$(PY) -m bench.infer
