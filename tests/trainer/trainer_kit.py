@@ -17,8 +17,8 @@ from rfuav_crds import contract
 CLASSES = ("alpha", "beta", "gamma")
 TONES = (1e6, 0.004096, 128, 64)
 """How the frames of `tone_set` are transformed: SpectrogramParameters."""
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
     [
         "rfuav_trainer.cli.main",
         "rfuav_trainer.training.train",
@@ -171,7 +171,7 @@ class Desk:
     def start(self, *arguments: str, env: dict[str, str] | None = None, log="log.txt"):
         """Start the command line in a process of its own."""
         environment = {contract.TERMINATION_LOG_FILE: str(self.root / "termination.json"), **(env or {})}
-        process = _CONTEXT.Process(target=_child, args=(list(arguments), environment, str(self.root / log)))
+        process = CONTEXT.Process(target=_child, args=(list(arguments), environment, str(self.root / log)))
         process.start()
         return process
 
@@ -219,7 +219,7 @@ def weights_file(path: Path, *, recordings=False, classes=CLASSES) -> None:
 
 def in_child(function, *arguments) -> int:
     """Run `function` in a process of its own; its exit code (negative: the signal)."""
-    process = _CONTEXT.Process(target=_with_environment, args=(dict(os.environ), function, arguments))
+    process = CONTEXT.Process(target=_with_environment, args=(dict(os.environ), function, arguments))
     process.start()
     process.join(120)
     assert process.exitcode is not None, "it does not end"
@@ -230,7 +230,7 @@ def in_children(count: int, function, *arguments) -> list[int]:
     """Run `function(rank, ...)` in `count` processes at once; their exit codes."""
     environment = dict(os.environ)
     processes = [
-        _CONTEXT.Process(target=_with_environment, args=(environment, function, (rank, *arguments)))
+        CONTEXT.Process(target=_with_environment, args=(environment, function, (rank, *arguments)))
         for rank in range(count)
     ]
     for process in processes:
