@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -47,6 +48,20 @@ def test_on_a_laptop(image_desk):
     ended = image_desk.run("infer", "-f", str(path), *mounts)
     assert ended.code == 2
     assert "job is a TrainingJob: use rfuav-trainer train" in ended.output
+
+
+def test_a_refused_output_ends_with_the_command_that_replaces_it(image_desk):
+    mounts = [f"--mount={claim}={folder}" for claim, folder in image_desk.mounts.items()]
+    path = image_desk.write_job("TrainingJob", training_spec(training__epochs=1))
+    assert image_desk.run("train", "-f", str(path), *mounts).code == 0
+    image_desk.write_job("TrainingJob", training_spec(training__epochs=1, training__seed=4))
+    refused = image_desk.run("train", "-f", str(path), *mounts)
+    assert (refused.code, refused.termination["reason"]) == (2, "OutputInUse")
+    told, _, command = refused.termination["message"].partition(". To replace them: ")
+    assert told.endswith("write output.overwrite: true to run it again, or another output.uri to keep those results")
+    program, *arguments = shlex.split(command)
+    assert program == "rfuav-trainer"
+    assert image_desk.run(*arguments).code == 0
 
 
 def test_sigterm_saves_and_exits_75_and_the_next_attempt_resumes(image_desk):

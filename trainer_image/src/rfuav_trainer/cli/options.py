@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 import typer
 
+from rfuav_crds import reasons
 from rfuav_trainer import errors
 from rfuav_trainer.job import Job, from_environment, from_file, read_mount
 
@@ -76,10 +77,15 @@ def same_command() -> str:
 
 @contextlib.contextmanager
 def to_go_on(command: str, job: Job) -> Iterator[None]:
-    """Adds to the message of a stop what to run to go on. In a pod the operator does that."""
+    """Adds the command to run next: after a stop to go on, at a refused output to replace it. In a pod nobody types."""
     try:
         yield
     except errors.StoppedError as error:
         if job.in_pod:
             raise
         raise errors.StoppedError(f"{error}. To go on: {command}", reason=error.reason) from error
+    except errors.InvalidConfigurationError as error:
+        if job.in_pod or error.reason != reasons.OUTPUT_IN_USE:
+            raise
+        again = f"{command} --set output.overwrite=true"
+        raise errors.InvalidConfigurationError(f"{error}. To replace them: {again}", reason=error.reason) from error

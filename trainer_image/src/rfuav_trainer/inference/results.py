@@ -65,14 +65,14 @@ def claim_output(folder: Path, job: Job, *, overwrite: bool) -> None:
             outputs.remove(owner)
             raise InvalidConfigurationError(
                 f"output.uri: {outputs.shown(folder)} contains {strangers[0].name}: write another output.uri, or "
-                "output.overwrite: true (at the command line: --set output.overwrite=true)",
+                "output.overwrite: true",
                 reason=reasons.OUTPUT_IN_USE,
             )
     elif found.get("uid") != job.uid or found.get("fingerprint") != job.fingerprint():
         if not overwrite:
             raise InvalidConfigurationError(
                 f"output.uri: {outputs.shown(folder)} contains results of {found.get('name', 'another job')}: write "
-                "another output.uri, or output.overwrite: true (at the command line: --set output.overwrite=true)",
+                "another output.uri, or output.overwrite: true",
                 reason=reasons.OUTPUT_IN_USE,
             )
         write_json(owner, content)

@@ -100,7 +100,10 @@ class Cache:
             listed = {}
         local = self.folder / scheme / rest
         if not listed:
-            raise InputError(f"{where}: {uri} does not exist, is empty, or is not visible with these credentials")
+            raise InputError(
+                f"{where}: {uri} does not exist, is empty, or is not visible with these credentials: correct the URI, "
+                f"or set {clients.CREDENTIALS[scheme]}"
+            )
         for name, details in listed.items():
             inside = str(name)[len(rest) :].removeprefix("/")
             self._register(_Object.listed(store, scheme, str(name), details), local, inside)

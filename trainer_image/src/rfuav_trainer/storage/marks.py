@@ -67,8 +67,8 @@ def finished_before(path: Path, job: Job) -> dict[str, Any] | None:
         if job.spec.output.overwrite:
             return None
         raise InvalidConfigurationError(
-            f"{outputs.shown(path)} shows that job {job.name!r} finished there with different settings: choose another "
-            "name or output, or write output.overwrite: true",
+            f"{outputs.shown(path)} shows that job {job.name!r} finished there with different settings: write "
+            "output.overwrite: true to run it again, or another output.uri to keep those results",
             reason=reasons.OUTPUT_IN_USE,
         )
     return mark
@@ -90,7 +90,8 @@ def holds(path: Path, mark: Mapping[str, Any], made_from: MadeFrom, job: Job) ->
         return False
     raise InvalidConfigurationError(
         f"{outputs.shown(path)} shows that job {job.name!r} finished there, but with other files ({shown}): write "
-        "output.overwrite: true to run it again, choose another name or output, or put the files back",
+        "output.overwrite: true to run it again with these, or another output.uri to keep those results, or put the "
+        "files back",
         reason=reasons.OUTPUT_IN_USE,
     )
 

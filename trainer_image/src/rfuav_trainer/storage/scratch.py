@@ -42,7 +42,9 @@ def make(what: str) -> Path:
             base.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=f"{_prefix()}{what}-", dir=base))
         except OSError as error:
-            raise InvalidConfigurationError(f"{VOLUME} {base} cannot be written ({error.strerror})") from error
+            raise InvalidConfigurationError(
+                f"{VOLUME} {base} cannot be written ({error.strerror}): set {VOLUME} to a folder that can be written"
+            ) from error
         handle = _lock(folder)
         if handle is not None:
             _held[folder] = handle
