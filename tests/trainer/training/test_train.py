@@ -19,7 +19,7 @@ from rfuav_trainer.data import samples
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, StoppedError
 from rfuav_trainer.networks import architectures, weights
 from rfuav_trainer.process.stop import StopSignal
-from rfuav_trainer.training.learner import Learner
+from rfuav_trainer.training.learner import SMALLEST_SCALE, Learner
 
 METRICS = {
     "trainLoss", "trainAccuracy", "valLoss", "valAccuracy", "bestValAccuracy", "macroF1", "microF1", "meanAveragePrecision",
@@ -178,6 +178,76 @@ def test_numbers_that_are_lost_are_noticed_within_ten_steps(image_desk, monkeypa
     ):
         run(image_desk, training_spec(training__batchSize=1))
     assert len(taken) == 10
+
+
+class Steep(nn.Module):
+    """Scores whose gradients overflow in half precision, unless the loss is scaled far less than at the beginning."""
+
+    def __init__(self, classes, spoil=None):
+        super().__init__()
+        self.last, self.spoil = nn.Linear(3, classes), spoil
+
+    def forward(self, pictures):
+        scores = 512 * self.last(pictures.mean(dim=(2, 3)))
+        if self.spoil and self.training and torch.is_grad_enabled():
+            scores.register_hook(self.spoil)
+        return scores
+
+
+def steep(classes, _size):
+    return Steep(classes)
+
+
+def without_gradients(classes, _size):
+    return Steep(classes, lambda gradient: gradient * torch.nan)
+
+
+def in_fp16(build, **changes):
+    return training_spec(
+        model={"architecture": "custom", "custom": f"{__name__}:{build}"},
+        training__precision="fp16",
+        training__batchSize=1,
+        training__optimizer={"name": "sgd", "learningRate": 1e-6},
+        **changes,
+    )
+
+
+def test_gradients_that_overflow_while_fp16_finds_its_scale_are_no_divergence(image_desk, monkeypatch):
+    whole, scales = Learner.step, []
+
+    def step(self, group, moment):
+        seen = whole(self, group, moment)
+        scales.append(self.scaler.get_scale())
+        return seen
+
+    monkeypatch.setattr(Learner, "step", step)
+    run(image_desk, in_fp16("steep", training__epochs=1))
+    assert scales == sorted(scales, reverse=True)  # halved by each step that was skipped
+    assert SMALLEST_SCALE <= scales[-1] < 128
+
+
+def test_fp16_gradients_that_are_never_numbers_end_a_training_within_twenty_steps(image_desk):
+    with pytest.raises(
+        InvalidConfigurationError, match=r"gradients became infinite or NaN in every step in epoch 1, step 18"
+    ) as caught:
+        run(image_desk, in_fp16("without_gradients"))
+    assert caught.value.reason == "Diverged"
+
+
+def test_a_loss_that_is_no_number_ends_a_training_in_fp16_too(image_desk, monkeypatch):
+    """Though the scaler skips those steps, so that the weights stay what they were."""
+    whole, taken = Learner._forward, []
+
+    def forward(self, pictures):
+        taken.append(len(pictures))
+        return whole(self, pictures) * (torch.nan if len(taken) == 3 else 1)
+
+    monkeypatch.setattr(Learner, "_forward", forward)
+    with pytest.raises(InvalidConfigurationError, match=r"the loss became nan in epoch 1") as caught:
+        run(image_desk, in_fp16("steep"))
+    assert caught.value.reason == "Diverged"
+    assert len(taken) == 10
+    assert not list((image_desk / "models/out").rglob("step-*"))
 
 
 def test_what_holds_nothing_is_left_out_of_a_training(image_desk):

@@ -37,9 +37,9 @@ log = structlog.get_logger()
 
 MOMENTUM = 0.9
 """Default of sgd."""
-SMALLEST_SCALE = 128
-"""Of the losses in fp16. It begins at 65536, and is halved at every step whose gradients are not finite: ten times, if
-a training has diverged."""
+SMALLEST_SCALE = 1
+"""Of the losses in fp16. It begins at 65536, and is halved at every step whose gradients are not finite. Below 1 the
+gradients themselves are beyond fp16: after seventeen such steps, if a training has diverged."""
 
 
 @dataclass(frozen=True)
