@@ -130,7 +130,16 @@ class Validation(Spec):
 
 
 class Dataset(Spec):
-    """The labelled recordings: folders named after the classes."""
+    """The labelled recordings: folders named after the classes, or annotations."""
+
+    rules = (
+        Rule(
+            cel="self.labels != 'annotations' || self.format != 'image'",
+            message="annotations are of raw recordings: write format: iq, or labels: folders",
+            field=".labels",
+            check=lambda d: d.labels != "annotations" or d.format != "image",
+        ),
+    )
 
     train: TrainingData = Field(description="The training data. Required.")
     validation: Validation = Field(
@@ -141,6 +150,12 @@ class Dataset(Spec):
         224, description="Side of the square pictures that the network sees, pixels, 16 to 2048. Default: 224."
     )
     format: Format = Field("auto", description="image, iq (raw recordings), or auto: by the file names. Default: auto.")
+    labels: Literal["folders", "annotations"] = Field(
+        "folders",
+        description="Where the classes come from: folders (or the column label of a manifest), or annotations: "
+        "core:label of SigMF annotations, which the samples are cut by in time and frequency; train and validation "
+        "are then folders of SigMF recordings. Default: folders.",
+    )
     iq: Iq = Field(default_factory=Iq, description="How raw recordings are read; images need none of it.")
     recording_pattern: RecordingPattern | None = Field(
         None,

@@ -16,6 +16,7 @@ from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.signals import recording, sigmf
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters
 from rfuav_trainer.storage import marks
+from rfuav_trainer.storage.contents import Contents
 
 PARAMETERS = SpectrogramParameters(1e6, 256e-6, 64, 32)
 LENGTH = PARAMETERS.frame_samples
@@ -248,6 +249,6 @@ def test_a_prepared_split_keeps_collections_and_their_metadata_together(tmp_path
 def test_a_mark_notices_metadata_of_another_name(tmp_path):
     (tmp_path / "other.iq").write_bytes(ramp(LENGTH))
     written(tmp_path / "one.sigmf-meta", dataset="other.iq")
-    before = marks.of_files({"other.iq": tmp_path / "other.iq"})
+    before = marks.of_files({"other.iq": tmp_path / "other.iq"}, Contents())
     written(tmp_path / "one.sigmf-meta", [{"core:sample_start": 9}], dataset="other.iq")
-    assert marks.of_files({"other.iq": tmp_path / "other.iq"}) != before
+    assert marks.of_files({"other.iq": tmp_path / "other.iq"}, Contents()) != before

@@ -64,3 +64,11 @@ def test_a_training_on_recordings_reports_them(desk):
     run(desk, training_spec(training__epochs=1, dataset__iq=IQ))
     (row,) = map(json.loads, (desk / "models/out/history.jsonl").read_text().splitlines())
     assert {"recordingAccuracy", "recordingMacroF1"} <= row.keys()
+
+
+def test_the_classes_of_one_recording_vote_apart():
+    """Annotations of one recording have several classes: a vote of all of them means nothing."""
+    samples = [Sample(None, "", label=label, frame=frame, group="r") for label in (0, 1) for frame in (0, 1)]
+    votes = RecordingVotes(samples, 2)
+    votes.add(samples, torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8]], dtype=torch.float64))
+    assert votes.metrics() == {"recordingAccuracy": 1.0, "recordingMacroF1": 1.0}

@@ -79,6 +79,8 @@ class Job:
                 iq["sampleRate"] = iq["sampleRate"] or DEFAULT_SAMPLE_RATE
                 if not iq["channel"]:
                     del iq["channel"]
+        if chosen.get("dataset", {}).get("labels") == "folders":
+            del chosen["dataset"]["labels"]  # the same
         chosen["annotate"] = spec["output"].get("annotate")
         chosen.get("training", {}).pop("workers", None)  # the number of readers affects the speed, not the result
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]

@@ -133,6 +133,8 @@ def plan(plan: Plan) -> str:
     if plan.unreadable:
         name, reason = next(iter(plan.unreadable.items()))
         lines += ["", f"{len(plan.unreadable)} cannot be read, such as {name}: {reason}"]
+    if plan.left_out:
+        lines += ["", "annotations left out:", *(f"  {count}  {reason}" for reason, count in plan.left_out.items())]
     return "\n".join(lines)
 
 

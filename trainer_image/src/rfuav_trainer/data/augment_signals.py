@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from rfuav_trainer.data.augment_pictures import PROBABILITY
+from rfuav_trainer.data.samples import read_frame, read_recorded
 from rfuav_trainer.errors import DeadInputError, InvalidConfigurationError
 from rfuav_trainer.signals import dead
-from rfuav_trainer.signals.recording import read_frame, read_recorded
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters, picture
 
 if TYPE_CHECKING:
@@ -105,13 +105,13 @@ class ChangingReader:
         """
         preprocessing = self._reader.preprocessing
         parameters = preprocessing.spectrogram
-        if not self._changes or sample.frame is None or sample.info is None or parameters is None:
+        if not self._changes or sample.frame is None or parameters is None:
             return self._reader.read(sample)
         random = np.random.default_rng([self._seed, self._epoch, zlib.crc32(os.fsencode(sample.name)), sample.frame])
-        problem = dead.samples(read_recorded(sample.info, sample.frame, parameters))
+        problem = dead.samples(read_recorded(sample, parameters))
         if problem is not None:
             raise DeadInputError(problem)
-        samples = change(read_frame(sample.info, sample.frame, parameters), self._changes, random, parameters)
+        samples = change(read_frame(sample, parameters), self._changes, random, parameters)
         return picture(samples.to(self._reader.device), parameters, preprocessing.image_size).cpu()
 
 

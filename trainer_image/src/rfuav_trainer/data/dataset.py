@@ -14,6 +14,7 @@ import structlog
 
 from rfuav_crds import Iq, TrainingJobSpec, reasons
 from rfuav_trainer.data import manifest, recordings
+from rfuav_trainer.data.annotations import list_annotated
 from rfuav_trainer.data.files import SUFFIXES, chosen, find_classes, listed, of_kind
 from rfuav_trainer.data.samples import (
     IMAGENET,
@@ -34,6 +35,7 @@ from rfuav_trainer.storage.paths import local_path
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rfuav_crds.training import Dataset as DatasetSpec
     from rfuav_trainer.data.batches import Batch
     from rfuav_trainer.job import Job
 
@@ -104,6 +106,8 @@ class Dataset:
     """What is known of them."""
     packs: Counter[str] = field(default_factory=Counter)
     """How many packs there are, and what is wrong with them (`pack_checks`)."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Annotations that give no sample, by the reason."""
 
     def pass_over(self, batch: Batch, folder: str = "") -> None:
         """Record the unreadable and the dead samples of a batch; `folder` is prepended to their names.
@@ -181,10 +185,15 @@ def differences(weights: SpectrogramParameters, job: SpectrogramParameters) -> l
 
 
 class _Source:
-    """The folder or manifest of a data set; `where` is the name of its field."""
+    """The folder or manifest of a data set; `where` is the name of its field.
+
+    Attributes:
+        where, path: the field, and the local path.
+        left_out: annotations that give no sample, by the reason.
+    """
 
     def __init__(self, job: Job, uri: str, where: str) -> None:
-        self.where = where
+        self.where, self.left_out = where, Counter[str]()
         self.path = local_path(job, uri, where)
         self.rows = manifest.read(self.path, where=where) if manifest.is_manifest(self.path) else None
 
@@ -226,6 +235,51 @@ class _Source:
         return found if self.rows is None else {self.path.name: self.path, **found}
 
 
+class _Annotations(_Source):
+    """The folder of a data set whose classes are those of SigMF annotations. Its frames are those of `spectrogram`."""
+
+    def __init__(
+        self, job: Job, uri: str, where: str, data: DatasetSpec, spectrogram: SpectrogramParameters | None
+    ) -> None:
+        super().__init__(job, uri, where)
+        if self.rows is not None:
+            raise InvalidConfigurationError(
+                f"{where}: {uri} is a manifest, which states labels itself: with dataset.labels: annotations write the "
+                "folder of the recordings"
+            )
+        found = list_annotated(
+            self.path,
+            spectrogram or _spectrogram(data.iq, self),
+            where=where,
+            pattern=data.recording_pattern,
+            found=self._found,
+        )
+        self._listing, self._classes, self.left_out = found.listing, found.classes, found.left_out
+        if self.left_out:
+            log.warning("leaving out annotations", field=where, why=dict(self.left_out.most_common()))
+
+    def classes(self) -> list[str]:
+        return self._classes
+
+    def kind(self, wanted: str, sample_format: str) -> str:
+        del wanted, sample_format
+        return "iq"
+
+    def samples(
+        self, classes: list[str], kind: str, spectrogram: SpectrogramParameters | None, pattern: str | None
+    ) -> Listing:
+        del classes, kind, spectrogram, pattern
+        return self._listing
+
+
+def _source(
+    job: Job, spec: TrainingJobSpec, uri: str, where: str, spectrogram: SpectrogramParameters | None = None
+) -> _Source:
+    if spec.dataset.labels == "annotations":
+        return _Annotations(job, uri, where, spec.dataset, spectrogram)
+    return _Source(job, uri, where)
+
+
 def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
     """Find the samples of spec.dataset.
 
@@ -237,7 +291,7 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
     outputs.check_apart(job, spec.dataset.train.uri, "dataset.train.uri")
     if spec.dataset.validation.uri is not None:
         outputs.check_apart(job, spec.dataset.validation.uri, "dataset.validation.uri")
-    source = _Source(job, spec.dataset.train.uri, "dataset.train.uri")
+    source = _source(job, spec, spec.dataset.train.uri, "dataset.train.uri")
     classes = source.classes()
     if spec.model.num_classes not in (None, len(classes)):
         raise InvalidConfigurationError(
@@ -252,9 +306,10 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
     preprocessing = Preprocessing(kind, spec.dataset.image_size, mean, std, spectrogram)
     pattern = spec.dataset.recording_pattern
     train, contents = source.samples(classes, kind, spectrogram, pattern), Contents()
-    read_from, packs = {source.where: source.files(train)}, train.packs
+    read_from, packs, left_out = {source.where: source.files(train)}, train.packs, source.left_out
     if spec.dataset.validation.uri is not None:
-        other = _Source(job, spec.dataset.validation.uri, "dataset.validation.uri")
+        other = _source(job, spec, spec.dataset.validation.uri, "dataset.validation.uri", spectrogram)
+        left_out += other.left_out
         _same_classes(source, classes, other, other.classes())
         theirs = other.samples(classes, kind, spectrogram, pattern)
         _check_apart(source, train.samples, other, theirs.samples, contents)
@@ -286,6 +341,7 @@ def open_dataset(job: Job, spec: TrainingJobSpec) -> Dataset:
         read_from,
         contents,
         packs,
+        left_out=left_out,
     )
     dataset.check()
     log.info("recordings", classes=dataset.recordings)  # in a field of its own: a class may be called event

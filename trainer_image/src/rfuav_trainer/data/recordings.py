@@ -36,6 +36,8 @@ TIME: Final = "time"
 ALONE = frozenset({FILE, NUMBER})
 """The file is a recording of its own, for want of anything that says otherwise."""
 
+NO_CLASS: Final = "-"
+"""Stands for the class in paths without one."""
 FIELD = "dataset.recordingPattern"
 GROUP = "recording"
 """The group of the pattern whose text is the recording."""

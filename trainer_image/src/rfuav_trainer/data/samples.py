@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -24,17 +26,18 @@ from rfuav_trainer.data.images import TRANSFORM, Room, read_picture, whole_machi
 from rfuav_trainer.data.labels import conditions
 from rfuav_trainer.data.recordings import COLLECTION, MANIFEST, PATTERN, Recording, recognise
 from rfuav_trainer.errors import DeadInputError, InputError, UnreadableFileError
-from rfuav_trainer.signals import archive, dead, recording, sigmf
+from rfuav_trainer.signals import annotated, archive, dead, recording, sigmf
 from rfuav_trainer.signals.sidecar import Pack, Packs
 from rfuav_trainer.signals.sigmf_folder import SigmfFolder, look
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters, pictures
 from rfuav_trainer.storage import inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
+    from rfuav_trainer.signals.annotated import Box
 
 log = structlog.get_logger()
 
@@ -112,6 +115,9 @@ class Sample:
         recognised_by: how `group` was found, one of the words of `recordings`.
         info: of the recording; None for images.
         member: its name in the archive; empty if the file is no archive.
+        at: index of the frame in `info`, if that is another than `frame`: annotations are numbered in their recording,
+            and `info` is of the stretch that one describes.
+        box: what an annotation describes of the frame; None: all of it.
     """
 
     path: Path
@@ -123,6 +129,8 @@ class Sample:
     recognised_by: str = ""
     info: recording.RecordingInfo | None = field(default=None, compare=False, repr=False)
     member: str = ""
+    at: int | None = None
+    box: Box | None = None
 
     @property
     def file(self) -> str:
@@ -204,10 +212,19 @@ def recording_of(sample: Sample, told: Recording) -> Recording:
     return told
 
 
+Cut = Callable[[Sample, recording.RecordingInfo], list[Sample]]
+"""How a recording, as a sample without a frame, is cut into samples; may raise UnreadableFileError."""
+
+
 def list_samples(
-    files: Iterable[Path], root: Path, spectrogram: SpectrogramParameters | None, packs: Packs | None = None
+    files: Iterable[Path],
+    root: Path,
+    spectrogram: SpectrogramParameters | None,
+    packs: Packs | None = None,
+    *,
+    cut: Cut | None = None,
 ) -> Listing:
-    """The samples in `files`: one for an image, one for each complete frame of a recording.
+    """The samples in `files`: one for an image, one for each complete frame of a recording, or those of `cut`.
 
     Without `spectrogram` recordings are not opened: each file is one sample. The streams of a SigMF collection have
     its name as their group; every other sample has its own.
@@ -229,7 +246,7 @@ def list_samples(
             folders[path.parent] = look(path.parent, DATA_SUFFIXES)
         pack = packs.of(path) if spectrogram else None
         infos.extend(
-            (path, info) for info in _list_recordings(sample, folders[path.parent], spectrogram, listing, pack)
+            (path, info) for info in _list_recordings(sample, folders[path.parent], spectrogram, listing, pack, cut=cut)
         )
     if spectrogram is not None:
         listing.packs = pack_checks.check(packs, infos, spectrogram)
@@ -299,6 +316,8 @@ def _list_recordings(
     spectrogram: SpectrogramParameters | None,
     listing: Listing,
     pack: Pack | None,
+    *,
+    cut: Cut | None,
 ) -> list[recording.RecordingInfo]:
     """Add the recordings of a file to a listing: one, or those in an archive. What is known of those that are read."""
     path, name = sample.path, sample.name
@@ -317,11 +336,12 @@ def _list_recordings(
         try:
             info = describe()  # of a file that is missing: an error
             frames = recording.count_frames(info, spectrogram) if spectrogram else 0
+            found = _whole(sample, info, frames) if cut is None else cut(sample, info)
         except UnreadableFileError as error:
             listing.unreadable[sample.name] = str(error)
             return
         infos.append(info)
-        listing.samples.extend(replace(sample, frame=index, info=info) for index in range(frames))
+        listing.samples.extend(found)
 
     if spectrogram is None or path.suffix.lower() != sigmf.ARCHIVE:
         metadata = beside.metadata(path.name)
@@ -347,6 +367,51 @@ def _list_recordings(
     listing.files += len(found.refused)
     listing.unreadable.update({f"{name}/{member}": reason for member, reason in found.refused.items()})
     return infos
+
+
+def read_recorded(sample: Sample, parameters: SpectrogramParameters) -> Tensor:
+    """The frame of a sample as it was recorded, with what is outside its box.
+
+    Raises:
+        UnreadableFileError: it cannot be read, or is an image.
+    """
+    return recording.read_recorded(*_frame_of(sample), parameters)
+
+
+def read_raw(sample: Sample, parameters: SpectrogramParameters) -> Tensor:
+    """The frame of a sample as `recording.read_raw` gives it; without what is outside its box.
+
+    Raises:
+        UnreadableFileError: it cannot be read, or is an image.
+    """
+    if sample.box is not None:
+        return torch.view_as_real(read_frame(sample, parameters))
+    return recording.read_raw(*_frame_of(sample), parameters)
+
+
+def read_frame(sample: Sample, parameters: SpectrogramParameters) -> Tensor:
+    """The frame of a sample as `recording.read_frame` gives it; without what is outside its box.
+
+    Raises:
+        UnreadableFileError: it cannot be read, has values that are no numbers, or is an image.
+    """
+    found = recording.read_frame(*_frame_of(sample), parameters)
+    if sample.box is None:
+        return found
+    seed = zlib.crc32(os.fsencode(f"{sample.name}/{sample.frame}"))
+    return annotated.only(sample.box, found, parameters, seed)
+
+
+def _frame_of(sample: Sample) -> tuple[recording.RecordingInfo, int]:
+    if sample.info is None or sample.frame is None:
+        raise UnreadableFileError("is an image")
+    return sample.info, sample.frame if sample.at is None else sample.at
+
+
+def _whole(sample: Sample, info: recording.RecordingInfo, frames: int) -> list[Sample]:
+    """A sample for each frame."""
+    info = replace(info, annotations=())
+    return [replace(sample, frame=index, info=info) for index in range(frames)]
 
 
 class Home(Protocol):
@@ -411,8 +476,8 @@ class Reader:
             result = read_picture(sample.path, size, room=self._room, transform=self.preprocessing.transform)
             self._check_alive(key, dead.picture(result))
         else:
-            self._check_alive(key, dead.samples(recording.read_recorded(sample.info, sample.frame, spectrogram)))
-            raw = recording.read_raw(sample.info, sample.frame, spectrogram)
+            self._check_alive(key, dead.samples(read_recorded(sample, spectrogram)))
+            raw = read_raw(sample, spectrogram)
             found, good = pictures(raw[None].to(self.device), spectrogram, size)
             if not good.item():
                 raise UnreadableFileError(recording.NO_NUMBERS.format(frame=sample.frame))

@@ -20,7 +20,7 @@ from rfuav_trainer.data.labels import without_conditions
 from rfuav_trainer.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rfuav_trainer.data.samples import Sample
 
@@ -80,7 +80,8 @@ def split(
             )
             continue
         drawn = {group: hashlib.sha256(os.fsencode(f"{seed}/{group}")).digest() for group in sizes}
-        chosen = _share(sorted(sizes, key=lambda group: (levels[group], drawn[group])), sizes, fraction, drawn)
+        order = sorted(sizes, key=lambda group: (levels[group], drawn[group]))
+        chosen = _share(order, sizes, fraction, drawn, validation)
         validation |= chosen
         taken, all_of_it = sum(sizes[group] for group in chosen), sum(sizes.values())
         if not fraction / FAR_OFF <= taken / all_of_it <= fraction * FAR_OFF and len(own) > len(sizes):
@@ -105,19 +106,27 @@ def split(
     return train, kept
 
 
-def _share(order: Sequence[str], sizes: dict[str, int], fraction: float, drawn: dict[str, bytes]) -> set[str]:
-    """About `fraction` of the recordings, evenly over `order`: at least one, and not all."""
-    taken: set[str] = set()
-    owed = 0.0
+def _share(
+    order: Sequence[str], sizes: dict[str, int], fraction: float, drawn: dict[str, bytes], others: set[str]
+) -> set[str]:
+    """About `fraction` of the recordings, evenly over `order`: at least one, and not all.
+
+    Those of `others`, which other classes have chosen already, are among them.
+    """
+    taken = others & sizes.keys()
+    owed = sum((fraction - 1) * sizes[group] for group in taken)
     for group in order:
+        if group in taken:
+            continue
         owed += fraction * sizes[group]
         if owed >= sizes[group] / 2:
             taken.add(group)
             owed -= sizes[group]
     if not taken:
         taken.add(min(order, key=lambda group: (sizes[group], drawn[group])))
-    if len(taken) == len(order):
-        taken.remove(max(order, key=lambda group: (sizes[group], drawn[group])))
+    free = [group for group in order if group not in others]
+    if len(taken) == len(order) and free:
+        taken.remove(max(free, key=lambda group: (sizes[group], drawn[group])))
     return taken
 
 
@@ -131,9 +140,10 @@ def _in_time(samples: Sequence[Sample], fraction: float, seed: int) -> dict[tupl
         Nothing if the recording has only one moment.
     """
     several = len({sample.name for sample in samples}) > 1
+    when = _moments(samples)
     moments: dict[tuple[object, ...], list[Sample]] = {}
     for sample in samples:
-        moments.setdefault((*_time_of(sample.name), None if several else sample.frame), []).append(sample)
+        moments.setdefault((*_time_of(sample.name), None if several else when(sample)), []).append(sample)
     order = [moments[key] for key in sorted(moments, key=_sortable)]
     if len(order) < 2:  # noqa: PLR2004  (one for each part)
         return {}
@@ -158,6 +168,22 @@ def _in_time(samples: Sequence[Sample], fraction: float, seed: int) -> dict[tupl
         if place in chosen or place not in near
         for sample in moment
     }
+
+
+def _moments(samples: Sequence[Sample]) -> Callable[[Sample], int | None]:
+    """The number of the moment of a frame: annotations that overlap are of one moment."""
+    found: dict[int | None, int | None] = {}
+    end, number = 0, -1
+    for sample in samples:  # in the order of time
+        if sample.at is None or sample.info is None:
+            found[sample.frame] = sample.frame
+            continue
+        (stretch,) = sample.info.captures
+        if number < 0 or stretch.begin >= end:
+            number += 1
+        end = max(end, stretch.begin + stretch.samples)
+        found[sample.frame] = number
+    return lambda sample: found[sample.frame]
 
 
 def _time_of(name: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rfuav_trainer.data.labels import first_folder, in_class, label_of
-from rfuav_trainer.data.recordings import recognise
+from rfuav_trainer.data.recordings import NO_CLASS, recognise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 LEAST = 1e-6
 """A lower score counts as this one, so that no frame alone excludes a class; also that of a class missing in `top`."""
 TOP = 5
-
-NO_CLASS = "-"
-"""Stands for the class in the names of inputs without one."""
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 

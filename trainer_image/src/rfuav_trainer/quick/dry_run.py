@@ -58,6 +58,7 @@ class Plan:
         shape: of a picture as the network gets it: channels, height, width.
         classes: for each class `train`, `validation` (samples), `trainRecordings`, `validationRecordings`.
         unreadable: files that cannot be read, with the reason.
+        left_out: how many annotations give no sample, by the reason.
         device, precision, batch_size: as the training would resolve them.
         steps: in an epoch.
         epochs: at most.
@@ -77,6 +78,7 @@ class Plan:
     shape: tuple[int, ...]
     classes: dict[str, dict[str, int]]
     unreadable: dict[str, str]
+    left_out: dict[str, int]
     device: str
     precision: str
     batch_size: int
@@ -150,6 +152,7 @@ def check(job: Job) -> Plan:
         shape=tuple(read[0].pictures.shape[1:]),
         classes=_classes(dataset),
         unreadable=dataset.unreadable.all(),
+        left_out=dict(dataset.left_out),
         device=str(device),
         precision=resolved.precision,
         batch_size=resolved.batch_size,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,7 @@ class RecordingInfo:
         channels: number of recordings that are interleaved sample by sample.
         said_by: name of the file that says the rate; empty if none does.
         torn: bytes after the last whole sample, which are dropped.
+        annotations: for `sigmf.annotation`.
     """
 
     file: Path
@@ -91,6 +92,12 @@ class RecordingInfo:
     channels: int = 1
     said_by: str = ""
     torn: int = 0
+    annotations: tuple[tuple[Any, int], ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def width(self) -> int:
+        """Bytes of a sample, of all channels together."""
+        return 2 * self.kind.itemsize * self.channels
 
     @property
     def samples(self) -> int:
@@ -167,7 +174,9 @@ def laid_out(file: Path, stated: sigmf.Metadata, said_by: str, offset: int, size
     end = offset + size - stated.trailer
     captures = _captures(stated, width, offset, end)
     torn = max(0, end - captures[-1].offset) % width
-    return RecordingInfo(file, stated.kind, captures, stated.rate_hz, stated.channels, said_by, torn)
+    return RecordingInfo(
+        file, stated.kind, captures, stated.rate_hz, stated.channels, said_by, torn, stated.annotations
+    )
 
 
 def _size(path: Path, said_by: str) -> int:

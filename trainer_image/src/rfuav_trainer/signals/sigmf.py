@@ -42,6 +42,24 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Annotation:
+    """A labelled part of a recording.
+
+    Attributes:
+        label: of what is there.
+        begin: index of its first sample.
+        count: samples; None: up to the end of the capture.
+        low_hz, high_hz: its band, at the frequencies of its capture; None: all of them.
+    """
+
+    label: str
+    begin: int
+    count: int | None = None
+    low_hz: float | None = None
+    high_hz: float | None = None
+
+
+@dataclass(frozen=True)
 class Metadata:
     """What the metadata says about a recording.
 
@@ -54,6 +72,7 @@ class Metadata:
         dataset: name of the file with the samples; empty if it has the name of the metadata and the suffix
             `.sigmf-data`.
         metadata_only: whether there is no such file on purpose.
+        annotations: as they are stored, with the offset of the recording, for `annotation`.
     """
 
     kind: np.dtype[Any]
@@ -63,6 +82,7 @@ class Metadata:
     trailer: int = 0
     dataset: str = ""
     metadata_only: bool = False
+    annotations: tuple[tuple[Any, int], ...] = ()
 
 
 def parse(content: bytes, name: str) -> Metadata:
@@ -89,6 +109,7 @@ def parse(content: bytes, name: str) -> Metadata:
         trailer = int(stated.get("core:trailing_bytes", 0))
         dataset = str(stated.get("core:dataset") or "")
         metadata_only = stated.get("core:metadata_only") is True
+        annotations = tuple((entry, offset) for entry in found.get("annotations") or ())
     except UnreadableFileError:
         raise
     except Exception as error:
@@ -100,7 +121,34 @@ def parse(content: bytes, name: str) -> Metadata:
     if dataset in {".", ".."} or not {"/", "\\", "\0"}.isdisjoint(dataset):
         raise UnreadableFileError(f"{name}: core:dataset {dataset[:99]!r}: write the name of a file in the same folder")
     segments.sort(key=lambda segment: segment.begin)
-    return Metadata(kind, tuple(segments), rate, channels, trailer, dataset, metadata_only)
+    return Metadata(kind, tuple(segments), rate, channels, trailer, dataset, metadata_only, annotations)
+
+
+def annotation(stored: tuple[Any, int]) -> Annotation:
+    """An annotation of `Metadata.annotations`.
+
+    Raises:
+        ValueError: it cannot be used; the message says why.
+    """
+    entry, offset = stored
+    if not isinstance(entry, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004  (one kind of error for all)
+    label = entry.get("core:label")
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError("it has no core:label")
+    try:
+        begin = int(entry["core:sample_start"]) - offset
+        count = None if entry.get("core:sample_count") is None else int(entry["core:sample_count"])
+        low, high = (_number(entry.get(f"core:freq_{side}_edge")) for side in ("lower", "upper"))
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        raise ValueError("its samples or frequencies are not numbers") from error
+    if begin < 0 or (count is not None and count < 1):
+        raise ValueError("it has no samples in the recording")
+    if (low is None) != (high is None):
+        raise ValueError("it has one of core:freq_lower_edge and core:freq_upper_edge: write both or neither")
+    if low is not None and high is not None and low >= high:
+        raise ValueError("its core:freq_lower_edge is not below its core:freq_upper_edge")
+    return Annotation(label, begin, count, low, high)
 
 
 def streams(content: bytes, name: str) -> list[str]:

@@ -26,18 +26,20 @@ if TYPE_CHECKING:
 class RecordingVotes:
     """The votes of all recordings. A sample that is its own recording is counted at once.
 
+    Of a recording with several classes, as its annotations may say, the samples of each class vote for themselves.
+
     Args:
         samples: the validation samples of all processes.
         classes: number of classes.
     """
 
     def __init__(self, samples: Sequence[Sample], classes: int) -> None:
-        sizes = Counter(sample.group for sample in samples)
-        labels = {sample.group: sample.label for sample in samples if sizes[sample.group] > 1}
-        self._rows = {group: row for row, group in enumerate(labels)}
-        self._labels = torch.tensor([*labels.values()], dtype=torch.int64)
-        self._logs = np.zeros((len(labels), classes))
-        self._frames = np.zeros(len(labels))
+        sizes = Counter((sample.group, sample.label) for sample in samples)
+        voters = [voter for voter, size in sizes.items() if size > 1]
+        self._rows = {voter: row for row, voter in enumerate(voters)}
+        self._labels = torch.tensor([label for _, label in voters], dtype=torch.int64)
+        self._logs = np.zeros((len(voters), classes))
+        self._frames = np.zeros(len(voters))
         self._alone = Tally(classes)
 
     @property
@@ -49,10 +51,10 @@ class RecordingVotes:
     def add(self, samples: Sequence[Sample], scores: Tensor) -> None:
         """Count samples; `scores` are their probabilities, float64, (n, classes)."""
         logs = scores.clamp(min=LEAST).log().numpy()
-        alone = [number for number, sample in enumerate(samples) if sample.group not in self._rows]
+        alone = [number for number, sample in enumerate(samples) if (sample.group, sample.label) not in self._rows]
         self._alone.add(scores[alone], torch.tensor([samples[number].label for number in alone], dtype=torch.int64))
         for number, sample in enumerate(samples):
-            row = self._rows.get(sample.group)
+            row = self._rows.get((sample.group, sample.label))
             if row is not None:
                 self._logs[row] += logs[number]
                 self._frames[row] += 1

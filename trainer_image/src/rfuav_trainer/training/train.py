@@ -576,6 +576,7 @@ class Training:
             unreadable=self.dataset.unreadable.all(),
             dead=self.dataset.unreadable.dead,
             packs=dict(self.dataset.packs),
+            leftOut=dict(self.dataset.left_out),
             epochs=position.epoch,
             stoppedEarly=position.epoch < self.spec.training.epochs,
             seconds=seconds,
