@@ -109,4 +109,4 @@ async def test_who_waits_for_a_job_hears_of_its_change_and_of_its_end() -> None:
     assert await waiting is None
     tasks.take("training", body("a", 9, uid="another"))
     assert await tasks.changed(second) is None
-    assert tasks._waiting == {}
+    assert tasks._news._waiting == {}

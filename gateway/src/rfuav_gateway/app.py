@@ -11,10 +11,13 @@ Its own rights (the chart grants exactly these; those before a colon are granted
 | pods | list, watch | logs.of_jobs, cluster.whole |
 | pods/log | get | logs |
 | /readyz | get | connection (is an outage over) |
+| jobs.batch | list, watch | cluster.preparations |
+| compat, in its namespace: jobs.batch | get, create, patch | cluster.preparations |
 | compat, in its namespace: trainingjobs, inferencejobs | get, create, patch, delete | cluster.writes |
 | proxy.addresses: users, groups | impersonate | access.callers |
 
-In all namespaces, also with compat. Without those of cluster.whole, tasks work and resources answer 503.
+In all namespaces, also with compat. Without those of cluster.whole, tasks work and resources answer 503; without
+those of cluster.preparations, each read of one asks the API server as its caller, and streams of their logs do not end.
 """
 
 import asyncio
@@ -29,17 +32,19 @@ from starlette.types import ASGIApp
 
 from rfuav_gateway.access.callers import Callers
 from rfuav_gateway.access.rights import Rights
+from rfuav_gateway.cluster.preparations import Preparations
 from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.cluster.whole import Whole
 from rfuav_gateway.cluster.writes import Writes
 from rfuav_gateway.logs.logs import Logs
-from rfuav_gateway.routes import logs, resources, starts, system, tasks
+from rfuav_gateway.routes import logs, preprocessing, resources, starts, system, tasks
 from rfuav_gateway.routes.parts import Parts
 from rfuav_gateway.serving import problems
 from rfuav_gateway.serving.edge import Edge
 from rfuav_gateway.serving.rates import Rates
 from rfuav_gateway.serving.server import Server
 from rfuav_gateway.settings import Settings
+from rfuav_gateway.tasks import preparations
 from rfuav_gateway.tasks.manifests import Terms
 from rfuav_gateway.tasks.roots import Places
 from rfuav_kube.connection import Connection
@@ -77,6 +82,8 @@ class Gateway:
             rates=Rates(settings),
             terms=terms(settings),
             logs=Logs(connection),
+            preparations=Preparations(connection) if settings.trainer_image else None,
+            preparation_terms=preparation_terms(settings),
         )
         self.app = routes()
         self.app.state.parts = self.parts
@@ -92,7 +99,9 @@ class Gateway:
                 "compat: requests without credentials are carried out", namespace=self._settings.compat.namespace
             )
         reflectors = self.tasks.reflectors(self._connection)
-        whole = self.parts.whole.reflectors(self._connection)
+        whole: list[Reflector[Any, Any, Any]] = [*self.parts.whole.reflectors(self._connection)]
+        if self.parts.preparations is not None:
+            whole.append(self.parts.preparations.reflector())
         probes = health.app(alive=lambda: self._pulse.alive, unready=self._unready)
         async with (
             self._pulse.waiting(),
@@ -127,11 +136,26 @@ class Gateway:
         self._closing = asyncio.ensure_future(self.parts.logs.close())
 
 
+def _places(settings: Settings) -> Places:
+    base = settings.compat.root if settings.compat.enabled else ""
+    return Places({root.path: root.uri for root in settings.roots}, base)
+
+
+def preparation_terms(settings: Settings) -> preparations.Terms:
+    """What the settings say about preparations of data."""
+    return preparations.Terms(
+        places=_places(settings),
+        image=settings.trainer_image,
+        resources=settings.resources,
+        keep_seconds=settings.keep_preparations_seconds,
+        cluster_assigns_users=settings.cluster_assigns_users,
+    )
+
+
 def terms(settings: Settings) -> Terms:
     """What the settings say about jobs."""
-    base = settings.compat.root if settings.compat.enabled else ""
     return Terms(
-        places=Places({root.path: root.uri for root in settings.roots}, base),
+        places=_places(settings),
         weights_cache=settings.weights_cache,
         results=settings.results,
         pool=settings.pool,
@@ -147,7 +171,7 @@ def routes() -> FastAPI:
         description="Trainings and inferences of drone-signal classifiers, as tasks.",
     )
     problems.install(app)
-    for router in (starts.router, logs.router, tasks.router, resources.router, system.router):
+    for router in (starts.router, preprocessing.router, logs.router, tasks.router, resources.router, system.router):
         app.include_router(router)
     return app
 

@@ -122,6 +122,13 @@ class Settings(Section):
         "", description="URI of the folder for results of inferences that name none; empty: beside what they read"
     )
     resources: dict[str, Any] = Field(default_factory=dict, description="spec.resources of every task, but for gpus")
+    trainer_image: str = Field("", description="image of the trainer, for preparations of data; empty: there are none")
+    keep_preparations_seconds: int = Field(
+        604_800, ge=0, description="how long a preparation that has ended can be asked for"
+    )
+    cluster_assigns_users: bool = Field(
+        default=False, description="whether pods of preparations name no user or group; for clusters that assign them"
+    )
     cors_origins: tuple[str, ...] = Field((), description="origins whose pages may call, as in https://ui.example.org")
     drain_seconds: float = Field(5, ge=0, description="time between not ready and the end of listening")
     compat: Compat = Compat()

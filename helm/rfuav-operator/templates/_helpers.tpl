@@ -47,7 +47,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{/* The gateway's settings file: what the user gave, and what the chart alone knows. */}}
 {{- define "rfuav.gateway.settings" -}}
-{{- $own := dict "port" 8000 "healthPort" 8081 }}
+{{- $own := dict
+      "port" 8000 "healthPort" 8081
+      "trainerImage" .Values.trainer.image
+      "clusterAssignsUsers" .Values.settings.jobs.clusterAssignsUsers }}
 {{- if .Values.gateway.tlsSecret }}
 {{- $_ := set $own "tlsCertificate" "/etc/rfuav-gateway-tls/tls.crt" }}
 {{- $_ := set $own "tlsKey" "/etc/rfuav-gateway-tls/tls.key" }}

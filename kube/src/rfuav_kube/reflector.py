@@ -104,6 +104,7 @@ class Reflector(Generic[K, V, R]):
         read: the partial struct of one object.
         key: its key in the cache.
         value: what is held of it; the second argument says why something of the object was left out. None: nothing.
+        selector: labels of the objects that are read; empty: all.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Reflector(Generic[K, V, R]):
         read: type[R],
         key: Callable[[R], K],
         value: Callable[[R, str], V | None],
+        selector: str = "",
         idle_seconds: float = WATCH_SECONDS + 30,
     ) -> None:
         self._connection = connection
@@ -122,6 +124,7 @@ class Reflector(Generic[K, V, R]):
         self._cache = cache
         self._key = key
         self._value = value
+        self._chosen = {"labelSelector": selector} if selector else {}
         self._idle = idle_seconds
         self._kind = read
         self._list_decoder = msgspec.json.Decoder(_List)
@@ -185,7 +188,7 @@ class Reflector(Generic[K, V, R]):
         listed: list[K] = []
         named, after = True, ""  # one without a name may be any of those that are held
         while True:
-            params = {"limit": str(PAGE)} | ({"continue": after} if after else {})
+            params = {"limit": str(PAGE)} | self._chosen | ({"continue": after} if after else {})
             status, body, asked = await self._connection.get_bytes(self.path, params)
             if status != HTTPStatus.OK:  # 410 too: the pages' snapshot has expired
                 raise Refused(f"list answered {status}: {body[:300].decode(errors='replace')}", asked)
@@ -210,6 +213,7 @@ class Reflector(Generic[K, V, R]):
             "allowWatchBookmarks": "true",
             "resourceVersion": self._version,
             "timeoutSeconds": str(WATCH_SECONDS),
+            **self._chosen,
         }
         async with self._connection.stream(self.path, params, idle=self._idle) as response:
             if response.status == HTTPStatus.GONE:

@@ -148,13 +148,16 @@ def user(kube: client.ApiClient, namespace: str) -> Callable[..., User]:
     """Makes a user of the test's namespace who may do these verbs on jobs there."""
 
     def make(
-        *verbs: str, resources: tuple[str, ...] = ("trainingjobs", "inferencejobs"), home: str = namespace
+        *verbs: str,
+        resources: tuple[str, ...] = ("trainingjobs", "inferencejobs"),
+        group: str = "rfuav.io",
+        home: str = namespace,
     ) -> User:
         name = f"user-{uuid.uuid4().hex[:8]}"
         core, rbac = client.CoreV1Api(kube), client.RbacAuthorizationV1Api(kube)
         core.create_namespaced_service_account(home, {"metadata": {"name": name}})
         if verbs:
-            rules = [{"apiGroups": ["rfuav.io"], "resources": list(resources), "verbs": list(verbs)}]
+            rules = [{"apiGroups": [group], "resources": list(resources), "verbs": list(verbs)}]
             rbac.create_namespaced_role(namespace, {"metadata": {"name": name}, "rules": rules})
             binding = {
                 "metadata": {"name": name},

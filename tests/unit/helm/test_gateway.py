@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rfuav_crds.contract import GROUP, PLURALS
 from rfuav_gateway import app
@@ -78,7 +79,9 @@ def test_enabled_it_adds_its_own_objects_and_changes_none(default, enabled):
 
 def test_the_gateway_reads_the_settings_that_the_chart_writes(enabled, tmp_path):
     found = settings(enabled, tmp_path)
-    assert found == Settings()
+    image = enabled["ConfigMap", "rfuav-operator"]["data"]["settings.yaml"]
+    assert found == Settings(trainer_image=yaml.safe_load(image)["jobs"]["image"])
+    assert found.trainer_image
     assert {p["name"]: p["containerPort"] for p in container(enabled)["ports"]} == {
         "http": found.port,
         "health": found.health_port,
@@ -126,9 +129,10 @@ def test_it_runs_the_gateway_of_the_operators_image_restricted_and_read_only(ena
     assert {"limits", "requests"} <= set(own["resources"])
 
 
-def test_where_the_cluster_assigns_users_it_names_none(render):
+def test_where_the_cluster_assigns_users_it_names_none(render, tmp_path):
     objects = render(*ON, "--set", "settings.jobs.clusterAssignsUsers=true,gateway.tlsSecret=rest")
     assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(pod(objects)["spec"]["securityContext"])
+    assert settings(objects, tmp_path).cluster_assigns_users  # for the pods that it makes
 
 
 def test_its_pods_are_not_taken_for_the_operators(enabled):

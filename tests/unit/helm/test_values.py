@@ -39,10 +39,20 @@ def test_each_section_offers_what_the_operator_reads(section):
 
 
 def test_the_settings_of_the_schema_are_those_of_the_gateway():
-    """But ports and files, which other objects of the chart must agree with."""
+    """But what other objects and values of the chart must agree with."""
     offered = SCHEMA["properties"]["gateway"]["properties"]["settings"]["properties"]
     fields = {field.alias: field.annotation for field in GatewaySettings.model_fields.values()}
-    assert set(offered) == set(fields) - {"host", "port", "healthPort", "tlsCertificate", "tlsKey", "kubeconfig"}
+    own = {
+        "host",
+        "port",
+        "healthPort",
+        "tlsCertificate",
+        "tlsKey",
+        "kubeconfig",
+        "trainerImage",
+        "clusterAssignsUsers",
+    }
+    assert set(offered) == set(fields) - own
     for name in ("compat", "proxy", "limits"):
         assert set(offered[name]["properties"]) == {field.alias for field in fields[name].model_fields.values()}
     root = offered["roots"]["items"]["properties"]

@@ -51,6 +51,10 @@ class Rights:
         """Whether the caller may read the jobs of this kind in a namespace."""
         return await self.may(caller, "get", PLURALS[kind], namespace)
 
+    async def may_see_preparations(self, caller: Caller, namespace: str) -> bool:
+        """Whether the caller may read the batch/v1 Jobs of a namespace, which prepare data."""
+        return await self.may(caller, "get", "jobs", namespace, group="batch")
+
     async def may_read_logs(self, caller: Caller, namespace: str) -> bool:
         """Whether the caller may read the logs of pods in a namespace, as `kubectl logs` would."""
         return await self.may(caller, "get", "pods", namespace, group="", subresource="log")

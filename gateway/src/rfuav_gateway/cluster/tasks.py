@@ -3,7 +3,6 @@
 A watch keeps it up to date. What this gateway writes enters with the answer, so that the next read shows it.
 """
 
-import asyncio
 import heapq
 from bisect import bisect_left, insort
 from collections import defaultdict
@@ -13,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from rfuav_crds.contract import API_VERSION, PLURALS
+from rfuav_gateway.cluster.news import News
 from rfuav_gateway.tasks import jobs, views
 from rfuav_gateway.tasks.bodies import TaskStatus, TaskType
 from rfuav_gateway.tasks.identity import KINDS
@@ -47,7 +47,7 @@ class Tasks:
     def __init__(self, namespace: str = "") -> None:
         self._namespace = namespace
         self._cache: Cache[Key, Job] = Cache(self._changed)
-        self._waiting: dict[str, set[asyncio.Future[None]]] = {}  # by UID of the job that somebody waits for
+        self._news = News()
         self._by_id: dict[tuple[str, str], tuple[Job, ...]] = {}
         # By namespace, type and status word, the oldest first.
         self._lists: defaultdict[tuple[str, TaskType], dict[TaskStatus, _List]] = defaultdict(dict)
@@ -103,15 +103,7 @@ class Tasks:
                 return None
             if held.resource_version != job.resource_version:
                 return held
-            news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiting = self._waiting.setdefault(job.uid, set())
-            waiting.add(news)
-            try:
-                await news
-            finally:
-                waiting.discard(news)
-                if not waiting and self._waiting.get(job.uid) is waiting:
-                    del self._waiting[job.uid]
+            await self._news.of(job.uid)
 
     def take(self, kind: TaskType, body: Any) -> Job:
         """Take in a job as an answer shows it; what is held now."""
@@ -127,9 +119,7 @@ class Tasks:
 
     def _changed(self, old: Job | None, new: Job | None) -> None:
         for uid in {job.uid for job in (old, new) if job is not None}:
-            for news in self._waiting.pop(uid, ()):
-                if not news.done():
-                    news.set_result(None)
+            self._news.tell(uid)
         if old is not None:
             _take_out(self._lists[old.namespace, old.type], old)
             key = old.namespace, old.task_id

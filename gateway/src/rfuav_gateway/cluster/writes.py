@@ -43,35 +43,35 @@ class Writes:
         Raises:
             NotDone: otherwise.
         """
-        answer = await self._insist("POST", path(kind, namespace), manifest, credential)
+        answer = await insist(self._connection, "POST", path(kind, namespace), manifest, credential)
         if answer.status == HTTPStatus.CONFLICT and answer.reason == "AlreadyExists":
             name = str(manifest["metadata"]["name"])
             there = await self.read(kind, namespace, name, credential)
             if there is None:
                 raise NotDone(HTTPStatus.SERVICE_UNAVAILABLE, "a job of this name is just being deleted: try again", 1)
             return there, False
-        return self._tasks.take(kind, _taken(answer)), True
+        return self._tasks.take(kind, taken(answer)), True
 
     async def read(self, kind: TaskType, namespace: str, name: str, credential: Credential | None) -> Job | None:
         """A job, asked for at the API server; None: there is none."""
-        answer = await self._insist("GET", path(kind, namespace, name), None, credential)
+        answer = await insist(self._connection, "GET", path(kind, namespace, name), None, credential)
         if answer.status == HTTPStatus.NOT_FOUND:
             return None
-        return self._tasks.take(kind, _taken(answer))
+        return self._tasks.take(kind, taken(answer))
 
     async def cancel(self, job: Job, user: str, credential: Credential | None) -> Job:
         """Have the operator cancel a job."""
         patch = {"metadata": {"annotations": {ANNOTATION_CANCELLED_BY: user}, "uid": job.uid}, "spec": {"cancel": True}}
-        answer = await self._insist("PATCH", path(job.type, job.namespace, job.name), patch, credential)
+        answer = await insist(self._connection, "PATCH", path(job.type, job.namespace, job.name), patch, credential)
         self._drop_if_gone(job, answer)
-        return self._tasks.take(job.type, _taken(answer))
+        return self._tasks.take(job.type, taken(answer))
 
     async def delete(self, job: Job, credential: Credential | None) -> None:
         """Delete a job; its pods go with it."""
         body = {"preconditions": {"uid": job.uid}, "propagationPolicy": "Background"}
-        answer = await self._insist("DELETE", path(job.type, job.namespace, job.name), body, credential)
+        answer = await insist(self._connection, "DELETE", path(job.type, job.namespace, job.name), body, credential)
         self._drop_if_gone(job, answer)
-        _taken(answer)
+        taken(answer)
         self._tasks.gone(job)
 
     async def change_pool(
@@ -84,45 +84,50 @@ class Writes:
         """
         at = f"/apis/{API_VERSION}/{PLURALS['GPUPool']}/{name}"
         for _ in range(TRIES):
-            held = _taken(await self._insist("GET", at, None, credential))
+            held = taken(await insist(self._connection, "GET", at, None, credential))
             patch = {
                 "metadata": {"resourceVersion": held["metadata"]["resourceVersion"]},
                 "spec": change(held.get("spec") or {}),
             }
-            answer = await self._insist("PATCH", at, patch, credential)
+            answer = await insist(self._connection, "PATCH", at, patch, credential)
             if answer.status != HTTPStatus.CONFLICT:
                 break
-        return _taken(answer)
+        return taken(answer)
 
     def _drop_if_gone(self, job: Job, answer: Answer) -> None:
         if answer.status == HTTPStatus.NOT_FOUND:
             self._tasks.gone(job)
 
-    async def _insist(self, method: str, at: str, body: Any, credential: Credential | None) -> Answer:
-        """A request that may be sent twice, until there is an answer."""
-        problem = ""
-        for attempt in range(TRIES):
-            if attempt:
-                await asyncio.sleep(PAUSE * 2 ** (attempt - 1))
-            try:
-                answer = await self._connection.request(
-                    method,
-                    at,
-                    body,
-                    content_type=MERGE_PATCH if method == "PATCH" else "application/json",
-                    timeout=TIMEOUT,
-                    credential=credential,
-                )
-            except ConnectionProblem as error:
-                problem = str(error)
-                continue
-            if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                return answer
-            problem = answer.message
-        raise NotDone(HTTPStatus.SERVICE_UNAVAILABLE, f"the API server does not answer: {problem}", PAUSE * 2**TRIES)
+
+async def insist(connection: Connection, method: str, at: str, body: Any, credential: Credential | None) -> Answer:
+    """A request that may be sent twice, until there is an answer.
+
+    Raises:
+        NotDone: there is none.
+    """
+    problem = ""
+    for attempt in range(TRIES):
+        if attempt:
+            await asyncio.sleep(PAUSE * 2 ** (attempt - 1))
+        try:
+            answer = await connection.request(
+                method,
+                at,
+                body,
+                content_type=MERGE_PATCH if method == "PATCH" else "application/json",
+                timeout=TIMEOUT,
+                credential=credential,
+            )
+        except ConnectionProblem as error:
+            problem = str(error)
+            continue
+        if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return answer
+        problem = answer.message
+    raise NotDone(HTTPStatus.SERVICE_UNAVAILABLE, f"the API server does not answer: {problem}", PAUSE * 2**TRIES)
 
 
-def _taken(answer: Answer) -> Any:
+def taken(answer: Answer) -> Any:
     """The object of an answer that is one.
 
     Raises:

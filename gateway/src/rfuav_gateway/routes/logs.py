@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from rfuav_gateway.access.callers import Unavailable
 from rfuav_gateway.cluster.tasks import TYPES
 from rfuav_gateway.logs.logs import CONTENT_TYPE, Gone, Over, TooManyStreams, Unanswered
-from rfuav_gateway.logs.of_jobs import JobSource
+from rfuav_gateway.logs.of_jobs import JobSource, PreparationSource
 from rfuav_gateway.routes.parts import Asked, Asks, unavailable
 from rfuav_gateway.routes.tasks import find
 from rfuav_gateway.serving.problems import Refused
@@ -23,7 +23,7 @@ from rfuav_gateway.tasks.bodies import TaskType
 router = APIRouter()
 
 MOST = 10_000  # lines of an answer
-_ANSWERS: dict[int | str, dict[str, Any]] = {
+ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {CONTENT_TYPE: {}},
         "description": "A list, or a LogEntry in each event; the last event has the task's status and message.",
@@ -54,13 +54,13 @@ def wanted(
 Wants = Annotated[Wanted, Depends(wanted)]
 
 
-@router.get("/api/v2/training/{task_id:path}/logs", response_model=list[bodies.LogEntry], responses=_ANSWERS)
+@router.get("/api/v2/training/{task_id:path}/logs", response_model=list[bodies.LogEntry], responses=ANSWERS)
 async def training(task_id: str, asks: Asks, wants: Wants) -> Response:
     """The log of a training."""
     return await _log(asks, task_id, _TRAINING, wants)
 
 
-@router.get("/api/v2/tasks/{task_id:path}/logs", response_model=list[bodies.LogEntry], responses=_ANSWERS)
+@router.get("/api/v2/tasks/{task_id:path}/logs", response_model=list[bodies.LogEntry], responses=ANSWERS)
 async def task(task_id: str, asks: Asks, wants: Wants) -> Response:
     """The log of a task."""
     return await _log(asks, task_id, TYPES, wants)
@@ -68,10 +68,18 @@ async def task(task_id: str, asks: Asks, wants: Wants) -> Response:
 
 async def _log(asks: Asked, task_id: str, kinds: Collection[TaskType], wants: Wanted) -> Response:
     job = await find(asks, task_id, kinds)
+    return await stream(asks, JobSource(asks.parts.cluster, asks.parts.tasks, job, asks.phrases), wants)
+
+
+async def stream(asks: Asked, source: JobSource | PreparationSource, wants: Wanted) -> Response:
+    """The log of a task that the caller may see, if they may read logs there.
+
+    Raises:
+        Refused: 403, 410 for a log that is gone, 503.
+    """
     if not await _may_read(asks):
         raise Refused(HTTPStatus.FORBIDDEN, f"you may not read logs of pods in the namespace {asks.namespace}")
     parts = asks.parts
-    source = JobSource(parts.cluster, parts.tasks, job, asks.phrases)
     try:
         if wants.as_list:
             entries = await parts.logs.history(source, tail=wants.tail, since=wants.since)

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from rfuav_gateway.access.callers import Caller, Callers, Unauthenticated, Unavailable
 from rfuav_gateway.access.rights import Rights
+from rfuav_gateway.cluster.preparations import Preparations
 from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.cluster.whole import Whole
 from rfuav_gateway.cluster.writes import NotDone, Writes
@@ -16,6 +17,7 @@ from rfuav_gateway.serving.problems import Refused
 from rfuav_gateway.serving.rates import Rates
 from rfuav_gateway.settings import Settings
 from rfuav_gateway.tasks.manifests import Terms
+from rfuav_gateway.tasks.preparations import Terms as PreparationTerms
 from rfuav_gateway.tasks.words import PHRASES, Phrases, language
 from rfuav_kube.connection import Connection
 
@@ -34,6 +36,8 @@ class Parts:
     rates: Rates
     terms: Terms
     logs: Logs
+    preparations: Preparations | None
+    preparation_terms: PreparationTerms
 
 
 class Asked(NamedTuple):

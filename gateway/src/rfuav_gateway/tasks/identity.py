@@ -31,7 +31,7 @@ def task_id_of(namespace: str, name: str, annotations: Mapping[str, str] | None)
     return (annotations or {}).get(contract.ANNOTATION_TASK_ID) or f"{namespace}/{name}"
 
 
-def digest(kind: TaskType, body: Request) -> str:
+def digest(kind: str, body: Request) -> str:
     """SHA-256 of what a create asks for, without its id, in hexadecimal digits.
 
     What equals its default does not count: a field that a later version adds leaves the digests of stored jobs valid.
@@ -41,12 +41,12 @@ def digest(kind: TaskType, body: Request) -> str:
 
 
 def conflict(
-    kind: TaskType, namespace: str, name: str, annotations: Mapping[str, str] | None, wanted: Mapping[str, str]
+    kind: str, namespace: str, name: str, annotations: Mapping[str, str] | None, wanted: Mapping[str, str]
 ) -> Said | None:
     """Why a create finds its name taken; None: the job that exists is the task, created before.
 
     Args:
-        kind: of both jobs.
+        kind: of both jobs: training, inference, or what the API server calls them.
         namespace: of both.
         name: of both.
         annotations: those of the job that exists.
@@ -60,9 +60,10 @@ def conflict(
     return None
 
 
-def shown(kind: TaskType, namespace: str, name: str) -> str:
+def shown(kind: str, namespace: str, name: str) -> str:
     """A job, for messages."""
-    return f"{KINDS[kind]} {namespace}/{name}"
+    named = next((word for of, word in KINDS.items() if of == kind), kind)
+    return f"{named} {namespace}/{name}"
 
 
 def several(task_id: str, jobs: Iterable[tuple[TaskType, str, str]]) -> Said:

@@ -55,6 +55,10 @@ class Phrases:
     no_path: str
     one_folder: str
     save_path_needed: str
+    volumes_only: str
+    ratios_too_large: str
+    unknown_methods: str
+    no_preparations: str
     as_it_is: str
 
     # Limits of devices.
@@ -101,6 +105,11 @@ ENGLISH = Phrases(
     one_folder="{name} is not the name of one folder: write it without '/', '\\', '..' and control characters, at most "
     "200 bytes long",
     save_path_needed="{path} has no folder beside it that results could go to: write save_path",
+    volumes_only="{path} is not below a folder of a volume: data are prepared on volumes; write a path whose root is "
+    "pvc://CLAIM",
+    ratios_too_large="train_ratio leaves {rest} for the other parts: write at most that",
+    unknown_methods="write one or more of {methods}",
+    no_preparations="No image of the trainer is configured (trainerImage of the gateway): data cannot be prepared",
     as_it_is="{text}",
     limits_changed="GPUPool {pool}: the limits of all GPUs of the same kind, and of cpu on every node, are changed; a "
     "GPU takes no more tasks than it has slots",
@@ -144,6 +153,10 @@ CHINESE = Phrases(
     no_path="缺少路径：请填写 {roots} 下的路径",
     one_folder="{name} 不是单个目录名：不能包含“/”“\\”“..”和控制字符，最多 200 字节",
     save_path_needed="{path} 旁边没有可存放结果的目录：请填写 save_path",
+    volumes_only="{path} 不在卷的目录内：数据只能在卷上预处理；请填写根目录为 pvc://CLAIM 的路径",
+    ratios_too_large="train_ratio 只给其余部分留下 {rest}：请填写不大于该值的数",
+    unknown_methods="请填写以下一种或多种：{methods}",
+    no_preparations="未配置训练镜像（网关的 trainerImage）：无法预处理数据",
     as_it_is="{text}",
     limits_changed="GPUPool {pool}：同类 GPU 的上限以及每个节点上 cpu 的上限已更改；每个 GPU 的任务数不超过其槽位数",
     unknown_device="{device} 不存在：请填写 {devices} 之一",

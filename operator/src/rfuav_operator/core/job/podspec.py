@@ -227,7 +227,7 @@ def variables(values: Mapping[str, str]) -> list[dict[str, Any]]:
     # A LimitRange may set the limit when the pod is created; where nobody does, this is what the node has.
     limit = {"resourceFieldRef": {"containerName": contract.CONTAINER, "resource": "limits.ephemeral-storage"}}
     return [
-        *({"name": name, "value": _literal(value)} for name, value in (own | dict(values)).items()),
+        *({"name": name, "value": literal(value)} for name, value in (own | dict(values)).items()),
         {"name": contract.EPHEMERAL_STORAGE, "valueFrom": limit},
     ]
 
@@ -384,8 +384,11 @@ def _environment(
     return variables(env)
 
 
-def _literal(value: str) -> str:
-    """The value as Kubernetes must get it: it turns $$ into $, and $(NAME) into the variable of that name."""
+def literal(value: str) -> str:
+    """A variable's value or an argument as Kubernetes must get it.
+
+    It turns $$ into $, and $(NAME) into the variable of that name.
+    """
     return value.replace("$", "$$")
 
 
