@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import time
 from contextlib import AsyncExitStack
+from datetime import datetime
 
 import pytest
 from gateway.logs.kubelet import BASE, FakeCluster, Task, cluster
@@ -103,6 +105,25 @@ async def test_tail_and_since(kubelet, desk):
     assert await (await desk.reader(task, since=since)).messages(4) == names(4, first=46)
     assert json.loads(await desk.logs.history(task, tail=1))[0]["message"] == "line 49"
     assert [entry["message"] for entry in json.loads(await desk.logs.history(task, since=since))] == names(4, first=46)
+
+
+@pytest.mark.parametrize(
+    ("since", "count"),
+    [
+        ("0001-01-01T00:00:00+14:00", 3),
+        ("9999-12-31T23:59:59-12:00", 0),
+        ("2027-01-15T08:00:00.100000", 2),  # no zone: UTC, wherever the gateway runs
+        ("2027-01-15T10:00:00.100001+02:00", 1),
+    ],
+)
+async def test_any_time_is_understood(kubelet, desk, monkeypatch, since, count):
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    kubelet.pod("train-1", *numbered(3))
+    found = json.loads(await desk.logs.history(Task(Pod("train-1")), since=datetime.fromisoformat(since)))
+    monkeypatch.undo()
+    time.tzset()
+    assert len(found) == count
 
 
 async def test_no_tail_is_new_lines_alone(kubelet, desk):
@@ -312,6 +333,28 @@ async def test_of_very_many_pods_only_some_are_followed(kubelet, desk):
     pods = [Pod(f"infer-1-{shard}", shard=shard, finished=shard < 7) for shard in range(10)]
     reader = await desk.reader(Task(*pods), desk.another(pods=3))
     assert await reader.messages(3) == ["7", "8", "9"]
+
+
+async def test_a_pod_that_was_read_to_its_end_is_not_read_again_when_there_is_room(kubelet, desk):
+    first, second = kubelet.pod("infer-1-0", (1, "0")), kubelet.pod("infer-1-1", (2, "1"))
+    zero, one = Pod("infer-1-0", shard=0), Pod("infer-1-1", shard=1)
+    task = Task(zero)
+    logs = desk.another(pods=1)
+    reader = await desk.reader(task, logs)
+    await reader.messages(1)
+    await first.become("ended")
+    task.become(zero._replace(finished=True), one)
+    await reader.messages(2)
+    followed = logs._streams[task.key]._running
+    await until(followed["infer-1-0"].done)
+    task.become(zero._replace(finished=True), one, Pod("infer-1-2", shard=2, started=False))
+    await until(lambda: "infer-1-0" not in followed)
+    await second.become("ended")
+    await until(lambda: kubelet.followed == 0)
+    task.become(zero._replace(finished=True), one._replace(finished=True))
+    await asyncio.sleep(0)
+    task.become(zero._replace(finished=True), one._replace(finished=True), end=DONE)
+    assert [event.message for event in await reader.read()] == ["0", "1", DONE.message]
 
 
 # --- coming back

@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import structlog
@@ -27,6 +27,7 @@ log = structlog.get_logger()
 CONTENT_TYPE = "text/event-stream"
 _HELLO = b"retry: 1000\n\n"  # milliseconds after which a browser comes back
 _KEEP_ALIVE = b": keep-alive\n\n"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SILENT = 0.9  # of `keep_alive`, after which a comment is due: bells ring a little early or late
 
 Events = AsyncIterator[bytes]
@@ -226,7 +227,8 @@ def _lacks(stream: Stream, found: int, *, after: places.Place | None, tail: int 
 
 
 def _nanoseconds(at: datetime) -> int:
-    return int(at.replace(microsecond=0).astimezone(UTC).timestamp()) * places.SECOND + at.microsecond * 1000
+    """Since 1970; a time without a zone is UTC."""
+    return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def _chunks(events: list[Event]) -> list[bytes]:

@@ -46,6 +46,7 @@ class Stream:
         """Whether the stream has failed: readers are to come back."""
         self.readers = 0
         self._found = False
+        self._done: set[str] = set()  # pods that were followed to their end and may still be listed
         self._state = TaskState()
         self._followers: dict[str, Follower] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -110,11 +111,12 @@ class Stream:
         for name, follower in list(self._followers.items()):
             if name not in pods and name in self._running and self._running[name].done():
                 self._found = self._found or follower.found
+                self._done.add(name)
                 del self._followers[name], self._running[name]
             else:
                 follower.update(pods.get(name))
         for name, pod in pods.items():
-            if name not in self._followers:
+            if name not in self._followers and name not in self._done:
                 self._followers[name] = Follower(
                     self._connection, self.source.namespace, pod, take=self._take, pace=self._pace
                 )
