@@ -12,6 +12,7 @@ from trainer.runs import run, stopped
 from trainer.signals.test_sidecar import xml
 from trainer.trainer_kit import IQ, inference_spec, training_spec, weights_file
 
+from rfuav_trainer import prepare
 from rfuav_trainer.data import files, inputs
 from rfuav_trainer.data.augment_signals import ChangingReader
 from rfuav_trainer.data.dataset import open_dataset
@@ -19,6 +20,7 @@ from rfuav_trainer.data.files import find_files
 from rfuav_trainer.data.samples import SPECTROGRAM, Preprocessing, Reader, list_labelled, list_samples
 from rfuav_trainer.errors import DeadInputError, InvalidConfigurationError, UnreadableFileError
 from rfuav_trainer.inference import infer
+from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.signals import recording
 from rfuav_trainer.signals.resampling import design
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters
@@ -357,3 +359,17 @@ def test_the_files_of_a_data_set_are_listed_once(desk, monkeypatch):
     job = desk.job("TrainingJob", training_spec(dataset__iq={key: IQ[key] for key in IQ if key != "sampleRate"}))
     open_dataset(job, job.spec)
     assert listed == [desk / "captures/train"]
+
+
+def test_a_split_takes_the_sidecars_with_their_packs(tmp_path):
+    """Each to the side of its pack, whatever its name; without it the rate would be lost."""
+    for seed, name in enumerate(CLASSES):
+        pack(tmp_path / "all" / name, "pack1", seed=seed)
+        pack(tmp_path / "all" / name, "pack2", seed=seed + 10)
+        (tmp_path / "all" / name / "pack2.xml").rename(tmp_path / "all" / name / "vtsbw10_pack2.xml")
+    task = prepare.Task(tmp_path / "all", tmp_path / "parts", overwrite=False, stop=StopSignal())
+    prepare.split(task, fraction=0.5, seed=1, link=False)
+    sides = [list_labelled(tmp_path / "parts" / side, CLASSES, "iq", JOB, where="x") for side in ("train", "val")]
+    assert [side.packs["packs"] for side in sides] == [2, 2]
+    assert {sample.info.rate_hz for side in sides for sample in side.samples} == {2.5e6}
+    assert {path.name for path in (tmp_path / "parts").rglob("*.xml")} == {"pack1.xml", "vtsbw10_pack2.xml"}

@@ -28,6 +28,7 @@ from rfuav_trainer.data.labels import without_conditions
 from rfuav_trainer.data.samples import list_labelled
 from rfuav_trainer.data.splitting import split as split_samples
 from rfuav_trainer.errors import InputError, InvalidConfigurationError, UnreadableFileError, as_unreadable, naming
+from rfuav_trainer.signals.sidecar import Packs
 from rfuav_trainer.signals.sigmf import METADATA
 from rfuav_trainer.signals.sigmf_folder import SigmfFolder, look
 from rfuav_trainer.storage.files import fitting, replace_folder, write_json
@@ -128,11 +129,13 @@ def split(
     parts = {"train": train, validation_folder: validation, **({"test": tests} if test else {})}
     made = Made(parts={part: len(files) for part, files in parts.items()}, unreadable=listing.unreadable)
     Unreadable(made.unreadable).check(task.error_threshold, files=listing.files, frames=0)
+    packs = Packs()
     with _output(task, {"split": fraction, "seed": seed}) as folder:
         for part, sample in _shown(task, [(part, sample) for part, files in parts.items() for sample in files]):
             target = folder / part / sample.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            for path in (sample.path, *_beside(sample.path)):
+            pack = packs.of(sample.path) if kind == "iq" else None
+            for path in (sample.path, *_beside(sample.path), *([] if pack is None else [pack.path])):
                 _bring(path, target.with_name(path.name), link=link)
             made.files += 1
     return made
