@@ -39,6 +39,7 @@ from rfuav_gateway.cluster.writes import Writes
 from rfuav_gateway.logs.logs import Logs
 from rfuav_gateway.routes import logs, preprocessing, resources, starts, system, tasks
 from rfuav_gateway.routes.parts import Parts
+from rfuav_gateway.serving import metrics as serving_metrics
 from rfuav_gateway.serving import problems
 from rfuav_gateway.serving.edge import Edge
 from rfuav_gateway.serving.rates import Rates
@@ -102,7 +103,8 @@ class Gateway:
         whole: list[Reflector[Any, Any, Any]] = [*self.parts.whole.reflectors(self._connection)]
         if self.parts.preparations is not None:
             whole.append(self.parts.preparations.reflector())
-        probes = health.app(alive=lambda: self._pulse.alive, unready=self._unready)
+        probes = health.app(alive=lambda: self._pulse.alive, unready=self._unready, registry=serving_metrics.registry)
+        serving_metrics.registry.register(self._gauges())
         async with (
             self._pulse.waiting(),
             door.serving(probes, self._settings.host, self._settings.health_port, PROBES),
@@ -125,6 +127,16 @@ class Gateway:
         self._synced.set()
         log.info("synced", tasks=len(self.tasks))
         await self.server.serve()
+
+    def _gauges(self) -> serving_metrics.Gauges:
+        return serving_metrics.Gauges(
+            {
+                "tasks": ("Tasks in the cache", lambda: len(self.tasks)),
+                "streams": ("Readers of logs", lambda: self.parts.logs.readers),
+                "connections": ("Open connections", lambda: self.server.open_ones.count),
+                "connections_refused": ("Connections beyond the limits", lambda: self.server.open_ones.refused),
+            }
+        )
 
     def _unready(self) -> str:
         if self._ending.is_set():

@@ -1,6 +1,7 @@
 """Tasks through the gateway: create, read, list, cancel and delete, against the jobs of a real API server."""
 
 import threading
+import urllib.request
 import uuid
 from collections.abc import Callable
 
@@ -180,3 +181,16 @@ def test_a_list_is_read_page_by_page_searched_and_compressed(gateway: Gateway, a
     answer = gateway.call("GET", "/api/v2/tasks", token=alice.token, Accept_Encoding="gzip")
     assert answer.headers["Content-Encoding"] == "gzip"
     assert gateway.call("GET", "/api/v2/tasks?cursor=nonsense", token=alice.token).status == 422
+
+
+def test_prometheus_sees_requests_by_route_and_no_ids(gateway: Gateway, alice: User) -> None:
+    made = gateway.call("POST", "/api/v2/training/start", TRAINING, token=alice.token).body
+    gateway.call("GET", f"/api/v2/tasks/{made['task_id']}", token=alice.token)
+    gateway.call("GET", "/no/such/page", token=alice.token)
+    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.health}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    assert 'rfuav_gateway_requests_total{code="200",method="GET",route="/api/v2/tasks/{task_id:path}"}' in text
+    assert 'rfuav_gateway_requests_total{code="404",method="GET",route="unknown"}' in text
+    assert made["task_id"] not in text
+    assert "rfuav_gateway_tasks " in text
+    assert "rfuav_turn_seconds" not in text

@@ -23,6 +23,11 @@ class Connections:
         self.refused = 0
         self._by_peer: Counter[str] = Counter()
 
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return self._by_peer.total()
+
     def enter(self, peer: str) -> bool:
         """Whether one more may come from this address; if so, it is counted."""
         if self._by_peer.total() >= self.limits.connections or self._by_peer[peer] >= self.limits.connections_per_peer:

@@ -12,7 +12,7 @@ from http import HTTPStatus
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rfuav_gateway.serving import problems
+from rfuav_gateway.serving import metrics, problems
 
 log = structlog.get_logger()
 
@@ -27,6 +27,8 @@ _PROTECTING = (
 )
 # Swagger's page of the OpenAPI document loads its scripts and styles from elsewhere.
 _DOCS = ("/docs", "/redoc")
+_READS = ("GET", "HEAD", "OPTIONS")  # thousands a second: those that succeed are logged at level debug
+_EVENTS = b"text/event-stream; charset=utf-8"
 _SHOWN = 300  # characters of a path
 
 
@@ -62,13 +64,14 @@ class Edge:
             scope["path"] = found[2]
             scope["raw_path"] = found[2].encode()
         began = time.perf_counter()
-        status, size = 0, 0
+        status, size, is_stream = 0, 0, False
         protecting = _PROTECTING if scope["path"] not in _DOCS else _PROTECTING[:3]
 
         async def counted_send(message: Message) -> None:
-            nonlocal status, size
+            nonlocal status, size, is_stream
             if message["type"] == "http.response.start":
                 status = message["status"]
+                is_stream = _header(message["headers"], b"content-type") == _EVENTS
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id), *protecting]
             else:
                 size += len(message.get("body", b""))
@@ -77,14 +80,18 @@ class Edge:
         try:
             await self._bounded(scope, headers, receive, counted_send)
         finally:
-            log.info(
+            seconds = time.perf_counter() - began
+            route = getattr(scope.get("route"), "path", "unknown")
+            metrics.answered(scope["method"], route, status, seconds, stream=is_stream)
+            quiet = status < HTTPStatus.BAD_REQUEST and scope["method"] in _READS
+            (log.debug if quiet else log.info)(
                 "request",
                 id=state["request_id"],
                 method=scope["method"],
                 path=path[:_SHOWN],
                 status=status,
                 bytes=size,
-                ms=round((time.perf_counter() - began) * 1000, 2),
+                ms=round(seconds * 1000, 2),
                 caller=state.get("caller", ""),
                 peer=scope["client"][0] if scope.get("client") else "",
             )

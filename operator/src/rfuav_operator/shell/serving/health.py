@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 
 from aiohttp import web
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from rfuav_kube import clock
 from rfuav_operator.shell import metrics
@@ -48,12 +48,15 @@ class Pulse:
             await asyncio.sleep(BEAT)
 
 
-def app(*, alive: Callable[[], bool], unready: Callable[[], str]) -> web.Application:
+def app(
+    *, alive: Callable[[], bool], unready: Callable[[], str], registry: CollectorRegistry = metrics.registry
+) -> web.Application:
     """The server.
 
     Args:
         alive: whether the process turned recently.
         unready: why it is not ready; empty: it is.
+        registry: the metrics.
     """
 
     async def healthz(_request: web.Request) -> web.Response:
@@ -63,7 +66,7 @@ def app(*, alive: Callable[[], bool], unready: Callable[[], str]) -> web.Applica
         return _word(unready())
 
     async def scrape(_request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(metrics.registry), content_type="text/plain", charset="utf-8")
+        return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
 
     server = web.Application()
     server.router.add_get("/healthz", healthz)
