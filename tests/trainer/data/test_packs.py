@@ -373,3 +373,12 @@ def test_a_split_takes_the_sidecars_with_their_packs(tmp_path):
     assert [side.packs["packs"] for side in sides] == [2, 2]
     assert {sample.info.rate_hz for side in sides for sample in side.samples} == {2.5e6}
     assert {path.name for path in (tmp_path / "parts").rglob("*.xml")} == {"pack1.xml", "vtsbw10_pack2.xml"}
+
+
+def test_a_file_of_a_pack_that_cannot_be_opened_is_unreadable_alone(tmp_path):
+    pack(tmp_path)
+    (tmp_path / "pack1_2-3s.iq").symlink_to(tmp_path / "gone")
+    found = listing(tmp_path)
+    assert {sample.name for sample in found.samples} == {"pack1_0-1s.iq", "pack1_1-2s.iq"}
+    assert found.unreadable == {"pack1_2-3s.iq": "cannot be opened: No such file or directory"}
+    assert found.packs == {"packs": 1, "otherSampleRate": 1, "resampledFiles": 2}

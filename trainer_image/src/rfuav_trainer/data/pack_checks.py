@@ -90,7 +90,10 @@ def _of_files(pack: Pack, stated: Sidecar, info: RecordingInfo, name: str, wante
         told: dict[str, Any] = {"sidecar": stated.sample_format, by: kind}
         log.warning("a sidecar states another sample format, which is not used", file=name, **told)
         yield FORMAT
-    sizes = [inputs.size(pack.path.with_name(file)) // (2 * info.kind.itemsize) for file in pack.files]
+    try:
+        sizes = [inputs.size(pack.path.with_name(file)) // (2 * info.kind.itemsize) for file in pack.files]
+    except OSError:  # it is reported as an unreadable file
+        return
     if stated.samples is not None and {*sizes} != {stated.samples} and sum(sizes) != stated.samples:
         log.warning(
             "a sidecar states another number of samples than its pack has: is a file missing, or sampleFormat wrong?",
