@@ -19,7 +19,7 @@ from rfuav_trainer.data.dataset import open_dataset
 from rfuav_trainer.data.files import find_files
 from rfuav_trainer.data.samples import SPECTROGRAM, Preprocessing, Reader, list_labelled, list_samples
 from rfuav_trainer.errors import DeadInputError, InvalidConfigurationError, UnreadableFileError
-from rfuav_trainer.inference import infer
+from rfuav_trainer.inference import finish, infer
 from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.signals import recording
 from rfuav_trainer.signals.resampling import design
@@ -382,3 +382,13 @@ def test_a_file_of_a_pack_that_cannot_be_opened_is_unreadable_alone(tmp_path):
     assert {sample.name for sample in found.samples} == {"pack1_0-1s.iq", "pack1_1-2s.iq"}
     assert found.unreadable == {"pack1_2-3s.iq": "cannot be opened: No such file or directory"}
     assert found.packs == {"packs": 1, "otherSampleRate": 1, "resampledFiles": 2}
+
+
+def test_the_pictures_of_an_inference_are_of_the_channel_that_was_classified(desk, monkeypatch):
+    weights_file(desk / "models/out/best.safetensors", recordings=True)
+    (desk / "captures/test").mkdir()
+    several(desk / "captures/test/a.sigmf-data", 2)
+    read = []
+    monkeypatch.setattr(finish, "Reader", lambda how, **more: read.append(how) or Reader(how, **more))
+    run(desk, inference_spec(iq={**IQ, "channel": 1}))
+    assert read[0].spectrogram.channel == 1

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -227,7 +227,7 @@ class Inference:
             undrawn=self.undrawn,
             packs=dict(self.listing.packs),
             precision=self.classifier.precision,
-            preprocessing=self.classifier.preprocessing.to_json(),
+            preprocessing=asdict(self.classifier.preprocessing),  # with the channel
             seconds=round(time.monotonic() - started, 1),
             trainerStatus=self._status(finished=True),
         )
