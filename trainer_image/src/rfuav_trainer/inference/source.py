@@ -116,7 +116,7 @@ def _found(path: Path, output: Path | None, made_from: dict[str, Any]) -> Source
     with suppress(OSError, InputError), outputs.reading(_kept(path, output)) as here:
         card = weights.read_card(here)
         if card is not None and weights.read_made_from(here) == made_from:
-            state = {name: tensor.clone() for name, tensor in weights.read(here).items()}
+            state = {name: tensor.clone() for name, tensor in weights.read_safetensors(here).items()}
             log.info("using converted weights", weights=path.name, converted=outputs.shown(_kept(path, output)))
             return Source(path, card, own_card=False, state=state)
     return None

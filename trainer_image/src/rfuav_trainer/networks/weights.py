@@ -200,8 +200,15 @@ def read(path: Path) -> dict[str, Tensor]:
         InputError: the file is missing or damaged.
     """
     check_there(path)
-    if path.suffix != ".safetensors":
-        return architectures.read_state_dict(path)
+    return read_safetensors(path) if path.suffix == ".safetensors" else architectures.read_state_dict(path)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors in a safetensors file, whatever its name.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     from safetensors import SafetensorError  # noqa: PLC0415
     from safetensors.torch import load_file  # noqa: PLC0415
 
