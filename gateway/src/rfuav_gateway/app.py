@@ -32,12 +32,13 @@ from starlette.types import ASGIApp
 
 from rfuav_gateway.access.callers import Callers
 from rfuav_gateway.access.rights import Rights
+from rfuav_gateway.cluster.planner import Planner
 from rfuav_gateway.cluster.preparations import Preparations
 from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.cluster.whole import Whole
 from rfuav_gateway.cluster.writes import Writes
 from rfuav_gateway.logs.logs import Logs
-from rfuav_gateway.routes import logs, preprocessing, resources, starts, system, tasks
+from rfuav_gateway.routes import logs, preprocessing, previews, resources, starts, system, tasks
 from rfuav_gateway.routes.parts import Parts
 from rfuav_gateway.serving import metrics as serving_metrics
 from rfuav_gateway.serving import problems
@@ -72,13 +73,15 @@ class Gateway:
         self._connection = connection
         compat = settings.compat
         self.tasks = Tasks(compat.namespace if compat.enabled else "")
+        whole = Whole()
         self.parts = Parts(
             settings=settings,
             cluster=connection,
             callers=Callers(settings, connection),
             rights=Rights(connection, everything_in=compat.namespace if compat.enabled else ""),
             tasks=self.tasks,
-            whole=Whole(),
+            whole=whole,
+            planner=Planner(whole),
             writes=Writes(connection, self.tasks),
             rates=Rates(settings),
             terms=terms(settings),
@@ -183,7 +186,15 @@ def routes() -> FastAPI:
         description="Trainings and inferences of drone-signal classifiers, as tasks.",
     )
     problems.install(app)
-    for router in (starts.router, preprocessing.router, logs.router, tasks.router, resources.router, system.router):
+    for router in (
+        starts.router,
+        preprocessing.router,
+        logs.router,
+        tasks.router,
+        resources.router,
+        previews.router,
+        system.router,
+    ):
         app.include_router(router)
     return app
 

@@ -92,6 +92,7 @@ class Limits(Section):
     """What one caller, and all of them, may do. Each replica counts by itself."""
 
     creates: Rate = Field("10/minute", description="creates of one caller, as a rate")
+    previews: Rate = Field("30/minute", description="previews of one caller, as a rate")
     requests: Rate = Field("6000/minute", description="other requests of one caller, as a rate")
     body_kib: int = Field(1024, ge=1, description="largest body of a request, KiB")
     header_seconds: float = Field(10, gt=0, description="time for the head and body of a request")

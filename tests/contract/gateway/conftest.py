@@ -20,7 +20,7 @@ from contract.operator.conftest import free_port
 from kubernetes import client
 
 Object = dict[str, Any]
-START_SECONDS = 60
+START_SECONDS = 180
 
 
 class Reply(NamedTuple):
@@ -49,7 +49,7 @@ class Gateway:
                     "drainSeconds": 0,
                     "roots": [{"path": "/data", "uri": "pvc://captures"}],
                     "weightsCache": "pvc://captures/weights",
-                    "limits": {"creates": "100000/minute", "requests": "1000000/minute"},
+                    "limits": {"creates": "100000/minute", "requests": "1000000/minute", "previews": "100000/minute"},
                     **settings,
                 }
             )

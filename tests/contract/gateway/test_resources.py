@@ -232,6 +232,64 @@ def test_limits_are_changed_for_all_gpus_of_a_kind_by_those_who_may(
     assert fleet.gateway.call("POST", at, back, token=admin.token).status == 200
 
 
+ON_S3 = {
+    "model": {"architecture": "resnet18", "weights": "none", "numClasses": 3},
+    "dataset": {"train": {"uri": "s3://data/train"}, "validation": {"fraction": 0.2}},
+    "output": {"uri": "s3://data/model"},
+}
+TRAINING = {
+    "model": "resnet18",
+    "num_classes": 3,
+    "train_path": "/data/train",
+    "val_path": "/data/valid",
+    "save_path": "/data/models",
+}
+
+
+def test_a_preview_says_where_a_task_would_start_or_its_place_and_creates_nothing(
+    fleet: Fleet, user: Callable[..., User], run: Run, kube: client.ApiClient, namespace: str
+) -> None:
+    owner, reader = user("create", "get", "list"), user("get", "list")
+    core, custom = client.CoreV1Api(kube), client.CustomObjectsApi(kube)
+    at = "/api/v2/preview"
+
+    def asked(body: Any) -> Any:
+        answer = fleet.gateway.call("POST", at, body, token=owner.token, timeout=60)
+        assert answer.status == 200, answer
+        return answer.body
+
+    training = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "TrainingJob", "spec": {**ON_S3, "pool": fleet.pool}}
+    until(lambda: asked({"manifest": training})["starts_now"], 30)
+    free = asked({"manifest": training})
+    assert free["nodes"] in ([fleet.nodes[0]], [fleet.nodes[1]])
+    assert free["message"] == f"Starts now on {free['nodes'][0]}"
+    other = f"other-{uuid.uuid4().hex[:8]}"
+    core.create_namespace({"metadata": {"name": other}})
+    names = [run("TrainingJob", node, home=other) for node in fleet.nodes * 2]
+    until(lambda: not asked({"manifest": training})["starts_now"], 30)
+    full = asked({"manifest": training})
+    assert (full["position"], full["of"], full["reason"]) == (1, 1, "WaitingForCapacity")
+    assert full["message"].startswith("Place 1 of 1: needs 1 GPU; pool")
+    assert not [name for name in (other, *names) if name in str(full)]
+    # Its volume does not exist in the namespace, or its PriorityClass in the cluster: it would wait, and says for what.
+    assert "does not exist" in asked({"training": TRAINING})["message"]
+    spec = {"input": {"uri": "s3://data/in"}, "output": {"uri": "s3://data/out"}, "pool": fleet.pool}
+    manifest = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "InferenceJob", "spec": spec}
+    spec["model"] = {"weights": "s3://data/best.safetensors"}
+    assert asked({"manifest": manifest})["starts_now"]
+    spec["model"] = {"fromTrainingJob": "missing"}
+    assert "does not exist" in asked({"manifest": manifest})["message"]
+    for plural in ("trainingjobs", "inferencejobs"):
+        assert custom.list_namespaced_custom_object(GROUP, VERSION, namespace, plural)["items"] == []
+    assert fleet.gateway.call("POST", at, {"training": TRAINING}, token=reader.token).status == 403
+    assert fleet.gateway.call("POST", at, {}, token=owner.token).status == 422
+    manifest["spec"] = {"shards": "many"}
+    assert fleet.gateway.call("POST", at, {"manifest": manifest}, token=owner.token).status == 422
+    core.delete_namespace(other)
+    for name in names:
+        custom.delete_namespaced_custom_object(GROUP, VERSION, other, "trainingjobs", name)
+
+
 def test_compat_shows_resources_and_counts_to_anybody(serve: Serve, fleet: Fleet, namespace: str, run: Run) -> None:
     run("InferenceJob")
     with serve(compat={"enabled": True, "namespace": namespace}, pool=fleet.pool) as compat:

@@ -59,6 +59,27 @@ class Writes:
             return None
         return self._tasks.take(kind, taken(answer))
 
+    async def try_out(
+        self, kind: TaskType, namespace: str, manifest: Mapping[str, Any], credential: Credential | None
+    ) -> Any:
+        """A job as the API server would store it; nothing is created (a dry run).
+
+        Raises:
+            NotDone: it would refuse it.
+        """
+        return taken(
+            await insist(self._connection, "POST", f"{path(kind, namespace)}?dryRun=All", manifest, credential)
+        )
+
+    async def object_of(self, kind: TaskType, namespace: str, name: str, credential: Credential | None) -> Any:
+        """A whole job, asked for at the API server; None: there is none.
+
+        Raises:
+            NotDone: it cannot be read.
+        """
+        answer = await insist(self._connection, "GET", path(kind, namespace, name), None, credential)
+        return None if answer.status == HTTPStatus.NOT_FOUND else taken(answer)
+
     async def cancel(self, job: Job, user: str, credential: Credential | None) -> Job:
         """Have the operator cancel a job."""
         patch = {"metadata": {"annotations": {ANNOTATION_CANCELLED_BY: user}, "uid": job.uid}, "spec": {"cancel": True}}

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from rfuav_gateway.access.callers import Caller, Callers, Unauthenticated, Unavailable
 from rfuav_gateway.access.rights import Rights
+from rfuav_gateway.cluster.planner import Planner
 from rfuav_gateway.cluster.preparations import Preparations
 from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.cluster.whole import Whole
@@ -32,6 +33,7 @@ class Parts:
     rights: Rights
     tasks: Tasks
     whole: Whole
+    planner: Planner
     writes: Writes
     rates: Rates
     terms: Terms

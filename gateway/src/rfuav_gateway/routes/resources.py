@@ -14,6 +14,7 @@ from rfuav_gateway.access.callers import Unavailable
 from rfuav_gateway.cluster.tasks import TYPES
 from rfuav_gateway.cluster.writes import NotDone
 from rfuav_gateway.routes.parts import Asked, AsksAnywhere, refused, unavailable
+from rfuav_gateway.routes.starts import invalid
 from rfuav_gateway.serving.problems import Refused
 from rfuav_gateway.tasks import bodies, devices, limits
 from rfuav_gateway.tasks.bodies import TaskType
@@ -75,9 +76,7 @@ async def config(body: bodies.ResourcesConfig, asks: AsksAnywhere) -> bodies.Con
     try:
         wanted = limits.limits(body.max_concurrent, await fleet(asks))
     except RefusedError as error:
-        raise Refused(
-            HTTPStatus.UNPROCESSABLE_ENTITY, [problem.detail(asks.phrases) for problem in error.problems]
-        ) from error
+        raise invalid(asks, error) from error
     try:
         held = await asks.parts.writes.change_pool(pool, partial(limits.spec, wanted), asks.caller.credential)
     except NotDone as error:

@@ -29,9 +29,9 @@ AT_ONCE = 20  # creates of one batch
 async def training(body: bodies.TrainingStart, asks: Asks) -> Response:
     """Start a training."""
     try:
-        built = manifests.training(body, task_id=body.task_id or _new_id(), **_for(asks))
+        built = manifests.training(body, task_id=body.task_id or _new_id(), **built_for(asks))
     except RefusedError as error:
-        raise _invalid(asks, error) from error
+        raise invalid(asks, error) from error
     return await _start(asks, "training", built)
 
 
@@ -39,9 +39,9 @@ async def training(body: bodies.TrainingStart, asks: Asks) -> Response:
 async def inference(body: bodies.InferenceStart, asks: Asks) -> Response:
     """Start an inference."""
     try:
-        built = manifests.inference(body, task_id=body.task_id or _new_id(), **_for(asks))
+        built = manifests.inference(body, task_id=body.task_id or _new_id(), **built_for(asks))
     except RefusedError as error:
-        raise _invalid(asks, error) from error
+        raise invalid(asks, error) from error
     return await _start(asks, "inference", built)
 
 
@@ -49,9 +49,9 @@ async def inference(body: bodies.InferenceStart, asks: Asks) -> Response:
 async def batch(body: bodies.InferenceBatch, asks: Asks) -> bodies.BatchStarted:
     """Start an inference for each source."""
     try:
-        built = manifests.batch(body, task_ids=[_new_id() for _ in body.source_paths], **_for(asks))
+        built = manifests.batch(body, task_ids=[_new_id() for _ in body.source_paths], **built_for(asks))
     except RefusedError as error:
-        raise _invalid(asks, error) from error
+        raise invalid(asks, error) from error
     await asks.parts.rates.spend("create", asks.caller.key)
     free = asyncio.Semaphore(AT_ONCE)
 
@@ -77,7 +77,8 @@ class _For(TypedDict):
     created_by: str
 
 
-def _for(asks: Asked) -> _For:
+def built_for(asks: Asked) -> _For:
+    """What the manifest of a task has from the request."""
     return {"namespace": asks.namespace, "terms": asks.parts.terms, "created_by": asks.caller.name}
 
 
@@ -85,7 +86,8 @@ def _new_id() -> str:
     return str(uuid.uuid4())
 
 
-def _invalid(asks: Asked, error: RefusedError) -> Refused:
+def invalid(asks: Asked, error: RefusedError) -> Refused:
+    """The answer 422."""
     return Refused(HTTPStatus.UNPROCESSABLE_ENTITY, [problem.detail(asks.phrases) for problem in error.problems])
 
 

@@ -19,6 +19,7 @@ class Rates:
         compat = settings.compat
         self._items: dict[str, list[RateLimitItem]] = {
             "create": [parse(settings.limits.creates)],
+            "preview": [parse(settings.limits.previews)],
             "request": [parse(settings.limits.requests)],
         }
         if compat.enabled:

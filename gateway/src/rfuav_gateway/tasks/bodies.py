@@ -5,9 +5,9 @@ a field becomes one of theirs.
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from rfuav_crds import Architecture
@@ -115,6 +115,20 @@ class InferenceBatch(Request):
     )
     device: Device = _DEVICE
     priority: Priority = Field(3, description="1 (first) to 10.")
+
+
+class PreviewAsked(Request):
+    """POST /api/v2/preview: one of the three."""
+
+    training: TrainingStart | None = Field(None, description="A body of /api/v2/training/start.")
+    inference: InferenceStart | None = Field(None, description="A body of /api/v2/inference/start.")
+    manifest: dict[str, Any] | None = Field(None, description="A TrainingJob or InferenceJob, as kubectl takes it.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(part is not None for part in (self.training, self.inference, self.manifest)) != 1:
+            raise PydanticCustomError("one_of", "write one of training, inference and manifest")
+        return self
 
 
 class Slots(Request):
@@ -267,6 +281,18 @@ class LogEnd(Answer):
 
     status: TaskStatus = Field(description="How it ended.")
     message: str = Field(description="Why, in a sentence.")
+
+
+class Preview(Answer):
+    """When a task would start, if it were created now. Of other namespaces there are numbers alone."""
+
+    starts_now: bool = Field(description="Whether there is room for it.")
+    nodes: list[str] = Field(description="Where it would start; empty while a node has to be added.")
+    position: int | None = Field(description="Its place in the queue of the pool, from 1.")
+    of: int | None = Field(description="How many would wait with it.")
+    estimated_start: datetime | None = Field(description="About when it would start, as far as running tasks say.")
+    reason: str | None = Field(description="Why it would wait, in a word.")
+    message: str = Field(description="The same in a sentence.")
 
 
 class Use(Answer):

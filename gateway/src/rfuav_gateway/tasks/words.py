@@ -61,6 +61,14 @@ class Phrases:
     no_preparations: str
     as_it_is: str
 
+    # Previews.
+    starts_now: str
+    starts_on_new_node: str
+    would_wait: str
+    about: str
+    one_kind: str
+    other_namespace: str
+
     # Limits of devices.
     limits_changed: str
     unknown_device: str
@@ -111,6 +119,12 @@ ENGLISH = Phrases(
     unknown_methods="write one or more of {methods}",
     no_preparations="No image of the trainer is configured (trainerImage of the gateway): data cannot be prepared",
     as_it_is="{text}",
+    starts_now="Starts now on {nodes}",
+    starts_on_new_node="Starts when a node has been added for it",
+    would_wait="Would wait: {why}",
+    about="about {at} UTC",
+    one_kind="{kind} is not a kind of task: write a TrainingJob or an InferenceJob of rfuav.io/v1alpha1",
+    other_namespace="metadata.namespace is {named}, and the request is for {namespace}: write the same, or none",
     limits_changed="GPUPool {pool}: the limits of all GPUs of the same kind, and of cpu on every node, are changed; a "
     "GPU takes no more tasks than it has slots",
     unknown_device="{device} does not exist: write one of {devices}",
@@ -158,6 +172,12 @@ CHINESE = Phrases(
     unknown_methods="请填写以下一种或多种：{methods}",
     no_preparations="未配置训练镜像（网关的 trainerImage）：无法预处理数据",
     as_it_is="{text}",
+    starts_now="现在即可在 {nodes} 上开始",
+    starts_on_new_node="新节点加入后开始",
+    would_wait="需要等待：{why}",
+    about="约 {at} UTC 开始",
+    one_kind="{kind} 不是任务类型：请填写 rfuav.io/v1alpha1 的 TrainingJob 或 InferenceJob",
+    other_namespace="metadata.namespace 为 {named}，而请求的命名空间是 {namespace}：请填写相同的值，或不填写",
     limits_changed="GPUPool {pool}：同类 GPU 的上限以及每个节点上 cpu 的上限已更改；每个 GPU 的任务数不超过其槽位数",
     unknown_device="{device} 不存在：请填写 {devices} 之一",
     limits_differ="{one} 和 {other} 是同类 GPU，共用一个上限：请填写相同的值，或只填写其中一个",
