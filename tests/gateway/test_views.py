@@ -255,7 +255,9 @@ def test_struct_and_body_have_the_same_types():
 
 
 def test_the_metrics_that_are_read_are_those_that_jobs_report():
-    assert {field.encode_name for field in msgspec.structs.fields(jobs.Metrics)} == set(METRICS)
+    unknown_to_the_model_service = {"dead", "recordings", "recordingAccuracy", "recordingMacroF1"}
+    read = {field.encode_name for field in msgspec.structs.fields(jobs.Metrics)}
+    assert read == set(METRICS) - unknown_to_the_model_service
 
 
 def test_what_cannot_be_read_is_left_out():

@@ -14,6 +14,7 @@ from rfuav_crds.contract import GROUP, VERSION
 
 pytestmark = pytest.mark.contract
 
+STARTED = "2026-01-01T00:00:00Z"
 ALL = ("get", "list", "watch", "create", "patch", "delete")
 
 
@@ -40,7 +41,7 @@ def end(kube: client.ApiClient, namespace: str) -> Callable[[str], None]:
 
     def ended(phase: str) -> None:
         for job in api.list_namespaced_custom_object(GROUP, VERSION, namespace, "trainingjobs")["items"]:
-            status = {"status": {"phase": phase, "reason": "Error", "message": "it broke"}}
+            status = {"status": {"phase": phase, "reason": "Error", "message": "it broke", "startedAt": STARTED}}
             name = job["metadata"]["name"]
             api.patch_namespaced_custom_object_status(GROUP, VERSION, namespace, "trainingjobs", name, status)
 

@@ -6,6 +6,7 @@ no right for that, and decides nothing itself.
 
 import ipaddress
 from hashlib import sha256
+from http import HTTPStatus
 from typing import NamedTuple
 
 import structlog
@@ -121,7 +122,7 @@ class Callers:
             raise Unavailable(str(error)) from error
         if answer.ok:
             return str(answer.body.get("status", {}).get("userInfo", {}).get("username") or "")
-        if answer.status in (401, 403):
+        if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return ""
         raise Unavailable(answer.message)
 

@@ -4,6 +4,8 @@ Reads come from the gateway's cache, so each is allowed only if the caller could
 Writes need no question: they are sent as the caller.
 """
 
+from http import HTTPStatus
+
 from rfuav_crds.contract import GROUP, PLURALS
 from rfuav_gateway.access.callers import Caller, Unavailable
 from rfuav_gateway.access.remembered import Remembered
@@ -87,6 +89,6 @@ class Rights:
             raise Unavailable(str(error)) from error
         if answer.ok:
             return answer.body.get("status", {}).get("allowed") is True
-        if answer.status in (401, 403):
+        if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return False
         raise Unavailable(answer.message)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from http import HTTPStatus
 
 from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage
@@ -43,7 +44,7 @@ class Rates:
                 }
             if not taken:
                 raise Refused(
-                    429,
+                    HTTPStatus.TOO_MANY_REQUESTS,
                     f"more than {item.amount} in {item.get_expiry()} s: try again in {wait} s",
                     headers | {"Retry-After": str(wait)},
                 )
