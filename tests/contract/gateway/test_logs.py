@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from contract.gateway.conftest import Gateway, Serve, User
 from contract.gateway.test_tasks import TRAINING
+from contract.operator.conftest import until
 from kubernetes import client
 
 from rfuav_crds.contract import GROUP, VERSION
@@ -80,6 +81,11 @@ def test_logs_of_a_task_whose_pods_are_gone_are_gone(gateway: Gateway, alice: Us
     at = f"/api/v2/tasks/{made['task_id']}/logs"
     assert gateway.call("GET", at, token=alice.token, Accept="application/json").body == []
     end("Failed")
+    until(
+        lambda: gateway.call("GET", f"/api/v2/tasks/{made['task_id']}", token=alice.token).body["status"] == "failed",
+        20,
+    )
+    until(lambda: gateway.call("GET", at, token=alice.token, Accept="application/json").status == 410, 20)
     for accept in ("application/json", "text/event-stream"):
         answer = gateway.call("GET", at, token=alice.token, Accept=accept)
         assert answer.status == 410, answer

@@ -1,6 +1,7 @@
 """When a task would start, without creating it. The API server checks it as it would check a create (a dry run)."""
 
 import uuid
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter
@@ -42,7 +43,9 @@ async def preview(body: bodies.PreviewAsked, asks: Asks) -> bodies.Preview:
     try:
         found = await asks.parts.planner.preview(Kind(KINDS[kind]), tried, training, names)
     except Busy as error:
-        raise Refused(503, "other previews are being made: try again", {"Retry-After": "5"}) from error
+        raise Refused(
+            HTTPStatus.SERVICE_UNAVAILABLE, "other previews are being made: try again", {"Retry-After": "5"}
+        ) from error
     return bodies.Preview(
         starts_now=found.starts_now,
         nodes=list(found.nodes),
