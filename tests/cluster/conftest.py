@@ -24,6 +24,7 @@ ORDER = (
     "test_disturbances",
     "test_standby",
     "test_whole_way",
+    "test_gateway",
     "test_bad_inputs",
     "test_gang",
     "test_drain",
@@ -64,12 +65,13 @@ def full_cluster() -> Iterator[Cluster]:
 def running(full_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Running]:
     """The operator installed, the data in its claims, the jobs of all chosen tests submitted, the observer watching."""
     kube = Kube(full_cluster.kubeconfig, full_cluster.programs["kubectl"])
+    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=180)  # of a cluster that was kept
+    kube.apply(_namespace())  # the gateway gets a Role in it
     trainer_image = install(full_cluster)
     first, second = sorted(node.metadata.name for node in kube.core.list_node().items)
     kube.kubectl("taint", "node", second, f"{APART}:NoSchedule", "--overwrite")
     with observing(kube.api) as observer:
-        kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=180)  # of a cluster that was kept
-        kube.apply(_namespace(), *map(claim, data.CLAIMS))
+        kube.apply(*map(claim, data.CLAIMS))
         data.prepare(kube, trainer_image)
         # the second node pulls the image, gigabytes, beside the first tests
         kube.apply(on_the_second_node(restricted_pod(PULLING, trainer_image, "true"), second))

@@ -1,6 +1,6 @@
 """Puts both images and the chart on a cluster, as the README tells an administrator to.
 
-In: a running cluster with a registry. Out: a ready operator; returned is the trainer's image.
+In: a running cluster with a registry, and the namespace of the jobs. Out: a ready operator and gateway; returned is the trainer's image.
 """
 
 import json
@@ -8,11 +8,15 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from cluster.jobs import CAPTURES, CPU_JOB, MODELS
+from cluster.kube import NAMESPACE as JOBS
+
 from localcluster import images
 from localcluster.api import Cluster
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "rfuav-system"
+GATEWAY = f"http://rfuav-gateway.{NAMESPACE}"  # for pods
 # Short waits, CPUs for GPUs: what makes a run of minutes out of one of hours, and nothing else.
 VALUES: dict[str, Any] = {
     "settings": {
@@ -25,6 +29,18 @@ VALUES: dict[str, Any] = {
     "resources": {"requests": {"cpu": "500m", "memory": "128Mi"}},
     "defaultPool": {
         "spec": {"scheduleTimeoutSeconds": 10, "startTimeoutSeconds": 60, "perNodeCPU": {"training": 3, "inference": 4}}
+    },
+    "gateway": {
+        "enabled": True,
+        "settings": {
+            "compat": {"enabled": True, "namespace": JOBS},
+            "roots": [
+                {"path": "/data", "uri": f"pvc://{CAPTURES}"},
+                {"path": "/data/models", "uri": f"pvc://{MODELS}"},
+            ],
+            "resources": {name: amount for name, amount in CPU_JOB.items() if name != "gpus"},
+        },
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
     },
 }
 
