@@ -7,6 +7,7 @@ and the recordings and runs the jobs again.
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,8 +18,8 @@ import yaml
 from rich.console import Console
 
 import localcluster.api as clusters
+from demo import gateway, results, tables, watch
 from demo import picture as drawing
-from demo import results, tables, watch
 from demo.errors import DemoError
 from demo.kube import Kube, Object
 from demo.rows import History, Row, row
@@ -93,9 +94,13 @@ def up() -> None:
         _check(kube, rows)
         with steps.step("results"):
             results.show(kube, OUTPUT, console)
+        with steps.step("the same jobs through the REST gateway"):
+            url = gateway.address(kube)
+            kinds = Counter(kind for kind, _ in _applied())
+            gateway.check(url, trainings=kinds["TrainingJob"], inferences=kinds["InferenceJob"])
     finally:
         console.print(tables.phases(steps.durations))
-    _say_how_to_go_on(console, cluster.kubeconfig)
+    _say_how_to_go_on(console, cluster.kubeconfig, url)
 
 
 def clean() -> None:
@@ -243,12 +248,14 @@ def _with_image(name: str, image: str) -> str:
     return yaml.safe_dump_all([replaced(one) for one in objects], sort_keys=False)
 
 
-def _say_how_to_go_on(console: Console, kubeconfig: Path) -> None:
+def _say_how_to_go_on(console: Console, kubeconfig: Path, gateway_url: str) -> None:
     console.print(
         f"\nAll jobs succeeded. Results are in {OUTPUT.name}/, the cluster is up. To go on by hand:\n\n"
         f"  export KUBECONFIG={kubeconfig}\n"
         f"  kubectl --namespace {NAMESPACE} get rfuav\n"
         f"  kubectl --namespace {NAMESPACE} describe trainingjob drones-resnet18\n\n"
+        f"The REST gateway has the same jobs as tasks; {gateway_url}/docs describes every call (docs/gateway.md):\n\n"
+        f"  curl {gateway_url}/api/v2/tasks\n\n"
         "`make demo` runs the jobs again, `make demo-clean` removes the cluster.",
         highlight=False,
     )
