@@ -38,7 +38,7 @@ from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.cluster.whole import Whole
 from rfuav_gateway.cluster.writes import Writes
 from rfuav_gateway.logs.logs import Logs
-from rfuav_gateway.routes import logs, preprocessing, previews, resources, starts, system, tasks
+from rfuav_gateway.routes import bulk, logs, preprocessing, previews, resources, starts, system, tasks
 from rfuav_gateway.routes.parts import Parts
 from rfuav_gateway.serving import metrics as serving_metrics
 from rfuav_gateway.serving import problems
@@ -188,6 +188,7 @@ def routes() -> FastAPI:
     problems.install(app)
     for router in (
         starts.router,
+        bulk.router,
         preprocessing.router,
         logs.router,
         tasks.router,

@@ -17,6 +17,7 @@ MODELS = tuple(name for name in get_args(Architecture) if name != "custom")
 CPU = "cpu"
 MOST_IN_BATCH = 1000
 MOST_LISTED = 1000
+MOST_CANCELLED = 1000
 
 TaskType = Literal["training", "inference"]
 TaskStatus = Literal["pending", "queued", "running", "completed", "failed", "cancelled"]
@@ -128,6 +129,30 @@ class PreviewAsked(Request):
     def _one(self) -> Self:
         if sum(part is not None for part in (self.training, self.inference, self.manifest)) != 1:
             raise PydanticCustomError("one_of", "write one of training, inference and manifest")
+        return self
+
+
+class CancelMany(Request):
+    """POST /api/v2/tasks/cancel: a filter. Everything that is written must hold; at least one thing must be written."""
+
+    status: Literal["pending", "queued", "running"] | None = Field(
+        None, description="Only tasks with this status word."
+    )
+    task_type: TaskType | None = Field(None, description="Only tasks of this type.")
+    task_ids: Annotated[list[TaskId], Field(min_length=1, max_length=MOST_CANCELLED)] | None = Field(
+        None, description="Only these, 1 to 1000."
+    )
+    older_than_seconds: Annotated[int, Field(ge=0, le=10**9)] | None = Field(
+        None, description="Only tasks that were created at least so long ago."
+    )
+    dry_run: bool = Field(True, description="Whether to show alone what would be cancelled.")
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if all(part is None for part in (self.status, self.task_type, self.task_ids, self.older_than_seconds)):
+            raise PydanticCustomError(
+                "no_filter", "write at least one of status, task_type, task_ids and older_than_seconds"
+            )
         return self
 
 
@@ -281,6 +306,24 @@ class LogEnd(Answer):
 
     status: TaskStatus = Field(description="How it ended.")
     message: str = Field(description="Why, in a sentence.")
+
+
+class NotCancelled(Answer):
+    """A task that could not be cancelled."""
+
+    task_id: str = Field(description="The task.")
+    message: str = Field(description="Why.")
+
+
+class CancelledMany(Answer):
+    """Many tasks were cancelled, or would be."""
+
+    status: Literal["success"] = Field("success", description="Always success: failed has the others.")
+    dry_run: bool = Field(description="Whether nothing was done.")
+    matched: int = Field(description="How many tasks the filter means; at most 1000 are cancelled at a time.")
+    task_ids: list[str] = Field(description="Those that were cancelled, or would be: the oldest first.")
+    failed: list[NotCancelled] = Field(description="Those that could not be.")
+    message: str = Field(description="What was done.")
 
 
 class Preview(Answer):

@@ -61,6 +61,10 @@ class Phrases:
     no_preparations: str
     as_it_is: str
 
+    # Cancels of many.
+    would_cancel: str
+    cancelled_many: str
+
     # Previews.
     starts_now: str
     starts_on_new_node: str
@@ -119,6 +123,8 @@ ENGLISH = Phrases(
     unknown_methods="write one or more of {methods}",
     no_preparations="No image of the trainer is configured (trainerImage of the gateway): data cannot be prepared",
     as_it_is="{text}",
+    would_cancel="{done} of {total} tasks would be cancelled: write dry_run false to do it",
+    cancelled_many="{done} of {total} tasks are cancelled",
     starts_now="Starts now on {nodes}",
     starts_on_new_node="Starts when a node has been added for it",
     would_wait="Would wait: {why}",
@@ -172,6 +178,8 @@ CHINESE = Phrases(
     unknown_methods="请填写以下一种或多种：{methods}",
     no_preparations="未配置训练镜像（网关的 trainerImage）：无法预处理数据",
     as_it_is="{text}",
+    would_cancel="共 {total} 个任务，将取消 {done} 个：确认取消请将 dry_run 设为 false",
+    cancelled_many="共 {total} 个任务，已取消 {done} 个",
     starts_now="现在即可在 {nodes} 上开始",
     starts_on_new_node="新节点加入后开始",
     would_wait="需要等待：{why}",
