@@ -10,6 +10,7 @@ from aiohttp import web
 from unit.kube.fake_api import answer, serving, until
 
 from rfuav_gateway.cluster.tasks import Tasks
+from rfuav_gateway.cluster.whole import Packed, Whole
 from rfuav_kube.connection import Connection
 
 
@@ -58,6 +59,27 @@ def test_the_list_of_one_kind_drops_nothing_of_the_other(tmp_path: Path):
             await until(lambda: all(one.synced.is_set() for one in reflectors))
             assert tasks.count("team-a", "training") == 3
             assert tasks.count("team-a", "inference") == 2
+            for task in following:
+                task.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_the_cluster_has_no_jobs_that_ended_and_specs_in_little_memory(tmp_path: Path):
+    async def run() -> None:
+        running, ended = job("TrainingJob", "runs", 10), job("TrainingJob", "ended", 11)
+        running["spec"] = {"pool": "p", "output": {"uri": "pvc://d/x"}, "dataset": {"imageSize": 64}}
+        running["status"], ended["status"] = {"phase": "Running"}, {"phase": "Succeeded"}
+        async with listing(tmp_path, {"trainingjobs": [running, ended]}, 100) as connection:
+            whole = Whole()
+            following = [asyncio.create_task(one.run()) for one in whole.reflectors(connection)]
+            await until(lambda: whole.synced)
+            (held,) = whole.copy().jobs.values()
+            assert (held.name, held.spec.pool) == ("runs", "p")
+            assert held.raw_spec == running["spec"]
+            assert dict(held.raw_spec) == running["spec"]
+            assert isinstance(held.raw_spec, Packed)
             for task in following:
                 task.cancel()
             await asyncio.gather(*following, return_exceptions=True)

@@ -5,7 +5,7 @@ jobs that have ended, and pods that have.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -45,6 +45,34 @@ class OurObject(Wire, frozen=True):
 
 def _read(part: msgspec.Raw) -> Any:
     return orjson.loads(memoryview(part))
+
+
+class Packed(Mapping[str, Any]):
+    """A spec as JSON: it is read rarely, and its dicts would take most of a job's memory."""
+
+    __slots__ = ("_json",)
+
+    def __init__(self, json: bytes) -> None:
+        self._json = json
+
+    def _spec(self) -> dict[str, Any]:
+        spec = orjson.loads(self._json)
+        return spec if isinstance(spec, dict) else {}
+
+    def __getitem__(self, key: str) -> Any:
+        return self._spec()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._spec())
+
+    def __len__(self) -> int:
+        return len(self._spec())
+
+    def __eq__(self, other: object) -> bool:
+        return self._spec() == (other._spec() if isinstance(other, Packed) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._json)
 
 
 class _Phase(Wire, frozen=True):
@@ -146,7 +174,11 @@ def _path(kind: str) -> str:
 
 def _jobs(connection: Connection, kind: Kind, state: ClusterState) -> Reflector[Any, Any, Any]:
     def value(read: OurObject, _why: str) -> Job | None:
-        return None if _has_ended(read) else ingest.read_job(state, kind, read.body())
+        if _has_ended(read):
+            return None
+        job = ingest.read_job(state, kind, read.body())
+        spec = job.raw_spec if isinstance(job.raw_spec, Packed) else Packed(bytes(memoryview(read.spec)))
+        return msgspec.structs.replace(job, raw_spec=spec)
 
     return Reflector(
         connection,
