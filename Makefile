@@ -100,6 +100,10 @@ simulate: venv  ## Replay one history of the simulation with its log (SEED=7), o
 fuzz: venv  ## Feed broken objects to every input of the operator (N=100000, FIRST=0)
 	PYTHONPATH=tests $(PY) -m fuzz --count $(or $(N),2000) --first $(or $(FIRST),0)
 
+.PHONY: fuzz-gateway
+fuzz-gateway: venv  ## Play requests made from the gateway's OpenAPI document, with a seed that is printed (N=20000, SEED=7)
+	RFUAV_FUZZ_GATEWAY=$(or $(N),20000) RFUAV_FUZZ_SEED=$(SEED) .venv/bin/pytest -q -s tests/contract/gateway/test_openapi.py
+
 bench-plan: venv  ## How long the core plans: 10,000 jobs on 1,000 nodes
 	@$(PY) -m bench.plan
 

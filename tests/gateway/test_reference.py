@@ -74,3 +74,18 @@ def test_the_command_prints_the_document_and_the_page(capsys: pytest.CaptureFixt
     for path, operations in document["paths"].items():
         for method in operations:
             assert f"\n### {method.upper()} {path}\n" in page
+
+
+def test_every_call_declares_its_errors_with_one_model(capsys: pytest.CaptureFixture[str]):
+    assert main(["openapi"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    model = {"$ref": "#/components/schemas/Error"}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            errors = {int(status): one for status, one in operation["responses"].items() if status >= "400"}
+            assert {400, 401, 403, 404, 409, 413, 422, 429, 503} <= errors.keys(), path
+            assert (410 in errors) is path.endswith("/logs")
+            assert (501 in errors) is ("/preprocessing/" in path)
+            for one in errors.values():
+                assert one["content"]["application/json"]["schema"] == model
+                assert one["content"]["application/problem+json"]["schema"] == model

@@ -184,6 +184,7 @@ def routes() -> FastAPI:
         title="RFUAV gateway",
         version=version("rfuav-gateway"),
         description="Trainings and inferences of drone-signal classifiers, as tasks.",
+        responses=problems.ANYWHERE,
     )
     problems.install(app)
     for router in (

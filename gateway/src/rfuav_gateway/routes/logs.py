@@ -16,7 +16,7 @@ from rfuav_gateway.logs.logs import CONTENT_TYPE, Gone, Over, TooManyStreams, Un
 from rfuav_gateway.logs.of_jobs import JobSource, PreparationSource
 from rfuav_gateway.routes.parts import Asked, Asks, unavailable
 from rfuav_gateway.routes.tasks import find
-from rfuav_gateway.serving.problems import Refused
+from rfuav_gateway.serving.problems import Refused, declared
 from rfuav_gateway.tasks import bodies
 from rfuav_gateway.tasks.bodies import TaskType
 
@@ -27,7 +27,9 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {CONTENT_TYPE: {}},
         "description": "A list, or a LogEntry in each event; the last event has the task's status and message.",
-    }
+    },
+    204: {"description": "The stream has ended: do not connect again"},
+    **declared(HTTPStatus.GONE),
 }
 _TRAINING: tuple[TaskType, ...] = ("training",)
 

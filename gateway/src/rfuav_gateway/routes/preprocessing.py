@@ -12,7 +12,7 @@ from rfuav_gateway.cluster.writes import NotDone
 from rfuav_gateway.logs.of_jobs import PreparationSource
 from rfuav_gateway.routes.logs import ANSWERS, Wants, stream
 from rfuav_gateway.routes.parts import Asked, Asks, refused, unavailable
-from rfuav_gateway.serving.problems import Refused
+from rfuav_gateway.serving.problems import Refused, declared
 from rfuav_gateway.tasks import bodies, preparations
 from rfuav_gateway.tasks.identity import object_name
 from rfuav_gateway.tasks.preparations import Prepared, Start
@@ -20,7 +20,7 @@ from rfuav_gateway.tasks.words import RefusedError, said
 
 log = structlog.get_logger()
 
-router = APIRouter()
+router = APIRouter(responses=declared(HTTPStatus.NOT_IMPLEMENTED))
 
 
 @router.post("/api/v2/preprocessing/split", response_model=bodies.Preparation)

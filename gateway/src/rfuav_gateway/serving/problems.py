@@ -2,16 +2,57 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 PROBLEM = "application/problem+json"
 _TITLES = {status.value: status.phrase for status in HTTPStatus}
+
+
+class ErrorEntry(BaseModel):
+    """One problem of a request."""
+
+    loc: list[str | int] = Field(description="Where: body, query, path or header, then the field.")
+    msg: str = Field(description="What is wrong, and what to write instead.")
+    type: str = Field(description="Kind of the problem.")
+
+
+class Error(BaseModel):
+    """Any answer from 400 on, after RFC 9457."""
+
+    detail: str | list[ErrorEntry] = Field(description="What is wrong; for 422 a list of problems.")
+    type: Literal["about:blank"] = Field(description="Always about:blank.")
+    title: str = Field(description="Name of the status.")
+    status: int = Field(description="Status of HTTP.")
+
+
+def declared(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """These errors, for the OpenAPI document."""
+    reference = {"schema": {"$ref": "#/components/schemas/Error"}}
+    return {
+        status.value: {"model": Error, "description": status.phrase, "content": {PROBLEM: reference}}
+        for status in statuses
+    }
+
+
+ANYWHERE = declared(
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+"""The errors that any call may answer with."""
 
 
 class Refused(Exception):  # noqa: N818  an answer, not a fault

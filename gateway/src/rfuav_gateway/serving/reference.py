@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 Schema = Mapping[str, Any]
-_OF_FASTAPI = ("HTTPValidationError", "ValidationError")  # what an answer 422 holds, said once in the head
-
 _HEAD = """\
 # The REST interface, field by field
 
@@ -13,9 +11,9 @@ Generated from the code by `make generate`. A running gateway shows the same at 
 `/openapi.json`; `rfuav-gateway openapi` prints it. What the calls mean, credentials, namespaces and rate limits:
 [the gateway](gateway.md).
 
-Errors are `{"detail": "..."}`, beside it `type`, `title` and `status` of RFC 9457. For 422, `detail` is a list with
-`loc` (where), `msg` and `type` of each problem. Times are UTC without a zone. A field without a default may be left out
-unless it says *required*.
+Any call may answer 400, 401, 403, 404, 409, 413, 422, 429 or 503; calls for logs also 410 (the log is gone), calls of
+preprocessing also 501 (there is none here). All these are an [Error](#error). Times are UTC without a zone. A field
+without a default may be left out unless it says *required*.
 """
 
 
@@ -38,8 +36,7 @@ def reference(document: Schema) -> str:
         lines += [f"\n### {method} {path}\n\n", *_operation(operation)]
     lines.append("\n## Bodies\n")
     for name, schema in sorted(document["components"]["schemas"].items()):
-        if name not in _OF_FASTAPI:
-            lines += _body(name, schema)
+        lines += _body(name, schema)
     return "".join(lines)
 
 
@@ -54,7 +51,9 @@ def _operation(operation: Schema) -> Iterator[str]:
         yield "\n"
     if body := operation.get("requestBody"):
         yield f"Body: {_content(body)}.\n\n"
-    answers = {status: one for status, one in operation["responses"].items() if status != "422"}
+    answers = {
+        status: one for status, one in operation["responses"].items() if status < "400"
+    }  # the head says errors once
     yield from (f"Answer {status}: {_content(one)}.\n" for status, one in answers.items())
 
 
@@ -67,7 +66,7 @@ def _content(one: Schema) -> str:
         for media, held in one.get("content", {}).items()
     ]
     said = one.get("description", "").rstrip(".")
-    return ", or ".join(kinds) + ("" if said in ("", "Successful Response") else f". {said}") or "nothing"
+    return (", or ".join(kinds) or "nothing") + ("" if said in ("", "Successful Response") else f". {said}")
 
 
 def _body(name: str, schema: Schema) -> Iterator[str]:
@@ -92,7 +91,7 @@ def _type(schema: Schema) -> str:
         return f"list of {_type(schema.get('items', {}))}"
     if isinstance(schema.get("additionalProperties"), Mapping):
         return f"map of {_type(schema['additionalProperties'])}"
-    return "time" if schema.get("format") == "date-time" else str(schema.get("type", "any"))
+    return "time" if schema.get("format") in ("date-time", "date-time-local") else str(schema.get("type", "any"))
 
 
 def _default(schema: Schema, *, required: bool) -> str:

@@ -7,7 +7,7 @@ a field becomes one of theirs.
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from rfuav_crds import Architecture
@@ -47,6 +47,18 @@ Priority = Annotated[int, Field(ge=1, le=10)]
 Device = Annotated[str, Field(max_length=16, pattern=r"^(cpu|cuda(:[0-9]{1,3})?)$")]
 DeviceName = Annotated[str, Field(max_length=64)]
 Model = Annotated[str, Field(max_length=64, json_schema_extra={"enum": list(MODELS)}), AfterValidator(_known_model)]
+
+# OpenAPI's date-time has a zone.
+Time = Annotated[
+    datetime,
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "date-time-local",
+            "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?$",
+        }
+    ),
+]
 
 _TASK_ID = Field(None, description="Identity of the task, 1 to 253 characters. Default: a new UUID.")
 _DESCRIPTION = Field(None, description="Anything about the task, kept with it.")
@@ -251,8 +263,8 @@ class Task(Answer):
     progress: float | None = Field(None, description="Share done, 0 to 100.")
     device: str | None = Field(None, description="Device as it was asked for.")
     priority: int | None = Field(None, description="1 (first) to 10; null: a PriorityClass of its own.")
-    created_at: datetime = Field(description="When it was created.")
-    updated_at: datetime = Field(description="When it last changed.")
+    created_at: Time = Field(description="When it was created.")
+    updated_at: Time = Field(description="When it last changed.")
     current_epoch: int | None = Field(None, description="Epochs done.")
     total_epochs: int | None = Field(None, description="Epochs in all.")
     latest_metrics: Metrics | None = Field(None, description="Metrics of the last epoch that ended.")
@@ -288,7 +300,7 @@ class TaskList(Answer):
 class LogEntry(Answer):
     """One line of a task's log."""
 
-    timestamp: datetime = Field(description="When, UTC without a zone.")
+    timestamp: Time = Field(description="When, UTC without a zone.")
     level: Literal["INFO", "WARNING", "ERROR"] = Field(description="INFO, WARNING or ERROR.")
     message: str = Field(description="The line.")
     metrics: dict[str, Any] | None = Field(None, description="Metrics that the line reports.")
@@ -431,7 +443,7 @@ class Health(Answer):
     """GET /api/v1/health. Numbers are null for callers without credentials: they are of a namespace, or of the pool."""
 
     status: str = Field(description="healthy.")
-    timestamp: datetime = Field(description="Now, UTC without a zone.")
+    timestamp: Time = Field(description="Now, UTC without a zone.")
     version: str = Field(description="Version of the gateway.")
     training_tasks: int | None = Field(description="Trainings of the namespace.")
     inference_tasks: int | None = Field(description="Inferences of the namespace.")
@@ -472,5 +484,5 @@ class Preparation(Answer):
     input_path: str = Field(description="What is read.")
     output_path: str = Field(description="Where the results go.")
     stats: dict[str, Any] | None = Field(None, description="Numbers of files.")
-    created_at: datetime = Field(description="When it was created.")
-    updated_at: datetime = Field(description="When it last changed.")
+    created_at: Time = Field(description="When it was created.")
+    updated_at: Time = Field(description="When it last changed.")
