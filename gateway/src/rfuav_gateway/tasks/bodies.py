@@ -345,7 +345,7 @@ class Preview(Answer):
     nodes: list[str] = Field(description="Where it would start; empty while a node has to be added.")
     position: int | None = Field(description="Its place in the queue of the pool, from 1.")
     of: int | None = Field(description="How many would wait with it.")
-    estimated_start: datetime | None = Field(description="About when it would start, as far as running tasks say.")
+    estimated_start: Time | None = Field(description="About when it would start, as far as running tasks say.")
     reason: str | None = Field(description="Why it would wait, in a word.")
     message: str = Field(description="The same in a sentence.")
 
