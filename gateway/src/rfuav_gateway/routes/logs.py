@@ -28,7 +28,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
         "content": {CONTENT_TYPE: {}},
         "description": "A list, or a LogEntry in each event; the last event has the task's status and message.",
     },
-    204: {"description": "The stream has ended: do not connect again"},
+    HTTPStatus.NO_CONTENT.value: {"description": "The stream has ended: do not connect again"},
     **declared(HTTPStatus.GONE),
 }
 _TRAINING: tuple[TaskType, ...] = ("training",)
