@@ -23,6 +23,7 @@ FLY = inference(
     "fly",
     model={"weights": None, "fromTrainingJob": "learn"},
     input={"uri": f"{RECORDINGS}/test"},
+    output={"annotate": "all"},
     shards=SHARDS,
     parallelism=SHARDS,
 )

@@ -31,6 +31,6 @@ def test_the_commands_for_a_laptop_work_as_they_are_written(tmp_path):
     assert "18 samples" in ended.stdout
     assert re.search(r"SNR \(dB\) +samples +accuracy", ended.stdout)
     results = tmp_path / "build/results/laptop"
-    assert {"evaluation.txt", "confusion-matrix.png", "annotated", "_SUCCESS"} <= {
+    assert {"evaluation.txt", "confusion-matrix.png", "overview", "_SUCCESS"} <= {
         path.name for path in results.iterdir()
     }
