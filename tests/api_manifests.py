@@ -346,7 +346,6 @@ BAD: list[Bad] = [
         ("iq.sampleRate", "fast", "write a rate in samples per second"),
         ("output", REMOVED, "Required value"),
         ("output.annotate", "video", 'supported values: "default", "all", "none"'),
-        ("output.annotate", True, "must be of type string"),
         ("evaluation", True, "must be of type object"),
         ({"spec.evaluation": {"topk": 3}}, "spec.evaluation.topk", "unknown field"),
         ("batchSize", 0, "write auto or a whole number from 1"),

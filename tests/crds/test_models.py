@@ -125,3 +125,8 @@ def test_a_pattern_is_about_the_whole_string():
     assert rule.broken_by("aa\n")
     assert rule.broken_by("")
     assert not matches("a+", "write a", optional=True).broken_by("")
+
+
+@pytest.mark.parametrize(("was", "means"), [(True, "all"), (False, "none"), ("default", "default")])
+def test_a_boolean_of_annotate_means_what_it_meant(was, means):
+    assert load_object(changed("InferenceJob", {"spec.output.annotate": was})).spec.output.annotate == means

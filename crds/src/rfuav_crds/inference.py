@@ -4,7 +4,7 @@ import re
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from rfuav_crds.common import (
     READABLE,
@@ -122,11 +122,16 @@ class Annotate(StrEnum):
     NONE = "none"
 
 
+def _of_a_boolean(value: object) -> object:
+    """What a boolean meant, which the field was: jobs and files that have one go on working."""
+    return {True: Annotate.ALL, False: Annotate.NONE}[value] if isinstance(value, bool) else value
+
+
 class InferenceOutput(Spec):
     """Where predictions, annotated pictures and videos go."""
 
     uri: OutputUri = Field(description=f"Folder: {WRITABLE}.")
-    annotate: Annotate = Field(
+    annotate: Annotated[Annotate, BeforeValidator(_of_a_boolean)] = Field(
         Annotate.DEFAULT,
         strict=False,  # a manifest has its text
         description="Pictures beside the predictions. default: a contact sheet, the 20 least certain inputs and, where "
