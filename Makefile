@@ -7,7 +7,7 @@ NAME ?= rfuav
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: bench-plan bench-handoff bench-burst bench-train bench-io help venv lock check lint types contracts drift generate test test-unit test-contract test-trainer test-cluster \
+.PHONY: bench-plan bench-handoff bench-burst bench-train bench-io help venv lock check lint types contracts drift generate test test-unit test-histories test-contract test-trainer test-cluster \
 	cluster-up cluster-down kubeconfig demo demo-clean
 
 help:  ## This list
@@ -45,7 +45,8 @@ generate: venv  ## Write crds/*.yaml (and the chart's copy), docs/api.md, docs/r
 	$(TRAINER_COMMANDS) --output docs/trainer-commands.md
 	$(REST_REFERENCE) > docs/rest-api.md
 
-check: lint types contracts drift test-unit  ## Lint, types, import contracts, drift, unit and property tests
+check: lint types contracts drift test-unit  ## Lint, types, import contracts, drift, unit and property tests, some simulated histories
+	RFUAV_HISTORIES=200 .venv/bin/pytest -q tests/simulation/test_histories.py
 
 lint: venv
 	.venv/bin/ruff check .
@@ -73,6 +74,8 @@ HISTORIES := tests/simulation/test_histories.py tests/simulation/test_mutations.
 test-unit: venv
 	@$(PY) -m localcluster build helm >/dev/null
 	$(if $(COVERAGE),$(MEASURED),.venv/bin/pytest) -q -n auto --dist worksteal tests --ignore tests/trainer $(addprefix --ignore ,$(HISTORIES)) -m "not contract and not cluster"
+
+test-histories: venv  ## The simulation: 1,000 histories, and whether they notice each broken rule
 	.venv/bin/pytest -q $(HISTORIES)
 
 test-contract: venv  ## The API and the operator against a real API server (no root)
@@ -87,7 +90,8 @@ test-cluster: venv  ## End to end through real pods (root)
 	.venv/bin/pytest -q tests -m cluster
 
 # One suite at a time: two cores are shared by the tests and the clusters they bring.
-test: check  ## Everything: check, trainer, contract and end-to-end suites, one after the other
+test: lint types contracts drift test-unit  ## Everything: check, simulation, trainer, contract and end-to-end suites, one after the other
+	$(MAKE) --no-print-directory test-histories
 	$(MAKE) --no-print-directory test-trainer
 	$(MAKE) --no-print-directory test-contract
 	$(MAKE) --no-print-directory test-cluster
