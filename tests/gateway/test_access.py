@@ -141,10 +141,10 @@ async def test_rights_are_asked_as_the_caller_and_by_namespace() -> None:
     server = Server(Answer(201, SELF), allowed, Answer(201, {"status": {"allowed": False}}), Answer(403, {}))
     caller = await Callers(Settings(), server).of(Headers({"authorization": "Bearer t"}), "")
     rights = Rights(server)
-    assert await rights.may_see(caller, "TrainingJob", "a")
-    assert not await rights.may_see(caller, "TrainingJob", "b")
-    assert not await rights.may_see(caller, "InferenceJob", "a")
-    assert await rights.may_see(caller, "TrainingJob", "a")  # remembered
+    assert await rights.may(caller, "get", "trainingjobs", "a")
+    assert not await rights.may(caller, "get", "trainingjobs", "b")
+    assert not await rights.may(caller, "get", "inferencejobs", "a")
+    assert await rights.may(caller, "get", "trainingjobs", "a")  # remembered
     assert [body["spec"]["resourceAttributes"] for _, _, body, _ in server.sent[1:]] == [
         {"verb": "get", "group": "rfuav.io", "resource": "trainingjobs", "namespace": "a"},
         {"verb": "get", "group": "rfuav.io", "resource": "trainingjobs", "namespace": "b"},
@@ -158,5 +158,5 @@ async def test_without_credentials_one_namespace_is_open_and_no_other() -> None:
     caller = await Callers(settings, Server()).of(Headers({}), "10.0.0.1")
     rights = Rights(Server(), everything_in="lab")
     assert (caller.namespace, caller.credential) == ("lab", None)
-    assert await rights.may_see(caller, "TrainingJob", "lab")
-    assert not await rights.may_see(caller, "TrainingJob", "kube-system")
+    assert await rights.may(caller, "get", "trainingjobs", "lab")
+    assert not await rights.may(caller, "get", "trainingjobs", "kube-system")

@@ -201,6 +201,23 @@ async def test_pages_of_other_origins_get_no_permission() -> None:
         writer.close()
 
 
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("POST", "Sec-Fetch-Site: cross-site\nOrigin: https://evil.example.org", 403),
+        ("POST", "Sec-Fetch-Site: same-site\nOrigin: https://evil.example.org", 403),
+        ("POST", "Sec-Fetch-Site: cross-site", 403),
+        ("POST", "Sec-Fetch-Site: cross-site\nOrigin: https://ui.example.org", 200),
+        ("POST", "Sec-Fetch-Site: same-origin", 200),
+        ("POST", "X-A: b", 200),
+        ("GET", "Sec-Fetch-Site: cross-site", 200),
+    ],
+)
+async def test_a_page_of_another_origin_changes_nothing(method: str, headers: str, status: int) -> None:
+    async with served() as server:
+        assert (await ask(server, f"{method} /echo/ HTTP/1.1\nHost: a\nContent-Length: 0\n{headers}"))[0] == status
+
+
 async def test_rates_are_counted_for_each_caller_and_say_when_to_come_back() -> None:
     rates = Rates(Settings.model_validate({"limits": {"creates": "2/minute"}}))
     first = await rates.spend("create", "ann")

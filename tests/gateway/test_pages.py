@@ -2,6 +2,7 @@
 
 import base64
 
+import msgspec
 import pytest
 from gateway.test_tasks_cache import body
 from hypothesis import given
@@ -57,7 +58,10 @@ def test_what_comes_and_goes_between_two_pages_neither_repeats_nor_hides_others(
     assert [job.name for job in second.jobs] == ["j3", "j2"]
 
 
-@pytest.mark.parametrize("text", ["x", "%%%", "", base64.b64encode(b"\xc1").decode(), "A" * 300, "\u00e9"])
+NAIVE = base64.urlsafe_b64encode(msgspec.msgpack.encode([{"training": ["2026-01-01T00:00:00", "uid"]}])).decode()
+
+
+@pytest.mark.parametrize("text", ["x", "%%%", "", base64.b64encode(b"\xc1").decode(), "A" * 300, "\u00e9", NAIVE])
 def test_what_is_no_cursor_is_refused(text: str) -> None:
     with pytest.raises(NoCursor):
         pages.decoded(text)

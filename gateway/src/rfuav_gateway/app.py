@@ -4,7 +4,7 @@ Its own rights (the chart grants exactly these; those before a colon are granted
 
 | resource | verbs | by |
 |---|---|---|
-| trainingjobs, inferencejobs | list, watch | cluster.tasks, cluster.whole |
+| trainingjobs, inferencejobs | get, list, watch | cluster.tasks, cluster.whole, logs.of_jobs |
 | gpupools, gpuquotas | list, watch | cluster.whole |
 | nodes, namespaces, resourcequotas, persistentvolumeclaims, persistentvolumes | list, watch | cluster.whole |
 | priorityclasses.scheduling.k8s.io | list, watch | cluster.whole |
@@ -211,7 +211,7 @@ def edge(settings: Settings, app: ASGIApp) -> ASGIApp:
             allow_headers=["Authorization", "Content-Type", "X-Namespace", "X-Request-ID", "Last-Event-ID"],
             expose_headers=["X-Request-ID", "RateLimit", "Retry-After"],
         )
-    return Edge(app, largest_body=settings.limits.body_kib * 1024)
+    return Edge(app, largest_body=settings.limits.body_kib * 1024, origins=settings.cors_origins)
 
 
 async def run(settings: Settings) -> None:

@@ -17,8 +17,13 @@ _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _RATE = re.compile(r"[1-9][0-9]{0,6}/(second|minute|hour)")
 
 
+def is_namespace(name: str) -> bool:
+    """Whether a namespace may have this name: a DNS label of RFC 1123."""
+    return _NAMESPACE.fullmatch(name) is not None
+
+
 def _namespace(name: str) -> str:
-    if name and not _NAMESPACE.fullmatch(name):
+    if name and not is_namespace(name):
         raise ValueError("write the name of a namespace, as in team-a")
     return name
 

@@ -131,6 +131,7 @@ class Connection:
             connector=aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=60),
             headers={"User-Agent": self._agent, "Accept": "application/json"},
             auto_decompress=True,
+            cookie_jar=aiohttp.DummyCookieJar(),  # callers share a session
         )
 
     def _token(self) -> str:

@@ -110,3 +110,23 @@ def test_more_creates_than_allowed_are_told_to_wait(serve: Serve, user: Callable
     assert [reply.status for reply in replies] == [200, 200, 200, 429]
     assert 1 <= int(replies[3].headers["Retry-After"]) <= 60
     assert "3" in replies[3].body["detail"]
+
+
+def test_names_that_lead_elsewhere_reach_nothing(gateway: Gateway, user: Callable[..., User], namespace: str) -> None:
+    owner = user(*ALL)
+    up = "../../../../api/v1/namespaces"
+    for wrong in (f"{up}/{namespace}/pods/x/log?a=", f"{namespace}/trainingjobs?x=", f"{namespace}#", "..", "a b"):
+        answer = gateway.call("POST", "/api/v2/training/start", TRAINING, token=owner.token, X_Namespace=wrong)
+        assert (wrong, answer.status) == (wrong, 400)
+        answer = gateway.call("POST", "/api/v2/preview", {"training": TRAINING}, token=owner.token, X_Namespace=wrong)
+        assert (wrong, answer.status) == (wrong, 400)
+    for wrong in ("..%2f..%2f..%2fapi%2fv1%2fpods", "x%3fwatch=true", "x%23", "..", "%2e%2e%2fpods"):
+        answer = gateway.call("GET", f"/api/v2/tasks/{namespace}%2f{wrong}", token=owner.token)
+        assert (wrong, answer.status) == (wrong, 404)
+
+
+def test_a_list_needs_the_right_to_list(gateway: Gateway, user: Callable[..., User]) -> None:
+    owner, getter = user(*ALL), user("get")
+    made = gateway.call("POST", "/api/v2/training/start", TRAINING, token=owner.token).body
+    assert gateway.call("GET", f"/api/v2/tasks/{made['task_id']}", token=getter.token).status == 200
+    assert gateway.call("GET", "/api/v2/tasks", token=getter.token).body["total_training"] == 0

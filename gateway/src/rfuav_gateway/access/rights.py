@@ -49,10 +49,6 @@ class Rights:
         question = caller.key, verb, group, resource, subresource, namespace
         return await self._known.get(question, lambda: self._ask(caller, question))
 
-    async def may_see(self, caller: Caller, kind: str, namespace: str) -> bool:
-        """Whether the caller may read the jobs of this kind in a namespace."""
-        return await self.may(caller, "get", PLURALS[kind], namespace)
-
     async def may_see_preparations(self, caller: Caller, namespace: str) -> bool:
         """Whether the caller may read the batch/v1 Jobs of a namespace, which prepare data."""
         return await self.may(caller, "get", "jobs", namespace, group="batch")

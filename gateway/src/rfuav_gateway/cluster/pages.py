@@ -7,7 +7,7 @@ import base64
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -19,7 +19,7 @@ from rfuav_gateway.tasks.jobs import Job
 class Cursor(msgspec.Struct, frozen=True, array_like=True):
     """Where the next page begins: before these, by type; a type that is not named has been shown whole."""
 
-    before: dict[TaskType, tuple[datetime, str]]
+    before: dict[TaskType, tuple[Annotated[datetime, msgspec.Meta(tz=True)], str]]
 
 
 class NoCursor(ValueError):  # noqa: N818  an answer, not a fault

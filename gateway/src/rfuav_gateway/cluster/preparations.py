@@ -10,7 +10,7 @@ from rfuav_gateway.cluster.writes import NotDone, insist, taken
 from rfuav_gateway.tasks import preparations
 from rfuav_gateway.tasks.identity import object_name
 from rfuav_gateway.tasks.preparations import JobObject, Prepared
-from rfuav_kube import objects
+from rfuav_kube import objects, paths
 from rfuav_kube.cache import Cache
 from rfuav_kube.connection import Connection, Credential
 from rfuav_kube.reflector import Reflector
@@ -23,7 +23,9 @@ def path(namespace: str = "", name: str = "") -> str:
     """Where the API server has the Jobs of a namespace, or one of them; without a namespace, all."""
     if not namespace:
         return f"/apis/{preparations.API_VERSION}/jobs"
-    return f"/apis/{preparations.API_VERSION}/namespaces/{namespace}/jobs" + (f"/{name}" if name else "")
+    return f"/apis/{preparations.API_VERSION}/namespaces/{paths.named(namespace)}/jobs" + (
+        f"/{paths.named(name)}" if name else ""
+    )
 
 
 class Preparations:
@@ -75,12 +77,12 @@ class Preparations:
             if there is None:
                 raise NotDone(HTTPStatus.SERVICE_UNAVAILABLE, "a job of this name is just being deleted: try again", 1)
             return there, False
-        return self._take(taken(answer)), True
+        return self._take(taken(answer, "Job", namespace, str(manifest["metadata"]["name"]))), True
 
     async def read(self, namespace: str, name: str, credential: Credential | None) -> Prepared | None:
         """A preparation, asked for at the API server; None: there is none."""
         answer = await insist(self._connection, "GET", path(namespace, name), None, credential)
-        return None if answer.status == HTTPStatus.NOT_FOUND else self._take(taken(answer))
+        return None if answer.status == HTTPStatus.NOT_FOUND else self._take(taken(answer, "Job", namespace, name))
 
     async def cancel(self, one: Prepared, user: str, credential: Credential | None) -> None:
         """End a preparation: its Job fails by its deadline, which deletes the pod; the record stays for its time."""
@@ -89,7 +91,7 @@ class Preparations:
             "spec": {"activeDeadlineSeconds": AT_ONCE},
         }
         answer = await insist(self._connection, "PATCH", path(one.namespace, one.name), patch, credential)
-        self._take(taken(answer))
+        self._take(taken(answer, "Job", one.namespace, one.name))
 
     def _take(self, body: Any) -> Prepared:
         read, why = objects.converted(body, JobObject)

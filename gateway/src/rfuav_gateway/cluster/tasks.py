@@ -17,7 +17,7 @@ from rfuav_gateway.tasks import jobs, views
 from rfuav_gateway.tasks.bodies import TaskStatus, TaskType
 from rfuav_gateway.tasks.identity import KINDS
 from rfuav_gateway.tasks.jobs import Job, JobObject
-from rfuav_kube import objects
+from rfuav_kube import objects, paths
 from rfuav_kube.cache import Cache
 from rfuav_kube.connection import Connection
 from rfuav_kube.reflector import Reflector
@@ -34,7 +34,9 @@ def path(kind: TaskType, namespace: str, name: str = "") -> str:
     plural = PLURALS[KINDS[kind]]
     if not namespace:
         return f"/apis/{API_VERSION}/{plural}"
-    return f"/apis/{API_VERSION}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+    return f"/apis/{API_VERSION}/namespaces/{paths.named(namespace)}/{plural}" + (
+        f"/{paths.named(name)}" if name else ""
+    )
 
 
 class Tasks:
@@ -115,7 +117,9 @@ class Tasks:
 
     def gone(self, job: Job) -> None:
         """A job was deleted, or is not there any more."""
-        self._cache.remove((job.type, job.namespace, job.name))
+        held = self.named(job.type, job.namespace, job.name)
+        if held is not None and held.uid == job.uid:  # not one that was created under its name meanwhile
+            self._cache.remove((job.type, job.namespace, job.name))
 
     def _changed(self, old: Job | None, new: Job | None) -> None:
         for uid in {job.uid for job in (old, new) if job is not None}:

@@ -8,8 +8,10 @@ from typing import Any
 from rfuav_crds.contract import ANNOTATION_CANCELLED_BY, API_VERSION, PLURALS
 from rfuav_gateway.cluster.tasks import Tasks, path
 from rfuav_gateway.tasks.bodies import TaskType
+from rfuav_gateway.tasks.identity import KINDS
 from rfuav_gateway.tasks.jobs import Job
-from rfuav_kube.connection import MERGE_PATCH, Answer, Connection, ConnectionProblem, Credential
+from rfuav_kube.connection import MERGE_PATCH, Answer, Connection, ConnectionProblem, Credential, Unsendable
+from rfuav_kube.objects import section
 
 TRIES = 4
 PAUSE = 0.25  # seconds before the second try; doubles
@@ -50,14 +52,14 @@ class Writes:
             if there is None:
                 raise NotDone(HTTPStatus.SERVICE_UNAVAILABLE, "a job of this name is just being deleted: try again", 1)
             return there, False
-        return self._tasks.take(kind, taken(answer)), True
+        return self._tasks.take(kind, taken(answer, KINDS[kind], namespace, manifest["metadata"]["name"])), True
 
     async def read(self, kind: TaskType, namespace: str, name: str, credential: Credential | None) -> Job | None:
         """A job, asked for at the API server; None: there is none."""
         answer = await insist(self._connection, "GET", path(kind, namespace, name), None, credential)
         if answer.status == HTTPStatus.NOT_FOUND:
             return None
-        return self._tasks.take(kind, taken(answer))
+        return self._tasks.take(kind, taken(answer, KINDS[kind], namespace, name))
 
     async def try_out(
         self, kind: TaskType, namespace: str, manifest: Mapping[str, Any], credential: Credential | None
@@ -85,7 +87,7 @@ class Writes:
         patch = {"metadata": {"annotations": {ANNOTATION_CANCELLED_BY: user}, "uid": job.uid}, "spec": {"cancel": True}}
         answer = await insist(self._connection, "PATCH", path(job.type, job.namespace, job.name), patch, credential)
         self._drop_if_gone(job, answer)
-        return self._tasks.take(job.type, taken(answer))
+        return self._tasks.take(job.type, taken(answer, KINDS[job.type], job.namespace, job.name))
 
     async def delete(self, job: Job, credential: Credential | None) -> None:
         """Delete a job; its pods go with it."""
@@ -139,6 +141,8 @@ async def insist(connection: Connection, method: str, at: str, body: Any, creden
                 timeout=TIMEOUT,
                 credential=credential,
             )
+        except Unsendable as error:
+            raise NotDone(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
         except ConnectionProblem as error:
             problem = str(error)
             continue
@@ -148,12 +152,21 @@ async def insist(connection: Connection, method: str, at: str, body: Any, creden
     raise NotDone(HTTPStatus.SERVICE_UNAVAILABLE, f"the API server does not answer: {problem}", PAUSE * 2**TRIES)
 
 
-def taken(answer: Answer) -> Any:
+def taken(answer: Answer, kind: str = "", namespace: str = "", name: str = "") -> Any:
     """The object of an answer that is one.
 
+    Args:
+        answer: of the API server.
+        kind: that it has to have, before it is held for everybody; empty: any.
+        namespace: the same.
+        name: the same.
+
     Raises:
-        NotDone: it is a refusal.
+        NotDone: it is a refusal, or another object than the one that was asked for.
     """
-    if answer.ok:
-        return answer.body
-    raise NotDone(answer.status, answer.message, answer.retry_after)
+    if not answer.ok:
+        raise NotDone(answer.status, answer.message, answer.retry_after)
+    meta = section(answer.body, "metadata")
+    if kind and (answer.body.get("kind"), meta.get("namespace"), meta.get("name")) != (kind, namespace, name):
+        raise NotDone(HTTPStatus.BAD_GATEWAY, f"the API server did not answer with the {kind} {namespace}/{name}")
+    return answer.body

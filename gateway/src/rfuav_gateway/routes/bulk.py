@@ -30,7 +30,7 @@ AT_ONCE = 20  # writes of one request
 async def cancel(body: bodies.CancelMany, asks: Asks) -> bodies.CancelledMany:
     """Show which tasks a filter means, or cancel them."""
     wanted = TYPES if body.task_type is None else (body.task_type,)
-    seen = [kind for kind in wanted if await may_see(asks, kind)]
+    seen = [kind for kind in wanted if await may_see(asks, kind, "list")]
     meant = sorted(_meant(body, asks, seen), key=lambda job: (job.created, job.uid))
     chosen = meant[:MOST_CANCELLED]
     failed: list[bodies.NotCancelled] = []

@@ -16,7 +16,7 @@ from rfuav_gateway.cluster.writes import NotDone, Writes
 from rfuav_gateway.logs.logs import Logs
 from rfuav_gateway.serving.problems import Refused
 from rfuav_gateway.serving.rates import Rates
-from rfuav_gateway.settings import Settings
+from rfuav_gateway.settings import Settings, is_namespace
 from rfuav_gateway.tasks.manifests import Terms
 from rfuav_gateway.tasks.preparations import Terms as PreparationTerms
 from rfuav_gateway.tasks.words import PHRASES, Phrases, language
@@ -76,11 +76,13 @@ async def anywhere(request: Request) -> Asked:
     except Unavailable as error:
         raise unavailable(error) from error
     request.scope["state"]["caller"] = caller.name
-    await parts.rates.spend("request", caller.key)
+    await parts.rates.spend("request", caller.name)
     compat = parts.settings.compat
     wanted = request.scope["state"].get("namespace") or request.headers.get("x-namespace", "") or caller.namespace
     if compat.enabled and wanted != compat.namespace:
         raise Refused(HTTPStatus.NOT_FOUND, f"all tasks are in the namespace {compat.namespace}")
+    if wanted and not is_namespace(wanted):
+        raise Refused(HTTPStatus.BAD_REQUEST, "X-Namespace: write the name of a namespace, as in team-a")
     chosen = language(request.headers.get("accept-language"), parts.settings.language)
     return Asked(parts, caller, wanted, PHRASES[chosen])
 

@@ -87,7 +87,7 @@ async def _start(asks: Asked, body: Start) -> bodies.Preparation:
         raise Refused(
             HTTPStatus.UNPROCESSABLE_ENTITY, [problem.detail(asks.phrases) for problem in error.problems]
         ) from error
-    await asks.parts.rates.spend("create", asks.caller.key)
+    await asks.parts.rates.spend("create", asks.caller.name)
     try:
         found, created = await held.create(asks.namespace, manifest, asks.caller.credential)
     except NotDone as error:

@@ -25,14 +25,14 @@ router = APIRouter()
 @router.post("/api/v2/preview")
 async def preview(body: bodies.PreviewAsked, asks: Asks) -> bodies.Preview:
     """When a task would start, and why not now. Creates nothing."""
-    await asks.parts.rates.spend("preview", asks.caller.key)
+    await asks.parts.rates.spend("preview", asks.caller.name)
     if not asks.parts.whole.synced:
         raise not_read_yet()
     try:
         kind, manifest = _manifest(body, asks)
     except RefusedError as error:
         raise invalid(asks, error) from error
-    names = await may_see(asks, "training") and await may_see(asks, "inference")
+    names = await may_see(asks, "training", "list") and await may_see(asks, "inference", "list")
     writes, credential = asks.parts.writes, asks.caller.credential
     try:
         tried = await writes.try_out(kind, asks.namespace, manifest, credential)

@@ -9,7 +9,7 @@ from http import HTTPStatus
 import structlog
 from fastapi import APIRouter
 
-from rfuav_crds.contract import GROUP
+from rfuav_crds.contract import GROUP, PLURALS
 from rfuav_gateway.access.callers import Unavailable
 from rfuav_gateway.cluster.tasks import TYPES
 from rfuav_gateway.cluster.writes import NotDone
@@ -126,9 +126,11 @@ async def _visible(asks: Asked) -> tuple[set[TaskType], set[TaskType]]:
     """The types of tasks that the caller may see in all namespaces, and in the one of the request."""
     rights = asks.parts.rights
     try:
-        in_all = {kind for kind in TYPES if await rights.may_see(asks.caller, KINDS[kind], "")}
+        in_all = {kind for kind in TYPES if await rights.may(asks.caller, "list", PLURALS[KINDS[kind]])}
         here = {
-            kind for kind in TYPES if asks.namespace and await rights.may_see(asks.caller, KINDS[kind], asks.namespace)
+            kind
+            for kind in TYPES
+            if asks.namespace and await rights.may(asks.caller, "list", PLURALS[KINDS[kind]], asks.namespace)
         }
     except Unavailable as error:
         raise unavailable(error) from error

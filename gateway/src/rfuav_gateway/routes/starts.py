@@ -52,7 +52,7 @@ async def batch(body: bodies.InferenceBatch, asks: Asks) -> bodies.BatchStarted:
         built = manifests.batch(body, task_ids=[_new_id() for _ in body.source_paths], **built_for(asks))
     except RefusedError as error:
         raise invalid(asks, error) from error
-    await asks.parts.rates.spend("create", asks.caller.key)
+    await asks.parts.rates.spend("create", asks.caller.name)
     free = asyncio.Semaphore(AT_ONCE)
 
     async def create(one: Built) -> Job:
@@ -92,7 +92,7 @@ def invalid(asks: Asked, error: RefusedError) -> Refused:
 
 
 async def _start(asks: Asked, kind: TaskType, built: Built) -> Response:
-    await asks.parts.rates.spend("create", asks.caller.key)
+    await asks.parts.rates.spend("create", asks.caller.name)
     job = await _create(asks, kind, built)
     task = views.view(job, asks.phrases, notes=built.notes)
     return Response(views.encode(task), media_type="application/json")

@@ -74,7 +74,7 @@ async def info(request: Request, asks: PerhapsAsks) -> bodies.Info:
 
 async def _tasks(asks: Asked | None, kind: TaskType) -> int | None:
     """How many tasks the caller's namespace has, if they may see them."""
-    if asks is None or not asks.namespace or not await may_see(asks, kind):
+    if asks is None or not asks.namespace or not await may_see(asks, kind, "list"):
         return None
     return asks.parts.tasks.count(asks.namespace, kind)
 

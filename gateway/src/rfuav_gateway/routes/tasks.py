@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple
 import structlog
 from fastapi import APIRouter, Depends, Header, Query, Response
 
+from rfuav_crds.contract import PLURALS
 from rfuav_gateway.access.callers import Unavailable
 from rfuav_gateway.cluster import pages
 from rfuav_gateway.cluster.pages import NoCursor, Page
@@ -20,6 +21,7 @@ from rfuav_gateway.tasks.bodies import MOST_LISTED, TaskStatus, TaskType
 from rfuav_gateway.tasks.identity import KINDS, object_name
 from rfuav_gateway.tasks.jobs import Job
 from rfuav_gateway.tasks.words import said
+from rfuav_kube import paths
 
 log = structlog.get_logger()
 
@@ -106,7 +108,7 @@ async def many(
 
 async def _page(asks: Asked, kind: TaskType, chosen: Choice, before: Mapping[TaskType, Place] | None) -> Page:
     shown_whole = before is not None and kind not in before
-    if (chosen.task_type not in (None, kind)) or not await may_see(asks, kind):
+    if (chosen.task_type not in (None, kind)) or not await may_see(asks, kind, "list"):
         return Page([], 0, None)
     return pages.page(
         asks.parts.tasks,
@@ -145,10 +147,10 @@ async def inference(task_id: str, asks: Asks) -> Response:
     return shown(asks, await find(asks, task_id, _INFERENCE))
 
 
-async def may_see(asks: Asked, kind: TaskType) -> bool:
-    """Whether the caller may read the tasks of a type in the namespace."""
+async def may_see(asks: Asked, kind: TaskType, verb: str = "get") -> bool:
+    """Whether the caller may read the tasks of a type in the namespace: one by its name, or (`list`) all of them."""
     try:
-        return await asks.parts.rights.may_see(asks.caller, KINDS[kind], asks.namespace)
+        return await asks.parts.rights.may(asks.caller, verb, PLURALS[KINDS[kind]], asks.namespace)
     except Unavailable as error:
         raise unavailable(error) from error
 
@@ -175,6 +177,8 @@ async def _asked_for(asks: Asked, task_id: str, kind: TaskType) -> Job | None:
     namespace, separator, name = task_id.partition("/")
     if not separator or namespace != asks.namespace:
         name = object_name(task_id)
+    elif not paths.is_name(name):
+        return None
     try:
         job = await asks.parts.writes.read(kind, asks.namespace, name, asks.caller.credential)
     except NotDone as error:

@@ -6,7 +6,7 @@ Pure ASGI: a middleware of Starlette would cost each request a task and a queue.
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from http import HTTPStatus
 
 import structlog
@@ -29,6 +29,7 @@ _PROTECTING = (
 _DOCS = ("/docs", "/redoc")
 _READS = ("GET", "HEAD", "OPTIONS")  # thousands a second: those that succeed are logged at level debug
 _EVENTS = b"text/event-stream; charset=utf-8"
+_DRAINED = 16  # times the largest body, of one that is too large
 _SHOWN = 300  # characters of a path
 
 
@@ -42,10 +43,12 @@ class Edge:
     Args:
         app: the routes.
         largest_body: in bytes.
+        origins: whose pages may send requests that change something.
     """
 
-    def __init__(self, app: ASGIApp, *, largest_body: int) -> None:
+    def __init__(self, app: ASGIApp, *, largest_body: int, origins: Collection[str] = ()) -> None:
         self._app = app
+        self._origins = frozenset(origin.encode() for origin in origins)
         self._largest = largest_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,14 +103,15 @@ class Edge:
         self, scope: Scope, headers: Iterable[tuple[bytes, bytes]], receive: Receive, send: Send
     ) -> None:
         """The request, unless its body is too large, by its headers or in fact."""
-        largest, came = self._largest, 0
+        largest, came, more = self._largest, 0, True
         length = _header(headers, b"content-length")
         too_large = length is not None and length.isdigit() and int(length) > largest
         began = False
 
         async def bounded_receive() -> Message:
-            nonlocal came, too_large
+            nonlocal came, more, too_large
             message = await receive()
+            more = message.get("more_body", False)
             came += len(message.get("body", b""))
             if came > largest:
                 too_large = True
@@ -120,6 +124,10 @@ class Edge:
                 began = True
                 await send(message)
 
+        if _is_forged(scope["method"], headers, self._origins):
+            words = "a page of another origin sent this: list it in corsOrigins, or send it from elsewhere"
+            await problems.answer(HTTPStatus.FORBIDDEN, words)(scope, receive, send)
+            return
         if not too_large:
             try:
                 await self._app(scope, bounded_receive, noting_send)
@@ -127,8 +135,27 @@ class Edge:
                 if not too_large:
                     log.exception("request failed", path=scope["path"][:_SHOWN])
         if too_large and not began:
+            if more:
+                await _drain(receive, _DRAINED * largest)
             words = f"write a body of at most {largest // 1024} KiB"
             await problems.answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)(scope, receive, send)
+
+
+async def _drain(receive: Receive, most: int) -> None:
+    """Drop the rest of a body: a client that still sends would see a closed connection instead of the answer."""
+    came = 0
+    while came < most:
+        message = await receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
+        came += len(message.get("body", b""))
+
+
+def _is_forged(method: str, headers: Iterable[tuple[bytes, bytes]], origins: Collection[bytes]) -> bool:
+    """Whether a browser says that a page of a foreign origin made it send a request that changes something."""
+    if method in _READS or _header(headers, b"sec-fetch-site") in (None, b"same-origin", b"none"):
+        return False
+    return _header(headers, b"origin") not in origins
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
