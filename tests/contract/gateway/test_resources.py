@@ -127,7 +127,7 @@ def test_gpus_are_those_of_the_pools_nodes_in_a_stable_order(
 def test_use_is_that_of_all_and_names_are_those_of_tasks_that_the_caller_may_see(
     fleet: Fleet, user: Callable[..., User], grant: Callable[..., None], run: Run, namespace: str
 ) -> None:
-    reader, stranger = user("get"), user(home="default")
+    reader, stranger = user("get", "list"), user(home="default")
     grant(reader, "list")
     grant(stranger, "list")
     training, inference = run("TrainingJob", fleet.nodes[1]), run("InferenceJob", fleet.nodes[1])
@@ -181,7 +181,7 @@ def test_who_may_not_list_pools_sees_no_resources(fleet: Fleet, user: Callable[.
 def test_health_and_info_need_no_credentials_and_tell_numbers_to_those_who_have_them(
     fleet: Fleet, user: Callable[..., User], grant: Callable[..., None], run: Run
 ) -> None:
-    owner, nobody = user("get"), user()
+    owner, nobody = user("get", "list"), user()
     grant(owner, "list")
     run("TrainingJob")
     until(lambda: seen(fleet, owner, "/api/v1/health")["training_tasks"] == 1, 20)

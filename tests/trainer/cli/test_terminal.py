@@ -41,8 +41,10 @@ class Terminal:
     def press(self, key):
         os.write(self._master, key)
 
-    def _read(self):
-        while select.select([self._master], [], [], 0.1)[0]:
+    def _read(self, seconds=0.2):
+        """Take what comes, for so long: a quick training writes without a pause."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and select.select([self._master], [], [], 0.1)[0]:
             self._seen += os.read(self._master, 65536)
 
     def until(self, wanted, seconds=120):
@@ -59,7 +61,7 @@ class Terminal:
         while self.process.is_alive():
             assert time.monotonic() < end, self.text
             self._read()
-        self._read()
+        self._read(seconds=5)  # what is left
         return self.process.exitcode
 
     def close(self):
