@@ -38,7 +38,7 @@ from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.cluster.whole import Whole
 from rfuav_gateway.cluster.writes import Writes
 from rfuav_gateway.logs.logs import Logs
-from rfuav_gateway.routes import bulk, logs, preprocessing, previews, resources, starts, system, tasks
+from rfuav_gateway.routes import bulk, failures, logs, preprocessing, previews, resources, starts, system, tasks
 from rfuav_gateway.routes.parts import Parts
 from rfuav_gateway.serving import metrics as serving_metrics
 from rfuav_gateway.serving import problems
@@ -187,6 +187,7 @@ def routes() -> FastAPI:
         responses=problems.ANYWHERE,
     )
     problems.install(app)
+    failures.install(app)
     for router in (
         starts.router,
         bulk.router,

@@ -5,20 +5,17 @@ from collections.abc import Iterator
 from datetime import timedelta
 from itertools import product
 
-import structlog
 from fastapi import APIRouter
 
 from rfuav_gateway.cluster.tasks import TYPES
 from rfuav_gateway.cluster.writes import NotDone
-from rfuav_gateway.routes.parts import Asked, Asks
+from rfuav_gateway.routes.parts import Asked, Asks, audit
 from rfuav_gateway.routes.tasks import may_see
 from rfuav_gateway.tasks import bodies
 from rfuav_gateway.tasks.bodies import MOST_CANCELLED, TaskStatus, TaskType
 from rfuav_gateway.tasks.jobs import Job
 from rfuav_gateway.tasks.words import said
 from rfuav_kube import clock
-
-log = structlog.get_logger()
 
 router = APIRouter()
 
@@ -66,5 +63,5 @@ async def _cancel(job: Job, asks: Asked, free: asyncio.Semaphore) -> bodies.NotC
             await asks.parts.writes.cancel(job, asks.caller.name, asks.caller.credential)
         except NotDone as error:
             return bodies.NotCancelled(task_id=job.task_id, message=error.message)
-    log.info("audit", did="cancel", caller=asks.caller.name, task=job.task_id, job=f"{job.namespace}/{job.name}")
+    audit(asks, "cancel", job.task_id, job)
     return None

@@ -14,7 +14,7 @@ from rfuav_gateway.access.callers import Unavailable
 from rfuav_gateway.cluster.tasks import TYPES
 from rfuav_gateway.logs.logs import CONTENT_TYPE, Gone, Over, TooManyStreams, Unanswered
 from rfuav_gateway.logs.of_jobs import JobSource, PreparationSource
-from rfuav_gateway.routes.parts import Asked, Asks, unavailable
+from rfuav_gateway.routes.parts import Asked, Asks
 from rfuav_gateway.routes.tasks import find
 from rfuav_gateway.serving.problems import Refused, declared
 from rfuav_gateway.tasks import bodies
@@ -79,7 +79,7 @@ async def stream(asks: Asked, source: JobSource | PreparationSource, wants: Want
     Raises:
         Refused: 403, 410 for a log that is gone, 503.
     """
-    if not await _may_read(asks):
+    if not await asks.parts.rights.may_read_logs(asks.caller, asks.namespace):
         raise Refused(HTTPStatus.FORBIDDEN, f"you may not read logs of pods in the namespace {asks.namespace}")
     parts = asks.parts
     try:
@@ -126,13 +126,6 @@ class _Events(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._following.__aexit__(None, None, None)
-
-
-async def _may_read(asks: Asked) -> bool:
-    try:
-        return await asks.parts.rights.may_read_logs(asks.caller, asks.namespace)
-    except Unavailable as error:
-        raise unavailable(error) from error
 
 
 async def _still(asks: Asked) -> bool:

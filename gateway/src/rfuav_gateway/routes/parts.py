@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Protocol
 
+import structlog
 from fastapi import Depends, Request
 
-from rfuav_gateway.access.callers import Caller, Callers, Unauthenticated, Unavailable
+from rfuav_gateway.access.callers import Caller, Callers, Unauthenticated
 from rfuav_gateway.access.rights import Rights
 from rfuav_gateway.cluster.planner import Planner
 from rfuav_gateway.cluster.preparations import Preparations
 from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.cluster.whole import Whole
-from rfuav_gateway.cluster.writes import NotDone, Writes
+from rfuav_gateway.cluster.writes import Writes
 from rfuav_gateway.logs.logs import Logs
 from rfuav_gateway.serving.problems import Refused
 from rfuav_gateway.serving.rates import Rates
@@ -21,6 +22,8 @@ from rfuav_gateway.tasks.manifests import Terms
 from rfuav_gateway.tasks.preparations import Terms as PreparationTerms
 from rfuav_gateway.tasks.words import PHRASES, Phrases, language
 from rfuav_kube.connection import Connection
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +76,6 @@ async def anywhere(request: Request) -> Asked:
             "write a token that the cluster knows: Authorization: Bearer TOKEN (kubectl create token NAME)",
             {"WWW-Authenticate": "Bearer"},
         ) from error
-    except Unavailable as error:
-        raise unavailable(error) from error
     request.scope["state"]["caller"] = caller.name
     await parts.rates.spend("request", caller.name)
     compat = parts.settings.compat
@@ -83,8 +84,9 @@ async def anywhere(request: Request) -> Asked:
         raise Refused(HTTPStatus.NOT_FOUND, f"all tasks are in the namespace {compat.namespace}")
     if wanted and not is_namespace(wanted):
         raise Refused(HTTPStatus.BAD_REQUEST, "X-Namespace: write the name of a namespace, as in team-a")
-    chosen = language(request.headers.get("accept-language"), parts.settings.language)
-    return Asked(parts, caller, wanted, PHRASES[chosen])
+    phrases = PHRASES[language(request.headers.get("accept-language"), parts.settings.language)]
+    request.scope["state"]["phrases"] = phrases
+    return Asked(parts, caller, wanted, phrases)
 
 
 AsksAnywhere = Annotated[Asked, Depends(anywhere)]
@@ -106,6 +108,18 @@ async def asked(asks: AsksAnywhere) -> Asked:
 Asks = Annotated[Asked, Depends(asked)]
 
 
+class Named(Protocol):
+    """An object of a namespace."""
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+
+    @property
+    def name(self) -> str:
+        """Its name there."""
+
+
 async def perhaps(request: Request) -> Asked | None:
     """The same of a request that needs no credentials; None: it has none."""
     parts = parts_of(request)
@@ -121,12 +135,6 @@ async def perhaps(request: Request) -> Asked | None:
 PerhapsAsks = Annotated[Asked | None, Depends(perhaps)]
 
 
-def unavailable(error: Exception) -> Refused:
-    """The answer when the API server does not answer."""
-    return Refused(HTTPStatus.SERVICE_UNAVAILABLE, f"the API server does not answer: {error}", {"Retry-After": "2"})
-
-
-def refused(error: NotDone) -> Refused:
-    """The API server's refusal as an answer."""
-    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
-    return Refused(error.status, error.message, headers)
+def audit(asks: Asked, did: str, task_id: str, job: Named) -> None:
+    """Log who did what, for those who look for it later."""
+    log.info("audit", did=did, caller=asks.caller.name, task=task_id, job=f"{job.namespace}/{job.name}")

@@ -3,22 +3,17 @@
 import uuid
 from http import HTTPStatus
 
-import structlog
 from fastapi import APIRouter, Response
 
-from rfuav_gateway.access.callers import Unavailable
 from rfuav_gateway.cluster.preparations import Preparations
-from rfuav_gateway.cluster.writes import NotDone
 from rfuav_gateway.logs.of_jobs import PreparationSource
 from rfuav_gateway.routes.logs import ANSWERS, Wants, stream
-from rfuav_gateway.routes.parts import Asked, Asks, refused, unavailable
+from rfuav_gateway.routes.parts import Asked, Asks, audit
 from rfuav_gateway.serving.problems import Refused, declared
 from rfuav_gateway.tasks import bodies, preparations
 from rfuav_gateway.tasks.identity import object_name
 from rfuav_gateway.tasks.preparations import Prepared, Start
-from rfuav_gateway.tasks.words import RefusedError, said
-
-log = structlog.get_logger()
+from rfuav_gateway.tasks.words import said
 
 router = APIRouter(responses=declared(HTTPStatus.NOT_IMPLEMENTED))
 
@@ -55,11 +50,8 @@ async def cancel(task_id: str, asks: Asks) -> bodies.Action:
     if one.status in preparations.ENDED:
         message = said("already_ended", task_id=task_id, status=one.status).text(asks.phrases)
         raise Refused(HTTPStatus.BAD_REQUEST, message)
-    try:
-        await held.cancel(one, asks.caller.name, asks.caller.credential)
-    except NotDone as error:
-        raise refused(error) from error
-    log.info("audit", did="cancel", caller=asks.caller.name, task=task_id, job=f"{one.namespace}/{one.name}")
+    await held.cancel(one, asks.caller.name, asks.caller.credential)
+    audit(asks, "cancel", task_id, one)
     return bodies.Action(message=said("cancel_done", task_id=task_id).text(asks.phrases), task_id=task_id)
 
 
@@ -75,26 +67,17 @@ async def one(task_id: str, asks: Asks) -> bodies.Preparation:
 
 async def _start(asks: Asked, body: Start) -> bodies.Preparation:
     held = _held(asks)
-    try:
-        manifest = preparations.manifest(
-            body,
-            namespace=asks.namespace,
-            task_id=body.task_id or str(uuid.uuid4()),
-            terms=asks.parts.preparation_terms,
-            created_by=asks.caller.name,
-        )
-    except RefusedError as error:
-        raise Refused(
-            HTTPStatus.UNPROCESSABLE_ENTITY, [problem.detail(asks.phrases) for problem in error.problems]
-        ) from error
+    manifest = preparations.manifest(
+        body,
+        namespace=asks.namespace,
+        task_id=body.task_id or str(uuid.uuid4()),
+        terms=asks.parts.preparation_terms,
+        created_by=asks.caller.name,
+    )
     await asks.parts.rates.spend("create", asks.caller.name)
-    try:
-        found, created = await held.create(asks.namespace, manifest, asks.caller.credential)
-    except NotDone as error:
-        raise refused(error) from error
+    found, created = await held.create(asks.namespace, manifest, asks.caller.credential)
     if created:
-        job = f"{found.namespace}/{found.name}"
-        log.info("audit", did="create", caller=asks.caller.name, task=found.task_id, job=job)
+        audit(asks, "create", found.task_id, found)
     elif (why := preparations.conflict(found, manifest)) is not None:
         raise Refused(HTTPStatus.CONFLICT, why.text(asks.phrases))
     return preparations.view(found, asks.phrases)
@@ -108,17 +91,11 @@ async def _find(asks: Asked, task_id: str) -> tuple[Preparations, Prepared]:
     """
     held = _held(asks)
     missing = Refused(HTTPStatus.NOT_FOUND, said("no_such_task", task_id=task_id).text(asks.phrases))
-    try:
-        if not await asks.parts.rights.may_see_preparations(asks.caller, asks.namespace):
-            raise missing
-    except Unavailable as error:
-        raise unavailable(error) from error
+    if not await asks.parts.rights.may_see_preparations(asks.caller, asks.namespace):
+        raise missing
     found = held.found(asks.namespace, task_id)
     if found is None:
-        try:
-            found = await held.read(asks.namespace, object_name(task_id), asks.caller.credential)
-        except NotDone as error:
-            raise refused(error) from error
+        found = await held.read(asks.namespace, object_name(task_id), asks.caller.credential)
     if found is None or found.task_id != task_id:
         raise missing
     return held, found

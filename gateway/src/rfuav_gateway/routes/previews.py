@@ -7,16 +7,14 @@ from typing import Any
 from fastapi import APIRouter
 
 from rfuav_gateway.cluster.planner import Busy
-from rfuav_gateway.cluster.writes import NotDone
-from rfuav_gateway.routes.parts import Asked, Asks, refused
+from rfuav_gateway.routes.parts import Asked, Asks
 from rfuav_gateway.routes.resources import not_read_yet
-from rfuav_gateway.routes.starts import built_for, invalid
+from rfuav_gateway.routes.starts import built_for
 from rfuav_gateway.routes.tasks import may_see
 from rfuav_gateway.serving.problems import Refused
 from rfuav_gateway.tasks import bodies, manifests, previews
 from rfuav_gateway.tasks.bodies import TaskType
 from rfuav_gateway.tasks.identity import KINDS
-from rfuav_gateway.tasks.words import RefusedError
 from rfuav_operator.core.model import Kind
 
 router = APIRouter()
@@ -28,18 +26,12 @@ async def preview(body: bodies.PreviewAsked, asks: Asks) -> bodies.Preview:
     await asks.parts.rates.spend("preview", asks.caller.name)
     if not asks.parts.whole.synced:
         raise not_read_yet()
-    try:
-        kind, manifest = _manifest(body, asks)
-    except RefusedError as error:
-        raise invalid(asks, error) from error
+    kind, manifest = _manifest(body, asks)
     names = await may_see(asks, "training", "list") and await may_see(asks, "inference", "list")
     writes, credential = asks.parts.writes, asks.caller.credential
-    try:
-        tried = await writes.try_out(kind, asks.namespace, manifest, credential)
-        source = tried["spec"].get("model", {}).get("fromTrainingJob")
-        training = await writes.object_of("training", asks.namespace, source, credential) if source else None
-    except NotDone as error:
-        raise refused(error) from error
+    tried = await writes.try_out(kind, asks.namespace, manifest, credential)
+    source = tried["spec"].get("model", {}).get("fromTrainingJob")
+    training = await writes.object_of("training", asks.namespace, source, credential) if source else None
     try:
         found = await asks.parts.planner.preview(Kind(KINDS[kind]), tried, training, names)
     except Busy as error:

@@ -10,17 +10,15 @@ import structlog
 from fastapi import APIRouter
 
 from rfuav_crds.contract import GROUP, PLURALS
-from rfuav_gateway.access.callers import Unavailable
 from rfuav_gateway.cluster.tasks import TYPES
-from rfuav_gateway.cluster.writes import NotDone
-from rfuav_gateway.routes.parts import Asked, AsksAnywhere, refused, unavailable
-from rfuav_gateway.routes.starts import invalid
+from rfuav_gateway.routes.parts import Asked, AsksAnywhere
+from rfuav_gateway.routes.tasks import may_see
 from rfuav_gateway.serving.problems import Refused
 from rfuav_gateway.tasks import bodies, devices, limits
 from rfuav_gateway.tasks.bodies import TaskType
 from rfuav_gateway.tasks.devices import Counts, Device, Fleet, OnDevice
 from rfuav_gateway.tasks.identity import KINDS
-from rfuav_gateway.tasks.words import RefusedError, said
+from rfuav_gateway.tasks.words import said
 
 log = structlog.get_logger()
 
@@ -73,14 +71,8 @@ async def cpu(asks: AsksAnywhere) -> bodies.Cpu:
 async def config(body: bodies.ResourcesConfig, asks: AsksAnywhere) -> bodies.ConfigChanged:
     """Change the limits of the pool, for those who may patch GPUPools."""
     pool = asks.parts.settings.pool
-    try:
-        wanted = limits.limits(body.max_concurrent, await fleet(asks))
-    except RefusedError as error:
-        raise invalid(asks, error) from error
-    try:
-        held = await asks.parts.writes.change_pool(pool, partial(limits.spec, wanted), asks.caller.credential)
-    except NotDone as error:
-        raise refused(error) from error
+    wanted = limits.limits(body.max_concurrent, await fleet(asks))
+    held = await asks.parts.writes.change_pool(pool, partial(limits.spec, wanted), asks.caller.credential)
     log.info("audit", did="limits", caller=asks.caller.name, pool=pool, limits=body.max_concurrent)
     asks.parts.whole.take_pool(held)
     now = await asks.parts.whole.fleet(pool)
@@ -107,10 +99,7 @@ async def fleet(asks: Asked) -> Fleet:
 
 async def may_see_pools(asks: Asked) -> bool:
     """Whether the caller may see nodes and GPUs."""
-    try:
-        return await asks.parts.rights.may_see_pools(asks.caller)
-    except Unavailable as error:
-        raise unavailable(error) from error
+    return await asks.parts.rights.may_see_pools(asks.caller)
 
 
 def not_read_yet() -> Refused:
@@ -125,15 +114,8 @@ def not_read_yet() -> Refused:
 async def _visible(asks: Asked) -> tuple[set[TaskType], set[TaskType]]:
     """The types of tasks that the caller may see in all namespaces, and in the one of the request."""
     rights = asks.parts.rights
-    try:
-        in_all = {kind for kind in TYPES if await rights.may(asks.caller, "list", PLURALS[KINDS[kind]])}
-        here = {
-            kind
-            for kind in TYPES
-            if asks.namespace and await rights.may(asks.caller, "list", PLURALS[KINDS[kind]], asks.namespace)
-        }
-    except Unavailable as error:
-        raise unavailable(error) from error
+    in_all = {kind for kind in TYPES if await rights.may(asks.caller, "list", PLURALS[KINDS[kind]])}
+    here = {kind for kind in TYPES if asks.namespace and await may_see(asks, kind, "list")}
     return in_all, here
 
 

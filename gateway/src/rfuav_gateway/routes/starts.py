@@ -5,20 +5,18 @@ import uuid
 from http import HTTPStatus
 from typing import TypedDict
 
-import structlog
 from fastapi import APIRouter, Response
 
 from rfuav_crds.contract import ANNOTATION_TASK_DIGEST, ANNOTATION_TASK_ID
 from rfuav_gateway.cluster.writes import NotDone
-from rfuav_gateway.routes.parts import Asked, Asks, refused
+from rfuav_gateway.routes.failures import refused
+from rfuav_gateway.routes.parts import Asked, Asks, audit
 from rfuav_gateway.serving.problems import Refused
 from rfuav_gateway.tasks import bodies, identity, manifests, views
 from rfuav_gateway.tasks.bodies import TaskType
 from rfuav_gateway.tasks.jobs import Job
 from rfuav_gateway.tasks.manifests import Built, Terms
-from rfuav_gateway.tasks.words import RefusedError, said
-
-log = structlog.get_logger()
+from rfuav_gateway.tasks.words import said
 
 router = APIRouter()
 
@@ -28,30 +26,21 @@ AT_ONCE = 20  # creates of one batch
 @router.post("/api/v2/training/start", response_model=bodies.Task)
 async def training(body: bodies.TrainingStart, asks: Asks) -> Response:
     """Start a training."""
-    try:
-        built = manifests.training(body, task_id=body.task_id or _new_id(), **built_for(asks))
-    except RefusedError as error:
-        raise invalid(asks, error) from error
+    built = manifests.training(body, task_id=body.task_id or _new_id(), **built_for(asks))
     return await _start(asks, "training", built)
 
 
 @router.post("/api/v2/inference/start", response_model=bodies.Task)
 async def inference(body: bodies.InferenceStart, asks: Asks) -> Response:
     """Start an inference."""
-    try:
-        built = manifests.inference(body, task_id=body.task_id or _new_id(), **built_for(asks))
-    except RefusedError as error:
-        raise invalid(asks, error) from error
+    built = manifests.inference(body, task_id=body.task_id or _new_id(), **built_for(asks))
     return await _start(asks, "inference", built)
 
 
 @router.post("/api/v2/inference/batch", response_model=bodies.BatchStarted)
 async def batch(body: bodies.InferenceBatch, asks: Asks) -> bodies.BatchStarted:
     """Start an inference for each source."""
-    try:
-        built = manifests.batch(body, task_ids=[_new_id() for _ in body.source_paths], **built_for(asks))
-    except RefusedError as error:
-        raise invalid(asks, error) from error
+    built = manifests.batch(body, task_ids=[_new_id() for _ in body.source_paths], **built_for(asks))
     await asks.parts.rates.spend("create", asks.caller.name)
     free = asyncio.Semaphore(AT_ONCE)
 
@@ -61,6 +50,7 @@ async def batch(body: bodies.InferenceBatch, asks: Asks) -> bodies.BatchStarted:
 
     done = await asyncio.gather(*(create(one) for one in built), return_exceptions=True)
     failed = next((one for one in done if isinstance(one, BaseException)), None)
+    failed = refused(failed) if isinstance(failed, NotDone) else failed
     created = [one.task_id for one in done if isinstance(one, Job)]
     if isinstance(failed, Refused) and created:
         message = said("batch_failed", done=len(created), total=len(built), message=failed.detail).text(asks.phrases)
@@ -86,11 +76,6 @@ def _new_id() -> str:
     return str(uuid.uuid4())
 
 
-def invalid(asks: Asked, error: RefusedError) -> Refused:
-    """The answer 422."""
-    return Refused(HTTPStatus.UNPROCESSABLE_ENTITY, [problem.detail(asks.phrases) for problem in error.problems])
-
-
 async def _start(asks: Asked, kind: TaskType, built: Built) -> Response:
     await asks.parts.rates.spend("create", asks.caller.name)
     job = await _create(asks, kind, built)
@@ -100,12 +85,9 @@ async def _start(asks: Asked, kind: TaskType, built: Built) -> Response:
 
 async def _create(asks: Asked, kind: TaskType, built: Built) -> Job:
     """The job: created, or the one that an earlier create of the same task made."""
-    try:
-        job, created = await asks.parts.writes.create(kind, asks.namespace, built.manifest, asks.caller.credential)
-    except NotDone as error:
-        raise refused(error) from error
+    job, created = await asks.parts.writes.create(kind, asks.namespace, built.manifest, asks.caller.credential)
     if created:
-        log.info("audit", did="create", caller=asks.caller.name, task=job.task_id, job=f"{job.namespace}/{job.name}")
+        audit(asks, "create", job.task_id, job)
         return job
     there = {ANNOTATION_TASK_ID: job.task_id, ANNOTATION_TASK_DIGEST: job.digest}
     if (why := identity.conflict(kind, job.namespace, job.name, there, built.annotations)) is not None:

@@ -5,16 +5,13 @@ from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Annotated, NamedTuple
 
-import structlog
 from fastapi import APIRouter, Depends, Header, Query, Response
 
 from rfuav_crds.contract import PLURALS
-from rfuav_gateway.access.callers import Unavailable
 from rfuav_gateway.cluster import pages
 from rfuav_gateway.cluster.pages import NoCursor, Page
 from rfuav_gateway.cluster.tasks import TYPES, Place, ids
-from rfuav_gateway.cluster.writes import NotDone
-from rfuav_gateway.routes.parts import Asked, Asks, refused, unavailable
+from rfuav_gateway.routes.parts import Asked, Asks, audit
 from rfuav_gateway.serving.problems import Refused
 from rfuav_gateway.tasks import bodies, identity, views
 from rfuav_gateway.tasks.bodies import MOST_LISTED, TaskStatus, TaskType
@@ -22,8 +19,6 @@ from rfuav_gateway.tasks.identity import KINDS, object_name
 from rfuav_gateway.tasks.jobs import Job
 from rfuav_gateway.tasks.words import said
 from rfuav_kube import paths
-
-log = structlog.get_logger()
 
 router = APIRouter()
 
@@ -76,11 +71,8 @@ async def delete(task_id: str, asks: Asks) -> Response:
     job = await find(asks, task_id, TYPES)
     if not views.ended(job):
         raise _not_found(asks, "not_ended", task_id=task_id, status=views.status_of(job))
-    try:
-        await asks.parts.writes.delete(job, asks.caller.credential)
-    except NotDone as error:
-        raise refused(error) from error
-    log.info("audit", did="delete", caller=asks.caller.name, task=task_id, job=f"{job.namespace}/{job.name}")
+    await asks.parts.writes.delete(job, asks.caller.credential)
+    audit(asks, "delete", task_id, job)
     return _done(asks, "deleted", task_id)
 
 
@@ -149,10 +141,7 @@ async def inference(task_id: str, asks: Asks) -> Response:
 
 async def may_see(asks: Asked, kind: TaskType, verb: str = "get") -> bool:
     """Whether the caller may read the tasks of a type in the namespace: one by its name, or (`list`) all of them."""
-    try:
-        return await asks.parts.rights.may(asks.caller, verb, PLURALS[KINDS[kind]], asks.namespace)
-    except Unavailable as error:
-        raise unavailable(error) from error
+    return await asks.parts.rights.may(asks.caller, verb, PLURALS[KINDS[kind]], asks.namespace)
 
 
 async def find(asks: Asked, task_id: str, kinds: Collection[TaskType]) -> Job:
@@ -179,10 +168,7 @@ async def _asked_for(asks: Asked, task_id: str, kind: TaskType) -> Job | None:
         name = object_name(task_id)
     elif not paths.is_name(name):
         return None
-    try:
-        job = await asks.parts.writes.read(kind, asks.namespace, name, asks.caller.credential)
-    except NotDone as error:
-        raise refused(error) from error
+    job = await asks.parts.writes.read(kind, asks.namespace, name, asks.caller.credential)
     return job if job is not None and job.task_id == task_id else None
 
 
@@ -190,11 +176,8 @@ async def _cancel(asks: Asked, task_id: str, kinds: Collection[TaskType], done: 
     job = await find(asks, task_id, kinds)
     if views.ended(job):
         raise _not_found(asks, "already_ended", task_id=task_id, status=views.status_of(job))
-    try:
-        await asks.parts.writes.cancel(job, asks.caller.name, asks.caller.credential)
-    except NotDone as error:
-        raise refused(error) from error
-    log.info("audit", did="cancel", caller=asks.caller.name, task=task_id, job=f"{job.namespace}/{job.name}")
+    await asks.parts.writes.cancel(job, asks.caller.name, asks.caller.credential)
+    audit(asks, "cancel", task_id, job)
     return _done(asks, done, task_id)
 
 

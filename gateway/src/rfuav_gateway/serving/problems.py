@@ -87,12 +87,17 @@ def answer(
     )
 
 
+def of(request: Request, error: Refused) -> Response:
+    """The answer of a refusal."""
+    return answer(error.status, error.detail, accept=_accept(request), headers=error.headers)
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of a route in this form."""
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
-        return answer(error.status, error.detail, accept=_accept(request), headers=error.headers)
+        return of(request, error)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
