@@ -6,7 +6,7 @@ from typing import Any
 
 from rfuav_crds import contract
 from rfuav_gateway.cluster.news import News
-from rfuav_gateway.cluster.writes import NotDone, insist, taken
+from rfuav_gateway.cluster.writes import create, insist, taken
 from rfuav_gateway.tasks import preparations
 from rfuav_gateway.tasks.identity import object_name
 from rfuav_gateway.tasks.preparations import JobObject, Prepared
@@ -55,13 +55,7 @@ class Preparations:
 
     async def changed(self, one: Prepared) -> Prepared | None:
         """Wait until the preparation is held differently, and return it so; None: it is gone."""
-        while True:
-            held = self._cache.get((one.namespace, one.name))
-            if held is None or held.uid != one.uid:
-                return None
-            if held.resource_version != one.resource_version:
-                return held
-            await self._news.of(one.uid)
+        return await self._news.after(one, lambda: self._cache.get((one.namespace, one.name)))
 
     async def create(
         self, namespace: str, manifest: Mapping[str, Any], credential: Credential | None
@@ -71,13 +65,10 @@ class Preparations:
         Raises:
             NotDone: otherwise.
         """
-        answer = await insist(self._connection, "POST", path(namespace), manifest, credential)
-        if answer.status == HTTPStatus.CONFLICT and answer.reason == "AlreadyExists":
-            there = await self.read(namespace, str(manifest["metadata"]["name"]), credential)
-            if there is None:
-                raise NotDone(HTTPStatus.SERVICE_UNAVAILABLE, "a job of this name is just being deleted: try again", 1)
-            return there, False
-        return self._take(taken(answer, "Job", namespace, str(manifest["metadata"]["name"]))), True
+        body, created = await create(
+            self._connection, path(namespace), manifest, credential, kind="Job", namespace=namespace
+        )
+        return self._take(body), created
 
     async def read(self, namespace: str, name: str, credential: Credential | None) -> Prepared | None:
         """A preparation, asked for at the API server; None: there is none."""

@@ -98,14 +98,7 @@ class Tasks:
 
     async def changed(self, job: Job) -> Job | None:
         """Wait until the job is held differently, and return it so; None: it is gone, or another has its name."""
-        key = job.type, job.namespace, job.name
-        while True:
-            held = self._cache.get(key)
-            if held is None or held.uid != job.uid:
-                return None
-            if held.resource_version != job.resource_version:
-                return held
-            await self._news.of(job.uid)
+        return await self._news.after(job, lambda: self.named(job.type, job.namespace, job.name))
 
     def take(self, kind: TaskType, body: Any) -> Job:
         """Take in a job as an answer shows it; what is held now."""

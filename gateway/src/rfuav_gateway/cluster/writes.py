@@ -45,14 +45,10 @@ class Writes:
         Raises:
             NotDone: otherwise.
         """
-        answer = await insist(self._connection, "POST", path(kind, namespace), manifest, credential)
-        if answer.status == HTTPStatus.CONFLICT and answer.reason == "AlreadyExists":
-            name = str(manifest["metadata"]["name"])
-            there = await self.read(kind, namespace, name, credential)
-            if there is None:
-                raise NotDone(HTTPStatus.SERVICE_UNAVAILABLE, "a job of this name is just being deleted: try again", 1)
-            return there, False
-        return self._tasks.take(kind, taken(answer, KINDS[kind], namespace, manifest["metadata"]["name"])), True
+        body, created = await create(
+            self._connection, path(kind, namespace), manifest, credential, kind=KINDS[kind], namespace=namespace
+        )
+        return self._tasks.take(kind, body), created
 
     async def read(self, kind: TaskType, namespace: str, name: str, credential: Credential | None) -> Job | None:
         """A job, asked for at the API server; None: there is none."""
@@ -120,6 +116,30 @@ class Writes:
     def _drop_if_gone(self, job: Job, answer: Answer) -> None:
         if answer.status == HTTPStatus.NOT_FOUND:
             self._tasks.gone(job)
+
+
+async def create(
+    connection: Connection,
+    at: str,
+    manifest: Mapping[str, Any],
+    credential: Credential | None,
+    *,
+    kind: str,
+    namespace: str,
+) -> tuple[Any, bool]:
+    """Create an object; the one that has its name, and False, if there is one.
+
+    Raises:
+        NotDone: otherwise.
+    """
+    name = manifest["metadata"]["name"]
+    answer = await insist(connection, "POST", at, manifest, credential)
+    created = (answer.status, answer.reason) != (HTTPStatus.CONFLICT, "AlreadyExists")
+    if not created:
+        answer = await insist(connection, "GET", f"{at}/{name}", None, credential)
+        if answer.status == HTTPStatus.NOT_FOUND:
+            raise NotDone(HTTPStatus.SERVICE_UNAVAILABLE, "a job of this name is just being deleted: try again", 1)
+    return taken(answer, kind, namespace, name), created
 
 
 async def insist(connection: Connection, method: str, at: str, body: Any, credential: Credential | None) -> Answer:
