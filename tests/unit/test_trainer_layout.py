@@ -3,11 +3,8 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 TRAINER = ROOT / "trainer_image/src/rfuav_trainer"
-PACKAGES = sorted({path.parent for path in TRAINER.rglob("*.py")} - {TRAINER})
 SOURCES = [path for top in ("trainer_image/src", "tests", "bench", "demo") for path in (ROOT / top).rglob("*.py")]
 RETIRED = {
     "cli_prepare", "ending", "runtime", "logs", "stores", "cache", "hub", "outgoing", "remote", "scratch", "writing",
@@ -48,11 +45,3 @@ def test_no_retired_module_is_imported():
 def test_the_top_of_the_trainer_is_small():
     assert len(list(TRAINER.glob("*.py"))) <= 7
     assert not {path.stem for path in TRAINER.glob("*.py")} & RETIRED
-
-
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
-def test_a_package_describes_itself_and_imports_nothing(package):
-    tree = ast.parse((package / "__init__.py").read_text())
-    description = ast.get_docstring(tree) or ""
-    assert len(tree.body) == 1
-    assert all(words in description for words in ("In:", "Out:", "must not know"))

@@ -1,6 +1,6 @@
 """docs/api.md: the reference that people read, from the same models as the CRDs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rfuav_crds.crd import CRDS, Crd, manifest
@@ -49,10 +49,11 @@ def _fields(node: dict[str, Any], path: str, *, required: bool) -> Iterator[tupl
 
 def _row(path: str, node: dict[str, Any], *, required: bool) -> str:
     text = node["description"].partition(" Default:")[0].removesuffix(" Required.")
-    return f"| `{path}` | {_type(node)} | {_default(node, required=required)} | {_cell(text)} |\n"
+    return f"| `{path}` | {_type(node)} | {default_of(node, required=required)} | {_cell(text)} |\n"
 
 
-def _default(node: dict[str, Any], *, required: bool) -> str:
+def default_of(node: Mapping[str, Any], *, required: bool) -> str:
+    """The default of a field in a table of a reference; empty: it has none worth a word."""
     if required:
         return "*required*"
     value = node.get("default")

@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import structlog
 import uvloop
@@ -14,7 +13,7 @@ from rfuav_gateway.app import routes, run
 from rfuav_gateway.serving.reference import reference
 from rfuav_gateway.settings import Settings
 from rfuav_kube.connection import ConnectionProblem
-from rfuav_operator.configuration import SettingsError, described, log_json
+from rfuav_operator.configuration import SettingsError, add_run, log_json
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,18 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rfuav-gateway", description="Answers the REST interface with jobs.")
     parser.add_argument("--version", action="version", version=f"rfuav-gateway {version('rfuav-gateway')}")
     commands = parser.add_subparsers(dest="command", required=True)
-    runs = commands.add_parser(
-        "run",
-        help="run the gateway",
-        description="Runs the gateway. Settings come from the file, then from RFUAV_GATEWAY__SECTION__NAME in the "
-        "environment, then from --set.",
-        epilog="\n".join(["settings and their defaults:", *described(Settings())]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    runs.add_argument("--settings", "--config", type=Path, metavar="FILE", help="YAML file of settings")
-    runs.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as in compat.enabled=true"
-    )
+    add_run(commands, "gateway", prefix=settings_module.PREFIX, defaults=Settings(), example="compat.enabled=true")
     prints = commands.add_parser("openapi", help="print the OpenAPI document of the interface")
     prints.add_argument("--markdown", action="store_true", help="as a page for people (docs/rest-api.md)")
     parsed = parser.parse_args(arguments)

@@ -4,14 +4,13 @@ import argparse
 import asyncio
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import structlog
 
 from rfuav_kube.connection import ConnectionProblem
 from rfuav_operator import settings as settings_module
 from rfuav_operator.app import run
-from rfuav_operator.configuration import SettingsError, described, log_json
+from rfuav_operator.configuration import SettingsError, add_run, log_json
 from rfuav_operator.settings import Settings
 
 
@@ -20,18 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rfuav-operator", description="Queues, admits and runs drone-signal jobs.")
     parser.add_argument("--version", action="version", version=f"rfuav-operator {version('rfuav-operator')}")
     commands = parser.add_subparsers(dest="command", required=True)
-    runs = commands.add_parser(
-        "run",
-        help="run the operator",
-        description="Runs the operator. Settings come from the file, then from RFUAV_OPERATOR__SECTION__NAME in the "
-        "environment, then from --set.",
-        epilog=_all_settings(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    runs.add_argument("--settings", "--config", type=Path, metavar="FILE", help="YAML file of settings")
-    runs.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as in leader.leaseSeconds=15"
-    )
+    add_run(commands, "operator", prefix=settings_module.PREFIX, defaults=Settings(), example="leader.leaseSeconds=15")
     parsed = parser.parse_args(arguments)
     try:
         settings = settings_module.load(parsed.settings, overrides=parsed.set)
@@ -55,10 +43,6 @@ def _words(problems: BaseExceptionGroup[BaseException]) -> list[str]:
         for problem in problems.exceptions
         for line in (_words(problem) if isinstance(problem, BaseExceptionGroup) else [str(problem)])
     ]
-
-
-def _all_settings() -> str:
-    return "\n".join(["settings and their defaults:", *described(Settings())])
 
 
 if __name__ == "__main__":

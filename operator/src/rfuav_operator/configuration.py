@@ -4,6 +4,7 @@ In: a model of the settings, a YAML file, the environment, `--set` flags. Out: v
 `--help`, JSON logs. It must not know any setting.
 """
 
+import argparse
 import json
 import logging
 import sys
@@ -62,6 +63,28 @@ def validated(model: type[S], tree: Mapping[str, Any]) -> S:
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
         raise SettingsError("; ".join(lines)) from error
+
+
+def add_run(commands: Any, program: str, *, prefix: str, defaults: Section, example: str) -> None:
+    """Add the command `run` of a program, with `--settings FILE` and `--set NAME=VALUE`; its help lists all settings.
+
+    Args:
+        commands: what `add_subparsers` gave.
+        program: what is run, for people.
+        prefix: of the variables in the environment.
+        defaults: the settings of somebody who writes none.
+        example: of a setting.
+    """
+    runs: argparse.ArgumentParser = commands.add_parser(
+        "run",
+        help=f"run the {program}",
+        description=f"Runs the {program}. Settings come from the file, then from {prefix}SECTION__NAME in the "
+        "environment, then from --set.",
+        epilog="\n".join(["settings and their defaults:", *described(defaults)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    runs.add_argument("--settings", "--config", type=Path, metavar="FILE", help="YAML file of settings")
+    runs.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"one setting, as in {example}")
 
 
 def described(section: BaseModel, path: str = "") -> Iterator[str]:

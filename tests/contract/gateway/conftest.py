@@ -144,6 +144,24 @@ class User(NamedTuple):
 
 
 @pytest.fixture
+def may_read_logs(kube: client.ApiClient, namespace: str) -> Callable[[User], None]:
+    """Lets a user read the logs of the pods of the test's namespace."""
+
+    def grant(someone: User) -> None:
+        api = client.RbacAuthorizationV1Api(kube)
+        rules = [{"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}]
+        api.create_namespaced_role(namespace, {"metadata": {"name": "logs"}, "rules": rules})
+        binding = {
+            "metadata": {"name": "logs"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "logs"},
+            "subjects": [{"kind": "ServiceAccount", "name": someone.name, "namespace": namespace}],
+        }
+        api.create_namespaced_role_binding(namespace, binding)
+
+    return grant
+
+
+@pytest.fixture
 def user(kube: client.ApiClient, namespace: str) -> Callable[..., User]:
     """Makes a user of the test's namespace who may do these verbs on jobs there."""
 

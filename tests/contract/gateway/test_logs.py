@@ -20,18 +20,10 @@ ALL = ("get", "list", "watch", "create", "patch", "delete")
 
 
 @pytest.fixture
-def alice(user: Callable[..., User], kube: client.ApiClient, namespace: str) -> User:
+def alice(user: Callable[..., User], may_read_logs: Callable[[User], None]) -> User:
     """Someone who may do everything with jobs, and read the logs of pods."""
     made = user(*ALL)
-    api = client.RbacAuthorizationV1Api(kube)
-    rules = [{"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}]
-    api.create_namespaced_role(namespace, {"metadata": {"name": "logs"}, "rules": rules})
-    binding = {
-        "metadata": {"name": "logs"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "logs"},
-        "subjects": [{"kind": "ServiceAccount", "name": made.name, "namespace": namespace}],
-    }
-    api.create_namespaced_role_binding(namespace, binding)
+    may_read_logs(made)
     return made
 
 

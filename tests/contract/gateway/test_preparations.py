@@ -152,17 +152,9 @@ def test_rights_are_those_of_the_caller(gateway: Gateway, alice: User, user: Cal
 
 
 def test_logs_are_followed_until_the_preparation_ends(
-    gateway: Gateway, user: Callable[..., User], alice: User, kube: client.ApiClient, namespace: str
+    gateway: Gateway, may_read_logs: Callable[[User], None], alice: User, kube: client.ApiClient, namespace: str
 ) -> None:
-    api = client.RbacAuthorizationV1Api(kube)
-    rules = [{"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}]
-    api.create_namespaced_role(namespace, {"metadata": {"name": "logs"}, "rules": rules})
-    binding = {
-        "metadata": {"name": "logs"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "logs"},
-        "subjects": [{"kind": "ServiceAccount", "name": alice.name, "namespace": namespace}],
-    }
-    api.create_namespaced_role_binding(namespace, binding)
+    may_read_logs(alice)
     task = gateway.call("POST", f"{AT}/split", SPLIT, token=alice.token).body["task_id"]
     at = f"{AT}/{task}/logs"
     assert gateway.call("GET", at, token=alice.token, Accept="application/json").body == []

@@ -1,4 +1,4 @@
-"""Who sends a request: a bearer token, a user whom a trusted proxy names, or anybody on the old service's network.
+"""Who sends a request: the user of a bearer token, a user named by a trusted proxy, or anybody (compat).
 
 A token is shown to the API server (SelfSubjectReview, authentication.k8s.io/v1): it says who that is. The gateway needs
 no right for that, and decides nothing itself.

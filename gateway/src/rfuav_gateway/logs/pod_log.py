@@ -18,6 +18,7 @@ from rfuav_gateway.logs.places import Place, nanoseconds, since_time
 from rfuav_kube import paths
 from rfuav_kube.connection import Connection, retry_after
 from rfuav_kube.objects import printable
+from rfuav_kube.reflector import Refused
 
 LONGEST_LINE = 64 * 1024
 """Bytes that are kept of a line."""
@@ -32,18 +33,6 @@ class NotStarted(Exception):  # noqa: N818  a state, not a fault
 
 class Absent(Exception):  # noqa: N818  a state, not a fault
     """The pod does not exist, or its node no longer has the log."""
-
-
-class Refused(Exception):  # noqa: N818  an answer, not a fault
-    """The API server does not give the log, or cannot reach the kubelet.
-
-    Args:
-        retry_after: seconds that it asked to wait, if it did.
-    """
-
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
 
 
 PROBLEMS = (Refused, aiohttp.ClientError, TimeoutError, OSError)

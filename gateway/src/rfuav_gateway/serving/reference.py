@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rfuav_crds.reference import default_of
+
 Schema = Mapping[str, Any]
 _HEAD = """\
 # The REST interface, field by field
@@ -45,7 +47,7 @@ def _operation(operation: Schema) -> Iterator[str]:
     if parameters := operation.get("parameters"):
         yield "| parameter | in | type | default | meaning |\n|---|---|---|---|---|\n"
         for one in parameters:
-            default = _default(one["schema"], required=one.get("required", False))
+            default = default_of(one["schema"], required=one.get("required", False))
             kind = _type(one["schema"]).removesuffix(" or null")
             yield f"| `{one['name']}` | {one['in']} | {kind} | {default} | {_cell(one)} |\n"
         yield "\n"
@@ -74,7 +76,7 @@ def _body(name: str, schema: Schema) -> Iterator[str]:
     yield "| field | type | default | meaning |\n|---|---|---|---|\n"
     required = schema.get("required", ())
     for field, one in schema.get("properties", {}).items():
-        yield f"| `{field}` | {_type(one)} | {_default(one, required=field in required)} | {_cell(one)} |\n"
+        yield f"| `{field}` | {_type(one)} | {default_of(one, required=field in required)} | {_cell(one)} |\n"
 
 
 def _type(schema: Schema) -> str:
@@ -92,15 +94,6 @@ def _type(schema: Schema) -> str:
     if isinstance(schema.get("additionalProperties"), Mapping):
         return f"map of {_type(schema['additionalProperties'])}"
     return "time" if schema.get("format") in ("date-time", "date-time-local") else str(schema.get("type", "any"))
-
-
-def _default(schema: Schema, *, required: bool) -> str:
-    if required:
-        return "*required*"
-    value = schema.get("default")
-    if value in (None, "") or isinstance(value, dict | list):
-        return ""
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _cell(one: Schema) -> str:
