@@ -255,3 +255,12 @@ def test_a_reader_that_changes_follows_from_seed_epoch_and_frame(recording, alwa
         assert not torch.equal(read(), other)
     without = augment_signals.ChangingReader(plain, ["CLAHE"], seed=1, epoch=0)
     assert torch.equal(without.read(recording[0]), plain.read(recording[0]))
+
+
+@pytest.mark.parametrize("names", [[], ["AddNoise"]], ids=["plain", "augmented"])
+def test_a_frame_is_opened_once(recording, names, monkeypatch):
+    opened, mapped = [], np.memmap
+    monkeypatch.setattr(np, "memmap", lambda path, **how: opened.append(path) or mapped(path, **how))
+    plain = Reader(Preprocessing("iq", 32, *SPECTROGRAM, PARAMETERS))
+    augment_signals.ChangingReader(plain, names, seed=1, epoch=0).read(recording[0])
+    assert len(opened) == 1

@@ -108,10 +108,11 @@ class ChangingReader:
         if not self._changes or sample.frame is None or parameters is None:
             return self._reader.read(sample)
         random = np.random.default_rng([self._seed, self._epoch, zlib.crc32(os.fsencode(sample.name)), sample.frame])
-        problem = dead.samples(read_recorded(sample, parameters))
+        recorded = read_recorded(sample, parameters)
+        problem = dead.samples(recorded)
         if problem is not None:
             raise DeadInputError(problem)
-        samples = change(read_frame(sample, parameters), self._changes, random, parameters)
+        samples = change(read_frame(sample, parameters, recorded), self._changes, random, parameters)
         return picture(samples.to(self._reader.device), parameters, preprocessing.image_size).cpu()
 
 

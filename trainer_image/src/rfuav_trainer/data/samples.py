@@ -378,24 +378,28 @@ def read_recorded(sample: Sample, parameters: SpectrogramParameters) -> Tensor:
     return recording.read_recorded(*_frame_of(sample), parameters)
 
 
-def read_raw(sample: Sample, parameters: SpectrogramParameters) -> Tensor:
+def read_raw(sample: Sample, parameters: SpectrogramParameters, recorded: Tensor | None = None) -> Tensor:
     """The frame of a sample as `recording.read_raw` gives it; without what is outside its box.
+
+    `recorded` is what `read_recorded` gave for the sample, if it was read already.
 
     Raises:
         UnreadableFileError: it cannot be read, or is an image.
     """
     if sample.box is not None:
-        return torch.view_as_real(read_frame(sample, parameters))
-    return recording.read_raw(*_frame_of(sample), parameters)
+        return torch.view_as_real(read_frame(sample, parameters, recorded))
+    return recording.read_raw(*_frame_of(sample), parameters, recorded)
 
 
-def read_frame(sample: Sample, parameters: SpectrogramParameters) -> Tensor:
+def read_frame(sample: Sample, parameters: SpectrogramParameters, recorded: Tensor | None = None) -> Tensor:
     """The frame of a sample as `recording.read_frame` gives it; without what is outside its box.
+
+    `recorded` is as for `read_raw`.
 
     Raises:
         UnreadableFileError: it cannot be read, has values that are no numbers, or is an image.
     """
-    found = recording.read_frame(*_frame_of(sample), parameters)
+    found = recording.read_frame(*_frame_of(sample), parameters, recorded)
     if sample.box is None:
         return found
     seed = zlib.crc32(os.fsencode(f"{sample.name}/{sample.frame}"))
@@ -476,8 +480,9 @@ class Reader:
             result = read_picture(sample.path, size, room=self._room, transform=self.preprocessing.transform)
             self._check_alive(key, dead.picture(result))
         else:
-            self._check_alive(key, dead.samples(read_recorded(sample, spectrogram)))
-            raw = read_raw(sample, spectrogram)
+            recorded = read_recorded(sample, spectrogram)
+            self._check_alive(key, dead.samples(recorded))
+            raw = read_raw(sample, spectrogram, recorded)
             found, good = pictures(raw[None].to(self.device), spectrogram, size)
             if not good.item():
                 raise UnreadableFileError(recording.NO_NUMBERS.format(frame=sample.frame))

@@ -254,17 +254,20 @@ def read_recorded(info: RecordingInfo, frame: int, parameters: SpectrogramParame
         return torch.from_numpy(raw if info.kind in AS_THEY_ARE else _as_float(raw))
 
 
-def read_raw(info: RecordingInfo, frame: int, parameters: SpectrogramParameters) -> Tensor:
+def read_raw(
+    info: RecordingInfo, frame: int, parameters: SpectrogramParameters, recorded: Tensor | None = None
+) -> Tensor:
     """One frame at the sample rate of the job, shape (frame_samples, 2).
 
-    As recorded (`read_recorded`) if that is its rate, else resampled: float32, full scale 1.
+    As recorded if that is its rate, else resampled: float32, full scale 1. `recorded` is what `read_recorded` gave for
+    the frame, if it was read already.
 
     Raises:
         UnreadableFileError: the file is missing or became shorter.
     """
     ratio, length = info.ratio(parameters), parameters.frame_samples
     if ratio == 1:
-        return read_recorded(info, frame, parameters)
+        return read_recorded(info, frame, parameters) if recorded is None else recorded
     capture, begin = info.place(frame, length, ratio)
     with _mapped(info, capture, frame, (0, capture.samples), parameters.channel) as samples:
         found = resampling.resampler(ratio).resample(
@@ -292,13 +295,17 @@ def _mapped(
         yield found[:, channel]
 
 
-def read_frame(info: RecordingInfo, frame: int, parameters: SpectrogramParameters) -> Tensor:
+def read_frame(
+    info: RecordingInfo, frame: int, parameters: SpectrogramParameters, recorded: Tensor | None = None
+) -> Tensor:
     """One frame as complex64 samples, full scale 1, shape (frame_samples,): a copy that may be changed.
+
+    `recorded` is as for `read_raw`.
 
     Raises:
         UnreadableFileError: the file is missing, became shorter, or contains non-finite values.
     """
-    raw = read_raw(info, frame, parameters)
+    raw = read_raw(info, frame, parameters, recorded)
     values = raw.to(torch.float32, copy=True).sub_(MIDDLE.get(raw.dtype, 0.0)).contiguous()
     samples = torch.view_as_complex(values).div_(FULL_SCALE[raw.dtype])
     if not torch.isfinite(torch.view_as_real(samples)).all():
