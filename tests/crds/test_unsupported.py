@@ -3,8 +3,8 @@
 import pytest
 from api_manifests import GOOD, changed
 
-from rfuav_crds import KINDS, load_object, unsupported
-from rfuav_crds.unsupported import TABLE
+from rfuav_crds import KINDS, load_object
+from rfuav_crds.unsupported import TABLE, unsupported
 
 
 def stored(kind: str, changes: dict) -> dict:

@@ -12,7 +12,7 @@ from typing import Any
 from simulation import deeds
 from simulation.server import Object
 
-from rfuav_crds import unsupported
+from rfuav_crds.unsupported import unsupported
 
 HORIZON = 240.0  # virtual seconds in which things are done
 UNLUCKY = 0.2  # share of jobs whose first pod's create goes wrong

@@ -14,7 +14,7 @@ SOURCES = [
     for path in sorted((ROOT / top).rglob("*.py"))
     if path != Path(__file__)
 ]
-PACKAGES = {"admission", "preemption", "queue", "job", "capacity", "stored"}
+PACKAGES = {"admission", "preemption", "queue", "job", "capacity", "stored", "told"}
 
 IDENTIFIERS = {
     "Need": "Shape",

@@ -24,9 +24,9 @@ from rfuav_crds import (
     load_job,
     read_job,
     reasons,
-    unsupported,
 )
 from rfuav_crds.iq import DEFAULT_SAMPLE_RATE
+from rfuav_crds.unsupported import unsupported
 from rfuav_trainer.errors import InvalidConfigurationError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 from unit.core.builders import DEFAULTS, admitted, job
 
-from rfuav_crds import unsupported
+from rfuav_crds.unsupported import unsupported
 from rfuav_operator.core.capacity.volumes import claims_in_uris
 from rfuav_operator.core.job import podspec
 from rfuav_operator.core.model import Kind, PodTemplate, Resources, Source

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import msgspec
 import orjson
 
-from rfuav_crds import unsupported
 from rfuav_crds.modes import StopPolicy
+from rfuav_crds.unsupported import unsupported
 from rfuav_kube.objects import Bare, DecodeError, Meta, leniently, words
 from rfuav_operator.core import ranges
 from rfuav_operator.core.capacity import volumes
