@@ -14,7 +14,8 @@ from trainer.trainer_kit import Desk, image_set, in_child, training_spec, until
 
 from rfuav_crds import contract
 from rfuav_trainer.distributed import gpu_workers
-from rfuav_trainer.errors import InputError
+from rfuav_trainer.errors import EXIT_INTERRUPTED, InputError
+from rfuav_trainer.process.stop import NOTICE
 from rfuav_trainer.storage import inputs, scratch
 
 TWO = {contract.ALLOW_CPU: "1"}
@@ -99,6 +100,18 @@ def test_all_stop_with_a_checkpoint_and_resume(tmp_path):
     until(lambda: '"event": "resumed"' in (desk / "log.txt").read_text(), 60)
     os.kill(process.pid, signal.SIGTERM)
     assert desk.end(process).code == 75
+
+
+def test_of_several_processes_one_logs_the_epochs_and_answers_ctrl_c(tmp_path):
+    desk, process = under_way(tmp_path)
+    for pid in (*others(process), process.pid):  # as a terminal does
+        os.kill(pid, signal.SIGINT)
+    ended = desk.end(process)
+    assert ended.code == EXIT_INTERRUPTED, ended.output
+    epochs = [event["epoch"] for event in ended.events if event["event"] == "epoch"]
+    assert epochs == [*range(1, len(epochs) + 1)]
+    assert ended.output.count(NOTICE.decode()) == 1
+    assert all("gpu" not in event for event in ended.events if event["level"] == "info")
 
 
 def test_one_that_is_killed_is_the_reason_that_the_pod_gives(tmp_path):

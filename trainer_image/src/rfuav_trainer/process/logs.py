@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from rfuav_trainer.process import resources
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -31,6 +33,8 @@ def configure(
     *, human: bool | None = None, quiet: bool = False, lines: Processor | None = None, keep: bool = False
 ) -> bool:
     """Set up logging for the process, and what a crash prints; returns whether a person reads it.
+
+    Of several processes of a pod, only the first logs what is no warning: the others do the same.
 
     Args:
         human: whether a person reads it. Default: whether the stream is a terminal.
@@ -60,9 +64,10 @@ def configure(
         renderer = structlog.processors.JSONRenderer(default=str)
         shared.append(structlog.processors.format_exc_info)
     _early = deque(maxlen=EARLY) if keep and not human else None
+    level = logging.WARNING if quiet or resources.local_rank() else logging.INFO
     structlog.configure(
         processors=[*shared, renderer, _also],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         # Writes whole lines: the processes of a pod share stdout.
         logger_factory=structlog.WriteLoggerFactory(sys.stderr if quiet else None),
         cache_logger_on_first_use=False,

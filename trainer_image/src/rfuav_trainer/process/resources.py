@@ -19,6 +19,11 @@ def processes() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def local_rank() -> int:
+    """Which of the processes of this pod this is; 0 is the first, which says what all do."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def cpus(job: Job) -> int:
     """Whole CPU cores for this process, at least 1: its share of what resources.cpu, cgroup and machine allow."""
     limits = [float(parse_quantity(job.spec.resources.cpu)), float(os.cpu_count() or 1)]

@@ -39,7 +39,7 @@ def choose_device(job: Job) -> torch.device:
     torch.set_num_threads(resources.cpus(job))
     if job.spec.resources.gpus == 0:
         return torch.device("cpu")
-    mine = int(os.environ.get("LOCAL_RANK", "0"))
+    mine = resources.local_rank()
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found > mine:
         torch.backends.cudnn.benchmark = True

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from rfuav_trainer.errors import StoppedError
+from rfuav_trainer.process import resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,8 +49,9 @@ class StopSignal:
         if number == signal.SIGINT:
             self.cause = CTRL_C
             signal.signal(number, signal.default_int_handler)  # the second one ends at once
-            with contextlib.suppress(OSError):
-                os.write(2, NOTICE)
+            if not resources.local_rank():  # a terminal interrupts all processes of a training
+                with contextlib.suppress(OSError):
+                    os.write(2, NOTICE)
         self._requested.set()
 
     def request(self) -> None:

@@ -57,7 +57,7 @@ def homes(job: Job, dataset: Dataset, world: World) -> Iterator[list[Home]]:
     shape = _shape(dataset.preprocessing)
     memory = int(resources.memory(job) * MEMORY_SHARE)
     limit, left_free = _disk_limit()
-    local, alone = int(os.environ.get("LOCAL_RANK", "0")), resources.processes() == 1
+    local, alone = resources.local_rank(), resources.processes() == 1
     wanted = job.spec.training.epochs > 1 and (not alone or len(samples) * math.prod(shape) > memory)
     made = _make_file(limit) if local == 0 and wanted else None
     path = world.gather(made)[world.rank - local]

@@ -388,17 +388,17 @@ class Training:
         self._watch(row)
         position.epoch, position.step, position.totals = position.epoch + 1, 0, torch.zeros_like(position.totals)
         position.history.append({"epoch": position.epoch, **metrics.finite(row)})
+        began, self._epoch_began = self._epoch_began, time.monotonic()
         if self.world.first:
             artifacts.write_history(self.output / "history.jsonl", position.history)
             self.board.add(position.history[-1])
-        began, self._epoch_began = self._epoch_began, time.monotonic()
-        log.info(
-            "epoch",
-            **position.history[-1],
-            epochs=self.spec.training.epochs,
-            seconds=round(self._epoch_began - began, 1),
-            best=better,
-        )
+            log.info(
+                "epoch",
+                **position.history[-1],
+                epochs=self.spec.training.epochs,
+                seconds=round(self._epoch_began - began, 1),
+                best=better,
+            )
         if position.epoch % self.spec.checkpoint.every_epochs == 0:
             self._save_checkpoint()
         self._report(now=True)
