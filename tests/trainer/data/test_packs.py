@@ -24,6 +24,8 @@ from rfuav_trainer.process.stop import StopSignal
 from rfuav_trainer.signals import recording
 from rfuav_trainer.signals.resampling import design
 from rfuav_trainer.signals.spectrogram import SpectrogramParameters
+from rfuav_trainer.storage import marks
+from rfuav_trainer.training import setup
 
 JOB = SpectrogramParameters(1e6, 0.004096, 128, 64)
 CLASSES = ("alpha", "beta")
@@ -196,6 +198,58 @@ def test_disagreements_are_warned_of_once_a_pack_and_counted(tmp_path, capsys):
     assert "sidecar=99" in said[2]
     assert "files=24000" in said[2]
     assert "is not XML" in said[3]
+
+
+@pytest.mark.parametrize("uri", ["packs", "packs/pack1_0-1s.iq", "packs/set.jsonl"])
+def test_packs_in_a_store_have_their_sidecars(desk, bucket, uri):
+    """Of a folder, of a single file, and of the files of a manifest: whatever they are called."""
+    pack(desk / "up", "pack1")
+    pack(desk / "up", "pack2", CenterFrequency="9e8")
+    (desk / "up/vtsbw10_pack1.xml").write_bytes((desk / "up/pack1.xml").read_bytes())
+    (desk / "up/pack1.xml").unlink()
+    (desk / "up/set.jsonl").write_text('{"path": "pack1_1-2s.iq"}')
+    for path in (desk / "up").iterdir():
+        bucket.client.put_object(Bucket=bucket.name, Key=f"packs/{path.name}", Body=path.read_bytes())
+    job = desk.job("InferenceJob", inference_spec(input__uri=bucket.uri(uri)))
+    found = inputs.find(job, job.spec)
+    samples = found.samples(found.names, JOB).samples
+    stated = {(sample.info.said_by, sample.info.rate_hz, sample.info.captures[0].frequency_hz) for sample in samples}
+    both = {("vtsbw10_pack1.xml", 2.5e6, 2.44e9), ("pack2.xml", 2.5e6, 9e8)}
+    assert stated == (both if uri == "packs" else {("vtsbw10_pack1.xml", 2.5e6, 2.44e9)})
+
+
+def test_metadata_of_another_name_is_found_beside_what_a_manifest_in_a_store_lists(desk, bucket):
+    noise(9000).tofile(desk / "a.dat")
+    meta = {"global": {"core:datatype": "cf32_le", "core:sample_rate": 2e6, "core:dataset": "a.dat"}, "captures": []}
+    for name, content in (
+        ("a.dat", (desk / "a.dat").read_bytes()),
+        ("about.sigmf-meta", json.dumps(meta).encode()),
+        ("set.jsonl", b'{"path": "a.dat"}'),
+    ):
+        bucket.client.put_object(Bucket=bucket.name, Key=f"set/{name}", Body=content)
+    job = desk.job("InferenceJob", inference_spec(input__uri=bucket.uri("set/set.jsonl")))
+    found = inputs.find(job, job.spec)
+    assert {sample.info.rate_hz for sample in found.samples(found.names, JOB).samples} == {2e6}
+
+
+def test_a_mark_covers_the_sidecars_of_packs(desk):
+    weights_file(desk / "models/out/best.safetensors", recordings=True)
+    for seed, name in enumerate(CLASSES):
+        pack(desk / "captures/train" / name, seed=seed)
+        (desk / "captures/train" / name / "other.xml").write_text("<annotation/>")
+    training = desk.job("TrainingJob", training_spec(dataset__iq=IQ))
+    inference = desk.job("InferenceJob", inference_spec(input__uri="pvc://captures/train"))
+
+    def made_from():
+        theirs = infer.made_from(inference, inference.spec, inputs.find(inference, inference.spec))
+        return [setup.made_from(training, training.spec, open_dataset(training, training.spec)), theirs]
+
+    before = made_from()
+    (desk / "captures/train/alpha/other.xml").write_text("<annotation>of something else</annotation>")
+    assert made_from() == before
+    (desk / "captures/train/alpha/pack1.xml").write_bytes(xml(SampleRate="2000000"))
+    for then, today in zip(before, made_from(), strict=True):
+        assert [part.partition(": ")[2] for part in marks.differences(then, today)] == ["alpha has other contents"]
 
 
 def test_a_pack_counts_in_one_shard(tmp_path):

@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import structlog
 
 from rfuav_trainer.errors import InputError
 from rfuav_trainer.signals import recording, sigmf
+from rfuav_trainer.signals.sidecar import Packs
 from rfuav_trainer.signals.sigmf_folder import SigmfFolder, look
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 log = structlog.get_logger()
 
@@ -150,6 +151,16 @@ def chosen(
             "put the data there or correct the path"
         )
     return data, kind
+
+
+def with_sidecars(files: Mapping[str, Path]) -> dict[str, Path]:
+    """`files` by relative name, and the sidecars of the packs that the recordings among them are of."""
+    packs, found = Packs(), dict(files)
+    for name, path in files.items():
+        pack = packs.of(path) if path.suffix.lower() not in IMAGE_SUFFIXES else None
+        if pack is not None:
+            found[PurePosixPath(name).with_name(pack.path.name).as_posix()] = pack.path
+    return found
 
 
 def find_classes(root: Path, *, where: str) -> list[str]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rfuav_trainer.data import manifest
-from rfuav_trainer.data.files import SUFFIXES, find_files
+from rfuav_trainer.data.files import IMAGE_SUFFIXES, SUFFIXES, find_files
 from rfuav_trainer.data.labels import first_folder
 from rfuav_trainer.data.samples import Listing, list_samples, usual_rate
+from rfuav_trainer.storage import inputs as storage
 from rfuav_trainer.storage import outputs
 from rfuav_trainer.storage.contents import Contents
 from rfuav_trainer.storage.paths import local_path
@@ -83,6 +84,8 @@ def find(job: Job, spec: InferenceJobSpec) -> Inputs:
         kind = manifest.kind_of(rows, spec.input.format, where=WHERE)
         chosen = {row.path: row for row in rows if manifest.suffix(row) in SUFFIXES[kind]}
         return Inputs(path.parent, kind, [*chosen], chosen, {path.name: path})
+    if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES:
+        storage.name(path.parent, [path.name])  # the sidecar of its pack, and metadata of another name
     files, kind = find_files(
         path,
         spec.input.pattern,

@@ -21,6 +21,7 @@ from rfuav_crds.inference import Annotate, Evaluation
 from rfuav_trainer.data import inputs
 from rfuav_trainer.data.batches import batches, cut, side_by_side
 from rfuav_trainer.data.dataset import Unreadable
+from rfuav_trainer.data.files import with_sidecars
 from rfuav_trainer.data.images import Room
 from rfuav_trainer.data.recordings import COLLECTION
 from rfuav_trainer.data.samples import Reader
@@ -109,7 +110,7 @@ def made_from(job: Job, spec: InferenceJobSpec, found: inputs.Inputs) -> dict[st
         InputError: the weights are missing.
     """
     chosen = {name: found.root / name for name in found.names if in_shard(name, job.shard, spec.shards)}
-    files = marks.of_files({**found.listed_in, **chosen}, found.contents)
+    files = marks.of_files({**found.listed_in, **with_sidecars(chosen)}, found.contents)
     if spec.model.weights is not None:
         weights.check_there(local_path(job, spec.model.weights, source.WEIGHTS))
     return {inputs.WHERE: files, **source.made_from_files(job, spec)}

@@ -32,7 +32,9 @@ BYTES = "TRAINER_CACHE_BYTES"
 BESIDE = (".json", ".sigmf-meta")
 """Suffixes of the files that belong to a recording or picture of the same name."""
 OF_OTHERS = (".sigmf-meta", ".sigmf-collection")
-"""Suffixes of files that may describe files of other names in their folder."""
+"""Suffixes of SigMF files that may describe files of other names in their folder."""
+DESCRIBING = (*OF_OTHERS, ".xml")
+"""The same, with the sidecars of packs."""
 PATIENCE_SECONDS = 1
 """How long the process waits for downloads when it ends."""
 READERS = 16
@@ -130,7 +132,9 @@ class Cache:
                 self._register(found, local.with_suffix(ending), "")
 
     def name(self, folder: Path, names: Iterable[str]) -> None:
-        """Register the files that a manifest in `folder` names, and what belongs to them. Lists only their folders.
+        """Register the files that the object in `folder` names, and what belongs to them. Lists only their folders.
+
+        A folder with files that may describe others is registered whole: its names decide which belong together.
 
         Raises:
             StorageError: the store does not answer.
@@ -148,6 +152,8 @@ class Cache:
                 found = clients.ask(lambda: manifest.store.ls(remote, detail=True), remote, manifest.scheme)
             except FileNotFoundError:
                 return []
+            if any(details["name"].lower().endswith(DESCRIBING) for details in found):
+                return [details for details in found if details["type"] == "file"]
             return [details for details in found if details["name"].removeprefix(f"{root}/") in wanted]
 
         for details in chain.from_iterable(self._pool.map(listed, inside)):

@@ -45,7 +45,10 @@ def path(uri: str, where: str) -> Path:
 
 
 def name(folder: Path, names: Iterable[str]) -> None:
-    """Register the remote files that a manifest in `folder` names. Does nothing for a local one."""
+    """Register the remote files that a manifest in `folder` names, or a recording that is the only input there.
+
+    Does nothing for local files.
+    """
     if _cache:
         _cache[0].name(folder, names)
 

@@ -11,6 +11,7 @@ import torch
 
 from rfuav_crds import reasons
 from rfuav_trainer.data.dataset import differences
+from rfuav_trainer.data.files import with_sidecars
 from rfuav_trainer.data.recordings import TIME
 from rfuav_trainer.data.splitting import RULES
 from rfuav_trainer.errors import InvalidConfigurationError
@@ -158,7 +159,7 @@ def _say_what_differs(theirs: Preprocessing, ours: Preprocessing) -> None:
 def made_from(job: Job, spec: TrainingJobSpec, dataset: Dataset) -> dict[str, Any]:
     """What the weights are made from, besides the settings: the data, and the initial weights."""
     found: dict[str, Any] = {
-        where: marks.of_files(files, dataset.contents) for where, files in dataset.read_from.items()
+        where: marks.of_files(with_sidecars(files), dataset.contents) for where, files in dataset.read_from.items()
     }
     if spec.model.weights == "pretrained" and spec.weights_cache is not None:
         cache = local_path(job, spec.weights_cache.uri, "weightsCache.uri")
