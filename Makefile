@@ -40,8 +40,9 @@ TRAINER_COMMANDS := .venv/bin/typer rfuav_trainer.cli.main utils docs --name rfu
 
 REST_REFERENCE := .venv/bin/rfuav-gateway openapi --markdown
 
-generate: venv  ## Write crds/*.yaml (and the chart's copy), docs/api.md, docs/rest-api.md and docs/trainer-commands.md from the code
+generate: venv  ## Write crds/*.yaml (and the chart's copy), docs/api.md, docs/rest-api.md, docs/trainer-commands.md, docs/metrics.md and dashboards from the code
 	$(PY) -m rfuav_crds
+	$(PY) -m monitoring
 	$(TRAINER_COMMANDS) --output docs/trainer-commands.md
 	$(REST_REFERENCE) > docs/rest-api.md
 
@@ -53,13 +54,14 @@ lint: venv
 	.venv/bin/ruff format --check .
 
 types: venv
-	.venv/bin/mypy crds/src kube/src operator/src gateway/src trainer_image/src localcluster/src demo
+	.venv/bin/mypy crds/src kube/src operator/src gateway/src trainer_image/src localcluster/src demo monitoring
 
 contracts: venv
 	.venv/bin/lint-imports
 
 drift: venv
 	$(PY) -m rfuav_crds --check
+	$(PY) -m monitoring --check
 	$(TRAINER_COMMANDS) | diff -B docs/trainer-commands.md - || { echo "docs/trainer-commands.md differs from the code: run make generate" >&2; exit 1; }
 	$(REST_REFERENCE) | diff docs/rest-api.md - || { echo "docs/rest-api.md differs from the code: run make generate" >&2; exit 1; }
 

@@ -22,6 +22,7 @@ those of cluster.preparations, each read of one asks the API server as its calle
 
 import asyncio
 import gc
+from collections.abc import Collection
 from importlib.metadata import version
 from typing import Any
 
@@ -49,6 +50,7 @@ from rfuav_gateway.settings import Settings
 from rfuav_gateway.tasks import preparations
 from rfuav_gateway.tasks.manifests import Terms
 from rfuav_gateway.tasks.roots import Places
+from rfuav_kube import clock
 from rfuav_kube.connection import Connection
 from rfuav_kube.reflector import Reflector
 from rfuav_operator.settings import Connections
@@ -107,7 +109,7 @@ class Gateway:
         if self.parts.preparations is not None:
             whole.append(self.parts.preparations.reflector())
         probes = health.app(alive=lambda: self._pulse.alive, unready=self._unready, registry=serving_metrics.registry)
-        serving_metrics.registry.register(self._gauges())
+        serving_metrics.registry.register(self._gauges((*reflectors, *whole)))
         async with (
             self._pulse.waiting(),
             door.serving(probes, self._settings.host, self._settings.health_port, PROBES),
@@ -131,14 +133,21 @@ class Gateway:
         log.info("synced", tasks=len(self.tasks))
         await self.server.serve()
 
-    def _gauges(self) -> serving_metrics.Gauges:
+    def _gauges(self, reflectors: Collection[Reflector[Any, Any, Any]]) -> serving_metrics.Gauges:
+        def silent() -> dict[str, float]:
+            now, found = clock.monotonic(), dict[str, float]()
+            for reflector in reflectors:  # of jobs there are two
+                found[reflector.resource] = max(now - reflector.heard_at, found.get(reflector.resource, 0.0))
+            return found
+
         return serving_metrics.Gauges(
             {
-                "tasks": ("Tasks in the cache", lambda: len(self.tasks)),
-                "streams": ("Readers of logs", lambda: self.parts.logs.readers),
-                "connections": ("Open connections", lambda: self.server.open_ones.count),
-                "connections_refused": ("Connections beyond the limits", lambda: self.server.open_ones.refused),
-            }
+                "rfuav_gateway_tasks": lambda: len(self.tasks),
+                "rfuav_gateway_streams": lambda: self.parts.logs.readers,
+                "rfuav_gateway_connections": lambda: self.server.open_ones.count,
+                "rfuav_gateway_connections_refused": lambda: self.server.open_ones.refused,
+            },
+            silent,
         )
 
     def _unready(self) -> str:

@@ -106,6 +106,18 @@ class KeyedWriter(Generic[A, L]):
         """How many lanes wait because their work raised."""
         return sum(1 for lane in self._lanes.values() if lane.faults)
 
+    def depth(self) -> dict[str, int]:
+        """How many lanes have work: under way, held back by the budget, or to be tried again."""
+        found = {"running": 0, "held_back": 0, "retrying": 0}
+        for key, lane in self._lanes.items():
+            if lane.running:
+                found["running"] += 1
+            elif key in self._held_back:
+                found["held_back"] += 1
+            elif not lane.is_idle:
+                found["retrying"] += 1
+        return found
+
     def _wake(self, key: str, lane: L) -> None:
         if lane.running or self._tasks is None:
             return

@@ -133,6 +133,12 @@ class Reflector(Generic[K, V, R]):
         self._version = ""
         self._tries = 0  # in a row that came to nothing
         self.synced = asyncio.Event()
+        self.heard_at = clock.monotonic()  # when the API server last said something about these objects
+
+    @property
+    def resource(self) -> str:
+        """The plural of what is watched."""
+        return self.path.partition("?")[0].rpartition("/")[2]
 
     async def run(self) -> None:
         """List and watch until cancelled."""
@@ -205,6 +211,7 @@ class Reflector(Generic[K, V, R]):
         self._version = page.metadata.resource_version
         if named:
             self._cache.retain(listed, int(self._version))
+        self.heard_at = clock.monotonic()
         self.synced.set()
 
     async def _watch(self) -> None:
@@ -221,6 +228,7 @@ class Reflector(Generic[K, V, R]):
             if response.status != HTTPStatus.OK:
                 raise Refused(f"watch answered {response.status}", retry_after(response))
             async for line in _lines(response.content):
+                self.heard_at = clock.monotonic()
                 self._take(line)
 
     def _take(self, line: bytes) -> None:

@@ -27,19 +27,22 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 import msgspec
 import structlog
 
 from rfuav_crds import contract
+from rfuav_kube import clock
 from rfuav_kube.connection import Connection
 from rfuav_kube.reflector import Reflector
 from rfuav_kube.requester import LeaseOver
 from rfuav_operator.core.model import Pod
 from rfuav_operator.settings import Settings
-from rfuav_operator.shell import metrics
+from rfuav_operator.shell import census, metrics
+from rfuav_operator.shell.census import Census
 from rfuav_operator.shell.leader import Leader, LeaseLost
 from rfuav_operator.shell.loop import Loop
 from rfuav_operator.shell.reading import kopf_app, resync, watched
@@ -92,7 +95,9 @@ class Operator:
         )
         self.pulse = health.Pulse()
         self.loop = Loop(self.state, self.writer, self.intake.take, beat=self.pulse.beat)
-        metrics.registry.register(metrics.Gauges(self._phases, lambda: self.leader.leading, self._set_aside))
+        metrics.registry.register(
+            Census(self.state.snapshot, lambda: self.loop.usage, lambda: self.leader.leading, self._of_process)
+        )
 
     def _nudge(self) -> None:
         self.loop.nudge()
@@ -112,11 +117,19 @@ class Operator:
             self.state.defaults = msgspec.structs.replace(self.state.defaults, rival=self.leader.rival)
             self.state.touch_all()
 
-    def _phases(self) -> list[tuple[str, str]]:
-        return [(job.kind.value, job.status.phase or "New") for job in self.state.snapshot().jobs.values()]
-
-    def _set_aside(self) -> Iterable[str]:
-        return (*self.state.unreadable(), *self.loop.set_aside(), *["Write"] * self.writer.set_aside())
+    def _of_process(self) -> dict[str, Mapping[tuple[str, ...], float]]:
+        """The gauges of this process."""
+        aside = (*self.state.unreadable(), *self.loop.set_aside(), *["Write"] * self.writer.set_aside())
+        heard = {reflector.resource: reflector.heard_at for reflector in self._filling}
+        now = clock.monotonic()
+        return {
+            "rfuav_ready": {(): float(not self._unready())},
+            "rfuav_build_info": {(version("rfuav-operator"),): 1.0},
+            "rfuav_objects_set_aside": census.counted(aside),
+            "rfuav_watch_silent_seconds": {(name,): now - at for name, at in (heard | self.state.heard_at).items()},
+            "rfuav_writer_queues": {(state,): count for state, count in self.writer.depth().items()},
+            "rfuav_events_waiting": {(): self.events.waiting},
+        }
 
     def handle_signals(self) -> None:
         """Have SIGTERM and SIGINT stop the operator cleanly."""

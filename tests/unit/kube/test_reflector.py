@@ -12,7 +12,7 @@ from aiohttp import web
 from unit.kube.fake_api import FakeApi, answer, serving, until
 from unit.shell.bodies import pod_body
 
-from rfuav_kube import paths
+from rfuav_kube import clock, paths
 from rfuav_kube.cache import Cache
 from rfuav_kube.pods import PodObject
 from rfuav_kube.reflector import Reflector
@@ -316,3 +316,23 @@ async def test_an_object_larger_than_a_read_buffer(tmp_path):
 
     async with bench(tmp_path, [], watch) as b:
         await until(lambda: b.names() == ["large", "small"])
+
+
+async def test_a_watch_that_says_nothing_is_silent_until_an_event_or_a_bookmark_comes(tmp_path, monkeypatch):
+    """What the API server has not said for minutes is a fault that no error shows."""
+    seconds = [0.0]
+    monkeypatch.setattr(clock, "monotonic", lambda: seconds[0])
+    speak = asyncio.Event()
+
+    async def watch(response: web.StreamResponse, _version: str) -> None:
+        await speak.wait()
+        await send(response, "BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": "20"}})
+        await asyncio.Event().wait()
+
+    async with bench(tmp_path, [pod_body(version=5)], watch) as b:
+        await until(lambda: len(b.watched_from) == 1)
+        seconds[0] = 300.0
+        await asyncio.sleep(0.05)
+        assert b.reflector.heard_at == 0.0
+        speak.set()
+        await until(lambda: b.reflector.heard_at == 300.0)

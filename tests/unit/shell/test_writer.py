@@ -818,3 +818,42 @@ async def test_a_pod_that_cannot_be_put_into_json_is_refused_on_its_job_alone(tm
         assert "it cannot be sent" in b.state.snapshot().rejected[U1]
         b.writer.submit([b.status()])
         await until(lambda: b.state.read_job(U1).status.phase is Phase.ADMITTED)
+
+
+def admitted_by_now() -> float:
+    labels = {"pool": "default", "kind": "TrainingJob"}
+    return metrics.registry.get_sample_value("rfuav_admission_wait_seconds_count", labels) or 0
+
+
+async def test_a_wait_is_counted_when_its_status_is_written_and_not_when_that_is_refused(tmp_path):
+    async with bench(tmp_path) as b:
+
+        def admission() -> PatchStatus:
+            job = b.known
+            status = replace(job.status, phase=Phase.ADMITTED, admitted_at=datetime(2026, 1, 1, tzinfo=UTC))
+            return PatchStatus(job=job, status=status)
+
+        before = admitted_by_now()
+        b.user_changes()
+        b.writer.submit([admission()])
+        await until(lambda: b.known.resource_version == "2")  # a conflict, so the job was read
+        assert admitted_by_now() == before
+        b.writer.submit([admission()])
+        await until(lambda: b.known.resource_version == "3")
+        assert admitted_by_now() == before + 1
+
+
+async def test_queues_are_counted_by_what_they_wait_for(tmp_path):
+    async with bench(tmp_path, progress_per_second=0.001) as b:
+        assert b.writer.depth() == {"running": 0, "held_back": 0, "retrying": 0}
+        go_on = b.hold_up("POST")
+        b.writer.submit([b.create()])
+        await until(lambda: len(b.sent("POST")) == 1)
+        held = [PatchStatus(job=j, status=replace(j.status, message="x"), urgent=False) for j in b.run_others(3)]
+        b.writer.submit(held)
+        await asyncio.sleep(0.2)
+        assert b.writer.depth() == {"running": 1, "held_back": 3, "retrying": 0}
+        go_on.set()
+        b.refuse("POST", 500)
+        b.writer.submit([b.create(A2)])
+        await until(lambda: b.writer.depth()["retrying"] == 1)

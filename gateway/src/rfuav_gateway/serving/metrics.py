@@ -1,6 +1,6 @@
 """What Prometheus may ask of the gateway: requests by route, connections, streams, and what the cache holds."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -28,17 +28,36 @@ def answered(method: str, route: str, status: int, seconds: float, *, stream: bo
         _seconds.labels(method, route).observe(seconds)
 
 
+GAUGES = {
+    "rfuav_gateway_tasks": "Tasks in the cache",
+    "rfuav_gateway_streams": "Readers of logs",
+    "rfuav_gateway_connections": "Open connections",
+    "rfuav_gateway_connections_refused": "Connections beyond the limits, since the start",
+}
+"""What is counted when it is asked for."""
+
+
 class Gauges:
     """Numbers counted when they are asked for.
 
     Args:
-        numbers: by name: its help text, and what counts it.
+        numbers: what counts each of `GAUGES`, by its name.
+        silent: seconds since the API server last said something, by resource.
     """
 
-    def __init__(self, numbers: dict[str, tuple[str, Callable[[], float]]]) -> None:
+    def __init__(self, numbers: Mapping[str, Callable[[], float]], silent: Callable[[], Mapping[str, float]]) -> None:
         self._numbers = numbers
+        self._silent = silent
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """The present values."""
-        for name, (text, count) in self._numbers.items():
-            yield GaugeMetricFamily(f"rfuav_gateway_{name}", text, value=count())
+        for name, text in GAUGES.items():
+            yield GaugeMetricFamily(name, text, value=self._numbers[name]())
+        silence = GaugeMetricFamily(
+            "rfuav_gateway_watch_silent_seconds",
+            "Since the API server last said something about a resource: an event, a bookmark (one a minute) or a list",
+            labels=("resource",),
+        )
+        for resource, seconds in self._silent().items():
+            silence.add_metric((resource,), seconds)
+        yield silence

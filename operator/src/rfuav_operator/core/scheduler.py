@@ -203,6 +203,11 @@ class Scheduler:
         """The jobs whose handling failed, until it is tried again."""
         return iter(self._aside)
 
+    @property
+    def usage(self) -> Usage | None:
+        """What was in use when the last turn ended; None: before the first, and after one that failed."""
+        return None if self._admission is None else self._admission.usage
+
     def _over(self, snapshot: Snapshot) -> Snapshot:
         jobs = self._aside.over(snapshot.jobs)
         return snapshot if jobs is snapshot.jobs else replace(snapshot, jobs=jobs)

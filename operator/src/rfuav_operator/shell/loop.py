@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from rfuav_kube import clock
+from rfuav_operator.core.capacity.usage import Usage
 from rfuav_operator.core.model import (
     Action,
     CreatePod,
@@ -110,6 +111,7 @@ class Loop:
             decided = self._scheduler.turn(self._state.snapshot(), dirt, reports=reports, now=now)
         except Exception:  # no job's own fault: those are set aside inside
             log.exception("turn failed")
+            metrics.faults.labels("turn").inc()
             self._scheduler = Scheduler()
             self._state.touch_all()
             self._dirty.clear()
@@ -130,13 +132,21 @@ class Loop:
         jobs = (self._state.job(uid) for uid in self._scheduler.aside)
         return (job.kind.value for job in jobs if job is not None)
 
+    @property
+    def usage(self) -> Usage | None:
+        """What is in use after the last turn; None: that is not known."""
+        return self._scheduler.usage
+
     def _say(self, fault: Fault) -> None:
         match fault.of:
             case Job(kind=kind, namespace=namespace, name=name):
+                metrics.faults.labels("job").inc()
                 log.error("job set aside", kind=kind, job=f"{namespace}/{name}", exc_info=fault.error)
             case Pool(name=name) | Quota(namespace=name):
+                metrics.faults.labels("limits").inc()
                 log.error("status of a pool or quota could not be made", name=name, exc_info=fault.error)
             case None:
+                metrics.faults.labels("plan").inc()
                 log.error("plan failed: no job is admitted until it succeeds", exc_info=fault.error)
 
     def _hold(self, action: Action) -> None:

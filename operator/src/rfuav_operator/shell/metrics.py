@@ -1,15 +1,15 @@
-"""What Prometheus may ask: the queue, decisions, writes, and how fast freed room is used again."""
+"""What is counted as it happens: decisions, writes, waits. `census` has what is counted when Prometheus asks.
 
-from collections import Counter as Count
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+The values of every label are few, and known: no metric has a series for each job, pod or node.
+"""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
 
 registry = CollectorRegistry()
 
 _FAST = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_LONG = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 72 * 3600)  # waits of jobs
+_LAG = (1, 2, 5, 10, 30, 60, 300)
 
 actions = Counter("rfuav_actions", "Decisions handed to the writer", ["action"], registry=registry)
 turns = Histogram("rfuav_turn_seconds", "Time of one turn of the loop", buckets=_FAST, registry=registry)
@@ -40,35 +40,43 @@ def wrote(verb: str, outcome: str, seconds: float) -> None:
     _writes.labels(verb, outcome).observe(seconds)
 
 
-class Gauges:
-    """Numbers counted when they are asked for.
-
-    Args:
-        jobs: (kind, phase) of every job.
-        leading: whether this process is the leader.
-        set_aside: the kind of every object that could not be read or handled.
-    """
-
-    def __init__(
-        self,
-        jobs: Callable[[], Iterable[tuple[str, str]]],
-        leading: Callable[[], bool],
-        set_aside: Callable[[], Iterable[str]] = tuple,
-    ) -> None:
-        self._jobs = jobs
-        self._leading = leading
-        self._set_aside = set_aside
-
-    def collect(self) -> Iterator[Any]:
-        """The metric families, for the registry."""
-        jobs = GaugeMetricFamily("rfuav_jobs", "Jobs by kind and phase", labels=["kind", "phase"])
-        for labels, count in Count(self._jobs()).items():
-            jobs.add_metric(list(labels), count)
-        yield jobs
-        aside = GaugeMetricFamily(
-            "rfuav_objects_set_aside", "Objects that could not be read or handled", labels=["resource"]
-        )
-        for kind, count in Count(self._set_aside()).items():
-            aside.add_metric([kind], count)
-        yield aside
-        yield GaugeMetricFamily("rfuav_leader", "Whether this process is the leader", value=float(self._leading()))
+# What follows is counted when a status has been written, by the difference to the one before: each change once.
+admission_wait = Histogram(
+    "rfuav_admission_wait_seconds",
+    "From a job's place in the queue to its first admission",
+    ["pool", "kind"],
+    buckets=_LONG,
+    registry=registry,
+)
+start_wait = Histogram(
+    "rfuav_start_wait_seconds",
+    "From a job's first admission to its first running container: volumes, image, devices",
+    ["pool", "kind"],
+    buckets=_LONG,
+    registry=registry,
+)
+report_lag = Histogram(
+    "rfuav_progress_lag_seconds",
+    "From the receipt of a progress report to the status that has it, in whole seconds",
+    buckets=_LAG,
+    registry=registry,
+)
+finished = Counter("rfuav_jobs_finished", "Jobs that ended", ["kind", "phase", "reason"], registry=registry)
+failures = Counter(
+    "rfuav_pod_failures",
+    "Failures of pods, after which a job runs again or ends; counted: against spec.backoffLimit",
+    ["kind", "reason", "counted"],
+    registry=registry,
+)
+stopped = Counter(
+    "rfuav_pods_stopped",
+    "Pods that the operator stops so that their job continues later: Preempted, PoolDrained, Suspended, ...",
+    ["pool", "kind", "reason"],
+    registry=registry,
+)
+faults = Counter(
+    "rfuav_faults",
+    "Errors of the operator itself: a job is set aside, a plan, a turn or the status of a pool fails",
+    ["part"],
+    registry=registry,
+)

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import structlog
 
+from rfuav_kube import clock
 from rfuav_kube.connection import Connection, ConnectionProblem
 from rfuav_operator.core.model import Kind
 from rfuav_operator.shell import kinds
@@ -75,6 +76,7 @@ async def _read(state: ClusterState, connection: Connection, plural: str, *, who
                 ingest.pool(state, item)
             elif whole:
                 ingest.quota(state, item)
+    state.heard_at[plural] = clock.monotonic()
     if not complete:
         return
     if kind is not None:

@@ -91,6 +91,7 @@ class ClusterState:
         self._dirty_quotas: set[str] = set()  # namespaces
         self._plan = False
         self._everything = False
+        self.heard_at: dict[str, float] = {}  # by plural, of our kinds: monotonic seconds of the last list of all
 
     # --- the current state
 

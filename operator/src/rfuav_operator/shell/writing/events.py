@@ -57,6 +57,11 @@ class Events:
         self._allowed: OrderedDict[str, tuple[float, float]] = OrderedDict()  # job UID: tokens, as of
         self._serial = int(clock.now().timestamp() * 1e9)
 
+    @property
+    def waiting(self) -> int:
+        """How many are queued."""
+        return sum(map(len, self._queues.values()))
+
     def record(self, action: RecordEvent) -> None:
         """Queue an event; too many are dropped and counted."""
         now = clock.monotonic()
@@ -76,7 +81,7 @@ class Events:
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         self._queues.setdefault(action.job.namespace, deque()).append((key, action, clock.now()))
-        if sum(map(len, self._queues.values())) > WAITING:
+        if self.waiting > WAITING:
             self._drop_one()
         self._waiting.set()
 

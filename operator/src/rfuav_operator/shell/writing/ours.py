@@ -17,6 +17,7 @@ from rfuav_operator.shell import kinds
 from rfuav_operator.shell.reading import ingest
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.writing import lane as lanes
+from rfuav_operator.shell.writing import transitions
 from rfuav_operator.shell.writing.lane import JobLane
 
 log = structlog.get_logger()
@@ -46,6 +47,7 @@ class Ours:
         answer = await self._requests.send("PATCH", f"{kinds.job(read)}/status", body, content_type=MERGE_PATCH)
         if answer is not None and answer.ok:
             lane.wrote(version, answer.body["metadata"]["resourceVersion"])
+            transitions.count(read, action.status, clock.now())
             ingest.job(self._state, read.kind, answer.body, action.status)
             self._state.settle_status(uid, action.status)
             return DONE

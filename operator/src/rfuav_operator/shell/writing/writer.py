@@ -84,6 +84,10 @@ class Writer:
         """How many queues wait because their work raised."""
         return self._queues.set_aside()
 
+    def depth(self) -> dict[str, int]:
+        """How many queues have work, by what it waits for."""
+        return self._queues.depth()
+
     async def carry_out(self, lane: JobLane, action: Action) -> Outcome:
         """Carry out an action."""
         match action:
