@@ -124,12 +124,3 @@ COMPLETED = "Completed"
 
 OF_TRAINER = BOTH | (_defined() - OWN)
 """All that the trainer writes."""
-
-_KNOWN = OWN | OF_TRAINER
-OTHER = "(other)"
-"""In the place of a word of the kubelet or of an image. No reason and no name of Kubernetes has brackets."""
-
-
-def known(reason: str) -> str:
-    """The reason if it is one of these words, else `(other)`: an image may say anything, a metric may not."""
-    return reason if reason in _KNOWN else OTHER

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 from prometheus_client.core import GaugeMetricFamily
 
 from rfuav_crds import reasons
-from rfuav_crds.reasons import OTHER, known
 from rfuav_kube import clock
 from rfuav_operator.core.capacity.room import Room
 from rfuav_operator.core.capacity.usage import Usage
 from rfuav_operator.core.model import Job, Kind, Phase, Snapshot
+from rfuav_operator.shell.metrics import OTHER, known
 
 MOST_NAMESPACES = 100
 """Those with most jobs have series of their own; the others are one together, `(other)`."""
@@ -138,11 +138,11 @@ def of_jobs(snapshot: Snapshot, now: datetime) -> dict[str, _Values]:
     silence: dict[tuple[str, ...], float] = {}
     rates: dict[tuple[str, ...], float] = {}
     for job in snapshot.jobs.values():
-        kind, phase, status = job.kind.value, job.status.phase, job.status
-        phases[kind, phase.value if phase else "New"] += 1
+        kind, phase, status = job.kind, job.status.phase, job.status
+        phases[kind, phase or "New"] += 1
         if phase is not None and phase.terminal:
             continue
-        namespaces[job.namespace, kind, phase.value if phase else "New"] += 1
+        namespaces[job.namespace, kind, phase or "New"] += 1
         pool = job.spec.pool if job.spec.pool in snapshot.pools else _MISSING
         if phase is None or phase is Phase.QUEUED:
             waiting[pool, kind, known(status.reason) if status.reason else reasons.QUEUED] += 1

@@ -5,7 +5,12 @@ The values of every label are few, and known: no metric has a series for each jo
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from rfuav_crds.reasons import OF_TRAINER, OWN
+
 registry = CollectorRegistry()
+
+OTHER = "(other)"
+"""In the place of what has no series of its own. No reason and no name of Kubernetes has brackets."""
 
 _FAST = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _LONG = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 72 * 3600)  # waits of jobs
@@ -80,3 +85,8 @@ faults = Counter(
     ["part"],
     registry=registry,
 )
+
+
+def known(reason: str) -> str:
+    """The reason if it is one of ours, else `(other)`: an image may say anything, and the kubelet much."""
+    return reason if reason in OWN or reason in OF_TRAINER else OTHER

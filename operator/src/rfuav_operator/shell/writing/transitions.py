@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from rfuav_crds.reasons import known
 from rfuav_operator.core.model import Assignment, Job, JobStatus
 from rfuav_operator.shell import metrics
 
@@ -19,14 +18,14 @@ def count(job: Job, after: JobStatus, now: datetime) -> None:
         metrics.start_wait.labels(job.spec.pool, kind).observe(_seconds(after.admitted_at, after.started_at))
     if after.failures != before.failures:
         for failure in Counter(after.failures) - Counter(before.failures):
-            metrics.failures.labels(kind, known(failure.reason), str(failure.counted).lower()).inc()
+            metrics.failures.labels(kind, metrics.known(failure.reason), str(failure.counted).lower()).inc()
     if after.phase is not before.phase and after.phase is not None and after.phase.terminal:
-        metrics.finished.labels(kind, after.phase.value, known(after.reason)).inc()
+        metrics.finished.labels(kind, after.phase.value, metrics.known(after.reason)).inc()
     if after.assignments != before.assignments:
         stopping = dict(_stopping(before.assignments))
         for pod, reason in _stopping(after.assignments):
             if pod not in stopping:
-                metrics.stopped.labels(job.spec.pool, kind, known(reason)).inc()
+                metrics.stopped.labels(job.spec.pool, kind, metrics.known(reason)).inc()
     old, new = before.progress, after.progress
     if new is not None and new.updated_at is not None and (old is None or new.updated_at != old.updated_at):
         metrics.report_lag.observe(_seconds(new.updated_at, now))
