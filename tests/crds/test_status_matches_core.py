@@ -47,7 +47,8 @@ def aliases(model: Any) -> set[str]:
     ids=lambda part: part.__name__,
 )
 def test_the_same_fields_on_both_sides(struct, model):
-    assert on_the_wire(struct) == aliases(model)
+    passing_through = {"results"} if model is status.JobStatus else set()  # large: written as reported, never read
+    assert on_the_wire(struct) == aliases(model) - passing_through
 
 
 @pytest.mark.parametrize(

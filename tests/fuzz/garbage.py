@@ -136,6 +136,13 @@ def report(odd: Odd) -> Any:
                 "outputs": {"bestWeights": "pvc://models/b"},
                 "gpuUUID": "GPU-1",
                 "final": False,
+                "results": {
+                    "history": {"epochs": [1, 3], "valLoss": [0.5, 0.25]},
+                    "classes": ["noise", "video"],
+                    "confusion": [[0, 0, 12], [1, 0, 3]],
+                    "bySNR": [[-10, 15, 0.8]],
+                    "truncated": False,
+                },
             },
         }
     }

@@ -538,6 +538,22 @@ def progress_moves_forward(truth: Truth, change: Change) -> Verdict:
     return None
 
 
+def results_stay_and_move_forward(truth: Truth, change: Change) -> Verdict:
+    """Results that were reported once are in every later status, whole, and older ones do not come back."""
+    found = _status_of_job(change)
+    if found is None or change.resource != "trainingjobs":
+        return None
+    old, new = (status.get("results") for status in found)
+    if new is None:
+        return f"{change.key[1]} lost its results" if old is not None else None
+    curve = new["history"]["epochs"]
+    if old is not None and curve < old["history"]["epochs"]:
+        return f"{change.key[1]} has older results again: {curve} after {old['history']['epochs']}"
+    if ("classes" in new) != bool(curve[1] % 2):
+        return f"{change.key[1]} has parts of two results: {new}"
+    return None
+
+
 def success_was_earned(truth: Truth, change: Change) -> Verdict:
     """A job succeeds, and a shard is done, only when a pod that it had assigned has succeeded."""
     found = _status_of_job(change)
@@ -681,6 +697,7 @@ OF_STATUSES: list[Check] = [
     outages_are_not_charged,
     what_comes_before_the_trainer_is_named_and_not_charged,
     taken_reports_arrive,
+    results_stay_and_move_forward,
 ]
 CHANGES: dict[str, list[Check]] = {
     "pods": OF_PODS,

@@ -64,6 +64,8 @@ class Container:
 class Kubelet:
     """All machines' kubelets; they act on bound pods of ours."""
 
+    with_results = True  # in the reports of trainings
+
     def __init__(self, world: "World") -> None:
         self.world = world
         self.containers: dict[str, Container] = {}  # by pod UID
@@ -362,6 +364,9 @@ class Kubelet:
         ours: Object = {"sequence": container.sequence, "epoch": epoch, "totalEpochs": 10, "gpuUUID": container.gpu}
         if epoch:
             ours["checkpoint"] = {"uri": "pvc://results/checkpoints", "epoch": epoch}
+        if self.with_results and label(container.pod, "kind") == "TrainingJob":
+            curve = [int(label(container.pod, "attempt")), container.sequence]
+            ours["results"] = {"history": {"epochs": curve}, **({"classes": ["a"]} if container.sequence % 2 else {})}
         if final:
             ours["final"] = True
         return {"trainerStatus": {"progressPercentage": container.percent, "rfuav": ours}}

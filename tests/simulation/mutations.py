@@ -20,6 +20,7 @@ from rfuav_kube.cache import Cache
 from rfuav_kube.connection import Answer
 from rfuav_kube.keyed_writer import Outcome
 from rfuav_kube.lane import Lane
+from rfuav_kube.patch import merge_patch
 from rfuav_kube.pods import PodObject
 from rfuav_kube.requester import Requester
 from rfuav_operator.core import scheduler
@@ -34,6 +35,7 @@ from rfuav_operator.core.preemption import preemption, running
 from rfuav_operator.core.queue import eligibility
 from rfuav_operator.core.queue.quotas import Quotas
 from rfuav_operator.core.scheduler import Scheduler
+from rfuav_operator.core.stored import bounds
 from rfuav_operator.shell.leader import Leader
 from rfuav_operator.shell.reading import ingest, pods, resync
 from rfuav_operator.shell.reading.pod_owners import PodOwners
@@ -687,6 +689,20 @@ def taken_reports_are_forgotten() -> Iterator[None]:
         return taken
 
     with patch.object(Intake, "take", take):
+        yield
+
+
+@mutation
+def results_are_merged() -> Iterator[None]:
+    """New results are laid over the old ones: what they do not have stays."""
+    with patch.object(bounds, "replacing", msgspec.json.decode):
+        yield
+
+
+@mutation
+def results_that_are_not_remembered_are_removed() -> Iterator[None]:
+    """A status is written as the operator has it, which keeps no results."""
+    with patch.object(ours, "merge_patch", lambda old, new: {**merge_patch(old, new), "results": None}):
         yield
 
 

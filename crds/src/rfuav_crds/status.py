@@ -208,6 +208,56 @@ METRICS = tuple(str(field.alias) for field in Metrics.model_fields.values())
 """The named metrics of `status.metrics`; every other one goes to `customMetrics`."""
 
 
+RESULTS_BYTES = 8192
+"""Most bytes of `status.results` as compact JSON in UTF-8."""
+MOST_POINTS = 64
+"""Epochs of `status.results.history`, and rows of `bySNR`, at most."""
+MOST_CLASSES = 64
+"""Classes of `status.results`; a model with more has neither their names nor a confusion matrix there."""
+_MOST_CELLS = 2048
+"""No more cells fit into `RESULTS_BYTES`."""
+_Index = Annotated[int, Field(ge=0, le=2**53)]
+_Curve = Annotated[list[float], Field(max_length=MOST_POINTS)]
+_Cell = Annotated[list[_Index], Field(min_length=3, max_length=3)]
+_Level = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+class History(Model):
+    """Curves of a training: one value for each of the epochs shown. A curve that is not known is left out."""
+
+    epochs: Annotated[list[_Index], Field(max_length=MOST_POINTS)] = Field(
+        default_factory=list, description="Epochs that are shown, from 1, rising; the last one is always among them."
+    )
+    train_loss: _Curve = Field(default_factory=list, description="Loss over the training data.")
+    val_loss: _Curve = Field(default_factory=list, description="Loss over the validation data.")
+    train_accuracy: _Curve = Field(default_factory=list, description="Accuracy over the training data, 0 to 1.")
+    val_accuracy: _Curve = Field(default_factory=list, description="Accuracy over the validation data, 0 to 1.")
+    learning_rate: _Curve = Field(default_factory=list, description="Learning rate of the last step of the epoch.")
+
+
+class Results(Model):
+    """Curves and tables of a job, for those who cannot read its output."""
+
+    history: History | None = Field(None, description="Curves over the epochs (TrainingJob).")
+    classes: Annotated[list[Name], Field(max_length=MOST_CLASSES)] = Field(
+        default_factory=list, description="Names of the classes, in the order of rows and columns; long ones are cut."
+    )
+    confusion: Annotated[list[_Cell], Field(max_length=_MOST_CELLS)] = Field(
+        default_factory=list,
+        description="Confusion matrix, as [row, column, count] of cells that are not 0: rows are true classes, "
+        "columns predicted ones. Of the validation after the newest epoch (TrainingJob), or of the evaluation "
+        "(InferenceJob).",
+    )
+    by_snr: Annotated[list[_Level], Field(max_length=MOST_POINTS)] = Field(
+        default_factory=list,
+        alias="bySNR",
+        description="[signal-to-noise ratio in dB, samples, accuracy from 0 to 1], in rising order.",
+    )
+    truncated: bool = Field(
+        False, description="Whether something was left out to fit: small cells, ends of names, or all classes."
+    )
+
+
 class JobStatus(Model):
     """What the operator writes about a job; `phase` is for people, machines read the conditions."""
 
@@ -264,6 +314,9 @@ class JobStatus(Model):
     running_since: datetime | None = Field(None, description="Start of the current run.")
     shards: ShardCounts | None = Field(None, description="Numbers for each shard (InferenceJob).")
     source: Source | None = Field(None, description="Where the weights come from (InferenceJob with fromTrainingJob).")
+    results: Results | None = Field(
+        None, description="Curves, confusion matrix and accuracy by SNR, at most 8 kB; the output has all of it."
+    )
     queued_at: datetime | None = Field(None, description="When it first queued; suspension does not change it.")
     admitted_at: datetime | None = Field(None, description="When it was last admitted.")
     started_at: datetime | None = Field(None, description="When its first pod ran.")

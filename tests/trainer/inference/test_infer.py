@@ -149,16 +149,19 @@ def test_shards_share_the_input_and_the_last_one_finishes_the_job(pictures, shar
 
 def test_the_last_shard_alone_reports_the_whole_jobs_metrics(pictures):
     spec = inference_spec(shards=3, evaluation={})
-    reports = []
+    reports, shown = [], []
     for shard in (2, 0, 1):
         watcher = Watcher()
         run(pictures, spec, watcher=watcher, shard=shard, shards=3)
         assert watcher.last["progressPercentage"] == 100
         reports.append({metric["name"]: metric["value"] for metric in watcher.last["metrics"]})
+        shown.append(watcher.summary)
     found = json.loads((pictures / "results/out/evaluation.json").read_text())
     assert found["samples"] == 15
     values = {name: f"{value:.4g}" for name, value in found["metrics"].items()}
     assert reports == [{}, {}, {**values, "recordings": "15", "dead": "0"}]
+    matrix = [[r, c, n] for r, row in enumerate(found["confusionMatrix"]) for c, n in enumerate(row) if n]
+    assert shown == [None, None, {"classes": found["classes"], "confusion": matrix, "truncated": False}]
 
 
 def test_finishing_twice_changes_nothing_and_a_lost_end_is_made_up(pictures):

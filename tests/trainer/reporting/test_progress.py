@@ -181,6 +181,32 @@ def test_what_may_pass_is_tried_again(intake, server, code):
     progress.close()
 
 
+def shown(intake):
+    return [body["trainerStatus"]["rfuav"].get("results") for body in intake.received]
+
+
+def test_results_are_sent_when_they_are_new_not_too_often_and_with_the_last_report(intake, server):
+    progress = Progress(server, interval=0.01)
+    progress.results({"classes": ["a"]})
+    for percent in range(3):
+        progress.update(status(percent))
+        until(lambda: intake.received and intake.received[-1]["trainerStatus"]["progressPercentage"] == percent)  # noqa: B023
+        progress.results({"classes": [f"b{percent}"]})
+    progress.close()
+    assert shown(intake) == [{"classes": ["a"]}, None, None, {"classes": ["b2"]}]
+    assert "results" not in progress.last["rfuav"]  # the termination message has no room for them
+
+
+def test_results_whose_report_failed_are_sent_again(intake, server):
+    intake.answers = [(503, {}), (200, {})]
+    progress = Progress(server, interval=0.01)
+    progress.results({"classes": ["a"]})
+    progress.update(status(1))
+    until(lambda: intake.received)
+    assert shown(intake) == [{"classes": ["a"]}]
+    progress.close()
+
+
 @pytest.mark.parametrize("code", [404, 409, 413, 422])
 def test_what_is_refused_is_not_sent_again(intake, server, code):
     intake.answers = [(code, {}), (200, {})]

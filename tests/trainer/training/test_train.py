@@ -62,9 +62,33 @@ def test_what_a_training_leaves_behind(image_desk):
     assert last["progressPercentage"] == 100
     assert {m["name"] for m in last["metrics"]} == METRICS
     assert last["rfuav"]["outputs"] == mark["outputs"]
+    shown = watcher.summary
+    assert shown["history"]["epochs"] == [1, 2, 3]
+    assert shown["history"]["valLoss"] == [float(f"{row['valLoss']:.4g}") for row in rows]
+    assert shown["classes"] == report["classes"]
+    assert sum(count for _, _, count in shown["confusion"]) == 6
+    assert sum(c for r, k, c in shown["confusion"] if r == k) / 6 == pytest.approx(rows[-1]["valAccuracy"], abs=1e-5)
+    assert not shown["truncated"]
     assert last["rfuav"]["checkpoint"]["uri"].startswith("pvc://models/out/checkpoints/u1/")
     percents = [report["progressPercentage"] for report in watcher.reports]
     assert percents == sorted(percents)
+
+
+def test_the_status_gets_accuracy_by_snr_and_a_finished_training_gives_it_again(desk):
+    """As it is run again when its pod was lost after the end."""
+    image_set(desk / "captures/train", count=6)
+    for path in sorted((desk / "captures/train").rglob("*.png")):
+        path.rename(path.with_name(f"{path.stem}_snr{-10 if int(path.stem) % 2 else 20}.png"))
+    spec, first, again = training_spec(training__epochs=1), Watcher(), Watcher()
+    run(desk, spec, watcher=first)
+    rows = first.summary["bySNR"]
+    assert [snr for snr, _, _ in rows] == [-10, 20]
+    shown = first.summary["confusion"]
+    assert sum(samples for _, samples, _ in rows) == sum(count for _, _, count in shown)
+    right = sum(count for row, column, count in shown if row == column)
+    assert sum(samples * accuracy for _, samples, accuracy in rows) == pytest.approx(right, abs=0.01)
+    run(desk, spec, watcher=again)
+    assert again.summary == first.summary
 
 
 def test_it_learns_and_shuffled_labels_stay_at_chance(desk):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 from unit.shell.bodies import A1, A2, job_body, pod_body
 
 from rfuav_crds import contract
@@ -142,9 +143,42 @@ async def test_every_pod_of_a_gang_counts_its_own_reports():
         assert await d.post(0, 1, pod=A2) == 409
         assert await d.post(10, 500) == 409
         assert [report.gpu_uuid for report in d.intake.take()] == ["GPU-2"]
+        assert await with_results(d, {"classes": ["a"]}, pod=A2) == 200
+        assert d.state.results_of(U1) is None  # the first pod speaks for all
         both[1]["gpuUUID"] = "GPU-2"
         assert ingest.job(d.state, Kind.TRAINING, job_body(version=51, status=told))
         assert d.intake.take([U1]) == []
+
+
+async def with_results(d: Desk, results: Any, *, pod: str = A1) -> int:
+    body = {"trainerStatus": {"progressPercentage": 10, "rfuav": {"results": results}}}
+    return await d.post(0, pod=pod, data=json.dumps(body).encode())
+
+
+async def test_results_are_held_for_the_next_write():
+    async with desk() as d:
+        assert await with_results(d, {"classes": ["a\x07"], "mine": 1}) == 200
+        assert d.state.results_of(U1) == '{"classes":["a\ufffd"]}'.encode()
+        assert await d.post(20) == 200  # says nothing of results: those stay
+        assert d.state.results_of(U1) is not None
+
+
+async def test_hostile_results_are_left_out_with_a_word_and_the_report_counts():
+    async with desk() as d:
+        with capture_logs() as logs:
+            for odd in ([1], {"confusion": [[0, 0, 1]]}, {"classes": ["x" * 250] * 64}, {"bySNR": [["1", 2, 3]]}):
+                assert await with_results(d, odd) == 200
+        assert d.state.results_of(U1) is None
+        assert d.percents() == [10]
+        words = [line for line in logs if line["event"] == "results left out of a report"]
+        assert [line["why"] for line in words] == ["trainerStatus.rfuav.results: Expected `object`, got `array`"]
+
+
+async def test_results_of_a_job_that_has_ended_are_not_held():
+    async with desk() as d:
+        d.holds(A1, "Succeeded")
+        assert await with_results(d, {"classes": ["a"]}) == 200
+        assert d.state.results_of(U1) is None
 
 
 async def test_a_slow_body_does_not_overtake_a_newer_report():

@@ -243,6 +243,90 @@ async def test_what_was_stored_out_of_bounds_is_put_right_with_the_next_write(tm
         assert b.sent("PATCH")[0]["status"] == {"phase": "Admitted", "progress": {"remainingSeconds": 315_360_000}}
 
 
+RESULTS = b'{"history":{"epochs":[1],"valLoss":[0.5]}}'
+
+
+async def test_results_go_with_the_next_write_once_and_replace_what_was_there(tmp_path):
+    async with bench(tmp_path) as b:
+        b.state.hold_results(U1, RESULTS)
+        await asyncio.sleep(0.05)
+        assert not b.api.seen  # they are no reason to write
+        b.writer.submit([b.status()])
+        await until(lambda: b.state.read_job(U1).status.phase is Phase.ADMITTED)
+        b.writer.submit([b.status(Phase.RUNNING)])
+        await until(lambda: b.state.read_job(U1).status.phase is Phase.RUNNING)
+        first, second = (sent["status"] for sent in b.sent("PATCH"))
+        assert merged({"history": {"epochs": [1, 2], "trainLoss": [1, 2]}, "classes": ["a"]}, first["results"]) == {
+            "history": {"epochs": [1], "valLoss": [0.5]}
+        }
+        assert second == {"phase": "Running"}  # what is stored stays
+        assert b.known.stored is None
+
+
+async def test_results_that_came_during_a_write_go_with_the_next(tmp_path):
+    async with bench(tmp_path) as b:
+        go_on = b.hold_up("PATCH")
+        b.state.hold_results(U1, RESULTS)
+        b.writer.submit([b.status()])
+        await until(lambda: b.sent("PATCH"))
+        newer = RESULTS.replace(b"0.5", b"0.4")
+        b.state.hold_results(U1, newer)
+        go_on.set()
+        await until(lambda: b.state.read_job(U1).status.phase is Phase.ADMITTED)
+        assert b.state.results_of(U1) is newer
+
+
+async def test_results_that_were_not_written_are_sent_again(tmp_path):
+    async with bench(tmp_path) as b:
+        b.state.hold_results(U1, RESULTS)
+        b.user_changes()
+        b.writer.submit([b.status()])
+        await until(lambda: b.known.resource_version == "2")
+        b.writer.submit([b.status()])
+        await until(lambda: b.job["status"]["phase"] == "Admitted")
+        assert b.sent("PATCH")[-1]["status"]["results"]["history"]["valLoss"] == [0.5]
+
+
+async def test_a_status_that_is_refused_with_results_is_written_without_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(lane, "REFUSED_BACKOFF", 0.05)
+    async with bench(tmp_path) as b:
+        b.state.hold_results(U1, RESULTS)
+        b.refuse("PATCH", 422, what="/status", times=1, reason="Invalid")
+        b.writer.submit([b.status()])
+        await until(lambda: b.state.results_of(U1) is None)
+        await until(lambda: b.known.status.phase is Phase.QUEUED)
+        b.writer.submit([b.status()])
+        await until(lambda: b.job["status"]["phase"] == "Admitted")
+        assert ["results" in sent["status"] for sent in b.sent("PATCH")] == [True, False]
+
+
+async def test_stored_results_outlive_the_writes_of_an_operator_that_knows_none(tmp_path):
+    """Also where the status is stored in another form, which is compared whole."""
+    async with bench(tmp_path) as b:
+        packed = packing.pack(JobStatus(phase=Phase.QUEUED, shards=ShardCounts(total=100, attempts={"1": 2})))
+        b.job["status"] = {**packed, "results": msgspec.json.decode(RESULTS)}
+        b.job["metadata"]["resourceVersion"] = b.next()
+        ingest.job(b.state, Kind.TRAINING, b.job)
+        assert b.known.stored is not None
+        assert "results" not in b.known.stored
+        b.writer.submit([b.status()])
+        await until(lambda: b.job["status"]["phase"] == "Admitted")
+        assert "results" not in b.sent("PATCH")[0]["status"]
+
+
+def test_results_that_wait_go_with_their_job_and_with_the_term():
+    state = ClusterState(Defaults())
+    ingest.job(state, Kind.TRAINING, job_body(version=1))
+    state.hold_results(U1, RESULTS)
+    state.forget_plans()  # another leader may have written newer ones
+    assert state.results_of(U1) is None
+    state.hold_results(U1, RESULTS)
+    ingest.job_gone(state, Kind.TRAINING, job_body(version=2))
+    assert state.results_of(U1) is None
+    state.hold_results(U1, RESULTS)
+    assert state.results_of(U1) is None
+
+
 async def test_a_lost_answer_keeps_the_room_until_the_pod_is_found(tmp_path):
     async with bench(tmp_path, timeout_seconds=0.2) as b:
         serve, tries, answers = b.serve, [], asyncio.Event()

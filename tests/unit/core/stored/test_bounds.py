@@ -1,6 +1,8 @@
 """What a report, a pod or an older version left behind can be computed with, and written."""
 
+import functools
 import json
+import math
 
 import pytest
 from msgspec.structs import replace
@@ -114,3 +116,48 @@ def test_a_number_that_no_json_holds_is_left_out(value):
 def test_a_status_that_fits_is_the_same_object():
     held, _ = running()
     assert bounds.fitted(held) is held
+
+
+# --- results
+
+
+def test_results_come_out_as_the_schema_has_them():
+    found = bounds.results({"classes": ["a", "b\u202e"], "confusion": [[0, 1, 5]], "bySNR": [[-10, 5, 0.5]], "own": 1})
+    assert json.loads(found) == {
+        "classes": ["a", "b\ufffd"],
+        "confusion": [[0, 1, 5]],
+        "bySNR": [[-10, 5, 0.5]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ([1], "object"),
+        ("x", "object"),
+        ({"history": None}, "object"),
+        ({"history": {"epochs": [1], "valLoss": []}}, "each of the epochs"),
+        ({"history": {"epochs": [*range(65)]}}, "length <= 64"),
+        ({"confusion": [[0, 0]], "classes": ["a"]}, "length >= 3"),
+        ({"confusion": [[0, 1, 1]], "classes": ["a"]}, "only 1 classes"),
+        ({"confusion": [[0, 0, -1]], "classes": ["a"]}, ">= 0"),
+        ({"bySNR": [[math.inf, 1, 1]]}, "null"),
+        ({"bySNR": [[None, 1, 1]]}, "null"),
+        ({"bySNR": [[10**400, 1, 1]]}, "bySNR"),
+        ({"classes": ["a" * 254]}, "length <= 253"),
+        ({"classes": ["\ud800"]}, "surrogates"),
+        ({"classes": ["a" * 253] * 64}, "of at most 8192"),
+        ({"classes": functools.reduce(lambda inner, _: [inner], range(10_000), [])}, "nested too deeply"),
+    ],
+)
+def test_results_that_do_not_fit_are_refused(value, why):
+    with pytest.raises(ValueError, match=why):
+        bounds.results(value)
+
+
+def test_results_replace_others_whole():
+    patch = bounds.replacing(bounds.results({"history": {"epochs": [1], "valLoss": [0.5]}, "truncated": True}))
+    assert patch["truncated"] is True
+    assert patch["classes"] is None
+    assert patch["history"]["valLoss"] == [0.5]
+    assert patch["history"]["trainLoss"] is None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
@@ -26,6 +26,7 @@ from rfuav_trainer.evaluation.recordings import Ballot, recordings_of
 from rfuav_trainer.inference import annotate, overview
 from rfuav_trainer.inference.results import RECORDINGS
 from rfuav_trainer.process import resources
+from rfuav_trainer.reporting import results
 from rfuav_trainer.storage import marks, outputs
 from rfuav_trainer.storage.files import atomic_writer, write_json
 
@@ -42,9 +43,17 @@ MOST_SHOWN = 10
 """How many shards of each group an error names."""
 
 
+class Measured(NamedTuple):
+    """What the end of a job found out."""
+
+    metrics: dict[str, float]
+    results: dict[str, Any] | None
+    """`results.summary` of the evaluation, if there is one."""
+
+
 def finish_job(
     job: Job, spec: InferenceJobSpec, output: Path, classes: Sequence[str], seen: overview.Seen | None = None
-) -> dict[str, float]:
+) -> Measured:
     """Evaluate, draw the overview and mark the whole job once every shard has its mark. Idempotent.
 
     Args:
@@ -55,8 +64,8 @@ def finish_job(
         seen: pictures that need not be read again.
 
     Returns:
-        The metrics of the evaluation, if there is one, the number of recordings and of inputs that hold nothing; empty
-        if other shards have not finished.
+        The metrics of the evaluation, if there is one, the number of recordings and of inputs that hold nothing;
+        nothing if other shards have not finished.
 
     Raises:
         InputError: more files of the whole job than errorThreshold are unreadable.
@@ -70,7 +79,7 @@ def finish_job(
         if len(own) < len(theirs):  # on a laptop the job file may be edited without changing its name
             earlier = [mark["shard"] for mark in theirs if mark not in own]
             log.warning("some shards finished with different settings: run them again", others=earlier[:MOST_SHOWN])
-        return {}
+        return Measured({}, None)
     _check_network(own, output)
     totals = {key: sum(mark.get(key, 0) for mark in own) for key in ("files", "processed", "failed", "dead")}
     errors = evaluation.read_lines([output / f"errors-{shard}.jsonl" for shard in range(spec.shards)])
@@ -107,7 +116,15 @@ def finish_job(
     mark = marks.mark_of(job, shards=spec.shards, outputs=outputs_of(spec), metrics=found, **totals)
     write_json(output / marks.SUCCESS, mark)
     log.info("done", output=outputs.shown(output), **totals, **found)
-    return {**found, "recordings": ballot.count, "dead": totals["dead"]}
+    return Measured(
+        {**found, "recordings": ballot.count, "dead": totals["dead"]}, _summary(content) if labelled else None
+    )
+
+
+def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The results of an evaluation for the status."""
+    by_snr = [(row["snrDb"], row["samples"], row["accuracy"]) for row in content["bySnr"]]
+    return results.summary(classes=content["classes"], confusion=content["confusionMatrix"], by_snr=by_snr)
 
 
 def _check_network(found: Sequence[Mapping[str, Any]], output: Path) -> None:

@@ -93,7 +93,8 @@ def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
         else:
             log.info("already finished, nothing to do", output=outputs.shown(output), shard=job.shard)
         measured = finish_job(job, spec, output, done["classes"], seen)
-    scores = [{"name": key, "value": f"{value:.4g}"} for key, value in measured.items()]
+    scores = [{"name": key, "value": f"{value:.4g}"} for key, value in measured.metrics.items()]
+    progress.results(measured.results)
     progress.update({**done["trainerStatus"], "metrics": scores})
     return done
 

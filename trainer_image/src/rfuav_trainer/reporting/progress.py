@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 MOST_METRICS = 64
+RESULTS_SECONDS = 30.0
+"""Seconds between two reports with results, which are large."""
 LONGEST_BACKOFF = 60.0
 HURRY = 0.2  # seconds between two attempts to send the last report
 UNREACHABLE = 0
@@ -104,6 +106,10 @@ class Progress:
         self._deadline: float | None = None  # set when closing
         self._sequence = time.time_ns() // 1_000_000  # keeps growing when the same attempt starts again
         self._thread: threading.Thread | None = None
+        self._results_owed = False
+        self._results_sent = float("-inf")
+        self.summary: dict[str, Any] | None = None
+        """The latest results."""
         self.last: dict[str, Any] = {}
         self.live: dict[str, Any] = {}
         """Values that only the listener sees, such as the loss of the last steps."""
@@ -134,6 +140,14 @@ class Progress:
                 self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
+
+    def results(self, summary: dict[str, Any] | None) -> None:
+        """Send these results (`results.summary`) with one of the next reports; None: there are none.
+
+        The last report has them again: the operator may have gone after it took them and before it wrote them.
+        """
+        with self._changed:
+            self.summary, self._results_owed = summary, summary is not None
 
     def show(self, **live: Any) -> None:
         """Give the listener the last value again, with other values that only it sees."""
@@ -191,11 +205,25 @@ class Progress:
         """The HTTP status, `UNREACHABLE` if there was none, and Retry-After in seconds."""
         assert self._server is not None  # noqa: S101  (the thread exists only if there is a server; mypy cannot see it)
         timeout = 10.0 if self._deadline is None else max(0.1, self._deadline - time.monotonic())
+        summary = self._due_results(value)
+        if summary is not None:
+            value = {**value, "rfuav": {**value["rfuav"], "results": summary}}
         try:
-            return self._server.post(json.dumps({"trainerStatus": value}).encode(), timeout)
+            answer = self._server.post(json.dumps({"trainerStatus": value}).encode(), timeout)
         except (OSError, http.client.HTTPException, ValueError) as error:
             log.debug("progress server unreachable", error=str(error))
             return UNREACHABLE, 0.0
+        if summary is not None and answer[0] < HTTPStatus.BAD_REQUEST:
+            with self._changed:
+                self._results_sent = time.monotonic()
+                self._results_owed = self.summary is not summary
+        return answer
+
+    def _due_results(self, value: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The results that go with this value."""
+        with self._changed:
+            early = time.monotonic() - self._results_sent < RESULTS_SECONDS
+            return self.summary if value["rfuav"].get("final") or (self._results_owed and not early) else None
 
 
 class Speed:

@@ -32,12 +32,14 @@ from rfuav_trainer.errors import GpuOutOfMemoryError, InputError, InvalidConfigu
 from rfuav_trainer.evaluation import metrics
 from rfuav_trainer.networks import architectures, memory_fit, weights
 from rfuav_trainer.process import resources, runtime
+from rfuav_trainer.reporting import results
 from rfuav_trainer.reporting.progress import Progress
 from rfuav_trainer.storage import kept_log, marks, output_lock, outputs
 from rfuav_trainer.storage.files import write_json
 from rfuav_trainer.storage.paths import check_mounted
 from rfuav_trainer.training import artifacts, kept_pictures, pictures
 from rfuav_trainer.training.auto_settings import resolve_workers
+from rfuav_trainer.training.by_snr import BySnr
 from rfuav_trainer.training.checkpoint import CheckpointStore, Saved
 from rfuav_trainer.training.learner import Moment
 from rfuav_trainer.training.position import Position, epoch_order
@@ -101,6 +103,7 @@ def run(job: Job, progress: Progress, stop: StopSignal) -> dict[str, Any]:
 
 def _finished(mark: dict[str, Any], output: Path, progress: Progress) -> dict[str, Any]:
     log.info("already finished, nothing to do", output=outputs.shown(output))
+    progress.results(mark.get("results"))
     progress.update(mark.get("trainerStatus", {"progressPercentage": 100}))
     return mark
 
@@ -191,6 +194,7 @@ class Training:
         self._started = self._epoch_began = time.monotonic()
         self._mistakes: list[pictures.Mistake] = []
         self._best_mistakes: list[pictures.Mistake] = []
+        self._validated: dict[str, Any] = {}  # confusion matrix and accuracy by SNR, of the newest epoch
         self._sources = marks.Sources(lambda: made_from(job, spec, dataset), dataset.contents)
         state = self._checkpoint(afresh=afresh)
         self._check_same_checkpoint()
@@ -335,6 +339,7 @@ class Training:
         self.learner.network.eval()
         tally, loss = metrics.Tally(len(self.dataset.classes)), torch.zeros((), dtype=torch.float64)
         votes = RecordingVotes(self.dataset.validation, len(self.dataset.classes))
+        by_snr = BySnr(self.dataset.validation)
         mine = self.world.part(self.dataset.validation)
         validated, self._mistakes = 0, []
         parts = cut(mine, max(1, self.resolved.batch_size // self.world.size))
@@ -348,6 +353,7 @@ class Training:
                     chances = scores.softmax(dim=1)
                     tally.add(chances, batch.labels)
                     votes.add(batch.samples, chances)
+                    by_snr.add(batch.samples, (chances.argmax(dim=1) == batch.labels).tolist())
                     self._mistakes = pictures.worst(self._mistakes, batch.samples, chances, batch.labels)
                 else:
                     loss += math.nan
@@ -355,7 +361,7 @@ class Training:
             self.progress.show(validated=f"{validated}/{len(mine)}")
             if self.world.size == 1:
                 self._stop_here()
-        self._of_all(loss, *map(torch.from_numpy, (*tally.counts, *votes.counts)))
+        self._of_all(loss, *map(torch.from_numpy, (*tally.counts, *votes.counts, *by_snr.counts)))
         for unreadable in self.world.gather(self.dataset.unreadable):
             self.dataset.unreadable.merge(unreadable)
         self.dataset.check()
@@ -366,6 +372,7 @@ class Training:
                 "none of the validation files can be read and hold anything",
                 reason=reasons.TOO_MANY_UNREADABLE,
             )
+        self._validated = {"confusion": tally.confusion.tolist(), "by_snr": by_snr.rows()}
         own = {"valLoss": loss.item() / tally.samples, "valAccuracy": tally.accuracy}
         return {**tally.metrics(), **own, **votes.metrics()}
 
@@ -401,6 +408,9 @@ class Training:
             )
         if position.epoch % self.spec.checkpoint.every_epochs == 0:
             self._save_checkpoint()
+        self.progress.results(
+            results.summary(history=position.history, classes=self.dataset.classes, **self._validated)
+        )
         self._report(now=True)
 
     def _watch(self, row: dict[str, float]) -> None:
@@ -585,12 +595,13 @@ class Training:
             resolved=self.resolved.to_json(),
         )
         outputs.settle()
-        self._report(now=True, results=self.reporter.outputs())
+        self._report(now=True, uris=self.reporter.outputs())
         mark = marks.mark_of(
             self.job,
             madeFrom={} if self.job.unique else {**self._sources.found(), **made(self.output)},
             outputs=self.reporter.outputs(),
             metrics={**history[-1], "best": position.best},
+            results=self.progress.summary,
             trainerStatus={k: v for k, v in self.progress.last.items() if k != "lastUpdatedTime"},
         )
         write_json(self.output / marks.SUCCESS, mark)
@@ -600,8 +611,8 @@ class Training:
 
     # --- progress
 
-    def _report(self, *, now: bool = False, results: dict[str, str] | None = None) -> None:
+    def _report(self, *, now: bool = False, uris: dict[str, str] | None = None) -> None:
         failed = len(self.dataset.unreadable)
         if outputs.settled():  # a checkpoint counts once it is uploaded
             self.saved = self.going or self.saved
-        self.reporter.report(self.position, saved=self.saved, failed=failed, now=now, outputs=results)
+        self.reporter.report(self.position, saved=self.saved, failed=failed, now=now, outputs=uris)

@@ -19,6 +19,7 @@ from rfuav_crds.bounds import bounded, clean
 from rfuav_crds.status import LONGEST_ESTIMATE, METRICS
 from rfuav_operator.core import ranges
 from rfuav_operator.core.model import Checkpoint, CustomMetric, JobStatus, Kind, Progress, Report
+from rfuav_operator.core.stored import bounds
 
 _MAX_CUSTOM_METRICS = 32
 _MAX_METRICS = 256
@@ -44,6 +45,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     outputs: Mapping[str, str] = {}
     gpu_uuid: str = ""
     final: bool = False
+    results: bytes | None = None  # as JSON: nobody here looks into them
+    unfit: str = ""  # why results were sent and are not taken
 
 
 # --- reading
@@ -59,6 +62,7 @@ def parse_trainer_status(body: Any) -> Parts:
     if percent is not None and percent > _PERCENT:
         raise ValueError(f"trainerStatus.progressPercentage is {percent}; it must be a whole number from 0 to 100")
     sequence = _count(ours, "sequence", "trainerStatus.rfuav")
+    results, unfit = _results(ours.get("results"))
     return Parts(
         progress=Progress(
             percent=percent,
@@ -79,6 +83,8 @@ def parse_trainer_status(body: Any) -> Parts:
         outputs=_outputs(ours.get("outputs")),
         gpu_uuid=_text(ours.get("gpuUUID") or "", "trainerStatus.rfuav.gpuUUID")[:_MAX_NAME],
         final=ours.get("final") is True,
+        results=results,
+        unfit=unfit,
     )
 
 
@@ -244,6 +250,16 @@ def _outputs(value: Any) -> dict[str, str]:
     if len(found) > _MAX_OUTPUTS:
         raise ValueError(f"{where} may have at most {_MAX_OUTPUTS} entries")
     return {_text(key, where): _text(uri, f"{where}.{key}") for key, uri in found.items()}
+
+
+def _results(value: Any) -> tuple[bytes | None, str]:
+    """Results as JSON, or why they are not taken: the rest of the report counts all the same."""
+    if value is None:
+        return None, ""
+    try:
+        return bounds.results(value), ""
+    except ValueError as error:
+        return None, f"trainerStatus.rfuav.results: {error}"
 
 
 # --- applying

@@ -18,6 +18,7 @@ from rfuav_crds.pool import GPUPoolSpec, GPUPoolStatus
 from rfuav_crds.quota import GPUQuotaSpec, GPUQuotaStatus
 from rfuav_crds.running import Resources as ResourcesSchema
 from rfuav_crds.schema import structural
+from rfuav_crds.status import RESULTS_BYTES
 from rfuav_crds.status import JobStatus as Schema
 from rfuav_crds.training import TrainingJobSpec
 from rfuav_operator.core import quantity
@@ -38,7 +39,8 @@ def _checked(schema: Mapping[str, Any]) -> Any:
         return Annotated[int, within] if kind == _INTEGER else Annotated[float, within]
     if kind == "array":
         inner = _checked(schema["items"])
-        return Annotated[list[inner], msgspec.Meta(max_length=schema["maxItems"])]  # type: ignore[valid-type]
+        within = msgspec.Meta(min_length=schema.get("minItems"), max_length=schema["maxItems"])
+        return Annotated[list[inner], within]  # type: ignore[valid-type]
     if "additionalProperties" in schema:
         inner = _checked(schema["additionalProperties"])
         return Annotated[dict[str, inner], msgspec.Meta(max_length=schema["maxProperties"])]  # type: ignore[valid-type]
@@ -99,6 +101,48 @@ def stored(status: Any) -> Any:
     except (ValueError, OverflowError, RecursionError):
         return _WHOLE(status)
     return status
+
+
+# --- results: they pass through the operator, which keeps none
+
+_RESULTS = _SCHEMA["properties"]["results"]
+_read_results = msgspec.json.Decoder(_checked(_RESULTS)).decode
+_clean_results = fit_to(_RESULTS)
+
+
+def results(value: Any) -> bytes:
+    """`status.results` as JSON, without fields that the CRD does not have.
+
+    Raises:
+        ValueError: says what is wrong with it.
+    """
+    try:
+        known = msgspec.to_builtins(_read_results(_encode(value)))
+        found = _encode(_clean_results(known))
+    except (RecursionError, OverflowError) as error:
+        raise ValueError("nested too deeply, or a number too large") from error
+    if len(found) > RESULTS_BYTES:
+        raise ValueError(f"{len(found)} bytes, of at most {RESULTS_BYTES}")
+    curves = known.get("history", {})
+    if any(len(curve) != len(curves.get("epochs", ())) for curve in curves.values()):
+        raise ValueError("history: every curve has a value for each of the epochs")
+    classes = len(known.get("classes", ()))
+    if any(row >= classes or column >= classes for row, column, _ in known.get("confusion", ())):
+        raise ValueError(f"confusion: there are only {classes} classes")
+    return found
+
+
+def replacing(results: bytes) -> dict[str, Any]:
+    """The merge patch that makes these the results, whatever was there before."""
+    return _all_of(msgspec.json.decode(results), _RESULTS)
+
+
+def _all_of(value: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The object with null for what it does not have."""
+    return {
+        name: _all_of(value[name], inner) if name in value and "properties" in inner else value.get(name)
+        for name, inner in schema["properties"].items()
+    }
 
 
 # --- specs

@@ -128,6 +128,8 @@ def _status(written: Any, known: JobStatus | None) -> tuple[JobStatus, Mapping[s
     The readable part of an unreadable status is kept: the room that it records is held.
     """
     written = written or {}
+    if isinstance(written, Mapping) and "results" in written:  # large, and nothing is decided by them
+        written = {name: value for name, value in written.items() if name != "results"}
     plain = fits = bounds.stored(written)
     try:
         if (plain := packing.unpack(fits)) is not fits:

@@ -14,6 +14,7 @@ class Pending:
     def __init__(self) -> None:
         self.statuses: dict[Uid, JobStatus] = {}  # of jobs
         self.limits: dict[Uid, Mapping[str, Any]] = {}  # statuses of pools and quotas
+        self.results: dict[Uid, bytes] = {}  # of jobs, as reported; they go with the next write of the status
         self.creating: dict[Uid, frozenset[str]] = {}  # names of pods
         self.landings: dict[tuple[Uid, str], Landing] = {}  # where such a pod may land, by job and name
         self.leaving: dict[tuple[str, str], frozenset[Uid]] = {}  # jobs that are gone, with a create under way
@@ -22,6 +23,7 @@ class Pending:
         """Nothing of it will be written any more."""
         self.statuses.clear()
         self.limits.clear()
+        self.results.clear()
         self.creating.clear()
         self.landings.clear()
         self.leaving.clear()
@@ -45,6 +47,7 @@ class Pending:
     def job_went(self, job: Job) -> None:
         """A job was deleted: as long as a create of it is under way, another of its name may not start."""
         self.statuses.pop(job.uid, None)
+        self.results.pop(job.uid, None)
         if job.uid in self.creating:
             key = job.namespace, job.name
             self.leaving[key] = self.leaving.get(key, frozenset()) | {job.uid}

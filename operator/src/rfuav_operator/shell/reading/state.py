@@ -205,6 +205,20 @@ class ClusterState:
         self._refresh(uid)
         self.touch([uid])
 
+    def hold_results(self, uid: Uid, results: bytes) -> None:
+        """A pod reported results: they are held until a status with them was written."""
+        if uid in self._read:
+            self._pending.results[uid] = results
+
+    def results_of(self, uid: Uid) -> bytes | None:
+        """Results that were not written yet, as JSON."""
+        return self._pending.results.get(uid)
+
+    def settle_results(self, uid: Uid, results: bytes | None) -> None:
+        """They were written, or refused; newer ones stay."""
+        if self._pending.results.get(uid) is results:
+            self._pending.results.pop(uid, None)
+
     def plan_limits(self, target: Pool | Quota, status: Mapping[str, Any]) -> None:
         """A pool's or quota's status was handed to the writer: the next decision is compared with it."""
         self._pending.limits[target.uid] = status

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from rfuav_kube import clock
 from rfuav_kube.connection import ConnectionProblem
-from rfuav_operator.core.job.progress import parse_trainer_status
+from rfuav_operator.core.job.progress import Parts, parse_trainer_status
 from rfuav_operator.core.model import Job, Pod, Report, Uid
 from rfuav_operator.shell import kinds, metrics
 from rfuav_operator.shell.reading.state import ClusterState
@@ -58,6 +58,7 @@ class _Pace(NamedTuple):
     tokens: float
     at: float
     sequence: int
+    told: bool = False  # that its results are not taken
 
 
 class Intake:
@@ -170,8 +171,20 @@ class Intake:
             final=parts.final,
             received_at=clock.now(),
         )
+        self._hold_results(job.uid, pod, parts)
         self._on_report()
         return body
+
+    def _hold_results(self, uid: Uid, pod: Pod, parts: Parts) -> None:
+        """Have the results of a report written with the job's next status; those of one that has ended never are."""
+        if parts.unfit and not (pace := self._pace[pod.uid]).told:
+            self._pace[pod.uid] = pace._replace(told=True)
+            log.warning("results left out of a report", pod=f"{pod.namespace}/{pod.name}", why=parts.unfit)
+        job = self._state.read_job(uid)
+        if parts.results is None or job is None or (job.status.phase and job.status.phase.terminal):
+            return
+        if not any(held.rank for held in job.status.assignments if held.pod == pod.name):
+            self._state.hold_results(uid, parts.results)
 
     async def _sender(self, request: web.Request) -> tuple[Pod, Job]:
         """The live pod that sent the request, and its job, which is the one in the path."""
@@ -210,7 +223,7 @@ class Intake:
         pace = self._pace.pop(pod.uid, None) or _Pace(BURST, now, -1)
         tokens = min(BURST, pace.tokens + (now - pace.at) * self._per_second)
         allowed = tokens >= 1
-        pace = _Pace(tokens - 1 if allowed else tokens, now, pace.sequence)
+        pace = pace._replace(tokens=tokens - 1 if allowed else tokens, at=now)
         self._pace[pod.uid] = pace
         if len(self._pace) > REMEMBERED:
             self._pace.popitem(last=False)

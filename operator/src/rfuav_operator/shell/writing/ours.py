@@ -12,7 +12,7 @@ from rfuav_kube.keyed_writer import DONE, FAILED, Outcome
 from rfuav_kube.patch import merge_patch
 from rfuav_kube.requester import Requester, pause
 from rfuav_operator.core.model import DeleteJob, Job, PatchLimitsStatus, PatchStatus, Pool, Quota
-from rfuav_operator.core.stored import packing
+from rfuav_operator.core.stored import bounds, packing
 from rfuav_operator.shell import kinds
 from rfuav_operator.shell.reading import ingest
 from rfuav_operator.shell.reading.state import ClusterState
@@ -42,10 +42,14 @@ class Ours:
         if not patch:
             self._state.settle_status(uid, action.status)
             return DONE
+        results = self._state.results_of(uid)
+        if results is not None:
+            patch["results"] = bounds.replacing(results)
         lane.written_at = clock.monotonic()
         body = {"metadata": {"resourceVersion": version}, "status": patch}
         answer = await self._requests.send("PATCH", f"{kinds.job(read)}/status", body, content_type=MERGE_PATCH)
         if answer is not None and answer.ok:
+            self._state.settle_results(uid, results)
             lane.wrote(version, answer.body["metadata"]["resourceVersion"])
             transitions.count(read, action.status, clock.now())
             ingest.job(self._state, read.kind, answer.body, action.status)
@@ -63,6 +67,7 @@ class Ours:
             log.error(
                 "status refused", job=f"{read.namespace}/{read.name}", status=answer.status, message=answer.message
             )
+            self._state.settle_results(uid, results)  # should they be the cause, the next try is without
             await asyncio.sleep(lanes.REFUSED_BACKOFF)
         return FAILED
 
