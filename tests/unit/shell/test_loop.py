@@ -10,7 +10,8 @@ from rfuav_kube import clock
 from rfuav_operator.core.job import lifecycle
 from rfuav_operator.core.model import Action, Defaults, Kind, NodeName, PatchStatus, PodPhase
 from rfuav_operator.core.scheduler import Scheduler
-from rfuav_operator.shell import loop
+from rfuav_operator.shell import gpu_time, loop
+from rfuav_operator.shell.gpu_time import GpuTime
 from rfuav_operator.shell.loop import Loop
 from rfuav_operator.shell.reading import ingest
 from rfuav_operator.shell.reading.state import ClusterState
@@ -82,3 +83,47 @@ def test_a_job_whose_handling_fails_is_counted_by_its_kind(monkeypatch):
     made.turn(T0)
     assert told(sink) == {"a", "bad"}
     assert list(made.set_aside()) == ["TrainingJob"]
+
+
+def test_gpu_seconds_follow_what_jobs_hold_and_only_grow(monkeypatch):
+    """Two GPUs for ten seconds, then one for five, then another process leads."""
+    now = [100.0]
+    monkeypatch.setattr(clock, "monotonic", lambda: now[0])
+    told = GpuTime()
+    two = {("team", Kind.TRAINING, "default"): 2}
+
+    def values() -> dict[str, list[tuple[tuple[str, ...], float]]]:
+        return {f.name: [(tuple(s.labels.values()), s.value) for s in f.samples] for f in told.collect()}
+
+    told.note(two)
+    now[0] += 10
+    assert values() == {
+        "rfuav_gpu_seconds": [(("team", "TrainingJob", "default"), 20.0)],
+        "rfuav_gpus_held": [(("team", "TrainingJob", "default"), 2)],
+    }
+    two["team", Kind.TRAINING, "default"] = 1  # the scheduler's own map, which changes
+    told.note(two)
+    now[0] += 5
+    told.note({})
+    now[0] += 1000
+    assert values() == {"rfuav_gpu_seconds": [(("team", "TrainingJob", "default"), 25.0)], "rfuav_gpus_held": []}
+
+
+def test_series_of_gpu_seconds_are_bounded(monkeypatch):
+    monkeypatch.setattr(gpu_time, "MOST_HOLDERS", 3)
+    told = GpuTime()
+    for index in range(10):
+        told.note({(f"ns{index}", Kind.TRAINING, "default"): 1, ("old", Kind.INFERENCE, "default"): 1})
+    (seconds, _) = told.collect()
+    assert {sample.labels["namespace"] for sample in seconds.samples} == {"ns8", "ns9", "old"}
+
+
+def test_a_turn_notes_the_gpus_that_its_jobs_hold(monkeypatch):
+    made, state, _ = looping()
+    told = GpuTime()
+    monkeypatch.setattr(loop, "gpu_time", told)
+    held = admitted(job("c"), nodes=[node()])[0]
+    state.jobs.put((held.kind, held.namespace, held.name), 99, held)
+    made.turn(T0)
+    assert dict(made.usage.gpus) == {(held.namespace, Kind.TRAINING, "default"): 1}
+    assert [s.value for s in list(told.collect())[1].samples] == [1]

@@ -24,6 +24,7 @@ from rfuav_operator.core.model import (
 )
 from rfuav_operator.core.scheduler import Fault, Scheduler
 from rfuav_operator.shell import metrics
+from rfuav_operator.shell.gpu_time import gpu_time
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.writing.writer import Writer
 
@@ -80,10 +81,13 @@ class Loop:
         """Decide until cancelled, from what the state holds; decisions of an earlier term do not count."""
         self._scheduler, self._wake_at = Scheduler(), None
         self._state.touch_all()
-        while True:
-            await self._wait()
-            await asyncio.sleep(COALESCE)
-            self.turn(clock.now())
+        try:
+            while True:
+                await self._wait()
+                await asyncio.sleep(COALESCE)
+                self.turn(clock.now())
+        finally:
+            gpu_time.note({})  # from now on another counts
 
     async def _wait(self) -> None:
         while True:
@@ -118,6 +122,8 @@ class Loop:
             self._wake_at = now + TURN_AGAIN
             return
         metrics.turns.observe(time.perf_counter() - began)
+        if (usage := self._scheduler.usage) is not None:
+            gpu_time.note(usage.gpus)
         self._wake_at = decided.wake_at
         for fault in decided.faults:
             self._say(fault)

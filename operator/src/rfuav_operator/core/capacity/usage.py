@@ -51,6 +51,7 @@ class Usage:
     ) -> None:
         self.rooms: dict[str, dict[NodeName, Room]] = {name: {} for name in snapshot.pools}
         self.shares: dict[tuple[str, str], Share] = {}  # pool, namespace
+        self.gpus: dict[tuple[str, Kind, str], int] = {}  # slots held, where any are: namespace, kind, pool
         self._on_change = on_change
         self._pool_of: dict[NodeName, str] = {}
         self._held: dict[Uid, dict[str, Allocation]] = {}
@@ -229,6 +230,7 @@ class Usage:
         self.moved.add(key)
         share = self.shares[key]
         share.gpus -= held.gpus
+        self._count_gpus(held, -held.gpus)
         share.cpu_pods -= held.gpus == 0
         share.jobs[held.kind] -= _is_first(held, mine)
         if share == Share():
@@ -257,6 +259,7 @@ class Usage:
         mine = self._held.setdefault(uid, {})
         share.jobs[held.kind] += _is_first(held, mine)
         share.gpus += held.gpus
+        self._count_gpus(held, held.gpus)
         share.cpu_pods += held.gpus == 0
         mine[name] = held
         self._on_node.setdefault(NodeName(held.node), {})[uid, name] = held
@@ -270,6 +273,13 @@ class Usage:
             self._absent.setdefault(held.namespace, {})[uid, name] = held
         for claim in held.claims:
             self._mount(f"{held.namespace}/{claim}", (uid, name), NodeName(held.node))
+
+    def _count_gpus(self, held: Allocation, more: int) -> None:
+        key = held.namespace, held.kind, held.pool
+        if left := self.gpus.get(key, 0) + more:
+            self.gpus[key] = left
+        else:
+            self.gpus.pop(key, None)
 
     def nodes_of(self, uid: Uid, name: str) -> list[NodeName]:
         """The nodes where a pod holds room: its own, or all where the scheduler may put it."""
