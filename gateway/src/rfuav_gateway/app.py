@@ -35,11 +35,12 @@ from rfuav_gateway.access.callers import Callers
 from rfuav_gateway.access.rights import Rights
 from rfuav_gateway.cluster.planner import Planner
 from rfuav_gateway.cluster.preparations import Preparations
+from rfuav_gateway.cluster.prometheus import Prometheus
 from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.cluster.whole import Whole
 from rfuav_gateway.cluster.writes import Writes
 from rfuav_gateway.logs.logs import Logs
-from rfuav_gateway.routes import bulk, failures, logs, preprocessing, previews, resources, starts, system, tasks
+from rfuav_gateway.routes import bulk, failures, logs, preprocessing, previews, resources, starts, system, tasks, usage
 from rfuav_gateway.routes.parts import Parts
 from rfuav_gateway.serving import metrics as serving_metrics
 from rfuav_gateway.serving import problems
@@ -90,6 +91,7 @@ class Gateway:
             logs=Logs(connection),
             preparations=Preparations(connection) if settings.trainer_image else None,
             preparation_terms=preparation_terms(settings),
+            prometheus=Prometheus(settings.prometheus_url) if settings.prometheus_url else None,
         )
         self.app = routes()
         self.app.state.parts = self.parts
@@ -205,6 +207,7 @@ def routes() -> FastAPI:
         tasks.router,
         resources.router,
         previews.router,
+        usage.router,
         system.router,
     ):
         app.include_router(router)

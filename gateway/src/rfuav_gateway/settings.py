@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, model_validator
 
 from rfuav_operator import configuration
 from rfuav_operator.configuration import Section
@@ -52,6 +52,12 @@ def _uri(uri: str) -> str:
     if "://" not in uri:
         raise ValueError("write a URI, as in pvc://captures or s3://bucket/folder")
     return uri.rstrip("/")
+
+
+def _http(url: str) -> str:
+    if url and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+        raise ValueError("write a URL as in http://prometheus.monitoring:9090")
+    return url.rstrip("/")
 
 
 Namespace = Annotated[str, AfterValidator(_namespace)]
@@ -134,6 +140,12 @@ class Settings(Section):
     )
     cluster_assigns_users: bool = Field(
         default=False, description="whether pods of preparations name no user or group; for clusters that assign them"
+    )
+    prometheus_url: Annotated[str, AfterValidator(_http)] = Field(
+        "",
+        alias="prometheusURL",
+        validation_alias=AliasChoices("prometheusURL", "prometheusUrl"),  # a variable has no capitals
+        description="Prometheus that scrapes the operator, for /api/v2/usage; empty: hours are those of the jobs",
     )
     cors_origins: tuple[str, ...] = Field((), description="origins whose pages may call, as in https://ui.example.org")
     drain_seconds: float = Field(5, ge=0, description="time between not ready and the end of listening")

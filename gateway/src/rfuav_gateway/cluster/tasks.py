@@ -61,6 +61,14 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._cache)
 
+    def all(self) -> Iterator[Job]:
+        """All of them, in no order."""
+        return self._cache.values()
+
+    def namespaces(self) -> list[str]:
+        """The namespaces that have or had some, as far as this process has seen."""
+        return sorted({namespace for namespace, _ in self._lists})
+
     def named(self, kind: TaskType, namespace: str, name: str) -> Job | None:
         """A job by its name."""
         return self._cache.get((kind, namespace, name))

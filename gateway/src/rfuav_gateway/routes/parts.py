@@ -11,6 +11,7 @@ from rfuav_gateway.access.callers import Caller, Callers, Unauthenticated
 from rfuav_gateway.access.rights import Rights
 from rfuav_gateway.cluster.planner import Planner
 from rfuav_gateway.cluster.preparations import Preparations
+from rfuav_gateway.cluster.prometheus import Prometheus
 from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.cluster.whole import Whole
 from rfuav_gateway.cluster.writes import Writes
@@ -43,6 +44,7 @@ class Parts:
     logs: Logs
     preparations: Preparations | None
     preparation_terms: PreparationTerms
+    prometheus: Prometheus | None
 
 
 class Asked(NamedTuple):
