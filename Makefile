@@ -40,11 +40,12 @@ TRAINER_COMMANDS := .venv/bin/typer rfuav_trainer.cli.main utils docs --name rfu
 
 REST_REFERENCE := .venv/bin/rfuav-gateway openapi --markdown
 
-generate: venv  ## Write crds/*.yaml (and the chart's copy), docs/api.md, docs/rest-api.md, docs/trainer-commands.md, docs/metrics.md and dashboards from the code
+generate: venv  ## Write from the code: crds/*.yaml, what the chart has of them and its table of values, dashboards, docs/{api,rest-api,trainer-commands,metrics}.md
 	$(PY) -m rfuav_crds
 	$(PY) -m monitoring
 	$(TRAINER_COMMANDS) --output docs/trainer-commands.md
 	$(REST_REFERENCE) > docs/rest-api.md
+	$(PY) helm/generate.py
 
 check: lint types contracts drift test-unit  ## Lint, types, import contracts, drift, unit and property tests, some simulated histories
 	RFUAV_HISTORIES=200 .venv/bin/pytest -q tests/simulation/test_histories.py
@@ -54,7 +55,7 @@ lint: venv
 	.venv/bin/ruff format --check .
 
 types: venv
-	.venv/bin/mypy crds/src kube/src operator/src gateway/src trainer_image/src localcluster/src demo monitoring
+	.venv/bin/mypy crds/src kube/src operator/src gateway/src trainer_image/src localcluster/src demo monitoring helm
 
 contracts: venv
 	.venv/bin/lint-imports
@@ -64,6 +65,7 @@ drift: venv
 	$(PY) -m monitoring --check
 	$(TRAINER_COMMANDS) | diff -B docs/trainer-commands.md - || { echo "docs/trainer-commands.md differs from the code: run make generate" >&2; exit 1; }
 	$(REST_REFERENCE) | diff docs/rest-api.md - || { echo "docs/rest-api.md differs from the code: run make generate" >&2; exit 1; }
+	$(PY) helm/generate.py --check
 
 # make check COVERAGE=build/coverage.json: which lines of the operator the tests reach, without the simulated histories.
 MEASURED = mkdir -p $(dir $(COVERAGE)) && $(PY) -m slipcover --source crds/src,kube/src,operator/src,gateway/src --json --out $(COVERAGE) \
@@ -82,6 +84,7 @@ test-histories: venv  ## The simulation: 1,000 histories, and whether they notic
 
 test-contract: venv  ## The API and the operator against a real API server (no root)
 	@$(PY) -m localcluster build --profile api >/dev/null
+	@$(PY) -m localcluster build helm helm4 >/dev/null
 	.venv/bin/pytest -q tests -m contract
 
 test-trainer: venv  ## The trainer on the CPU

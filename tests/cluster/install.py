@@ -19,6 +19,7 @@ NAMESPACE = "rfuav-system"
 GATEWAY = f"http://rfuav-gateway.{NAMESPACE}"  # for pods
 # Short waits, CPUs for GPUs: what makes a run of minutes out of one of hours, and nothing else.
 VALUES: dict[str, Any] = {
+    "replicas": 1,  # `test_standby` starts the second one
     "settings": {
         "logLevel": "info",
         "jobs": {"allowCpu": True},

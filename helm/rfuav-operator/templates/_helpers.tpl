@@ -15,9 +15,48 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
+{{/* The image of operator and gateway: by digest where there is one, else by tag. */}}
+{{- define "rfuav.image" -}}
+{{- $image := .Values.image }}
+{{- if $image.digest }}{{ $image.repository }}@{{ $image.digest }}{{ else }}{{ $image.repository }}:{{ $image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{/* Where the pods of a Deployment go. In: the chart's root, the values, and the name of the template with its selector. */}}
+{{- define "rfuav.scheduling" -}}
+topologySpreadConstraints:
+{{- with .values.topologySpreadConstraints }}
+  {{- toYaml . | nindent 2 }}
+{{- else }}
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include .selector .root | nindent 8 }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* A PriorityClass's value cannot change, so another value than the default makes a class of another name. */}}
+{{- define "rfuav.trainingClass" -}}
+rfuav-training{{ if ne (int64 .Values.priorityClasses.training) 1000 }}-{{ int64 .Values.priorityClasses.training }}{{ end }}
+{{- end }}
+{{- define "rfuav.inferenceClass" -}}
+rfuav-inference{{ if ne (int64 .Values.priorityClasses.inference) 2000 }}-{{ int64 .Values.priorityClasses.inference }}{{ end }}
+{{- end }}
+
 {{/* The settings file: what the user gave, and what the chart alone knows. */}}
 {{- define "rfuav.settings" -}}
+{{- $given := deepCopy .Values.settings }}
 {{- $own := dict
+      "watchNamespaces" .Values.watchNamespaces
       "jobs" (dict "image" .Values.trainer.image)
       "progress" (dict "service" (include "rfuav.progress" .) "servicePort" 443 "port" 8443 "caSecret" (printf "%s-ca" (include "rfuav.progress" .)))
       "leader" (dict "lease" (include "rfuav.name" .))
@@ -26,8 +65,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if .Values.priorityClasses.enabled }}
 {{- $_ := set $own.jobs "trainingPriority" .Values.priorityClasses.training }}
 {{- $_ := set $own.jobs "inferencePriority" .Values.priorityClasses.inference }}
+{{- $classes := dict "trainingPriorityClass" (include "rfuav.trainingClass" .) "inferencePriorityClass" (include "rfuav.inferenceClass" .) }}
+{{- $_ := set $given "jobs" (merge $given.jobs $classes) }}
 {{- end }}
-{{- mergeOverwrite (deepCopy .Values.settings) $own | toYaml }}
+{{- mergeOverwrite $given $own | toYaml }}
 {{- end }}
 
 {{- define "rfuav.gateway" -}}rfuav-gateway{{- end }}

@@ -52,6 +52,7 @@ PROGRAMS: dict[str, Program] = {
     "etcd": Program("etcd", "go.etcd.io/etcd/server/v3"),
     "kwok": Program("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
     "helm": Program("helm", "helm.sh/helm/v3/cmd/helm"),
+    "helm4": Program("helm4", "helm.sh/helm/v4/cmd/helm"),  # the chart is tested with both
     "coredns": Program("coredns", "github.com/coredns/coredns"),
     "registry": Program("registry", "github.com/distribution/distribution/v3/cmd/registry"),
     "kind": Program("kind", "sigs.k8s.io/kind"),

@@ -2,7 +2,8 @@
 
 A lost lease ends the term, not the process: the caches stay full, and the process takes part in the election again.
 
-Its requests to the API server (the chart grants exactly these):
+Its requests to the API server (the chart grants exactly these; with `watchNamespaces` it writes jobs, pods, services,
+events and quotas in these namespaces alone):
 
 | resource | verbs | by |
 |---|---|---|
@@ -76,7 +77,12 @@ class Operator:
         self._synced = False
         self._filling: list[Reflector[Any, Any, Any]] = []
         self._deciding = False
-        self.state = ClusterState(settings.defaults(""), on_dirt=self._nudge, on_pod=self._pod_changed)
+        self.state = ClusterState(
+            settings.defaults(""),
+            namespaces=frozenset(settings.watch_namespaces),
+            on_dirt=self._nudge,
+            on_pod=self._pod_changed,
+        )
         self.leader = Leader(
             connection,
             settings.namespace,

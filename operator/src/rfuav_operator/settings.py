@@ -145,6 +145,9 @@ class Settings(Section):
     namespace: str = Field("", description="the operator's own namespace; empty: POD_NAMESPACE, else rfuav-system")
     kubeconfig: str = Field("", description="file with credentials; empty: those of the pod, else KUBECONFIG")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+    watch_namespaces: list[str] = Field(
+        default_factory=list, description="namespaces whose jobs and quotas are served; empty: all"
+    )
     jobs: Jobs = Jobs()
     retries: Retries = Retries()
     writes: Writes = Writes()

@@ -49,7 +49,7 @@ def test_settings_of_the_user_reach_the_operator(render, tmp_path):
     objects = render("--set", "settings.leader.leaseSeconds=30,settings.jobs.allowCpu=true,priorityClasses.training=7")
     found = settings(objects, tmp_path)
     assert (found.leader.lease_seconds, found.jobs.allow_cpu, found.jobs.training_priority) == (30, True, 7)
-    assert objects["PriorityClass", "rfuav-training"]["value"] == 7
+    assert objects["PriorityClass", "rfuav-training-7"]["value"] == 7
 
 
 def test_what_is_not_set_keeps_the_operators_defaults(default, tmp_path):
@@ -63,7 +63,7 @@ def test_new_settings_restart_the_operator(default, render):
         return deployment(objects)["template"]["metadata"]["annotations"]["rfuav.io/settings-checksum"]
 
     assert checksum(default) != checksum(render("--set", "settings.logLevel=debug"))
-    assert checksum(default) == checksum(render("--set", "replicas=2"))
+    assert checksum(default) == checksum(render("--set", "replicas=1"))
 
 
 def test_the_operator_runs_restricted_and_read_only(default):
@@ -128,7 +128,7 @@ def test_the_operator_has_exactly_the_rights_that_it_uses(default):
         for group in rule.get("apiGroups", []):
             for resource in rule["resources"]:
                 into = named if "resourceNames" in rule else found
-                into.setdefault(group, {})[resource] = set(rule["verbs"])
+                into.setdefault(group, {}).setdefault(resource, set()).update(rule["verbs"])
                 assert rule.get("resourceNames", ["default"]) == ["default"]
     assert found == GRANTED
     assert named == {"rfuav.io": {"gpupools": {"create", "patch"}}}
@@ -171,6 +171,157 @@ def test_the_lease_that_releases_share_is_not_the_release_s_own(run):
     assert "set another existing namespace" in done.stderr
 
 
+def test_with_namespaces_the_operator_writes_in_them_alone(render, tmp_path):
+    """Cluster-wide it reads, and writes the status of pools, and the pool `default`."""
+    objects = render("--set", "watchNamespaces={team-a,rfuav-system}")
+    assert settings(objects, tmp_path).watch_namespaces == ["team-a", "rfuav-system"]
+    found = _granted(objects["ClusterRole", "rfuav-operator"])
+    wide = {(resource, verb) for resource, verbs in found.items() for verb in verbs if verb in {*WRITING}}
+    assert wide == {("gpupools/status", "patch"), ("gpupools", "create"), ("gpupools", "patch")}
+    everything = {r: v for by_resource in GRANTED.values() for r, v in by_resource.items()}
+    in_namespaces = {
+        resource: written
+        for resource, verbs in everything.items()
+        if resource != "gpupools/status" and (written := verbs & WRITING)
+    }
+    assert _granted(objects["Role", "rfuav-operator-jobs"]) == in_namespaces
+    off = render("--set", "watchNamespaces={team-a},defaultPool.enabled=false")
+    assert not _granted(off["ClusterRole", "rfuav-operator"])["gpupools"] & WRITING
+
+
+def test_each_namespace_has_its_role(run):
+    done = run("--set", "watchNamespaces={team-a,rfuav-system}")
+    roles = [
+        (o["kind"], o["metadata"]["namespace"])
+        for o in yaml.safe_load_all(done.stdout)
+        if o["metadata"]["name"] == "rfuav-operator-jobs"
+    ]
+    assert sorted(roles) == [(k, n) for k in ("Role", "RoleBinding") for n in ("rfuav-system", "team-a")]
+
+
+def _granted(role):
+    found = {}
+    for rule in role["rules"]:
+        for resource in rule.get("resources", ()):
+            found.setdefault(resource, set()).update(rule["verbs"])
+    return found
+
+
+def test_two_replicas_that_a_drain_and_a_failed_node_leave_one_of(default, render):
+    assert deployment(default)["replicas"] == 2
+    budget = default["PodDisruptionBudget", "rfuav-operator"]["spec"]
+    labels = deployment(default)["template"]["metadata"]["labels"]
+    assert budget["maxUnavailable"] == 1
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    assert budget["selector"]["matchLabels"].items() <= labels.items()
+    (spread,) = deployment(default)["template"]["spec"]["topologySpreadConstraints"]
+    assert (spread["topologyKey"], spread["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "ScheduleAnyway")
+    assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+    zones = "topologySpreadConstraints[0].maxSkew=1,topologySpreadConstraints[0].topologyKey=zone,topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule"
+    (own,) = deployment(render("--set", zones))["template"]["spec"]["topologySpreadConstraints"]
+    assert own == {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+
+
+def test_a_digest_names_the_image(render):
+    digest = "sha256:" + "0" * 64
+    objects = render("--set", f"image.digest={digest},image.tag=ignored,gateway.enabled=true")
+    for name in ("rfuav-operator", "rfuav-gateway"):
+        (one,) = objects["Deployment", name]["spec"]["template"]["spec"]["containers"]
+        assert one["image"] == f"rfuav-operator@{digest}"
+
+
+def test_a_class_whose_value_changes_gets_another_name_and_the_old_one_stays(default, render, notes, tmp_path):
+    """A PriorityClass's value cannot change."""
+    assert {name for kind, name in default if kind == "PriorityClass"} == {"rfuav-training", "rfuav-inference"}
+    objects = render("--set", "priorityClasses.training=1500,priorityClasses.inference=1000000000")
+    classes = {name: o for (kind, name), o in objects.items() if kind == "PriorityClass"}
+    assert {name: o["value"] for name, o in classes.items()} == {
+        "rfuav-training-1500": 1500,
+        "rfuav-inference-1000000000": 1_000_000_000,
+    }
+    for one in (*classes.values(), default["PriorityClass", "rfuav-training"]):
+        assert one["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    jobs = settings(objects, tmp_path).jobs
+    assert (jobs.training_priority_class, jobs.training_priority) == ("rfuav-training-1500", 1500)
+    told = notes("--set", "priorityClasses.training=1500")
+    assert "rfuav-training-1500" in told
+    assert "rfuav-inference-" not in told
+    assert "PriorityClass" not in notes()
+    own = render("--set", "priorityClasses.training=1500,settings.jobs.trainingPriorityClass=ours")
+    assert settings(own, tmp_path).jobs.training_priority_class == "ours"
+
+
+def test_extras_reach_the_pods(render, tmp_path):
+    extras = {
+        "extraArgs": ["--set", "logLevel=debug"],
+        "extraEnv": [{"name": "A", "value": "b"}],
+        "extraVolumes": [{"name": "v", "configMap": {"name": "c"}}],
+        "extraVolumeMounts": [{"name": "v", "mountPath": "/v"}],
+        "topologySpreadConstraints": [{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
+    }
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump({**extras, "gateway": {"enabled": True, **extras}}))
+    objects = render("--values", str(file))
+    for name in ("rfuav-operator", "rfuav-gateway"):
+        pod = objects["Deployment", name]["spec"]["template"]["spec"]
+        (one,) = pod["containers"]
+        assert one["args"][-2:] == extras["extraArgs"]
+        assert one["env"][-1:] == extras["extraEnv"]
+        assert one["volumeMounts"][-1:] == extras["extraVolumeMounts"]
+        assert pod["volumes"][-1:] == extras["extraVolumes"]
+        assert pod["topologySpreadConstraints"] == extras["topologySpreadConstraints"]
+
+
+def test_prometheus_scrapes_every_replica(render, tmp_path):
+    objects = render("--set", "serviceMonitor.enabled=true,serviceMonitor.labels.release=prom,gateway.enabled=true")
+    for name, port in (("rfuav-operator", 8080), ("rfuav-gateway", 8081)):
+        service, monitor = objects["Service", f"{name}-metrics"], objects["ServiceMonitor", name]
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        matching = [
+            o["metadata"]["name"]
+            for (kind, _), o in objects.items()
+            if kind == "Service" and wanted <= o["metadata"]["labels"].items()
+        ]
+        assert matching == [f"{name}-metrics"]
+        pod = objects["Deployment", name]["spec"]["template"]
+        assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+        (offered,) = service["spec"]["ports"]
+        ports = {p["name"]: p["containerPort"] for p in pod["spec"]["containers"][0]["ports"]}
+        assert ports[offered["targetPort"]] == port
+        assert [e["port"] for e in monitor["spec"]["endpoints"]] == [offered["name"]]
+        assert monitor["metadata"]["labels"]["release"] == "prom"
+
+
+def test_network_policies_let_in_reports_metrics_and_requests_alone(render):
+    objects = render("--set", "networkPolicy.enabled=true,gateway.enabled=true,watchNamespaces={team-a}")
+    operator, gateway = (objects["NetworkPolicy", name]["spec"] for name in ("rfuav-operator", "rfuav-gateway"))
+    for name, policy in (("rfuav-operator", operator), ("rfuav-gateway", gateway)):
+        assert policy["policyTypes"] == ["Ingress", "Egress"]
+        pod = objects["Deployment", name]["spec"]["template"]
+        assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+        named = {p["name"] for p in pod["spec"]["containers"][0]["ports"]}
+        assert {p["port"] for rule in policy["ingress"] for p in rule["ports"]} <= named
+        assert [sorted(p["port"] for p in rule["ports"]) for rule in policy["egress"]] == [[53, 53], [443, 6443]]
+    anybody = [{"namespaceSelector": {}}]
+    teams = [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["team-a"]}]
+    assert [rule.get("from") for rule in operator["ingress"]] == [
+        [{"namespaceSelector": {"matchExpressions": teams}}],
+        anybody,
+    ]
+    assert [rule.get("from") for rule in gateway["ingress"]] == [None, anybody]
+    closed = render(
+        "--set",
+        "networkPolicy.enabled=true,gateway.enabled=true,networkPolicy.metricsFrom[0].podSelector.matchLabels.a=b",
+    )
+    peers = [rule["from"] for rule in closed["NetworkPolicy", "rfuav-operator"]["spec"]["ingress"]]
+    assert peers == [anybody, [{"podSelector": {"matchLabels": {"a": "b"}}}]]
+
+
+def test_two_renders_are_identical(run):
+    values = ("--set", "gateway.enabled=true,networkPolicy.enabled=true,serviceMonitor.enabled=true")
+    assert run(*values).stdout == run(*values).stdout
+
+
 WRITING = {"create", "update", "patch", "delete", "deletecollection"}
 
 
@@ -210,12 +361,18 @@ def test_the_crds_are_the_generated_ones_and_survive_the_chart(default, render):
 @pytest.mark.parametrize(
     ("switch", "gone"),
     [
-        ("priorityClasses.enabled", {("PriorityClass", "rfuav-training"), ("PriorityClass", "rfuav-inference")}),
-        ("rbac.aggregateToDefaultRoles", {("ClusterRole", f"rfuav-{r}") for r in ("view", "edit")}),
+        ("priorityClasses.enabled=false", {("PriorityClass", "rfuav-training"), ("PriorityClass", "rfuav-inference")}),
+        ("replicas=1", {("PodDisruptionBudget", "rfuav-operator")}),
     ],
 )
 def test_switches(default, render, switch, gone):
-    assert set(default) - set(render("--set", f"{switch}=false")) == gone
+    assert set(default) - set(render("--set", switch)) == gone
+
+
+def test_the_roles_for_users_are_there_without_aggregation_too(render):
+    objects = render("--set", "rbac.aggregateToDefaultRoles=false")
+    for name in ("rfuav-view", "rfuav-edit"):
+        assert not [label for label in objects["ClusterRole", name]["metadata"]["labels"] if "aggregate" in label]
 
 
 @pytest.mark.parametrize(
@@ -232,6 +389,19 @@ def test_switches(default, render, switch, gone):
         ("settings.jobs.image=x", "image"),
         ("settings.progress.url=http://x", "url"),
         ("priorityClasses.training=2000000000", "training"),
+        ("image.digest=latest", "digest"),
+        ("imagePullSecrets[0].nam=x", "nam"),
+        ("watchNamespaces={Team A}", "watchNamespaces"),
+        ("resources.limit.cpu=1", "limit"),
+        ("tolerations[0].kee=x", "kee"),
+        ("affinity.nodeAfinity=x", "nodeAfinity"),
+        ("extraVolumes[0].name=x,extraVolumes[0].hostPath.path=/", "hostPath"),
+        ("networkPolicy.metricsFrom[0].pods=x", "pods"),
+        ("defaultPool.spec.perGpu=1", "perGpu"),
+        ("defaultPool.spec.perGPU[0].trainings=1", "trainings"),
+        ("defaultPool.spec.placement=Anywhere", "placement"),
+        ("defaultPool.spec.scaleUp.podz=1", "podz"),
+        ("gateway.extraEnv[0].valu=x", "valu"),
     ],
 )
 def test_values_that_cannot_be_are_rejected_by_name(run, value, named):
@@ -258,6 +428,7 @@ def test_the_default_pool_is_in_no_manifest_so_that_nothing_deletes_and_makes_it
     assert not [r for r in off["ClusterRole", "rfuav-operator"]["rules"] if "resourceNames" in r]
 
 
-def test_a_pool_that_cannot_be_one_is_refused_by_name(render, tmp_path):
-    with pytest.raises(SettingsError, match="defaultPool.spec.*placement"):
-        settings(render("--set", "defaultPool.spec.placement=Anywhere"), tmp_path)
+def test_a_pool_that_breaks_a_rule_is_refused_by_the_operator(render, tmp_path):
+    """The schema of the values has the fields of the CRD, not its rules in CEL."""
+    with pytest.raises(SettingsError, match="defaultPool.spec.*minMemory"):
+        settings(render("--set", "defaultPool.spec.perGPU[0].minMemory=22GB"), tmp_path)

@@ -488,3 +488,19 @@ def test_the_room_of_a_job_that_becomes_unreadable_stays_held(held):
     job = held.job(U1)
     assert job.set_aside
     assert (job.status.phase, [a.node for a in job.status.assignments]) == (Phase.RUNNING, ["n1"])
+
+
+def test_jobs_and_quotas_of_other_namespaces_are_left_alone_and_their_pods_count() -> None:
+    held = ClusterState(Defaults(), namespaces=frozenset({"team-a"}))
+    assert ingest.job(held, Kind.TRAINING, job_body()) is None  # of namespace ns
+    quota = {"name": "default", "namespace": "ns", "uid": "q", "resourceVersion": "1", "generation": 1}
+    ingest.quota(held, {"metadata": {**quota, "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": {}})
+    put_pod(held, spec={"nodeName": "n1", "containers": []})
+    shown = held.snapshot()
+    assert not shown.jobs
+    assert not shown.quotas
+    assert shown.pods_of.keys() == {U1}  # counted as pods of a job that is gone
+    served = job_body()
+    served["metadata"]["namespace"] = "team-a"
+    assert ingest.job(held, Kind.TRAINING, served)
+    assert [job.namespace for job in held.snapshot().jobs.values()] == ["team-a"]

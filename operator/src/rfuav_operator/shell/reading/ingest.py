@@ -21,10 +21,12 @@ log = structlog.get_logger()
 def job(state: ClusterState, kind: Kind, body: Mapping[str, Any], written: JobStatus | None = None) -> Job | None:
     """Take in a job as read, perhaps after writing a status.
 
-    None when not even its name can be read: the log says why.
+    None when its namespace is not served, or when not even its name can be read: then the log says why.
     """
     with _apart(kind, body):
         read = read_job(state, kind, body, written)
+        if not state.serves(read.namespace):
+            return None
         if state.jobs.put((kind, read.namespace, read.name), int(read.resource_version), read):
             _say(kind, body, read.set_aside)
         return read
@@ -88,9 +90,11 @@ def pod(state: ClusterState, body: Mapping[str, Any]) -> None:
 
 
 def quota(state: ClusterState, body: Mapping[str, Any]) -> None:
-    """Take in a GPUQuota as read."""
+    """Take in a GPUQuota as read, of a namespace that is served."""
     with _apart(QUOTA, body):
         read = read_quota(state, body)
+        if not state.serves(read.namespace):
+            return
         if state.quotas.put(read.namespace, int(read.resource_version), read):
             _say(QUOTA, body, read.unreadable)
 

@@ -48,6 +48,7 @@ class ClusterState:
 
     Args:
         defaults: settings that travel in every snapshot.
+        namespaces: those whose jobs and quotas are taken in; empty: all. Pods count wherever they are.
         on_dirt: called whenever something became dirty; must be cheap.
         on_pod: called with (old, new) for every change of one of our pods.
     """
@@ -56,10 +57,12 @@ class ClusterState:
         self,
         defaults: Defaults,
         *,
+        namespaces: frozenset[str] = frozenset(),
         on_dirt: Callable[[], None] = lambda: None,
         on_pod: Callable[[Pod | None, Pod | None], None] = lambda _old, _new: None,
     ) -> None:
         self.defaults = defaults
+        self._served = namespaces
         self._on_dirt = on_dirt
         self._on_pod = on_pod
         self.jobs: Cache[JobKey, Job] = Cache(self._job_changed)
@@ -155,6 +158,10 @@ class ClusterState:
         ):
             yield from (kind for value in cache.values() if value.unreadable)
         yield from (job.kind.value for job in self._read.values() if job.set_aside)
+
+    def serves(self, namespace: str) -> bool:
+        """Whether the jobs and the quota of a namespace are this operator's."""
+        return not self._served or namespace in self._served
 
     # --- dirty marks
 
