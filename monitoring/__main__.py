@@ -4,14 +4,16 @@ import difflib
 import sys
 from pathlib import Path
 
-from monitoring import metrics
+from monitoring import dashboards, metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def made() -> dict[Path, str]:
     """All generated files."""
-    return {ROOT / "docs/metrics.md": metrics.table()}
+    folder = ROOT / "helm/rfuav-operator/files/dashboards"
+    drawn = {folder / f"{one.name}.json": dashboards.rendered(one) for one in dashboards.ALL}
+    return {ROOT / "docs/metrics.md": metrics.table(), **drawn}
 
 
 def main(arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 from rfuav_gateway.serving import metrics as of_gateway
-from rfuav_operator.shell import census, gpu_time  # noqa: F401  gpu_time registers its metrics
+from rfuav_operator.shell import census, gpu_time
 from rfuav_operator.shell import metrics as of_operator
 
 HEAD = """\
@@ -22,6 +22,7 @@ this page from the code.
   (`tests/unit/shell/test_census.py::test_a_thousand_jobs_have_no_more_series_than_ten`). `kind` is TrainingJob or
   InferenceJob; `reason` is one of the [reasons](reasons.md), else `(other)`; `pool` is a pool that exists, else
   `(missing)`; of namespaces the 100 with most jobs have series of their own, and the others are `(other)` together.
+  Only `rfuav_gpus_held` and `rfuav_gpu_seconds_total` have all that held GPUs, {holders:,} series at most.
   GPU seconds alone have series for each namespace that has held a GPU: hours are added up from them.
 - A slot is one `nvidia.com/gpu` that a node offers; several may share a physical GPU.
 - Values of single jobs are in their status. [Monitoring](monitoring.md) joins pods of jobs to metrics of DCGM.
@@ -59,7 +60,7 @@ def gateway() -> list[Metric]:
 
 def table() -> str:
     """docs/metrics.md."""
-    parts = [HEAD]
+    parts = [HEAD.format(holders=gpu_time.MOST_HOLDERS)]
     for title, metrics in (("Operator", operator()), ("Gateway", gateway())):
         rows = (f"| `{m.name}` | {m.type} | {', '.join(m.labels)} | {m.text} |" for m in metrics)
         parts.append(

@@ -11,7 +11,7 @@ import structlog
 from fastapi import FastAPI, Request
 
 from rfuav_gateway.app import edge
-from rfuav_gateway.serving import problems
+from rfuav_gateway.serving import metrics, problems
 from rfuav_gateway.serving.problems import Refused
 from rfuav_gateway.serving.rates import Rates
 from rfuav_gateway.serving.server import Server
@@ -238,3 +238,14 @@ async def test_compat_has_a_burst_within_its_rate() -> None:
         await rates.spend("create", "10.0.0.1")
     with pytest.raises(Refused):
         await rates.spend("create", "10.0.0.1")
+
+
+async def test_an_error_of_its_own_is_counted_by_its_route():
+    def answered(code: str) -> float:
+        labels = {"method": "GET", "route": "/broken", "code": code}
+        return metrics.registry.get_sample_value("rfuav_gateway_requests_total", labels) or 0
+
+    before = answered("500")
+    async with served() as server:
+        assert (await ask(server, "GET /broken HTTP/1.1\nHost: x"))[0] == 500
+    assert answered("500") == before + 1

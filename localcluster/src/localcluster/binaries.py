@@ -37,11 +37,12 @@ _KUBERNETES_LDFLAGS = (
 
 @dataclass(frozen=True)
 class Program:
-    """One executable: the folder under tools/ whose go.mod pins it, its package, and the linker's flags."""
+    """One executable: the folder under tools/ whose go.mod pins it, its package, the linker's flags, and build tags."""
 
     module: str
     package: str
     ldflags: str = "-s -w"
+    tags: str = ""
 
 
 PROGRAMS: dict[str, Program] = {
@@ -57,6 +58,9 @@ PROGRAMS: dict[str, Program] = {
     "registry": Program("registry", "github.com/distribution/distribution/v3/cmd/registry"),
     "kind": Program("kind", "sigs.k8s.io/kind"),
     "kueue": Program("kueue", "sigs.k8s.io/kueue/cmd/kueue"),  # a peer to be measured beside
+    "promtool": Program(  # the tests of alerts alone; without the clients of twenty clouds
+        "promtool", "github.com/prometheus/prometheus/cmd/promtool", tags="remove_all_sd"
+    ),
     "pause": Program("pause", "."),
 }
 CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd")
@@ -80,7 +84,7 @@ def cached_path(name: str) -> Path:
     digest = hashlib.sha256()
     for source in sorted(folder.iterdir()):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    digest.update(f"{program.package}\0{program.ldflags}".encode())
+    digest.update(f"{program.package}\0{program.ldflags}{program.tags and chr(0) + program.tags}".encode())
     return cache_root() / digest.hexdigest()[:16] / name
 
 
@@ -169,7 +173,7 @@ def _build(names: list[str], console: Console) -> None:
         program, target = PROGRAMS[name], cached_path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(".partial")
-        flags = ("-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", program.ldflags)
+        flags = ("-trimpath", "-buildvcs=false", "-mod=readonly", "-tags", program.tags, "-ldflags", program.ldflags)
         watched(
             ["go", "build", *flags, "-o", str(partial), program.package],
             f"building {name} (the first time only)",

@@ -4,9 +4,13 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from prometheus_client import CollectorRegistry, generate_latest
 from unit.core.builders import T0, after, foreign_pod, job, node, pool, quota, snapshot, statuses, whole
+from unit.kube.fake_api import serving
+from unit.shell.bodies import pod_body
 
 from rfuav_kube import clock
+from rfuav_operator.app import Operator
 from rfuav_operator.core.model import (
     Assignment,
     Failure,
@@ -21,8 +25,10 @@ from rfuav_operator.core.model import (
     Snapshot,
 )
 from rfuav_operator.core.scheduler import Changes, Scheduler
+from rfuav_operator.settings import Settings
 from rfuav_operator.shell import census, metrics
 from rfuav_operator.shell.census import Census
+from rfuav_operator.shell.reading import ingest
 from rfuav_operator.shell.writing import transitions
 
 Series = dict[tuple[str, ...], float]
@@ -221,3 +227,19 @@ def test_the_lag_of_a_report_ends_when_a_status_has_it():
         ("rfuav_progress_lag_seconds_count",): 1,
         ("rfuav_progress_lag_seconds_sum",): 3,
     }
+
+
+async def test_a_pod_that_cannot_be_read_is_counted_by_its_kind(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "registry", CollectorRegistry())
+    async with serving(tmp_path) as (_, connection):
+        operator = Operator(Settings(namespace="rfuav-system", leader={"identity": "test"}), connection)
+        body = pod_body(owner=None, spec={"containers": [{"resources": {"requests": {"cpu": "x"}}}]})
+        ingest.pod(operator.state, body)
+        operator.state.heard_at["trainingjobs"] = clock.monotonic() - 400
+        text = generate_latest(metrics.registry).decode()
+    assert 'rfuav_objects_set_aside{resource="Pod"} 1.0' in text
+    (silent,) = (line for line in text.splitlines() if line.startswith("rfuav_watch_silent_seconds{"))
+    assert 'resource="trainingjobs"' in silent
+    assert float(silent.split()[-1]) >= 400
+    assert "rfuav_ready 0.0" in text
+    assert "rfuav_waiting_jobs" not in text  # it does not lead

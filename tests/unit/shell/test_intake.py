@@ -14,6 +14,7 @@ from unit.shell.bodies import A1, A2, job_body, pod_body
 
 from rfuav_crds import contract
 from rfuav_operator.core.model import Defaults, Kind, Progress, Uid
+from rfuav_operator.shell import metrics
 from rfuav_operator.shell.reading import ingest
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.serving.intake import Intake
@@ -83,9 +84,11 @@ async def test_the_newest_report_of_a_pod_is_handed_out():
 
 
 async def test_a_live_pod_that_holds_no_place_is_not_believed():
+    before = metrics.registry.get_sample_value("rfuav_progress_reports_total", {"code": "403"}) or 0
     async with desk() as d:
         assert await d.post(10, 1, pod=A2) == 403
         assert d.percents(U1) == []
+    assert metrics.registry.get_sample_value("rfuav_progress_reports_total", {"code": "403"}) == before + 1
 
 
 async def test_a_pod_that_was_written_again_is_still_believed():

@@ -7,10 +7,11 @@ from unit.core.builders import T0, admitted, after, job, node, pod_of
 from unit.shell.bodies import job_body
 
 from rfuav_kube import clock
+from rfuav_operator.core.admission.index import Admission
 from rfuav_operator.core.job import lifecycle
 from rfuav_operator.core.model import Action, Defaults, Kind, NodeName, PatchStatus, PodPhase
 from rfuav_operator.core.scheduler import Scheduler
-from rfuav_operator.shell import gpu_time, loop
+from rfuav_operator.shell import gpu_time, loop, metrics
 from rfuav_operator.shell.gpu_time import GpuTime
 from rfuav_operator.shell.loop import Loop
 from rfuav_operator.shell.reading import ingest
@@ -53,8 +54,13 @@ def told(sink: Sink) -> set[str]:
     return {action.job.name for action in sink.actions if isinstance(action, PatchStatus)}
 
 
+def counted(name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(name, labels) or 0
+
+
 def test_a_turn_that_fails_is_made_again_on_everything(monkeypatch):
     made, state, sink = looping()
+    before = counted("rfuav_faults_total", part="turn")
     with monkeypatch.context() as patched:
 
         def broken(*_args: Any, **_named: Any) -> Any:
@@ -63,6 +69,7 @@ def test_a_turn_that_fails_is_made_again_on_everything(monkeypatch):
         patched.setattr(Scheduler, "turn", broken)
         made.turn(T0)
     assert not sink.actions
+    assert counted("rfuav_faults_total", part="turn") == before + 1
     dirt = state.take_dirt()
     assert dirt.everything
     state.touch_all()
@@ -80,9 +87,32 @@ def test_a_job_whose_handling_fails_is_counted_by_its_kind(monkeypatch):
         return step(job, facts)
 
     monkeypatch.setattr(lifecycle, "step", broken)
+    before = counted("rfuav_faults_total", part="job")
     made.turn(T0)
     assert told(sink) == {"a", "bad"}
     assert list(made.set_aside()) == ["TrainingJob"]
+    assert counted("rfuav_faults_total", part="job") == before + 1
+
+
+def test_a_plan_that_fails_for_no_job_is_counted(monkeypatch):
+    made, _, _ = looping()
+    before = counted("rfuav_faults_total", part="plan")
+
+    def broken(*_args: Any, **_named: Any) -> Any:
+        raise RuntimeError("something nobody thought of")
+
+    monkeypatch.setattr(Admission, "plan", broken)
+    made.turn(T0)
+    assert counted("rfuav_faults_total", part="plan") == before + 1
+
+
+def test_a_turn_that_takes_long_is_seen(monkeypatch):
+    made, _, _ = looping()
+    seconds = iter([100.0, 101.5])
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(seconds))
+    before = {le: counted("rfuav_turn_seconds_bucket", le=le) for le in ("1.0", "2.0")}
+    made.turn(T0)
+    assert {le: counted("rfuav_turn_seconds_bucket", le=le) - was for le, was in before.items()} == {"1.0": 0, "2.0": 1}
 
 
 def test_gpu_seconds_follow_what_jobs_hold_and_only_grow(monkeypatch):

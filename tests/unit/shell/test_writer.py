@@ -941,3 +941,19 @@ async def test_queues_are_counted_by_what_they_wait_for(tmp_path):
         b.refuse("POST", 500)
         b.writer.submit([b.create(A2)])
         await until(lambda: b.writer.depth()["retrying"] == 1)
+
+
+async def test_a_write_that_takes_long_is_seen(tmp_path):
+    def slower_than(seconds: str) -> float:
+        labels = {"verb": "PATCH", "outcome": "200"}
+        total = metrics.registry.get_sample_value("rfuav_write_seconds_count", labels) or 0
+        return total - (metrics.registry.get_sample_value("rfuav_write_seconds_bucket", labels | {"le": seconds}) or 0)
+
+    async with bench(tmp_path) as b:
+        before = slower_than("0.2")
+        go_on = b.hold_up("PATCH")
+        b.writer.submit([b.status()])
+        await asyncio.sleep(0.3)
+        go_on.set()
+        await until(lambda: b.known.resource_version == "2")
+        assert slower_than("0.2") == before + 1
