@@ -49,3 +49,9 @@ def test_each_dashboard_is_a_config_map_for_the_sidecar(render):
         assert made["metadata"]["labels"]["grafana_dashboard"] == "1"
         assert made["metadata"]["namespace"] == "grafana"
         assert made["metadata"]["annotations"] == {"folder": "RFUAV"}
+
+
+def test_labels_of_a_metric_stay_its_own(render):
+    """`namespace` of rfuav_gpus_held is that of the jobs: Prometheus would call it exported_namespace."""
+    monitor = render("--set", "serviceMonitor.enabled=true")["ServiceMonitor", "rfuav-operator"]
+    assert [endpoint["honorLabels"] for endpoint in monitor["spec"]["endpoints"]] == [True]
