@@ -7,7 +7,7 @@ NAME ?= rfuav
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: bench-plan bench-handoff bench-burst bench-train bench-io help venv lock check lint types contracts drift generate test test-unit test-histories test-contract test-trainer test-cluster \
+.PHONY: bench-plan bench-handoff bench-burst bench-train bench-io help venv lock check lint types contracts drift generate test test-unit test-histories test-contract test-page test-trainer test-cluster \
 	cluster-up cluster-down kubeconfig demo demo-clean
 
 help:  ## This list
@@ -22,6 +22,10 @@ help:  ## This list
 	touch $@
 
 venv: .venv/.done  ## The Python environment, versions and hashes as locked
+
+.PHONY: vendor
+vendor:  ## The page's libraries, as gateway/vendor.lock names them (npm)
+	bash gateway/vendor.sh
 
 lock: venv  ## Lock the versions again (requirements/*.txt)
 	bash requirements/lock.sh
@@ -77,7 +81,7 @@ HISTORIES := tests/simulation/test_histories.py tests/simulation/test_mutations.
 # Programs are built before pytest starts: from nothing that takes minutes, which no test's timeout allows.
 test-unit: venv
 	@$(PY) -m localcluster build helm >/dev/null
-	$(if $(COVERAGE),$(MEASURED),.venv/bin/pytest) -q -n auto --dist worksteal tests --ignore tests/trainer $(addprefix --ignore ,$(HISTORIES)) -m "not contract and not cluster"
+	$(if $(COVERAGE),$(MEASURED),.venv/bin/pytest) -q -n auto --dist worksteal tests --ignore tests/trainer --ignore tests/page $(addprefix --ignore ,$(HISTORIES)) -m "not contract and not cluster"
 
 test-histories: venv  ## The simulation: 1,000 histories, and whether they notice each broken rule
 	.venv/bin/pytest -q $(HISTORIES)
@@ -86,6 +90,9 @@ test-contract: venv  ## The API and the operator against a real API server (no r
 	@$(PY) -m localcluster build --profile api >/dev/null
 	@$(PY) -m localcluster build helm helm4 >/dev/null
 	.venv/bin/pytest -q tests -m contract
+
+test-page: venv  ## The page in Chromium, served by a double of the gateway
+	.venv/bin/pytest -q -n 2 tests/page
 
 test-trainer: venv  ## The trainer on the CPU
 	.venv/bin/pytest -q tests/trainer -m "not contract and not cluster"
@@ -97,6 +104,7 @@ test-cluster: venv  ## End to end through real pods (root)
 # One suite at a time: two cores are shared by the tests and the clusters they bring.
 test: lint types contracts drift test-unit  ## Everything: check, simulation, trainer, contract and end-to-end suites, one after the other
 	$(MAKE) --no-print-directory test-histories
+	$(MAKE) --no-print-directory test-page
 	$(MAKE) --no-print-directory test-trainer
 	$(MAKE) --no-print-directory test-contract
 	$(MAKE) --no-print-directory test-cluster
