@@ -80,18 +80,23 @@ function List({ rows, sort, set }) {
   useEffect(() => {
     const node = list.current;
     const step = (event) => {
-      const focused = document.activeElement?.dataset?.at;
-      const at = focused === undefined ? (chosen.current < 0 ? (event.detail > 0 ? 0 : -1) : chosen.current) : Number(focused) + event.detail;
+      const at = chosen.current < 0 ? (event.detail > 0 ? 0 : -1) : chosen.current + event.detail;
       if (at < 0 || at >= rows.length) return;
       chosen.current = at;
       const main = scroller(), top = node.getBoundingClientRect().top - main.getBoundingClientRect().top + at * view.height;
       if (top < 60) main.scrollBy(0, top - 60);
       if (top > main.clientHeight - view.height * 2) main.scrollBy(0, top - main.clientHeight + view.height * 2);
-      const focus = (left) => { const item = node.querySelector(`[data-at="${at}"]`); if (item) item.focus({ preventScroll: true }); else if (left) requestAnimationFrame(() => focus(left - 1)); };
-      focus(20);
+      const focus = (left) => { // keys may come faster than rows are drawn
+        if (chosen.current !== at) return;
+        const item = node.querySelector(`[data-at="${at}"]`);
+        if (item) item.focus({ preventScroll: true }); else if (left) requestAnimationFrame(() => focus(left - 1));
+      };
+      focus(60);
     };
+    const choose = (event) => { chosen.current = Number(event.target.dataset.at); };
     node.addEventListener("step", step);
-    return () => node.removeEventListener("step", step);
+    node.addEventListener("focusin", choose);
+    return () => { node.removeEventListener("step", step); node.removeEventListener("focusin", choose); };
   }, [rows, view.height]);
   const from = Math.min(view.first, Math.max(0, rows.length - view.count));
   const drawn = rows.slice(from, from + view.count);
