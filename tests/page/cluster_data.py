@@ -129,7 +129,7 @@ class Cluster:
                     "name": f"{pool[0]}{product[7:9].lower()}-{n + 1:02d}",
                     "product": product,
                     "gpus": gpus,
-                    "free": gpus,
+                    "heldGpus": 0,
                     "open": True,
                     "why": "",
                     "jobs": [],
@@ -143,8 +143,8 @@ class Cluster:
                 wanted = {"default": gpus, "lab": self.random.randint(1, gpus), "edge": self.random.randint(0, gpus)}[
                     pool
                 ]
-                while node["open"] and gpus - node["free"] < wanted:
-                    left = wanted - (gpus - node["free"])
+                while node["open"] and node["heldGpus"] < wanted:
+                    left = wanted - node["heldGpus"]
                     size = self.random.choice([n for n in (1, 1, 2, 4) if n <= left])
                     self._run(pool, node, size)
 
@@ -173,7 +173,7 @@ class Cluster:
             **share,
             **more,
         )
-        node["free"] -= size
+        node["heldGpus"] += size
         node["jobs"].append(row["key"])
         if kind == "inference" and self.random.random() < 0.4:  # two share a GPU
             other = self.row(
@@ -403,7 +403,7 @@ class Cluster:
                     "gpus": gpus,
                     "slots": {"training": gpus, "inference": gpus * 3},
                     "held": {kind: count[kind][0] for kind in count},
-                    "heldGpus": gpus - sum(node["free"] for node in nodes),
+                    "heldGpus": sum(node["heldGpus"] for node in nodes),
                     "waiting": {
                         kind: sum(1 for row in rows if row["type"] == kind and row["phase"] == "Queued")
                         for kind in count

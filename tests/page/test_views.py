@@ -337,7 +337,7 @@ def test_an_empty_cluster_says_what_to_do(open_page, double):
     double.cluster.rows.clear()
     for nodes in double.cluster.nodes.values():
         for node in nodes:
-            node.update(jobs=[], free=node["gpus"])
+            node.update(jobs=[], heldGpus=0)
     page = open_page()
     expect(page.get_by_text("kubectl apply -f examples/training-job.yaml")).to_be_visible()
     page.goto(page.url.split("#")[0] + "#/jobs")

@@ -6,7 +6,7 @@ import { Job } from "./job.js";
 import { Jobs } from "./jobs.js";
 import { Overview } from "./overview.js";
 import { Dialog, Icon } from "./parts.js";
-import { html, render, useEffect, useState } from "./lib.js";
+import { html, render, useEffect, useLayoutEffect, useState } from "./lib.js";
 import { go, useRoute } from "./route.js";
 import { SignIn } from "./signin.js";
 import { close, follow, live, useLive } from "./store.js";
@@ -29,13 +29,13 @@ const Help = ({ close }) => html`<${Dialog} title=${t("keys.title")} close=${clo
   <div class="row end"><button type="button" class="plain" onClick=${close}>${t("do.close")}</button></div><//>`;
 
 let before = ""; // the key before, for g o and g j
-function onKey(event, { help, setHelp, nextTheme, mayCreate }) {
+function onKey(event, { setHelp, nextTheme, mayCreate }) {
   const typing = event.target.closest?.("input, textarea, select");
   if (event.key === "Escape" && !document.querySelector("dialog[open]")) {
     if (typing) event.target.blur(); else if (location.hash.split("/").length > 2) go("#/jobs");
     return;
   }
-  if (typing || help || event.metaKey || event.ctrlKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (typing || event.metaKey || event.ctrlKey || event.altKey || document.querySelector("dialog[open]")) return;
   const did = { "g o": () => go("#/"), "g j": () => go("#/jobs") }[`${before} ${event.key}`] ?? {
     "?": () => setHelp(true),
     c: () => mayCreate && go("#/new"),
@@ -62,7 +62,7 @@ function step(by) {
 function Connection() {
   useLive();
   if (live.state !== "lost") return null;
-  return html`<p class="lost" role="status">${t("live.lost")}${live.why && ` ${live.why}`}</p>`;
+  return html`<p class="lost" role="status">${t("live.lost")}</p>`;
 }
 
 const VIEWS = { "": ["overview", Overview], jobs: ["jobs", Jobs], new: ["create", Create] };
@@ -73,11 +73,11 @@ function Shell({ session, leave }) {
   const [help, setHelp] = useState(false);
   const [, setLanguage] = useState(language);
   const mayCreate = session.namespaces.some((one) => one.create);
-  useEffect(() => {
-    const handle = (event) => onKey(event, { help, setHelp, nextTheme, mayCreate });
+  useLayoutEffect(() => {
+    const handle = (event) => onKey(event, { setHelp, nextTheme, mayCreate });
     addEventListener("keydown", handle);
     return () => removeEventListener("keydown", handle);
-  }, [help, theme]);
+  }, [theme, mayCreate]);
   const say = async () => { const next = language === "en" ? "zh" : "en"; await speak(next); keep("rfuav.language", next); setLanguage(next); };
   const [first] = place.path;
   const isJob = first === "jobs" && place.path.length === 4;
@@ -129,7 +129,7 @@ function App() {
   useEffect(() => { load(); }, []);
   const signedOut = session !== null && session.user === null && session.signIn === "token";
   useEffect(() => { if (session && !signedOut) follow(() => set({ ...session, user: null, signIn: "token" })); }, [session]);
-  const leave = async () => { await ask("DELETE", "api/v2/session").catch(() => {}); close(); set({ ...session, user: null }); };
+  const leave = async () => { await ask("DELETE", `api/v2/session?path=${encodeURIComponent(new URL(".", document.baseURI).pathname)}`).catch(() => {}); close(); set({ ...session, user: null }); };
   if (session === null) return html`<main class="center"><p role="status">${error ? `${error} ${t("live.retry")}` : t("live.loading")}</p></main>`;
   return signedOut ? html`<${SignIn} done=${load} />` : html`<${Shell} session=${session} leave=${leave} />`;
 }

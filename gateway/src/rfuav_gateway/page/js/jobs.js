@@ -1,7 +1,7 @@
 // All jobs: search, filters that live in the address, and a list that draws only the rows in sight.
 import { ago, ahead, clock, duration, fullTime, isOnGpu, isOver, percent, stateOf, storyOf } from "./format.js";
 import { number, t } from "./i18n.js";
-import { html, useEffect, useMemo, useRef, useState } from "./lib.js";
+import { html, useLayoutEffect, useMemo, useRef, useState } from "./lib.js";
 import { Bar, Choice, Empty, Icon, Select, State } from "./parts.js";
 import { go, jobLink, link } from "./route.js";
 import { steps } from "./overview.js";
@@ -64,7 +64,7 @@ function List({ rows, sort, set }) {
   const [view, setView] = useState({ first: 0, count: 40, height: 52 });
   const chosen = useRef(-1);
   const scroller = () => list.current.closest("main");
-  useEffect(() => {
+  useLayoutEffect(() => {
     const main = scroller();
     const measure = () => {
       const height = parseFloat(getComputedStyle(list.current).getPropertyValue("--row"));
@@ -77,7 +77,7 @@ function List({ rows, sort, set }) {
     addEventListener("resize", measure);
     return () => { main.removeEventListener("scroll", measure); removeEventListener("resize", measure); };
   }, []);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const node = list.current;
     const step = (event) => {
       const at = chosen.current < 0 ? (event.detail > 0 ? 0 : -1) : chosen.current + event.detail;

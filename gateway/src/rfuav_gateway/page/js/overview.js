@@ -98,7 +98,7 @@ function Pool({ pool }) {
     <div class="pool-body"><div>
       <ul class="nodes" aria-label=${t("pool.nodes")}>${pool.nodes.map((node) => html`<li key=${node.name}><button type="button" class="node ${node.open ? "" : "closed"}" aria-expanded=${open === node.name}
           title=${node.why || node.product} onClick=${() => setOpen(open === node.name ? "" : node.name)}>
-        <span class="name">${node.name}</span><${Cells} node=${node} /><span class="unseen">${t("pool.node", { free: node.free, gpus: node.gpus })}${node.why}</span></button></li>`)}</ul>
+        <span class="name">${node.name}</span><${Cells} node=${node} /><span class="unseen">${t("pool.node", { free: Math.max(0, Math.round((node.gpus - node.heldGpus) * 10) / 10), gpus: node.gpus })}${node.why}</span></button></li>`)}</ul>
       ${pool.nodesMore > 0 && html`<p class="muted">${t("pool.more", { n: pool.nodesMore })}</p>`}
       ${shown && html`<${Node} node=${shown} />`}</div>
       ${holders.size > 0 && html`<div class="holders"><h3>${t("pool.holders")}</h3><ul>${[...holders].sort((a, b) => b[1].training + b[1].inference - a[1].training - a[1].inference).slice(0, HOLDERS).map(([name, one]) => html`
@@ -112,7 +112,7 @@ const products = (pool) => { const names = [...new Set(pool.nodes.map((node) => 
 /** The GPUs of a node, those of trainings first, then those of inferences, then the free ones. */
 function Cells({ node }) {
   const jobs = node.jobs.map((key) => (typeof key === "string" ? live.rows.get(key) : key)).filter(Boolean);
-  const used = Math.ceil(node.gpus - node.free - 1e-9);
+  const used = Math.ceil(node.heldGpus - 1e-9);
   const wanted = jobs.filter((job) => job.type === "training").reduce((sum, job) => sum + Math.max(1, (job.gpus || 1) / (job.nodes?.length || 1)), 0);
   const trainings = jobs.some((job) => job.type === "inference") && wanted >= used ? Math.max(used - 1, used ? 1 : 0) : Math.min(used, wanted);
   return html`<span class="cells" aria-hidden="true">${Array.from({ length: Math.min(node.gpus, 16) }, (_, at) => html`<i key=${at} class="cell ${at < trainings ? "training" : at < used ? "inference" : ""}"></i>`)}</span>`;

@@ -13,7 +13,7 @@ export function SignIn({ done }) {
     if (!token) { setError(t("signIn.empty")); return; }
     setBusy(true);
     try {
-      await ask("POST", "api/v2/session", { body: { token } });
+      await ask("POST", "api/v2/session", { body: { token, path: new URL(".", document.baseURI).pathname } });
       await done();
     } catch (problem) {
       setError(problem.status === 401 ? t("signIn.refused") : problem.message || t("error.unreachable"));

@@ -9,7 +9,7 @@ export const live = {
   rows: new Map(), pools: [], quotas: [],
   /** key -> [{epoch, loss, accuracy}], of the values seen while the page is open. */
   history: new Map(),
-  loaded: false, state: "connecting", why: "", version: 0,
+  loaded: false, state: "connecting", version: 0,
 };
 
 const listeners = new Set();
@@ -73,7 +73,7 @@ function connect() {
   });
   on("pools", ({ pools }) => { live.pools = pools; });
   on("quotas", ({ quotas }) => { live.quotas = quotas; });
-  on("bye", ({ why }) => { live.why = why; later(); });
+  on("bye", () => later()); // stopping, or signed out: the session says
   source.onerror = () => { if (source) later(); };
 }
 
