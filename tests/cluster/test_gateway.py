@@ -87,6 +87,8 @@ def test_it_completes_with_metrics_and_weights(running: Running, started: dict[s
     assert (task["current_epoch"], task["total_epochs"]) == (2, 2)
     assert 0 <= task["latest_metrics"]["val_acc"] <= 100
     assert "best.safetensors" in data.files(running.kube, "pvc://models/rest")
+    status, content = call(running, "GET", f"{AT.replace('/training/', '/tasks/')}/results")
+    assert (status, json.loads(content)["history"]["epochs"]) == (200, [1, 2])
     listed = json.loads(call(running, "GET", "/api/v2/tasks?status=completed&task_type=training")[1])
     assert BODY["task_id"] in [one["task_id"] for one in listed["training_tasks"]]
 

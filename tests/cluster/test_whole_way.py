@@ -68,6 +68,9 @@ def test_its_outputs_are_where_the_status_says(running: Running) -> None:
     kube = running.kube
     end = kube.wait_finished("TrainingJob", "learn")
     assert {"bestWeights", "lastWeights", "report"} <= end["outputs"].keys()
+    assert end["results"]["history"]["epochs"][-1] == end["progress"]["totalEpochs"]
+    assert end["results"]["history"]["valLoss"][-1] == end["metrics"]["valLoss"]
+    assert sum(count for _, _, count in end["results"]["confusion"]) > 0
     for uri in end["outputs"].values():
         assert kube.exec(data.POD, "stat", "--format=%s", data.path(uri)).strip() != "0", uri
     uid = kube.job("TrainingJob", "learn")["metadata"]["uid"]

@@ -40,7 +40,19 @@ from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.cluster.whole import Whole
 from rfuav_gateway.cluster.writes import Writes
 from rfuav_gateway.logs.logs import Logs
-from rfuav_gateway.routes import bulk, failures, logs, preprocessing, previews, resources, starts, system, tasks, usage
+from rfuav_gateway.routes import (
+    bulk,
+    failures,
+    logs,
+    preprocessing,
+    previews,
+    resources,
+    results,
+    starts,
+    system,
+    tasks,
+    usage,
+)
 from rfuav_gateway.routes.parts import Parts
 from rfuav_gateway.serving import metrics as serving_metrics
 from rfuav_gateway.serving import problems
@@ -204,6 +216,7 @@ def routes() -> FastAPI:
         bulk.router,
         preprocessing.router,
         logs.router,
+        results.router,
         tasks.router,
         resources.router,
         previews.router,

@@ -53,6 +53,7 @@ STARTS = {
     "inference": {"cfg_path": "/data/cfg.yaml", "weight_path": "/data/best.safetensors", "source_path": "/data/new"},
     "preprocessing": {"input_path": "/data/all", "output_path": "/data/parts"},
 }
+RESULTS = {"history": {"epochs": [1], "valLoss": [0.5]}, "classes": ["a"], "confusion": [[0, 0, 3]], "truncated": False}
 
 
 class Service(NamedTuple):
@@ -84,6 +85,10 @@ def service(kube: client.ApiClient, kubeconfig: Any, serve: Serve) -> Iterator[S
         with serve(pool=name, compat=face, trainerImage="rfuav-trainer:test", limits=LIMITS) as running:
             made = Service(running, {})
             made.tasks.update({kind: made.start(kind) for kind in STARTS})
+            for job in custom.list_namespaced_custom_object(GROUP, VERSION, name, "trainingjobs")["items"]:
+                custom.patch_namespaced_custom_object_status(
+                    GROUP, VERSION, name, "trainingjobs", job["metadata"]["name"], {"status": {"results": RESULTS}}
+                )
             yield made
     finally:
         for node in nodes:

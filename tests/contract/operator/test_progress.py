@@ -71,6 +71,42 @@ def test_a_report_reaches_status(world):
     assert (code, body["reason"]) == (409, "Conflict")
 
 
+def test_results_outlive_later_writes_and_a_restart_and_new_ones_replace_them_whole(world):
+    pod = running(world)
+    bearer = token(world, pod)
+    full = {
+        "history": {"epochs": [1, 2], "trainLoss": [0.5, 0.25]},
+        "classes": ["noise", "video"],
+        "confusion": [[0, 0, 7], [1, 0, 2]],
+        "bySNR": [[-10, 9, 0.7778]],
+        "truncated": False,
+    }
+    assert post(world, bearer, report(10, 1, results=full))[0] == 200
+    assert world.until("a", lambda s: s.get("results"))["results"] == full
+    assert post(world, bearer, report(20, 2, results={"confusion": [[0, 0, 1]]}))[0] == 200  # no such class
+    status = world.until("a", lambda s: s["progress"]["percent"] == 20)
+    assert status["results"] == full
+    world.operator.kill()
+    world.operator.start()
+
+    def reported():
+        return post(world, bearer, report(30, 3))[0] == 200
+
+    world.wait(lambda: _answers(reported), 30)
+    assert world.until("a", lambda s: s["progress"]["percent"] == 30)["results"] == full
+    newer = {"history": {"epochs": [3], "valLoss": [0.1]}, "truncated": True}
+    assert post(world, bearer, report(40, 4, results=newer))[0] == 200
+    assert world.until("a", lambda s: s["progress"]["percent"] == 40)["results"] == newer
+
+
+def _answers(ask):
+    """What `ask` says, once there is somebody to answer."""
+    try:
+        return ask()
+    except OSError:
+        return False
+
+
 def test_who_is_not_believed(world):
     pod, other = running(world), running(world, "b")
     good = token(world, pod)
