@@ -4,16 +4,18 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from trainer.trainer_kit import image_set, inference_spec, training_spec, weights_file
+from trainer.trainer_kit import image_set, inference_spec, training_spec, until, weights_file
 
 from rfuav_crds import contract
 from rfuav_trainer import errors
+from rfuav_trainer.process import termination
 
 POD = {contract.ALLOW_CPU: ""}
 
@@ -86,6 +88,31 @@ def test_sigterm_saves_and_exits_75_and_the_next_attempt_resumes(image_desk):
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGTERM)
     assert image_desk.end(process).code == 75
+
+
+def test_while_the_last_report_is_sent_the_termination_message_is_there_and_sigterm_ends_the_wait(pictures):
+    spec = inference_spec(terminationGracePeriodSeconds=7)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/status"
+        env = {**pictures.environment("InferenceJob", spec), contract.PROGRESS_URL: url}
+        process = pictures.start("run", env=env)
+        message = pictures / "termination.json"
+        until(lambda: message.exists() and message.read_bytes())
+        assert json.loads(message.read_bytes())["trainerStatus"]["rfuav"]["final"] is True
+        assert process.is_alive()
+        began = time.monotonic()
+        os.kill(process.pid, signal.SIGTERM)
+        ended = pictures.end(process)
+    assert (ended.code, ended.termination["reason"]) == (0, "Completed")
+    assert time.monotonic() - began < 7
+
+
+@pytest.mark.parametrize(
+    ("spec", "seconds"), [('{"spec": {"terminationGracePeriodSeconds": 60}}', 60), ("{", 30), ("", 30)]
+)
+def test_the_grace_period_is_that_of_the_job(monkeypatch, spec, seconds):
+    monkeypatch.setenv(contract.JOB, spec)
+    assert termination.grace_seconds() == seconds
 
 
 def test_sigterm_before_the_first_step(image_desk):

@@ -240,6 +240,37 @@ def test_a_server_with_another_certificate_gets_nothing(intake, tmp_path):
     assert intake.tokens == []
 
 
+def test_the_last_report_is_sent_with_growing_pauses_until_it_is_taken(intake, server):
+    intake.answers = [*[(503, {})] * 4, (200, {})]
+    progress = Progress(server, interval=60)
+    progress.update(status(1))
+    until(lambda: len(intake.times) == 1)
+    started = time.monotonic()
+    progress.close()
+    assert intake.received[-1]["trainerStatus"]["rfuav"]["final"] is True
+    assert time.monotonic() - intake.times[-1] < 2  # the answer ends the wait
+    assert time.monotonic() - started < 30
+    pauses = [later - earlier for earlier, later in itertools.pairwise(intake.times[1:])]
+    assert all(pause >= 0.19 * 2**number for number, pause in enumerate(pauses)), pauses
+
+
+def test_a_sigterm_during_the_wait_shortens_it(intake, server):
+    intake.go_on.clear()
+    progress = Progress(server, interval=0.01)
+    progress.update(status(1))
+    began, asked = time.monotonic(), itertools.count()
+    progress.close(leave_by=lambda: began + (1.5 if next(asked) > 3 else 600))
+    assert 1.0 <= time.monotonic() - began < 10
+    intake.go_on.set()
+
+
+def test_a_grace_period_that_is_over_leaves_a_moment(intake, server):
+    progress = Progress(server, interval=60)
+    progress.update(status(1))
+    progress.close(leave_by=lambda: time.monotonic() - 100)
+    assert intake.received[-1]["trainerStatus"]["rfuav"]["final"] is True
+
+
 @pytest.mark.parametrize("broken", ["https://localhost:1/x", "https://no.such.host.invalid/x"])
 def test_no_server_at_all(tmp_path, broken):
     started = time.monotonic()

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+TO_LEAVE = 5.0
+"""Seconds of the grace period that are left for the end of the process after the last report."""
+
 
 def finish(work: Callable[[Progress, StopSignal], str | None], *, quiet: bool = False) -> NoReturn:
     """Run `work`, report how it ended, and exit with its exit code.
@@ -56,8 +59,10 @@ def finish(work: Callable[[Progress, StopSignal], str | None], *, quiet: bool = 
         level(
             failure.message, reason=failure.reason, exitCode=failure.exit_code, exc_info=error if unforeseen else None
         )
-    progress.close()
-    termination.write(failure, progress.last)
+    progress.finish()
+    termination.write(failure, progress.last)  # before the wait for an answer: whatever ends it, the message is there
+    with contextlib.suppress(KeyboardInterrupt):
+        progress.close(leave_by=lambda: stop.since + termination.grace_seconds() - TO_LEAVE)
     inputs.leave(failure.exit_code if failure else 0)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from rfuav_trainer.errors import StoppedError
@@ -26,6 +28,8 @@ class StopSignal:
         self._requested = threading.Event()
         self.cause = "SIGTERM"
         """What requested the stop, for messages."""
+        self.since = math.inf
+        """When it was requested, monotonic seconds."""
 
     def install(self) -> None:
         """Catch SIGTERM and the first Ctrl-C from now on (main thread only)."""
@@ -52,10 +56,11 @@ class StopSignal:
             if not resources.local_rank():  # a terminal interrupts all processes of a training
                 with contextlib.suppress(OSError):
                     os.write(2, NOTICE)
-        self._requested.set()
+        self.request()
 
     def request(self) -> None:
         """Request the stop from within the process, as the signal does."""
+        self.since = min(self.since, time.monotonic())
         self._requested.set()
 
     @property

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 TERMINATION_LOG = Path(contract.TERMINATION_LOG)
+DEFAULT_GRACE_SECONDS = 30.0
 
 
 def abandon(failure: errors.Failure) -> NoReturn:
@@ -32,6 +33,14 @@ def abandon(failure: errors.Failure) -> NoReturn:
     write(failure, {})
     sys.stdout.flush()
     os._exit(failure.exit_code)
+
+
+def grace_seconds() -> float:
+    """Seconds between SIGTERM and SIGKILL, as the job of this pod has them; Kubernetes' default if it has none."""
+    try:
+        return float(json.loads(os.environ[contract.JOB])["spec"]["terminationGracePeriodSeconds"])
+    except (LookupError, TypeError, ValueError):
+        return DEFAULT_GRACE_SECONDS
 
 
 def write(failure: errors.Failure | None, status: dict[str, Any]) -> None:

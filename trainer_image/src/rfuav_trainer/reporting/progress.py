@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import math
 import os
 import ssl
 import threading
@@ -34,7 +35,13 @@ MOST_METRICS = 64
 RESULTS_SECONDS = 30.0
 """Seconds between two reports with results, which are large."""
 LONGEST_BACKOFF = 60.0
-HURRY = 0.2  # seconds between two attempts to send the last report
+LAST_SECONDS = 30.0
+"""The longest wait for the answer to the last report."""
+LEAST_SECONDS = 1.0
+"""The shortest, unless it is answered: should the grace period be over, SIGKILL does no harm any more."""
+HURRY, LONGEST_HURRY = 0.2, 3.0  # seconds between two attempts to send the last report; doubles
+USUAL_TIMEOUT, LAST_TIMEOUT = 10.0, 5.0  # seconds of one attempt; a leader that is gone must not take the whole wait
+_LOOK_AGAIN = 0.1  # seconds
 UNREACHABLE = 0
 TRY_AGAIN = frozenset({UNREACHABLE, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS})
 
@@ -85,7 +92,7 @@ class Progress:
     Args:
         server: where to post; None keeps the last value for the termination message and sends nothing.
         interval: minimum seconds between two posts (RFUAV_PROGRESS_INTERVAL).
-        final_wait: maximum seconds that `close` waits until the last value is delivered.
+        final_wait: maximum seconds that `close` waits until the last value is taken.
         listener: also called with every value, for a progress bar.
     """
 
@@ -94,7 +101,7 @@ class Progress:
         server: Server | None,
         *,
         interval: float | None = None,
-        final_wait: float = 5.0,
+        final_wait: float = LAST_SECONDS,
         listener: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         self._listener = listener
@@ -104,6 +111,7 @@ class Progress:
         self._changed = threading.Condition()
         self._pending: dict[str, Any] | None = None
         self._deadline: float | None = None  # set when closing
+        self._finished = False
         self._sequence = time.time_ns() // 1_000_000  # keeps growing when the same attempt starts again
         self._thread: threading.Thread | None = None
         self._results_owed = False
@@ -155,21 +163,36 @@ class Progress:
         if self._listener is not None and self.last:
             self._listener({**self.last, "live": self.live})
 
-    def close(self) -> None:
-        """Mark the last value as final, send it, and wait a few seconds at most for its delivery."""
-        if self.last:
+    def finish(self) -> None:
+        """Mark the last value as final, and begin to send it."""
+        if self.last and not self._finished:
+            self._finished = True
             self.update({**self.last, "rfuav": {**self.last.get("rfuav", {}), "final": True}})
-        with self._changed:
-            self._deadline = time.monotonic() + self._final_wait
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join(self._final_wait)
-            if self._thread.is_alive():
-                log.warning("the last progress report was not delivered in time; the termination message contains it")
+
+    def close(self, leave_by: Callable[[], float] = lambda: math.inf) -> None:
+        """Finish, and wait until the last value is taken or refused, `final_wait` seconds at most.
+
+        Args:
+            leave_by: the monotonic second by which the process has to go, asked for repeatedly: a SIGTERM may arrive
+                during the wait.
+        """
+        self.finish()
+        began = time.monotonic()
+        while True:
+            end = min(began + self._final_wait, max(began + LEAST_SECONDS, leave_by()))
+            with self._changed:
+                self._deadline = end
+                self._changed.notify_all()
+            if self._thread is None or not self._thread.is_alive():
+                return
+            if time.monotonic() >= end:
+                break
+            self._thread.join(min(_LOOK_AGAIN, end - time.monotonic()))
+        log.warning("the last progress report was not delivered in time; the termination message contains it")
 
     def _run(self) -> None:
         """Send values until closed, one per interval. Retries with growing pauses unless a newer value arrived."""
-        failures, usual, soonest = 0, 0.0, 0.0
+        failures, hurried, usual, soonest = 0, 0, 0.0, 0.0
         while (value := self._next(usual, soonest)) is not None:
             status, retry_after = self._send(value)
             # Tokens rotate and leaders change, so 401 and 403 are worth a retry as well.
@@ -180,7 +203,8 @@ class Progress:
                 with self._changed:
                     self._pending = self._pending or value
                 pause = max(retry_after, min(LONGEST_BACKOFF, self._interval * 2 ** min(failures - 1, 6)))
-                hurry = retry_after or HURRY
+                hurry = retry_after or min(LONGEST_HURRY, HURRY * 2**hurried)
+                hurried = min(hurried + 1, 10) if self._deadline is not None else 0
             else:
                 if status >= HTTPStatus.BAD_REQUEST:
                     log.warning("progress report refused", status=status)
@@ -204,7 +228,8 @@ class Progress:
     def _send(self, value: Mapping[str, Any]) -> tuple[int, float]:
         """The HTTP status, `UNREACHABLE` if there was none, and Retry-After in seconds."""
         assert self._server is not None  # noqa: S101  (the thread exists only if there is a server; mypy cannot see it)
-        timeout = 10.0 if self._deadline is None else max(0.1, self._deadline - time.monotonic())
+        left = math.inf if self._deadline is None else self._deadline - time.monotonic()
+        timeout = USUAL_TIMEOUT if self._deadline is None else min(LAST_TIMEOUT, max(0.1, left))
         summary = self._due_results(value)
         if summary is not None:
             value = {**value, "rfuav": {**value["rfuav"], "results": summary}}
