@@ -92,7 +92,7 @@ def test_results_outlive_later_writes_and_a_restart_and_new_ones_replace_them_wh
     def reported():
         return post(world, bearer, report(30, 3))[0] == 200
 
-    world.wait(lambda: _answers(reported), 30)
+    world.wait(lambda: _answers(reported), 120)
     assert world.until("a", lambda s: s["progress"]["percent"] == 30)["results"] == full
     newer = {"history": {"epochs": [3], "valLoss": [0.1]}, "truncated": True}
     assert post(world, bearer, report(40, 4, results=newer))[0] == 200
