@@ -53,6 +53,7 @@ from rfuav_operator.shell.serving.intake import Intake
 from rfuav_operator.shell.serving.tokens import Tokens
 from rfuav_operator.shell.writing import default_pool
 from rfuav_operator.shell.writing.events import Events
+from rfuav_operator.shell.writing.traces import Traces
 from rfuav_operator.shell.writing.writer import Writer
 
 log = structlog.get_logger()
@@ -91,7 +92,8 @@ class Operator:
             on_renewed=self._renewed,
         )
         self.events = Events(connection, settings.leader.identity)
-        self.writer = Writer(connection, self.state, self.events, settings.writes, self.leader.left)
+        self.traces = Traces.from_environment(settings.leader.identity)
+        self.writer = Writer(connection, self.state, self.events, settings.writes, self.leader.left, traces=self.traces)
         self.intake = Intake(
             self.state,
             Tokens(connection, contract.TOKEN_AUDIENCE),
@@ -163,6 +165,9 @@ class Operator:
                     await self._until_stopped(work)
             except* _Stop:
                 pass
+            finally:
+                if self.traces is not None:
+                    await asyncio.to_thread(self.traces.close)
         log.info("stopped")
 
     async def _until_stopped(self, work: asyncio.Task[None]) -> NoReturn:

@@ -19,6 +19,7 @@ from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.writing import lane as lanes
 from rfuav_operator.shell.writing import transitions
 from rfuav_operator.shell.writing.lane import JobLane
+from rfuav_operator.shell.writing.traces import Traces
 
 log = structlog.get_logger()
 
@@ -26,9 +27,10 @@ log = structlog.get_logger()
 class Ours:
     """Carries out decisions on jobs, pools and quotas."""
 
-    def __init__(self, requests: Requester, state: ClusterState) -> None:
+    def __init__(self, requests: Requester, state: ClusterState, traces: Traces | None = None) -> None:
         self._requests = requests
         self._state = state
+        self._traces = traces
 
     async def patch_status(self, lane: JobLane, action: PatchStatus) -> Outcome:
         """Write the status of a job."""
@@ -52,6 +54,8 @@ class Ours:
             self._state.settle_results(uid, results)
             lane.wrote(version, answer.body["metadata"]["resourceVersion"])
             transitions.count(read, action.status, clock.now())
+            if self._traces is not None:
+                self._traces.written(read, action.status, self._state.snapshot().pods_of.get(uid, {}))
             ingest.job(self._state, read.kind, answer.body, action.status)
             self._state.settle_status(uid, action.status)
             return DONE

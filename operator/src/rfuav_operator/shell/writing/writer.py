@@ -27,6 +27,7 @@ from rfuav_operator.shell.writing.events import Events
 from rfuav_operator.shell.writing.lane import JobLane
 from rfuav_operator.shell.writing.ours import Ours
 from rfuav_operator.shell.writing.pods import Pods
+from rfuav_operator.shell.writing.traces import Traces
 
 
 class Writer:
@@ -34,6 +35,7 @@ class Writer:
 
     Args:
         lease_left: seconds for which this process is certainly the leader.
+        traces: told of every status that was written.
 
     Attributes:
         requests: all writes of the leader go through these, also those that are not actions.
@@ -46,6 +48,8 @@ class Writer:
         events: Events,
         limits: Writes,
         lease_left: Callable[[], float],
+        *,
+        traces: Traces | None = None,
     ) -> None:
         self._state = state
         self._events = events
@@ -57,7 +61,7 @@ class Writer:
             sent=metrics.wrote,
         )
         self._pods = Pods(self.requests, state, events)
-        self._ours = Ours(self.requests, state)
+        self._ours = Ours(self.requests, state, traces)
         budget = Budget(limits.progress_per_second, limits.progress_interval_seconds, limits.queue_interval_seconds)
         self._queues: KeyedWriter[Action, JobLane] = KeyedWriter(self, JobLane, budget)
 
