@@ -33,21 +33,26 @@ from starlette.types import ASGIApp
 
 from rfuav_gateway.access.callers import Callers
 from rfuav_gateway.access.rights import Rights
+from rfuav_gateway.access.sights import Sights
 from rfuav_gateway.cluster.planner import Planner
 from rfuav_gateway.cluster.preparations import Preparations
 from rfuav_gateway.cluster.prometheus import Prometheus
 from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.cluster.whole import Whole
 from rfuav_gateway.cluster.writes import Writes
+from rfuav_gateway.live.live import Live
 from rfuav_gateway.logs.logs import Logs
 from rfuav_gateway.routes import (
     bulk,
     failures,
+    live,
     logs,
+    page,
     preprocessing,
     previews,
     resources,
     results,
+    session,
     starts,
     system,
     tasks,
@@ -89,11 +94,13 @@ class Gateway:
         compat = settings.compat
         self.tasks = Tasks(compat.namespace if compat.enabled else "")
         whole = Whole()
+        rights = Rights(connection, everything_in=compat.namespace if compat.enabled else "")
         self.parts = Parts(
             settings=settings,
             cluster=connection,
             callers=Callers(settings, connection),
-            rights=Rights(connection, everything_in=compat.namespace if compat.enabled else ""),
+            rights=rights,
+            sights=Sights(rights),
             tasks=self.tasks,
             whole=whole,
             planner=Planner(whole),
@@ -101,6 +108,7 @@ class Gateway:
             rates=Rates(settings),
             terms=terms(settings),
             logs=Logs(connection),
+            live=Live(self.tasks, whole),
             preparations=Preparations(connection) if settings.trainer_image else None,
             preparation_terms=preparation_terms(settings),
             prometheus=Prometheus(settings.prometheus_url) if settings.prometheus_url else None,
@@ -158,6 +166,7 @@ class Gateway:
             {
                 "rfuav_gateway_tasks": lambda: len(self.tasks),
                 "rfuav_gateway_streams": lambda: self.parts.logs.readers,
+                "rfuav_gateway_live_streams": lambda: self.parts.live.readers,
                 "rfuav_gateway_connections": lambda: self.server.open_ones.count,
                 "rfuav_gateway_connections_refused": lambda: self.server.open_ones.refused,
             },
@@ -171,6 +180,7 @@ class Gateway:
 
     def _stopping(self) -> None:
         self._ending.set()
+        self.parts.live.close()
         self._closing = asyncio.ensure_future(self.parts.logs.close())
 
 
@@ -221,6 +231,9 @@ def routes() -> FastAPI:
         resources.router,
         previews.router,
         usage.router,
+        session.router,
+        live.router,
+        page.router,
         system.router,
     ):
         app.include_router(router)

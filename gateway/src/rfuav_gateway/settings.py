@@ -148,6 +148,9 @@ class Settings(Section):
         description="Prometheus that scrapes the operator, for /api/v2/usage; empty: hours are those of the jobs",
     )
     cors_origins: tuple[str, ...] = Field((), description="origins whose pages may call, as in https://ui.example.org")
+    insecure_cookies: bool = Field(
+        default=False, description="whether the page may keep tokens without TLS, where others can read them"
+    )
     drain_seconds: float = Field(5, ge=0, description="time between not ready and the end of listening")
     compat: Compat = Compat()
     proxy: Proxy = Proxy()

@@ -14,7 +14,7 @@ from rfuav_gateway.logs import of_jobs
 from rfuav_gateway.logs.logs import Logs
 from rfuav_gateway.logs.of_jobs import JobSource
 from rfuav_gateway.logs.source import Pod
-from rfuav_gateway.routes.logs import _Events
+from rfuav_gateway.routes.streams import Stream
 from rfuav_gateway.tasks.words import PHRASES
 from rfuav_operator.core.names import stem
 
@@ -141,7 +141,7 @@ async def test_a_client_that_leaves_before_the_first_byte_is_no_reader_any_more(
         logs = Logs(cluster.connection)
         stack.push_async_callback(logs.close)
         following = logs.follow(cluster.source(job()))
-        response = _Events(await following.__aenter__(), following)
+        response = Stream(await following.__aenter__(), following)
         assert logs.readers == 1
 
         async def gone():

@@ -1,16 +1,21 @@
 """Who sends a request: the user of a bearer token, a user named by a trusted proxy, or anybody (compat).
 
+The page keeps its user's token in a cookie. A cookie comes with whatever a browser sends, so it counts only in requests
+that the page itself can have sent.
+
 A token is shown to the API server (SelfSubjectReview, authentication.k8s.io/v1): it says who that is. The gateway needs
 no right for that, and decides nothing itself.
 """
 
 import ipaddress
+import re
 from hashlib import sha256
 from http import HTTPStatus
 from typing import NamedTuple
 
 import structlog
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 
 from rfuav_gateway.access.remembered import Remembered
 from rfuav_gateway.settings import Settings
@@ -22,6 +27,10 @@ REVIEWS = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 KNOWN_SECONDS = 10.0
 MOST = 4096  # callers that are remembered
 LONGEST_TOKEN = 16_384  # bytes
+COOKIE = "rfuav_session"
+LONGEST_IN_COOKIE = 4000  # bytes: browsers drop a cookie of more than 4096, its name and attributes included
+_READS = ("GET", "HEAD", "OPTIONS")
+_IN_COOKIE = re.compile(r"[!#-+\--:<-\[\]-~]+")  # RFC 6265
 MOST_GROUPS = 128
 _ACCOUNT = "system:serviceaccount:"
 
@@ -52,8 +61,13 @@ class Callers:
         self._proxies = [ipaddress.ip_network(address) for address in settings.proxy.addresses]
         self._known: Remembered[str, str] = Remembered(KNOWN_SECONDS, MOST)
 
-    async def of(self, headers: Headers, peer: str) -> Caller:
+    async def of(self, headers: Headers, peer: str, method: str = "GET") -> Caller:
         """The caller.
+
+        Args:
+            headers: of the request.
+            peer: address that it comes from.
+            method: of the request.
 
         Raises:
             Unauthenticated: no credentials, or none that the API server knows.
@@ -62,12 +76,19 @@ class Callers:
         compat = self._settings.compat
         if compat.enabled:
             return Caller(name=f"compat:{peer}", key=peer, credential=None, namespace=compat.namespace)
-        if self._proxies and self._is_proxy(peer):
+        if self._proxies and self.is_proxy(peer):
             return self._named_by_proxy(headers)
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token or len(token) > LONGEST_TOKEN or not token.isascii():
+        token = _token(headers, method)
+        if not token or len(token) > LONGEST_TOKEN or not token.isascii():
             raise Unauthenticated
+        return await self.bearing(token)
+
+    async def bearing(self, token: str) -> Caller:
+        """The caller whose token this is.
+
+        Raises:
+            Unauthenticated, Unavailable: as above.
+        """
         key = sha256(token.encode()).hexdigest()
         name = await self._known.get(key, lambda: self._ask(token))
         if not name:
@@ -91,7 +112,8 @@ class Callers:
         token = credential.headers[0][1].removeprefix("Bearer ")
         return await self._known.get(caller.key, lambda: self._ask(token)) == caller.name
 
-    def _is_proxy(self, peer: str) -> bool:
+    def is_proxy(self, peer: str) -> bool:
+        """Whether an address is that of a proxy which names the user."""
         try:
             address = ipaddress.ip_address(peer)
         except ValueError:
@@ -125,6 +147,31 @@ class Callers:
         if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return ""
         raise Unavailable(answer.message)
+
+
+def fits_cookie(token: str) -> bool:
+    """Whether a browser keeps the token as the value of a cookie."""
+    return len(token) <= LONGEST_IN_COOKIE and _IN_COOKIE.fullmatch(token) is not None
+
+
+def _token(headers: Headers, method: str) -> str:
+    """The token of a request: its own, else that of the page's cookie; empty: there is none."""
+    if "authorization" in headers:
+        scheme, _, token = headers["authorization"].partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
+    if "cookie" not in headers or not _is_of_the_page(headers, method):
+        return ""
+    return cookie_parser(headers["cookie"]).get(COOKIE, "")
+
+
+def _is_of_the_page(headers: Headers, method: str) -> bool:
+    """Whether the page can have sent the request; one that changes something has to prove it."""
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        return site == "same-origin" or (site == "none" and method in _READS)  # none: typed by the user
+    if origin is not None:  # without TLS browsers leave the other header out
+        return origin.partition("://")[2] == headers.get("host")
+    return method in _READS
 
 
 def _bearer(token: str) -> Credential:

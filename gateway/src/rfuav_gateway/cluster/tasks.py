@@ -6,7 +6,7 @@ A watch keeps it up to date. What this gateway writes enters with the answer, so
 import heapq
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -50,6 +50,7 @@ class Tasks:
         self._namespace = namespace
         self._cache: Cache[Key, Job] = Cache(self._changed)
         self._news = News()
+        self._followers: list[Callable[[Key], None]] = []
         self._by_id: dict[tuple[str, str], tuple[Job, ...]] = {}
         # By namespace, type and status word, the oldest first.
         self._lists: defaultdict[tuple[str, TaskType], dict[TaskStatus, _List]] = defaultdict(dict)
@@ -65,9 +66,13 @@ class Tasks:
         """All of them, in no order."""
         return self._cache.values()
 
+    def follow(self, changed: Callable[[Key], None]) -> None:
+        """Call this with every job that changes, comes or goes, from now on."""
+        self._followers.append(changed)
+
     def namespaces(self) -> list[str]:
-        """The namespaces that have or had some, as far as this process has seen."""
-        return sorted({namespace for namespace, _ in self._lists})
+        """The namespaces that have jobs."""
+        return sorted({namespace for (namespace, _), lists in self._lists.items() if any(lists.values())})
 
     def named(self, kind: TaskType, namespace: str, name: str) -> Job | None:
         """A job by its name."""
@@ -123,6 +128,10 @@ class Tasks:
             self._cache.remove((job.type, job.namespace, job.name))
 
     def _changed(self, old: Job | None, new: Job | None) -> None:
+        there = new or old
+        if there is not None:
+            for changed in self._followers:
+                changed((there.type, there.namespace, there.name))
         for uid in {job.uid for job in (old, new) if job is not None}:
             self._news.tell(uid)
         if old is not None:

@@ -96,11 +96,27 @@ class Whole:
     def __init__(self) -> None:
         self._state = ClusterState(DEFAULTS, on_dirt=self._forget)
         self._reflectors: list[Reflector[Any, Any, Any]] = []
+        self._followers: list[Callable[[], None]] = []
         self._fleets: dict[str, tuple[float, asyncio.Future[Fleet]]] = {}
 
     def _forget(self) -> None:
         """Nobody acts on what changed: the marks would pile up."""
         self._state.take_dirt()
+        for changed in self._followers:
+            changed()
+
+    def follow(self, changed: Callable[[], None]) -> None:
+        """Call this whenever something changes, from now on."""
+        self._followers.append(changed)
+
+    def quota_namespaces(self) -> set[str]:
+        """The namespaces that have a GPUQuota."""
+        return set(self._state.quotas)
+
+    def priority(self, named: str) -> int | None:
+        """The value of a PriorityClass; None: there is none of this name."""
+        found = self._state.priority_classes.get(named)
+        return None if found is None or found.unreadable else found.value
 
     def reflectors(self, connection: Connection) -> list[Reflector[Any, Any, Any]]:
         """What fills it, not running yet."""

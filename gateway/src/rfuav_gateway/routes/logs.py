@@ -1,20 +1,18 @@
 """Logs of tasks: a stream of server-sent events, or a list for `Accept: application/json`."""
 
-from collections.abc import AsyncIterator, Collection
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Collection
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, Header, Query, Response
-from fastapi.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from rfuav_gateway.access.callers import Unavailable
 from rfuav_gateway.cluster.tasks import TYPES
 from rfuav_gateway.logs.logs import CONTENT_TYPE, Gone, Over, TooManyStreams, Unanswered
 from rfuav_gateway.logs.of_jobs import JobSource, PreparationSource
 from rfuav_gateway.routes.parts import Asked, Asks
+from rfuav_gateway.routes.streams import Stream
 from rfuav_gateway.routes.tasks import find
 from rfuav_gateway.serving.problems import Refused, declared
 from rfuav_gateway.tasks import bodies
@@ -103,29 +101,7 @@ async def stream(asks: Asked, source: JobSource | PreparationSource, wants: Want
     except Over:
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
-    return _Events(events, following)
-
-
-class _Events(StreamingResponse):
-    """A stream whose reader is let go however the response ends, also before its first byte.
-
-    Args:
-        events: the events.
-        following: the context in which they come, entered.
-    """
-
-    def __init__(
-        self, events: AsyncIterator[bytes], following: AbstractAsyncContextManager[AsyncIterator[bytes]]
-    ) -> None:
-        super().__init__(events, media_type=CONTENT_TYPE, headers={"X-Accel-Buffering": "no"})
-        self._following = following
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._following.__aexit__(None, None, None)
+    return Stream(events, following)
 
 
 async def _still(asks: Asked) -> bool:

@@ -9,12 +9,14 @@ from fastapi import Depends, Request
 
 from rfuav_gateway.access.callers import Caller, Callers, Unauthenticated
 from rfuav_gateway.access.rights import Rights
+from rfuav_gateway.access.sights import Sights
 from rfuav_gateway.cluster.planner import Planner
 from rfuav_gateway.cluster.preparations import Preparations
 from rfuav_gateway.cluster.prometheus import Prometheus
 from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.cluster.whole import Whole
 from rfuav_gateway.cluster.writes import Writes
+from rfuav_gateway.live.live import Live
 from rfuav_gateway.logs.logs import Logs
 from rfuav_gateway.serving.problems import Refused
 from rfuav_gateway.serving.rates import Rates
@@ -42,6 +44,8 @@ class Parts:
     rates: Rates
     terms: Terms
     logs: Logs
+    live: Live
+    sights: Sights
     preparations: Preparations | None
     preparation_terms: PreparationTerms
     prometheus: Prometheus | None
@@ -71,7 +75,7 @@ async def anywhere(request: Request) -> Asked:
     parts = parts_of(request)
     peer = request.client.host if request.client else ""
     try:
-        caller = await parts.callers.of(request.headers, peer)
+        caller = await parts.callers.of(request.headers, peer, request.method)
     except Unauthenticated as error:
         raise Refused(
             HTTPStatus.UNAUTHORIZED,

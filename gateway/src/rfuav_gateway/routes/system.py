@@ -17,8 +17,7 @@ from rfuav_kube import clock
 router = APIRouter()
 
 
-@router.get("/", response_class=HTMLResponse, include_in_schema=False)
-async def index(request: Request) -> str:
+def index(request: Request) -> HTMLResponse:
     """A page of the routes."""
     rows = [
         f"<tr><td>{method.upper()}<td><code>{path}</code><td>{operation['description'].partition(chr(10))[0]}"
@@ -26,7 +25,7 @@ async def index(request: Request) -> str:
         for method, operation in operations.items()
     ]
     title = f"RFUAV gateway {version('rfuav-gateway')}"
-    return (
+    return HTMLResponse(
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><h1>{title}</h1>"
         f"<p><a href=docs>/docs</a> describes every field.</p><table>{''.join(rows)}</table></html>"
     )

@@ -75,7 +75,9 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 is_stream = _header(message["headers"], b"content-type") == _EVENTS
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id), *protecting]
+                own = {name for name, _ in message["headers"]}  # the page has a policy of its own
+                more = (header for header in protecting if header[0] not in own)
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id), *more]
             else:
                 size += len(message.get("body", b""))
             await send(message)
@@ -152,10 +154,18 @@ async def _drain(receive: Receive, most: int) -> None:
 
 
 def _is_forged(method: str, headers: Iterable[tuple[bytes, bytes]], origins: Collection[bytes]) -> bool:
-    """Whether a browser says that a page of a foreign origin made it send a request that changes something."""
-    if method in _READS or _header(headers, b"sec-fetch-site") in (None, b"same-origin", b"none"):
+    """Whether a browser says that a page of a foreign origin made it send a request that changes something.
+
+    Without TLS browsers leave Sec-Fetch-Site out, and send Origin alone.
+    """
+    if method in _READS:
         return False
-    return _header(headers, b"origin") not in origins
+    site, origin = _header(headers, b"sec-fetch-site"), _header(headers, b"origin")
+    if site is None:
+        own = origin is None or origin.partition(b"://")[2] == _header(headers, b"host")
+    else:
+        own = site in (b"same-origin", b"none")
+    return not own and origin not in origins
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:

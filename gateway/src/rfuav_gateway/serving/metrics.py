@@ -31,6 +31,7 @@ def answered(method: str, route: str, status: int, seconds: float, *, stream: bo
 GAUGES = {
     "rfuav_gateway_tasks": "Tasks in the cache",
     "rfuav_gateway_streams": "Readers of logs",
+    "rfuav_gateway_live_streams": "Readers of what happens: open pages",
     "rfuav_gateway_connections": "Open connections",
     "rfuav_gateway_connections_refused": "Connections beyond the limits, since the start",
 }

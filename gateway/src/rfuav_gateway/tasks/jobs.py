@@ -25,6 +25,14 @@ class Resources(Wire, frozen=True):
     gpus: int = 1
 
 
+class Model(Wire, frozen=True):
+    """spec.model."""
+
+    architecture: str = ""
+    from_training_job: str = ""
+    weights: str = ""
+
+
 class Loop(Wire, frozen=True):
     """spec.training."""
 
@@ -34,6 +42,7 @@ class Loop(Wire, frozen=True):
 class Spec(Wire, frozen=True):
     """The part of a spec that tasks show."""
 
+    model: Model = Model()
     resources: Resources = Resources()
     training: Loop = Loop()
     pool: str = "default"
@@ -59,6 +68,10 @@ class Progress(Wire, frozen=True):
     percent: int | None = None
     epoch: int | None = None
     total_epochs: int | None = None
+    processed: int | None = None
+    total: int | None = None
+    samples_per_second: float | None = None
+    remaining_seconds: int | None = None
     updated_at: Instant | None = None
 
 
@@ -106,6 +119,9 @@ class Status(Wire, frozen=True):
     reason: str = ""
     message: str = ""
     attempt: int = 0
+    priority: int | None = None
+    counted_failures: int = 0
+    uncounted_failures: int = 0
     queue: Queue | None = None
     progress: Progress | None = None
     metrics: Metrics | None = None
