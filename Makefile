@@ -18,7 +18,7 @@ help:  ## This list
 	test -x $(PY) || python3 -m venv .venv
 	.venv/bin/pip install --quiet uv==$(UV_VERSION)
 	VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/uv pip sync --quiet --require-hashes requirements/dev.txt
-	VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/uv pip install --quiet --no-deps -e crds -e kube -e operator -e gateway -e trainer_image -e localcluster
+	VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/uv pip install --quiet --no-deps -e crds -e kube -e operator -e gateway -e cli -e trainer_image -e localcluster
 	touch $@
 
 venv: .venv/.done  ## The Python environment, versions and hashes as locked
@@ -59,7 +59,7 @@ lint: venv
 	.venv/bin/ruff format --check .
 
 types: venv
-	.venv/bin/mypy crds/src kube/src operator/src gateway/src trainer_image/src localcluster/src demo monitoring helm
+	.venv/bin/mypy crds/src kube/src operator/src gateway/src cli/src trainer_image/src localcluster/src demo monitoring helm
 
 contracts: venv
 	.venv/bin/lint-imports
@@ -72,7 +72,7 @@ drift: venv
 	$(PY) helm/generate.py --check
 
 # make check COVERAGE=build/coverage.json: which lines of the operator the tests reach, without the simulated histories.
-MEASURED = mkdir -p $(dir $(COVERAGE)) && $(PY) -m slipcover --source crds/src,kube/src,operator/src,gateway/src --json --out $(COVERAGE) \
+MEASURED = mkdir -p $(dir $(COVERAGE)) && $(PY) -m slipcover --source crds/src,kube/src,operator/src,gateway/src,cli/src --json --out $(COVERAGE) \
 	-m pytest -W "ignore:Module already imported"
 
 # These have processes of their own.

@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from rfuav_crds.contract import API_VERSION
 from rfuav_crds.modes import Queueing
 from rfuav_gateway.tasks import previews
-from rfuav_gateway.tasks.previews import Preview
 from rfuav_gateway.tasks.words import CHINESE, ENGLISH, RefusedError
 from rfuav_operator.core import scheduler
 from rfuav_operator.core.model import (
@@ -30,6 +29,7 @@ from rfuav_operator.core.model import (
     Uid,
 )
 from rfuav_operator.core.quantity import Amounts
+from rfuav_operator.core.told.previews import Preview, anonymous, preview
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -42,7 +42,7 @@ def asked(**resources: Any) -> Job:
 
 def seen(state: Snapshot, new: Job | None = None) -> Preview:
     defaults = replace(state.defaults, image="trainer:1")
-    return previews.preview(replace(state, defaults=defaults), new or asked(), now=NOW, names=True)
+    return preview(replace(state, defaults=defaults), new or asked(), now=NOW, names=True)
 
 
 def full(*more: Job, spec: PoolSpec | None = None, pods: tuple[Pod, ...] = (), second: str = "team-a") -> Snapshot:
@@ -131,17 +131,17 @@ NAME = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
 @given(NAME, NAME, st.sampled_from(["behind {}, which", "pod {} on a", "kept for {}, which", "preempted by X {}, y"]))
 def test_names_are_replaced_whatever_they_are(namespace: str, name: str, words: str):
     text = words.format(f"{namespace}/{name}")
-    assert previews.anonymous(text, namespace, names=True) == text
+    assert anonymous(text, namespace, names=True) == text
     for other in (
-        previews.anonymous(text, "own.namespace", names=True),
-        previews.anonymous(text, namespace, names=False),
+        anonymous(text, "own.namespace", names=True),
+        anonymous(text, namespace, names=False),
     ):
         assert other == words.format("one that you may not see")
 
 
 def test_the_own_namespace_is_named():
     text = "namespace team-b uses 8 of 8 in pool p; namespace team-a keeps 2"
-    shown = previews.anonymous(text, "team-b", names=False)
+    shown = anonymous(text, "team-b", names=False)
     assert shown == "namespace team-b uses 8 of 8 in pool p; another namespace keeps 2"
 
 

@@ -340,6 +340,13 @@ def test_nobody_who_is_limited_may_write_limits(default):
     assert not any("/" in resource or resource == "*" for rights in aggregated.values() for resource, _ in rights)
 
 
+def test_everyone_who_is_logged_in_may_read_pools_and_nothing_else(default):
+    (subject,) = default["ClusterRoleBinding", "rfuav-pools"]["subjects"]
+    assert (subject["kind"], subject["name"]) == ("Group", "system:authenticated")
+    (rule,) = default["ClusterRole", "rfuav-pools"]["rules"]
+    assert rule == {"apiGroups": ["rfuav.io"], "resources": ["gpupools"], "verbs": ["get", "list", "watch"]}
+
+
 def test_limits_are_written_by_a_role_of_their_own(default, render):
     for objects in (default, render("--set", "rbac.aggregateToDefaultRoles=false")):
         role = objects["ClusterRole", "rfuav-limits-admin"]
@@ -363,6 +370,7 @@ def test_the_crds_are_the_generated_ones_and_survive_the_chart(default, render):
     [
         ("priorityClasses.enabled=false", {("PriorityClass", "rfuav-training"), ("PriorityClass", "rfuav-inference")}),
         ("replicas=1", {("PodDisruptionBudget", "rfuav-operator")}),
+        ("rbac.poolsForAuthenticated=false", {(f"ClusterRole{b}", "rfuav-pools") for b in ("", "Binding")}),
     ],
 )
 def test_switches(default, render, switch, gone):

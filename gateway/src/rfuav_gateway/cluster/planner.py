@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rfuav_gateway.cluster.whole import Whole
-from rfuav_gateway.tasks import previews
-from rfuav_gateway.tasks.previews import Preview
 from rfuav_kube import clock
 from rfuav_operator.core.model import Job, Kind
+from rfuav_operator.core.told import previews
+from rfuav_operator.core.told.previews import Preview
 from rfuav_operator.shell.reading import ours
 
 MOST_WAITING = 8

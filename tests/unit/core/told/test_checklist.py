@@ -18,7 +18,8 @@ from rfuav_operator.core.model import (
     Source,
 )
 from rfuav_operator.core.told.advice import advice
-from rfuav_operator.core.told.checklist import POOL, QUOTA, Step, checklist, span
+from rfuav_operator.core.told.checklist import POOL, QUOTA, Step, checklist
+from rfuav_operator.core.told.spans import span
 
 READY = {"conditions": [{"type": "Ready", "status": "True", "message": "admits jobs on 3 of 3 nodes"}]}
 BUSY = READY | {"nodes": 3, "gpus": 6, "slots": 6, "slotsInUse": {"training": 4, "inference": 2}}

@@ -16,10 +16,10 @@ from rfuav_crds.modes import StopPolicy
 from rfuav_operator.core import conditions
 from rfuav_operator.core.model import Assignment, Job, Kind, Phase, Pool, PoolQuota, Quota
 from rfuav_operator.core.told.advice import advice
+from rfuav_operator.core.told.spans import span
 
 _UNSEEN_SECONDS = 10  # a job without a status for longer: the operator does not run
 _SILENT_SECONDS = 180  # a running job reports more often
-_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _SHOWN = 4  # nodes
 POOL, QUOTA = "pool", "quota"
 """What may be unread."""
@@ -295,22 +295,6 @@ def _failures(job: Job) -> Iterator[Step]:
 
 
 # --- words
-
-
-def span(seconds: float) -> str:
-    """A length of time in the two largest units, as kubectl shows ages: 45s, 12m, 3h5m, 2d4h."""
-    total = max(0, int(seconds))
-    if total < _MINUTE:
-        return f"{total}s"
-    if total < _HOUR:
-        return _two(total // _MINUTE, "m", total % _MINUTE if total < 10 * _MINUTE else 0, "s")
-    if total < _DAY:
-        return _two(total // _HOUR, "h", total % _HOUR // _MINUTE, "m")
-    return _two(total // _DAY, "d", total % _DAY // _HOUR, "h")
-
-
-def _two(large: int, unit: str, small: int, its: str) -> str:
-    return f"{large}{unit}{small}{its}" if small else f"{large}{unit}"
 
 
 def _wanted(job: Job) -> str:
