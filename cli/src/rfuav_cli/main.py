@@ -13,7 +13,7 @@ import typer.core
 import typer.main
 from typer.exceptions import TyperException
 
-from rfuav_cli.failures import CLOSED_PIPE, SUCCESS, USAGE, Failure
+from rfuav_cli.failures import CLOSED_PIPE, INTERRUPTED, SUCCESS, USAGE, Failure
 from rfuav_cli.options import with_cluster
 
 PROGRAM = "kubectl rfuav"
@@ -77,6 +77,8 @@ def run(words: list[str]) -> int:
             return USAGE
         hint = PROGRAM if at is None else at.command_path
         return _say(f"{text[:1].lower()}{text[1:].rstrip('.')}: see `{hint} --help`", USAGE)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush
         return CLOSED_PIPE
@@ -94,8 +96,3 @@ def offered(command: str) -> tuple[list[str], list[str]]:
 def _say(text: str, code: int) -> int:
     sys.stderr.write(f"error: {text}\n")
     return code
-
-
-def main() -> None:
-    """Entry point."""
-    sys.exit(run(sys.argv[1:]))
