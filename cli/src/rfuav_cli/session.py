@@ -9,6 +9,7 @@ import contextlib
 import email.utils
 import http.client
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -306,19 +307,19 @@ def _refusal(status: int, body: bytes, method: str, path: str) -> Refused:
     return Refused(status, reason, message or f"the cluster answered {status}", FAILED)
 
 
+_IN_NAMESPACE = re.compile(r"/namespaces/(?P<namespace>[^/]+)/(?P<what>[^/?]+)")
 _VERBS = {"GET": "read", "POST": "create", "PATCH": "change", "DELETE": "delete"}
 
 
 def _forbidden(method: str, path: str, message: str) -> str:
-    steps = path.strip("/").split("/")
     if "is forbidden: User" not in message:  # not a right that lacks: a policy, a quota
         return message
-    scope = steps[steps.index("namespaces") + 1] if "namespaces" in steps else ""
-    at = steps.index("namespaces") + 2 if scope else (2 if steps[0] == "api" else 3)
-    what = steps[at] if at < len(steps) else "that"
-    if scope:
-        return f"you may not {_VERBS[method]} {what} in namespace {scope}: name another with -n, or ask for a role"
-    return f"you may not {_VERBS[method]} {what} in the whole cluster: leave -A out, or name a namespace with -n"
+    found, verb = _IN_NAMESPACE.search(path), _VERBS[method]
+    if found is not None:
+        what, namespace = found["what"], found["namespace"]
+        return f"you may not {verb} {what} in namespace {namespace}: name another with -n, or ask for a role"
+    what = path.partition("?")[0].rpartition("/")[2]
+    return f"you may not {verb} {what} in the whole cluster: leave -A out, or name a namespace with -n"
 
 
 def _because(text: str) -> str:
