@@ -103,7 +103,7 @@ def test_waiting_ends_with_the_code_of_what_happened(rfuav: Run, jobs: Jobs) -> 
     assert "tj/bad is Failed (Crashed: see the log)" in done.err
     assert rfuav("wait", "bad", "--for=ended").code == 0
     done = rfuav("wait", "slow", "--timeout=1s")
-    assert (done.code, done.err) == (124, "error: it is Queued after 1 s\n")
+    assert (done.code, done.err) == (124, "error: it is still Queued\n")
     assert rfuav("wait", "missing").code == 3
     assert rfuav("wait", "slow", "--for=done").code == 2
     timers = [
@@ -129,8 +129,9 @@ def test_a_preview_needs_rights_or_a_gateway(rfuav: Run, tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("pools_for_everyone")
 def test_a_preview_with_rights_to_read_nodes_and_pods(
-    rfuav: Run, pool: str, kube: client.ApiClient, kubeconfig: Path, namespace: str, tmp_path: Path
+    rfuav: Run, pool: str, kube: client.ApiClient, kubeconfig: Path, tmp_path: Path
 ) -> None:
+    namespace = pool
     rbac, core = client.RbacAuthorizationV1Api(kube), client.CoreV1Api(kube)
     rules = [{"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["list"]}]
     rbac.create_cluster_role({"metadata": {"name": f"look-{namespace}"}, "rules": rules})
