@@ -41,6 +41,7 @@ from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.cluster.whole import Whole
 from rfuav_gateway.cluster.writes import Writes
 from rfuav_gateway.live.live import Live
+from rfuav_gateway.logs.kept import Kept, Output
 from rfuav_gateway.logs.logs import Logs
 from rfuav_gateway.routes import (
     bulk,
@@ -107,7 +108,7 @@ class Gateway:
             writes=Writes(connection, self.tasks),
             rates=Rates(settings),
             terms=terms(settings),
-            logs=Logs(connection),
+            logs=Logs(connection, Kept(Output(one.uri, one.namespace, one.path) for one in settings.outputs)),
             live=Live(self.tasks, whole),
             preparations=Preparations(connection) if settings.trainer_image else None,
             preparation_terms=preparation_terms(settings),

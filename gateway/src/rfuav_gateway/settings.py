@@ -71,6 +71,14 @@ class Root(Section):
     uri: Annotated[str, AfterValidator(_uri)] = Field(description="where it is: pvc://CLAIM/FOLDER or s3://BUCKET")
 
 
+class Output(Section):
+    """A place where outputs of one namespace are, mounted in the gateway: finished tasks' logs are read there."""
+
+    uri: Annotated[str, AfterValidator(_uri)] = Field(description="what outputs there begin with: pvc://CLAIM/FOLDER")
+    namespace: Namespace = Field(min_length=1, description="namespace of the tasks: only their logs are read there")
+    path: Annotated[str, AfterValidator(_folder)] = Field(description="the folder where it is mounted: /mnt/captures")
+
+
 class Compat(Section):
     """The face for the trusted network of the old service: no credentials, one namespace."""
 
@@ -128,6 +136,9 @@ class Settings(Section):
         "", description="namespace of callers that name none; empty: that of their service account"
     )
     roots: tuple[Root, ...] = Field((), description="folders that paths may be below, as [{path: /data, uri: pvc://x}]")
+    outputs: tuple[Output, ...] = Field(
+        (), description="mounted outputs, as [{uri: pvc://x, namespace: team-a, path: /mnt/x}], for logs of ended tasks"
+    )
     pool: str = Field("default", description="GPUPool of the tasks, and of /api/v2/resources")
     weights_cache: str = Field("", description="URI of the folder with the ImageNet weights; empty: there is none")
     results: str = Field(

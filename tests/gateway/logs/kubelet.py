@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 from unit.kube.fake_api import answer, serving
 
-from rfuav_gateway.logs.source import End, Pod, TaskState
+from rfuav_gateway.logs.source import End, KeptFile, Pod, TaskState
 from rfuav_kube.connection import Connection
 
 BASE = 1_800_000_000  # seconds since 1970
@@ -142,6 +142,7 @@ class Task:
     """A task in the test's hand."""
 
     namespace, where = "team-a", "s3://models/out/log.jsonl"
+    kept: tuple[KeptFile, ...] = ()
 
     def __init__(self, *pods: Pod, end: End | None = None, key: str = "uid-1") -> None:
         self.key = key

@@ -103,18 +103,22 @@ async def test_a_list_that_fails_is_tried_again(cluster):
 
 
 @pytest.mark.parametrize(
-    ("body", "where"),
+    ("body", "where", "files"),
     [
-        (job(phase="Succeeded"), "s3://models/out/log.jsonl"),
-        (job("InferenceJob", "Failed"), "s3://models/out/log.jsonl"),
-        (job("InferenceJob", "Failed", shards=4), "s3://models/out/log-*.jsonl"),
-        (job(phase="Cancelled", ran=False), ""),
+        (job(phase="Succeeded"), "s3://models/out/log.jsonl", [("s3://models/out/log.jsonl", None)]),
+        (job("InferenceJob", "Failed"), "s3://models/out/log.jsonl", [("s3://models/out/log.jsonl", None)]),
+        (
+            job("InferenceJob", "Failed", shards=2),
+            "s3://models/out/log-*.jsonl",
+            [("s3://models/out/log-0.jsonl", 0), ("s3://models/out/log-1.jsonl", 1)],
+        ),
+        (job(phase="Cancelled", ran=False), "", []),
     ],
 )
-async def test_where_the_log_of_a_job_is_whose_pods_are_gone(cluster, body, where):
+async def test_where_the_log_of_a_job_is_whose_pods_are_gone(cluster, body, where, files):
     source = cluster.source(body)
     await source.load()
-    assert source.where == where
+    assert (source.where, list(source.kept)) == (where, files)
 
 
 async def test_a_deleted_job_kept_its_log_nowhere(cluster):

@@ -43,7 +43,7 @@ class Desk:
 
     def another(self, **pace: float) -> Logs:
         """The logs of another gateway, which knows nothing."""
-        made = Logs(self._connection, QUICK._replace(**pace))
+        made = Logs(self._connection, pace=QUICK._replace(**pace))
         self._stack.push_async_callback(made.close)
         return made
 

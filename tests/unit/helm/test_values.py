@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from rfuav_crds import KINDS
-from rfuav_gateway.settings import Root
+from rfuav_gateway.settings import Output, Root
 from rfuav_gateway.settings import Settings as GatewaySettings
 from rfuav_operator.core.model import Defaults
 from rfuav_operator.settings import Settings
@@ -57,6 +57,8 @@ def test_the_settings_of_the_schema_are_those_of_the_gateway():
         assert set(offered[name]["properties"]) == {field.alias for field in fields[name].model_fields.values()}
     root = offered["roots"]["items"]["properties"]
     assert set(root) == {field.alias for field in Root.model_fields.values()}
+    output = offered["outputs"]["items"]["properties"]
+    assert set(output) == {field.alias for field in Output.model_fields.values()}
 
 
 def test_the_gateways_values_are_its_defaults():

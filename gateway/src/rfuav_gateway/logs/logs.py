@@ -15,6 +15,7 @@ import structlog
 
 from rfuav_gateway.logs import places
 from rfuav_gateway.logs.entries import timestamp
+from rfuav_gateway.logs.kept import Kept
 from rfuav_gateway.logs.pace import Pace
 from rfuav_gateway.logs.source import End, TaskSource
 from rfuav_gateway.logs.stream import Stream
@@ -35,7 +36,7 @@ Recheck = Callable[[], Awaitable[bool]]
 
 
 class Gone(Exception):  # noqa: N818  a state, not a fault
-    """The task has ended and its pods no longer exist, or their node no longer has the log.
+    """The task has ended, its pods or their logs no longer exist, and the output cannot be read here.
 
     Args:
         where: the URI of the lines that the trainer keeps in the output.
@@ -63,11 +64,13 @@ class Logs:
 
     Args:
         connection: the way to the API server; its credentials must allow `get` of `pods/log`.
+        kept: reads the logs in outputs; without one, none.
         pace: the limits.
     """
 
-    def __init__(self, connection: Connection, pace: Pace | None = None) -> None:
+    def __init__(self, connection: Connection, kept: Kept | None = None, pace: Pace | None = None) -> None:
         self._connection = connection
+        self._kept = kept or Kept()
         self._pace = pace or Pace()
         self._streams: dict[str, Stream] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -128,7 +131,7 @@ class Logs:
         if stream is None or stream.broken:
             if len(self._streams) >= self._pace.streams:
                 self._make_room()
-            stream = self._streams[source.key] = Stream(self._connection, source, self._pace)
+            stream = self._streams[source.key] = Stream(self._connection, source, self._kept, self._pace)
         stream.readers += 1
         try:
             try:

@@ -17,7 +17,8 @@ from rfuav_crds import contract
 from rfuav_crds.bounds import EARLIEST, bounded
 from rfuav_gateway.cluster.preparations import Preparations
 from rfuav_gateway.cluster.tasks import Tasks, path
-from rfuav_gateway.logs.source import End, Pod, TaskState
+from rfuav_gateway.logs.kept import MOST_FILES
+from rfuav_gateway.logs.source import End, KeptFile, Pod, TaskState
 from rfuav_gateway.tasks import preparations, views
 from rfuav_gateway.tasks.jobs import Job
 from rfuav_gateway.tasks.preparations import Prepared, Report
@@ -71,6 +72,7 @@ class _Source(ABC, Generic[J]):
         self.key = job.uid
         self.namespace = job.namespace
         self.where = ""
+        self.kept: tuple[KeptFile, ...] = ()
         self._job: J | None = job
         self._last = job
         self._pods: tuple[Pod, ...] = ()
@@ -79,7 +81,7 @@ class _Source(ABC, Generic[J]):
         """List the pods; if there are none any more, find out where the output keeps the log."""
         await self._list(self._last)
         if self.state().end is not None and not self._pods:
-            self.where = await self._kept(self._last)
+            self.where, self.kept = await self._output(self._last)
 
     def state(self) -> TaskState:
         """What is known now."""
@@ -112,8 +114,8 @@ class _Source(ABC, Generic[J]):
         """Those of the pods that are the job's."""
 
     @abstractmethod
-    async def _kept(self, job: J) -> str:
-        """The URI of the log in the job's output; empty: there is none."""
+    async def _output(self, job: J) -> tuple[str, tuple[KeptFile, ...]]:
+        """The URI of the log in the job's output, with a star for several files, and these; empty: there is none."""
 
     async def _list(self, job: J) -> None:
         """List the pods, trying until it succeeds."""
@@ -168,19 +170,24 @@ class JobSource(_Source[Job]):
     def _pods_of(self, job: Job, found: Sequence[PodObject]) -> list[Pod]:
         return [pod for read in found if (pod := _pod(job, read)) is not None]
 
-    async def _kept(self, job: Job) -> str:
-        """The URI of the log in the job's output; empty: the job never ran, or does not exist."""
+    async def _output(self, job: Job) -> tuple[str, tuple[KeptFile, ...]]:
+        """The log in the job's output; empty: the job never ran, or does not exist."""
         try:
             answer = await self._connection.request("GET", path(job.type, job.namespace, job.name))
         except ConnectionProblem as error:
             log.warning("output not known", job=f"{job.namespace}/{job.name}", error=str(error))
-            return ""
+            return "", ()
         if not answer.ok or not section(answer.body, "status").get("startedAt"):
-            return ""
+            return "", ()
         spec = section(answer.body, "spec")
-        several = job.type == "inference" and spec.get("shards", 1) != 1
-        name = contract.LOG.replace(".", "-*.", 1) if several else contract.LOG
-        return f"{str(section(spec, 'output').get('uri', '')).rstrip('/')}/{name}"
+        folder = str(section(spec, "output").get("uri", "")).rstrip("/")
+        shards = spec.get("shards", 1) if job.type == "inference" else 1
+        if shards == 1:
+            uri = f"{folder}/{contract.LOG}"
+            return uri, (KeptFile(uri),)
+        names = (contract.LOG.replace(".", f"-{shard}.", 1) for shard in ("*", *range(min(int(shards), MOST_FILES))))
+        several, *each = (f"{folder}/{name}" for name in names)
+        return several, tuple(KeptFile(uri, shard) for shard, uri in enumerate(each))
 
 
 class PreparationSource(_Source[Prepared]):
@@ -196,10 +203,10 @@ class PreparationSource(_Source[Prepared]):
         reports = [_report(pod) for pod in sorted(found, key=_born)]
         return next((one for one in reversed(reports) if one is not None), None)
 
-    async def _kept(self, job: Prepared) -> str:
+    async def _output(self, job: Prepared) -> tuple[str, tuple[KeptFile, ...]]:
         """None: the log of a preparation is that of its pod alone."""
         del job
-        return ""
+        return "", ()
 
     def _end(self, job: Prepared) -> End | None:
         if job.status not in preparations.ENDED:

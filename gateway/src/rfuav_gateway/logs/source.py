@@ -3,6 +3,7 @@
 The cache of the cluster implements `TaskSource`.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -33,6 +34,13 @@ class TaskState(NamedTuple):
     end: End | None = None
 
 
+class KeptFile(NamedTuple):
+    """A log that the trainer keeps in the output, and of which shard if there are several."""
+
+    uri: str
+    shard: int | None = None
+
+
 class TaskSource(Protocol):
     """One task."""
 
@@ -48,8 +56,12 @@ class TaskSource(Protocol):
     def where(self) -> str:
         """The URI of the lines that the trainer keeps in the output; empty: the task has never run."""
 
+    @property
+    def kept(self) -> Sequence[KeptFile]:
+        """The files of `where`."""
+
     async def load(self) -> None:
-        """Find out what `state` and `where` say; the stream does so once, for all of its readers."""
+        """Find out what `state`, `where` and `kept` say; the stream does so once, for all of its readers."""
 
     def state(self) -> TaskState:
         """What is known now."""

@@ -1,10 +1,12 @@
 """The logs of one task for all of its readers: its pods are followed once, over all attempts, until the task has ended.
 
-What the pods have logged so far is read first, merged by time; then lines come as the pods write them. Readers are
-woken together, at most every `batch` seconds.
+What the pods have logged so far is read first, merged by time; then lines come as the pods write them. Of a task whose
+pods are gone it is what its output keeps, where that can be read. Readers are woken together, at most every `batch`
+seconds.
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -12,6 +14,7 @@ import structlog
 
 from rfuav_gateway.logs.entries import entry_of
 from rfuav_gateway.logs.follower import Follower
+from rfuav_gateway.logs.kept import Kept
 from rfuav_gateway.logs.pace import Pace
 from rfuav_gateway.logs.pod_log import Line
 from rfuav_gateway.logs.source import End, Pod, TaskSource, TaskState
@@ -31,11 +34,12 @@ class Stream:
     Args:
         connection: the way to the API server.
         source: the task.
+        kept: reads the logs in outputs.
         pace: the limits.
     """
 
-    def __init__(self, connection: Connection, source: TaskSource, pace: Pace) -> None:
-        self._connection, self._pace = connection, pace
+    def __init__(self, connection: Connection, source: TaskSource, kept: Kept, pace: Pace) -> None:
+        self._connection, self._kept, self._pace = connection, kept, pace
         self.source = source
         self.window = Window(most=pace.lines, most_bytes=pace.kept_bytes)
         self.ready = asyncio.Event()
@@ -58,7 +62,7 @@ class Stream:
 
     @property
     def found(self) -> bool:
-        """Whether the log of one of the pods could be read."""
+        """Whether the log of one of the pods, or that in the output, could be read."""
         return self._found or any(follower.found for follower in self._followers.values())
 
     async def bell(self) -> None:
@@ -100,6 +104,8 @@ class Stream:
         if self._running:
             await asyncio.wait(self._running.values(), timeout=self._pace.last_lines)
             await _ended(*self._running.values())
+        if not self.found and self.source.kept:
+            await self._take_kept()
         self.end = self._state.end
 
     def _update(self) -> None:
@@ -137,7 +143,18 @@ class Stream:
             self.window.cut = self.window.cut or cut
             found += [(line.place.nanoseconds, loads[load].pod, line) for line in lines if line.place is not None]
         self.window.cut = self.window.cut or bool(late)
-        for number, (_, pod, line) in enumerate(sorted(found, key=lambda one: one[0])):
+        await self._take_all((pod, line) for _, pod, line in sorted(found, key=lambda one: one[0]))
+
+    async def _take_kept(self) -> None:
+        """Take the lines that the output keeps."""
+        found = await self._kept.read(self.source.namespace, self.source.key, self.source.kept)
+        if found is None:
+            return
+        self._found, self.window.cut = True, found.cut
+        await self._take_all(found.lines)
+
+    async def _take_all(self, lines: Iterable[tuple[Pod, Line]]) -> None:
+        for number, (pod, line) in enumerate(lines):
             self._take(pod, line)
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
