@@ -4,6 +4,7 @@ import json
 import threading
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from contract.gateway.conftest import Gateway, Serve, User
@@ -81,6 +82,33 @@ def test_logs_of_a_task_whose_pods_are_gone_are_gone(gateway: Gateway, alice: Us
     for accept in ("application/json", "text/event-stream"):
         answer = gateway.call("GET", at, token=alice.token, Accept=accept)
         assert answer.status == 410, answer
+
+
+def test_where_the_output_is_mounted_the_log_outlives_the_pods(
+    serve: Serve, alice: User, end, kube: client.ApiClient, tmp_path: Path
+) -> None:
+    places = [
+        {"uri": "pvc://captures/models", "namespace": alice.namespace, "path": str(tmp_path)},
+        {"uri": "pvc://captures", "namespace": "another", "path": str(tmp_path)},
+    ]
+    with serve(outputs=places) as gateway:
+        made = gateway.call("POST", "/api/v2/training/start", TRAINING | {"task_id": "kept"}, token=alice.token)
+        assert made.status == 200
+        api = client.CustomObjectsApi(kube)
+        (job,) = api.list_namespaced_custom_object(GROUP, VERSION, alice.namespace, "trainingjobs")["items"]
+        head = {"event": "log", "uid": job["metadata"]["uid"]}
+        done = {"event": "done", "level": "info", "time": "2026-01-01T00:00:09.5Z", "attempt": 2}
+        (tmp_path / "first").mkdir()
+        (tmp_path / "first/log.jsonl").write_text(f"{json.dumps(head)}\n{json.dumps(done)}\n")
+        end("Succeeded")
+        until(lambda: gateway.call("GET", "/api/v2/tasks/kept", token=alice.token).body["status"] == "completed", 20)
+        at = "/api/v2/tasks/kept/logs"
+        until(lambda: gateway.call("GET", at, token=alice.token, Accept="application/json").body != [], 20)
+        (entry,) = gateway.call("GET", at, token=alice.token, Accept="application/json").body
+        assert (entry["message"], entry["stage"], entry["attempt"]) == ("done", "completed", 2)
+        events = gateway.call("GET", at, token=alice.token, Accept="text/event-stream").body
+        assert events.count("data: ") == 2
+        assert '"status":"completed"' in events
 
 
 def test_who_may_not_read_pod_logs_reads_none(gateway: Gateway, user: Callable[..., User]) -> None:

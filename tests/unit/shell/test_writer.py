@@ -314,14 +314,17 @@ async def test_stored_results_outlive_the_writes_of_an_operator_that_knows_none(
         assert "results" not in b.sent("PATCH")[0]["status"]
 
 
-def test_results_that_wait_go_with_their_job_and_with_the_term():
+def test_results_that_wait_go_with_their_job_and_its_end_and_with_the_term():
     state = ClusterState(Defaults())
     ingest.job(state, Kind.TRAINING, job_body(version=1))
     state.hold_results(U1, RESULTS)
     state.forget_plans()  # another leader may have written newer ones
     assert state.results_of(U1) is None
     state.hold_results(U1, RESULTS)
-    ingest.job_gone(state, Kind.TRAINING, job_body(version=2))
+    ingest.job(state, Kind.TRAINING, job_body(version=2, status={"phase": "Succeeded"}))
+    assert state.results_of(U1) is None  # nothing more will be written
+    state.hold_results(U1, RESULTS)
+    ingest.job_gone(state, Kind.TRAINING, job_body(version=3))
     assert state.results_of(U1) is None
     state.hold_results(U1, RESULTS)
     assert state.results_of(U1) is None

@@ -288,6 +288,8 @@ class ClusterState:
             self._read[new.uid] = new
             self._refresh(new.uid)
             self._keep_gone(new.uid, self._gone.get(new.uid, frozenset()))
+            if _is_over(new):
+                self._pending.results.pop(new.uid, None)  # no write follows that they could go with
             if before is None:
                 self._sort_pods(new.uid)
             self._mounts.note(new.uid, new.namespace, volumes.claims_of(self._effective[new.uid]))
