@@ -94,6 +94,10 @@ test-contract: venv  ## The API and the operator against a real API server (no r
 test-page: venv  ## The page in Chromium, served by a double of the gateway
 	.venv/bin/pytest -q -n 2 tests/page
 
+.PHONY: screenshots
+screenshots: venv  ## Pictures of every view of the page into build/screenshots, a selection into docs/img/page (VIEWS="overview jobs")
+	PYTHONPATH=tests $(PY) -m page.screenshots $(VIEWS)
+
 test-trainer: venv  ## The trainer on the CPU
 	.venv/bin/pytest -q tests/trainer -m "not contract and not cluster"
 

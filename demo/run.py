@@ -256,6 +256,7 @@ def _say_how_to_go_on(console: Console, kubeconfig: Path, gateway_url: str) -> N
         f"  kubectl --namespace {NAMESPACE} describe trainingjob drones-resnet18\n\n"
         f"The REST gateway has the same jobs as tasks; {gateway_url}/docs describes every call (docs/gateway.md):\n\n"
         f"  curl {gateway_url}/api/v2/tasks\n\n"
-        "`make demo` runs the jobs again, `make demo-clean` removes the cluster.",
+        "`make demo` runs the jobs again, `make demo-clean` removes the cluster. In a browser, with all jobs live:\n\n"
+        f"  {gateway_url}/",
         highlight=False,
     )

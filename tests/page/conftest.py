@@ -12,9 +12,12 @@ import pytest
 from aiohttp import web
 from page.cluster_data import Cluster
 from page.gateway_double import Double
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+expect.set_options(timeout=15_000)  # a busy machine
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +82,7 @@ def open_page(browser: Browser, double: Double) -> Iterator[Open]:
                 locale=language,
                 reduced_motion="reduce",
             )
-            context.set_default_timeout(10_000)
+            context.set_default_timeout(15_000)
             contexts.append(context)
             page = context.new_page()
             page.on("pageerror", lambda error: errors.append(str(error)))

@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parents[2] / "gateway/src/rfuav_gateway/page"
 TOKEN = "good-token"
 SCRIPT = re.compile(r'<script type="importmap">(.*?)</script>', re.DOTALL)
+USAGE = {
+    "by": "namespace",
+    "from": "2026-11-24T00:00:00",
+    "to": "2026-12-01T00:00:00",
+    "source": "jobs",
+    "since": None,
+    "complete": False,
+    "total_gpu_hours": 161.4,
+    "usage": [{"name": "radar", "gpu_hours": 101.4}, {"name": "fusion", "gpu_hours": 60.0}],
+}
 ADVICE = {
     "GPUOutOfMemory": "write the batchSize and gradientAccumulation that the message names, or batchSize: auto, or ask for more gpuMemory",
     "InputMissing": "put the data where the message says",
@@ -49,7 +59,7 @@ class Double:
         self.may_pools = True
         self.up = True
         self.posted: list[tuple[str, Any]] = []
-        self.usage: dict[str, Any] | None = None
+        self.usage: dict[str, Any] | None = USAGE
         self.call: Callable[[Callable[[], object]], object] = lambda act: act()  # in the thread of the server
         self._streams: set[web.StreamResponse] = set()
         self.app = web.Application(middlewares=[self._guard])

@@ -21,7 +21,7 @@ export default {
   "field.created": "Created", "field.started": "Started", "field.finished": "Finished", "field.attempt": "Attempt", "field.data": "Data", "field.output": "Output", "field.source": "Weights of", "field.checkpoint": "Checkpoint",
   "field.progress": "Progress", "field.loss": "Loss", "field.left": "Time left", "field.position": "Place in the queue", "field.time": "When",
   "tile.gpus": "GPUs in use", "tile.free": "{n} free", "tile.kinds": "{trainings} trainings, {inferences} inferences", "tile.next": "Next starts {time}", "tile.noEstimate": "No start can be estimated", "tile.noQueue": "The queue is empty",
-  "tile.failed": "Failed", "tile.day": "In the last 24 hours", "tile.hours": "GPU-hours", "tile.since": "Since {time}",
+  "tile.failed": "Failed", "tile.day": "In the last 24 hours", "tile.hours": "GPU-hours", "tile.week": "In the last 7 days", "tile.existing": "Of jobs that still exist",
   "pools.none": "There is no GPU pool", "pools.noneText": "A pool says which nodes jobs may use and how many share a GPU. An administrator creates it:",
   "pool.line": "{gpus} GPUs on {nodes} nodes", "pool.notReady": "Not ready", "pool.waiting": "{n} waiting", "pool.nodes": "Nodes", "pool.node": "{free} of {gpus} GPUs free. ", "pool.more": ["and {n} more node", "and {n} more nodes"],
   "pool.holders": "GPU slots by team", "pool.hidden": ["{n} job of another team", "{n} jobs of other teams"], "pool.noJobs": "No job runs here.", "pool.moreTeams": ["and {n} more team", "and {n} more teams"], "pool.someone": "A job of another team",

@@ -21,7 +21,7 @@ export default {
   "field.created": "创建时间", "field.started": "开始时间", "field.finished": "结束时间", "field.attempt": "尝试次数", "field.data": "数据", "field.output": "输出", "field.source": "权重来自", "field.checkpoint": "检查点",
   "field.progress": "进度", "field.loss": "损失", "field.left": "剩余时间", "field.position": "排队位置", "field.time": "时间",
   "tile.gpus": "使用中的 GPU", "tile.free": "空闲 {n}", "tile.kinds": "训练 {trainings} 个，推理 {inferences} 个", "tile.next": "下一个{time}开始", "tile.noEstimate": "无法估计开始时间", "tile.noQueue": "队列为空",
-  "tile.failed": "失败", "tile.day": "最近 24 小时", "tile.hours": "GPU 小时", "tile.since": "自{time}起",
+  "tile.failed": "失败", "tile.day": "最近 24 小时", "tile.hours": "GPU 小时", "tile.week": "最近 7 天", "tile.existing": "仅统计仍存在的任务",
   "pools.none": "还没有 GPU 资源池", "pools.noneText": "资源池规定任务可以使用哪些节点，以及多少任务共享一块 GPU。由管理员创建：",
   "pool.line": "{nodes} 个节点，{gpus} 块 GPU", "pool.notReady": "未就绪", "pool.waiting": "{n} 个等待", "pool.nodes": "节点", "pool.node": "{gpus} 块 GPU 中 {free} 块空闲。", "pool.more": "另有 {n} 个节点",
   "pool.holders": "各团队的 GPU 槽位", "pool.hidden": "其他团队的 {n} 个任务", "pool.noJobs": "此处没有任务在运行。", "pool.moreTeams": "另有 {n} 个团队", "pool.someone": "其他团队的任务",

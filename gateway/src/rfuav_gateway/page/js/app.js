@@ -128,7 +128,7 @@ function App() {
   };
   useEffect(() => { load(); }, []);
   const signedOut = session !== null && session.user === null && session.signIn === "token";
-  useEffect(() => { if (session && !signedOut) follow(() => set({ ...session, user: null, signIn: "token" })); }, [session]);
+  useEffect(() => { if (session && !signedOut) follow(() => set({ ...session, user: null, signIn: "token" }), load); }, [session === null, signedOut]);
   const leave = async () => { await ask("DELETE", `api/v2/session?path=${encodeURIComponent(new URL(".", document.baseURI).pathname)}`).catch(() => {}); close(); set({ ...session, user: null }); };
   if (session === null) return html`<main class="center"><p role="status">${error ? `${error} ${t("live.retry")}` : t("live.loading")}</p></main>`;
   return signedOut ? html`<${SignIn} done=${load} />` : html`<${Shell} session=${session} leave=${leave} />`;

@@ -14,9 +14,9 @@ function ticks(low, high, about, least = 0) {
  * Lines over a common x.
  *
  * title: of the chart; describe: the same in words, for those who do not see it; data: [x, ...series], null where there
- * is no value; series: [{label, strong}]; show: a value as text; x: the label of the axis; range: of y, else that of the data.
+ * is no value; series: [{label, strong}]; show: a value as text; tick: the same on the axis; x: the label of the axis; range: of y, else that of the data.
  */
-export function Chart({ title, describe, data, series, show, x, range, height = 190 }) {
+export function Chart({ title, describe, data, series, show, tick = show, x, range, height = 190 }) {
   const place = useRef();
   const [width, setWidth] = useState(0);
   const [at, setAt] = useState(-1);
@@ -40,7 +40,7 @@ export function Chart({ title, describe, data, series, show, x, range, height = 
   return html`<figure class="chart"><figcaption><b>${title}</b>${series.map((one, n) => html`<span key=${one.label} class=${one.strong ? "strong" : ""}><i></i>${one.label} <span class="value">${shown(lines[n])}</span></span>`)}
     ${at >= 0 && html`<span class="muted">${x} ${xs[at]}</span>`}</figcaption>
     <div ref=${place} onPointerMove=${move} onPointerLeave=${() => setAt(-1)} style=${{ height: `${height}px` }}>${width > 0 && html`<svg width=${width} height=${height} role="img" aria-label=${describe}>
-      ${ticks(low, high, 5).map((value) => html`<g key=${value}><line class="rule" x1=${LEFT} x2=${width - RIGHT} y1=${toY(value)} y2=${toY(value)} /><text x=${LEFT - 8} y=${toY(value) + 4} text-anchor="end">${show(value)}</text></g>`)}
+      ${ticks(low, high, 5).map((value) => html`<g key=${value}><line class="rule" x1=${LEFT} x2=${width - RIGHT} y1=${toY(value)} y2=${toY(value)} /><text x=${LEFT - 8} y=${toY(value) + 4} text-anchor="end">${tick(value)}</text></g>`)}
       ${ticks(first, last, Math.min(8, width / 60), 1).map((value) => html`<text key=${value} x=${toX(value)} y=${height - 6} text-anchor="middle">${value}</text>`)}
       ${lines.map((line, n) => html`<polyline key=${n} class=${series[n].strong ? "strong" : ""} points=${trace(line)} />`)}
       ${at >= 0 && html`<line class="cursor" x1=${toX(xs[at])} x2=${toX(xs[at])} y1=${TOP} y2=${height - BOTTOM} />`}

@@ -60,10 +60,10 @@ export function formOf(type, manifest) {
 
 export function Create({ session, query }) {
   const version = useLive();
-  const teams = session.namespaces.filter((one) => one.create).map((one) => one.name);
   const [from, use] = [query.get("from"), query.get("use")?.split("/")];
   const [type, setType] = useState(use || query.get("type") === "inference" ? "inference" : "training");
   const [base, setBase] = useState(null);
+  const teams = session.namespaces.filter((one) => one.create && (one.creates ?? [type]).includes(type)).map((one) => one.name);
   const [form, setForm] = useState({ team: use?.[1] ?? (teams.includes(session.namespace) ? session.namespace : teams[0]), ...EMPTY[type], ...(use ? { source: use[2] } : {}) });
   const [answer, setAnswer] = useState({});
   const [touched, setTouched] = useState({});

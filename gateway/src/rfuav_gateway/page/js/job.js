@@ -117,7 +117,7 @@ function Actions({ row, detail, base, again }) {
 
 function Summary({ row, detail, results, seen }) {
   const state = stateOf(row), status = detail?.status;
-  return html`<div class="columns job"><div>
+  return html`<div class="columns detail"><div>
     ${state !== "waiting" && (row.percent != null) && html`<section class="panel"><div class="panel-head"><h2>${t("field.progress")}</h2><p class="muted">${[steps(row), row.speed && t("running.speed", { n: row.speed })].filter(Boolean).join(" · ")}</p><b class="figures">${percent(row.percent)}</b></div>
       <div class="pad"><${Bar} value=${row.percent} state=${state} label=${t("field.progress")} /></div></section>`}
     ${state === "waiting" && html`<${Why} row=${row} why=${detail?.why} />`}

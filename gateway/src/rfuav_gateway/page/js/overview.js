@@ -1,6 +1,6 @@
 // The cluster at a glance: how full the pools are and with whose jobs, what runs, what waits for what, and who may use how much.
 import { ask } from "./api.js";
-import { ahead, ago, duration, figure, fullTime, isOnGpu, inQueue, percent, reasonOf, since, stateOf } from "./format.js";
+import { ahead, duration, figure, fullTime, inQueue, isOnGpu, now, percent, reasonOf, since, stateOf } from "./format.js";
 import { number, t } from "./i18n.js";
 import { html, useEffect, useMemo, useState } from "./lib.js";
 import { Bar, Empty, Icon, Select, Spark, State } from "./parts.js";
@@ -8,7 +8,7 @@ import { go, jobLink, link } from "./route.js";
 import { live, useLive, useTick } from "./store.js";
 
 const FEW = 8; // rows of a list before "show all"
-const HOLDERS = 5; // teams of a pool that are named
+const HOLDERS = 4; // teams of a pool that are named
 const DAY = 86400;
 
 export function Overview({ session, query }) {
@@ -45,7 +45,7 @@ function useUsage() {
   const [usage, set] = useState(null);
   useEffect(() => {
     let alive = true;
-    const load = () => ask("GET", "api/v2/usage?by=namespace").then((found) => alive && set(found), () => {});
+    const load = () => ask("GET", `api/v2/usage?by=namespace&from=${new Date(now() - 7 * DAY * 1000).toISOString().slice(0, 19)}`).then((found) => alive && set(found), () => {});
     load();
     const timer = setInterval(load, 120000);
     return () => { alive = false; clearInterval(timer); };
@@ -58,7 +58,7 @@ function Tiles({ seen, usage, team }) {
   const held = live.pools.reduce((sum, pool) => sum + pool.heldGpus, 0);
   const trainings = seen.running.filter((row) => row.type === "training").length;
   const starts = seen.waiting.map((row) => row.estimatedStart).filter(Boolean).sort();
-  const hours = (usage?.rows ?? []).filter((row) => !team || row.namespace === team).reduce((sum, row) => sum + row.gpuHours, 0);
+  const hours = (usage?.usage ?? []).filter((one) => !team || one.name === team).reduce((sum, one) => sum + one.gpu_hours, 0);
   const at = (path, query) => link(path, { ...query, team });
   return html`<div class="tiles">
     ${gpus > 0 && html`<section class="tile"><h2>${t("tile.gpus")}</h2><p class="big">${number(held, 1)}<small> / ${number(gpus)}</small></p>
@@ -69,7 +69,7 @@ function Tiles({ seen, usage, team }) {
       <p class="muted">${starts.length ? t("tile.next", { time: ahead(starts[0]) }) : seen.waiting.length ? t("tile.noEstimate") : t("tile.noQueue")}</p></a>
     <a class="tile" href=${at("jobs", { state: "failed" })}><h2>${t("tile.failed")}</h2><p class="big ${seen.failed.length ? "failed" : ""}">${number(seen.failed.length)}</p>
       <p class="muted">${t("tile.day")}</p></a>
-    ${usage && html`<section class="tile"><h2>${t("tile.hours")}</h2><p class="big">${number(hours, hours < 100 ? 1 : 0)}</p><p class="muted">${usage.from ? t("tile.since", { time: ago(usage.from) }) : ""}</p></section>`}
+    ${usage && html`<section class="tile"><h2>${t("tile.hours")}</h2><p class="big">${number(hours, hours < 100 ? 1 : 0)}</p><p class="muted" title=${usage.complete ? "" : t("tile.existing")}>${t("tile.week")}</p></section>`}
   </div>`;
 }
 
@@ -107,7 +107,7 @@ function Pool({ pool }) {
     </div></section>`;
 }
 
-const products = (pool) => { const names = [...new Set(pool.nodes.map((node) => node.product).filter(Boolean))]; return names.length ? ` · ${names.slice(0, 3).join(", ")}` : ""; };
+const products = (pool) => { const names = [...new Set(pool.nodes.map((node) => node.product?.replace(/^NVIDIA[- ]/, "")).filter(Boolean))]; return names.length ? ` · ${names.slice(0, 3).join(", ")}` : ""; };
 
 /** The GPUs of a node, those of trainings first, then those of inferences, then the free ones. */
 function Cells({ node }) {

@@ -20,7 +20,7 @@ export function Curves({ results, seen }) {
   const series = [{ label: t("curves.train") }, { label: t("curves.validation"), strong: true }];
   const describe = (what, [epochs, train, validation], show) => t("curves.describe", { what, n: epochs.length, train: show(last(train)), validation: show(last(validation)) });
   return html`<div class="charts">
-    <${Chart} title=${t("metric.loss")} describe=${describe(t("metric.loss"), data.loss, figure)} data=${data.loss} series=${series} show=${figure} x=${t("curves.epoch")} />
+    <${Chart} title=${t("metric.loss")} describe=${describe(t("metric.loss"), data.loss, figure)} data=${data.loss} series=${series} show=${figure} tick=${(value) => number(value, 3, 1)} x=${t("curves.epoch")} />
     <${Chart} title=${t("metric.accuracy")} describe=${describe(t("metric.accuracy"), data.accuracy, share)} data=${data.accuracy} series=${series} show=${(value) => share(value, 0)} x=${t("curves.epoch")} /></div>`;
 }
 

@@ -3,6 +3,7 @@ import { address, ask } from "./api.js";
 import { setServerTime } from "./format.js";
 import { useEffect, useState } from "./lib.js";
 
+const MOST = 20_000; // rows that are kept; the jobs that ended first go first
 const SEEN = 60; // values of a loss that are kept for a sparkline
 
 export const live = {
@@ -32,11 +33,11 @@ export function useTick(milliseconds) {
   useEffect(() => { const timer = setInterval(() => set((n) => n + 1), milliseconds); return () => clearInterval(timer); }, [milliseconds]);
 }
 
-let source = null, retry = 0, wait = 1000, fresh = null, onSignedOut = () => {};
+let source = null, retry = 0, wait = 1000, fresh = null, onSignedOut = () => {}, onScope = () => {};
 
-/** Follow the cluster until `close`. `signedOut` is called when the gateway no longer knows the caller. */
-export function follow(signedOut) {
-  onSignedOut = signedOut;
+/** Follow the cluster until `close`. `signedOut` is called when the gateway no longer knows the caller, `scope` when their rights have changed. */
+export function follow(signedOut, scope) {
+  [onSignedOut, onScope] = [signedOut, scope];
   connect();
 }
 
@@ -64,6 +65,7 @@ function connect() {
       fresh?.add(row.key);
       remember(row);
     }
+    if (live.rows.size > MOST) forget();
     for (const key of gone) { live.rows.delete(key); live.history.delete(key); }
     if (fresh && !more) { // all that there is has come: what has not is gone
       for (const key of live.rows.keys()) if (!fresh.has(key)) live.rows.delete(key);
@@ -73,6 +75,7 @@ function connect() {
   });
   on("pools", ({ pools }) => { live.pools = pools; });
   on("quotas", ({ quotas }) => { live.quotas = quotas; });
+  on("scope", () => onScope()); // rights have changed
   on("bye", () => later()); // stopping, or signed out: the session says
   source.onerror = () => { if (source) later(); };
 }
@@ -94,6 +97,11 @@ async function later() {
     }
   }, wait + Math.random() * 500);
   wait = Math.min(wait * 2, 15000);
+}
+
+function forget() {
+  const ended = [...live.rows.values()].filter((row) => row.finished).sort((a, b) => (a.finished < b.finished ? -1 : 1));
+  for (const { key } of ended.slice(0, live.rows.size - MOST)) { live.rows.delete(key); live.history.delete(key); }
 }
 
 function remember(row) {
