@@ -31,7 +31,7 @@ lock: venv  ## Lock the versions again (requirements/*.txt)
 	bash requirements/lock.sh
 
 # pyproject.toml has the version; tests/unit/test_version.py compares all that name it.
-VERSIONED := pyproject.toml */pyproject.toml helm/rfuav-operator/Chart.yaml helm/rfuav-operator/values.yaml examples/demo/*.yaml demo/run.py \
+VERSIONED := pyproject.toml */pyproject.toml helm/rfuav-operator/*.yaml helm/rfuav-operator/README.md deploy/overlays/*/*.yaml examples/demo/*.yaml demo/run.py \
 	README.md docs/install.md
 
 .PHONY: set-version
@@ -88,7 +88,7 @@ test-histories: venv  ## The simulation: 1,000 histories, and whether they notic
 
 test-contract: venv  ## The API and the operator against a real API server (no root)
 	@$(PY) -m localcluster build --profile api >/dev/null
-	@$(PY) -m localcluster build helm helm4 >/dev/null
+	@$(PY) -m localcluster build helm >/dev/null
 	.venv/bin/pytest -q tests -m contract
 
 test-page: venv  ## The page in Chromium, served by a double of the gateway
@@ -120,6 +120,12 @@ simulate: venv  ## Replay one history of the simulation with its log (SEED=7), o
 .PHONY: fuzz
 fuzz: venv  ## Feed broken objects to every input of the operator (N=100000, FIRST=0)
 	PYTHONPATH=tests $(PY) -m fuzz --count $(or $(N),2000) --first $(or $(FIRST),0)
+
+.PHONY: test-helm4
+test-helm4: venv  ## The life of a release with Helm 4, which is built first
+	@$(PY) -m localcluster build --profile api >/dev/null
+	@$(PY) -m localcluster build helm4 >/dev/null
+	.venv/bin/pytest -q tests/contract/chart/test_lifecycle.py -k helm4
 
 .PHONY: fuzz-gateway
 fuzz-gateway: venv  ## Play requests made from the gateway's OpenAPI document, with a seed that is printed (N=20000, SEED=7)

@@ -1,12 +1,14 @@
 """What of the chart is generated: `python helm/generate.py`, or with --check a comparison.
 
 In: values.yaml with its comments, the CRD of the GPUPool, the settings of operator and gateway.
-Out: in values.schema.json the schema of `defaultPool.spec`, and in the chart's README.md the table of values.
+Out: in values.schema.json the schema of `defaultPool.spec`, in the chart's README.md the table of values, and
+deploy/base/install.yaml, the chart as plain manifests. That needs helm, so a test compares it instead of --check.
 """
 
 import difflib
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,16 +16,21 @@ from typing import Any, NamedTuple
 
 import yaml
 from pydantic import BaseModel
+from rich.console import Console
 
+from localcluster import binaries
 from rfuav_gateway.settings import Settings as GatewaySettings
 from rfuav_operator.settings import Settings as OperatorSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "helm" / "rfuav-operator"
 WIDTH = 150  # of a line of the schema
+INSTALL = ROOT / "deploy" / "base" / "install.yaml"
+NAMESPACE = "rfuav-system"
 BEGIN, END = "<!-- values: `make generate` -->\n", "<!-- end of values -->\n"
 SETTINGS: dict[str, type[BaseModel]] = {"settings": OperatorSettings, "gateway.settings": GatewaySettings}
 WHOLE = ("defaultPool.spec", "resources", "gateway.resources")  # one row each
+_OF_HELM = ("helm.sh/chart:", "app.kubernetes.io/managed-by:", "# Source:")
 _LINE = re.compile(r"^(?P<indent> *)(?P<name>[A-Za-z]+):(?P<value>[^#]*)(?:#(?P<comment>.*))?$")
 
 
@@ -174,6 +181,22 @@ def readme() -> str:
     return before + BEGIN + "\n".join(lines) + "\n" + END + after
 
 
+# --- plain manifests
+
+
+def install() -> str:
+    """The chart with its default values, in a namespace of its own, without the labels that say it is Helm's."""
+    helm = binaries.ensure(("helm",), Console(stderr=True))["helm"]
+    command = [str(helm), "template", "rfuav", str(CHART), "--namespace", NAMESPACE, "--kube-version", "1.35.4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    kept = (line for line in done.stdout.splitlines() if not line.lstrip().startswith(_OF_HELM))
+    labels = "".join(f"    pod-security.kubernetes.io/{mode}: restricted\n" for mode in ("enforce", "warn"))
+    return (
+        "# Generated from helm/rfuav-operator by `make generate`.\n"
+        f"apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n  labels:\n{labels}" + "\n".join(kept) + "\n"
+    )
+
+
 def main(arguments: list[str]) -> int:
     """Write the files, or with --check compare them; 1 when one differs."""
     differs = False
@@ -187,6 +210,8 @@ def main(arguments: list[str]) -> int:
             sys.stdout.writelines(
                 difflib.unified_diff(found.splitlines(True), text.splitlines(True), name, "generated")
             )
+    if "--check" not in arguments:
+        INSTALL.write_text(install())
     if differs:
         sys.stderr.write("files of the chart differ from what they are made of: run `make generate`\n")
     return int(differs)

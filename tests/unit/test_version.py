@@ -12,7 +12,15 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 IMAGE = re.compile(r"rfuav-(?:operator|trainer):(\d[\w.-]*)")
 NAMING = [
     path
-    for pattern in ("*.md", "docs/*.md", "examples/**/*.yaml", "demo/*.py", "demo/*.yaml", "helm/rfuav-operator/*.yaml")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "examples/**/*.yaml",
+        "demo/*.py",
+        "demo/*.yaml",
+        "helm/rfuav-operator/*.yaml",
+        "deploy/**/*.yaml",
+    )
     for path in ROOT.glob(pattern)
     if IMAGE.search(path.read_text())
 ]
