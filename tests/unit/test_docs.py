@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMED = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs" / "reliability.md").read_text())
+NAMED = [
+    found
+    for page in ("reliability", "security")
+    for found in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / f"docs/{page}.md").read_text())
+]
 
 
 @pytest.mark.parametrize(("file", "test"), NAMED)

@@ -317,6 +317,32 @@ def test_network_policies_let_in_reports_metrics_and_requests_alone(render):
     assert peers == [anybody, [{"podSelector": {"matchLabels": {"a": "b"}}}]]
 
 
+def test_policies_for_jobs_are_off_until_they_are_asked_for(default, render):
+    def policies(objects):
+        return {name for kind, name in objects if kind == "ValidatingAdmissionPolicy"}
+
+    def both(end):
+        return {f"rfuav-{plural}-{end}" for plural in ("trainingjobs", "inferencejobs")}
+
+    assert policies(default) == set()
+    assert policies(render("--set", "admissionPolicies.rights.enabled=true")) == both("rights")
+    for rule in ("maxGPUs=8", "registries={registry.example.org/}", "requiredLabels={team}"):
+        objects = render("--set", f"admissionPolicies.{rule}")
+        assert policies(objects) == both("site")
+        for name in both("site"):
+            assert len(objects["ValidatingAdmissionPolicy", name]["spec"]["validations"]) == 1
+            assert objects["ValidatingAdmissionPolicyBinding", name]["spec"]["policyName"] == name
+
+
+def test_the_gateways_own_tasks_may_name_claims(render):
+    """In compat it creates jobs as itself, and may not create pods."""
+    compat = "gateway.enabled=true,gateway.settings.compat.enabled=true,gateway.settings.compat.namespace=drones"
+    role = ("Role", "rfuav-gateway")
+    assert "persistentvolumeclaims" not in _granted(render("--set", compat)[role])
+    limited = render("--set", f"{compat},admissionPolicies.rights.enabled=true")
+    assert _granted(limited[role])["persistentvolumeclaims"] == {"get"}
+
+
 def test_two_renders_are_identical(run):
     values = ("--set", "gateway.enabled=true,networkPolicy.enabled=true,serviceMonitor.enabled=true")
     assert run(*values).stdout == run(*values).stdout
@@ -410,6 +436,8 @@ def test_the_roles_for_users_are_there_without_aggregation_too(render):
         ("defaultPool.spec.placement=Anywhere", "placement"),
         ("defaultPool.spec.scaleUp.podz=1", "podz"),
         ("gateway.extraEnv[0].valu=x", "valu"),
+        ("admissionPolicies.registries={docker.io}", "registries"),
+        ("admissionPolicies.right.enabled=true", "right"),
     ],
 )
 def test_values_that_cannot_be_are_rejected_by_name(run, value, named):
