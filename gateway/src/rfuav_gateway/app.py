@@ -13,6 +13,7 @@ Its own rights (the chart grants exactly these; those before a colon are granted
 | /readyz | get | connection (is an outage over) |
 | jobs.batch | list, watch | cluster.preparations |
 | compat, in its namespace: jobs.batch | get, create, patch | cluster.preparations |
+| compat, in its namespace: events | list | cluster.writes |
 | compat, in its namespace: trainingjobs, inferencejobs | get, create, patch, delete | cluster.writes |
 | proxy.addresses: users, groups | impersonate | access.callers |
 
@@ -46,6 +47,7 @@ from rfuav_gateway.logs.logs import Logs
 from rfuav_gateway.routes import (
     bulk,
     failures,
+    jobs,
     live,
     logs,
     page,
@@ -234,6 +236,7 @@ def routes() -> FastAPI:
         usage.router,
         session.router,
         live.router,
+        jobs.router,
         page.router,
         system.router,
     ):

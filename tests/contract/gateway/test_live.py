@@ -127,3 +127,13 @@ def test_what_changes_arrives(  # noqa: PLR0917
     page.until(lambda one: one.rows[f"training/{namespace}/{first}"]["percent"] == 40)
     custom.delete_namespaced_custom_object(*at)
     page.until(lambda one: one.names() == {second})
+
+
+def test_a_script_gets_the_picture_at_once(
+    gateway: Gateway, make: Callable[..., str], user: Callable[..., User], namespace: str
+) -> None:
+    owner, name = user(*READER), make()
+    found = gateway.call("GET", "/api/v2/live", token=owner.token, Accept="application/json").body
+    assert found["scope"] == [namespace]
+    assert [row["name"] for row in found["rows"]] == [name]
+    assert (found["pools"], found["quotas"]) == ([], [])

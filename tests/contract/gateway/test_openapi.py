@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 import schemathesis
 from contract.gateway.conftest import Gateway, Serve
+from contract.gateway.test_resources import JOB
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 from kubernetes import client
@@ -27,6 +28,7 @@ from localcluster.gpus import Gpus
 from localcluster.simulation import create_nodes
 from rfuav_crds.contract import GROUP, VERSION
 from rfuav_gateway.app import routes
+from rfuav_gateway.tasks.identity import object_name
 
 pytestmark = pytest.mark.contract
 
@@ -41,6 +43,7 @@ SCHEMA = schemathesis.openapi.from_dict(json.loads(json.dumps(routes().openapi()
 OPERATIONS = {found.label: found for result in SCHEMA.get_all_operations() if (found := result.ok())}
 LIMITS = dict.fromkeys(("creates", "requests", "previews"), "1000000/minute")
 ENDS = ("/cancel", "/stop")
+MANIFEST = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "TrainingJob", "spec": JOB["TrainingJob"]}
 
 STARTS = {
     "training": {
@@ -61,6 +64,8 @@ class Service(NamedTuple):
 
     gateway: Gateway
     tasks: dict[str, str]
+    namespace: str
+    token: str
 
     def start(self, kind: str) -> str:
         """A new task; its id."""
@@ -80,10 +85,14 @@ def service(kube: client.ApiClient, kubeconfig: Any, serve: Serve) -> Iterator[S
     core.create_namespace({"metadata": {"name": name}})
     custom.create_cluster_custom_object(GROUP, VERSION, "gpupools", pool)
     nodes = create_nodes(kubeconfig, 1, prefix=name, gpus=Gpus(), labels={"test": name})
+    core.create_namespaced_service_account(name, {"metadata": {"name": "page"}})
+    token = core.create_namespaced_service_account_token(
+        "page", name, {"spec": {"expirationSeconds": 3600}}
+    ).status.token
     face = {"enabled": True, "namespace": name, "creates": "1000000/minute", "burst": 100_000}
     try:
         with serve(pool=name, compat=face, trainerImage="rfuav-trainer:test", limits=LIMITS) as running:
-            made = Service(running, {})
+            made = Service(running, {}, name, token)
             made.tasks.update({kind: made.start(kind) for kind in STARTS})
             for job in custom.list_namespaced_custom_object(GROUP, VERSION, name, "trainingjobs")["items"]:
                 custom.patch_namespaced_custom_object_status(
@@ -107,6 +116,15 @@ def filled(case: schemathesis.Case, service: Service) -> None:
         case.path_parameters["task_id"] = task
         if case.method == "DELETE":  # only what has ended can be deleted
             service.gateway.call("POST", f"/api/v2/tasks/{task}/cancel")
+    if path.startswith("/api/v2/jobs/"):
+        case.path_parameters.update({"type": "training", "namespace": service.namespace})
+        ends = path.endswith(ENDS) or case.method == "DELETE"
+        task = service.start("training") if ends else service.tasks["training"]
+        case.path_parameters["name"] = object_name(task)
+        if case.method == "DELETE":
+            service.gateway.call("POST", f"/api/v2/tasks/{task}/cancel")
+    if path == "/api/v2/live" and case.query:
+        case.query.pop("namespace", None)
     if "cursor" in (case.query or {}):
         del case.query["cursor"]  # it is what an answer had
     if not isinstance(case.body, dict):
@@ -114,6 +132,12 @@ def filled(case: schemathesis.Case, service: Service) -> None:
     if path.endswith("/preview"):  # one of its parts has to be there, and the others must not
         kind = "inference" if case.body.get("inference") else "training"
         case.body = {kind: STARTS[kind]}
+        return
+    if path == "/api/v2/jobs":
+        case.body = {"manifest": {**MANIFEST, "metadata": {"name": f"job-{uuid.uuid4().hex[:8]}"}}}
+        return
+    if path == "/api/v2/session":
+        case.body["token"] = service.token
         return
     case.body.pop("task_id", None)  # two creates of one id with other content are a conflict
     if case.body.get("name") is not None:
@@ -142,7 +166,7 @@ def requests(operation: schemathesis.schemas.APIOperation) -> st.SearchStrategy[
 
 
 def sent(case: schemathesis.Case, gateway: Gateway) -> schemathesis.Response:
-    if case.operation.path.endswith("/logs"):
+    if case.operation.path.endswith(("/logs", "/live")):
         case.headers["accept"] = "application/json"  # a stream of a task that goes on does not end
     return case.call(base_url=gateway.url, timeout=30)
 

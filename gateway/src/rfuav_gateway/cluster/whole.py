@@ -20,8 +20,12 @@ from rfuav_kube.connection import Connection
 from rfuav_kube.objects import Meta, Wire
 from rfuav_kube.reflector import Reflector
 from rfuav_operator.core.model import Defaults, Job, Kind, Phase, Snapshot
+from rfuav_operator.core.told import checklist
+from rfuav_operator.core.told.checklist import POOL as POOL_UNREAD
+from rfuav_operator.core.told.checklist import QUOTA as QUOTA_UNREAD
+from rfuav_operator.core.told.checklist import Step
 from rfuav_operator.shell.kinds import POOL, QUOTA
-from rfuav_operator.shell.reading import ingest
+from rfuav_operator.shell.reading import ingest, ours
 from rfuav_operator.shell.reading.state import ClusterState
 from rfuav_operator.shell.reading.watched import watched
 
@@ -108,6 +112,25 @@ class Whole:
     def follow(self, changed: Callable[[], None]) -> None:
         """Call this whenever something changes, from now on."""
         self._followers.append(changed)
+
+    def checklist(self, kind: Kind, body: Mapping[str, Any], *, pools: bool, quota: bool) -> tuple[Step, ...]:
+        """What stands between a job and its GPUs, or how it goes.
+
+        Args:
+            kind: of the job.
+            body: the job, as the API server has it.
+            pools: whether GPUPools may be told of.
+            quota: whether its namespace's GPUQuota may be told of.
+        """
+        job, state = ours.job(kind, body), self._state
+        known = {POOL_UNREAD: pools and self.synced, QUOTA_UNREAD: quota and self.synced}
+        return checklist.checklist(
+            job,
+            pool=state.pools.get(job.spec.pool) if known[POOL_UNREAD] else None,
+            quota=state.quotas.get(job.namespace) if known[QUOTA_UNREAD] else None,
+            now=clock.now(),
+            unread=[name for name, is_known in known.items() if not is_known],
+        )
 
     def quota_namespaces(self) -> set[str]:
         """The namespaces that have a GPUQuota."""

@@ -4,18 +4,21 @@ import asyncio
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from rfuav_crds.contract import ANNOTATION_CANCELLED_BY, API_VERSION, PLURALS
 from rfuav_gateway.cluster.tasks import Tasks, path
 from rfuav_gateway.tasks.bodies import TaskType
 from rfuav_gateway.tasks.identity import KINDS
 from rfuav_gateway.tasks.jobs import Job
+from rfuav_kube import paths
 from rfuav_kube.connection import MERGE_PATCH, Answer, Connection, ConnectionProblem, Credential, Unsendable
 from rfuav_kube.objects import section
 
 TRIES = 4
 PAUSE = 0.25  # seconds before the second try; doubles
 TIMEOUT = 10.0  # seconds of one try
+MOST_EVENTS = 500  # of one object that are read
 
 
 class NotDone(Exception):  # noqa: N818  an answer, not a fault
@@ -76,11 +79,34 @@ class Writes:
             NotDone: it cannot be read.
         """
         answer = await insist(self._connection, "GET", path(kind, namespace, name), None, credential)
-        return None if answer.status == HTTPStatus.NOT_FOUND else taken(answer)
+        return None if answer.status == HTTPStatus.NOT_FOUND else taken(answer, KINDS[kind], namespace, name)
+
+    async def events(self, namespace: str, kind: str, name: str, credential: Credential | None) -> list[Any]:
+        """The Events about an object, in no order.
+
+        Raises:
+            NotDone: they cannot be read.
+        """
+        about = quote(f"involvedObject.kind={kind},involvedObject.name={name}")
+        at = f"/api/v1/namespaces/{paths.named(namespace)}/events?limit={MOST_EVENTS}&fieldSelector={about}"
+        found = taken(await insist(self._connection, "GET", at, None, credential)).get("items")
+        return found if isinstance(found, list) else []
 
     async def cancel(self, job: Job, user: str, credential: Credential | None) -> Job:
         """Have the operator cancel a job."""
-        patch = {"metadata": {"annotations": {ANNOTATION_CANCELLED_BY: user}, "uid": job.uid}, "spec": {"cancel": True}}
+        return await self.change(job, {"cancel": True}, credential, annotations={ANNOTATION_CANCELLED_BY: user})
+
+    async def change(
+        self,
+        job: Job,
+        spec: Mapping[str, Any],
+        credential: Credential | None,
+        *,
+        annotations: Mapping[str, str] | None = None,
+    ) -> Job:
+        """Change fields of a job's spec, and annotations."""
+        metadata = {"uid": job.uid} | ({"annotations": annotations} if annotations else {})
+        patch = {"metadata": metadata, "spec": spec}
         answer = await insist(self._connection, "PATCH", path(job.type, job.namespace, job.name), patch, credential)
         self._drop_if_gone(job, answer)
         return self._tasks.take(job.type, taken(answer, KINDS[job.type], job.namespace, job.name))

@@ -59,6 +59,15 @@ class Boards:
             }
         return held
 
+    async def now(self) -> boards.Board:
+        """The newest picture, made now if nobody else reads; empty before the cluster has been read."""
+        if self._board is not None:
+            return self._board
+        return await self._made() if self._whole.synced else boards.Board()
+
+    async def _made(self) -> boards.Board:
+        return await asyncio.to_thread(boards.board, self._whole.copy(), clock.now())
+
     async def _look(self) -> None:
         while True:
             if self._whole.synced:
@@ -66,7 +75,7 @@ class Boards:
                 self._dirty.clear()
                 found = self._board
                 try:
-                    found = await asyncio.to_thread(boards.board, self._whole.copy(), clock.now())
+                    found = await self._made()
                 except Exception:  # the next change may bring what can be shown again
                     log.exception("pools and quotas cannot be shown")
                 if found != self._board:

@@ -9,12 +9,12 @@ HELLO = b"retry: 1000\n\n"  # milliseconds after which a browser comes back
 KEEP_ALIVE = b": keep-alive\n\n"
 _GZIP = 16 + zlib.MAX_WBITS
 _MEMORY = 6  # of zlib's 9: half of the memory for a stream, and hardly larger
-_encode = msgspec.json.Encoder().encode
+json = msgspec.json.Encoder().encode
 
 
 def event(name: str, number: int, body: object) -> bytes:
     """One event."""
-    return encoded(name, number, _encode(body))
+    return encoded(name, number, json(body))
 
 
 def encoded(name: str, number: int, body: bytes) -> bytes:
@@ -27,7 +27,7 @@ def jobs(number: int, rows: Iterable[bytes], gone: list[str], *, more: bool) -> 
     return b'event: jobs\nid: %d\ndata: {"rows":[%b],"gone":%b,"more":%b}\n\n' % (
         number,
         b",".join(rows),
-        _encode(gone),
+        json(gone),
         b"true" if more else b"false",
     )
 

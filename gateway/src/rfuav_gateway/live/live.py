@@ -1,5 +1,6 @@
 """The streams of all readers: a first picture, then what changes, as far as each may see it."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from rfuav_gateway.live import events
 from rfuav_gateway.live.board import Boards
 from rfuav_gateway.live.hub import Hub
 from rfuav_gateway.live.pace import Pace
-from rfuav_gateway.tasks import rows
+from rfuav_gateway.tasks import boards, rows
 from rfuav_gateway.tasks.sight import Sight
 from rfuav_kube import clock
 
@@ -50,6 +51,26 @@ class Live:
         """End all streams; their readers are told to come back."""
         self._closed = True
         self._hub.ring()
+
+    async def picture(self, sight: Sight) -> bytes:
+        """What a stream begins with, as one JSON object."""
+        found: list[bytes] = []
+        self._hub.enter()
+        try:
+            keys = self._hub.picture(sight)
+            for at in range(0, len(keys), self._pace.chunk):
+                found += [row for key in keys[at : at + self._pace.chunk] if (row := self._hub.row(key)) is not None]
+                await asyncio.sleep(0)  # others get their turn
+        finally:
+            self._hub.leave()
+        board = await self._boards.now()
+        parts = [b'"now":%b' % events.json(clock.now()), b'"scope":%b' % events.json(self._scope(sight))]
+        parts += [
+            b'"rows":[%b]' % b",".join(found),
+            boards.pools(board, sight)[1:-1],
+            boards.quotas(board, sight)[1:-1],
+        ]
+        return b"{%b}" % b",".join(parts)
 
     @asynccontextmanager
     async def follow(self, caller: str, look: Look, *, packed: bool) -> AsyncIterator[AsyncIterator[bytes]]:

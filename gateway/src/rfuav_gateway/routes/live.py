@@ -9,33 +9,38 @@ from rfuav_gateway.access.callers import Unavailable
 from rfuav_gateway.live.live import CONTENT_TYPE, TooManyStreams
 from rfuav_gateway.routes.parts import Asked, AsksAnywhere
 from rfuav_gateway.routes.streams import Stream
+from rfuav_gateway.routes.tasks import compressed
 from rfuav_gateway.serving.problems import Refused
 from rfuav_gateway.settings import is_namespace
+from rfuav_gateway.tasks.page_bodies import Picture
 from rfuav_gateway.tasks.sight import Sight
 
 router = APIRouter()
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {
+    HTTPStatus.OK.value: {
         "content": {CONTENT_TYPE: {}},
-        "description": "Events start, jobs, pools, quotas, scope and bye, each with JSON.",
+        "description": "What there is now, or events start, jobs, pools, quotas, scope and bye, each with JSON.",
     }
 }
 
 
-@router.get("/api/v2/live", response_class=Response, responses=ANSWERS)
+@router.get("/api/v2/live", response_model=Picture, responses=ANSWERS)
 async def live(
     request: Request,
     asks: AsksAnywhere,
     namespace: Annotated[
         str, Query(max_length=63, description="Only this namespace; empty: all that one may see.")
     ] = "",
+    accept: Annotated[str, Header(max_length=512, description="application/json: what there is now, no stream.")] = "",
     accept_encoding: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
-    """Jobs, pools and quotas as they change."""
+    """Jobs, pools and quotas as they change, as far as one may see them."""
     if namespace and not is_namespace(namespace):
         raise Refused(HTTPStatus.BAD_REQUEST, "namespace: write the name of a namespace, as in team-a")
     only = namespace or request.scope["state"].get("namespace", "")
+    if "application/json" in accept and CONTENT_TYPE not in accept:
+        return compressed(await asks.parts.live.picture(await sight(asks, only)), accept_encoding)
     packed = "gzip" in accept_encoding
     following = asks.parts.live.follow(asks.caller.key, _Look(asks, only), packed=packed)
     try:

@@ -95,7 +95,7 @@ async def many(
         total_inference=found["inference"].total,
         next_cursor=pages.encoded({kind: found[kind].next for kind in TYPES}),
     )
-    return _compressed(views.encode(answer), accept_encoding)
+    return compressed(views.encode(answer), accept_encoding)
 
 
 async def _page(asks: Asked, kind: TaskType, chosen: Choice, before: Mapping[TaskType, Place] | None) -> Page:
@@ -113,7 +113,7 @@ async def _page(asks: Asked, kind: TaskType, chosen: Choice, before: Mapping[Tas
     )
 
 
-def _compressed(body: bytes, accepted: str) -> Response:
+def compressed(body: bytes, accepted: str) -> Response:
     """JSON, compressed if it is long and the client takes that."""
     headers = {"Vary": "Accept-Encoding"}
     if len(body) > LONG and "gzip" in accepted:

@@ -41,6 +41,11 @@ class Phrases:
 
     # Errors.
     no_such_task: str
+    no_such_job: str
+    job_exists: str
+    name_needed: str
+    namespace_needed: str
+    has_ended: str
     no_results: str
     already_ended: str
     not_ended: str
@@ -100,8 +105,13 @@ ENGLISH = Phrases(
     batch_started="{total} inference tasks created",
     batch_failed="{done} of {total} inference tasks created; then: {message}",
     no_such_task="Task {task_id} does not exist",
+    no_such_job="{job} does not exist",
+    job_exists="{job} exists: write another name",
+    name_needed="metadata.name is missing: write a name of at most 40 lower-case letters, digits and hyphens",
     no_results="Task {task_id} has no results yet: a training has them after its first epoch, an inference with an "
     "evaluation after its last input",
+    namespace_needed="metadata.namespace is missing: write the namespace of the job",
+    has_ended="Task {task_id} has ended ({status})",
     already_ended="Task {task_id} has ended ({status}): only a task that has not can be cancelled",
     not_ended="Task {task_id} has not ended ({status}): cancel it before you delete it",
     other_content="Task {task_id} exists with other content: write another task_id, or delete that task first",
@@ -161,7 +171,12 @@ CHINESE = Phrases(
     batch_started="已创建 {total} 个推理任务",
     batch_failed="已创建 {total} 个推理任务中的 {done} 个；随后出错：{message}",
     no_such_task="任务 {task_id} 不存在",
+    no_such_job="{job} 不存在",
+    job_exists="{job} 已存在：请使用其他名称",
+    name_needed="缺少 metadata.name：请填写名称，最多 40 个小写字母、数字和连字符",
     no_results="任务 {task_id} 还没有结果：训练在第一个轮次之后有结果，带评估的推理在处理完最后一个输入之后有结果",
+    namespace_needed="缺少 metadata.namespace：请填写任务的命名空间",
+    has_ended="任务 {task_id} 已结束（{status}）",
     already_ended="任务 {task_id} 已结束（{status}）：只能取消未结束的任务",
     not_ended="任务 {task_id} 未结束（{status}）：请先取消再删除",
     other_content="任务 {task_id} 已存在且内容不同：请使用其他 task_id，或先删除该任务",
