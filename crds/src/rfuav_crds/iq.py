@@ -50,8 +50,13 @@ class Iq(Spec):
     )
     channel: Annotated[int, Field(ge=0, le=1023)] = Field(
         0,
-        description="Channel of recordings that have several (core:num_channels of SigMF), counted from 0; recordings "
-        "without it are unreadable. Default: 0.",
+        description="Channel of recordings that have several (core:num_channels of SigMF, or channels), counted from "
+        "0; recordings without it are unreadable. Default: 0.",
+    )
+    channels: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1,
+        description="How many channels are interleaved, sample by sample, in recordings without SigMF metadata, 1 to "
+        "1024. Default: 1.",
     )
     frame_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
         _FRAME_SECONDS, description="Length of one frame in seconds, more than 0 and at most 60. Default: 0.1."

@@ -343,12 +343,29 @@ def test_captures_of_several_channels(tmp_path):
 
 @pytest.mark.parametrize(
     ("channels", "channel", "message"),
-    [(2, 2, "has 2 channels, iq.channel is 2: write 0 to 1"), (1, 1, "has one channel, iq.channel is 1: write 0")],
+    [
+        (2, 2, "has 2 channels, iq.channel is 2: write 0 to 1"),
+        (1, 1, "has one channel, iq.channel is 1: write 0, or how many as iq.channels"),
+    ],
 )
 def test_a_channel_that_is_not_there_is_refused(tmp_path, channels, channel, message):
     several(tmp_path / "a.sigmf-data", channels)
     found = listing(tmp_path, replace(JOB, channel=channel))
     assert found.unreadable == {"a.sigmf-data": message}
+
+
+@pytest.mark.parametrize("rate", [1e6, 2e6])
+def test_a_channel_of_a_raw_file_is_chosen(tmp_path, rate):
+    several(tmp_path / "pack1_0-1s.iq", 3, rate=rate)
+    (tmp_path / "pack1_0-1s.sigmf-meta").unlink()
+    (tmp_path / "pack1.xml").write_bytes(xml(SampleRate=str(rate), SampleCount="9000"))
+    for channel in (0, 2):
+        job = replace(JOB, channel=channel, channels=3)
+        found = listing(tmp_path, job)
+        assert found.packs["otherSampleCount"] == 0
+        assert len(found.samples) == 9000 * JOB.sample_rate / rate // 4096
+        frame = recording.read_frame(found.samples[0].info, 0, job)[100:-100]
+        assert torch.allclose(frame, torch.full_like(frame, complex(channel + 1)), atol=1e-4)
 
 
 def test_the_channel_is_of_the_input_and_no_part_of_the_weights(desk):

@@ -77,8 +77,9 @@ class Job:
         for iq in (chosen.get("iq"), chosen.get("dataset", {}).get("iq")):
             if iq:  # the same
                 iq["sampleRate"] = iq["sampleRate"] or DEFAULT_SAMPLE_RATE
-                if not iq["channel"]:
-                    del iq["channel"]
+                for name, before in (("channel", 0), ("channels", 1)):
+                    if iq[name] == before:
+                        del iq[name]
         if chosen.get("dataset", {}).get("labels") == "folders":
             del chosen["dataset"]["labels"]  # the same
         chosen["annotate"] = spec["output"].get("annotate")

@@ -158,6 +158,7 @@ def spectrogram_parameters(iq: Iq, otherwise: float | None = None) -> Spectrogra
         dynamic_range=iq.dynamic_range,
         color_map=iq.color_map,
         channel=iq.channel,
+        channels=iq.channels,
     )
     if found.frame_samples < found.fft_size:
         raise InvalidConfigurationError(
@@ -175,12 +176,12 @@ def as_written(parameters: SpectrogramParameters) -> dict[str, Any]:
 
 
 def differences(weights: SpectrogramParameters, job: SpectrogramParameters) -> list[str]:
-    """The differences that affect the picture of a frame, in words. Sample format and channel do not."""
+    """The differences that affect the picture of a frame, in words. Sample format and channels do not."""
     theirs, ours = as_written(weights), as_written(job)
     return [
         f"{name} {value} in the weights, {ours[name]} in the job"
         for name, value in theirs.items()
-        if name not in {"sampleFormat", "channel"} and value != ours[name]
+        if name not in {"sampleFormat", "channel", "channels"} and value != ours[name]
     ]
 
 

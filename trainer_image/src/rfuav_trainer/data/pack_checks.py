@@ -91,7 +91,7 @@ def _of_files(pack: Pack, stated: Sidecar, info: RecordingInfo, name: str, wante
         log.warning("a sidecar states another sample format, which is not used", file=name, **told)
         yield FORMAT
     try:
-        sizes = [inputs.size(pack.path.with_name(file)) // (2 * info.kind.itemsize) for file in pack.files]
+        sizes = [inputs.size(pack.path.with_name(file)) // info.width for file in pack.files]
     except OSError:  # it is reported as an unreadable file
         return
     if stated.samples is not None and {*sizes} != {stated.samples} and sum(sizes) != stated.samples:

@@ -74,7 +74,7 @@ class Preprocessing:
         """Plain values, without what says where the samples are in a recording."""
         found = asdict(self)
         if self.spectrogram is not None:
-            del found["spectrogram"]["channel"]
+            del found["spectrogram"]["channel"], found["spectrogram"]["channels"]
         return found
 
     @classmethod
@@ -286,24 +286,39 @@ def named(root: Path, name: str, frame: int | None, spectrogram: SpectrogramPara
         file,
         name,
         frame=frame,
-        info=info_of(file, look(file.parent, DATA_SUFFIXES), spectrogram.sample_format, member, Packs().of(file)),
+        info=info_of(
+            file,
+            look(file.parent, DATA_SUFFIXES),
+            spectrogram.sample_format,
+            member,
+            Packs().of(file),
+            channels=spectrogram.channels,
+        ),
         member=member,
     )
 
 
 def info_of(
-    path: Path, beside: SigmfFolder, sample_format: str, member: str = "", pack: Pack | None = None
+    path: Path,
+    beside: SigmfFolder,
+    sample_format: str,
+    member: str = "",
+    pack: Pack | None = None,
+    *,
+    channels: int = 1,
 ) -> recording.RecordingInfo:
     """What is known of the recording in a file; of an archive, of that called `member`, or the first.
 
-    `beside` is what the SigMF files of its folder say, `pack` the pack that it is of.
+    `beside` is what the SigMF files of its folder say, `pack` the pack that it is of; `channels` is for
+    recordings without metadata.
 
     Raises:
         UnreadableFileError: it cannot be read, or is not there.
     """
     if path.suffix.lower() != sigmf.ARCHIVE:
         metadata = beside.metadata(path.name)
-        return recording.described(path, sample_format, path.with_name(metadata) if metadata else None, pack)
+        said_by = path.with_name(metadata) if metadata else None
+        return recording.described(path, sample_format, said_by, pack, channels=channels)
     for other, inside in archive.read(path).recordings.items():
         if member in {"", other}:
             return recording.laid_out(path, inside.metadata, inside.said_by, inside.offset, inside.size)
@@ -352,6 +367,7 @@ def _list_recordings(
                 spectrogram.sample_format if spectrogram else "auto",
                 path.with_name(metadata) if metadata else None,
                 pack,
+                channels=spectrogram.channels if spectrogram else 1,
             ),
         )
         return infos

@@ -134,7 +134,8 @@ def _told_apart(preprocessing: Preprocessing, classes: list[str]) -> str:
         preprocessing = replace(preprocessing, spectrogram=replace(spectrogram, sample_format="float32"))
     transform = f"transform {preprocessing.transform}" if preprocessing.transform > 1 else ""
     channel = f"channel {spectrogram.channel}" if spectrogram is not None and spectrogram.channel else ""
-    return f"{(preprocessing, classes)!r}{transform}{channel}"
+    several = f"of {spectrogram.channels}" if spectrogram is not None and spectrogram.channels > 1 else ""
+    return f"{(preprocessing, classes)!r}{transform}{channel}{several}"
 
 
 def folded(network: nn.Module) -> nn.Module:
@@ -178,15 +179,16 @@ def _stated(iq: Iq, usual_rate: UsualRate) -> SpectrogramParameters:
 
 
 def _same_transform(trained: SpectrogramParameters, iq: Iq) -> SpectrogramParameters:
-    """The trained transform with the input's sample format and channel; every other difference is an error."""
+    """The trained transform with the input's sample format and channels; every other difference is an error."""
     asked = spectrogram_parameters(iq, trained.sample_rate)
     differing = differences(trained, asked)
     if differing:
-        whole = {**as_written(trained), "sampleFormat": asked.sample_format, "channel": asked.channel}
+        here = {"sampleFormat": asked.sample_format, "channel": asked.channel, "channels": asked.channels}
+        whole = {**as_written(trained), **here}
         raise InvalidConfigurationError(
             f"spec.iq differs from the parameters of the weights ({'; '.join(differing)}; omitted fields have their "
             "defaults): leave spec.iq out, or, if the recordings have another sampleFormat, write all of it: "
             f"iq: {json.dumps(whole)}",
             reason=reasons.PREPROCESSING_MISMATCH,
         )
-    return replace(trained, sample_format=asked.sample_format, channel=asked.channel)
+    return replace(trained, sample_format=asked.sample_format, channel=asked.channel, channels=asked.channels)

@@ -138,7 +138,12 @@ class RecordingInfo:
 
 
 def described(
-    path: Path, sample_format: str = AUTO, metadata: Path | None = None, pack: Pack | None = None
+    path: Path,
+    sample_format: str = AUTO,
+    metadata: Path | None = None,
+    pack: Pack | None = None,
+    *,
+    channels: int = 1,
 ) -> RecordingInfo:
     """What the metadata says about a recording; without it, what the job, the suffix or the sidecar of its pack says.
 
@@ -147,6 +152,7 @@ def described(
         sample_format: iq.sampleFormat.
         metadata: a SigMF file of another name that describes it (`core:dataset`).
         pack: that it is of.
+        channels: how many are interleaved, if no metadata says it.
 
     Raises:
         UnreadableFileError: it cannot be opened, or its metadata or suffix does not fit the job.
@@ -155,7 +161,8 @@ def described(
     if metadata is None and not os.path.isfile(beside):  # noqa: PTH113  (Path.is_file raises on too long a name)
         said = Sidecar() if pack is None or pack.stated is None else pack.stated
         kind = SAMPLE_TYPES[_format_of(path, sample_format, said.sample_format)]
-        stated = sigmf.Metadata(kind, (sigmf.Segment(frequency_hz=said.center_frequency),), said.sample_rate)
+        segments = (sigmf.Segment(frequency_hz=said.center_frequency),)
+        stated = sigmf.Metadata(kind, segments, said.sample_rate, channels)
         return laid_out(path, stated, "" if pack is None else pack.path.name, 0, _size(path, ""))
     with as_unreadable(f"{beside.name} cannot be read"), inputs.opened(beside) as here:
         sigmf.bounded(here.stat().st_size, beside.name)
@@ -213,7 +220,7 @@ def count_frames(info: RecordingInfo, parameters: SpectrogramParameters) -> int:
     """
     if parameters.channel >= info.channels:
         number = "one channel" if info.channels == 1 else f"{info.channels} channels"
-        write = "0" if info.channels == 1 else f"0 to {info.channels - 1}"
+        write = "0, or how many as iq.channels" if info.channels == 1 else f"0 to {info.channels - 1}"
         raise UnreadableFileError(f"has {number}, iq.channel is {parameters.channel}: write {write}")
     if info.torn:
         width = 2 * info.kind.itemsize * info.channels

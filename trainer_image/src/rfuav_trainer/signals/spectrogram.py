@@ -47,6 +47,7 @@ class SpectrogramParameters:
         dynamic_range: height of the scale in units of 10 log10|Z|. The brightest point of the resized frame is 255,
             `dynamic_range` below it and less is 0, so the picture does not depend on the receiver's gain.
         channel: of recordings that have several. It is no part of how a picture looks, so weights do not have it.
+        channels: how many are interleaved in recordings without metadata; no part of weights either.
         color_map: gray (one channel), or a map of `colormaps.table` (three channels).
     """
 
@@ -59,6 +60,7 @@ class SpectrogramParameters:
     dynamic_range: float = 40.0
     color_map: str = colormaps.GRAY
     channel: int = field(default=0, repr=False)
+    channels: int = field(default=1, repr=False)
 
     @property
     def frame_samples(self) -> int:

@@ -185,6 +185,8 @@ def signature(spec: TrainingJobSpec, dataset: Dataset) -> dict[str, Any]:
     spectrogram = preprocessing["spectrogram"]
     if spectrogram is not None and spec.dataset.iq.channel:
         spectrogram["channel"] = spec.dataset.iq.channel
+    if spectrogram is not None and spec.dataset.iq.channels > 1:
+        spectrogram["channels"] = spec.dataset.iq.channels
     if spectrogram is not None and spectrogram["sample_format"] == "auto":
         spectrogram["sample_format"] = "float32"  # the earlier default, which means the same for the files of then
     return {
