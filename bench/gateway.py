@@ -1,8 +1,9 @@
 """What the REST gateway takes: `make bench-gateway`. One machine, a real API server, load from other processes.
 
-status: `wrk` asks for one task, 20 connections. create: 20 clients, beside raw creates of the same objects at the same
-API server. list: pages of 100 out of all tasks. Logs: readers of 20 tasks whose pods log 10 lines a second each; the
-API server gets them from a kubelet that this program imitates, and each line carries the time at which it was written.
+status: `wrk` asks for one task, 20 connections; then two of them ask two replicas at the same time. create: 20 clients,
+beside raw creates of the same objects at the same API server. list: pages of 100 out of all tasks. Logs: readers of 20
+tasks whose pods log 10 lines a second each; the API server gets them from a kubelet that this program imitates, and
+each line carries the time at which it was written.
 The old service's claims: create 500/s, status 1,000/s, logs 100/s, 100 streams.
 """
 
@@ -120,6 +121,15 @@ def wrk(url: str, seconds: int = SECONDS) -> tuple[float, float]:
     if found[0] is None or found[1] is None:
         raise RuntimeError(text)
     return float(found[1][1]), float(found[0][1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[found[0][2]]
+
+
+async def replicas(run: Live, folder: Path, url: str) -> float:
+    """Answers a second of two replicas, the one of `url` and another; each has a `wrk` of its own."""
+    other = folder / "other"
+    other.mkdir()
+    with gateway(run, other) as (_, port):
+        urls = url, re.sub(r":\d+/", f":{port}/", url, count=1)
+        return sum(rps for rps, _ in await asyncio.gather(*(asyncio.to_thread(wrk, one) for one in urls)))
 
 
 # --- logs
@@ -317,13 +327,14 @@ async def measure(tasks: int, readers: int) -> Object:
         _install(run)
         with tempfile.TemporaryDirectory() as text:
             folder = Path(text)
-            await raw_creates(run, tasks, "seed")
+            seeded = await raw_creates(run, tasks, "seed")
             name = raw_job(0, "seed")["metadata"]["name"]
             patch = "application/merge-patch+json"
             await run.must("PATCH", f"{JOBS}/{name}/status", {"status": STATUS}, content_type=patch)
             with gateway(run, folder) as (process, port):
                 url = f"http://127.0.0.1:{port}"
                 status = await asyncio.to_thread(wrk, f"{url}/api/v2/tasks/seed-0")
+                two = await replicas(run, folder, f"{url}/api/v2/tasks/seed-0")
                 raw = await raw_creates(run, CREATES, "raw")
                 created = await creates(url, CREATES)
                 raw_again = await raw_creates(run, CREATES, "again")
@@ -343,8 +354,10 @@ async def measure(tasks: int, readers: int) -> Object:
     raw_rps = (raw + raw_again) / 2
     return {
         "tasks": tasks,
+        "seeded_rps": round(seeded),
         "status_rps": round(status[0]),
         "status_p99_ms": round(status[1], 1),
+        "status_rps_of_two_replicas": round(two),
         "create_rps": round(created[0]),
         "raw_create_rps": round(raw_rps),
         "create_of_raw": round(created[0] / raw_rps, 2),

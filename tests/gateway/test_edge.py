@@ -220,13 +220,14 @@ async def test_a_page_of_another_origin_changes_nothing(method: str, headers: st
 
 async def test_rates_are_counted_for_each_caller_and_say_when_to_come_back() -> None:
     rates = Rates(Settings.model_validate({"limits": {"creates": "2/minute"}}))
-    first = await rates.spend("create", "ann")
-    assert first["RateLimit"].startswith('"create";r=1;t=')
+    await rates.spend("create", "ann")
     await rates.spend("create", "ann")
     with pytest.raises(Refused) as refused:
         await rates.spend("create", "ann")
     assert refused.value.status == 429
     assert 1 <= int(refused.value.headers["Retry-After"]) <= 60
+    assert refused.value.headers["RateLimit"].startswith('"create";r=0;t=')
+    assert refused.value.headers["RateLimit-Policy"] == '"create";q=2;w=60'
     await rates.spend("create", "bob")
     await rates.spend("request", "ann")
 

@@ -224,13 +224,13 @@ def routes() -> FastAPI:
     )
     problems.install(app)
     failures.install(app)
-    for router in (
-        starts.router,
-        bulk.router,
-        preprocessing.router,
+    for router in (  # in this order they are tried; a task's status, asked for most, comes early
         logs.router,
         results.router,
         tasks.router,
+        starts.router,
+        bulk.router,
+        preprocessing.router,
         resources.router,
         previews.router,
         usage.router,

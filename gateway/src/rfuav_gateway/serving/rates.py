@@ -26,26 +26,24 @@ class Rates:
         if compat.enabled:
             self._items["create"] = [parse(compat.creates), parse(f"{compat.burst}/second")]
 
-    async def spend(self, what: str, caller: str) -> dict[str, str]:
-        """Count one request; the headers that say what is left (draft-ietf-httpapi-ratelimit-headers).
+    async def spend(self, what: str, caller: str) -> None:
+        """Count one request.
 
         Raises:
-            Refused: 429, when nothing is left.
+            Refused: 429, when nothing is left; its headers say when to come back
+                (draft-ietf-httpapi-ratelimit-headers).
         """
-        headers: dict[str, str] = {}
         for item in self._items[what]:
-            taken = await self._limiter.hit(item, what, caller)
+            if await self._limiter.hit(item, what, caller):
+                continue
             reset, left = await self._limiter.get_window_stats(item, what, caller)
             wait = max(1, math.ceil(reset - time.time()))
-            if not headers or not taken:
-                headers = {
+            raise Refused(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"more than {item.amount} in {item.get_expiry()} s: try again in {wait} s",
+                {
                     "RateLimit-Policy": f'"{what}";q={item.amount};w={item.get_expiry()}',
                     "RateLimit": f'"{what}";r={left};t={wait}',
-                }
-            if not taken:
-                raise Refused(
-                    HTTPStatus.TOO_MANY_REQUESTS,
-                    f"more than {item.amount} in {item.get_expiry()} s: try again in {wait} s",
-                    headers | {"Retry-After": str(wait)},
-                )
-        return headers
+                    "Retry-After": str(wait),
+                },
+            )
