@@ -190,6 +190,17 @@ OVERVIEW = Dashboard(
                     [(f"sum by (reason) (increase(rfuav_pods_stopped_total{IN_POOL}[1h]))", "{{reason}}")],
                 ),
                 Panel(
+                    "GPU memory that jobs hold",
+                    "bytes",
+                    [(f"sum by (pool, kind) (rfuav_trainer_gpu_memory_bytes{IN_POOL})", "{{pool}} {{kind}}")],
+                ),
+                Panel(
+                    "Utilisation of the GPUs of jobs",
+                    "percentunit",
+                    [(f"avg by (pool, kind) (rfuav_trainer_gpu_utilization{IN_POOL})", "{{pool}} {{kind}}")],
+                    "Of whole devices, as the trainers report it. Low with many waiting jobs: let more share a GPU.",
+                ),
+                Panel(
                     "Samples a second",
                     "none",
                     [(f"sum by (pool, kind) (rfuav_samples_per_second{IN_POOL})", "{{pool}} {{kind}}")],
@@ -380,6 +391,7 @@ OPERATOR = Dashboard(
                     [
                         ("sum(rfuav_gateway_connections)", "connections"),
                         ("sum(rfuav_gateway_streams)", "readers of logs"),
+                        ("sum(rfuav_gateway_live_streams)", "open pages"),
                         ("max(rfuav_gateway_tasks)", "tasks"),
                         ("sum(rfuav_gateway_connections_refused)", "connections refused since the start"),
                     ],

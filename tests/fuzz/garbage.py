@@ -132,6 +132,8 @@ def report(odd: Odd) -> Any:
                 "totalEpochs": 10,
                 "step": 5,
                 "samplesPerSecond": 12.5,
+                "gpuMemoryBytes": 2**33,
+                "gpuUtilization": 50,
                 "checkpoint": {"uri": "pvc://models/c", "epoch": 3, "savedAt": T},
                 "outputs": {"bestWeights": "pvc://models/b"},
                 "gpuUUID": "GPU-1",

@@ -83,6 +83,14 @@ class Progress(Model):
     samples_per_second: Annotated[float, Field(ge=0, le=1e15)] | None = Field(
         None, description="Speed, samples a second."
     )
+    gpu_memory_bytes: Count | None = Field(
+        None, description="GPU memory that the reporting process holds, bytes; shards are summed."
+    )
+    gpu_utilization: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        None,
+        description="Share of the last second in which the GPU computed, percent, for whomever: others may share it. "
+        "Of several shards the mean.",
+    )
     remaining_seconds: Estimate | None = Field(None, description="Estimated time left, seconds.")
     sequence: Count | None = Field(None, description="Sequence number of the report.")
     updated_at: datetime | None = Field(None, description="When the operator received it.")

@@ -111,6 +111,18 @@ def test_what_running_jobs_report_is_summed_and_the_longest_silence_told():
     assert values["rfuav_longest_silence_seconds"] == {("default", "TrainingJob"): 700}
 
 
+def test_gpu_use_is_summed_over_jobs_and_utilisation_is_the_mean():
+    def running(name: str, memory: int | None, percent: int | None) -> Job:
+        progress = Progress(gpu_memory_bytes=memory, gpu_utilization=percent, updated_at=T0)
+        return job(name, status=JobStatus(phase=Phase.RUNNING, progress=progress))
+
+    values = census.of_jobs(
+        snapshot([running("a", 2**30, 80), running("b", 2**31, 20), running("cpu", None, None)]), T0
+    )
+    assert values["rfuav_trainer_gpu_memory_bytes"] == {("default", "TrainingJob"): 3 * 2**30}
+    assert values["rfuav_trainer_gpu_utilization"] == {("default", "TrainingJob"): 0.5}
+
+
 def test_a_pool_that_is_not_ready_says_why():
     broken: Pool = replace(pool(), status={"conditions": [{"type": "Ready", "status": "False", "reason": "NoNodes"}]})
     values = told(snapshot(pools=[broken], quotas=[quota(nominal=3), quota("red", 2), quota("blue", 1, pool="gone")]))

@@ -112,6 +112,8 @@ class Progress(Wire, frozen=True, kw_only=True):
     failed: int | None = None
     total: int | None = None
     samples_per_second: float | None = None
+    gpu_memory_bytes: int | None = None  # held by the process that reports; shards are summed
+    gpu_utilization: int | None = None  # percent, of the whole device; of several shards the mean
     remaining_seconds: int | None = None
     sequence: int | None = None
     updated_at: datetime | None = None

@@ -60,6 +60,14 @@ OF_CLUSTER = {
         ("namespace", "kind", "phase"),
     ),
     "rfuav_samples_per_second": Gauge("Samples a second, as running jobs report, in sum", ("pool", "kind")),
+    "rfuav_trainer_gpu_memory_bytes": Gauge(
+        "GPU memory that the reporting processes of running jobs hold, in sum", ("pool", "kind")
+    ),
+    "rfuav_trainer_gpu_utilization": Gauge(
+        "Share of time in which the GPUs of running jobs computed, as their jobs report, mean; 0 to 1. Of the whole "
+        "device: another job may share it",
+        ("pool", "kind"),
+    ),
     "rfuav_longest_silence_seconds": Gauge(
         "Since the last report of the running job that is silent for longest; one that never reports does not count",
         ("pool", "kind"),
@@ -137,6 +145,8 @@ def of_jobs(snapshot: Snapshot, now: datetime) -> dict[str, _Values]:
     longest: dict[tuple[str, ...], float] = {}
     silence: dict[tuple[str, ...], float] = {}
     rates: dict[tuple[str, ...], float] = {}
+    memory: dict[tuple[str, ...], float] = {}
+    busy: dict[tuple[str, ...], list[int]] = {}
     for job in snapshot.jobs.values():
         kind, phase, status = job.kind, job.status.phase, job.status
         phases[kind, phase or "New"] += 1
@@ -150,6 +160,10 @@ def of_jobs(snapshot: Snapshot, now: datetime) -> dict[str, _Values]:
             longest[pool, kind] = max(age, longest.get((pool, kind), 0.0))
         elif phase is Phase.RUNNING and (progress := status.progress) is not None:
             rates[pool, kind] = rates.get((pool, kind), 0.0) + (progress.samples_per_second or 0.0)
+            if progress.gpu_memory_bytes is not None:
+                memory[pool, kind] = memory.get((pool, kind), 0.0) + progress.gpu_memory_bytes
+            if progress.gpu_utilization is not None:
+                busy.setdefault((pool, kind), []).append(progress.gpu_utilization)
             if progress.updated_at is not None:
                 age = (now - progress.updated_at).total_seconds()
                 silence[pool, kind] = max(age, silence.get((pool, kind), 0.0))
@@ -159,6 +173,8 @@ def of_jobs(snapshot: Snapshot, now: datetime) -> dict[str, _Values]:
         "rfuav_longest_wait_seconds": longest,
         "rfuav_namespace_jobs": _largest(namespaces),
         "rfuav_samples_per_second": rates,
+        "rfuav_trainer_gpu_memory_bytes": memory,
+        "rfuav_trainer_gpu_utilization": {where: sum(all_) / len(all_) / 100 for where, all_ in busy.items()},
         "rfuav_longest_silence_seconds": silence,
     }
 

@@ -30,6 +30,8 @@ def test_a_whole_report():
             epoch=3,
             totalEpochs=10,
             samplesPerSecond=123.456,
+            gpuMemoryBytes=2**33,
+            gpuUtilization=87,
             checkpoint={"uri": "pvc://m/c", "epoch": 3, "savedAt": "2026-01-01T12:00:00.5Z"},
             outputs={"bestWeights": "pvc://m/b"},
             gpuUUID="GPU-1",
@@ -37,7 +39,13 @@ def test_a_whole_report():
         )
     )
     assert parts.progress == Progress(
-        percent=45, epoch=3, total_epochs=10, samples_per_second=123.5, remaining_seconds=300
+        percent=45,
+        epoch=3,
+        total_epochs=10,
+        samples_per_second=123.5,
+        gpu_memory_bytes=2**33,
+        gpu_utilization=87,
+        remaining_seconds=300,
     )
     assert parts.metrics == {"valLoss": 0.2346, "top1": 0.9}
     assert [(m.name, m.value) for m in parts.custom_metrics] == [("f/score", "12 %")]
@@ -68,6 +76,8 @@ def test_kubeflow_alone_is_enough():
         (body(epoch=1.5), "rfuav.epoch"),
         (body(samplesPerSecond="fast"), "samplesPerSecond must be a number"),
         (body(samplesPerSecond=-1), "samplesPerSecond must be 0 or more"),
+        (body(gpuUtilization=101), "gpuUtilization is 101; it must be a whole number from 0 to 100"),
+        (body(gpuMemoryBytes=-1), "gpuMemoryBytes must be a whole number of 0 or more"),
         (body(metrics=[("valLoss", "low")]), "metrics[0].value must be a number"),
         (body(metrics=[("", 1)]), "metrics[0].name"),
         ({"trainerStatus": {"metrics": {}}}, "metrics must be a list"),
@@ -187,6 +197,20 @@ def test_progress_moves_forward_only():
     assert held.status.metrics == {"valAccuracy": 0.7, "bestValAccuracy": 0.8}
     _, done = told(held, pods, report(pods[0], 7, percent=50, final=True))
     assert [(p.urgent, p.final) for p in of_type(done, PatchStatus)] == [(False, True)]
+
+
+def test_gpu_use_of_shards_is_the_sum_of_their_memory_and_the_mean_of_their_utilisation():
+    held, pods = running(Kind.INFERENCE, shards=4, parallelism=2)
+    held, _ = told(
+        held,
+        pods,
+        report(pods[0], 1, gpu_memory_bytes=2**30, gpu_utilization=90),
+        report(pods[1], 1, gpu_memory_bytes=2**31, gpu_utilization=41),
+    )
+    summed = held.status.progress
+    assert (summed.gpu_memory_bytes, summed.gpu_utilization) == (3 * 2**30, 65)
+    again = progress.begin_attempt(held.status, 0, Kind.INFERENCE)
+    assert again.shards.progress["0"].gpu_memory_bytes is None
 
 
 def test_reports_of_other_pods_are_refused():

@@ -429,6 +429,7 @@ class Inference:
             "total": self.total,
             "samplesPerSecond": round(speed, 2),
             "gpuUUID": runtime.gpu_uuid(self.device),
+            **runtime.gpu_use(self.device),
         }
         if finished:
             own["outputs"] = outputs_of(self.spec)

@@ -75,3 +75,20 @@ def gpu_uuid(device: torch.device) -> str:
     import torch  # noqa: PLC0415
 
     return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+
+
+def gpu_use(device: torch.device) -> dict[str, int]:
+    """What the GPU is used for, as the operator reads it; nothing on a CPU.
+
+    `gpuMemoryBytes`: what torch's allocator of this process holds of it, in bytes; the CUDA context comes on top, some
+    hundred MiB. `gpuUtilization`: percent of the last second in which it computed, for whichever process; left out
+    where NVML does not say it.
+    """
+    if device.type != "cuda":
+        return {}
+    import torch  # noqa: PLC0415
+
+    use = {"gpuMemoryBytes": int(torch.cuda.memory_reserved(device))}
+    with contextlib.suppress(Exception):  # no NVML, or a driver that does not answer: the job goes on
+        use["gpuUtilization"] = min(100, max(0, int(torch.cuda.utilization(device))))
+    return use

@@ -41,7 +41,7 @@ class Reporter:
         self.speed = Speed()
         self._progress, self._epochs, self._samples, self._steps = progress, spec.training.epochs, samples, steps
         self._base, self._uid = spec.output.uri.rstrip("/"), job.uid
-        self._gpu = runtime.gpu_uuid(device)
+        self._device, self._gpu = device, runtime.gpu_uuid(device)
         self._reported = 0.0
         self._loss: float | None = None
         self._seen = (0.0, 0.0)  # summed loss and samples of the epoch at the last report
@@ -83,6 +83,7 @@ class Reporter:
             "samplesPerSecond": round(speed, 2),
             "failed": failed,
             "gpuUUID": self._gpu,
+            **runtime.gpu_use(self._device),
         }
         if saved is not None:
             uri = f"{self._base}/checkpoints/{self._uid}/{saved.path.name}"

@@ -58,9 +58,7 @@ def parse_trainer_status(body: Any) -> Parts:
     ours = _mapping(status.get("rfuav") or {}, "trainerStatus.rfuav")
     metrics, custom = _metrics(status.get("metrics"))
     remaining = _estimate(status.get("estimatedRemainingSeconds"))
-    percent = _count(status, "progressPercentage", "trainerStatus")
-    if percent is not None and percent > _PERCENT:
-        raise ValueError(f"trainerStatus.progressPercentage is {percent}; it must be a whole number from 0 to 100")
+    percent = _percent(status, "progressPercentage", "trainerStatus")
     sequence = _count(ours, "sequence", "trainerStatus.rfuav")
     results, unfit = _results(ours.get("results"))
     return Parts(
@@ -74,6 +72,8 @@ def parse_trainer_status(body: Any) -> Parts:
             failed=_count(ours, "failed", "trainerStatus.rfuav"),
             total=_count(ours, "total", "trainerStatus.rfuav"),
             samples_per_second=_rate(ours.get("samplesPerSecond")),
+            gpu_memory_bytes=_count(ours, "gpuMemoryBytes", "trainerStatus.rfuav"),
+            gpu_utilization=_percent(ours, "gpuUtilization", "trainerStatus.rfuav"),
             remaining_seconds=remaining,
         ),
         sequence=sequence,
@@ -182,6 +182,13 @@ def _count(source: Mapping[str, Any], key: str, where: str) -> int | None:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_COUNT:
         raise ValueError(f"{where}.{key} must be a whole number of 0 or more")
     return value
+
+
+def _percent(source: Mapping[str, Any], key: str, where: str) -> int | None:
+    percent = _count(source, key, where)
+    if percent is not None and percent > _PERCENT:
+        raise ValueError(f"{where}.{key} is {percent}; it must be a whole number from 0 to 100")
+    return percent
 
 
 def _estimate(value: Any) -> int | None:
@@ -363,6 +370,8 @@ def begin_attempt(status: JobStatus, shard: int | None, kind: Kind) -> JobStatus
         epoch=epoch if kind is Kind.TRAINING else before.epoch,
         sequence=None,
         samples_per_second=None,
+        gpu_memory_bytes=None,
+        gpu_utilization=None,
         remaining_seconds=None,
     )
     if kind is Kind.TRAINING:
@@ -409,6 +418,8 @@ def sum_shards(status: JobStatus) -> JobStatus:
     done = len(ranges.parse(shards.completed))
     parts = [*running, shards.finished] if shards.finished else running
     rates = [p.samples_per_second for p in running if p.samples_per_second is not None]
+    memory = [p.gpu_memory_bytes for p in running if p.gpu_memory_bytes is not None]
+    busy = [p.gpu_utilization for p in running if p.gpu_utilization is not None]
     remaining = [p.remaining_seconds for p in running if p.remaining_seconds is not None]
     times = [p.updated_at for p in running if p.updated_at is not None]
     old = status.progress or Progress()
@@ -421,6 +432,8 @@ def sum_shards(status: JobStatus) -> JobStatus:
             failed=sum(p.failed or 0 for p in parts),
             total=sum(p.total or 0 for p in parts),
             samples_per_second=significant(sum(rates)) if rates else None,
+            gpu_memory_bytes=min(_MAX_COUNT, sum(memory)) if memory else None,
+            gpu_utilization=sum(busy) // len(busy) if busy else None,
             remaining_seconds=max(remaining, default=None),
             updated_at=max(times, default=old.updated_at),
         ),

@@ -2,7 +2,7 @@
 
 In: a status. Out: plain values, and back. Pods of one node share an entry of `assignments`, and the values that
 `status.shards` has by shard become `packed`, the shards by value. Only values that the next report repeats are
-lost: rates, times of reports, and the GPU of a shard.
+lost: rates, GPU use, times of reports, and the GPU of a shard.
 """
 
 from collections import defaultdict
