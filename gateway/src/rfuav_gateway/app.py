@@ -15,6 +15,7 @@ Its own rights (the chart grants exactly these; those before a colon are granted
 | compat, in its namespace: jobs.batch | get, create, patch | cluster.preparations |
 | compat, in its namespace: events | list | cluster.writes |
 | compat, in its namespace: trainingjobs, inferencejobs | get, create, patch, delete | cluster.writes |
+| callbacks.secretFile, in its own namespace: leases.coordination.k8s.io, configmaps | get, create, update | callbacks |
 | proxy.addresses: users, groups | impersonate | access.callers |
 
 In all namespaces, also with compat. Without those of cluster.whole, tasks work and resources answer 503; without
@@ -35,6 +36,7 @@ from starlette.types import ASGIApp
 from rfuav_gateway.access.callers import Callers
 from rfuav_gateway.access.rights import Rights
 from rfuav_gateway.access.sights import Sights
+from rfuav_gateway.callbacks.deliveries import Callbacks
 from rfuav_gateway.cluster.planner import Planner
 from rfuav_gateway.cluster.preparations import Preparations
 from rfuav_gateway.cluster.prometheus import Prometheus
@@ -71,6 +73,7 @@ from rfuav_gateway.settings import Settings
 from rfuav_gateway.tasks import preparations
 from rfuav_gateway.tasks.manifests import Terms
 from rfuav_gateway.tasks.roots import Places
+from rfuav_gateway.tasks.words import PHRASES
 from rfuav_kube import clock
 from rfuav_kube.connection import Connection
 from rfuav_kube.reflector import Reflector
@@ -116,6 +119,8 @@ class Gateway:
             preparation_terms=preparation_terms(settings),
             prometheus=Prometheus(settings.prometheus_url) if settings.prometheus_url else None,
         )
+        key = settings.callbacks.key()
+        self.callbacks = None if key is None else callbacks(settings, key, connection, self.tasks)
         self.app = routes()
         self.app.state.parts = self.parts
         self.server = Server(settings, edge(settings, self.app), stopping=self._stopping)
@@ -140,6 +145,8 @@ class Gateway:
             door.serving(probes, self._settings.host, self._settings.health_port, PROBES),
         ):
             following = [asyncio.create_task(reflector.run(), name="reflector") for reflector in (*reflectors, *whole)]
+            if self.callbacks is not None:
+                following.append(asyncio.create_task(self._call_back(reflectors, self.callbacks), name="callbacks"))
             serving = asyncio.create_task(self._serve(reflectors), name="server")
             try:
                 done, _ = await asyncio.wait([serving, *following], return_when=asyncio.FIRST_COMPLETED)
@@ -158,6 +165,10 @@ class Gateway:
         log.info("synced", tasks=len(self.tasks))
         await self.server.serve()
 
+    async def _call_back(self, reflectors: list[Reflector[Any, Any, Any]], own: Callbacks) -> None:
+        await asyncio.gather(*(reflector.synced.wait() for reflector in reflectors))
+        await own.run()
+
     def _gauges(self, reflectors: Collection[Reflector[Any, Any, Any]]) -> serving_metrics.Gauges:
         def silent() -> dict[str, float]:
             now, found = clock.monotonic(), dict[str, float]()
@@ -170,6 +181,7 @@ class Gateway:
                 "rfuav_gateway_tasks": lambda: len(self.tasks),
                 "rfuav_gateway_streams": lambda: self.parts.logs.readers,
                 "rfuav_gateway_live_streams": lambda: self.parts.live.readers,
+                "rfuav_gateway_callbacks_waiting": lambda: 0 if self.callbacks is None else self.callbacks.waiting,
                 "rfuav_gateway_connections": lambda: self.server.open_ones.count,
                 "rfuav_gateway_connections_refused": lambda: self.server.open_ones.refused,
             },
@@ -203,6 +215,20 @@ def preparation_terms(settings: Settings) -> preparations.Terms:
     )
 
 
+def callbacks(settings: Settings, key: bytes, connection: Connection, held: Tasks) -> Callbacks:
+    """What delivers callbacks."""
+    own = settings.callbacks
+    return Callbacks(
+        connection,
+        held,
+        namespace=own.namespace,
+        name=own.name,
+        key=key,
+        allowed=own.networks(),
+        phrases=PHRASES[settings.language],
+    )
+
+
 def terms(settings: Settings) -> Terms:
     """What the settings say about jobs."""
     return Terms(
@@ -211,6 +237,7 @@ def terms(settings: Settings) -> Terms:
         results=settings.results,
         pool=settings.pool,
         resources=settings.resources,
+        calls_back=settings.callbacks.networks() if settings.callbacks.secret_file is not None else None,
     )
 
 

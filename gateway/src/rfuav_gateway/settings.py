@@ -1,5 +1,6 @@
 """Settings of the gateway: a YAML file, then the environment (`RFUAV_GATEWAY__SECTION__NAME`), then `--set` flags."""
 
+import base64
 import ipaddress
 import os
 import re
@@ -107,6 +108,61 @@ class Proxy(Section):
     groups_header: str = Field("X-Forwarded-Groups", description="header with the groups, separated by commas")
 
 
+_SECRET = "whsec_"  # noqa: S105  how all of them begin
+_SHORTEST, _LONGEST = 24, 64  # bytes of a secret, as the Standard Webhooks specification says
+
+
+def signing_key(text: str) -> bytes:
+    """The key of a secret: `whsec_` and base64.
+
+    Raises:
+        ValueError: it is none; what was written is not in the message.
+    """
+    try:
+        key = base64.b64decode(text.strip().removeprefix(_SECRET), validate=True)
+    except ValueError:
+        key = b""
+    if not _SHORTEST <= len(key) <= _LONGEST:
+        raise ValueError(
+            f"callbacks.secretFile: write {_SECRET} and {_SHORTEST} to {_LONGEST} random bytes in base64, as in: "
+            f'echo "{_SECRET}$(head -c 32 /dev/urandom | base64)"'
+        )
+    return key
+
+
+class Callbacks(Section):
+    """POSTs that tell when a task has ended."""
+
+    secret_file: Path | None = Field(
+        None, description="file with the secret that signs them, as in whsec_BASE64; none: there are no callbacks"
+    )
+    allow: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(
+        (), description="networks that they may go to beside the public internet, as in 10.0.0.0/24"
+    )
+    namespace: Namespace = Field(
+        "rfuav-system", description="the gateway's own namespace, for the Lease and the record"
+    )
+    name: str = Field("rfuav-gateway-callbacks", description="name of the Lease, and of the ConfigMap with the record")
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        self.key()
+        return self
+
+    def key(self) -> bytes | None:
+        """What messages are signed with; None: there are no callbacks."""
+        if self.secret_file is None:
+            return None
+        try:
+            return signing_key(self.secret_file.read_text())
+        except OSError as error:
+            raise ValueError(f"callbacks.secretFile cannot be read: {error}") from error
+
+    def networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        """`allow`, as networks."""
+        return [ipaddress.ip_network(text) for text in self.allow]
+
+
 class Limits(Section):
     """What one caller, and all of them, may do. Each replica counts by itself."""
 
@@ -163,6 +219,7 @@ class Settings(Section):
         default=False, description="whether the page may keep tokens without TLS, where others can read them"
     )
     drain_seconds: float = Field(5, ge=0, description="time between not ready and the end of listening")
+    callbacks: Callbacks = Callbacks()
     compat: Compat = Compat()
     proxy: Proxy = Proxy()
     limits: Limits = Limits()

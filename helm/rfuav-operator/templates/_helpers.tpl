@@ -96,6 +96,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $_ := set $own "tlsCertificate" "/etc/rfuav-gateway-tls/tls.crt" }}
 {{- $_ := set $own "tlsKey" "/etc/rfuav-gateway-tls/tls.key" }}
 {{- end }}
+{{- if .Values.gateway.callbacksSecret }}
+{{- $_ := set $own "callbacks" (dict "secretFile" "/etc/rfuav-gateway-callbacks/secret" "namespace" .Release.Namespace "name" (printf "%s-callbacks" (include "rfuav.gateway" .))) }}
+{{- end }}
 {{- mergeOverwrite (deepCopy .Values.gateway.settings) $own | toYaml }}
 {{- end }}
 

@@ -49,7 +49,7 @@ def granted(role):
         for group in rule.get("apiGroups", ()):
             for resource in rule["resources"]:
                 own = group == GROUP or not group
-                found[resource if own else f"{resource}.{group}"] = set(rule["verbs"])
+                found.setdefault(resource if own else f"{resource}.{group}", set()).update(rule["verbs"])
                 assert (resource.partition("/")[0] in PLURALS.values()) == (group == GROUP)
     return found
 
@@ -165,7 +165,10 @@ def test_several_replicas_have_a_disruption_budget(enabled, render):
 
 def test_it_has_exactly_the_rights_of_its_table(enabled, render):
     table = documented()
-    assert set(table) == {"", "compat, in its namespace", "proxy.addresses"}
+    assert set(table) == {
+        *("", "compat, in its namespace", "proxy.addresses"),
+        "callbacks.secretFile, in its own namespace",
+    }
     assert granted(enabled["ClusterRole", NAME]) == table[""]
     assert not [key for key in enabled if key[0] in ("Role", "RoleBinding") and key[1] == NAME]
 
@@ -180,6 +183,28 @@ def test_it_has_exactly_the_rights_of_its_table(enabled, render):
     behind = render(*PROXY)
     assert granted(behind["ClusterRole", NAME]) == table[""] | table["proxy.addresses"]
     assert ("Role", NAME) not in behind
+
+
+def test_callbacks_have_a_secret_and_rights_on_two_objects_of_the_releases_namespace(render, tmp_path):
+    objects = render(*ON, "--set", "gateway.callbacksSecret=hooks,gateway.settings.callbacks.allow={10.0.0.0/8}")
+    name = f"{NAME}-callbacks"
+    role = objects["Role", name]
+    assert granted(role) == documented()["callbacks.secretFile, in its own namespace"]
+    assert {one["metadata"]["namespace"] for one in (role, objects["RoleBinding", name])} == {"rfuav-system"}
+    assert all(rule["verbs"] == ["create"] or rule["resourceNames"] == [name] for rule in role["rules"])
+    volume = next(v for v in pod(objects)["spec"]["volumes"] if v["name"] == "callbacks")
+    assert volume["secret"]["secretName"] == "hooks"
+    written = yaml.safe_load(objects["ConfigMap", NAME]["data"]["settings.yaml"])["callbacks"]
+    mount = next(m for m in container(objects)["volumeMounts"] if m["name"] == "callbacks")
+    assert written == {
+        "allow": ["10.0.0.0/8"],
+        "name": name,
+        "namespace": "rfuav-system",
+        "secretFile": f"{mount['mountPath']}/secret",
+    }
+    secret = tmp_path / "secret"
+    secret.write_text(f"whsec_{'QUFB' * 8}")
+    assert Settings(callbacks=written | {"secretFile": str(secret)}).callbacks.name == name
 
 
 def test_whom_it_impersonates_can_be_limited(render):

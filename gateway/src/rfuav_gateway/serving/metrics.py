@@ -32,6 +32,7 @@ GAUGES = {
     "rfuav_gateway_tasks": "Tasks in the cache",
     "rfuav_gateway_streams": "Readers of logs",
     "rfuav_gateway_live_streams": "Readers of what happens: open pages",
+    "rfuav_gateway_callbacks_waiting": "Callbacks that this replica has to deliver",
     "rfuav_gateway_connections": "Open connections",
     "rfuav_gateway_connections_refused": "Connections beyond the limits, since the start",
 }

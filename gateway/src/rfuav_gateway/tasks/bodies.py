@@ -43,6 +43,7 @@ OptionalPath = Annotated[str, Field(max_length=1024), _Encodable]
 Folder = Annotated[str, Field(max_length=200), _Encodable]
 TaskId = Annotated[str, Field(max_length=253), _Encodable]
 Description = Annotated[str, Field(max_length=4096), _Encodable]
+CallbackUrl = Annotated[str, Field(max_length=2048), _Encodable]
 Priority = Annotated[int, Field(ge=1, le=10)]
 Device = Annotated[str, Field(max_length=16, pattern=r"^(cpu|cuda(:[0-9]{1,3})?)$")]
 DeviceName = Annotated[str, Field(max_length=64)]
@@ -62,6 +63,9 @@ Time = Annotated[
 
 _TASK_ID = Field(None, description="Identity of the task, 1 to 253 characters. Default: a new UUID.")
 _DESCRIPTION = Field(None, description="Anything about the task, kept with it.")
+_CALLBACK = Field(
+    None, description="URL that gets one signed POST when the task has ended. Only the public internet, by default."
+)
 _DEVICE = Field("cuda", description="cpu, cuda or cuda:N. The cluster chooses the GPU, whatever N is.")
 
 
@@ -100,6 +104,7 @@ class TrainingStart(Request):
     task_id: TaskId | None = _TASK_ID
     priority: Priority = Field(5, description="1 (first) to 10.")
     description: Description | None = _DESCRIPTION
+    callback_url: CallbackUrl | None = _CALLBACK
 
 
 class InferenceStart(Request):
@@ -113,6 +118,7 @@ class InferenceStart(Request):
     device: Device = _DEVICE
     task_id: TaskId | None = _TASK_ID
     priority: Priority = Field(3, description="1 (first) to 10.")
+    callback_url: CallbackUrl | None = _CALLBACK
 
 
 class InferenceBatch(Request):
@@ -128,6 +134,7 @@ class InferenceBatch(Request):
     )
     device: Device = _DEVICE
     priority: Priority = Field(3, description="1 (first) to 10.")
+    callback_url: CallbackUrl | None = _CALLBACK
 
 
 class PreviewAsked(Request):

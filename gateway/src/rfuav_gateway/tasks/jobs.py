@@ -162,6 +162,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     device: str
     created_by: str
     cancelled_by: str
+    callback_url: str
     spec: Spec
     status: Status
     unreadable: str = ""
@@ -187,6 +188,7 @@ def job(kind: TaskType, read: JobObject, unreadable: str = "") -> Job:
         device=annotations.get(contract.ANNOTATION_TASK_DEVICE, "") or ("cuda" if read.spec.resources.gpus else "cpu"),
         created_by=annotations.get(contract.ANNOTATION_CREATED_BY, ""),
         cancelled_by=annotations.get(contract.ANNOTATION_CANCELLED_BY, ""),
+        callback_url=annotations.get(contract.ANNOTATION_CALLBACK_URL, ""),
         spec=read.spec,
         status=msgspec.structs.replace(read.status, conditions=()),  # they have said all that tasks show
         unreadable=unreadable,

@@ -6,13 +6,14 @@ clients reuse their folders; initial weights are ImageNet's unless the body says
 every input.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from rfuav_crds import API_VERSION, JobError, contract, load_object
-from rfuav_gateway.tasks import identity, roots
+from rfuav_gateway.tasks import callbacks, identity, roots
 from rfuav_gateway.tasks.bodies import CPU, InferenceBatch, InferenceStart, TaskType, TrainingStart
+from rfuav_gateway.tasks.callbacks import Network, Target
 from rfuav_gateway.tasks.priorities import class_name
 from rfuav_gateway.tasks.roots import Places
 from rfuav_gateway.tasks.words import Problem, RefusedError, Said, said
@@ -43,6 +44,8 @@ class Terms:
     pool: str = "default"
     resources: Mapping[str, Any] = field(default_factory=dict)
     """spec.resources of every job, but for its GPUs."""
+    calls_back: Collection[Network] | None = None
+    """Networks that callbacks may go to beside the public internet; None: there are no callbacks."""
 
 
 class Built(NamedTuple):
@@ -91,7 +94,10 @@ def training(body: TrainingStart, *, namespace: str, task_id: str, terms: Terms,
     if spec["model"]["weights"] == "pretrained":
         spec["weightsCache"] = {"uri": terms.weights_cache}
     notes = _notes(body.device) + (() if body.shuffle else (said("always_shuffled"),))
-    extra = {contract.ANNOTATION_TASK_DESCRIPTION: body.description or ""}
+    extra = {
+        contract.ANNOTATION_TASK_DESCRIPTION: body.description or "",
+        contract.ANNOTATION_CALLBACK_URL: _callback_url(body.callback_url, terms),
+    }
     return Built(
         _checked("training", spec, body, extra, namespace=namespace, task_id=task_id, created_by=created_by), notes
     )
@@ -107,8 +113,9 @@ def inference(body: InferenceStart, *, namespace: str, task_id: str, terms: Term
         "output": {"uri": _results(body, source, task_id, terms), "annotate": "all", "overwrite": True},
         **_running("inference", body.device, body.priority, terms),
     }
+    extra = {contract.ANNOTATION_CALLBACK_URL: _callback_url(body.callback_url, terms)}
     return Built(
-        _checked("inference", spec, body, {}, namespace=namespace, task_id=task_id, created_by=created_by),
+        _checked("inference", spec, body, extra, namespace=namespace, task_id=task_id, created_by=created_by),
         _notes(body.device),
     )
 
@@ -124,7 +131,7 @@ def batch(
     Raises:
         RefusedError: a field cannot become one of a job; of the sources, the first one that cannot is named.
     """
-    common = body.model_dump(include={"cfg_path", "weight_path", "device", "priority"})
+    common = body.model_dump(include={"cfg_path", "weight_path", "device", "priority", "callback_url"})
     built, names = [], _names(body.source_paths)
     for index, (source, name, task_id) in enumerate(zip(body.source_paths, names, task_ids, strict=True)):
         folder = {"save_path": body.save_base_path, "name": name} if body.save_base_path else {}
@@ -191,6 +198,18 @@ def _running(kind: TaskType, device: str, priority: int, terms: Terms) -> dict[s
     if device == CPU:
         resources.pop("gpuMemory", None)
     return {"resources": resources, "pool": terms.pool, "priorityClassName": class_name(kind, priority)}
+
+
+def _callback_url(url: str | None, terms: Terms) -> str:
+    """The URL, if it may be called; empty: there is none."""
+    if not url:
+        return ""
+    if terms.calls_back is None:
+        raise RefusedError(Problem("callback_url", said("no_callbacks")))
+    found = callbacks.target(url, terms.calls_back)
+    if not isinstance(found, Target):
+        raise RefusedError(Problem("callback_url", found))
+    return found.url
 
 
 def _notes(device: str) -> tuple[Said, ...]:

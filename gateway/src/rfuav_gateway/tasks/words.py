@@ -66,6 +66,9 @@ class Phrases:
     unknown_methods: str
     no_preparations: str
     as_it_is: str
+    no_callbacks: str
+    no_callback_url: str
+    private_callback_url: str
 
     # Cancels of many.
     would_cancel: str
@@ -136,6 +139,10 @@ ENGLISH = Phrases(
     unknown_methods="write one or more of {methods}",
     no_preparations="No image of the trainer is configured (trainerImage of the gateway): data cannot be prepared",
     as_it_is="{text}",
+    no_callbacks="callbacks are not configured (callbacks.secretFile of the gateway): write no callback_url",
+    no_callback_url="{url}: write a URL as in https://receiver.example.org/path, without a user and without #",
+    private_callback_url="{host} is no address of the public internet: write another, or have its network listed in "
+    "callbacks.allow of the gateway",
     would_cancel="{done} of {total} tasks would be cancelled: write dry_run false to do it",
     cancelled_many="{done} of {total} tasks are cancelled",
     starts_now="Starts now on {nodes}",
@@ -197,6 +204,9 @@ CHINESE = Phrases(
     unknown_methods="请填写以下一种或多种：{methods}",
     no_preparations="未配置训练镜像（网关的 trainerImage）：无法预处理数据",
     as_it_is="{text}",
+    no_callbacks="未配置回调（网关的 callbacks.secretFile）：请不要填写 callback_url",
+    no_callback_url="{url}：请填写 https://receiver.example.org/path 形式的 URL，不含用户名和 #",
+    private_callback_url="{host} 不是公网地址：请填写其他地址，或将其网段列入网关的 callbacks.allow",
     would_cancel="共 {total} 个任务，将取消 {done} 个：确认取消请将 dry_run 设为 false",
     cancelled_many="共 {total} 个任务，已取消 {done} 个",
     starts_now="现在即可在 {nodes} 上开始",
