@@ -8,6 +8,8 @@ from starlette.datastructures import Headers
 from rfuav_gateway.access.callers import Callers, Unauthenticated, Unavailable
 from rfuav_gateway.access.remembered import Remembered
 from rfuav_gateway.access.rights import Rights
+from rfuav_gateway.serving.problems import Refused
+from rfuav_gateway.serving.rates import Rates
 from rfuav_gateway.settings import Settings
 from rfuav_kube import clock
 from rfuav_kube.connection import Answer, NotSent
@@ -75,7 +77,7 @@ async def test_a_failure_is_not_remembered_and_a_caller_who_leaves_does_not_end_
 
 async def test_a_token_is_shown_to_the_api_server_once_and_never_kept() -> None:
     server = Server(Answer(201, SELF))
-    callers = Callers(Settings(), server)
+    callers = Callers(Settings(), server, Rates(Settings()))
     headers = Headers({"authorization": "Bearer the-token"})
     for _ in range(3):
         caller = await callers.of(headers, "10.0.0.1")
@@ -95,13 +97,42 @@ async def test_a_token_is_shown_to_the_api_server_once_and_never_kept() -> None:
 async def test_what_is_no_token_is_not_even_shown(header: str) -> None:
     server = Server()
     with pytest.raises(Unauthenticated):
-        await Callers(Settings(), server).of(Headers({"authorization": header}), "10.0.0.1")
+        await Callers(Settings(), server, Rates(Settings())).of(Headers({"authorization": header}), "10.0.0.1")
     assert server.sent == []
+
+
+async def test_an_address_that_guesses_tokens_is_not_asked_about_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others at its address, as behind an Ingress, go on; those at other addresses notice nothing."""
+    now = 0.0
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    settings = Settings.model_validate({"limits": {"failures": "3/minute"}})
+    nobody = Answer(401, {})
+    server = Server(Answer(201, SELF), nobody, nobody, nobody, Answer(201, SELF), Answer(201, SELF))
+    callers = Callers(settings, server, Rates(settings))
+
+    async def come(token: str, peer: str = "10.0.0.1") -> str:
+        return (await callers.of(Headers({"authorization": f"Bearer {token}"}), peer)).name
+
+    assert await come("alice")
+    for guess in range(3):
+        with pytest.raises(Unauthenticated):
+            await come(f"guess-{guess}")
+    for guess in range(3, 50):
+        with pytest.raises(Refused) as refused:
+            await come(f"guess-{guess}")
+        assert refused.value.status == 429
+        assert "Retry-After" in refused.value.headers
+    assert len(server.sent) == 4
+    now += 11  # what is known of alice has to be asked again
+    assert await come("alice")
+    assert await come("bob", "10.0.0.2")
+    with pytest.raises(Refused):
+        await come("carol")
 
 
 async def test_an_api_server_that_is_away_is_no_refusal() -> None:
     server = Server(NotSent("no route"), Answer(500, {"message": "etcd"}), Answer(201, SELF))
-    callers, headers = Callers(Settings(), server), Headers({"authorization": "Bearer t"})
+    callers, headers = Callers(Settings(), server, Rates(Settings())), Headers({"authorization": "Bearer t"})
     for _ in range(2):
         with pytest.raises(Unavailable):
             await callers.of(headers, "")
@@ -122,7 +153,7 @@ async def test_an_api_server_that_is_away_is_no_refusal() -> None:
 async def test_a_proxy_is_believed_by_its_address_and_only_about_people(peer: str, user: str, known: bool) -> None:
     settings = Settings.model_validate({"proxy": {"addresses": ["10.1.0.0/16"]}})
     headers = Headers({"x-forwarded-user": user, "x-forwarded-groups": "ml, system:masters,ops"})
-    callers = Callers(settings, Server())
+    callers = Callers(settings, Server(), Rates(settings))
     if not known:
         with pytest.raises(Unauthenticated):
             await callers.of(headers, peer)
@@ -139,7 +170,7 @@ async def test_a_proxy_is_believed_by_its_address_and_only_about_people(peer: st
 async def test_rights_are_asked_as_the_caller_and_by_namespace() -> None:
     allowed = Answer(201, {"status": {"allowed": True}})
     server = Server(Answer(201, SELF), allowed, Answer(201, {"status": {"allowed": False}}), Answer(403, {}))
-    caller = await Callers(Settings(), server).of(Headers({"authorization": "Bearer t"}), "")
+    caller = await Callers(Settings(), server, Rates(Settings())).of(Headers({"authorization": "Bearer t"}), "")
     rights = Rights(server)
     assert await rights.may(caller, "get", "trainingjobs", "a")
     assert not await rights.may(caller, "get", "trainingjobs", "b")
@@ -155,7 +186,7 @@ async def test_rights_are_asked_as_the_caller_and_by_namespace() -> None:
 
 async def test_without_credentials_one_namespace_is_open_and_no_other() -> None:
     settings = Settings.model_validate({"compat": {"enabled": True, "namespace": "lab"}})
-    caller = await Callers(settings, Server()).of(Headers({}), "10.0.0.1")
+    caller = await Callers(settings, Server(), Rates(settings)).of(Headers({}), "10.0.0.1")
     rights = Rights(Server(), everything_in="lab")
     assert (caller.namespace, caller.credential) == ("lab", None)
     assert await rights.may(caller, "get", "trainingjobs", "lab")

@@ -24,6 +24,7 @@ TRAINING = {
     "task_id": None,
     "priority": 5,
     "description": None,
+    "callback_url": None,
 }
 INFERENCE = {
     "cfg_path": REQUIRED,
@@ -34,14 +35,17 @@ INFERENCE = {
     "device": "cuda",
     "task_id": None,
     "priority": 3,
+    "callback_url": None,
 }
 BATCH = {
     "cfg_path": REQUIRED,
     "weight_path": REQUIRED,
     "source_paths": REQUIRED,
     "save_base_path": None,
+    "task_id": None,
     "device": "cuda",
     "priority": 3,
+    "callback_url": None,
 }
 SPLIT = {
     "input_path": REQUIRED,

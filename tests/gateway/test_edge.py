@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import structlog
 from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
 
 from rfuav_gateway.app import edge
 from rfuav_gateway.serving import metrics, problems
@@ -35,6 +36,20 @@ def application() -> FastAPI:
     async def broken() -> None:
         raise RuntimeError("with a secret")
 
+    @app.get("/endless")
+    async def endless(request: Request) -> StreamingResponse:
+        async def lines() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b"x" * 65536
+                    await asyncio.sleep(0)
+            finally:
+                request.app.state.ended.set()
+
+        return StreamingResponse(lines())
+
+    app.state.ended = asyncio.Event()
+
     @app.get("/number")
     async def number(n: int) -> int:
         return n
@@ -47,7 +62,9 @@ async def served(**limits: Any) -> AsyncIterator[Server]:
     settings = Settings.model_validate(
         {"host": "127.0.0.1", "port": 0, "drainSeconds": 0, "corsOrigins": ["https://ui.example.org"], "limits": limits}
     )
-    server = Server(settings, edge(settings, application()), stopping=lambda: None)
+    app = application()
+    server = Server(settings, edge(settings, app), stopping=lambda: None)
+    server.ended = app.state.ended  # type: ignore[attr-defined]
     running = asyncio.create_task(server._serve())
     while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
         await asyncio.sleep(0.01)
@@ -158,6 +175,21 @@ async def test_a_slow_answer_is_not_cut_by_the_time_for_requests() -> None:
         writer.close()
 
 
+async def test_a_client_that_leaves_unread_what_it_is_sent_is_let_go() -> None:
+    """Its stream ends, and with it what the stream keeps; one that reads is not cut."""
+    async with served(writeSeconds=1) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 2
+        while loop.time() < until:
+            assert await reader.readexactly(500_000)
+        assert not server.ended.is_set()
+        await asyncio.wait_for(server.ended.wait(), 10)
+        assert server.open_ones.count == 0
+        writer.close()
+
+
 async def test_a_head_beyond_its_bound_closes_the_connection() -> None:
     async with served() as server:
         for end in (b"", b"\r\n\r\n"):
@@ -250,3 +282,24 @@ async def test_an_error_of_its_own_is_counted_by_its_route():
     async with served() as server:
         assert (await ask(server, "GET /broken HTTP/1.1\nHost: x"))[0] == 500
     assert answered("500") == before + 1
+
+
+async def test_a_caller_reads_so_many_streams_at_a_time() -> None:
+    rates = Rates(Settings.model_validate({"limits": {"streams": 2}}))
+    with rates.stream("ann"), rates.stream("bob"):
+        with rates.stream("ann"), pytest.raises(Refused) as refused, rates.stream("ann"):
+            pass
+        assert refused.value.status == 429
+        with rates.stream("ann"):
+            pass
+    assert not rates._streams
+
+
+async def test_each_task_of_a_batch_counts() -> None:
+    rates = Rates(Settings.model_validate({"limits": {"batched": "10/minute"}}))
+    await rates.spend("batched", "ann", cost=7)
+    with pytest.raises(Refused, match="try again in"):
+        await rates.spend("batched", "ann", cost=7)
+    await rates.spend("batched", "ann", cost=3)
+    with pytest.raises(Refused, match="in parts"):
+        await rates.spend("batched", "bob", cost=11)

@@ -16,6 +16,7 @@ Its own rights (the chart grants exactly these; those before a colon are granted
 | compat, in its namespace: events | list | cluster.writes |
 | compat, in its namespace: trainingjobs, inferencejobs | get, create, patch, delete | cluster.writes |
 | callbacks.secretFile, in its own namespace: leases.coordination.k8s.io, configmaps | get, create, update | callbacks |
+| compat.changeLimits, of its pool alone: gpupools | get, patch | cluster.writes |
 | proxy.addresses: users, groups | impersonate | access.callers |
 
 In all namespaces, also with compat. Without those of cluster.whole, tasks work and resources answer 503; without
@@ -101,17 +102,18 @@ class Gateway:
         self.tasks = Tasks(compat.namespace if compat.enabled else "")
         whole = Whole()
         rights = Rights(connection, everything_in=compat.namespace if compat.enabled else "")
+        rates = Rates(settings)
         self.parts = Parts(
             settings=settings,
             cluster=connection,
-            callers=Callers(settings, connection),
+            callers=Callers(settings, connection, rates),
             rights=rights,
             sights=Sights(rights),
             tasks=self.tasks,
             whole=whole,
             planner=Planner(whole),
             writes=Writes(connection, self.tasks),
-            rates=Rates(settings),
+            rates=rates,
             terms=terms(settings),
             logs=Logs(connection, Kept(Output(one.uri, one.namespace, one.path) for one in settings.outputs)),
             live=Live(self.tasks, whole),

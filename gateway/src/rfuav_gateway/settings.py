@@ -90,6 +90,10 @@ class Compat(Section):
     )
     creates: Rate = Field("600/minute", description="creates of one client address, as a rate")
     burst: int = Field(100, ge=1, description="creates of one client address at once")
+    streams: int = Field(1000, ge=1, description="streams of logs that one client address reads at a time")
+    change_limits: bool = Field(
+        default=False, description="whether everybody may change the limits of the pool; the chart then gives the right"
+    )
 
     @model_validator(mode="after")
     def _somewhere(self) -> Self:
@@ -169,8 +173,12 @@ class Limits(Section):
     creates: Rate = Field("10/minute", description="creates of one caller, as a rate")
     previews: Rate = Field("30/minute", description="previews of one caller, as a rate")
     requests: Rate = Field("6000/minute", description="other requests of one caller, as a rate")
+    batched: Rate = Field("1000/minute", description="tasks of the batches of one caller, as a rate")
+    failures: Rate = Field("60/minute", description="tokens that nobody knows, from one address, as a rate")
+    streams: int = Field(20, ge=1, description="streams of logs that one caller reads at a time")
     body_kib: int = Field(1024, ge=1, description="largest body of a request, KiB")
     header_seconds: float = Field(10, gt=0, description="time for the head and body of a request")
+    write_seconds: float = Field(30, gt=0, description="for which a client may leave unread what it was sent")
     idle_seconds: float = Field(60, gt=0, description="time between two requests of a connection")
     connections: int = Field(4096, ge=1, description="connections of all addresses")
     connections_per_peer: int = Field(2048, ge=1, description="connections of one address")

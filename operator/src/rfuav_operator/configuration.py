@@ -47,7 +47,7 @@ def tree(prefix: str, path: Path | None, *, env: Mapping[str, str], overrides: S
     for override in overrides:
         name, separator, value = override.partition("=")
         if not separator:
-            raise SettingsError(f"--set {override}: write NAME=VALUE, as in --set leader.leaseSeconds=15")
+            raise SettingsError(f"--set {override}: write NAME=VALUE, as in --set logLevel=debug")
         _put(tree, name.split("."), value, f"--set {name}")
     return tree
 

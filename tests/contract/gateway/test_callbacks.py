@@ -125,6 +125,7 @@ def start(gateway: Gateway, alice: User, receiver: Receiver, name: str) -> None:
     assert answer.status == 200, answer
 
 
+@pytest.mark.timeout(900)  # it starts a gateway four times
 def test_each_end_is_told_once_over_broken_and_slow_receivers_and_restarts(
     serve: Serve, settings: dict[str, Any], alice: User, receiver: Receiver, end
 ) -> None:

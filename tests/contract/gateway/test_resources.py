@@ -1,5 +1,6 @@
 """The pool as devices, and what the service says of itself, on a real API server with simulated GPU nodes."""
 
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -230,6 +231,21 @@ def test_limits_are_changed_for_all_gpus_of_a_kind_by_those_who_may(
     assert "same kind" in answer.body["detail"][0]["msg"]
     back = {"max_concurrent": {"cuda:0": {"training": 1, "inference": 3}, "cpu": {"training": 4, "inference": 8}}}
     assert fleet.gateway.call("POST", at, back, token=admin.token).status == 200
+
+
+def test_in_compat_limits_change_only_where_the_settings_say_so(
+    fleet: Fleet, serve: Serve, kube: client.ApiClient
+) -> None:
+    at, wanted = "/api/v2/resources/config", {"max_concurrent": {"cuda:0": {"training": 1, "inference": 3}}}
+    face = {"enabled": True, "namespace": "default"}
+    with serve(pool=fleet.pool, compat=face) as gateway:
+        answer = gateway.call("POST", at, wanted)
+        assert (answer.status, "compat.changeLimits" in answer.body["detail"]) == (403, True)
+    with serve(pool=fleet.pool, compat=face | {"changeLimits": True}) as gateway:
+        deadline = time.monotonic() + 20
+        while (answer := gateway.call("POST", at, wanted)).status == 503 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert answer.status == 200, answer
 
 
 ON_S3 = {

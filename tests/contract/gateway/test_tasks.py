@@ -116,6 +116,21 @@ def test_a_batch_is_a_task_for_each_source(gateway: Gateway, alice: User, jobs) 
     assert inputs == [f"pvc://captures/new/{n}.png" for n in range(30)]
 
 
+def test_a_batch_with_an_id_that_is_sent_again_is_the_same_tasks(gateway: Gateway, alice: User, jobs) -> None:
+    body = {
+        "cfg_path": "/data/cfg.yaml",
+        "weight_path": "/data/w/best.safetensors",
+        "source_paths": [f"/data/new/{n}.png" for n in range(5)],
+        "task_id": "flight7",
+    }
+    first, again = (gateway.call("POST", "/api/v2/inference/batch", body, token=alice.token) for _ in range(2))
+    assert first.body == again.body
+    assert again.body["task_ids"] == [f"flight7-{n}" for n in range(1, 6)]
+    assert len(jobs("inferencejobs")) == 5
+    other = gateway.call("POST", "/api/v2/inference/batch", body | {"source_paths": ["/data/x"]}, token=alice.token)
+    assert other.status == 409
+
+
 def test_a_job_of_kubectl_is_a_task_named_by_its_namespace_and_name(
     gateway: Gateway, alice: User, kube: client.ApiClient, namespace: str
 ) -> None:

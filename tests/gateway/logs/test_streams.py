@@ -465,6 +465,14 @@ async def test_readers_are_told_to_come_back_when_the_gateway_stops(kubelet, des
     assert kubelet.followed == 0
 
 
+async def test_a_stream_that_is_opened_while_the_gateway_stops_is_told_to_come_back(kubelet, desk):
+    kubelet.pod("train-1", *numbered(1))
+    await desk.logs.close()
+    reader = await desk.reader(Task(Pod("train-1")))
+    assert [event.type for event in await reader.read()] == ["reconnect"]
+    assert desk.logs.readers == kubelet.followed == 0
+
+
 async def test_a_source_that_fails_ends_its_own_streams_alone(kubelet, desk):
     class Broken(Task):
         async def changed(self, seen):

@@ -167,11 +167,15 @@ def test_it_has_exactly_the_rights_of_its_table(enabled, render):
     table = documented()
     assert set(table) == {
         *("", "compat, in its namespace", "proxy.addresses"),
-        "callbacks.secretFile, in its own namespace",
+        *("callbacks.secretFile, in its own namespace", "compat.changeLimits, of its pool alone"),
     }
     assert granted(enabled["ClusterRole", NAME]) == table[""]
     assert not [key for key in enabled if key[0] in ("Role", "RoleBinding") and key[1] == NAME]
 
+    open_limits = render(*COMPAT, "--set", "gateway.settings.compat.changeLimits=true,gateway.settings.pool=p")
+    rule = next(r for r in open_limits["ClusterRole", NAME]["rules"] if "resourceNames" in r)
+    assert granted({"rules": [rule]}) == table["compat.changeLimits, of its pool alone"]
+    assert rule["resourceNames"] == ["p"]
     compat = render(*COMPAT)
     assert granted(compat["ClusterRole", NAME]) == table[""]
     assert granted(compat["Role", NAME]) == table["compat, in its namespace"]

@@ -9,9 +9,10 @@ no right for that, and decides nothing itself.
 
 import ipaddress
 import re
+from collections import OrderedDict
 from hashlib import sha256
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import structlog
 from starlette.datastructures import Headers
@@ -52,17 +53,28 @@ class Unavailable(Exception):  # noqa: N818  an answer, not a fault
     """The API server does not answer: nobody can be asked."""
 
 
+class Failures(Protocol):
+    """Counts tokens of nobody, by address; raises what the edge answers when there are too many."""
+
+    async def left(self, what: str, caller: str) -> None: ...  # noqa: D102
+    async def spend(self, what: str, caller: str) -> object: ...  # noqa: D102
+
+
 class Callers:
     """Finds the caller of a request."""
 
-    def __init__(self, settings: Settings, connection: Connection) -> None:
+    def __init__(self, settings: Settings, connection: Connection, failures: Failures) -> None:
         self._settings = settings
+        self._failures = failures
+        self._seen: OrderedDict[str, None] = OrderedDict()  # keys of tokens that the API server has known
         self._connection = connection
         self._proxies = [ipaddress.ip_network(address) for address in settings.proxy.addresses]
         self._known: Remembered[str, str] = Remembered(KNOWN_SECONDS, MOST)
 
     async def of(self, headers: Headers, peer: str, method: str = "GET") -> Caller:
         """The caller.
+
+        A token that the API server has not known before is asked about as long as `Failures` allow its address that.
 
         Args:
             headers: of the request.
@@ -81,16 +93,16 @@ class Callers:
         token = _token(headers, method)
         if not token or len(token) > LONGEST_TOKEN or not token.isascii():
             raise Unauthenticated
-        return await self.bearing(token)
+        return await self.bearing(token, peer)
 
-    async def bearing(self, token: str) -> Caller:
+    async def bearing(self, token: str, peer: str) -> Caller:
         """The caller whose token this is.
 
         Raises:
             Unauthenticated, Unavailable: as above.
         """
         key = sha256(token.encode()).hexdigest()
-        name = await self._known.get(key, lambda: self._ask(token))
+        name = await self._known.get(key, lambda: self._ask_first(key, token, peer))
         if not name:
             raise Unauthenticated
         return Caller(
@@ -134,6 +146,21 @@ class Callers:
             credential=Credential(impersonated, impersonates=True),
             namespace=self._settings.default_namespace,
         )
+
+    async def _ask_first(self, key: str, token: str, peer: str) -> str:
+        """The same, unless too many tokens of this address were those of nobody."""
+        known_before = key in self._seen
+        if not known_before:
+            await self._failures.left("failure", peer)
+        name = await self._ask(token)
+        if name:
+            self._seen[key] = None
+            self._seen.move_to_end(key)
+            if len(self._seen) > MOST:
+                self._seen.popitem(last=False)
+        elif not known_before:
+            await self._failures.spend("failure", peer)
+        return name
 
     async def _ask(self, token: str) -> str:
         """The name of the token's user; empty: there is none."""

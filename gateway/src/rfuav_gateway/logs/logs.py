@@ -74,6 +74,7 @@ class Logs:
         self._pace = pace or Pace()
         self._streams: dict[str, Stream] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._ending = False
 
     @property
     def readers(self) -> int:
@@ -106,6 +107,9 @@ class Logs:
         """
         if after == _end_id(source):
             raise Over
+        if self._ending:
+            yield _come_back()
+            return
         async with self._stream(source) as stream:
             yield self._events(stream, source, after=places.parsed(after), tail=tail, since=since, recheck=recheck)
 
@@ -121,6 +125,7 @@ class Logs:
 
     async def close(self) -> None:
         """End all streams; their readers are told to come back."""
+        self._ending = True
         streams, self._streams = list(self._streams.values()), {}
         await asyncio.gather(*(stream.close() for stream in streams), *self._closing)
 
@@ -201,13 +206,23 @@ class Logs:
                 yield _ended(source, stream.end)
                 return
             elif stream.broken:
-                yield _notice("reconnect", "WARNING", "this stream ends here: read on from the last event")
+                yield _reconnect()
                 return
             elif now - spoke >= self._pace.keep_alive * _SILENT:
                 spoke = now
                 yield _KEEP_ALIVE
             else:
                 await stream.bell()
+
+
+def _reconnect() -> bytes:
+    return _notice("reconnect", "WARNING", "this stream ends here: read on from the last event")
+
+
+async def _come_back() -> AsyncGenerator[bytes, None]:
+    """The events of a stream that is opened while the gateway stops."""
+    yield _HELLO
+    yield _reconnect()
 
 
 def _chosen(stream: Stream, *, after: places.Place | None, tail: int | None, since: datetime | None) -> list[Event]:

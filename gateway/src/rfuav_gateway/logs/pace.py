@@ -10,8 +10,8 @@ class Pace(NamedTuple):
     """Between two deliveries to the readers of a task: lines that come in between share one."""
     keep_alive: float = 15.0
     """Of silence, after which readers get a comment: proxies end silent connections."""
-    recheck: float = 45.0
-    """Between two questions whether a reader may still read; with `keep_alive`, at most a minute."""
+    recheck: float = 30.0
+    """Between two questions whether a reader may still read; with `limits.writeSeconds`, at most a minute."""
     linger: float = 8.0
     """For which a stream is kept after its last reader: it may come back, or ask for the log once a second."""
     load: float = 5.0

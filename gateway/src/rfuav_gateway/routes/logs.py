@@ -1,6 +1,7 @@
 """Logs of tasks: a stream of server-sent events, or a list for `Accept: application/json`."""
 
 from collections.abc import Collection
+from contextlib import AsyncExitStack
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple
@@ -84,10 +85,13 @@ async def stream(asks: Asked, source: JobSource | PreparationSource, wants: Want
         if wants.as_list:
             entries = await parts.logs.history(source, tail=wants.tail, since=wants.since)
             return Response(entries, media_type="application/json")
-        following = parts.logs.follow(
-            source, after=wants.after, tail=wants.tail, since=wants.since, recheck=lambda: _still(asks)
-        )
-        events = await following.__aenter__()
+        async with AsyncExitStack() as stack:
+            stack.enter_context(parts.rates.stream(asks.caller.name))
+            following = parts.logs.follow(
+                source, after=wants.after, tail=wants.tail, since=wants.since, recheck=lambda: _still(asks)
+            )
+            events = await stack.enter_async_context(following)
+            return Stream(events, stack.pop_all())
     except Gone as error:
         raise Refused(HTTPStatus.GONE, str(error)) from error
     except TooManyStreams as error:
@@ -100,8 +104,6 @@ async def stream(asks: Asked, source: JobSource | PreparationSource, wants: Want
         ) from error
     except Over:
         return Response(status_code=HTTPStatus.NO_CONTENT)
-
-    return Stream(events, following)
 
 
 async def _still(asks: Asked) -> bool:

@@ -70,7 +70,9 @@ async def cpu(asks: AsksAnywhere) -> bodies.Cpu:
 @router.post("/api/v2/resources/config")
 async def config(body: bodies.ResourcesConfig, asks: AsksAnywhere) -> bodies.ConfigChanged:
     """Change the limits of the pool, for those who may patch GPUPools."""
-    pool = asks.parts.settings.pool
+    pool, compat = asks.parts.settings.pool, asks.parts.settings.compat
+    if compat.enabled and not compat.change_limits:
+        raise Refused(HTTPStatus.FORBIDDEN, said("limits_are_fixed", pool=pool).text(asks.phrases))
     wanted = limits.limits(body.max_concurrent, await fleet(asks))
     held = await asks.parts.writes.change_pool(pool, partial(limits.spec, wanted), asks.caller.credential)
     log.info("audit", did="limits", caller=asks.caller.name, pool=pool, limits=body.max_concurrent)

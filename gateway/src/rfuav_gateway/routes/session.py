@@ -35,7 +35,8 @@ _Path = Annotated[PagePath, Query(description="Path of the page, as it was given
 async def sign_in(body: bodies.SignIn, request: Request) -> Response:
     """Sign in to the page: sets the cookie `rfuav_session`."""
     parts = parts_of(request)
-    await parts.rates.spend("request", request.client.host if request.client else "")
+    peer = request.client.host if request.client else ""
+    await parts.rates.spend("request", peer)
     token = body.token.strip()
     if not fits_cookie(token):
         words = (
@@ -43,7 +44,7 @@ async def sign_in(body: bodies.SignIn, request: Request) -> Response:
         )
         raise Refused(HTTPStatus.BAD_REQUEST, words)
     try:
-        await parts.callers.bearing(token)
+        await parts.callers.bearing(token, peer)
     except Unauthenticated as error:
         raise Refused(
             HTTPStatus.UNAUTHORIZED, "the cluster does not know this token: kubectl create token NAME"

@@ -40,8 +40,11 @@ async def inference(body: bodies.InferenceStart, asks: Asks) -> Response:
 @router.post("/api/v2/inference/batch", response_model=bodies.BatchStarted)
 async def batch(body: bodies.InferenceBatch, asks: Asks) -> bodies.BatchStarted:
     """Start an inference for each source."""
-    built = manifests.batch(body, task_ids=[_new_id() for _ in body.source_paths], **built_for(asks))
+    base = body.task_id
+    ids = [f"{base}-{number}" if base else _new_id() for number, _ in enumerate(body.source_paths, 1)]
+    built = manifests.batch(body, task_ids=ids, **built_for(asks))
     await asks.parts.rates.spend("create", asks.caller.name)
+    await asks.parts.rates.spend("batched", asks.caller.name, cost=len(built))
     free = asyncio.Semaphore(AT_ONCE)
 
     async def create(one: Built) -> Job:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -21,7 +22,7 @@ class Stream(StreamingResponse):
     def __init__(
         self,
         events: AsyncIterator[bytes],
-        following: AbstractAsyncContextManager[AsyncIterator[bytes]],
+        following: AbstractAsyncContextManager[Any],
         *,
         headers: Mapping[str, str] | None = None,
     ) -> None:

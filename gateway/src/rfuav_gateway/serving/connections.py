@@ -1,7 +1,7 @@
 """Connections that others cannot exhaust: their number, and the time and size of a request, are bounded.
 
-uvicorn bounds the idle time alone. Here a request has to be complete in time, its line and headers have a size, and
-connections are counted, in all and for each address.
+uvicorn bounds the idle time alone. Here a request has to be complete in time, its line and headers have a size, a
+client has to take what it is sent, and connections are counted, in all and for each address.
 """
 
 import asyncio
@@ -52,6 +52,7 @@ def protocol(open_ones: Connections) -> type[HttpToolsProtocol]:
 
         _peer: str | None = None
         _late: asyncio.TimerHandle | None = None
+        _stalled: asyncio.TimerHandle | None = None  # set while what was sent waits for the client
         _head = 0  # bytes of the request line and headers
         _unfinished = 0  # bytes of a head whose end has not come
         _in_head = False
@@ -67,6 +68,7 @@ def protocol(open_ones: Connections) -> type[HttpToolsProtocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._request_came()
+            self._taken()
             if self._peer is not None:
                 open_ones.leave(self._peer)
                 self._peer = None
@@ -99,6 +101,19 @@ def protocol(open_ones: Connections) -> type[HttpToolsProtocol]:
         def on_message_complete(self) -> None:
             self._request_came()
             super().on_message_complete()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._stalled = self.loop.call_later(limits.write_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._taken()
+            super().resume_writing()
+
+        def _taken(self) -> None:
+            if self._stalled is not None:
+                self._stalled.cancel()
+                self._stalled = None
 
         def _measure(self, more: int) -> None:
             self._head += more

@@ -42,6 +42,7 @@ Path = Annotated[str, Field(min_length=1, max_length=1024), _Encodable]
 OptionalPath = Annotated[str, Field(max_length=1024), _Encodable]
 Folder = Annotated[str, Field(max_length=200), _Encodable]
 TaskId = Annotated[str, Field(max_length=253), _Encodable]
+BatchId = Annotated[str, Field(max_length=240), _Encodable]
 Description = Annotated[str, Field(max_length=4096), _Encodable]
 CallbackUrl = Annotated[str, Field(max_length=2048), _Encodable]
 Priority = Annotated[int, Field(ge=1, le=10)]
@@ -131,6 +132,9 @@ class InferenceBatch(Request):
     )
     save_base_path: OptionalPath | None = Field(
         None, description="Folder with a folder of results for each source. Default: beside each source."
+    )
+    task_id: BatchId | None = Field(
+        None, description="Its tasks are ID-1, ID-2, ..., so that a batch which is sent again is the same tasks."
     )
     device: Device = _DEVICE
     priority: Priority = Field(3, description="1 (first) to 10.")

@@ -87,6 +87,7 @@ class Phrases:
     unknown_device: str
     limits_differ: str
     cpu_by_node: str
+    limits_are_fixed: str
 
 
 ENGLISH = Phrases(
@@ -157,6 +158,8 @@ ENGLISH = Phrases(
     limits_differ="{one} and {other} are GPUs of the same kind, which has one limit: write the same for both, or only "
     "one of them",
     cpu_by_node="cpu has a limit for each of its {nodes} nodes: write multiples of {nodes}",
+    limits_are_fixed="limits are changed by administrators alone (kubectl edit gpupool {pool}), unless "
+    "compat.changeLimits of the gateway is true",
 )
 
 CHINESE = Phrases(
@@ -219,6 +222,7 @@ CHINESE = Phrases(
     unknown_device="{device} 不存在：请填写 {devices} 之一",
     limits_differ="{one} 和 {other} 是同类 GPU，共用一个上限：请填写相同的值，或只填写其中一个",
     cpu_by_node="cpu 的上限按 {nodes} 个节点计算：请填写 {nodes} 的倍数",
+    limits_are_fixed="只有管理员可以更改上限（kubectl edit gpupool {pool}），除非网关的 compat.changeLimits 为 true",
 )
 
 PHRASES: dict[Language, Phrases] = {"en": ENGLISH, "zh": CHINESE}
