@@ -38,6 +38,7 @@ from rfuav_gateway.access.callers import Callers
 from rfuav_gateway.access.rights import Rights
 from rfuav_gateway.access.sights import Sights
 from rfuav_gateway.callbacks.deliveries import Callbacks
+from rfuav_gateway.cluster.aside import Aside
 from rfuav_gateway.cluster.planner import Planner
 from rfuav_gateway.cluster.preparations import Preparations
 from rfuav_gateway.cluster.prometheus import Prometheus
@@ -112,6 +113,7 @@ class Gateway:
             tasks=self.tasks,
             whole=whole,
             planner=Planner(whole),
+            aside=Aside(),
             writes=Writes(connection, self.tasks),
             rates=rates,
             terms=terms(settings),

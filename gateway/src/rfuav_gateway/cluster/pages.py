@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from rfuav_gateway.cluster.tasks import Place, Tasks, place
+from rfuav_gateway.cluster.tasks import Copies, Place, Tasks, newest, place
 from rfuav_gateway.tasks.bodies import TaskStatus, TaskType
 from rfuav_gateway.tasks.jobs import Job
 
@@ -35,16 +35,9 @@ class Page(NamedTuple):
 
 
 def page(
-    tasks: Tasks,
-    namespace: str,
-    kind: TaskType,
-    limit: int,
-    *,
-    status: TaskStatus | None,
-    search: str,
-    before: Place | None,
+    tasks: Tasks, namespace: str, kind: TaskType, limit: int, *, status: TaskStatus | None, before: Place | None
 ) -> Page:
-    """The newest tasks that match, from a place on.
+    """The newest tasks, from a place on.
 
     Args:
         tasks: all of them.
@@ -52,15 +45,26 @@ def page(
         kind: which type.
         limit: most tasks of the page.
         status: only with this status word.
-        search: only those whose id, name or creator contains this, in any case.
         before: older than this.
     """
-    if not search:
-        found = tasks.page(namespace, kind, limit + 1, status=status, before=before)
-        total = tasks.count(namespace, kind, status)
-    else:
-        found = list(islice(_matching(tasks.newest(namespace, kind, status=status, before=before), search), limit + 1))
-        total = sum(1 for _ in _matching(tasks.newest(namespace, kind, status=status), search))
+    found = tasks.page(namespace, kind, limit + 1, status=status, before=before)
+    return _cut(found, limit, tasks.count(namespace, kind, status))
+
+
+def searched(lists: Copies, limit: int, *, search: str, before: Place | None) -> Page:
+    """The same, of those whose id, name or creator contains a text, in any case; all of them are looked at.
+
+    Args:
+        lists: copies of the tasks, which do not change.
+        limit: most tasks of the page.
+        search: the text.
+        before: older than this.
+    """
+    found = list(islice(_matching(newest(lists, before), search), limit + 1))
+    return _cut(found, limit, sum(1 for _ in _matching(newest(lists), search)))
+
+
+def _cut(found: list[Job], limit: int, total: int) -> Page:
     shown = found[:limit]
     return Page(shown, total, place(shown[-1]) if len(found) > limit and shown else None)
 

@@ -6,7 +6,7 @@ A watch keeps it up to date. What this gateway writes enters with the answer, so
 import heapq
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -26,6 +26,8 @@ TYPES: tuple[TaskType, ...] = ("training", "inference")
 Key = tuple[TaskType, str, str]  # type, namespace, name
 Place = tuple[datetime, str]  # when a job was created, and its UID: the order of pages
 _List = list[tuple[Place, Job]]
+Copies = Collection[_List]
+"""Lists of jobs that do not change."""
 _place_of = lambda entry: entry[0]  # noqa: E731
 
 
@@ -91,11 +93,16 @@ class Tasks:
         self, namespace: str, kind: TaskType, *, status: TaskStatus | None = None, before: Place | None = None
     ) -> Iterator[Job]:
         """The newest first; those from `before` on are left out."""
+        return newest(self._of(namespace, kind, status), before)
+
+    def copies(self, namespace: str, kind: TaskType, statuses: Collection[TaskStatus] = ()) -> Copies:
+        """Those with these status words, or all: lists that do not change any more, for `newest`."""
         held = self._lists.get((namespace, kind), {})
-        lists = held.values() if status is None else [held.get(status, [])]
-        ends = ((one, len(one) if before is None else bisect_left(one, before, key=_place_of)) for one in lists)
-        down = [_downwards(one, end) for one, end in ends]
-        return (job for _, job in heapq.merge(*down, key=_place_of, reverse=True))
+        return [list(held.get(status, ())) for status in statuses or held]
+
+    def _of(self, namespace: str, kind: TaskType, status: TaskStatus | None) -> Collection[_List]:
+        held = self._lists.get((namespace, kind), {})
+        return held.values() if status is None else [held.get(status, [])]
 
     def page(
         self,
@@ -149,6 +156,13 @@ class Tasks:
             )
             key = new.namespace, new.task_id
             self._by_id[key] = (*self._by_id.get(key, ()), new)
+
+
+def newest(lists: Copies, before: Place | None = None) -> Iterator[Job]:
+    """The jobs of several lists, the newest first; those from `before` on are left out."""
+    ends = ((one, len(one) if before is None else bisect_left(one, before, key=_place_of)) for one in lists)
+    down = [_downwards(one, end) for one, end in ends]
+    return (job for _, job in heapq.merge(*down, key=_place_of, reverse=True))
 
 
 def place(job: Job) -> Place:

@@ -1,13 +1,12 @@
 """Cancels of many tasks at once: first shown, then done, each as the caller."""
 
 import asyncio
-from collections.abc import Iterator
-from datetime import timedelta
-from itertools import product
+from datetime import datetime, timedelta
+from functools import partial
 
 from fastapi import APIRouter
 
-from rfuav_gateway.cluster.tasks import TYPES
+from rfuav_gateway.cluster.tasks import TYPES, Copies, newest
 from rfuav_gateway.cluster.writes import NotDone
 from rfuav_gateway.routes.parts import Asked, Asks, audit
 from rfuav_gateway.routes.tasks import may_see
@@ -28,7 +27,7 @@ async def cancel(body: bodies.CancelMany, asks: Asks) -> bodies.CancelledMany:
     """Show which tasks a filter means, or cancel them."""
     wanted = TYPES if body.task_type is None else (body.task_type,)
     seen = [kind for kind in wanted if await may_see(asks, kind, "list")]
-    meant = sorted(_meant(body, asks, seen), key=lambda job: (job.created, job.uid))
+    meant = await asks.parts.aside.walk(partial(_meant, body, _copies(body, asks, seen), clock.now()))
     chosen = meant[:MOST_CANCELLED]
     failed: list[bodies.NotCancelled] = []
     if not body.dry_run:
@@ -46,15 +45,22 @@ async def cancel(body: bodies.CancelMany, asks: Asks) -> bodies.CancelledMany:
     )
 
 
-def _meant(body: bodies.CancelMany, asks: Asked, kinds: list[TaskType]) -> Iterator[Job]:
-    """The tasks of the namespace that have not ended and that the filter means."""
-    ids = None if body.task_ids is None else set(body.task_ids)
-    latest = None if body.older_than_seconds is None else clock.now() - timedelta(seconds=body.older_than_seconds)
+def _copies(body: bodies.CancelMany, asks: Asked, kinds: list[TaskType]) -> Copies:
+    """The tasks of the namespace that have not ended; those that have may be very many."""
     statuses = NOT_ENDED if body.status is None else (body.status,)
-    for kind, status in product(kinds, statuses):  # those that have ended may be very many
-        for job in asks.parts.tasks.newest(asks.namespace, kind, status=status):
-            if (ids is None or job.task_id in ids) and (latest is None or job.created <= latest):
-                yield job
+    return [one for kind in kinds for one in asks.parts.tasks.copies(asks.namespace, kind, statuses)]
+
+
+def _meant(body: bodies.CancelMany, lists: Copies, now: datetime) -> list[Job]:
+    """Those that the filter means, the oldest first."""
+    ids = None if body.task_ids is None else set(body.task_ids)
+    latest = None if body.older_than_seconds is None else now - timedelta(seconds=body.older_than_seconds)
+    found = [
+        job
+        for job in newest(lists)
+        if (ids is None or job.task_id in ids) and (latest is None or job.created <= latest)
+    ]
+    return found[::-1]
 
 
 async def _cancel(job: Job, asks: Asked, free: asyncio.Semaphore) -> bodies.NotCancelled | None:

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from rfuav_gateway.access.callers import Caller, Callers, Unauthenticated
 from rfuav_gateway.access.rights import Rights
 from rfuav_gateway.access.sights import Sights
+from rfuav_gateway.cluster.aside import Aside
 from rfuav_gateway.cluster.planner import Planner
 from rfuav_gateway.cluster.preparations import Preparations
 from rfuav_gateway.cluster.prometheus import Prometheus
@@ -40,6 +41,7 @@ class Parts:
     tasks: Tasks
     whole: Whole
     planner: Planner
+    aside: Aside
     writes: Writes
     rates: Rates
     terms: Terms

@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import Collection, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, NamedTuple
 
@@ -102,15 +103,11 @@ async def _page(asks: Asked, kind: TaskType, chosen: Choice, before: Mapping[Tas
     shown_whole = before is not None and kind not in before
     if (chosen.task_type not in (None, kind)) or not await may_see(asks, kind, "list"):
         return Page([], 0, None)
-    return pages.page(
-        asks.parts.tasks,
-        asks.namespace,
-        kind,
-        0 if shown_whole else chosen.limit,
-        status=chosen.status,
-        search=chosen.search,
-        before=None if before is None else before.get(kind),
-    )
+    limit, start = 0 if shown_whole else chosen.limit, None if before is None else before.get(kind)
+    if not chosen.search:
+        return pages.page(asks.parts.tasks, asks.namespace, kind, limit, status=chosen.status, before=start)
+    lists = asks.parts.tasks.copies(asks.namespace, kind, () if chosen.status is None else (chosen.status,))
+    return await asks.parts.aside.walk(partial(pages.searched, lists, limit, search=chosen.search, before=start))
 
 
 def compressed(body: bytes, accepted: str) -> Response:

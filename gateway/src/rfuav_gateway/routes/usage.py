@@ -54,8 +54,13 @@ async def used(
             words = f"Prometheus does not answer: {error}"
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, words, {"Retry-After": "10"}) from error
         return usage.answer(found, by, window, source="prometheus", complete=complete)
-    jobs = [job for job in asks.parts.tasks.all() if visible is None or (job.namespace, job.type) in visible]
-    counted = await asyncio.to_thread(usage.counted, jobs, by, window, now)
+    jobs = list(asks.parts.tasks.all())
+
+    def count() -> usage.Counted:
+        seen = (job for job in jobs if visible is None or (job.namespace, job.type) in visible)
+        return usage.counted(seen, by, window, now)
+
+    counted = await asks.parts.aside.walk(count)
     return usage.answer(counted, by, window, source="jobs", complete=False)
 
 
