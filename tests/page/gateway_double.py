@@ -202,8 +202,9 @@ class Double:
         self.posted.append(("preview", manifest))
         wrong = faults(manifest)
         if wrong:
-            return web.json_response(
-                {"detail": wrong, "type": "about:blank", "title": "Unprocessable Entity", "status": 422}, status=422
+            return problem(
+                422,
+                f'{manifest["kind"]}.rfuav.io "preview-1" is invalid: {wrong[0] if len(wrong) == 1 else "[" + ", ".join(wrong) + "]"}',
             )
         gpus = manifest["spec"].get("resources", {}).get("gpus", 1)
         now = gpus < 2
@@ -357,27 +358,25 @@ def problem(status: int, detail: str) -> web.Response:
     return web.json_response({"detail": detail, "type": "about:blank", "title": "", "status": status}, status=status)
 
 
-def faults(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+def faults(manifest: dict[str, Any]) -> list[str]:
+    """What the API server would list as invalid."""
     spec = manifest["spec"]
+    training = manifest["kind"] == "TrainingJob"
     uri = spec.get("dataset", {}).get("train", {}).get("uri") or spec.get("input", {}).get("uri", "")
     found = []
-    if not re.match(r"(pvc|s3|hf|file)://\S+", uri):
-        where = ["spec", "dataset", "train", "uri"] if manifest["kind"] == "TrainingJob" else ["spec", "input", "uri"]
-        found.append(
-            {
-                "loc": ["body", "manifest", *where],
-                "msg": "write pvc://CLAIM/path, s3://bucket/prefix, hf://datasets/owner/name or file:///path",
-                "type": "value_error",
-            }
-        )
     epochs = spec.get("training", {}).get("epochs", 1)
-    if not isinstance(epochs, int) or epochs < 1:
+    if not isinstance(epochs, int):
         found.append(
-            {
-                "loc": ["body", "manifest", "spec", "training", "epochs"],
-                "msg": "write a whole number from 1",
-                "type": "value_error",
-            }
+            'spec.training.epochs: Invalid value: "string": spec.training.epochs in body must be of type integer: "string"'
+        )
+    elif epochs < 1:
+        found.append(
+            f"spec.training.epochs: Invalid value: {epochs}: spec.training.epochs in body should be greater than or equal to 1"
+        )
+    if not re.match(r"(pvc|s3|hf|file)://\S+", uri):
+        path = "spec.dataset.train.uri" if training else "spec.input.uri"
+        found.append(
+            f'{path}: Invalid value: "{uri}": write pvc://CLAIM/path, s3://bucket/prefix, hf://datasets/owner/name or file:///path'
         )
     return found
 

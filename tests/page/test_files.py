@@ -77,3 +77,28 @@ def test_yaml_reads_back_the_same(value):
         ["node", "--input-type=module", "-e", script], check=True, capture_output=True, text=True, timeout=30
     ).stdout
     assert yaml.safe_load(text) == value
+
+
+REFUSED = (
+    'TrainingJob.rfuav.io "preview-1" is invalid: [spec.training.epochs: Invalid value: 0: spec.training.epochs in body should be greater than or equal to 1, '
+    'spec.dataset.train.uri: Invalid value: "captures": write pvc://CLAIM/path, s3://bucket/prefix, hf://datasets/owner/name or file:///path (the claim\'s name in lower case), '
+    "spec.training.schedule.warmupEpochs: Invalid value: the warm-up ends before training does: write fewer warmupEpochs than epochs, "
+    'spec.podTemplate.env[0].name: Invalid value: "1A": write letters, spec.model: Required value, <nil>: Invalid value: null: some validation rules were not checked]'
+)
+
+
+@pytest.mark.skipif(
+    shutil.which("node") is None, reason="node is not installed: what the API server refuses is read in Chromium alone"
+)
+def test_what_the_api_server_refuses_is_read_by_field():
+    script = f"import {{ refusals }} from {json.dumps((PAGE / 'js/api.js').as_uri())}; console.log(JSON.stringify(refusals({json.dumps(REFUSED)})))"
+    text = subprocess.run(
+        ["node", "--input-type=module", "-e", script], check=True, capture_output=True, text=True, timeout=30
+    ).stdout
+    assert json.loads(text) == {
+        "spec.training.epochs": "should be greater than or equal to 1",
+        "spec.dataset.train.uri": "write pvc://CLAIM/path, s3://bucket/prefix, hf://datasets/owner/name or file:///path (the claim's name in lower case)",
+        "spec.training.schedule.warmupEpochs": "the warm-up ends before training does: write fewer warmupEpochs than epochs",
+        "spec.podTemplate.env": "write letters",
+        "spec.model": "Required value",
+    }

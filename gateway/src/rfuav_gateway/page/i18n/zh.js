@@ -20,7 +20,7 @@ export default {
   "field.job": "任务", "field.state": "状态", "field.type": "类型", "field.team": "团队", "field.user": "用户", "field.model": "模型", "field.pool": "资源池", "field.gpus": "GPU", "field.nodes": "节点", "field.priority": "优先级",
   "field.created": "创建时间", "field.started": "开始时间", "field.finished": "结束时间", "field.attempt": "尝试次数", "field.data": "数据", "field.output": "输出", "field.source": "权重来自", "field.checkpoint": "检查点",
   "field.progress": "进度", "field.loss": "损失", "field.left": "剩余时间", "field.position": "排队位置", "field.time": "时间",
-  "tile.gpus": "使用中的 GPU", "tile.free": "空闲 {n}", "tile.kinds": "训练 {trainings} 个，推理 {inferences} 个", "tile.next": "下一个{time}开始", "tile.noEstimate": "无法估计开始时间", "tile.noQueue": "队列为空",
+  "tile.gpus": "使用中的 GPU", "tile.free": "空闲 {n}", "tile.trainings": "训练 {n} 个", "tile.inferences": "推理 {n} 个", "tile.next": "下一个{time}开始", "tile.noEstimate": "无法估计开始时间", "tile.noQueue": "队列为空",
   "tile.failed": "失败", "tile.day": "最近 24 小时", "tile.hours": "GPU 小时", "tile.week": "最近 7 天", "tile.existing": "仅统计仍存在的任务",
   "pools.none": "还没有 GPU 资源池", "pools.noneText": "资源池规定任务可以使用哪些节点，以及多少任务共享一块 GPU。由管理员创建：",
   "pool.line": "{nodes} 个节点，{gpus} 块 GPU", "pool.notReady": "未就绪", "pool.waiting": "{n} 个等待", "pool.nodes": "节点", "pool.node": "{gpus} 块 GPU 中 {free} 块空闲。", "pool.more": "另有 {n} 个节点",

@@ -13,11 +13,19 @@ export class Problem extends Error {
       const path = loc.filter((step) => !["body", "manifest"].includes(step)).join(".");
       this.fields[path] ??= msg;
     }
-    // What the API server refuses names the field in its sentence.
-    for (const found of entries.length ? [] : this.message.matchAll(/((?:spec|metadata)(?:\.[A-Za-z]+)+)(?:\[\d+\])?: (.+?)(?=(?:, |; )(?:spec|metadata)\.|\]?$)/g)) {
-      this.fields[found[1]] ??= found[2].replace(/^Invalid value: (?:"[^"]*"|\S+?): (?:\w+ )?/, "");
-    }
+    if (!entries.length) Object.assign(this.fields, refusals(this.message));
   }
+}
+
+/** What the API server refuses, by field: it lists them in one sentence, each with its path, the kind of fault and the value. */
+export function refusals(text) {
+  const found = {};
+  const list = text.match(/ is invalid: \[?(.*?)\]?$/s)?.[1] ?? "";
+  for (const one of list.split(/, (?=(?:spec|metadata|<nil>)[\w.[\]]*: )/)) {
+    const [, path, words] = one.match(/^((?:spec|metadata)[\w.]*)[^:]*: (?:[A-Z][a-z]+(?: [a-z]+)*: )?(?:(?:"(?:[^"\\]|\\.)*"|null|true|false|-?[\d.]+): )?(.*)$/s) ?? [];
+    if (path) found[path] ??= words.replace(/^[\w.]+ in body /, "");
+  }
+  return found;
 }
 
 /** Ask, and return the answer's content. */

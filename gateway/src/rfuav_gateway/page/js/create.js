@@ -8,6 +8,7 @@ import { go, jobLink } from "./route.js";
 import { live, useLive } from "./store.js";
 import { yaml } from "./yaml.js";
 
+const NAME = /^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$/;
 const PAUSE = 500; // ms without a letter before the cluster is asked
 const MODELS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v3_small", "mobilenet_v3_large", "swin_v2_t", "swin_v2_s", "swin_v2_b",
   "vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"];
@@ -84,7 +85,8 @@ export function Create({ session, query }) {
   const manifest = useMemo(() => manifestOf(type, form, base), [type, form, base]);
   const text = useMemo(() => yaml(manifest), [manifest]);
   const missing = (type === "training" ? ["name", "data", "output"] : ["name", "source", "data", "output"]).filter((name) => !form[name]?.trim());
-  const ready = missing.length === 0 || (missing.length === 1 && base && missing[0] === "source");
+  const misnamed = Boolean(form.name) && !NAME.test(form.name.trim());
+  const ready = !misnamed && (missing.length === 0 || (missing.length === 1 && base && missing[0] === "source"));
   useEffect(() => {
     if (!ready) { setAnswer((old) => (old.preview ? {} : old)); return; }
     const stop = new AbortController();
@@ -99,12 +101,13 @@ export function Create({ session, query }) {
   const path = (name) => ({ name: "metadata.name", team: "metadata.namespace" })[name] ?? FIELDS[type].find(([one]) => one === name)?.[1];
   const error = (name) => {
     if (missing.includes(name) && touched[name]) return t("create.missing");
+    if (name === "name" && misnamed) return t("create.nameHint");
     const here = path(name), found = here && Object.entries(fields).find(([key]) => key === here || key.startsWith(`${here}.`) || (here.startsWith(`${key}.`) && key.split(".").length > 2));
     return found?.[1];
   };
   const submit = async (event) => {
     event.preventDefault();
-    if (!ready) { setTouched(Object.fromEntries(missing.map((name) => [name, true]))); document.getElementById(`f-${missing[0]}`)?.focus(); return; }
+    if (!ready) { setTouched(Object.fromEntries(missing.map((name) => [name, true]))); document.getElementById(`f-${misnamed ? "name" : missing[0]}`)?.focus(); return; }
     setBusy(true);
     try { const row = await ask("POST", "api/v2/jobs", { namespace: form.team, body: { manifest } }); go(jobLink((row.row ?? row).key)); } catch (problem) { setAnswer({ problem, refused: true }); setBusy(false); }
   };

@@ -64,7 +64,7 @@ function Tiles({ seen, usage, team }) {
     ${gpus > 0 && html`<section class="tile"><h2>${t("tile.gpus")}</h2><p class="big">${number(held, 1)}<small> / ${number(gpus)}</small></p>
       <${Bar} value=${held / gpus * 100} state="running" label=${t("tile.gpus")} /><p class="muted">${t("tile.free", { n: Math.round((gpus - held) * 10) / 10 })}</p></section>`}
     <a class="tile" href=${at("jobs", { state: "running" })}><h2>${t("state.running")}</h2><p class="big">${number(seen.running.length)}</p>
-      <p class="muted">${t("tile.kinds", { trainings, inferences: seen.running.length - trainings })}</p></a>
+      <p class="muted">${`${t("tile.trainings", { n: trainings })}, ${t("tile.inferences", { n: seen.running.length - trainings })}`}</p></a>
     <a class="tile" href=${at("jobs", { state: "waiting" })}><h2>${t("state.waiting")}</h2><p class="big">${number(seen.waiting.length)}</p>
       <p class="muted">${starts.length ? t("tile.next", { time: ahead(starts[0]) }) : seen.waiting.length ? t("tile.noEstimate") : t("tile.noQueue")}</p></a>
     <a class="tile" href=${at("jobs", { state: "failed" })}><h2>${t("tile.failed")}</h2><p class="big ${seen.failed.length ? "failed" : ""}">${number(seen.failed.length)}</p>
