@@ -39,7 +39,7 @@ function useDetail(path, row) {
 /** What `path` answers, null where there is nothing (yet). */
 function useAnswer(path, mark) {
   const [found, set] = useState(null);
-  useEffect(() => { let alive = true; ask("GET", path).then((answer) => alive && set(answer), () => {}); return () => { alive = false; }; }, [path, mark]);
+  useEffect(() => { if (!path) return; let alive = true; ask("GET", path).then((answer) => alive && set(answer), () => {}); return () => { alive = false; }; }, [path, mark]);
   return found;
 }
 
