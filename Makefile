@@ -158,6 +158,10 @@ bench-burst: venv  ## 500 held jobs let in at once, against what the API server 
 bench-gateway: venv  ## What the REST gateway takes: status, creates, lists and readers of logs (TASKS=50000)
 	@$(PY) -m bench.gateway $(if $(TASKS),--tasks $(TASKS)) $(if $(READERS),--readers $(READERS))
 
+.PHONY: bench-page
+bench-page: venv  ## How long the page takes to answer a key or a click with 10,000 jobs on it
+	@PYTHONPATH=tests $(PY) -m bench.page $(if $(TASKS),--jobs $(TASKS))
+
 .PHONY: bench-infer
 bench-infer: venv  ## Images and IQ samples a second, ours with all, some and no pictures, the reference's way and tuned PyTorch
 	@$(PY) -m bench.infer

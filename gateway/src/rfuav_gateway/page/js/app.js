@@ -1,5 +1,6 @@
 // The page: who is signed in, which view is shown, and the keys that work everywhere.
 import { ask } from "./api.js";
+import { person } from "./format.js";
 import { language, LANGUAGES, speak, t } from "./i18n.js";
 import { Create } from "./create.js";
 import { Job } from "./job.js";
@@ -101,7 +102,7 @@ function Shell({ session, leave }) {
       <button type="button" class="quiet" onClick=${say} title=${t("do.language")} aria-label=${LANGUAGES[language === "en" ? "zh" : "en"]} lang=${language === "en" ? "zh-Hans" : "en"}><${Icon} name="language" /><span class="text">${LANGUAGES[language === "en" ? "zh" : "en"]}</span></button>
       <button type="button" class="quiet keyboard" onClick=${() => setHelp(true)} title=${t("keys.title")} aria-label=${t("keys.title")}><${Icon} name="keys" /><span class="text">${t("keys.short")}</span></button>
       ${session.signIn === "token" && html`<button type="button" class="quiet" onClick=${leave} title=${t("do.signOut")} aria-label=${t("do.signOut")}><${Icon} name="out" /><span class="text">${t("do.signOut")}</span></button>`}
-      <p class="who" title=${`${session.user ?? ""} ${session.version}`}>${session.user?.replace("system:serviceaccount:", "") ?? t("session.nobody")}</p>
+      <p class="who" title=${`${session.user ?? ""} ${session.version}`}>${(person(session.user) || t("session.nobody"))}</p>
     </div>
   </header>
   <main id="main" tabindex="-1">

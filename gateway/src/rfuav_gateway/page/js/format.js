@@ -48,6 +48,8 @@ export function figure(value) {
 
 const STATES = { Queued: "waiting", Admitted: "starting", Running: "running", Suspended: "suspended",
   Succeeded: "succeeded", Failed: "failed", Cancelled: "cancelled" };
+/** A user without what all service accounts have in common. */
+export const person = (user) => (user ?? "").replace(/^system:serviceaccount:/, "");
 export const stateOf = (row) => STATES[row.phase] ?? "waiting";
 export const isOver = (row) => ["succeeded", "failed", "cancelled"].includes(stateOf(row));
 export const inQueue = (row) => stateOf(row) === "waiting";

@@ -1,6 +1,6 @@
 // One job: what it does in a sentence, how it goes, why it waits or failed, and what may be done with it.
 import { ask } from "./api.js";
-import { ago, ahead, duration, figure, fullTime, isOver, percent, reasonOf, share, since, stateOf } from "./format.js";
+import { ago, ahead, duration, figure, fullTime, isOver, percent, person, reasonOf, share, since, stateOf } from "./format.js";
 import { has, number, t } from "./i18n.js";
 import { html, useEffect, useMemo, useRef, useState } from "./lib.js";
 import { Log } from "./log.js";
@@ -156,8 +156,8 @@ function Facts({ row, detail }) {
   const spec = detail?.manifest?.spec ?? {}, status = detail?.status ?? {};
   const time = (iso) => iso && html`<time datetime=${iso} title=${fullTime(iso)}>${ago(iso)}</time>`;
   const facts = [["field.type", t(`kind.${row.type}`)], ["field.model", row.model], ["field.pool", row.pool], ["field.gpus", row.gpus ?? null], ["field.nodes", row.nodes?.join(", ")],
-    ["field.priority", row.priorityClass ? `${row.priorityClass}${row.priority != null ? ` (${number(row.priority)})` : ""}` : row.priority != null ? number(row.priority) : null], ["field.user", row.user],
-    ["field.created", time(row.created)], ["field.started", time(row.started)], ["field.finished", time(row.finished)], ["field.attempt", row.attempt],
+    ["field.priority", row.priorityClass ? `${row.priorityClass}${row.priority != null ? ` (${number(row.priority)})` : ""}` : row.priority != null ? number(row.priority) : null], ["field.user", person(row.user)],
+    ["field.created", time(row.created)], ["field.started", time(row.started)], ["field.finished", time(row.finished)], ["field.attempt", row.attempt || null],
     ["field.data", spec.dataset?.train?.uri ?? spec.input?.uri], ["field.output", spec.output?.uri],
     ["field.source", spec.model?.fromTrainingJob && html`<a href=${jobLink(`training/${row.namespace}/${spec.model.fromTrainingJob}`)}>${spec.model.fromTrainingJob}</a>`],
     ["field.checkpoint", status.checkpoint?.uri && html`<span title=${status.checkpoint.uri}>${status.checkpoint.epoch != null ? t("running.epochOnly", { n: status.checkpoint.epoch }) : status.checkpoint.uri}</span>`]];

@@ -1,5 +1,5 @@
 // All jobs: search, filters that live in the address, and a list that draws only the rows in sight.
-import { ago, ahead, clock, duration, fullTime, isOnGpu, isOver, percent, stateOf, storyOf } from "./format.js";
+import { ago, ahead, clock, duration, fullTime, isOnGpu, isOver, percent, person, stateOf, storyOf } from "./format.js";
 import { number, t } from "./i18n.js";
 import { html, useLayoutEffect, useMemo, useRef, useState } from "./lib.js";
 import { Bar, Choice, Empty, Icon, Select, State } from "./parts.js";
@@ -14,6 +14,13 @@ const text = (key) => (a, b) => ((a[key] ?? "") < (b[key] ?? "") ? -1 : (a[key] 
 const amount = (key) => (a, b) => (a[key] ?? Infinity) - (b[key] ?? Infinity);
 const SORTS = { name: text("name"), state: (a, b) => RANK[stateOf(a)] - RANK[stateOf(b)] || -text("created")(a, b), team: text("namespace"), model: text("model"),
   progress: (a, b) => (b.percent ?? -1) - (a.percent ?? -1), position: amount("position"), created: (a, b) => -text("created")(a, b), gpus: (a, b) => (b.gpus ?? 0) - (a.gpus ?? 0) };
+const lines = new WeakMap();
+/** What a search looks at; a row never changes, an update brings another. */
+function lineOf(row) {
+  let line = lines.get(row);
+  if (line === undefined) lines.set(row, (line = `${row.name} ${row.namespace} ${row.user} ${row.model} ${row.reason} ${row.id} ${row.pool}`.toLowerCase()));
+  return line;
+}
 const group = (row) => (stateOf(row) === "starting" ? "running" : stateOf(row));
 
 export function Jobs({ session, query }) {
@@ -30,7 +37,7 @@ export function Jobs({ session, query }) {
     for (const row of live.rows.values()) {
       if ((type && row.type !== type) || (team && row.namespace !== team) || (user && row.user !== user)) continue;
       if (words.length) {
-        const line = `${row.name} ${row.namespace} ${row.user} ${row.model} ${row.reason} ${row.id} ${row.pool}`.toLowerCase();
+        const line = lineOf(row);
         if (!words.every((word) => line.includes(word))) continue;
       }
       const mine = group(row);
@@ -48,7 +55,7 @@ export function Jobs({ session, query }) {
   <div class="filters"><label class="search"><${Icon} name="search" /><input type="search" data-search aria-label=${t("jobs.search")} placeholder=${t("jobs.search")} value=${q} onInput=${(event) => set({ q: event.target.value })} /><kbd aria-hidden="true">/</kbd></label>
     <${Select} label=${t("field.type")} value=${type} set=${(value) => set({ type: value })} options=${[["", t("jobs.allTypes")], ["training", t("kind.training")], ["inference", t("kind.inference")]]} />
     ${teams.length > 1 && html`<${Select} label=${t("field.team")} value=${team} set=${(value) => set({ team: value })} options=${[["", t("jobs.allTeams")], ...teams.map((name) => [name, name])]} />`}
-    ${users.length > 1 && html`<${Select} label=${t("field.user")} value=${user} set=${(value) => set({ user: value })} options=${[["", t("jobs.allUsers")], ...users.map((name) => [name, name])]} />`}</div>
+    ${users.length > 1 && html`<${Select} label=${t("field.user")} value=${user} set=${(value) => set({ user: value })} options=${[["", t("jobs.allUsers")], ...users.map((name) => [name, person(name)])]} />`}</div>
   <${Choice} label=${t("field.state")} value=${state} set=${(value) => set({ state: value })} options=${[["", t("jobs.all"), number(all)], ...STATES.map((one) => [one, t(`state.${one}`), number(counts[one] ?? 0)])]} />
   ${!live.loaded ? html`<p class="muted" role="status">${t("live.loading")}</p>` : rows.length === 0
     ? filtered ? html`<${Empty} title=${t("jobs.noMatch")} text=${t("jobs.noMatchText")}><button type="button" class="plain" onClick=${() => go("#/jobs")}>${t("jobs.clear")}</button><//>`
@@ -111,7 +118,7 @@ function List({ rows, sort, set }) {
 function Line({ row, at }) {
   const state = stateOf(row);
   return html`<div class="grid-row" role="row" aria-rowindex=${at + 2}>
-    <span role="cell" class="name"><a class="job" data-at=${at} href=${jobLink(row.key)}>${row.name}</a><span class="sub">${row.namespace}${row.user && ` · ${row.user}`}</span></span>
+    <span role="cell" class="name"><a class="job" data-at=${at} href=${jobLink(row.key)}>${row.name}</a><span class="sub">${row.namespace}${row.user && ` · ${person(row.user)}`}</span></span>
     <span role="cell" class="state-cell"><${State} row=${row} /></span>
     <span role="cell" class="progress">${isOnGpu(row) && state === "running" ? html`<${Bar} value=${row.percent} state="running" label=${t("field.progress")} /><span class="sub">${steps(row)}${row.remaining != null ? ` · ${t("running.left", { time: duration(row.remaining) })}` : ""}</span>`
       : html`<span class="story">${storyOf(row)}${isOver(row) && row.finished && state === "succeeded" ? t("jobs.took", { time: duration((Date.parse(row.finished) - Date.parse(row.started ?? row.created)) / 1000) }) : ""}</span>

@@ -1,6 +1,6 @@
 // The cluster at a glance: how full the pools are and with whose jobs, what runs, what waits for what, and who may use how much.
 import { ask } from "./api.js";
-import { ahead, duration, figure, fullTime, inQueue, isOnGpu, now, percent, reasonOf, since, stateOf } from "./format.js";
+import { ahead, duration, figure, fullTime, inQueue, isOnGpu, now, percent, person, reasonOf, since, stateOf } from "./format.js";
 import { number, t } from "./i18n.js";
 import { html, useEffect, useMemo, useState } from "./lib.js";
 import { Bar, Empty, Icon, Select, Spark, State } from "./parts.js";
@@ -121,10 +121,10 @@ function Cells({ node }) {
 const Node = ({ node }) => html`<div class="node-jobs"><h3>${node.name} <span class="muted">${node.product}</span></h3>${node.why && html`<p class="note">${node.why}</p>`}
   ${node.jobs.length === 0 ? html`<p class="muted">${t("pool.noJobs")}</p>` : html`<ul>${node.jobs.map((key, at) => {
     const row = typeof key === "string" ? live.rows.get(key) : null;
-    return html`<li key=${row?.key ?? at}>${row ? html`<i class="cell ${row.type}"></i><a data-item href=${jobLink(row.key)}>${row.name}</a> <span class="muted">${row.namespace}${row.user && ` · ${row.user}`}</span> <b>${percent(row.percent)}</b>`
+    return html`<li key=${row?.key ?? at}>${row ? html`<i class="cell ${row.type}"></i><a data-item href=${jobLink(row.key)}>${row.name}</a> <span class="muted">${row.namespace}${row.user && ` · ${person(row.user)}`}</span> <b>${percent(row.percent)}</b>`
       : html`<i class="cell ${key.type ?? ""}"></i><span class="muted">${t("pool.someone")}</span>`}</li>`; })}</ul>`}</div>`;
 
-const Name = ({ row }) => html`<a class="job" data-item href=${jobLink(row.key)}>${row.name}</a><span class="sub">${row.namespace}${row.user && row.user !== row.namespace ? ` · ${row.user}` : ""}</span>`;
+const Name = ({ row }) => html`<a class="job" data-item href=${jobLink(row.key)}>${row.name}</a><span class="sub">${row.namespace}${row.user && row.user !== row.namespace ? ` · ${person(row.user)}` : ""}</span>`;
 
 const All = ({ rows, query }) => rows.length > FEW && html`<a class="all" href=${link("jobs", query)}>${t("do.showAll", { n: rows.length })}</a>`;
 
