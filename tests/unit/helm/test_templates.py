@@ -313,6 +313,14 @@ def test_network_policies_let_in_reports_metrics_and_requests_alone(render):
         "--set",
         "networkPolicy.enabled=true,gateway.enabled=true,networkPolicy.metricsFrom[0].podSelector.matchLabels.a=b",
     )
+    further = render(
+        "--set", "networkPolicy.enabled=true,gateway.enabled=true,networkPolicy.gatewayTo[0].ipBlock.cidr=10.1.0.0/16"
+    )
+    ways = {name: further["NetworkPolicy", name]["spec"]["egress"] for name in ("rfuav-operator", "rfuav-gateway")}
+    assert (len(ways["rfuav-operator"]), ways["rfuav-gateway"][2:]) == (
+        2,
+        [{"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}],
+    )
     peers = [rule["from"] for rule in closed["NetworkPolicy", "rfuav-operator"]["spec"]["ingress"]]
     assert peers == [anybody, [{"podSelector": {"matchLabels": {"a": "b"}}}]]
 
