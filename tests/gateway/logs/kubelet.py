@@ -156,6 +156,9 @@ class Task:
     def state(self) -> TaskState:
         return self._state
 
+    def end_for(self, reader: "Task") -> End | None:
+        return self._state.end
+
     async def changed(self, seen: TaskState) -> None:
         while self._state == seen:
             self._changed.clear()

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from aiohttp import web
+from gateway.logs.reading import Reader
 from starlette.requests import ClientDisconnect
 from unit.kube.fake_api import answer, serving, until
 
@@ -66,10 +67,10 @@ class Cluster:
             return answer(200, self.body)
         return answer(404, {"kind": "Status", "reason": "NotFound"})
 
-    def source(self, body) -> JobSource:
+    def source(self, body, language="en") -> JobSource:
         self.body = body
         kind = "training" if body["kind"] == "TrainingJob" else "inference"
-        return JobSource(self.connection, self.tasks, self.tasks.take(kind, body), PHRASES["en"])
+        return JobSource(self.connection, self.tasks, self.tasks.take(kind, body), PHRASES[language])
 
 
 @pytest.fixture
@@ -138,6 +139,22 @@ async def test_a_change_of_the_job_lists_its_pods_again(cluster):
     cluster.tasks.take("training", job(version=2))
     await asyncio.wait_for(change, 30)
     assert len(source.state().pods) == 1
+
+
+async def test_each_reader_of_a_stream_is_told_its_end_in_their_language(cluster):
+    """They share one stream, whoever came first; and it goes on when the job does."""
+    running, over = job(phase="Running"), job(phase="Cancelled")
+    over["metadata"]["resourceVersion"] = "99"
+    async with AsyncExitStack() as stack:
+        logs = Logs(cluster.connection)
+        stack.push_async_callback(logs.close)
+        readers = [
+            Reader(await stack.enter_async_context(logs.follow(cluster.source(running, language))))
+            for language in ("zh", "en")
+        ]
+        cluster.tasks.take("training", over)
+        told = [(await reader.read())[-1].message for reader in readers]
+    assert told == ["已取消", "Cancelled"]
 
 
 async def test_a_client_that_leaves_before_the_first_byte_is_no_reader_any_more(cluster):

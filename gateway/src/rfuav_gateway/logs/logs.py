@@ -203,7 +203,7 @@ class Logs:
                 position, spoke = read.position, now
                 yield read.data
             elif stream.end is not None:
-                yield _ended(source, stream.end)
+                yield _ended(source, stream.source.end_for(source) or stream.end)
                 return
             elif stream.broken:
                 yield _reconnect()

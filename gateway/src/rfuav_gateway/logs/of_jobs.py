@@ -85,9 +85,14 @@ class _Source(ABC, Generic[J]):
 
     def state(self) -> TaskState:
         """What is known now."""
+        return TaskState(self._pods, self.end_for(self))
+
+    def end_for(self, reader: "_Source[J]") -> End | None:
+        """How the task ended, in the language of another source of it."""
+        phrases = reader._phrases  # noqa: SLF001  of the same class
         if self._job is None:
-            return TaskState(self._pods, End("cancelled", self._phrases.deleted.format(task_id=self._last.task_id)))
-        return TaskState(self._pods, self._end(self._job))
+            return End("cancelled", phrases.deleted.format(task_id=self._last.task_id))
+        return self._end(self._job, phrases)
 
     async def changed(self, seen: TaskState) -> None:
         """Return as soon as the state is another one than `seen`."""
@@ -98,7 +103,7 @@ class _Source(ABC, Generic[J]):
                 await self._list(self._job)
 
     @abstractmethod
-    def _end(self, job: J) -> End | None:
+    def _end(self, job: J, phrases: Phrases) -> End | None:
         """How the job ended; None: it has not."""
 
     @abstractmethod
@@ -156,10 +161,10 @@ class JobSource(_Source[Job]):
         super().__init__(connection, job, phrases)
         self._tasks = tasks
 
-    def _end(self, job: Job) -> End | None:
+    def _end(self, job: Job, phrases: Phrases) -> End | None:
         if job.status.phase not in views.ENDED:
             return None
-        return End(views.status_of(job), views.story(job, self._phrases))
+        return End(views.status_of(job), views.story(job, phrases))
 
     async def _next(self, job: Job) -> Job | None:
         return await self._tasks.changed(job)
@@ -208,10 +213,10 @@ class PreparationSource(_Source[Prepared]):
         del job
         return "", ()
 
-    def _end(self, job: Prepared) -> End | None:
+    def _end(self, job: Prepared, phrases: Phrases) -> End | None:
         if job.status not in preparations.ENDED:
             return None
-        return End(job.status, preparations.story(job, self._phrases))
+        return End(job.status, preparations.story(job, phrases))
 
     async def _next(self, job: Prepared) -> Prepared | None:
         return await self._held.changed(job)

@@ -4,7 +4,7 @@ The cache of the cluster implements `TaskSource`.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 
 class Pod(NamedTuple):
@@ -65,6 +65,9 @@ class TaskSource(Protocol):
 
     def state(self) -> TaskState:
         """What is known now."""
+
+    def end_for(self, reader: Self) -> End | None:
+        """How the task ended, in the language of another source of it; None: it has not."""
 
     async def changed(self, seen: TaskState) -> None:
         """Return as soon as the state is another one than `seen`."""
