@@ -42,12 +42,15 @@ set-version:  ## Another version, wherever it is named: VERSION=0.2.0
 
 TRAINER_COMMANDS := .venv/bin/typer rfuav_trainer.cli.main utils docs --name rfuav-trainer --title "Commands of the trainer"
 
+PLUGIN_COMMANDS := .venv/bin/typer rfuav_cli.main utils docs --name "kubectl rfuav" --title "Commands of kubectl rfuav"
+
 REST_REFERENCE := .venv/bin/rfuav-gateway openapi --markdown
 
-generate: venv  ## Write from the code: crds/*.yaml, what the chart has of them and its table of values, dashboards, docs/{api,rest-api,trainer-commands,metrics}.md
+generate: venv  ## Write from the code: crds/*.yaml, what the chart has of them and its table of values, dashboards, docs/{api,rest-api,trainer-commands,kubectl-rfuav-commands,metrics}.md
 	$(PY) -m rfuav_crds
 	$(PY) -m monitoring
 	$(TRAINER_COMMANDS) --output docs/trainer-commands.md
+	$(PLUGIN_COMMANDS) --output docs/kubectl-rfuav-commands.md
 	$(REST_REFERENCE) > docs/rest-api.md
 	$(PY) helm/generate.py
 
@@ -68,6 +71,7 @@ drift: venv
 	$(PY) -m rfuav_crds --check
 	$(PY) -m monitoring --check
 	$(TRAINER_COMMANDS) | diff -B docs/trainer-commands.md - || { echo "docs/trainer-commands.md differs from the code: run make generate" >&2; exit 1; }
+	$(PLUGIN_COMMANDS) | diff -B docs/kubectl-rfuav-commands.md - || { echo "docs/kubectl-rfuav-commands.md differs from the code: run make generate" >&2; exit 1; }
 	$(REST_REFERENCE) | diff docs/rest-api.md - || { echo "docs/rest-api.md differs from the code: run make generate" >&2; exit 1; }
 	$(PY) helm/generate.py --check
 

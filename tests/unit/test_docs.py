@@ -26,7 +26,7 @@ WHERE = {
     (page, path)
     for page in ("docs/architecture.md", "CONTRIBUTING.md")
     for path in re.findall(
-        r"`((?:crds|docs|operator|gateway|trainer_image|tests|helm)/[\w/.-]+\.\w+)`", (ROOT / page).read_text()
+        r"`((?:crds|docs|operator|gateway|cli|trainer_image|tests|helm)/[\w/.-]+\.\w+)`", (ROOT / page).read_text()
     )
 }
 

@@ -124,7 +124,8 @@ def follow(session: Session, kind: str, name: str, *, seconds: float | None) -> 
         yield body
         left = _WATCH_SECONDS if end is None else min(_WATCH_SECONDS, end - time.monotonic())
         if left <= 0:
-            raise Failure(f"it is still {(body.get('status') or {}).get('phase') or 'new'}", TIMEOUT)
+            phase = (body.get("status") or {}).get("phase") or "new"
+            raise Failure(f"{SHORT[kind]}/{name} is still {phase}", TIMEOUT)
         query = {
             "watch": "true",
             "fieldSelector": f"metadata.name={name}",

@@ -103,7 +103,7 @@ def test_waiting_ends_with_the_code_of_what_happened(rfuav: Run, jobs: Jobs) -> 
     assert "tj/bad is Failed (Crashed: see the log)" in done.err
     assert rfuav("wait", "bad", "--for=ended").code == 0
     done = rfuav("wait", "slow", "--timeout=1s")
-    assert (done.code, done.err) == (124, "error: it is still Queued\n")
+    assert (done.code, done.err) == (124, "error: tj/slow is still Queued\n")
     assert rfuav("wait", "missing").code == 3
     assert rfuav("wait", "slow", "--for=done").code == 2
     timers = [

@@ -1,8 +1,10 @@
 """The pool as devices, and what the service says of itself, on a real API server with simulated GPU nodes."""
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,6 +14,7 @@ from kubernetes import client
 
 from localcluster.gpus import Gpus
 from localcluster.simulation import create_nodes
+from rfuav_cli import main as plugin
 from rfuav_crds.contract import GROUP, PLURALS, VERSION
 
 pytestmark = pytest.mark.contract
@@ -304,6 +307,24 @@ def test_a_preview_says_where_a_task_would_start_or_its_place_and_creates_nothin
     core.delete_namespace(other)
     for name in names:
         custom.delete_namespaced_custom_object(GROUP, VERSION, other, "trainingjobs", name)
+
+
+def test_kubectl_rfuav_asks_a_gateway_for_a_preview(
+    fleet: Fleet,
+    user: Callable[..., User],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    owner, path = user("create", "get", "list"), tmp_path / "job.json"
+    metadata, spec = {"name": "first"}, {**ON_S3, "pool": fleet.pool}
+    training = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "TrainingJob", "metadata": metadata, "spec": spec}
+    path.write_text(json.dumps(training))
+    words = ["preview", "-f", str(path), "--gateway", fleet.gateway.url, "-n", owner.namespace]
+    assert plugin.run(words) == 3
+    assert "Put your token into RFUAV_TOKEN" in capsys.readouterr().err
+    monkeypatch.setenv("RFUAV_TOKEN", owner.token)
+    until(lambda: plugin.run(words) == 0 and "Starts now on" in capsys.readouterr().out, 30)
 
 
 def test_compat_shows_resources_and_counts_to_anybody(serve: Serve, fleet: Fleet, namespace: str, run: Run) -> None:

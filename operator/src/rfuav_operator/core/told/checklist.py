@@ -140,7 +140,8 @@ def _pause(job: Job) -> Step:
 def _nodes(name: str, of_pool: Mapping[str, Any]) -> str:
     if not of_pool:
         return ""
-    return f"pool {name} has {_count(of_pool, 'nodes')} nodes with {_count(of_pool, 'gpus')} GPUs"
+    nodes, gpus = _count(of_pool, "nodes"), _count(of_pool, "gpus")
+    return f"pool {name} has {nodes} node{'s' * (nodes != 1)} with {gpus} GPU{'s' * (gpus != 1)}"
 
 
 def _share(job: Job, pool: Pool | None, quota: Quota | None, unread: Collection[str]) -> Step:
