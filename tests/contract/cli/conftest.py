@@ -173,6 +173,16 @@ class Jobs:
         found: Object = self._api.get_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURALS[kind], name)
         return found
 
+    def exists(self, name: str) -> bool:
+        """Whether a TrainingJob is there."""
+        try:
+            self.get(name)
+        except ApiException as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return False
+        return True
+
     def delete(self, name: str, kind: str = "TrainingJob") -> None:
         """Delete a job."""
         self._api.delete_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURALS[kind], name)

@@ -59,7 +59,9 @@ def test_mistakes_in_flags_name_the_flag_before_anything_is_sent(rfuav: Run) -> 
 
 def test_watching_a_submitted_job_tells_its_story_and_ends_as_it_does(rfuav: Run, jobs: Jobs) -> None:
     def live() -> None:
-        time.sleep(1)
+        while not jobs.exists("first"):
+            time.sleep(0.1)
+        time.sleep(0.5)
         jobs.status("first", phase="Queued", message="no room", queue={"position": 2, "of": 3})
         time.sleep(0.5)
         jobs.status("first", phase="Running", message="", progress={"percent": 50})
@@ -106,14 +108,12 @@ def test_waiting_ends_with_the_code_of_what_happened(rfuav: Run, jobs: Jobs) -> 
     assert (done.code, done.err) == (124, "error: tj/slow is still Queued\n")
     assert rfuav("wait", "missing").code == 3
     assert rfuav("wait", "slow", "--for=done").code == 2
-    timers = [
-        threading.Timer(0.7, lambda: jobs.status("slow", phase="Running")),
-        threading.Timer(2.5, lambda: jobs.delete("slow")),
-    ]
-    for timer in timers:
-        timer.start()
-    assert rfuav("wait", "slow", "--for=running", "--timeout=20s").code == 0
-    assert rfuav("wait", "slow", "--for=delete", "--timeout=20s").out == "trainingjob.rfuav.io/slow deleted\n"
+    later = threading.Timer(0.7, lambda: jobs.status("slow", phase="Running"))
+    later.start()
+    assert rfuav("wait", "slow", "--for=running", "--timeout=60s").code == 0
+    later = threading.Timer(0.7, lambda: jobs.delete("slow"))
+    later.start()
+    assert rfuav("wait", "tj/slow", "--for=delete", "--timeout=60s").out == "trainingjob.rfuav.io/slow deleted\n"
 
 
 def test_a_preview_needs_rights_or_a_gateway(rfuav: Run, tmp_path: Path) -> None:
