@@ -15,7 +15,7 @@ _ADVICE = {
     reasons.WAITING_FOR_VOLUME: "create the claim that the message names, or wait until it is free",
     reasons.WAITING_FOR_TRAINING_JOB: "wait for the training, or create it",
     reasons.NO_MATCHING_NODE: "ask for less GPU memory or other node labels, or choose another pool",
-    reasons.EXCEEDS_MAX_QUOTA: "ask for fewer GPUs, or an administrator for a larger quota",
+    reasons.EXCEEDS_MAX_QUOTA: "ask for less, or an administrator for a larger quota or node",
     reasons.BACKING_OFF: _AGAIN,
     reasons.WAITING_FOR_QUOTA: "wait for the team's other jobs, or ask an administrator for a larger quota",
     reasons.WAITING_FOR_CAPACITY: "wait, ask for less, or choose another pool",
