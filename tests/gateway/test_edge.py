@@ -303,3 +303,20 @@ async def test_each_task_of_a_batch_counts() -> None:
     await rates.spend("batched", "ann", cost=3)
     with pytest.raises(Refused, match="in parts"):
         await rates.spend("batched", "bob", cost=11)
+
+
+async def test_what_is_logged_for_a_request_has_its_id():
+    def keep(_logger: Any, _name: str, event: Any) -> Any:
+        lines.append(dict(event))
+        raise structlog.DropEvent
+
+    lines: list[dict[str, Any]] = []
+    configured = structlog.get_config()
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, keep], cache_logger_on_first_use=False)
+    try:
+        async with served() as server:
+            await ask(server, "GET /broken HTTP/1.1\nHost: x\nX-Request-Id: mine-7")
+    finally:
+        structlog.configure(**configured)
+    (failed,) = (line for line in lines if line["event"] == "request failed")
+    assert failed["id"] == "mine-7"

@@ -129,6 +129,7 @@ def log_json(level: str) -> None:
     number = getattr(logging, level.upper())
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,

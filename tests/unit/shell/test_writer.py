@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 from aiohttp import web
 from msgspec.structs import replace
 from simulation.api import merged
@@ -960,3 +961,22 @@ async def test_a_write_that_takes_long_is_seen(tmp_path):
         go_on.set()
         await until(lambda: b.known.resource_version == "2")
         assert slower_than("0.2") == before + 1
+
+
+async def test_what_is_logged_for_a_job_says_which_and_its_attempt(tmp_path):
+    def keep(_logger: Any, _name: str, event: Any) -> Any:
+        lines.append(dict(event))
+        raise structlog.DropEvent
+
+    lines: list[dict[str, Any]] = []
+    configured = structlog.get_config()
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, keep], cache_logger_on_first_use=False)
+    try:
+        async with bench(tmp_path) as b:
+            b.refuse("POST", 500, times=1)
+            b.writer.submit([b.create()])
+            await until(lambda: any(line["event"] == "request failed" for line in lines))
+    finally:
+        structlog.configure(**configured)
+    failed = next(line for line in lines if line["event"] == "request failed")
+    assert (failed["job"], failed["attempt"], failed["pod"]) == ("ns/a", 0, A1)

@@ -83,7 +83,8 @@ class Edge:
             await send(message)
 
         try:
-            await self._bounded(scope, headers, receive, counted_send)
+            with structlog.contextvars.bound_contextvars(id=state["request_id"]):  # in whatever is logged for it
+                await self._bounded(scope, headers, receive, counted_send)
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "unknown")

@@ -145,9 +145,10 @@ class Loop:
 
     def _say(self, fault: Fault) -> None:
         match fault.of:
-            case Job(kind=kind, namespace=namespace, name=name):
+            case Job(kind=kind, namespace=namespace, name=name, status=status):
                 metrics.faults.labels("job").inc()
-                log.error("job set aside", kind=kind, job=f"{namespace}/{name}", exc_info=fault.error)
+                job = f"{namespace}/{name}"
+                log.error("job set aside", kind=kind, job=job, attempt=status.attempt, exc_info=fault.error)
             case Pool(name=name) | Quota(namespace=name):
                 metrics.faults.labels("limits").inc()
                 log.error("status of a pool or quota could not be made", name=name, exc_info=fault.error)

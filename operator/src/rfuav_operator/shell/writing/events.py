@@ -138,14 +138,14 @@ class Events:
             await asyncio.sleep(RETRY)
             return
         except ConnectionProblem as error:
-            log.info("event not written", error=str(error))
+            log.info("event not written", job=_job(action), error=str(error))
             return
         metrics.wrote("EVENT", str(answer.status), 0.0)
         if answer.ok:
             known.name = answer.body["metadata"]["name"]
         else:
             self._known.pop(key, None)  # expired, or its namespace goes: the next one starts over
-            log.info("event refused", status=answer.status, message=answer.message)
+            log.info("event refused", job=_job(action), status=answer.status, message=answer.message)
 
     async def _send(self, known: _Known, action: RecordEvent, at: datetime) -> Answer:
         path = paths.events(action.job.namespace)
@@ -179,3 +179,7 @@ class Events:
                 "resourceVersion": job.resource_version,
             },
         }
+
+
+def _job(action: RecordEvent) -> str:
+    return f"{action.job.namespace}/{action.job.name}"

@@ -7,6 +7,9 @@ answer enters ClusterState immediately. No request lasts longer than the leader'
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
 
 from rfuav_kube.connection import Connection
 from rfuav_kube.keyed_writer import DONE, Budget, KeyedWriter, Outcome
@@ -93,7 +96,26 @@ class Writer:
         return self._queues.depth()
 
     async def carry_out(self, lane: JobLane, action: Action) -> Outcome:
-        """Carry out an action."""
+        """Carry out an action; whatever is logged meanwhile says for which job."""
+        with structlog.contextvars.bound_contextvars(**self._about(action)):
+            return await self._carry_out(lane, action)
+
+    def _about(self, action: Action) -> dict[str, Any]:
+        """The words of the log for an action: its job and attempt, and its pod."""
+        match action:
+            case PatchStatus(job=job, status=status):
+                return {"job": f"{job.namespace}/{job.name}", "attempt": status.attempt}
+            case CreatePod(job_uid=uid, name=pod) | DeletePod(job_uid=uid, name=pod):
+                owner = self._state.job(uid)
+                if owner is None:
+                    return {"pod": pod}
+                return {"job": f"{owner.namespace}/{owner.name}", "attempt": owner.status.attempt, "pod": pod}
+            case DeleteJob(job=job) | RecordEvent(job=job):
+                return {"job": f"{job.namespace}/{job.name}"}
+            case PatchLimitsStatus():
+                return {}
+
+    async def _carry_out(self, lane: JobLane, action: Action) -> Outcome:
         match action:
             case PatchStatus():
                 return await self._ours.patch_status(lane, action)
