@@ -226,6 +226,14 @@ def test_suspend_resume_and_cancel_ask_first(open_page, double):
     assert [verb for verb, _ in double.posted] == ["suspend", "resume", "cancel", "delete"]
 
 
+def test_a_job_that_is_deleted_meanwhile_has_no_buttons(open_page, double):
+    page = open_page(JOB)
+    expect(page.get_by_role("button", name="Suspend")).to_be_visible()
+    del double.cluster.rows["training/radar/drones-resnet18"]
+    expect(page.get_by_text("This job was deleted.")).to_be_visible()
+    expect(page.get_by_role("button", name="Suspend")).to_have_count(0)
+
+
 def test_no_button_for_what_one_may_not(open_page, double):
     double.may = {"create": False, "update": False, "delete": False, "logs": False}
     page = open_page(JOB)

@@ -32,7 +32,7 @@ function useDetail(path, row) {
     return () => { alive = false; clearTimeout(timer); };
   }, [path]);
   const mark = row && [row.phase, row.reason, row.attempt, row.epoch, row.suspended, row.failures, row.position, Math.floor(row.percent ?? 0)].join();
-  useEffect(() => { if (row) again.current(); }, [mark]);
+  useEffect(() => { again.current(); }, [mark]); // also when the row has gone
   return [detail, problem, again];
 }
 
