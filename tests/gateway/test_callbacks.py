@@ -15,7 +15,9 @@ from gateway.test_manifests import TRAINING
 from gateway.test_views import job
 
 from rfuav_gateway.callbacks import post as posting
+from rfuav_gateway.callbacks.deliveries import Callbacks as Deliveries
 from rfuav_gateway.callbacks.post import Post
+from rfuav_gateway.cluster.tasks import Tasks
 from rfuav_gateway.settings import Callbacks, signing_key
 from rfuav_gateway.tasks import callbacks, manifests
 from rfuav_gateway.tasks.bodies import InferenceBatch, TrainingStart
@@ -177,3 +179,23 @@ async def test_a_name_that_leads_inside_is_not_called(receiver, monkeypatch):
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", rebound, raising=False)
         assert "not an address" in await post.send(f"http://receiver.example.org:{port}/", b"{}", {})
     assert made.came == []
+
+
+async def test_a_message_that_cannot_be_made_is_set_aside_and_the_others_are_sent(receiver, monkeypatch):
+    made, port = receiver
+    real = callbacks.message
+
+    def message(one, phrases):
+        if one.uid == "bad":
+            raise ValueError("nobody thought of this")
+        return real(one, phrases)
+
+    monkeypatch.setattr(callbacks, "message", message)
+    own = Deliveries(None, Tasks(), namespace="a", name="b", key=b"k" * 32, allowed=LOOPBACK)
+    async with Post(LOOPBACK) as post, asyncio.TaskGroup() as term:
+        for uid in ("bad", "good"):
+            annotations = {"rfuav.io/callback-url": f"http://127.0.0.1:{port}/{uid}"}
+            status = {"phase": "Succeeded", "finishedAt": "2150-01-01T00:00:00Z"}
+            own._consider(job(uid=uid, annotations=annotations, status=status), post, term)
+    assert [path for path, _ in made.came] == ["/good"]
+    assert own.waiting == 0

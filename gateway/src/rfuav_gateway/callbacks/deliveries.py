@@ -239,7 +239,12 @@ class Callbacks:
     async def _try(self, entry: _Entry, post: Post) -> _Entry | None:
         """One try; the entry of the next one, or None: it is settled."""
         job = entry.job
-        body = callbacks.message(job, self._phrases)
+        try:
+            body = callbacks.message(job, self._phrases)
+        except Exception:  # of this task; the others are told all the same
+            log.exception("callback set aside", job=_name(job))
+            self._record.settle(job.uid, self._ended.pop(job.uid))
+            return None
         headers = callbacks.headers(job, body, self._key, int(clock.now().timestamp()))
         async with self._free:
             problem = await post.send(entry.target.url, body, headers)
