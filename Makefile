@@ -166,6 +166,10 @@ bench-gateway: venv  ## What the REST gateway takes: status, creates, lists and 
 bench-page: venv  ## How long the page takes to answer a key or a click with 10,000 jobs on it
 	@PYTHONPATH=tests $(PY) -m bench.page $(if $(TASKS),--jobs $(TASKS))
 
+.PHONY: bench-streams
+bench-streams: venv  ## What open pages take of the REST gateway: the first picture of 10,000 jobs, 20 readers of 100 changes a second
+	@$(PY) -m bench.streams
+
 .PHONY: bench-infer
 bench-infer: venv  ## Images and IQ samples a second, ours with all, some and no pictures, the reference's way and tuned PyTorch
 	@$(PY) -m bench.infer

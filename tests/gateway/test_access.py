@@ -5,12 +5,14 @@ import asyncio
 import pytest
 from starlette.datastructures import Headers
 
-from rfuav_gateway.access.callers import Callers, Unauthenticated, Unavailable
+from rfuav_gateway.access.callers import Caller, Callers, Unauthenticated, Unavailable
 from rfuav_gateway.access.remembered import Remembered
 from rfuav_gateway.access.rights import Rights
+from rfuav_gateway.access.sights import Sights
 from rfuav_gateway.serving.problems import Refused
 from rfuav_gateway.serving.rates import Rates
 from rfuav_gateway.settings import Settings
+from rfuav_gateway.tasks.sight import Sight
 from rfuav_kube import clock
 from rfuav_kube.connection import Answer, NotSent
 
@@ -191,3 +193,67 @@ async def test_without_credentials_one_namespace_is_open_and_no_other() -> None:
     assert (caller.namespace, caller.credential) == ("lab", None)
     assert await rights.may(caller, "get", "trainingjobs", "lab")
     assert not await rights.may(caller, "get", "trainingjobs", "kube-system")
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "known"),
+    [
+        ("GET", {"sec-fetch-site": "same-origin"}, True),
+        ("GET", {"sec-fetch-site": "none"}, True),
+        ("GET", {"sec-fetch-site": "same-site"}, False),
+        ("GET", {"sec-fetch-site": "cross-site"}, False),
+        ("GET", {}, True),
+        ("GET", {"origin": "https://evil.example.org"}, False),
+        ("POST", {"sec-fetch-site": "same-origin"}, True),
+        ("POST", {"sec-fetch-site": "none"}, False),
+        ("POST", {"sec-fetch-site": "same-site"}, False),
+        ("POST", {}, False),
+        ("POST", {"origin": "http://rfuav.example.org"}, True),
+        ("POST", {"origin": "http://evil.example.org"}, False),
+        ("DELETE", {"origin": "null"}, False),
+    ],
+)
+async def test_the_cookie_counts_in_requests_of_the_page_alone(
+    method: str, headers: dict[str, str], known: bool
+) -> None:
+    server = Server(Answer(201, SELF))
+    sent = {"host": "rfuav.example.org", "cookie": "other=1; rfuav_session=the-token", **headers}
+    if not known:
+        with pytest.raises(Unauthenticated):
+            await Callers(Settings(), server, Rates(Settings())).of(Headers(sent), "10.0.0.1", method)
+        assert server.sent == []
+        return
+    caller = await Callers(Settings(), server, Rates(Settings())).of(Headers(sent), "10.0.0.1", method)
+    assert caller.credential.headers == (("Authorization", "Bearer the-token"),)
+    own = Headers({**sent, "authorization": "Basic x"})  # a request's own credentials come first
+    with pytest.raises(Unauthenticated):
+        await Callers(Settings(), server, Rates(Settings())).of(own, "10.0.0.1", method)
+
+
+async def test_sights_ask_for_all_namespaces_first_and_then_for_each() -> None:
+    class Rights:
+        def __init__(self, *allowed: tuple[str, str]) -> None:
+            self.allowed, self.asked = set(allowed), []
+
+        async def may(self, caller, verb, resource, namespace=""):
+            self.asked.append((resource, namespace))
+            return (resource, namespace) in self.allowed
+
+        async def may_see_pools(self, caller):
+            return False
+
+    caller = Caller("ann", "key", None, "")
+    rights = Rights(("trainingjobs", ""), ("inferencejobs", "a"), ("gpuquotas", "b"))
+    seen = await Sights(rights).of(caller, ["a", "b"])
+    assert seen == Sight(
+        everywhere=frozenset({"training"}), jobs=frozenset({("inference", "a")}), quotas=frozenset("b")
+    )
+    assert ("trainingjobs", "a") not in rights.asked
+    many, rights = [f"n{number}" for number in range(100)], Rights()
+    sights = Sights(rights)
+    await sights.of(caller, many)
+    first, rights.asked = len(rights.asked), []
+    await sights.of(caller, many)
+    assert len(rights.asked) < first / 2  # most of what was refused is not asked again so soon
+    rights.allowed.add(("trainingjobs", "n0"))
+    assert (await sights.of(caller, many)).namespaces() == ["n0"]

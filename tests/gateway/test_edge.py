@@ -242,6 +242,10 @@ async def test_pages_of_other_origins_get_no_permission() -> None:
         ("POST", "Sec-Fetch-Site: cross-site\nOrigin: https://ui.example.org", 200),
         ("POST", "Sec-Fetch-Site: same-origin", 200),
         ("POST", "X-A: b", 200),
+        ("POST", "Origin: http://a", 200),
+        ("POST", "Origin: https://ui.example.org", 200),
+        ("POST", "Origin: http://evil.example.org", 403),
+        ("POST", "Origin: null", 403),
         ("GET", "Sec-Fetch-Site: cross-site", 200),
     ],
 )

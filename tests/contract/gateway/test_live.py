@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import signal
 import time
 import uuid
 import zlib
@@ -11,16 +12,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from contract.gateway.conftest import Gateway, User
+from contract.gateway.conftest import Gateway, Serve, User
 from contract.gateway.test_resources import JOB
 from kubernetes import client
 
+from localcluster.gpus import Gpus
+from localcluster.simulation import create_nodes
 from rfuav_crds.contract import GROUP, PLURALS, VERSION
 
 pytestmark = pytest.mark.contract
 
 READER = ("get", "list", "watch")
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Reader:
@@ -67,6 +70,9 @@ class Reader:
             assert time.monotonic() < deadline, (self.rows, self.last)
             assert self.event()[0], f"the stream has ended: {self.last}"
 
+    def pool(self, name: str) -> dict[str, Any]:
+        return next((one for one in self.last.get("pools", {}).get("pools", ()) if one["name"] == name), {})
+
     def names(self) -> set[str]:
         return {row["name"] for row in self.rows.values()}
 
@@ -91,9 +97,10 @@ def make(kube: client.ApiClient, namespace: str) -> Callable[..., str]:
     """Makes a job, with a status as the operator would have written it."""
     custom = client.CustomObjectsApi(kube)
 
-    def make(kind: str = "TrainingJob", *, home: str = namespace, **status: Any) -> str:
+    def make(kind: str = "TrainingJob", *, home: str = namespace, pool: str = "default", **status: Any) -> str:
         name = f"job-{uuid.uuid4().hex[:8]}"
-        body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "metadata": {"name": name}, "spec": JOB[kind]}
+        body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "metadata": {"name": name}}
+        body["spec"] = {**JOB[kind], "pool": pool}
         at = GROUP, VERSION, home, PLURALS[kind]
         custom.create_namespaced_custom_object(*at, body)
         custom.patch_namespaced_custom_object_status(*at, name, {"status": {"phase": "Queued", **status}})
@@ -137,3 +144,120 @@ def test_a_script_gets_the_picture_at_once(
     assert found["scope"] == [namespace]
     assert [row["name"] for row in found["rows"]] == [name]
     assert (found["pools"], found["quotas"]) == ([], [])
+
+
+@pytest.fixture
+def elsewhere(kube: client.ApiClient) -> Iterator[str]:
+    """A namespace of other people."""
+    core, name = client.CoreV1Api(kube), f"other-{uuid.uuid4().hex[:8]}"
+    core.create_namespace({"metadata": {"name": name}})
+    yield name
+    core.delete_namespace(name)
+
+
+@pytest.fixture
+def node(kube: client.ApiClient, kubeconfig: Any) -> Iterator[str]:
+    """A node with two GPUs, in a pool of its own that has its name."""
+    custom, name = client.CustomObjectsApi(kube), f"live-{uuid.uuid4().hex[:8]}"
+    spec = {"nodeSelector": {"test": name}, "perGPU": [{"minMemory": "22Gi", "training": 1, "inference": 3}]}
+    pool = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "GPUPool", "metadata": {"name": name}, "spec": spec}
+    custom.create_cluster_custom_object(GROUP, VERSION, "gpupools", pool)
+    (made,) = create_nodes(kubeconfig, 1, prefix=name, gpus=Gpus(), labels={"test": name})
+    yield made
+    client.CoreV1Api(kube).delete_node(made)
+    custom.delete_cluster_custom_object(GROUP, VERSION, "gpupools", name)
+
+
+def bind(kube: client.ApiClient, user: User, role: str, resource: str, namespace: str = "") -> None:
+    """Let a user list a resource, in a namespace or in all."""
+    rbac, name = client.RbacAuthorizationV1Api(kube), f"{user.name}-{role}"
+    rules = [{"apiGroups": [GROUP], "resources": [resource], "verbs": ["list"]}]
+    kind = "Role" if namespace else "ClusterRole"
+    subject = {"kind": "ServiceAccount", "name": user.name, "namespace": user.namespace}
+    to = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}
+    binding = {"metadata": {"name": name}, "roleRef": to, "subjects": [subject]}
+    if namespace:
+        rbac.create_namespaced_role(namespace, {"metadata": {"name": name}, "rules": rules})
+        rbac.create_namespaced_role_binding(namespace, binding)
+    else:
+        rbac.create_cluster_role({"metadata": {"name": name}, "rules": rules})
+        rbac.create_cluster_role_binding(binding)
+
+
+def test_a_viewer_sees_nothing_of_other_namespaces(  # noqa: PLR0917
+    read: Callable[..., Reader],
+    make: Callable[..., str],
+    user: Callable[..., User],
+    kube: client.ApiClient,
+    namespace: str,
+    elsewhere: str,
+    node: str,
+) -> None:
+    custom, pool = client.CustomObjectsApi(kube), node.rpartition("-")[0]
+    viewer = user(*READER)
+    bind(kube, viewer, "pools", "gpupools")
+    bind(kube, viewer, "quotas", "gpuquotas", namespace)
+    for home in (namespace, elsewhere):
+        quota = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "GPUQuota", "metadata": {"name": "default"}}
+        spec = {"pools": [{"name": pool, "gpus": {"nominal": 2}}]}
+        custom.create_namespaced_custom_object(GROUP, VERSION, home, "gpuquotas", {**quota, "spec": spec})
+    running = {"phase": "Running", "assignments": [{"pod": "p", "node": node, "gpus": 1}]}
+    mine, theirs = make(pool=pool, **running), make(pool=pool, home=elsewhere, **running)
+    page = read(viewer.token)
+    page.until(lambda one: "quotas" in one.last and one.pool(pool).get("held") == {"training": 2, "inference": 0})
+    assert page.names() == {mine}
+    assert page.last["start"]["scope"] == [namespace]
+    (shown,) = page.pool(pool)["nodes"]
+    assert (shown["gpus"], shown["heldGpus"], page.pool(pool)["heldGpus"]) == (2, 2.0, 2.0)
+    hidden = {"type": "training", "hidden": True}
+    assert sorted(shown["jobs"], key=str) == [f"training/{namespace}/{mine}", hidden]
+    assert {(one["namespace"], one["used"], one["nominal"]) for one in page.last["quotas"]["quotas"]} == {
+        (namespace, 1, 2)
+    }
+    make(home=elsewhere)
+    again = make()
+    page.until(lambda one: again in one.names())
+    for what in (elsewhere, theirs):
+        assert what not in json.dumps([page.rows, page.last])
+    stranger = read(user(home="default").token, path=f"/ns/{namespace}/api/v2/live")
+    assert (stranger.rows, stranger.last["start"]["scope"]) == ({}, [])
+
+
+def test_a_new_namespace_appears_and_the_stream_ends_with_its_token(
+    read: Callable[..., Reader],
+    make: Callable[..., str],
+    user: Callable[..., User],
+    kube: client.ApiClient,
+    elsewhere: str,
+) -> None:
+    owner = user(*READER)
+    page, theirs = read(owner.token), make(home=elsewhere)
+    bind(kube, owner, "jobs", "trainingjobs", elsewhere)
+    page.until(lambda one: theirs in one.names())
+    assert elsewhere in page.last["scope"]["scope"]
+    client.CoreV1Api(kube).delete_namespaced_service_account(owner.name, owner.namespace)
+    page.until(lambda one: "bye" in one.last)
+    assert page.last["bye"] == {"why": "signed-out"}
+    assert page.event() == ("", None)
+
+
+def test_a_foreign_page_gets_no_stream_with_the_cookie(gateway: Gateway, user: Callable[..., User]) -> None:
+    cookie = f"rfuav_session={user(*READER).token}"
+    assert Reader(gateway, Cookie=cookie, Sec_Fetch_Site="same-origin").status == 200
+    assert Reader(gateway, Cookie=cookie, Origin=gateway.url).status == 200
+    for foreign in (
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Origin": "http://evil.example"},
+    ):
+        assert Reader(gateway, Cookie=cookie, **foreign).status == 401
+
+
+def test_the_gateway_tells_its_readers_that_it_stops(serve: Serve, user: Callable[..., User]) -> None:
+    with serve() as one:
+        page = Reader(one, user(*READER).token)
+        page.until(lambda read: "start" in read.last)
+        one.process.send_signal(signal.SIGTERM)
+        page.until(lambda read: "bye" in read.last)
+        assert page.last["bye"] == {"why": "stopping"}
+        assert one.process.wait(20) == 0

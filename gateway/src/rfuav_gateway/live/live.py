@@ -1,7 +1,6 @@
 """The streams of all readers: a first picture, then what changes, as far as each may see it."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import chain
@@ -22,7 +21,7 @@ Look = Callable[[], Awaitable[Sight | None]]
 
 
 class TooManyStreams(Exception):  # noqa: N818  a state, not a fault
-    """This caller, or all of them, read as many as are allowed."""
+    """As many as are allowed are being read."""
 
 
 class Live:
@@ -39,7 +38,6 @@ class Live:
         self._pace = pace or Pace()
         self._hub = Hub(tasks, self._pace, priority=whole.priority)
         self._boards = Boards(whole, self._pace, changed=self._hub.ring_soon)
-        self._by_caller: Counter[str] = Counter()
         self._closed = False
 
     @property
@@ -73,20 +71,18 @@ class Live:
         return b"{%b}" % b",".join(parts)
 
     @asynccontextmanager
-    async def follow(self, caller: str, look: Look, *, packed: bool) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def follow(self, look: Look, *, packed: bool) -> AsyncIterator[AsyncIterator[bytes]]:
         """The events for one reader, until the context is left.
 
         Args:
-            caller: whose streams are counted together.
             look: asked first, and then at least every minute.
             packed: whether the stream is compressed.
 
         Raises:
             TooManyStreams: try again later.
         """
-        if self._by_caller[caller] >= self._pace.streams_of_caller or self.readers >= self._pace.streams:
+        if self.readers >= self._pace.streams:
             raise TooManyStreams
-        self._by_caller[caller] += 1
         self._hub.enter()
         self._boards.enter()
         try:
@@ -96,40 +92,40 @@ class Live:
         finally:
             self._boards.leave()
             self._hub.leave()
-            self._by_caller[caller] -= 1
-            if not self._by_caller[caller]:
-                del self._by_caller[caller]
 
     async def _events(self, sight: Sight | None, look: Look) -> AsyncGenerator[bytes, None]:
         hub, pace = self._hub, self._pace
-        number, told, looked = hub.number, _Told(), clock.monotonic()
+        number, told, looked, anew = hub.number, _Told(), clock.monotonic(), True
         spoke = looked
         yield events.HELLO
-        if sight is not None:
-            yield events.event("start", number, {"now": clock.now(), "scope": self._scope(sight)})
-            for piece in self._rows(hub.picture(sight), number, always=True):
-                yield piece
         while sight is not None and not self._closed:
-            bell, now = hub.bell, clock.monotonic()
+            bell = hub.bell
             pieces: list[Iterable[bytes]] = []
-            if now - looked >= pace.recheck:
+            if clock.monotonic() - looked >= pace.recheck:
                 seen, looked = await look(), clock.monotonic()
                 if seen is None:
                     break
-                if seen != sight:
+                if seen != sight and not anew:
                     pieces.append(self._moved(sight, seen, number))
-                    sight = seen
+                sight = seen
             changed = hub.since(number)
-            if changed is None:  # it is too far behind: everything once more
+            if anew or changed is None:  # it has nothing yet, or is too far behind
                 pieces.append([events.event("start", hub.number, {"now": clock.now(), "scope": self._scope(sight)})])
                 pieces.append(self._rows(hub.picture(sight), hub.number, always=True))
             else:
                 pieces.append(self._rows([key for key in changed if sight.sees(*key[:2])], hub.number))
             pieces.append(told.news(self._boards.views(sight), hub.number))
-            number = hub.number
+            number, anew = hub.number, False
             for piece in chain.from_iterable(pieces):
+                if clock.monotonic() - looked >= pace.recheck:  # it reads slowly: what may it see by now?
+                    seen, looked = await look(), clock.monotonic()
+                    if seen != sight:
+                        sight, anew = seen, True
+                        break
                 spoke = clock.monotonic()
                 yield piece
+            if anew:
+                continue
             if clock.monotonic() - spoke >= pace.keep_alive:
                 spoke = clock.monotonic()
                 yield events.KEEP_ALIVE

@@ -23,5 +23,4 @@ class Pace(NamedTuple):
     spare: int = 10_000
     """Jobs that are gone and still remembered; readers who are farther behind get a new picture."""
     streams: int = 500
-    """Of all callers."""
-    streams_of_caller: int = 20
+    """That are read at the same time."""

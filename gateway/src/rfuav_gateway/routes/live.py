@@ -1,5 +1,6 @@
 """What happens in the cluster, as far as the caller may see it: one stream for each open page."""
 
+from contextlib import AsyncExitStack
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -7,6 +8,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from rfuav_gateway.access.callers import Unavailable
 from rfuav_gateway.live.live import CONTENT_TYPE, TooManyStreams
+from rfuav_gateway.live.pace import Pace
 from rfuav_gateway.routes.parts import Asked, AsksAnywhere
 from rfuav_gateway.routes.streams import Stream
 from rfuav_gateway.routes.tasks import compressed
@@ -42,13 +44,15 @@ async def live(
     if "application/json" in accept and CONTENT_TYPE not in accept:
         return compressed(await asks.parts.live.picture(await sight(asks, only)), accept_encoding)
     packed = "gzip" in accept_encoding
-    following = asks.parts.live.follow(asks.caller.key, _Look(asks, only), packed=packed)
     try:
-        events = await following.__aenter__()
+        async with AsyncExitStack() as stack:
+            stack.enter_context(asks.parts.rates.stream(asks.caller.name))
+            events = await stack.enter_async_context(asks.parts.live.follow(_Look(asks, only), packed=packed))
+            headers = {"Content-Encoding": "gzip"} if packed else {}
+            return Stream(events, stack.pop_all(), headers=headers, patience=Pace().patience)
     except TooManyStreams as error:
-        words = "too many of these streams are open: close some pages, and try again"
+        words = "too many of these streams are open: try again"
         raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, words, {"Retry-After": "5"}) from error
-    return Stream(events, following, headers={"Content-Encoding": "gzip"} if packed else {})
 
 
 class _Look:
