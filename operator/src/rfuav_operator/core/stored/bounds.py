@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from rfuav_crds.bounds import MISFIT, ORDINARY, Fit, fit_to
+from rfuav_crds.bounds import MISFIT, ORDINARY, Fit, clean, fit_to
 from rfuav_crds.inference import InferenceJobSpec
 from rfuav_crds.pool import GPUPoolSpec, GPUPoolStatus
 from rfuav_crds.quota import GPUQuotaSpec, GPUQuotaStatus
@@ -107,7 +107,6 @@ def stored(status: Any) -> Any:
 
 _RESULTS = _SCHEMA["properties"]["results"]
 _read_results = msgspec.json.Decoder(_checked(_RESULTS)).decode
-_clean_results = fit_to(_RESULTS)
 
 
 def results(value: Any) -> bytes:
@@ -118,7 +117,9 @@ def results(value: Any) -> bytes:
     """
     try:
         known = msgspec.to_builtins(_read_results(_encode(value)))
-        found = _encode(_clean_results(known))
+        if "classes" in known:  # all else is numbers, within their bounds
+            known["classes"] = [clean(name) for name in known["classes"]]
+        found = _encode(known)
     except (RecursionError, OverflowError) as error:
         raise ValueError("nested too deeply, or a number too large") from error
     if len(found) > RESULTS_BYTES:
