@@ -14,6 +14,7 @@ from rfuav_crds.modes import Queueing
 from rfuav_gateway.tasks import previews
 from rfuav_gateway.tasks.words import CHINESE, ENGLISH, RefusedError
 from rfuav_operator.core import scheduler
+from rfuav_operator.core.guidance.previews import Preview, anonymous, preview
 from rfuav_operator.core.model import (
     Job,
     JobStatus,
@@ -29,7 +30,6 @@ from rfuav_operator.core.model import (
     Uid,
 )
 from rfuav_operator.core.quantity import Amounts
-from rfuav_operator.core.told.previews import Preview, anonymous, preview
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

@@ -14,7 +14,7 @@ SOURCES = [
     for path in sorted((ROOT / top).rglob("*.py"))
     if path != Path(__file__)
 ]
-PACKAGES = {"admission", "preemption", "queue", "job", "capacity", "stored", "told"}
+PACKAGES = {"admission", "preemption", "queue", "job", "capacity", "stored", "guidance"}
 
 IDENTIFIERS = {
     "Need": "Shape",

@@ -12,9 +12,9 @@ from rfuav_cli.failures import NOT_THERE, USAGE, Failure, Refused
 from rfuav_cli.session import Session
 from rfuav_crds.contract import API_VERSION
 from rfuav_kube import paths
+from rfuav_operator.core.guidance import previews
+from rfuav_operator.core.guidance.previews import Preview
 from rfuav_operator.core.model import Defaults, Job, Kind, Snapshot
-from rfuav_operator.core.told import previews
-from rfuav_operator.core.told.previews import Preview
 from rfuav_operator.shell.kinds import POOL, QUOTA
 from rfuav_operator.shell.reading import once, ours
 

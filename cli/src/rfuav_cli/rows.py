@@ -10,7 +10,7 @@ from typing import Any
 
 from rfuav_cli.jobs import ENDED, SHORT, Body, shown
 from rfuav_cli.tables import Column, Table
-from rfuav_operator.core.told.spans import span
+from rfuav_operator.core.guidance.spans import span
 
 _NOWHERE = 1 << 30
 QUEUE = (

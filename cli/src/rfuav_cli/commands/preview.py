@@ -18,7 +18,7 @@ from rfuav_cli.failures import FAILED, NO_CLUSTER, NOT_THERE, USAGE, Failure
 from rfuav_cli.options import Form, Output, written
 from rfuav_cli.rows import seconds_until
 from rfuav_cli.session import Session
-from rfuav_operator.core.told.spans import span
+from rfuav_operator.core.guidance.spans import span
 
 _SECONDS = 60
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})

@@ -21,7 +21,7 @@ def why(session: Session, job: JobName, *, output: Output = None, no_headers: No
     A checklist of all that stands between them. Of a running job: how it goes; of a failed one: why, and what to do.
     """
     from rfuav_cli import decoded  # noqa: PLC0415  (a third of a second)
-    from rfuav_operator.core.told import checklist  # noqa: PLC0415
+    from rfuav_operator.core.guidance import checklist  # noqa: PLC0415
 
     body = jobs.one(session, job)
     name = (body.get("spec") or {}).get("pool") or "default"

@@ -9,9 +9,9 @@ from typing import Any
 
 from rfuav_gateway.cluster.whole import Whole
 from rfuav_kube import clock
+from rfuav_operator.core.guidance import previews
+from rfuav_operator.core.guidance.previews import Preview
 from rfuav_operator.core.model import Job, Kind
-from rfuav_operator.core.told import previews
-from rfuav_operator.core.told.previews import Preview
 from rfuav_operator.shell.reading import ours
 
 MOST_WAITING = 8

@@ -19,11 +19,11 @@ from rfuav_kube.cache import Cache
 from rfuav_kube.connection import Connection
 from rfuav_kube.objects import Meta, Wire
 from rfuav_kube.reflector import Reflector
+from rfuav_operator.core.guidance import checklist
+from rfuav_operator.core.guidance.checklist import POOL as POOL_UNREAD
+from rfuav_operator.core.guidance.checklist import QUOTA as QUOTA_UNREAD
+from rfuav_operator.core.guidance.checklist import Step
 from rfuav_operator.core.model import Defaults, Job, Kind, Phase, Snapshot
-from rfuav_operator.core.told import checklist
-from rfuav_operator.core.told.checklist import POOL as POOL_UNREAD
-from rfuav_operator.core.told.checklist import QUOTA as QUOTA_UNREAD
-from rfuav_operator.core.told.checklist import Step
 from rfuav_operator.shell.kinds import POOL, QUOTA
 from rfuav_operator.shell.reading import ingest, ours
 from rfuav_operator.shell.reading.state import ClusterState

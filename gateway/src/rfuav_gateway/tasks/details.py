@@ -10,7 +10,7 @@ from rfuav_crds import contract
 from rfuav_crds.contract import API_VERSION
 from rfuav_gateway.tasks.bodies import TaskType
 from rfuav_gateway.tasks.identity import KINDS
-from rfuav_operator.core.told.advice import advice
+from rfuav_operator.core.guidance.advice import advice
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 OWN = frozenset(

@@ -7,7 +7,7 @@ from rfuav_crds.contract import API_VERSION
 from rfuav_gateway.tasks.bodies import TaskType
 from rfuav_gateway.tasks.identity import KINDS
 from rfuav_gateway.tasks.words import Phrases, Problem, RefusedError, said
-from rfuav_operator.core.told.previews import Preview
+from rfuav_operator.core.guidance.previews import Preview
 
 _MOST_NODES = 8  # named in the message
 

@@ -14,9 +14,9 @@ import msgspec
 from rfuav_crds import reasons
 from rfuav_crds.modes import StopPolicy
 from rfuav_operator.core import conditions
+from rfuav_operator.core.guidance.advice import advice
+from rfuav_operator.core.guidance.spans import span
 from rfuav_operator.core.model import Assignment, Job, Kind, Phase, Pool, PoolQuota, Quota
-from rfuav_operator.core.told.advice import advice
-from rfuav_operator.core.told.spans import span
 
 _UNSEEN_SECONDS = 10  # a job without a status for longer: the operator does not run
 _SILENT_SECONDS = 180  # a running job reports more often

@@ -5,6 +5,9 @@ from msgspec.structs import replace
 from unit.core.builders import T0, after, job, pool, quota
 
 from rfuav_crds import reasons
+from rfuav_operator.core.guidance.advice import advice
+from rfuav_operator.core.guidance.checklist import POOL, QUOTA, Step, checklist
+from rfuav_operator.core.guidance.spans import span
 from rfuav_operator.core.model import (
     Assignment,
     Failure,
@@ -17,9 +20,6 @@ from rfuav_operator.core.model import (
     QuotaSpec,
     Source,
 )
-from rfuav_operator.core.told.advice import advice
-from rfuav_operator.core.told.checklist import POOL, QUOTA, Step, checklist
-from rfuav_operator.core.told.spans import span
 
 READY = {"conditions": [{"type": "Ready", "status": "True", "message": "admits jobs on 3 of 3 nodes"}]}
 BUSY = READY | {"nodes": 3, "gpus": 6, "slots": 6, "slotsInUse": {"training": 4, "inference": 2}}
