@@ -30,7 +30,7 @@ def test_the_life_of_a_release(chart: Chart) -> None:
     # What was rendered is what is there: nothing that the API server changes, drops or adds to a field of ours.
     rendered = chart.helm("get", "manifest", "rfuav", *there).stdout
     diff = chart.kubectl(
-        "diff", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", "-", text=rendered, check=False
+        "diff", "--server-side", "--force-conflicts", "--field-manager=diff", "-f", "-", text=rendered, check=False
     )
     assert (diff.returncode, diff.stdout) == (0, ""), diff.stderr
 
