@@ -25,6 +25,7 @@ ORDER = (
     "test_standby",
     "test_whole_way",
     "test_gateway",
+    "test_page",
     "test_bad_inputs",
     "test_gang",
     "test_drain",

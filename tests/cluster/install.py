@@ -17,6 +17,7 @@ from localcluster.api import Cluster
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "rfuav-system"
 GATEWAY = f"http://rfuav-gateway.{NAMESPACE}"  # for pods
+NODE_PORT = 30080  # the gateway's, for a browser on this machine
 # Short waits, CPUs for GPUs: what makes a run of minutes out of one of hours, and nothing else.
 VALUES: dict[str, Any] = {
     "replicas": 1,  # `test_standby` starts the second one
@@ -42,6 +43,7 @@ VALUES: dict[str, Any] = {
             "resources": {name: amount for name, amount in CPU_JOB.items() if name != "gpus"},
         },
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+        "service": {"type": "NodePort", "nodePort": NODE_PORT},
     },
 }
 

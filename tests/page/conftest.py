@@ -1,8 +1,6 @@
 """Chromium, and a server that speaks the gateway's interface, in a thread of its own."""
 
 import asyncio
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,27 +8,18 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from page.chromium import chromium
 from page.cluster_data import Cluster
 from page.gateway_double import Double
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
+from playwright.sync_api import Browser, Page, expect
 
 expect.set_options(timeout=15_000)  # a busy machine
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        missing = "the tests of the page need Chromium (apt install chromium)"
-        if os.environ.get("RFUAV_CHROMIUM") == "required":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as found:
         yield found
-        found.close()
 
 
 @contextmanager

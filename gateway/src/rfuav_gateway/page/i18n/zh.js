@@ -48,7 +48,7 @@ export default {
   "events.none": "没有事件", "events.noneText": "Kubernetes 只保留约一小时的事件。", "events.reason": "原因", "events.message": "消息", "events.about": "对象",
   "yaml.title": "可直接应用的清单",
   "log.search": "搜索日志", "log.follow": "跟随", "log.live": "实时", "log.ended": "日志已结束。", "log.none": "没有日志。", "log.waiting": "Pod 写出的日志会显示在这里。", "log.found": "{n} 行", "log.attempt": "第 {n} 次", "log.shard": "分片 {n}", "log.rank": "Rank {n}",
-  "create.clone": "克隆任务", "create.what": "运行内容", "create.data": "数据", "create.how": "资源", "create.more": "更多设置", "create.do": "创建任务", "create.busy": "正在创建……", "create.missing": "必填。", "create.mayNot": "您无权创建任务。请联系管理员，在您的命名空间中授予 rfuav-user 角色。",
+  "create.clone": "克隆任务", "create.what": "运行内容", "create.data": "数据", "create.how": "资源", "create.more": "更多设置", "create.do": "创建任务", "create.busy": "正在创建……", "create.missing": "必填。", "create.mayNot": "您无权创建任务。请联系管理员，在您的命名空间中授予 rfuav-edit 角色。",
   "create.name": "名称", "create.nameHint": "小写字母、数字和“-”，最多 40 个字符", "create.team": "团队", "create.model": "模型", "create.weights": "初始权重", "create.random": "随机权重", "create.pretrained": "ImageNet 权重", "create.pretrainedHint": "集群中需要有权重缓存。",
   "create.source": "训练任务", "create.sourceHint": "使用其最佳权重。如果训练仍在运行，此任务会等待它完成。", "create.dataHint": "每个类别一个文件夹：pvc://CLAIM/path、s3://bucket/prefix 或 hf://datasets/owner/name", "create.inputHint": "信号录音或图片：pvc://CLAIM/path、s3://bucket/prefix 或 hf://datasets/owner/name",
   "create.fraction": "验证比例", "create.fractionHint": "占训练数据的比例，0 到 1 之间", "create.validation": "或单独的验证数据", "create.validationHint": "类别须与训练数据相同", "create.pattern": "文件模式", "create.patternHint": "选择哪些文件；留空表示全部可读文件", "create.evaluation": "输入带有标签：计算准确率和混淆矩阵",
