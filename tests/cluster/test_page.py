@@ -36,7 +36,7 @@ def test_a_training_from_the_form_succeeds_while_the_gateway_restarts(running: R
     page.get_by_label("GPUs").fill("0")
     page.get_by_text("More settings").click()
     page.get_by_label("CPU cores").fill("100m")
-    page.get_by_label("Memory", exact=True).fill("1Gi")
+    page.get_by_label("Memory", exact=True).fill("4Gi")
     expect(page.locator(".preview")).to_contain_text("Starts at once", timeout=30_000)
     page.get_by_role("button", name="Create job").click()
     expect(page.get_by_role("heading", level=1, name=NAME)).to_be_visible()
@@ -44,7 +44,7 @@ def test_a_training_from_the_form_succeeds_while_the_gateway_restarts(running: R
     running.kube.kubectl("--namespace", RELEASE, "rollout", "status", "deployment/rfuav-gateway", "--timeout=120s")
     expect(page.locator(".lead")).to_contain_text("Succeeded", timeout=180_000)
     expect(page.get_by_text("Connection lost, trying again.")).to_have_count(0)
-    assert running.kube.status("trainingjob", NAME)["phase"] == "Succeeded"
+    assert running.kube.status("TrainingJob", NAME)["phase"] == "Succeeded"
 
 
 def test_its_results_and_its_log_are_there(page: Page) -> None:
@@ -66,8 +66,8 @@ def test_what_waits_for_it_is_made_from_its_page(running: Running, page: Page) -
     page.get_by_label("GPUs").fill("0")
     page.get_by_text("More settings").click()
     page.get_by_label("CPU cores").fill("100m")
-    page.get_by_label("Memory", exact=True).fill("1Gi")
+    page.get_by_label("Memory", exact=True).fill("4Gi")
     page.get_by_role("button", name="Create job").click()
     expect(page.get_by_role("heading", level=1, name=f"{NAME}-used")).to_be_visible()
     expect(page.locator(".lead")).to_contain_text("Succeeded", timeout=180_000)
-    assert running.kube.status("inferencejob", f"{NAME}-used")["phase"] == "Succeeded"
+    assert running.kube.status("InferenceJob", f"{NAME}-used")["phase"] == "Succeeded"

@@ -123,6 +123,7 @@ def test_what_changes_arrives(  # noqa: PLR0917
     page = read(owner.token, Accept_Encoding=encoding)
     assert page.answer.headers["Content-Encoding"] == (encoding if encoding == "gzip" else None)
     assert page.last["start"]["scope"] == [namespace]
+    page.until(lambda one: one.rows.get(f"training/{namespace}/{first}", {}).get("position"))
     row = page.rows[f"training/{namespace}/{first}"]
     assert (row["status"], row["position"], row["of"], row["gpus"], row["model"]) == ("queued", 3, 7, 1, "resnet18")
     second = make("InferenceJob", reason="WaitingForQuota")
@@ -140,7 +141,9 @@ def test_a_script_gets_the_picture_at_once(
     gateway: Gateway, make: Callable[..., str], user: Callable[..., User], namespace: str
 ) -> None:
     owner, name = user(*READER), make()
-    found = gateway.call("GET", "/api/v2/live", token=owner.token, Accept="application/json").body
+    deadline, found = time.monotonic() + PATIENCE, {}
+    while not found.get("rows") and time.monotonic() < deadline:  # the gateway's watch may be behind
+        found = gateway.call("GET", "/api/v2/live", token=owner.token, Accept="application/json").body
     assert found["scope"] == [namespace]
     assert [row["name"] for row in found["rows"]] == [name]
     assert (found["pools"], found["quotas"]) == ([], [])

@@ -118,8 +118,7 @@ def filled(case: schemathesis.Case, service: Service) -> None:
             service.gateway.call("POST", f"/api/v2/tasks/{task}/cancel")
     if path.startswith("/api/v2/jobs/"):
         case.path_parameters.update({"type": "training", "namespace": service.namespace})
-        ends = path.endswith(ENDS) or case.method == "DELETE"
-        task = service.start("training") if ends else service.tasks["training"]
+        task = service.tasks["training"] if case.method == "GET" else service.start("training")
         case.path_parameters["name"] = object_name(task)
         if case.method == "DELETE":
             service.gateway.call("POST", f"/api/v2/tasks/{task}/cancel")

@@ -32,9 +32,12 @@ def test_a_queue_fills_is_explained_and_empties(world, rfuav: Run) -> None:  # n
     submit("huge", "--memory", "40Ti")
     world.reason("three", "WaitingForCapacity")
     world.reason("huge", "ExceedsMaxQuota")
-    lines = [line.split() for line in rfuav("queue", "--no-headers").out.splitlines()]
-    assert [line[:2] for line in lines] == [[world.namespace, "1"], [world.namespace, "2"]]
-    assert {line[2] for line in lines} == {"tj/three", "tj/huge"}
+
+    def lines() -> list[list[str]]:
+        return [line.split() for line in rfuav("queue", "--no-headers").out.splitlines()]
+
+    world.wait(lambda: [line[:2] for line in lines()] == [[world.namespace, "1"], [world.namespace, "2"]], 60)
+    assert {line[2] for line in lines()} == {"tj/three", "tj/huge"}
     assert "has 0 of 2 training slots free on 1 node" in rfuav("queue").out
     steps = {step["what"]: step for step in read(rfuav("why", "three", "-o", "json").out)["steps"]}
     room = steps[f"pool {world.namespace} has room for 1 GPU slot"]
