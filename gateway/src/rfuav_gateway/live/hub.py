@@ -104,7 +104,7 @@ class Hub:
         return self._readers
 
     def since(self, number: int) -> list[Key] | None:
-        """The jobs that have changed, come or gone since a change; None: too many, they have to be read anew."""
+        """The jobs that have changed, come or gone since a change; None: too many, read all of them."""
         if number < self._forgotten:
             return None
         found = []

@@ -95,7 +95,7 @@ class Live:
 
     async def _events(self, sight: Sight | None, look: Look) -> AsyncGenerator[bytes, None]:
         hub, pace = self._hub, self._pace
-        number, told, looked, anew = hub.number, _Told(), clock.monotonic(), True
+        number, told, looked, restart = hub.number, _Told(), clock.monotonic(), True
         spoke = looked
         yield events.HELLO
         while sight is not None and not self._closed:
@@ -105,26 +105,26 @@ class Live:
                 seen, looked = await look(), clock.monotonic()
                 if seen is None:
                     break
-                if seen != sight and not anew:
+                if seen != sight and not restart:
                     pieces.append(self._moved(sight, seen, number))
                 sight = seen
             changed = hub.since(number)
-            if anew or changed is None:  # it has nothing yet, or is too far behind
+            if restart or changed is None:  # it has nothing yet, or is too far behind
                 pieces.append([events.event("start", hub.number, {"now": clock.now(), "scope": self._scope(sight)})])
                 pieces.append(self._rows(hub.picture(sight), hub.number, always=True))
             else:
                 pieces.append(self._rows([key for key in changed if sight.sees(*key[:2])], hub.number))
             pieces.append(told.news(self._boards.views(sight), hub.number))
-            number, anew = hub.number, False
+            number, restart = hub.number, False
             for piece in chain.from_iterable(pieces):
                 if clock.monotonic() - looked >= pace.recheck:  # it reads slowly: what may it see by now?
                     seen, looked = await look(), clock.monotonic()
                     if seen != sight:
-                        sight, anew = seen, True
+                        sight, restart = seen, True
                         break
                 spoke = clock.monotonic()
                 yield piece
-            if anew:
+            if restart:
                 continue
             if clock.monotonic() - spoke >= pace.keep_alive:
                 spoke = clock.monotonic()
