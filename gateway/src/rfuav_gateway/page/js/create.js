@@ -14,7 +14,7 @@ const MODELS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "m
   "vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"];
 const EMPTY = { training: { epochs: "100", gpus: "1", fraction: "0.2", model: "resnet18", weights: "none" }, inference: { gpus: "1", shards: "1" } };
 
-// A field of the form and where it stands in the manifest; `read` turns its text into a value.
+// Fields of the form: name, path in the manifest, and what turns the text into a value.
 const whole = (text) => (/^\d+$/.test(text) ? Number(text) : text);
 const decimal = (text) => (text !== "" && !Number.isNaN(Number(text)) ? Number(text) : text);
 const FIELDS = {
