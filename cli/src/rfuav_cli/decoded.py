@@ -26,9 +26,7 @@ def job(body: Mapping[str, Any]) -> Job:
         kind=Kind(body["kind"]),
         namespace=meta["namespace"],
         name=meta["name"],
-        uid=Uid(meta["uid"]),
-        resource_version=meta["resourceVersion"],
-        generation=meta.get("generation", 0),
+        **_version(meta),
         created=datetime.fromisoformat(meta["creationTimestamp"]),
         deleting="deletionTimestamp" in meta,
         spec=decoded,
@@ -45,9 +43,7 @@ def pool(body: Mapping[str, Any]) -> Pool:
     spec, unread = _read(body.get("spec") or {}, PoolSpec, PoolSpec())
     return Pool(
         name=meta["name"],
-        uid=Uid(meta["uid"]),
-        resource_version=meta["resourceVersion"],
-        generation=meta.get("generation", 0),
+        **_version(meta),
         spec=spec,
         status=body.get("status") or {},
         unreadable=unread,
@@ -60,13 +56,20 @@ def quota(body: Mapping[str, Any]) -> Quota:
     spec, unread = _read(body.get("spec") or {}, QuotaSpec, QuotaSpec())
     return Quota(
         namespace=meta["namespace"],
-        uid=Uid(meta["uid"]),
-        resource_version=meta["resourceVersion"],
-        generation=meta.get("generation", 0),
+        **_version(meta),
         spec=spec,
         status=body.get("status") or {},
         unreadable=unread,
     )
+
+
+def _version(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Which object it is, and as of when."""
+    return {
+        "uid": Uid(meta["uid"]),
+        "resource_version": meta["resourceVersion"],
+        "generation": meta.get("generation", 0),
+    }
 
 
 def _read(value: Any, kind: type[T], otherwise: T) -> tuple[T, str]:

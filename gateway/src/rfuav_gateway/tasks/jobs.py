@@ -195,6 +195,12 @@ def job(kind: TaskType, read: JobObject, unreadable: str = "") -> Job:
     )
 
 
+def most_gpus(job: Job) -> int:
+    """GPU slots that it has when all its pods run that may at the same time."""
+    pods = job.spec.nodes if job.type == "training" else min(job.spec.shards, job.spec.parallelism)
+    return max(0, job.spec.resources.gpus) * max(1, pods)
+
+
 def _changed(created: datetime, status: Status) -> datetime:
     """The newest instant that the job knows of itself."""
     times = [status.queued_at, status.admitted_at, status.started_at, status.finished_at]

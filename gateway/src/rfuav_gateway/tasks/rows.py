@@ -7,7 +7,7 @@ import msgspec
 
 from rfuav_gateway.tasks import views
 from rfuav_gateway.tasks.bodies import TaskStatus, TaskType
-from rfuav_gateway.tasks.jobs import Job, Metrics, Progress
+from rfuav_gateway.tasks.jobs import Job, Metrics, Progress, most_gpus
 
 MOST_WORDS = 300  # characters of a message
 MOST_NODES = 8
@@ -87,7 +87,7 @@ def row(job: Job, priority: Callable[[str], int | None] = lambda _named: None) -
         message=shortened(status.message),
         model=spec.model.architecture or spec.model.from_training_job or spec.model.weights.rpartition("/")[2],
         pool=spec.pool,
-        gpus=gpus(job),
+        gpus=most_gpus(job),
         priority=priority(spec.priority_class_name) if status.priority is None else status.priority,
         priority_class=spec.priority_class_name,
         user=job.created_by,
@@ -114,13 +114,6 @@ def row(job: Job, priority: Callable[[str], int | None] = lambda _named: None) -
         accuracy=metrics.train_accuracy if metrics.val_accuracy is None else metrics.val_accuracy,
         f1=metrics.macro_f1,
     )
-
-
-def gpus(job: Job) -> int:
-    """GPU slots of all pods that a job may have at a time."""
-    spec = job.spec
-    pods = spec.nodes if job.type == "training" else min(spec.shards, spec.parallelism)
-    return spec.resources.gpus * max(1, pods)
 
 
 def shortened(text: str) -> str:

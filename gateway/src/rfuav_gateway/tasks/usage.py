@@ -16,7 +16,7 @@ from pydantic import Field
 from rfuav_crds.bounds import bounded
 from rfuav_gateway.tasks import views
 from rfuav_gateway.tasks.bodies import Answer, Time
-from rfuav_gateway.tasks.jobs import Job
+from rfuav_gateway.tasks.jobs import Job, most_gpus
 from rfuav_operator.core import ranges
 
 By = Literal["namespace", "user", "kind"]
@@ -98,7 +98,7 @@ def _runs(job: Job, started: datetime, now: datetime) -> Iterator[tuple[datetime
     if (spent := max(0, status.running_seconds)) > 0:
         shortest = bounded(started + timedelta(seconds=min(spent, 10**9)))
         last = running or status.finished_at or status.admitted_at
-        yield started, max(shortest, bounded(last)) if last is not None else shortest, float(spent), _most_gpus(job)
+        yield started, max(shortest, bounded(last)) if last is not None else shortest, float(spent), most_gpus(job)
 
 
 def _gpus_now(job: Job) -> int:
@@ -111,12 +111,6 @@ def _count(shards: str) -> int:
         return len(ranges.parse(shards))
     except ValueError:
         return 1
-
-
-def _most_gpus(job: Job) -> int:
-    """GPUs that it has when all its pods run that may at the same time."""
-    pods = job.spec.nodes if job.type == "training" else min(job.spec.shards, job.spec.parallelism)
-    return max(0, job.spec.resources.gpus) * max(1, pods)
 
 
 def _name(job: Job, by: By) -> str:
